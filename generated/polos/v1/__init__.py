@@ -1,0 +1,1 @@
+"""The messages and stubs of polos.v1."""

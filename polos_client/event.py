@@ -1,0 +1,278 @@
+"""Event: the one projection of protobuf to the documented keys."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from polos.v1 import event_pb2 as pb
+from polos.v1.error_pb2 import FailureReason
+
+
+class Event:
+    """One entry of a run's log.
+
+    Attributes:
+        proto: the protobuf message itself, `polos.v1.Event`.
+
+    """
+
+    __slots__ = ("_data", "_root_run_id", "proto")
+
+    def __init__(self, proto: pb.Event, root_run_id: str | None = None) -> None:
+        """Wrap `proto`, of the log of `root_run_id` (None: of the event's own run)."""
+        self.proto = proto
+        self._root_run_id = root_run_id
+        self._data: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Event {self.id} {self.event_type}>"
+
+    @property
+    def id(self) -> str:
+        """The root run's id and the sequence, joined by a colon; unique in a service."""
+        return f"{self._root_run_id or self.proto.run_id}:{self.proto.sequence}"
+
+    @property
+    def sequence_id(self) -> int:
+        """Position in the root run's log, from 1; the cursor to resume after."""
+        return self.proto.sequence
+
+    @property
+    def topic(self) -> str:
+        """Where it was published: `workflow/{workflow_id}/{run_id}`."""
+        return f"workflow/{self.proto.workflow_id}/{self.proto.run_id}"
+
+    @property
+    def event_type(self) -> str:
+        """The kind; "unknown" where a later version of the service sent it."""
+        return self.proto.WhichOneof("payload") or "unknown"
+
+    @property
+    def created_at(self) -> datetime:
+        """When it happened, by the clock of the service, in UTC."""
+        return self.proto.create_time.ToDatetime(tzinfo=UTC)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The documented keys of its kind, and `_metadata`. A key without a value is absent."""
+        if self._data is None:
+            self._data = _project(self.proto)
+        return self._data
+
+
+def parsed(text: str) -> Any:
+    """Return the value of a JSON text; the text itself where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def seconds(duration: Duration) -> float:
+    """Return a duration in seconds."""
+    return duration.seconds + duration.nanos / 1e9
+
+
+def dollars(cost: pb.Cost) -> float:
+    """Return a cost in US dollars."""
+    return cost.usd_micros / 1e6
+
+
+def usage_fields(usage: pb.Usage) -> dict[str, int]:
+    """Return the token counts that are known, by the names of `Usage`."""
+    counts = {
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    if usage.HasField("cache_read_input_tokens"):
+        counts["cache_read_input_tokens"] = usage.cache_read_input_tokens
+    if usage.HasField("cache_creation_input_tokens"):
+        counts["cache_creation_input_tokens"] = usage.cache_creation_input_tokens
+    return counts
+
+
+def failure_reason(value: FailureReason.ValueType) -> str:
+    """Return the reason in lower case without its prefix."""
+    return _name(FailureReason, "FAILURE_REASON_", value)
+
+
+def finish_reason(value: pb.FinishReason.ValueType) -> str | None:
+    """Return the reason in lower case without its prefix; None where it was not told."""
+    return _name(pb.FinishReason, "FINISH_REASON_", value) if value else None
+
+
+def result_fields(event: pb.Event) -> dict[str, Any]:
+    """Return what an `agent_finish` event tells, by the names of `AgentResult`."""
+    finish = event.agent_finish
+    fields = {"agent_run_id": event.run_id, "result": finish.result, **_totals(finish)}
+    if reason := finish_reason(finish.finish_reason):
+        fields["finish_reason"] = reason
+    if finish.stop_condition:
+        fields["stop_condition"] = finish.stop_condition
+    return fields
+
+
+def _name(enum: Any, prefix: str, value: int) -> str:
+    try:
+        return str(enum.Name(value)).removeprefix(prefix).lower()
+    except ValueError:  # of a later version
+        return "unknown"
+
+
+def _project(proto: pb.Event) -> dict[str, Any]:
+    project = _PROJECTIONS.get(proto.WhichOneof("payload") or "")
+    data = project(proto) if project else {}
+    data["_metadata"] = {"execution_id": proto.run_id, "workflow_id": proto.workflow_id}
+    return data
+
+
+def _text_delta(event: pb.Event) -> dict[str, Any]:
+    delta = event.text_delta
+    return {"content": delta.content, **_position(delta), "step": delta.step}
+
+
+def _tool_call(event: pb.Event) -> dict[str, Any]:
+    asked = event.tool_call
+    data = _call(asked.tool_call, with_arguments=True)
+    return {**data, **_position(asked), "step": asked.step}
+
+
+def _step_start(event: pb.Event) -> dict[str, Any]:
+    step = event.step_start
+    data = {**_position(step), "step_type": step.step_type}
+    if step.HasField("tool_call"):
+        data |= _call(step.tool_call, with_arguments=True)
+    return data
+
+
+def _step_finish(event: pb.Event) -> dict[str, Any]:
+    step = event.step_finish
+    data = {**_position(step), "step_type": step.step_type, **_outcome(step), **_spent(step)}
+    if reason := finish_reason(step.finish_reason):
+        data["finish_reason"] = reason
+    if step.HasField("tool_call"):
+        data |= _call(step.tool_call, with_arguments=False)
+    return data
+
+
+def _outcome(step: pb.StepFinish) -> dict[str, Any]:
+    if step.WhichOneof("outcome") == "failure":
+        return _failure(step.failure)
+    return {"data": {"result": parsed(step.result_json)}} if step.result_json else {}
+
+
+def _step_retry(event: pb.Event) -> dict[str, Any]:
+    retry = event.step_retry
+    return {
+        **_position(retry),
+        "reason": failure_reason(retry.reason),
+        "error": retry.message,
+    }
+
+
+def _agent_start(event: pb.Event) -> dict[str, Any]:
+    start = event.agent_start
+    data: dict[str, Any] = {
+        "agent_id": start.agent_id,
+        "provider": start.provider,
+        "model": start.model,
+        "tools": list(start.tools),
+        "stop_conditions": list(start.stop_conditions),
+        "streaming": start.streaming,
+    }
+    if start.HasField("temperature"):
+        data["temperature"] = start.temperature
+    if start.HasField("max_output_tokens"):
+        data["max_output_tokens"] = start.max_output_tokens
+    return data
+
+
+def _agent_finish(event: pb.Event) -> dict[str, Any]:
+    return {**_totals(event.agent_finish), "result": result_fields(event)}
+
+
+def _workflow_start(event: pb.Event) -> dict[str, Any]:
+    start = event.workflow_start
+    return {"payload": parsed(start.payload_json)} if start.HasField("payload_json") else {}
+
+
+def _workflow_finish(event: pb.Event) -> dict[str, Any]:
+    finish = event.workflow_finish
+    return {"result": parsed(finish.result_json), **_spent(finish)}
+
+
+def _error(event: pb.Event) -> dict[str, Any]:
+    error = event.error
+    data = {**_failure(error), **_totals(error)}
+    if error.error_id:
+        data["error_id"] = error.error_id
+    if error.provider_request_id:
+        data["provider_request_id"] = error.provider_request_id
+    return data
+
+
+def _run_cancelled(event: pb.Event) -> dict[str, Any]:
+    return _totals(event.run_cancelled)
+
+
+def _position(
+    payload: pb.TextDelta | pb.ToolCallRequested | pb.StepStart | pb.StepFinish | pb.StepRetry,
+) -> dict[str, Any]:
+    return {"step_key": payload.step_key, "attempt": payload.attempt}
+
+
+def _failure(failure: pb.StepFailure | pb.Error) -> dict[str, Any]:
+    return {
+        "error": failure.message,
+        "reason": failure_reason(failure.reason),
+        "retryable": failure.retryable,
+    }
+
+
+def _call(call: pb.ToolCall, *, with_arguments: bool) -> dict[str, Any]:
+    """Return a call under every spelling that the documentation uses."""
+    function = {"name": call.name, "tool_name": call.name}
+    if with_arguments:
+        function["arguments"] = call.arguments_json
+    return {
+        "tool_name": call.name,
+        "tool_call": {"id": call.id, "type": "function", "function": function},
+    }
+
+
+def _totals(payload: pb.AgentFinish | pb.Error | pb.RunCancelled) -> dict[str, Any]:
+    return {"total_steps": payload.total_steps, **_spent(payload)}
+
+
+def _spent(payload: Any) -> dict[str, Any]:
+    """Return tokens, money and time, as far as the payload has and knows them."""
+    fields = payload.DESCRIPTOR.fields_by_name
+    spent: dict[str, Any] = {}
+    if "usage" in fields and payload.HasField("usage"):
+        spent["usage"] = usage_fields(payload.usage)
+    if "cost" in fields and payload.HasField("cost"):
+        spent["cost"] = dollars(payload.cost)
+    if payload.HasField("duration"):
+        spent["duration"] = seconds(payload.duration)
+    return spent
+
+
+_PROJECTIONS: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
+    "text_delta": _text_delta,
+    "tool_call": _tool_call,
+    "step_start": _step_start,
+    "step_finish": _step_finish,
+    "step_retry": _step_retry,
+    "agent_start": _agent_start,
+    "agent_finish": _agent_finish,
+    "workflow_start": _workflow_start,
+    "workflow_finish": _workflow_finish,
+    "error": _error,
+    "run_cancelled": _run_cancelled,
+}

@@ -1,0 +1,79 @@
+"""What a run gives back."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+
+class Usage(BaseModel):
+    """Tokens, as the provider counted them.
+
+    Attributes:
+        input_tokens: tokens read, cached ones included.
+        output_tokens: tokens written, reasoning included.
+        total_tokens: the sum of both.
+        cache_read_input_tokens: of the input, those read from the provider's cache;
+            None if it did not say.
+        cache_creation_input_tokens: of the input, those written to its cache; None if
+            it did not say.
+
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+
+class ToolResult(BaseModel):
+    """How one call of a tool ended.
+
+    Attributes:
+        tool_name: the tool, as the model named it.
+        status: "completed" with a `result`, or "failed" with an `error`.
+        input: the arguments; the model's raw text where that is no JSON.
+        result: what the tool returned, as JSON values; None if it failed.
+        error: why it failed, in a sentence; None if it did not.
+        tool_call_id: the provider's id of the call.
+
+    """
+
+    tool_name: str
+    status: Literal["completed", "failed"]
+    input: Any = None
+    result: Any = None
+    error: str | None = None
+    tool_call_id: str
+
+
+class AgentResult(BaseModel):
+    """The result of a run that ended well.
+
+    Attributes:
+        agent_run_id: the run.
+        result: the text of the last model call.
+        result_schema: name of the schema that `result` follows; None for text.
+        tool_results: every call of a tool, in the order in which they ended.
+        total_steps: model calls made.
+        usage: tokens of all model calls.
+        cost: US dollars of all model calls; None if that of any is unknown.
+        finish_reason: "stop", "length", "content_filter" or "stop_condition"; None if
+            the provider did not say.
+        stop_condition: name of the stop condition that ended the run; None if none did.
+        duration: seconds since the run was created, waiting included.
+
+    """
+
+    agent_run_id: str
+    result: Any = None
+    result_schema: str | None = None
+    tool_results: list[ToolResult] = Field(default_factory=list)
+    total_steps: int = 0
+    usage: Usage = Field(default_factory=Usage)
+    cost: float | None = None
+    finish_reason: str | None = None
+    stop_condition: str | None = None
+    duration: float | None = None

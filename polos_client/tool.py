@@ -1,0 +1,260 @@
+"""`@tool`: a function that a model may call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, overload
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+from pydantic_core import PydanticUndefined
+
+from polos_client.context import WorkflowContext
+from polos_client.errors import DefinitionError
+from polos_client.signature import is_model, label, parameters
+
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_MAX_PROBLEMS = 20
+"""More problems than these are only counted, so that the model's answer stays short."""
+
+
+class Tool:
+    """A function that a model may call, made by `@tool`. Called itself, it is the plain function.
+
+    Attributes:
+        id: the name the model calls it by.
+        description: what it does, for the model; empty if nothing was said.
+        parameters: JSON Schema of the arguments, as the model sees it.
+        fn: the plain function.
+        is_async: True if `fn` is an `async def`.
+
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        names: Mapping[str, Any],
+        *,
+        id: str | None = None,  # the documented name
+        description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Read the function's signature; `names` are the local names where it is defined.
+
+        Raises:
+            DefinitionError: the id, the signature or the schema cannot be used.
+
+        """
+        self.id = _checked_id(fn, id)
+        self.description = (description or inspect.getdoc(fn) or "").strip()
+        self.fn = fn
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self._context_name, self._arguments = _read(self.id, fn, names)
+        self.parameters = dict(parameters) if parameters else self._arguments.schema()
+        functools.update_wrapper(self, fn, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the plain function, for tests of it."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        """Name the tool."""
+        return f"<Tool {self.id}>"
+
+    def validate(self, arguments_json: str) -> dict[str, Any]:
+        """Return the keyword arguments for `invoke` that a model's JSON text stands for.
+
+        An empty text is taken as no arguments: models send that for tools without any.
+
+        Raises:
+            pydantic.ValidationError: the arguments do not fit the parameters.
+            ValueError: the text is no JSON, or no object.
+
+        """
+        text = arguments_json.strip() or "{}"
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the arguments are no JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError(  # noqa: TRY004 - the model's mistake, not the caller's
+                f"the arguments must be a JSON object, not {text[:80]}"
+            )
+        return self._arguments.parse(text)
+
+    def invoke(self, ctx: WorkflowContext, kwargs: Mapping[str, Any]) -> Any:
+        """Call the function with what `validate` returned; an async one gives an awaitable."""
+        if self._context_name is None:
+            return self.fn(**kwargs)
+        return self.fn(**{self._context_name: ctx}, **kwargs)
+
+
+class _OneModel:
+    """The arguments are one pydantic model, which the function takes whole."""
+
+    def __init__(self, name: str, model: type[BaseModel]) -> None:
+        self._name = name
+        self._model = model
+
+    def schema(self) -> dict[str, Any]:
+        return self._model.model_json_schema()
+
+    def parse(self, text: str) -> dict[str, Any]:
+        return {self._name: self._model.model_validate_json(text)}
+
+
+class _Plain:
+    """Each argument is a parameter of the function."""
+
+    def __init__(self, tool_id: str, found: list[inspect.Parameter]) -> None:
+        # Aliases, since a parameter may have a name that means something to BaseModel.
+        self._names = {f"argument_{index}": one.name for index, one in enumerate(found)}
+        fields: dict[str, Any] = {
+            field: (Annotated[one.annotation, Field(alias=one.name)], _default(one))
+            for field, one in zip(self._names, found, strict=True)
+        }
+        self._model: type[BaseModel] = create_model(
+            tool_id, __config__=ConfigDict(extra="forbid"), **fields
+        )
+
+    def schema(self) -> dict[str, Any]:
+        return self._model.model_json_schema()
+
+    def parse(self, text: str) -> dict[str, Any]:
+        model = self._model.model_validate_json(text)
+        return {name: getattr(model, field) for field, name in self._names.items()}
+
+
+@overload
+def tool(fn: Callable[..., Any], /) -> Tool: ...
+
+
+@overload
+def tool(
+    *,
+    id: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    queue: str | None = None,
+    approval: str = "none",
+    **unbuilt: Any,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    id: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    queue: str | None = None,
+    approval: str = "none",
+    **unbuilt: Any,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a tool of a function: `@tool`, or `@tool(id=..., ...)`.
+
+    The function takes a `WorkflowContext` first, if it wants one, and then either one
+    pydantic model or typed parameters. `async def` runs in the service's event loop,
+    `def` in a thread.
+
+    Args:
+        fn: the function, where the decorator stands bare.
+        id: the name the model calls it by, 1 to 64 of letters, digits, `_` and `-`;
+            default: the function's name.
+        description: what it does, for the model; default: the docstring.
+        parameters: JSON Schema that the model sees instead of the one made from the
+            signature; arguments are still validated by the signature.
+        queue: not built yet.
+        approval: "none"; "always" is not built yet.
+        unbuilt: refused.
+
+    Raises:
+        DefinitionError: the tool cannot be made, or asks for what is not built yet.
+
+    """
+    _refuse_unbuilt(
+        {"queue": queue, "approval": None if approval == "none" else approval, **unbuilt}
+    )
+    if fn is not None:
+        return Tool(fn, sys._getframe(1).f_locals)  # noqa: SLF001 - see signature.parameters
+
+    def decorate(fn: Callable[..., Any]) -> Tool:
+        names = sys._getframe(1).f_locals  # noqa: SLF001
+        return Tool(fn, names, id=id, description=description, parameters=parameters)
+
+    return decorate
+
+
+def describe(error: ValueError) -> str:
+    """Return what is wrong with a tool's arguments, in a short text for the model."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [_problem(one["loc"], one["msg"]) for one in problems[:_MAX_PROBLEMS]]
+    more = len(problems) - len(lines)
+    return "; ".join([*lines, *([f"and {more} more"] if more else [])])
+
+
+def _problem(loc: tuple[int | str, ...], message: str) -> str:
+    path = ".".join(str(part) for part in loc)
+    return f"{path}: {message}" if path else message
+
+
+def _refuse_unbuilt(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise DefinitionError(
+                f"@tool({name}={value!r}) is not built yet in this version; leave {name} out"
+            )
+
+
+def _checked_id(fn: Any, given: str | None) -> str:
+    if not callable(fn) or isinstance(fn, Tool):
+        raise DefinitionError(f"@tool goes on a function, not on {fn!r}")
+    name = getattr(fn, "__name__", "") if given is None else given
+    if not _ID.fullmatch(name):
+        raise DefinitionError(
+            f"the tool id {name!r} must be 1 to 64 letters, digits, '_' or '-'; "
+            "give one with @tool(id=...)"
+        )
+    if name == "llm":
+        raise DefinitionError("the tool id 'llm' is taken: the steps of model calls are called so")
+    return str(name)
+
+
+def _read(
+    tool_id: str, fn: Callable[..., Any], names: Mapping[str, Any]
+) -> tuple[str | None, _OneModel | _Plain]:
+    """Return the name of the context's parameter, None if there is none, and the arguments."""
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise DefinitionError(f"{label(fn)}: a tool returns one value; it cannot yield")
+    found = parameters(fn, names)
+    context_name = found.pop(0).name if found and _is_context(found[0]) else None
+    for one in found:
+        if one.annotation is one.empty:
+            raise DefinitionError(f"{label(fn)}: parameter {one.name!r} needs a type")
+    try:
+        if len(found) == 1 and is_model(found[0].annotation):
+            arguments: _OneModel | _Plain = _OneModel(found[0].name, found[0].annotation)
+        else:
+            arguments = _Plain(tool_id, found)
+        arguments.schema()
+    except (PydanticUserError, TypeError) as error:
+        message = str(error).split("\n")[0]
+        raise DefinitionError(
+            f"{label(fn)}: no JSON Schema can be made of its parameters: {message}"
+        ) from error
+    return context_name, arguments
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation is WorkflowContext or parameter.name == "ctx"
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return PydanticUndefined if parameter.default is parameter.empty else parameter.default

@@ -1,0 +1,1 @@
+"""The service: runs agents durably and streams their logs over gRPC."""

@@ -1,0 +1,1 @@
+"""Agents: what the service has loaded, and the loop that runs one."""

@@ -1,0 +1,120 @@
+"""What a run is started with, pinned: a resumed run uses this, whatever the code says by then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import AgentStart
+from polos_client.agent import Agent
+from polos_client.stop import StopCondition, restore
+from polos_service.errors import StepError
+
+
+class PinnedTool(BaseModel):
+    """A tool as the model sees it; its code is the loaded agent's, found by name."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class PinnedStop(BaseModel):
+    """A stop condition; the code of one that is not built in is the loaded agent's."""
+
+    name: str
+    config: dict[str, Any] | None
+
+
+class Definition(BaseModel):
+    """A run's definition. Private: it is stored beside the log and never served."""
+
+    agent_id: str
+    provider: str
+    model: str
+    system_prompt: str | None
+    base_url: str | None
+    tools: list[PinnedTool]
+    temperature: float | None
+    max_output_tokens: int | None
+    stop_conditions: list[PinnedStop]
+    messages: list[dict[str, Any]]
+    options: dict[str, Any]
+    initial_state: dict[str, Any]
+    session_id: str | None
+    user_id: str | None
+    streaming: bool
+
+    @classmethod
+    def pin(
+        cls,
+        agent: Agent,
+        *,
+        messages: Sequence[Mapping[str, Any]],
+        options: Mapping[str, Any],
+        initial_state: Mapping[str, Any],
+        session_id: str | None,
+        user_id: str | None,
+        streaming: bool,
+    ) -> Definition:
+        """Return the definition of a run of this agent as it is now."""
+        return cls(
+            agent_id=agent.id,
+            provider=agent.provider,
+            model=agent.model,
+            system_prompt=agent.system_prompt,
+            base_url=agent.provider_base_url,
+            tools=[
+                PinnedTool(name=tool.id, description=tool.description, parameters=tool.parameters)
+                for tool in agent.tools
+            ],
+            temperature=agent.temperature,
+            max_output_tokens=agent.max_output_tokens,
+            stop_conditions=[
+                PinnedStop(name=stop.name, config=stop.config) for stop in agent.stop_conditions
+            ],
+            messages=[dict(message) for message in messages],
+            options=dict(options),
+            initial_state=dict(initial_state),
+            session_id=session_id,
+            user_id=user_id,
+            streaming=streaming,
+        )
+
+    def started(self) -> AgentStart:
+        """Return the event that a run begins with; prompts and addresses are not in it."""
+        return AgentStart(
+            agent_id=self.agent_id,
+            provider=self.provider,
+            model=shown(self.provider, self.model),
+            tools=[tool.name for tool in self.tools],
+            temperature=self.temperature,
+            max_output_tokens=self.max_output_tokens,
+            stop_conditions=[stop.name for stop in self.stop_conditions],
+            streaming=self.streaming,
+        )
+
+    def conversation(self) -> list[dict[str, Any]]:
+        """Return the messages of the first model call."""
+        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
+        return [*system, *self.messages]
+
+    def restore_stops(self, loaded: Sequence[StopCondition]) -> list[StopCondition]:
+        """Return the stop conditions; the code of custom ones is among those loaded.
+
+        Raises:
+            StepError: one is no longer loaded.
+
+        """
+        try:
+            return [restore(stop.name, stop.config, loaded) for stop in self.stop_conditions]
+        except LookupError as error:
+            raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error
+
+
+def shown(provider: str, model: str) -> str:
+    """Return the model's name for readers: a script is a whole play, and no name."""
+    return "script" if provider == "scripted" else model

@@ -1,0 +1,173 @@
+"""The agent loop: model call, tool calls, model call, ... on nothing but durable steps.
+
+It is ordinary code. After a crash it runs again from its start, and each step that had
+finished returns at once what the log holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+
+import orjson
+
+from polos.v1.event_pb2 import AgentFinish, FinishReason, TextDelta, ToolCall, ToolCallRequested
+from polos_client.agent import Agent
+from polos_client.context import WorkflowContext
+from polos_client.stop import Step as Turn
+from polos_client.stop import StopCondition, StopConditionContext
+from polos_service.agents.definition import Definition
+from polos_service.agents.turn import Answer, Outcome, turn_of
+from polos_service.errors import StepError
+from polos_service.models import Model, ModelRequest
+from polos_service.runs.context import RunContext
+from polos_service.runs.step import Step, StepOutput
+from polos_service.tools.local import call_tool
+
+MODEL_TRIES = 3
+"""Tries of one model call in all, as long as its failure is retryable."""
+
+
+class AgentLoop:
+    """One run of an agent."""
+
+    def __init__(self, agent: Agent, model: Model, ctx: RunContext, definition: Definition) -> None:
+        """Set out from the definition.
+
+        Raises:
+            StepError: a stop condition of it is no longer part of the agent.
+
+        """
+        self._tools = {tool.id: tool for tool in agent.tools}
+        self._names = {tool.name for tool in definition.tools}
+        self._stops = definition.restore_stops(agent.stop_conditions)
+        self._model = model
+        self._ctx = ctx
+        self._definition = definition
+        self._messages = definition.conversation()
+        self._turns: list[Turn] = []
+        self._uses: Counter[str] = Counter()
+
+    async def run(self) -> AgentFinish:
+        """Run to the end and return the terminal event.
+
+        Raises:
+            StepError: a model call failed for good.
+
+        """
+        self._ctx.start(self._definition.started())
+        for number in count(1):
+            answer = await self._ask(number)
+            if answer.finish_reason != FinishReason.FINISH_REASON_TOOL_CALLS:
+                return self._finish(answer, answer.finish_reason)
+            outcomes = await self._call_all(answer.tool_calls)
+            self._messages += [answer.message(), *(outcome.message() for outcome in outcomes)]
+            self._turns.append(turn_of(number, answer, outcomes))
+            held = await self._held()
+            if held is not None:
+                return self._finish(answer, FinishReason.FINISH_REASON_STOP_CONDITION, held.name)
+        raise AssertionError("count() has no end")
+
+    async def _ask(self, number: int) -> Answer:
+        request = ModelRequest(
+            model=self._definition.model,
+            messages=self._messages,
+            tools=[tool.model_dump() for tool in self._definition.tools],
+            temperature=self._definition.temperature,
+            max_output_tokens=self._definition.max_output_tokens,
+            options=self._definition.options,
+            base_url=self._definition.base_url,
+            turn=number,
+        )
+        output = await self._ctx.step(
+            f"llm:{number}",
+            "llm",
+            lambda step: self._answer(step, request),
+            tries=MODEL_TRIES,
+        )
+        return Answer.of(output)
+
+    async def _answer(self, step: Step, request: ModelRequest) -> StepOutput:
+        key, turn, attempt = step.key, request.turn, step.attempt
+
+        async def say(text: str) -> None:
+            await step.emit(TextDelta(content=text, step_key=key, step=turn, attempt=attempt))
+
+        streaming = self._definition.streaming
+        answer = await self._model.answer(
+            replace(request, attempt=attempt), say if streaming else unheard
+        )
+        if streaming:
+            for call in answer.tool_calls:
+                await step.emit(
+                    ToolCallRequested(tool_call=call, step_key=key, step=turn, attempt=attempt)
+                )
+        return Answer.record(answer)
+
+    async def _call_all(self, calls: Sequence[ToolCall]) -> list[Outcome]:
+        keys = [self._key(call.name) for call in calls]
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._call(key, call), name=f"polos-tool-{key}")
+                for key, call in zip(keys, calls, strict=True)
+            ]
+        return [task.result() for task in tasks]
+
+    async def _call(self, key: str, call: ToolCall) -> Outcome:
+        try:
+            output = await self._ctx.step(
+                key, "tool", lambda step: self._use(step, call), call=call
+            )
+        except StepError as error:
+            return Outcome(call=call, error=error.message)
+        return Outcome(call=call, result=orjson.loads(output.result_json))
+
+    async def _use(self, step: Step, call: ToolCall) -> StepOutput:
+        await step.checkpoint()
+        context = WorkflowContext(
+            workflow_id=self._definition.agent_id,
+            execution_id=self._ctx.run_id,
+            session_id=self._definition.session_id,
+            user_id=self._definition.user_id,
+            step_key=step.key,
+            attempt=step.attempt,
+            idempotency_key=f"{self._ctx.run_id}/{step.key}",
+            initial_state=self._definition.model_copy(deep=True).initial_state,
+        )
+        return StepOutput(result_json=await call_tool(self._tools, call, context))
+
+    def _key(self, name: str) -> str:
+        # What a model writes is no step key: it could be that of another step.
+        tool = name if name in self._names else "unknown_tool"
+        self._uses[tool] += 1
+        uses = self._uses[tool]
+        return tool if uses == 1 else f"{tool}:{uses}"
+
+    async def _held(self) -> StopCondition | None:
+        asked = StopConditionContext(
+            steps=self._turns,
+            agent_id=self._definition.agent_id,
+            agent_run_id=self._ctx.run_id,
+        )
+        for stop in self._stops:
+            if await stop.holds(asked):
+                return stop
+        return None
+
+    def _finish(self, answer: Answer, reason: FinishReason.ValueType, stop: str = "") -> AgentFinish:
+        return AgentFinish(
+            result=answer.text,
+            usage=self._ctx.totals.usage,
+            cost=self._ctx.totals.cost,
+            finish_reason=reason,
+            stop_condition=stop,
+            total_steps=self._ctx.totals.steps,
+            duration=self._ctx.age(),
+        )
+
+
+async def unheard(_text: str) -> None:
+    """Take a piece of text in a run that does not stream."""

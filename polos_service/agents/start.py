@@ -1,0 +1,190 @@
+"""Accepts starts: checks a request, pins its definition, and puts the run on disk."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import uuid_utils
+
+from polos.v1.run_pb2 import RunOptions
+from polos.v1.run_service_pb2 import CreateRunRequest
+from polos_client.agent import Agent
+from polos_client.errors import Draining, InvalidRequest
+from polos_service.agents.definition import Definition
+from polos_service.agents.registry import Registry
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import SECOND
+from polos_service.store import NewRun, RunStore
+
+INPUT_LIMIT = 1024 * 1024
+STATE_LIMIT = 256 * 1024
+"""Bytes of an input, and of an initial state or the model options, at most."""
+
+NAME_LIMIT = 256
+REQUEST_ID_LIMIT = 128
+"""Characters of a session's or user's id, and of a request id, at most."""
+
+TIMEOUT_LIMIT = 30 * 24 * 3600
+"""Seconds of a run's timeout at most."""
+
+DRAIN_RETRY = 1.0
+"""Seconds after which a start that was refused at the end may find the next process."""
+
+
+class Starts:
+    """Turns requests into runs."""
+
+    def __init__(self, registry: Registry, store: RunStore, clock: Clock) -> None:
+        self._registry = registry
+        self._store = store
+        self._clock = clock
+        self._draining = False
+
+    def drain(self) -> None:
+        """Refuse every start from now on."""
+        self._draining = True
+
+    async def start(self, project: str, request: CreateRunRequest) -> str:
+        """Put the run on disk and return its id; a repeated request id returns its run's.
+
+        Raises:
+            AgentNotFound: the agent is not loaded.
+            Draining: the service is about to stop.
+            InvalidRequest: a field is wrong.
+            RequestIdReused: the request id started a run with another payload.
+
+        """
+        if self._draining:
+            raise Draining("The service is about to stop. Try again.", retry_after=DRAIN_RETRY)
+        if not request.agent_id:
+            raise InvalidRequest({"agent_id": "is empty"})
+        agent = self._registry.agent(request.agent_id)
+        checked = Checked(request)
+        checked.take_options(self._registry.model(agent).check(checked.model_options))
+        if checked.violations:
+            raise InvalidRequest(checked.violations)
+        return await self._store.create(self._new_run(project, agent, request, checked))
+
+    def _new_run(
+        self, project: str, agent: Agent, request: CreateRunRequest, checked: Checked
+    ) -> NewRun:
+        options = request.options
+        now = self._clock.now()
+        definition = Definition.pin(
+            agent,
+            messages=checked.messages,
+            options=checked.model_options,
+            initial_state=checked.initial_state,
+            session_id=optional(options, "session_id"),
+            user_id=optional(options, "user_id"),
+            streaming=request.streaming,
+        )
+        return NewRun(
+            project=project,
+            run_id=str(uuid_utils.uuid7()),
+            workflow_id=agent.id,
+            request_id=request.request_id or None,
+            digest=digest(request),
+            definition=definition.model_dump_json().encode(),
+            session_id=definition.session_id,
+            user_id=definition.user_id,
+            streaming=request.streaming,
+            create_time=now,
+            deadline=now + checked.timeout if checked.timeout else None,
+        )
+
+
+class Checked:
+    """A request's values, and what is wrong with them, by field."""
+
+    def __init__(self, request: CreateRunRequest) -> None:
+        self.violations: dict[str, str] = {}
+        self.messages = self._messages(request)
+        self.initial_state = self._object(request.options, "initial_state_json")
+        self.model_options = self._object(request.options, "provider_options_json")
+        self.timeout = self._timeout(request.options)
+        self._bound("request_id", request.request_id, REQUEST_ID_LIMIT)
+        self._bound("options.session_id", request.options.session_id, NAME_LIMIT)
+        self._bound("options.user_id", request.options.user_id, NAME_LIMIT)
+
+    def take_options(self, wrong: Mapping[str, str]) -> None:
+        """Add what the provider finds wrong with the model options."""
+        for name, what in wrong.items():
+            self.violations[f"options.provider_options_json.{name}"] = what
+
+    def _messages(self, request: CreateRunRequest) -> list[dict[str, Any]]:
+        if request.input and request.input_messages_json:
+            self.violations["input_messages_json"] = "cannot be given together with input"
+        elif request.input_messages_json:
+            return self._conversation(request.input_messages_json)
+        elif not request.input.strip():
+            self.violations["input"] = "is empty"
+        else:
+            self._size("input", request.input, INPUT_LIMIT)
+        return [{"role": "user", "content": request.input}]
+
+    def _conversation(self, text: str) -> list[dict[str, Any]]:
+        field = "input_messages_json"
+        self._size(field, text, INPUT_LIMIT)
+        messages = self._parse(field, text)
+        if not isinstance(messages, list) or not messages:
+            self.violations.setdefault(field, "is not a JSON array with at least one message")
+            return []
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                self.violations[f"{field}[{index}]"] = "is not an object with a role"
+        return messages
+
+    def _object(self, options: RunOptions, name: str) -> dict[str, Any]:
+        field = f"options.{name}"
+        text = getattr(options, name)
+        if not options.HasField(name):  # type: ignore[arg-type]  # both fields are optional ones
+            return {}
+        self._size(field, text, STATE_LIMIT)
+        value = self._parse(field, text)
+        if not isinstance(value, dict):
+            self.violations.setdefault(field, "is not a JSON object")
+            return {}
+        return value
+
+    def _parse(self, field: str, text: str) -> Any:
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            self.violations[field] = f"is not JSON: {error}"
+            return None
+
+    def _timeout(self, options: RunOptions) -> int | None:
+        if not options.HasField("timeout"):
+            return None
+        nanoseconds = options.timeout.seconds * SECOND + options.timeout.nanos
+        if not SECOND // 1000 <= nanoseconds <= TIMEOUT_LIMIT * SECOND:
+            self.violations["options.timeout"] = (
+                f"is {nanoseconds / SECOND} s, not from 0.001 s to {TIMEOUT_LIMIT} s"
+            )
+        return nanoseconds
+
+    def _bound(self, field: str, text: str, limit: int) -> None:
+        if len(text) > limit:
+            self.violations[field] = f"has {len(text)} characters, the limit is {limit}"
+
+    def _size(self, field: str, text: str, limit: int) -> None:
+        size = len(text.encode())
+        if size > limit:
+            self.violations[field] = f"has {size} bytes, the limit is {limit}"
+
+
+def optional(options: RunOptions, name: str) -> str | None:
+    """Return a string field's value, None where it is absent."""
+    return getattr(options, name) if options.HasField(name) else None  # type: ignore[arg-type]
+
+
+def digest(request: CreateRunRequest) -> bytes:
+    """Return what is the same for two requests that ask for the same run."""
+    payload = CreateRunRequest()
+    payload.CopyFrom(request)
+    payload.ClearField("request_id")
+    return hashlib.sha256(payload.SerializeToString(deterministic=True)).digest()

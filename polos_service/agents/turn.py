@@ -1,0 +1,133 @@
+"""One turn of the loop: the model's answer, and how the tool calls it asked for ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
+from polos_client import result as public
+from polos_client.stop import Step as Turn
+from polos_service.models import ModelAnswer
+from polos_service.runs.step import StepOutput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """A model's answer, read back from its step's output: the same live and after a crash."""
+
+    text: str
+    tool_calls: Sequence[ToolCall]
+    finish_reason: FinishReason.ValueType
+    usage: Usage | None
+    extra: Mapping[str, Any]
+
+    @staticmethod
+    def record(answer: ModelAnswer) -> StepOutput:
+        """Return the output of the step that got this answer."""
+        output = {"content": answer.text, "tool_calls": [as_dict(c) for c in answer.tool_calls]}
+        return StepOutput(
+            result_json=orjson.dumps(output).decode(),
+            usage=answer.usage,
+            cost=answer.cost,
+            finish_reason=answer.finish_reason,
+            private=answer.extra,
+        )
+
+    @classmethod
+    def of(cls, output: StepOutput) -> Answer:
+        """Return the answer that a step's output records."""
+        recorded = orjson.loads(output.result_json)
+        return cls(
+            text=recorded["content"],
+            tool_calls=[of_dict(call) for call in recorded["tool_calls"]],
+            finish_reason=output.finish_reason,
+            usage=output.usage,
+            extra=output.private,
+        )
+
+    def message(self) -> dict[str, Any]:
+        """Return it as a message of the conversation."""
+        return {
+            "role": "assistant",
+            "content": self.text or None,
+            "tool_calls": [as_dict(call) for call in self.tool_calls],
+            **self.extra,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """How a tool call ended: a result, as JSON values, or an error in a sentence."""
+
+    call: ToolCall
+    result: Any = None
+    error: str | None = None
+
+    def message(self) -> dict[str, Any]:
+        """Return it as a message of the conversation; text goes as it is, the rest as JSON."""
+        if self.error is not None:
+            content = f"Error: {self.error}"
+        elif isinstance(self.result, str):
+            content = self.result
+        else:
+            content = orjson.dumps(self.result).decode()
+        return {"role": "tool", "tool_call_id": self.call.id, "content": content}
+
+    def public(self) -> public.ToolResult:
+        """Return it as stop conditions see it."""
+        return public.ToolResult(
+            tool_name=self.call.name,
+            status="completed" if self.error is None else "failed",
+            input=arguments_of(self.call),
+            result=self.result,
+            error=self.error,
+            tool_call_id=self.call.id,
+        )
+
+
+def turn_of(number: int, answer: Answer, outcomes: Sequence[Outcome]) -> Turn:
+    """Return the turn as stop conditions see it."""
+    return Turn.model_validate(
+        {
+            "step": number,
+            "content": answer.text or None,
+            "tool_calls": [as_dict(call) for call in answer.tool_calls],
+            "tool_results": [outcome.public() for outcome in outcomes],
+            "usage": usage_of(answer.usage),
+        }
+    )
+
+
+def usage_of(usage: Usage | None) -> public.Usage | None:
+    """Return the tokens as stop conditions see them."""
+    if usage is None:
+        return None
+    return public.Usage(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        total_tokens=usage.total_tokens,
+    )
+
+
+def as_dict(call: ToolCall) -> dict[str, Any]:
+    """Return the call in the form of the OpenAI chat API."""
+    function = {"name": call.name, "arguments": call.arguments_json}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def of_dict(call: Mapping[str, Any]) -> ToolCall:
+    """Return the call that `as_dict` wrote."""
+    function = call["function"]
+    return ToolCall(id=call["id"], name=function["name"], arguments_json=function["arguments"])
+
+
+def arguments_of(call: ToolCall) -> Any:
+    """Return the arguments as JSON values, or the model's text where that is no JSON."""
+    try:
+        return orjson.loads(call.arguments_json or "{}")
+    except orjson.JSONDecodeError:
+        return call.arguments_json

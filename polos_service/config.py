@@ -1,0 +1,65 @@
+"""Settings of the service: from arguments, else from the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from platformdirs import user_data_path
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SCHEME = "sqlite://"
+
+
+def default_store() -> str:
+    """Return the store's address where none is given: a file in the user's data folder."""
+    return f"{SCHEME}{user_data_path('polos', appauthor=False) / 'runs.db'}"
+
+
+class Settings(BaseSettings):
+    """What a service is started with; every field is read from `POLOS_<NAME>`, too.
+
+    Attributes:
+        listen: HOST:PORT to listen at; port 0 takes a free one.
+        store: where runs are kept: sqlite:///ABSOLUTE/PATH.
+        max_runs: runs worked on at once; further ones wait in order.
+        grace: seconds that running runs get when the service is asked to stop; what is
+            not finished then is resumed by the next process on the same store.
+        openai_api_key: OPENAI_API_KEY; sent to openai_base_url only.
+        openai_base_url: OPENAI_BASE_URL; None is OpenAI itself.
+        provider_keys: POLOS_PROVIDER_KEYS, a JSON object: the key for each other base
+            URL that agents name as their provider_base_url.
+
+    """
+
+    model_config = SettingsConfigDict(env_prefix="POLOS_", populate_by_name=True)
+
+    listen: str = "127.0.0.1:50051"
+    store: str = Field(default_factory=default_store)
+    max_runs: int = Field(default=100, ge=1)
+    grace: float = Field(default=5.0, ge=0)
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
+
+    @field_validator("listen")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > 65535:
+            raise ValueError(f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051")
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _sqlite_path(cls, value: str) -> str:
+        if not value.startswith(f"{SCHEME}/") or not value.removeprefix(SCHEME).strip("/"):
+            raise ValueError(
+                f"{value!r} is not sqlite:///ABSOLUTE/PATH, for example sqlite:///var/lib/polos.db"
+            )
+        return value
+
+    @property
+    def store_path(self) -> Path:
+        """The file that `store` names; a fourth slash, as SQLAlchemy wants it, changes nothing."""
+        return Path("/" + self.store.removeprefix(SCHEME).lstrip("/"))

@@ -1,0 +1,42 @@
+"""What fails inside a run. What fails a call is in `polos_client.errors`."""
+
+from __future__ import annotations
+
+from polos.v1.error_pb2 import FailureReason
+
+
+class StepError(Exception):
+    """A step failed in a way that its run's log tells, to readers and to the model.
+
+    Attributes:
+        reason: the kind of failure.
+        message: a sentence for a person, without secrets; at most 4096 characters.
+        retryable: True where the same step may succeed later.
+        retry_after: seconds the provider asks to wait; None if it said nothing.
+        provider_request_id: the provider's id of the failed request; empty if none.
+
+    """
+
+    def __init__(
+        self,
+        reason: FailureReason.ValueType,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+        provider_request_id: str = "",
+    ) -> None:
+        super().__init__(message[:4096])
+        self.reason = reason
+        self.message = message[:4096]
+        self.retryable = retryable
+        self.retry_after = retry_after
+        self.provider_request_id = provider_request_id
+
+
+class Fenced(Exception):
+    """The claim was lost: another holder writes this log now. Stop, and write nothing."""
+
+
+class Finished(Exception):
+    """The log already has its terminal event."""

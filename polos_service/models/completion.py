@@ -1,0 +1,191 @@
+"""A streamed chat completion, put together from its chunks."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
+from polos_service.models import ModelAnswer
+from polos_service.models.failures import Failures
+
+MAX_ANSWER_BYTES = 480 * 1024
+"""Bound on text, tool calls and reasoning of one answer: it has to fit into an event."""
+
+FINISH_REASONS = {
+    "stop": FinishReason.FINISH_REASON_STOP,
+    "length": FinishReason.FINISH_REASON_LENGTH,
+    "model_length": FinishReason.FINISH_REASON_LENGTH,
+    "content_filter": FinishReason.FINISH_REASON_CONTENT_FILTER,
+    "tool_calls": FinishReason.FINISH_REASON_TOOL_CALLS,
+    "function_call": FinishReason.FINISH_REASON_TOOL_CALLS,
+}
+"""By the provider's word; a word that is not here counts as not told."""
+
+MAX_INT32 = 2**31 - 1
+
+
+@dataclass(slots=True)
+class _Call:
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+
+class Completion:
+    """One answer, growing.
+
+    Attributes:
+        finish: the provider's word for how it ended; empty as long as it has not.
+        usage: tokens; None until the provider tells them.
+
+    """
+
+    def __init__(self, failures: Failures) -> None:
+        self.finish = ""
+        self.usage: Usage | None = None
+        self._failures = failures
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[_Call] = []
+        self._by_index: dict[int, _Call] = {}
+        self._size = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the model has said anything."""
+        return self._size > 0
+
+    def take(self, data: bytes) -> str:
+        """Add a chunk and return the text in it; empty if it has none.
+
+        Raises:
+            StepError: the chunk is none, reports an error, or exceeds MAX_ANSWER_BYTES.
+
+        """
+        try:
+            return self._take(orjson.loads(data))
+        except (ValueError, TypeError, AttributeError, LookupError):
+            # Whatever shape a server sends instead of a chunk: checking each level of each
+            # chunk first would cost more than all the rest.
+            pass
+        raise self._failures.malformed("a chunk is no chat completion chunk")
+
+    def _take(self, chunk: dict[str, Any]) -> str:
+        if error := chunk.get("error"):
+            raise self._failures.told(error)
+        if usage := chunk.get("usage"):
+            self.usage = _usage(usage)
+        if not (choices := chunk["choices"]):
+            return ""
+        choice = choices[0]
+        if finish := choice.get("finish_reason"):
+            self.finish = str(finish)
+        delta = choice.get("delta") or {}
+        if calls := delta.get("tool_calls"):
+            for fragment in calls:
+                self._add(fragment)
+        if reasoning := delta.get("reasoning_content"):
+            self._reasoning.append(self._count(reasoning))
+        return self._text(delta)
+
+    def _text(self, delta: dict[str, Any]) -> str:
+        text = (delta.get("content") or "") + (delta.get("refusal") or "")
+        if text:
+            self._texts.append(self._count(text))
+        return text
+
+    def _count(self, text: str) -> str:
+        self._size += len(text) if text.isascii() else len(text.encode())
+        if self._size > MAX_ANSWER_BYTES:
+            raise self._failures.too_large(MAX_ANSWER_BYTES)
+        return text
+
+    def _add(self, fragment: dict[str, Any]) -> None:
+        call_id, function = fragment.get("id") or "", fragment.get("function") or {}
+        name = function.get("name") or ""
+        call = self._find(fragment.get("index"), call_id, name)
+        call.id = call.id or self._count(call_id)
+        call.name = call.name or self._count(name)
+        call.arguments.append(self._count(function.get("arguments") or ""))
+
+    def _find(self, index: int | None, call_id: str, name: str) -> _Call:
+        """Return the call that a fragment belongs to.
+
+        Another id is another call, even under the same index: some servers number each
+        call 0. Without an index and an id, a name begins a call and the rest follows it.
+        """
+        if index is None:
+            last = self._calls[-1] if self._calls else None
+            known = None if name and not call_id else last
+        else:
+            known = self._by_index.get(index)
+        if known is not None and (not call_id or not known.id or call_id == known.id):
+            return known
+        call = _Call()
+        self._calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        return call
+
+    def answer(self, cost: Cost | None) -> ModelAnswer:
+        """Return the whole answer.
+
+        Raises:
+            StepError: it has no finish reason, or a tool call without a name.
+
+        """
+        if not self.finish:
+            raise self._failures.cut_short()
+        if self.finish == "error":
+            raise self._failures.told(None)
+        reasoning = "".join(self._reasoning)
+        return ModelAnswer(
+            text="".join(self._texts),
+            tool_calls=[self._tool_call(call) for call in self._calls],
+            finish_reason=self._finish_reason(),
+            usage=self.usage,
+            cost=cost,
+            extra={"reasoning_content": reasoning} if reasoning else {},
+        )
+
+    def _finish_reason(self) -> FinishReason.ValueType:
+        told = FINISH_REASONS.get(self.finish, FinishReason.FINISH_REASON_UNSPECIFIED)
+        if self._calls and told == FinishReason.FINISH_REASON_STOP:
+            return FinishReason.FINISH_REASON_TOOL_CALLS
+        return told
+
+    def _tool_call(self, call: _Call) -> ToolCall:
+        if not call.name:
+            raise self._failures.malformed("a tool call has no name")
+        # Several servers write no arguments as no text, which is no JSON, and leave out the id.
+        arguments = "".join(call.arguments) or "{}"
+        return ToolCall(
+            id=call.id or f"call_{uuid.uuid4().hex}", name=call.name, arguments_json=arguments
+        )
+
+
+def _usage(told: Mapping[str, Any]) -> Usage | None:
+    """Return the tokens; None if they are not numbers that make sense: unknown is not 0."""
+    read, written = _tokens(told, "prompt_tokens"), _tokens(told, "completion_tokens")
+    if read is None or written is None or read + written > MAX_INT32:
+        return None
+    details = told.get("prompt_tokens_details") or {}
+    return Usage(
+        input_tokens=read,
+        output_tokens=written,
+        total_tokens=read + written,
+        cache_read_input_tokens=_tokens(details, "cached_tokens"),
+        cache_creation_input_tokens=_tokens(details, "cache_write_tokens"),
+    )
+
+
+def _tokens(told: Mapping[str, Any], name: str) -> int | None:
+    count = told.get(name)
+    if not isinstance(count, int) or isinstance(count, bool):
+        return None
+    return count if 0 <= count <= MAX_INT32 else None

@@ -1,0 +1,44 @@
+"""What a model call cost, from the price list that `genai-prices` carries; no network."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import TYPE_CHECKING
+
+from polos.v1.event_pb2 import Cost, Usage
+
+if TYPE_CHECKING:
+    from genai_prices.types import PriceCalculation
+
+MICROS_PER_USD = 1_000_000
+
+
+def cost(usage: Usage, model: str, base_url: str) -> Cost | None:
+    """Return the cost of `usage`; None if provider, model or a price is not listed.
+
+    The provider is known by its address: another server's model of the same name has
+    another price. Never raises: a run must not fail because its price is unknown.
+    """
+    try:
+        price = _calculate(usage, model, base_url)
+    except Exception:  # noqa: BLE001 - a defect of a price list must not fail a run
+        return None
+    listed = vars(price.model_price)
+    if listed.get("input_mtok") is None or listed.get("output_mtok") is None:
+        return None  # the list names the model without a price, and then calculates 0
+    micros = (price.total_price * MICROS_PER_USD).quantize(Decimal(1), ROUND_HALF_EVEN)
+    return Cost(usd_micros=int(micros))
+
+
+def _calculate(usage: Usage, model: str, base_url: str) -> PriceCalculation:
+    # Imported at the first use: it takes 0.2 s, and not every provider has prices.
+    from genai_prices import Usage as Tokens  # noqa: PLC0415
+    from genai_prices import calc_price  # noqa: PLC0415
+
+    tokens = Tokens(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_input_tokens,
+        cache_write_tokens=usage.cache_creation_input_tokens,
+    )
+    return calc_price(tokens, model, provider_api_url=base_url)

@@ -1,0 +1,212 @@
+"""How the failures of a chat completion are told: one sentence, one reason, retry or not."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+import re
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from polos.v1.error_pb2 import FailureReason
+from polos_service.errors import StepError
+from polos_service.models.redact import redact
+
+MAX_REQUEST_ID = 200
+"""Characters kept of a provider's request id."""
+
+STATUS_OF_CODE = {
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "model_not_found": 404,
+    "not_found_error": 404,
+    "invalid_request_error": 400,
+    "context_length_exceeded": 400,
+    "insufficient_quota": 429,
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+}
+"""The HTTP status that an error inside a stream stands for, by its code or type."""
+
+
+PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
+"""Statuses below 500 that a later attempt may not meet."""
+
+
+class Failures:
+    """Makes the StepErrors of one call.
+
+    Attributes:
+        request_id: the provider's id of the request, once it has answered; else empty.
+
+    """
+
+    def __init__(self, host: str, model: str, key: str) -> None:
+        self._host = host
+        self._model = model
+        self._key = key
+        self.request_id = ""
+
+    def answered(self, headers: Mapping[str, str]) -> None:
+        """Keep what the headers of an answer say about it."""
+        self.request_id = headers.get("x-request-id", "")[:MAX_REQUEST_ID]
+
+    def status(self, status: int, body: object, headers: Mapping[str, str]) -> StepError:
+        """The provider answered with an HTTP status other than success.
+
+        Args:
+            status: the HTTP status.
+            body: the decoded body, or its `error`.
+            headers: the answer's headers.
+
+        """
+        self.answered(headers)
+        return self._refused(status, f"HTTP {status}", body, _retry_after(headers))
+
+    def told(self, error: object) -> StepError:
+        """The provider reported an `error` inside the stream."""
+        return self._refused(_status_told(error), "error in the stream", error, None)
+
+    def _refused(self, status: int, how: str, body: object, retry_after: float | None) -> StepError:
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            # The provider's own text is not shown: it quotes the key.
+            return self._error(
+                FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
+                f"{self._of} was refused ({how}): the provider does not take the service's key. "
+                "Check the key that the service is configured with for this address.",
+            )
+        if status == HTTPStatus.NOT_FOUND:
+            return self._error(
+                FailureReason.FAILURE_REASON_MODEL_NOT_FOUND,
+                f"{self._of} was not found ({how}): there is no such model, or not for this key, "
+                "or the provider's base URL is wrong.",
+            )
+        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.PAYMENT_REQUIRED):
+            return self._limited(status, how, body, retry_after)
+        if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return self._error(
+                FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
+                f"{self._of} is unavailable ({how}).",
+                retry_after=retry_after,
+                retryable=True,
+            )
+        return self._error(
+            FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
+            f"{self._of} refused the request ({how}){self._quote(body)}",
+        )
+
+    def _limited(self, status: int, how: str, body: object, retry_after: float | None) -> StepError:
+        if status == HTTPStatus.PAYMENT_REQUIRED or "insufficient_quota" in _codes(body):
+            return self._error(
+                FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
+                f"The quota for {self._of} is used up ({how}). Add credit at the provider.",
+            )
+        return self._error(
+            FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
+            f"{self._of} asks to slow down ({how}).",
+            retry_after=retry_after,
+            retryable=True,
+        )
+
+    def lost(self, *, after_output: bool, timed_out: bool) -> StepError:
+        """The connection failed, before or after the model said something."""
+        how = "the provider was silent for too long" if timed_out else "the connection failed"
+        if after_output:
+            return self.cut_short(how)
+        return self._error(
+            FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
+            f"{self._of} could not be reached: {how}.",
+            retryable=True,
+        )
+
+    def cut_short(self, how: str = "the stream ended without a finish reason") -> StepError:
+        """The answer broke off before its end."""
+        return self._error(
+            FailureReason.FAILURE_REASON_MODEL_CUT_SHORT,
+            f"The answer of {self._of} broke off before its end: {how}.",
+            retryable=True,
+        )
+
+    def malformed(self, what: str, *, retryable: bool = True) -> StepError:
+        """The provider sent what the protocol does not allow."""
+        return self._error(
+            FailureReason.FAILURE_REASON_MODEL_MALFORMED,
+            f"The answer of {self._of} breaks the protocol: {what}.",
+            retryable=retryable,
+        )
+
+    def too_large(self, limit: int) -> StepError:
+        """The answer exceeds `limit` bytes."""
+        return self._error(
+            FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+            f"The answer of {self._of} exceeds {limit} bytes. Bound it with max_output_tokens.",
+        )
+
+    @property
+    def _of(self) -> str:
+        return f"model {self._model!r} at {self._host}"
+
+    def _quote(self, body: object) -> str:
+        message = redact(_message(body), [self._key])
+        return f": {message}" if message else "."
+
+    def _error(
+        self,
+        reason: FailureReason.ValueType,
+        message: str,
+        *,
+        retryable: bool = False,
+        retry_after: float | None = None,
+    ) -> StepError:
+        return StepError(
+            reason,
+            message[:1].upper() + message[1:],
+            retryable=retryable,
+            retry_after=retry_after,
+            provider_request_id=self.request_id,
+        )
+
+
+def _message(body: object) -> str:
+    """Return what an error's body says, in the spellings that servers use."""
+    if isinstance(body, Mapping):
+        for name in ("message", "detail", "error"):
+            if isinstance(body.get(name), str):
+                return str(body[name])
+        return ""
+    return body if isinstance(body, str) else ""
+
+
+def _codes(body: object) -> list[str]:
+    if not isinstance(body, Mapping):
+        return []
+    return [str(body[name]) for name in ("code", "type") if body.get(name) is not None]
+
+
+def _status_told(error: object) -> int:
+    """Return the HTTP status that an error in a stream stands for; 500 if it says none."""
+    for code in _codes(error):
+        if code in STATUS_OF_CODE:
+            return STATUS_OF_CODE[code]
+        if re.fullmatch("[45][0-9]{2}", code):
+            return int(code)
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds a provider asks to wait: from milliseconds, seconds, or a date."""
+    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        seconds = _number(headers.get(name, "")) * scale
+        if math.isfinite(seconds):
+            return max(seconds, 0.0)
+    date = email.utils.parsedate_tz(headers.get("retry-after", ""))
+    return None if date is None else max(email.utils.mktime_tz(date) - time.time(), 0.0)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

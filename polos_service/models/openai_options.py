@@ -1,0 +1,79 @@
+"""Which parameters of a chat completion a run may choose, and what they look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+MAX_STOPS = 4
+"""Stop sequences that the API takes."""
+
+
+class _Rule(NamedTuple):
+    holds: Callable[[Any], bool]
+    what: str
+
+
+def _number(low: float, high: float) -> _Rule:
+    def holds(value: Any) -> bool:
+        return type(value) in (int, float) and low <= value <= high
+
+    return _Rule(holds, f"must be a number from {low:g} to {high:g}")
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _is_stop(value: Any) -> bool:
+    stops = [value] if isinstance(value, str) else value
+    return (
+        isinstance(stops, list)
+        and 1 <= len(stops) <= MAX_STOPS
+        and all(isinstance(stop, str) and stop for stop in stops)
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+_COUNT = _Rule(_is_count, "must be a whole number above 0")
+_TEXT = _Rule(_is_text, "must be a text that is not empty")
+_OBJECT = _Rule(lambda value: isinstance(value, dict), "must be an object")
+
+RULES: Mapping[str, _Rule] = {
+    "frequency_penalty": _number(-2, 2),
+    "logit_bias": _OBJECT,
+    "max_completion_tokens": _COUNT,
+    "max_tokens": _COUNT,
+    "metadata": _OBJECT,
+    "parallel_tool_calls": _Rule(lambda value: isinstance(value, bool), "must be true or false"),
+    "presence_penalty": _number(-2, 2),
+    "reasoning_effort": _TEXT,
+    "response_format": _OBJECT,
+    "seed": _Rule(lambda value: type(value) is int, "must be a whole number"),
+    "service_tier": _TEXT,
+    "stop": _Rule(_is_stop, f"must be a text or a list of 1 to {MAX_STOPS} texts, none empty"),
+    "temperature": _number(0, 2),
+    "tool_choice": _Rule(
+        lambda value: isinstance(value, str | dict), "must be a text or an object"
+    ),
+    "top_p": _number(0, 1),
+    "user": _TEXT,
+    "verbosity": _TEXT,
+}
+"""What may be chosen. All else stays with the service: address, key, headers, messages."""
+
+
+def check(options: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return what is wrong with `options`, by name; empty if nothing is."""
+    wrong = {}
+    for name, value in options.items():
+        if name not in RULES:
+            wrong[name] = f"cannot be chosen by a run; what can: {', '.join(RULES)}"
+        elif not RULES[name].holds(value):
+            wrong[name] = RULES[name].what
+    if "max_tokens" in options and "max_completion_tokens" in options:
+        wrong["max_tokens"] = "says the same as max_completion_tokens: give one of them"
+    return wrong

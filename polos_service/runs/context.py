@@ -1,0 +1,121 @@
+"""What a runnable works with: its steps, and nothing else is durable."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
+from polos_service.errors import StepError
+from polos_service.runs.clock import Clock
+from polos_service.runs.journal import Journal, private_line
+from polos_service.runs.step import Step, StepOutput, Work, bounded, duration, pause
+from polos_service.runs.totals import Totals
+from polos_service.runs.writer import Writer
+from polos_service.store import Claim
+
+
+class RunContext:
+    """One run, as its runnable sees it.
+
+    Attributes:
+        run_id: the run.
+        totals: usage, cost and count of the model calls that finished.
+
+    """
+
+    def __init__(self, claim: Claim, journal: Journal, writer: Writer, clock: Clock) -> None:
+        self.run_id = claim.run_id
+        self.totals = Totals()
+        self._create_time = claim.create_time
+        self._journal = journal
+        self._writer = writer
+        self._clock = clock
+        self._used: set[str] = set()
+
+    def start(self, payload: Message) -> None:
+        """Emit the run's first event, unless the log has it."""
+        if not self._journal.started:
+            self._writer.emit(payload)
+
+    def age(self) -> Duration:
+        """Return the time since the run was created."""
+        return duration(self._clock.now() - self._create_time)
+
+    async def step(
+        self, key: str, kind: str, work: Work, *, call: ToolCall | None = None, tries: int = 1
+    ) -> StepOutput:
+        """Return the output that the log holds for `key`, or run `work` and record its output.
+
+        A retryable StepError is tried again, up to `tries` times in all, after a pause
+        that grows: silently as long as the attempt has emitted nothing, else announced
+        by `step_retry`. `call` is the tool call that a tool step makes.
+
+        Raises:
+            StepError: the step failed, now or when it was recorded.
+            ValueError: the key was used before in this run.
+
+        """
+        if key in self._used:
+            raise ValueError(f"The step key {key!r} was used before in run {self.run_id}.")
+        self._used.add(key)
+        recorded = self._journal.finished.get(key)
+        if recorded is not None:
+            return self._replay(recorded)
+        return await self._perform(self._begin(key, kind, call), work, tries)
+
+    def _begin(self, key: str, kind: str, call: ToolCall | None) -> Step:
+        begun = self._journal.attempts.get(key, 0)
+        step = Step(self._writer, self._clock, key, kind, call, begun + 1)
+        if begun:
+            self._announce(
+                step,
+                FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
+                "The service's process ended in the middle of this step.",
+            )
+        else:
+            self._writer.emit(StepStart(step_key=key, step_type=kind, attempt=1, tool_call=call))
+        return step
+
+    async def _perform(self, step: Step, work: Work, tries: int) -> StepOutput:
+        for tried in range(1, tries + 1):
+            try:
+                output = bounded(await work(step))
+            except StepError as error:
+                if not error.retryable or tried == tries:
+                    await self._record(step.failed(error))
+                    raise
+                if step.spoke:
+                    step = step.next()
+                    self._announce(step, error.reason, error.message)
+                await self._clock.sleep(pause(tried, error.retry_after))
+            else:
+                finish = step.finished(output)
+                self.totals.add(finish)
+                private = private_line(step.key, output.private) if output.private else b""
+                await self._record(finish, private)
+                return output
+        raise ValueError(f"A step needs at least one try, not {tries}.")
+
+    def _announce(self, step: Step, reason: FailureReason.ValueType, message: str) -> None:
+        self._writer.emit(
+            StepRetry(step_key=step.key, attempt=step.attempt, reason=reason, message=message)
+        )
+
+    async def _record(self, finish: StepFinish, private: bytes = b"") -> None:
+        self._writer.emit(finish, private)
+        await self._writer.flush()
+
+    def _replay(self, recorded: StepFinish) -> StepOutput:
+        if recorded.HasField("failure"):
+            failure = recorded.failure
+            raise StepError(failure.reason, failure.message, retryable=failure.retryable)
+        self.totals.add(recorded)
+        return StepOutput(
+            result_json=recorded.result_json,
+            usage=recorded.usage if recorded.HasField("usage") else None,
+            cost=recorded.cost if recorded.HasField("cost") else None,
+            finish_reason=recorded.finish_reason,
+            private=self._journal.private.get(recorded.step_key, {}),
+        )

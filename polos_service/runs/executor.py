@@ -1,0 +1,216 @@
+"""Takes up queued runs and drives each to its terminal event."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from google.protobuf.message import Message
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Error, RunCancelled
+from polos.v1.run_pb2 import RunState
+from polos_client.errors import StoreUnavailable
+from polos_service.errors import Fenced, StepError
+from polos_service.runs.clock import Clock
+from polos_service.runs.context import RunContext
+from polos_service.runs.frame import SECOND
+from polos_service.runs.journal import Journal
+from polos_service.runs.writer import Writer
+from polos_service.store import CANCEL, Claim, RunStore
+
+Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
+"""Runs a definition and returns the payload of its terminal event."""
+
+CANCEL_PATIENCE = 5.0
+"""Seconds that cancelled code gets to clean up before the run ends without it."""
+
+RETRY_PAUSE = 1.0
+"""Seconds before a store that failed, or a run that it failed, is tried again."""
+
+log = structlog.get_logger(__name__)
+
+
+class Executor:
+    """Runs what is queued, up to `limit` runs at once; the others wait in order.
+
+    `runnables` is looked at whenever a run is queued: what it learns later is run, too.
+    """
+
+    def __init__(
+        self, store: RunStore, runnables: Mapping[str, Runnable], clock: Clock, limit: int
+    ) -> None:
+        self._store = store
+        self._runnables = runnables
+        self._clock = clock
+        self._slots = asyncio.Semaphore(limit)
+        self._runs: set[asyncio.Task[None]] = set()
+        self._claiming: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> int:
+        """How many runs are being worked on."""
+        return len(self._runs)
+
+    def start(self) -> None:
+        """Begin to take up runs."""
+        self._claiming = asyncio.create_task(self._claim(), name="polos-claim")
+
+    async def stop(self, grace: float) -> None:
+        """Take up no further run, give the running ones `grace` seconds, release the rest."""
+        if self._claiming is not None:
+            self._claiming.cancel()
+            await asyncio.wait({self._claiming})
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=grace)
+        for run in self._runs:
+            run.cancel()
+        if self._runs:
+            await asyncio.wait(self._runs)
+
+    async def cancel(self, project: str, run_id: str) -> None:
+        """Put the cancellation on disk; whoever holds the run ends it.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        await self._store.command(project, run_id, CANCEL)
+        claim = await self._store.claim_run(project, run_id)
+        if claim is not None:  # it was queued: nobody else would get to it before a slot is free
+            self._spawn(claim)
+
+    async def _claim(self) -> None:
+        while True:
+            await self._slots.acquire()
+            try:
+                claim = await self._store.claim(self._runnables.keys())
+            except StoreUnavailable as error:
+                self._slots.release()
+                log.error("claim_failed", error=str(error))
+                await self._clock.sleep(RETRY_PAUSE)
+                continue
+            except BaseException:
+                self._slots.release()
+                raise
+            self._spawn(claim).add_done_callback(lambda _: self._slots.release())
+
+    def _spawn(self, claim: Claim) -> asyncio.Task[None]:
+        run = asyncio.create_task(self._hold(claim), name=f"polos-run-{claim.run_id}")
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        return run
+
+    async def _hold(self, claim: Claim) -> None:
+        """Drive the run, and let go of it whatever happens."""
+        try:
+            await self._drive(claim)
+        except Fenced:
+            log.warning("claim_lost", run_id=claim.run_id, epoch=claim.epoch)
+        except Exception:
+            log.exception("run_released", run_id=claim.run_id)
+            await self._clock.sleep(RETRY_PAUSE)
+        finally:
+            await self._release(claim)
+
+    async def _release(self, claim: Claim) -> None:
+        try:
+            await self._store.release(claim)
+        except StoreUnavailable as error:
+            log.error("release_failed", run_id=claim.run_id, error=str(error))
+
+    async def _drive(self, claim: Claim) -> None:
+        journal = await Journal.load(self._store.history(claim))
+        writer = Writer(self._store, claim, self._clock)
+        ctx = RunContext(claim, journal, writer, self._clock)
+        work = asyncio.create_task(self._work(claim, ctx, writer))
+        obey = asyncio.create_task(self._obey(claim, ctx, writer, work))
+        try:
+            await writer.run()
+        finally:
+            obey.cancel()
+            work.cancel()
+            await asyncio.wait({work, obey}, timeout=CANCEL_PATIENCE)
+
+    async def _work(self, claim: Claim, ctx: RunContext, writer: Writer) -> None:
+        if CANCEL in claim.commands:
+            return  # `_obey` ends it; nothing of it is to begin
+        limit = asyncio.timeout(self._remaining(claim))
+        try:
+            async with limit:
+                payload = await self._runnables[claim.workflow_id](ctx, claim.definition)
+        except StepError as error:
+            writer.end(failure(ctx, error), RunState.RUN_STATE_FAILED)
+        except Exception:
+            ending = timed_out(ctx) if limit.expired() else defect(claim, ctx)
+            writer.end(ending, RunState.RUN_STATE_FAILED)
+        else:
+            writer.end(payload, RunState.RUN_STATE_COMPLETED)
+
+    async def _obey(
+        self, claim: Claim, ctx: RunContext, writer: Writer, work: asyncio.Task[None]
+    ) -> None:
+        inbox = claim.commands
+        while CANCEL not in inbox:
+            inbox = await self._store.commands(claim, inbox)
+        work.cancel()
+        await asyncio.wait({work}, timeout=CANCEL_PATIENCE)
+        writer.end(cancelled(ctx), RunState.RUN_STATE_CANCELLED)
+
+    def _remaining(self, claim: Claim) -> float | None:
+        if claim.deadline is None:
+            return None
+        return max(0.0, (claim.deadline - self._clock.now()) / SECOND)
+
+
+def failure(ctx: RunContext, error: StepError) -> Error:
+    """Return the event of a run that ends because a step failed."""
+    return Error(
+        message=error.message,
+        reason=error.reason,
+        retryable=error.retryable,
+        provider_request_id=error.provider_request_id,
+        usage=ctx.totals.usage,
+        cost=ctx.totals.cost,
+        total_steps=ctx.totals.steps,
+        duration=ctx.age(),
+    )
+
+
+def timed_out(ctx: RunContext) -> Error:
+    """Return the event of a run that took too long."""
+    return failure(
+        ctx,
+        StepError(
+            FailureReason.FAILURE_REASON_RUN_TIMEOUT,
+            f"The run took longer than its timeout: it was ended after {ctx.age().ToTimedelta()}.",
+            retryable=True,
+        ),
+    )
+
+
+def defect(claim: Claim, ctx: RunContext) -> Error:
+    """Log the exception at hand, and return the event that names the log's entry only."""
+    error_id = uuid.uuid4().hex
+    log.exception("run_failed", run_id=claim.run_id, error_id=error_id)
+    error = failure(
+        ctx,
+        StepError(
+            FailureReason.FAILURE_REASON_INTERNAL,
+            f"The service failed while it ran this. Its log has the rest under {error_id}.",
+        ),
+    )
+    error.error_id = error_id
+    return error
+
+
+def cancelled(ctx: RunContext) -> RunCancelled:
+    """Return the event of a run that was cancelled."""
+    return RunCancelled(
+        usage=ctx.totals.usage,
+        cost=ctx.totals.cost,
+        total_steps=ctx.totals.steps,
+        duration=ctx.age(),
+    )

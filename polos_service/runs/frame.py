@@ -1,0 +1,60 @@
+"""Frames: events as they are stored and sent.
+
+A frame is the encoding of a `StreamRunResponse` (`StreamWorkflowResponse` has the same
+shape). Encodings of protobuf messages concatenate, so frames joined are a frame, and
+what a reader gets are the bytes that were written when the event happened.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from polos.v1.event_pb2 import Event
+from polos.v1.run_service_pb2 import StreamRunResponse
+
+FIELD = {
+    field.message_type.full_name: field.name
+    for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields
+}
+"""The name of the `Event` field that holds a payload, by the payload's full name."""
+
+SECOND = 1_000_000_000
+
+
+def encode(
+    payload: Message,
+    *,
+    run_id: str,
+    workflow_id: str,
+    sequence: int,
+    time: int,
+    terminal: bool = False,
+) -> bytes:
+    """Return a frame of one event; `time` is nanoseconds since the epoch."""
+    response = StreamRunResponse()
+    response.events.add(
+        run_id=run_id,
+        workflow_id=workflow_id,
+        sequence=sequence,
+        create_time=Timestamp(seconds=time // SECOND, nanos=time % SECOND),
+        terminal=terminal,
+        **{FIELD[payload.DESCRIPTOR.full_name]: payload},  # type: ignore[arg-type]  # by name
+    )
+    return response.SerializeToString()
+
+
+def decode(data: bytes) -> list[Event]:
+    """Return the events of one or more frames."""
+    return list(StreamRunResponse.FromString(data).events)
+
+
+def cut(data: bytes, after: int) -> bytes:
+    """Return the frame without its events up to `after`."""
+    events = [event for event in decode(data) if event.sequence > after]
+    return StreamRunResponse(events=events).SerializeToString()
+
+
+def position(latest: int) -> bytes:
+    """Return what, behind a frame, tells the newest sequence; alone, it is a heartbeat."""
+    return StreamRunResponse(latest_sequence=latest).SerializeToString()

@@ -1,0 +1,144 @@
+"""A step while it runs, and what it returns."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Cost, FinishReason, StepFailure, StepFinish, ToolCall, Usage
+from polos_service.errors import StepError
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import SECOND
+from polos_service.runs.writer import Writer
+
+OUTPUT_LIMIT = 480 * 1024
+"""Bytes of a step's output; leaves room in an event of 512 KiB for the rest of it."""
+
+BACKOFF_BASE = 0.5
+"""Seconds before the second try, doubled before each further one."""
+
+BACKOFF_CAP = 8.0
+"""Seconds before any further try at most, unless the provider asks for more."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepOutput:
+    """What a step returns, the same whether it ran or its output stood in the log.
+
+    Attributes:
+        result_json: the output as JSON text, at most OUTPUT_LIMIT bytes.
+        private: JSON values stored beside it and never served.
+
+    """
+
+    result_json: str
+    usage: Usage | None = None
+    cost: Cost | None = None
+    finish_reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
+    private: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Step:
+    """One attempt of a step.
+
+    Attributes:
+        key: the step's key.
+        attempt: from 1; each attempt voids what the one before it said.
+        spoke: True once this attempt has emitted an event.
+
+    """
+
+    def __init__(
+        self, writer: Writer, clock: Clock, key: str, kind: str, call: ToolCall | None, attempt: int
+    ) -> None:
+        self.key = key
+        self.attempt = attempt
+        self.spoke = False
+        self._kind = kind
+        self._call = call
+        self._writer = writer
+        self._clock = clock
+        self._began = clock.now()
+
+    async def emit(self, payload: Message) -> None:
+        """Emit an event; waits only while the backlog is over its bound."""
+        self._writer.emit(payload)
+        self.spoke = True
+        await self._writer.room()
+
+    async def checkpoint(self) -> None:
+        """Wait until all that was emitted is durable: before a side effect, for example."""
+        await self._writer.flush()
+
+    def next(self) -> Step:
+        """Return the attempt after this one."""
+        return Step(self._writer, self._clock, self.key, self._kind, self._call, self.attempt + 1)
+
+    def finished(self, output: StepOutput) -> StepFinish:
+        """Return the event that this attempt ends with an output."""
+        finish = self._finish()
+        finish.MergeFrom(
+            StepFinish(
+                result_json=output.result_json,
+                usage=output.usage,
+                cost=output.cost,
+                finish_reason=output.finish_reason,
+            )
+        )
+        return finish
+
+    def failed(self, error: StepError) -> StepFinish:
+        """Return the event that this attempt ends with a failure."""
+        finish = self._finish()
+        finish.failure.CopyFrom(
+            StepFailure(message=error.message, reason=error.reason, retryable=error.retryable)
+        )
+        return finish
+
+    def _finish(self) -> StepFinish:
+        return StepFinish(
+            step_key=self.key,
+            step_type=self._kind,
+            attempt=self.attempt,
+            duration=duration(self._clock.now() - self._began),
+            tool_call=ToolCall(id=self._call.id, name=self._call.name) if self._call else None,
+        )
+
+
+Work = Callable[[Step], Awaitable[StepOutput]]
+"""What a step does; a StepError that it raises is recorded as the step's failure."""
+
+
+def duration(nanoseconds: int) -> Duration:
+    """Return so many nanoseconds, never less than none: clocks are set back."""
+    positive = max(0, nanoseconds)
+    return Duration(seconds=positive // SECOND, nanos=positive % SECOND)
+
+
+def pause(tries: int, retry_after: float | None) -> float:
+    """Return the seconds to wait after `tries` failures, jitter included."""
+    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** (tries - 1))
+    return max(backoff * random.uniform(0.5, 1.0), retry_after or 0.0)
+
+
+def bounded(output: StepOutput) -> StepOutput:
+    """Return the output.
+
+    Raises:
+        StepError: it is larger than an event can hold.
+
+    """
+    size = len(output.result_json.encode())
+    if size > OUTPUT_LIMIT:
+        raise StepError(
+            FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+            f"The output has {size} bytes, the limit is {OUTPUT_LIMIT}. "
+            "Return less, or a reference to it.",
+        )
+    return output

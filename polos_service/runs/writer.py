@@ -1,0 +1,127 @@
+"""The one writer of a run's log.
+
+Emitting never waits for storage: events queue, encoded, and whatever queued while the
+last append was under way travels in the next one. Under load frames grow; with one slow
+stream every event is a frame of its own, at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from google.protobuf.message import Message
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.run_pb2 import RunState
+from polos_service.errors import Finished, StepError
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import encode
+from polos_service.store import Claim, Frame, RunStore
+
+EVENT_LIMIT = 512 * 1024
+"""Bytes of an encoded event at most: one bound for every store."""
+
+FRAME_LIMIT = 256 * 1024
+"""Bytes beyond which a frame takes no second event."""
+
+BACKLOG_LIMIT = 1024 * 1024
+"""Bytes not yet stored beyond which `room` waits."""
+
+
+class Writer:
+    """Numbers, encodes and appends the events of one claim."""
+
+    def __init__(self, store: RunStore, claim: Claim, clock: Clock) -> None:
+        self._store = store
+        self._claim = claim
+        self._clock = clock
+        self._pending: deque[tuple[bytes, bytes]] = deque()
+        self._backlog = 0
+        self._latest = claim.latest
+        self._durable = claim.latest
+        self._outcome: RunState.ValueType | None = None
+        self._work = asyncio.Event()
+        self._progress = asyncio.Event()
+
+    def emit(self, payload: Message, private: bytes = b"", outcome: RunState.ValueType | None = None) -> None:
+        """Queue an event; with an outcome it is the run's terminal one.
+
+        Raises:
+            Finished: the terminal event was emitted before.
+            StepError: the event is larger than every store takes.
+
+        """
+        if self._outcome is not None:
+            raise Finished(f"Run {self._claim.run_id} has ended; nothing follows that.")
+        data = encode(
+            payload,
+            run_id=self._claim.run_id,
+            workflow_id=self._claim.workflow_id,
+            sequence=self._latest + 1,
+            time=self._clock.now(),
+            terminal=outcome is not None,
+        )
+        if len(data) > EVENT_LIMIT:
+            raise StepError(
+                FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+                f"An event of {len(data)} bytes is over the limit of {EVENT_LIMIT}.",
+            )
+        self._outcome = outcome
+        self._latest += 1
+        self._pending.append((data, private))
+        self._backlog += len(data)
+        self._work.set()
+
+    def end(self, payload: Message, outcome: RunState.ValueType) -> None:
+        """Emit the terminal event, unless there is one: the first ending wins."""
+        if self._outcome is None:
+            self.emit(payload, outcome=outcome)
+
+    async def room(self) -> None:
+        """Wait while more is queued than may be."""
+        while self._backlog > BACKLOG_LIMIT:
+            await self._progress.wait()
+
+    async def flush(self) -> None:
+        """Wait until all that was emitted is durable."""
+        target = self._latest
+        while self._durable < target:
+            await self._progress.wait()
+
+    async def run(self) -> None:
+        """Append what is emitted until the terminal event is durable.
+
+        Raises:
+            Fenced: the claim was lost.
+            StoreUnavailable: the store refused to write.
+
+        """
+        while self._outcome is None or self._pending:
+            await self._work.wait()
+            self._work.clear()
+            while self._pending:
+                await self._append()
+
+    async def _append(self) -> None:
+        first = self._durable + 1
+        data, private = self._take()
+        last = first + len(data) - 1
+        outcome = self._outcome if last == self._latest else None
+        frame = Frame(first=first, last=last, data=b"".join(data), outcome=outcome)
+        await self._store.append(self._claim, frame, b"".join(private))
+        self._durable = last
+        self._backlog -= len(frame.data)
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    def _take(self) -> tuple[list[bytes], list[bytes]]:
+        data: list[bytes] = []
+        private: list[bytes] = []
+        size = 0
+        while self._pending and (not data or size + len(self._pending[0][0]) <= FRAME_LIMIT):
+            event, beside = self._pending.popleft()
+            data.append(event)
+            private.append(beside)
+            size += len(event)
+        return data, private

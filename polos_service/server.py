@@ -1,0 +1,167 @@
+"""The composition root: nothing else wires anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from polos.v1 import agent_service_pb2, run_service_pb2
+from polos_client.agent import Agent
+from polos_client.errors import PolosError
+from polos_service.agents.registry import Registry
+from polos_service.agents.start import Starts
+from polos_service.api.agent_service import AgentService
+from polos_service.api.errors import ErrorInterceptor
+from polos_service.api.handlers import generic_handler
+from polos_service.api.run_service import RunService
+from polos_service.api.tail import Tails
+from polos_service.config import Settings
+from polos_service.models import Model
+from polos_service.models.providers import Providers
+from polos_service.runs.clock import SystemClock
+from polos_service.runs.executor import Executor
+from polos_service.store.sqlite import SqliteStore
+from polos_service.tools.watchdog import Watchdog
+
+MESSAGE_LIMIT = 4 * 1024 * 1024
+"""Bytes of a message that is received; responses are cut at 1.5 MiB."""
+
+BLOCKED_LIMIT = 1.0
+"""Seconds for which the loop may be held before the watchdog names who holds it."""
+
+CALLS_GRACE = 1.0
+"""Seconds for calls to end by themselves, once readers were sent away."""
+
+OPTIONS = (
+    # Else a second server on the same port starts, and takes a share of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    # The client pings a silent link every 30 s; by default that is too often for a
+    # server, which answers with GOAWAY too_many_pings.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+
+RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
+AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+class ListenError(PolosError):
+    """The address cannot be listened at."""
+
+
+class Service:
+    """A service that runs, made by `start`.
+
+    Attributes:
+        registry: the agents; more can be added while it runs.
+        port: where it listens.
+
+    """
+
+    def __init__(self, settings: Settings, store: SqliteStore, agents: Iterable[Agent]) -> None:
+        clock = SystemClock()
+        self._store = store
+        self._providers = providers(settings)
+        self.registry = Registry(self._providers, agents)
+        self._executor = Executor(store, self.registry, clock, settings.max_runs)
+        self._starts = Starts(self.registry, store, clock)
+        self._tails = Tails(store)
+        self._health = health.aio.HealthServicer()
+        self._watchdog = Watchdog(self.registry.tool_code, BLOCKED_LIMIT)
+        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
+        self._register()
+        self.port = 0
+
+    @classmethod
+    async def start(cls, settings: Settings, agents: Iterable[Agent] = ()) -> Service:
+        """Open the store, listen, and take up runs: those that a former process left, too.
+
+        Raises:
+            DefinitionError: two agents have one id.
+            ListenError: the address is in use, or not ours.
+            StoreUnavailable: the store cannot be opened, or another process has it.
+
+        """
+        store = await SqliteStore.open(settings.store_path)
+        service = cls(settings, store, agents)
+        try:
+            service.port = service._listen(settings.listen)
+            await service._server.start()
+            for name in ("", RUN_SERVICE.full_name, AGENT_SERVICE.full_name):
+                await service._health.set(name, SERVING)
+        except BaseException:
+            await service.stop(0)
+            raise
+        service._executor.start()
+        return service
+
+    async def stop(self, grace: float) -> None:
+        """Stop: refuse starts, give running runs `grace` seconds, hand the rest over.
+
+        Readers stay until then, and are sent away to come back to the next process.
+        """
+        self._starts.drain()
+        await self._health.enter_graceful_shutdown()
+        await self._executor.stop(grace)
+        self._tails.close()
+        await self._server.stop(CALLS_GRACE)
+        self._watchdog.close()
+        await self._providers.close()
+        await self._store.close()
+
+    async def wait(self) -> None:
+        """Return when the service has stopped."""
+        await self._server.wait_for_termination()
+
+    def _register(self) -> None:
+        runs = RunService(self._store, self._starts, self._executor, self._tails)
+        self._server.add_generic_rpc_handlers(
+            (
+                generic_handler(RUN_SERVICE, runs),
+                generic_handler(AGENT_SERVICE, AgentService(self.registry)),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (
+            RUN_SERVICE.full_name,
+            AGENT_SERVICE.full_name,
+            health.SERVICE_NAME,
+            reflection.SERVICE_NAME,
+        )
+        reflection.enable_server_reflection(names, self._server)
+
+    def _listen(self, address: str) -> int:
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise ListenError(
+                f"Cannot listen at {address}: the port is in use, or the address is not this "
+                "machine's. Stop what listens there, or take another one (--listen, POLOS_LISTEN)."
+            ) from error
+
+
+def providers(settings: Settings) -> Providers:
+    """Return the providers; each is loaded when an agent first needs it."""
+
+    def openai() -> Model:
+        from polos_service.models.openai import OpenAI  # takes half a second to load
+
+        return OpenAI(
+            api_key=settings.openai_api_key,
+            base_url=settings.openai_base_url,
+            keys=settings.provider_keys,
+        )
+
+    def scripted() -> Model:
+        from polos_service.models.scripted import Scripted
+
+        return Scripted()
+
+    return Providers({"openai": openai, "scripted": scripted})

@@ -1,0 +1,236 @@
+"""The RunStore port: an ordered, durable log for each run, and who may write it.
+
+Every record and every read is keyed by project first. A store knows frames as bytes
+with sequence numbers; what the events in them mean, it does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from polos.v1.run_pb2 import RunState
+
+CANCEL = "cancel"
+"""The command that asks the holder of a run's claim to cancel it."""
+
+ENDED = frozenset(
+    {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
+)
+"""The states that a terminal frame leaves a run in."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewRun:
+    """A run to be created. Times are nanoseconds since the epoch.
+
+    Attributes:
+        request_id: makes the creation idempotent within the project; None does not.
+        digest: of the payload, to tell a repeated request id from a reused one.
+        definition: all that the run is started with; private, never served.
+        deadline: when the run must have ended; None is never.
+
+    """
+
+    project: str
+    run_id: str
+    workflow_id: str
+    request_id: str | None
+    digest: bytes
+    definition: bytes
+    session_id: str | None
+    user_id: str | None
+    streaming: bool
+    create_time: int
+    deadline: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """What is known of a run besides its log. Times are nanoseconds since the epoch."""
+
+    run_id: str
+    workflow_id: str
+    state: RunState.ValueType
+    session_id: str | None
+    user_id: str | None
+    streaming: bool
+    create_time: int
+    start_time: int | None
+    finish_time: int | None
+    latest: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """The right to write a run's log, until a claim with a greater epoch begins.
+
+    Attributes:
+        latest: sequence of the newest event when the claim began.
+        commands: what the run's inbox held when the claim began.
+
+    """
+
+    project: str
+    run_id: str
+    workflow_id: str
+    epoch: int
+    latest: int
+    create_time: int
+    deadline: int | None
+    definition: bytes
+    commands: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frame:
+    """Events `first` to `last`, encoded; `outcome` is the state a terminal one ends in."""
+
+    first: int
+    last: int
+    data: bytes
+    outcome: RunState.ValueType | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Slice:
+    """A piece of a log. `ended` tells that no event after `latest` will ever come."""
+
+    frames: Sequence[Frame]
+    latest: int
+    ended: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """A frame of the log with what is private in it. A claim frame has no data."""
+
+    data: bytes
+    private: bytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunQuery:
+    """Which runs to list: every filter that is not None must hold; newest first.
+
+    Attributes:
+        before: only runs whose id is smaller, that is older; the page's cursor.
+        created_from: nanoseconds since the epoch, inclusive.
+        created_before: nanoseconds since the epoch, exclusive.
+
+    """
+
+    limit: int
+    before: str | None = None
+    workflow_id: str | None = None
+    state: RunState.ValueType | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    created_from: int | None = None
+    created_before: int | None = None
+
+
+class RunStore(Protocol):
+    """Durable logs. Every method may raise StoreUnavailable."""
+
+    async def create(self, run: NewRun) -> str:
+        """Store a queued run and return its id, or the id that its request id had made.
+
+        Raises:
+            RequestIdReused: the request id made a run with another digest.
+
+        """
+        ...
+
+    async def claim(self, workflows: Collection[str]) -> Claim:
+        """Wait for a queued run of one of these workflows, oldest first, and claim it.
+
+        The claim frame is durable when this returns: whoever held a claim before is
+        fenced. `workflows` is read again whenever a run is queued. Cancelling the wait
+        leaves no claim behind.
+        """
+        ...
+
+    async def claim_run(self, project: str, run_id: str) -> Claim | None:
+        """Claim this run if it is queued; None if it is held or has ended."""
+        ...
+
+    async def release(self, claim: Claim) -> None:
+        """Queue the claim's run again, for anyone. Nothing happens if it was lost or ended."""
+        ...
+
+    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
+        """Append a frame; durable and visible when this returns, readers are woken then.
+
+        Raises:
+            Fenced: the claim was lost, or the run has ended.
+            ValueError: the frame does not begin at the newest sequence plus 1.
+
+        """
+        ...
+
+    async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
+        """Return the frames that hold events after `after`, whole, in order.
+
+        Stops at the frame that reaches `limit` bytes. The first frame may begin at or
+        before `after`.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        ...
+
+    async def wait(self, project: str, run_id: str, after: int) -> None:
+        """Return when the log holds an event after `after`, or the run has ended.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        ...
+
+    def history(self, claim: Claim) -> AsyncIterator[Entry]:
+        """Yield the whole log with its private parts, for the holder to fold."""
+        ...
+
+    async def command(self, project: str, run_id: str, kind: str) -> None:
+        """Put a command into the run's inbox, once; a run that has ended ignores it.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        ...
+
+    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
+        """Wait until the run's inbox holds a command that is not known; return all of it."""
+        ...
+
+    async def get(self, project: str, run_id: str) -> RunRecord:
+        """Return the run's record.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        ...
+
+    async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
+        """Return the runs that the query asks for."""
+        ...
+
+    async def delete(self, project: str, run_id: str) -> None:
+        """Remove an ended run, whole.
+
+        Raises:
+            RunNotFound: there is no such run.
+            RunNotFinished: it has not ended.
+
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was submitted and let go of the store."""
+        ...

@@ -1,0 +1,274 @@
+"""The SQL of the SQLite store: schema, and one function for each change of a run."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from polos.v1.run_pb2 import RunState
+from polos_client.errors import RequestIdReused, RunNotFinished, RunNotFound
+from polos_service.errors import Fenced
+from polos_service.store import ENDED, Claim, Frame, NewRun, RunRecord
+
+QUEUED = RunState.RUN_STATE_QUEUED
+RUNNING = RunState.RUN_STATE_RUNNING
+
+VERSION = 1
+"""Of the schema, kept in the file's `user_version`."""
+
+# Frames are rows in order of arrival, so that a commit of many runs fills one page
+# and not one page a run; the index entries beside them are a dozen bytes each.
+SCHEMA = f"""
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    project TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    session_id TEXT,
+    user_id TEXT,
+    streaming INTEGER NOT NULL,
+    create_time INTEGER NOT NULL,
+    start_time INTEGER,
+    finish_time INTEGER,
+    deadline INTEGER,
+    request_id TEXT,
+    digest BLOB NOT NULL,
+    definition BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX runs_by_id ON runs (project, run_id);
+CREATE UNIQUE INDEX runs_by_request ON runs (project, request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX runs_by_workflow ON runs (project, workflow_id, run_id);
+CREATE INDEX runs_by_session ON runs (project, session_id, run_id) WHERE session_id IS NOT NULL;
+CREATE INDEX runs_by_user ON runs (project, user_id, run_id) WHERE user_id IS NOT NULL;
+CREATE INDEX runs_queued ON runs (id) WHERE state = {QUEUED:d};
+CREATE TABLE frames (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    private BLOB NOT NULL
+) STRICT;
+CREATE INDEX frames_by_run ON frames (run, last);
+CREATE TABLE commands (
+    run INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    PRIMARY KEY (run, kind)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = {VERSION};
+"""
+
+LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
+RECORD = (
+    "run_id, workflow_id, state, session_id, user_id, streaming, "
+    f"create_time, start_time, finish_time, {LATEST}"
+)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a connection whose transactions are begun and ended by hand."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def prepare(path: Path) -> None:
+    """Make the schema if the file is new, and queue again what a dead process ran."""
+    db = connect(path)
+    try:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            db.executescript(f"BEGIN;{SCHEMA}COMMIT;")
+        elif version != VERSION:
+            raise sqlite3.DatabaseError(
+                f"it has schema version {version}, this service reads version {VERSION}"
+            )
+        # We hold the lock: whoever ran these is gone.
+        db.execute("UPDATE runs SET state = ? WHERE state = ?", (QUEUED, RUNNING))
+    finally:
+        db.close()
+
+
+def insert_run(db: sqlite3.Connection, run: NewRun) -> str:
+    """Insert a run, unless its request id made one before; return that run's id."""
+    if run.request_id is not None:
+        row = db.execute(
+            "SELECT run_id, digest FROM runs WHERE project = ? AND request_id = ?",
+            (run.project, run.request_id),
+        ).fetchone()
+        if row is not None:
+            return same_run(run, *row)
+    db.execute(
+        "INSERT INTO runs (project, run_id, workflow_id, state, epoch, session_id, user_id, "
+        "streaming, create_time, deadline, request_id, digest, definition) "
+        "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.project,
+            run.run_id,
+            run.workflow_id,
+            QUEUED,
+            run.session_id,
+            run.user_id,
+            run.streaming,
+            run.create_time,
+            run.deadline,
+            run.request_id,
+            run.digest,
+            run.definition,
+        ),
+    )
+    return run.run_id
+
+
+def same_run(run: NewRun, run_id: str, digest: bytes) -> str:
+    """Return the id of the run that the request id made, if its payload is the same."""
+    if digest != run.digest:
+        raise RequestIdReused(
+            f"The request id {run.request_id!r} already started run {run_id} with another "
+            "payload. Use a new request id for a new run.",
+            request_id=str(run.request_id),
+            run_id=run_id,
+        )
+    return run_id
+
+
+def find_queued(db: sqlite3.Connection, workflows: Collection[str]) -> int | None:
+    """Return the row of the oldest queued run of these workflows."""
+    row = db.execute(
+        f"SELECT id FROM runs WHERE state = {QUEUED:d} "
+        "AND workflow_id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
+        (json.dumps(list(workflows)),),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find_run(db: sqlite3.Connection, project: str, run_id: str) -> int | None:
+    """Return the row of this run, if it is queued."""
+    row = db.execute(
+        f"SELECT id FROM runs WHERE project = ? AND run_id = ? AND state = {QUEUED:d}",
+        (project, run_id),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim | None:
+    """Take the run with a greater epoch, and append the claim frame."""
+    if run is None:
+        return None
+    project, run_id, workflow_id, epoch, create_time, deadline, definition = db.execute(
+        "UPDATE runs SET state = ?, epoch = epoch + 1, start_time = coalesce(start_time, ?) "
+        "WHERE id = ? "
+        "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition",
+        (RUNNING, time.time_ns(), run),
+    ).fetchone()
+    latest = latest_of(db, run)
+    mark = json.dumps({"claim": {"epoch": epoch, "writer": writer}}).encode() + b"\n"
+    write_frame(db, run, Frame(first=latest + 1, last=latest, data=b""), mark)
+    return Claim(
+        project=project,
+        run_id=run_id,
+        workflow_id=workflow_id,
+        epoch=epoch,
+        latest=latest,
+        create_time=create_time,
+        deadline=deadline,
+        definition=definition,
+        commands=inbox_of(db, run),
+    )
+
+
+def requeue(db: sqlite3.Connection, claim: Claim) -> None:
+    """Queue the run, if the claim still holds."""
+    db.execute(
+        "UPDATE runs SET state = ? WHERE project = ? AND run_id = ? AND epoch = ? AND state = ?",
+        (QUEUED, claim.project, claim.run_id, claim.epoch, RUNNING),
+    )
+
+
+def insert_frame(db: sqlite3.Connection, claim: Claim, frame: Frame, private: bytes) -> None:
+    """Append a frame, if the claim still holds and the frame is the next one."""
+    row = db.execute(
+        f"SELECT id, epoch, state, {LATEST} FROM runs WHERE project = ? AND run_id = ?",
+        (claim.project, claim.run_id),
+    ).fetchone()
+    if row is None or row[1:3] != (claim.epoch, RUNNING):
+        raise Fenced(f"The claim {claim.epoch} on run {claim.run_id} was lost.")
+    run, latest = row[0], row[3]
+    if frame.first != latest + 1 or frame.last < frame.first:
+        raise ValueError(
+            f"A frame of events {frame.first} to {frame.last} cannot follow event {latest}."
+        )
+    write_frame(db, run, frame, private)
+    if frame.outcome is not None:
+        db.execute(
+            "UPDATE runs SET state = ?, finish_time = ? WHERE id = ?",
+            (frame.outcome, time.time_ns(), run),
+        )
+
+
+def write_frame(db: sqlite3.Connection, run: int, frame: Frame, private: bytes) -> None:
+    """Insert the frame's row."""
+    db.execute(
+        "INSERT INTO frames (run, first, last, data, private) VALUES (?, ?, ?, ?, ?)",
+        (run, frame.first, frame.last, frame.data, private),
+    )
+
+
+def insert_command(db: sqlite3.Connection, project: str, run_id: str, kind: str) -> None:
+    """Put a command into the run's inbox, unless the run has ended."""
+    run, state = row_of(db, project, run_id)
+    if state not in ENDED:
+        db.execute("INSERT OR IGNORE INTO commands (run, kind) VALUES (?, ?)", (run, kind))
+
+
+def remove_run(db: sqlite3.Connection, project: str, run_id: str) -> None:
+    """Remove the run, its log and its inbox, if it has ended."""
+    run, state = row_of(db, project, run_id)
+    if state not in ENDED:
+        raise RunNotFinished(
+            f"Run {run_id} has not ended. Cancel it first, then delete it.", run_id=run_id
+        )
+    db.execute("DELETE FROM frames WHERE run = ?", (run,))
+    db.execute("DELETE FROM commands WHERE run = ?", (run,))
+    db.execute("DELETE FROM runs WHERE id = ?", (run,))
+
+
+def row_of(db: sqlite3.Connection, project: str, run_id: str) -> tuple[int, int]:
+    """Return row and state of a run that must exist."""
+    row = db.execute(
+        "SELECT id, state FROM runs WHERE project = ? AND run_id = ?", (project, run_id)
+    ).fetchone()
+    if row is None:
+        raise not_found(run_id)
+    return int(row[0]), int(row[1])
+
+
+def latest_of(db: sqlite3.Connection, run: int) -> int:
+    """Return the newest sequence in the run's log, 0 if it is empty."""
+    row = db.execute("SELECT coalesce(max(last), 0) FROM frames WHERE run = ?", (run,)).fetchone()
+    return int(row[0])
+
+
+def inbox_of(db: sqlite3.Connection, run: int) -> frozenset[str]:
+    """Return the commands in the run's inbox."""
+    return frozenset(
+        kind for (kind,) in db.execute("SELECT kind FROM commands WHERE run = ?", (run,))
+    )
+
+
+def not_found(run_id: str) -> RunNotFound:
+    """Return the error for a run that does not exist."""
+    return RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+
+
+def to_record(row: Sequence[object]) -> RunRecord:
+    """Build a record from a row of the columns in RECORD."""
+    values = dict(zip(RunRecord.__dataclass_fields__, row, strict=True))
+    values["streaming"] = bool(values["streaming"])
+    return RunRecord(**values)  # type: ignore[arg-type]  # the columns are declared STRICT

@@ -1,0 +1,100 @@
+"""Tools that are functions in this process: `async def` in the loop, `def` in threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from collections.abc import Callable, Mapping
+from threading import Thread
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import ToolCall
+from polos_client.context import WorkflowContext
+from polos_client.tool import Tool, describe
+from polos_service.errors import StepError
+
+
+async def call_tool(tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowContext) -> str:
+    """Call a tool as the model asked for it, and return its result as JSON text.
+
+    Raises:
+        StepError: the tool is unknown, its arguments do not fit, it raised, or what it
+            returned is no JSON value. The model is told the message.
+
+    """
+    tool = tools.get(call.name)
+    if tool is None:
+        known = ", ".join(sorted(tools)) or "none"
+        raise StepError(
+            FailureReason.FAILURE_REASON_TOOL_NOT_FOUND,
+            f"There is no tool {call.name[:64]!r}. Tools: {known}.",
+        )
+    try:
+        arguments = tool.validate(call.arguments_json)
+    except ValueError as error:
+        raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, describe(error)) from error
+    try:
+        return to_json(await use(tool, ctx, arguments)).decode()
+    except PydanticSerializationError as error:
+        raise failed(tool, f"returned what is no JSON value: {error}") from error
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        raise failed(tool, "was cancelled from within") from None
+    except (Exception, SystemExit) as error:  # sys.exit() in a tool must not end the service
+        raise failed(tool, f"raised {type(error).__name__}: {error}") from error
+
+
+def being_cancelled() -> bool:
+    """Return whether somebody cancels the task at hand, rather than the tool itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def failed(tool: Tool, what: str) -> StepError:
+    """Return the error of a tool that failed."""
+    return StepError(FailureReason.FAILURE_REASON_TOOL_FAILED, f"The tool {tool.id} {what}")
+
+
+async def use(tool: Tool, ctx: WorkflowContext, arguments: Mapping[str, Any]) -> Any:
+    """Run the tool's function where it disturbs nobody."""
+    if tool.is_async:
+        return await tool.invoke(ctx, arguments)
+    return await in_thread(lambda: tool.invoke(ctx, arguments))
+
+
+async def in_thread(function: Callable[[], Any]) -> Any:
+    """Run a blocking function in a thread of its own.
+
+    The thread is a daemon and in no pool: a function that never returns keeps neither
+    other tools nor the end of the process waiting. Cancelling leaves it to itself.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def deliver(settle: Callable[[Any], None], value: Any) -> None:
+        if not result.done():
+            settle(value)
+
+    def run() -> None:
+        try:
+            outcome = (result.set_result, context.run(function))
+        except BaseException as error:
+            outcome = (result.set_exception, carried(error))
+        with contextlib.suppress(RuntimeError):  # the loop may be gone by now
+            loop.call_soon_threadsafe(deliver, *outcome)
+
+    Thread(target=run, name="polos-tool", daemon=True).start()
+    return await result
+
+
+def carried(error: BaseException) -> Exception:
+    """Return the error as one that a future can carry to where it is awaited."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")

@@ -32,8 +32,8 @@ storyteller = Agent(
     provider="openai",  # any server of this API: OPENAI_BASE_URL says where it is
     model="smollm2",
     system_prompt="You tell short stories for children, in a few simple sentences.",
-    temperature=0,
-    max_output_tokens=200,
+    temperature=0.7,
+    max_output_tokens=160,
 )
 
 weather_agent = Agent(

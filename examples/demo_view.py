@@ -64,7 +64,7 @@ class View:
     ) -> None:
         self._live.stop()
         if not self._console.is_terminal:
-            self.note(self._totals())
+            self.note(self._totals() if self._exactly else f"\n{self._totals()}")
 
     def show(self, event: Event) -> None:
         """Show one event of the run."""

@@ -88,12 +88,10 @@ class Agent:
             on_tool_start=on_tool_start,
             on_tool_end=on_tool_end,
             guardrails=guardrails or None,
-            guardrail_max_retries=None
-            if guardrail_max_retries == _RETRIES
-            else guardrail_max_retries,
+            guardrail_max_retries=_unless(_RETRIES, guardrail_max_retries),
             compaction=compaction,
             stream_to_workflow=stream_to_workflow or None,
-            provider_llm_api=None if provider_llm_api == "chat_completions" else provider_llm_api,
+            provider_llm_api=_unless("chat_completions", provider_llm_api),
         )
         self.id = _checked_id(id)
         self.provider = _checked_provider(provider)
@@ -242,6 +240,11 @@ def _refuse_unbuilt(**options: Any) -> None:
             raise DefinitionError(
                 f"Agent({name}={value!r}) is not built yet in this version; leave {name} out"
             )
+
+
+def _unless(built: object, value: object) -> object:
+    """Return None where the value is the one that is built."""
+    return None if value == built else value
 
 
 def _checked_id(value: object) -> str:

@@ -165,15 +165,16 @@ class PolosClient:
 
         """
         request = rpc.DeleteRunRequest(run_id=run_id)
-        await self._call(lambda stub: stub.DeleteRun(request, timeout=DEADLINE), patience=0.0)
+        await self._call(lambda stub: stub.DeleteRun(request, timeout=DEADLINE), again=False)
 
     async def _call(
         self,
         send: Callable[[RunServiceAsyncStub], Awaitable[_Answer]],
-        patience: float = PATIENCE,
+        *,
+        again: bool = True,
     ) -> _Answer:
-        """Make a unary call, again for `patience` seconds where it reaches nobody."""
-        backoff = Backoff(patience)
+        """Make a unary call, and, unless not `again`, once more where it reached nobody."""
+        backoff = Backoff(PATIENCE if again else 0.0)
         while True:
             try:
                 return await send(await self.stub())

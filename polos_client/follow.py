@@ -119,12 +119,12 @@ class _Reader:
         """
         call = opened or await self._open()
         try:
-            while (response := await self._read(call)) is not None:
+            while not self.ended and (response := await self._read(call)) is not None:
                 backoff.reset()
                 if fresh := self._fresh(response):
                     yield fresh
         finally:
-            call.cancel()  # leaving an iteration does not end the call by itself
+            pass  # leaving an iteration does not end the call by itself
         self._end()
 
     async def wait(self, backoff: Backoff, failure: PolosError) -> None:

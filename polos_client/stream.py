@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Self
@@ -57,6 +58,9 @@ class AgentStream:
         self._client = client
         self._opened: LogCall | None = opened
         self._folded: RunAccumulator | None = None
+        # grpc itself does not end a call that nobody refers to any more (ran).
+        self._unread = weakref.finalize(self, opened.cancel)
+        self._unread.atexit = False
 
     @property
     def id(self) -> str:
@@ -123,6 +127,7 @@ class AgentStream:
 
     def _take(self) -> LogCall | None:
         """Return the call that `agent.stream` opened, to the first who asks."""
+        self._unread.detach()
         opened, self._opened = self._opened, None
         return opened
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import structlog
 import typer
+import uvloop
 from pydantic import ValidationError
 
 from polos_client.errors import PolosError
@@ -20,16 +21,16 @@ from polos_service.server import Service
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
 
-def show_version(value: bool) -> None:
+def show_version(asked: bool) -> None:  # noqa: FBT001 - typer hands it over so
     """Print the version and leave."""
-    if value:
+    if asked:
         typer.echo(f"polos {version('polos-grpc')}")
         raise typer.Exit
 
 
 @app.callback()
 def polos(
-    _: Annotated[
+    _: Annotated[  # noqa: FBT002 - a flag of the command line
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
     ] = False,
 ) -> None:
@@ -54,7 +55,7 @@ def serve(
     """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""
     log_to_stderr()
     try:
-        run(main(target, settings(listen=listen, store=store)))
+        uvloop.run(until_signal(target, settings(listen=listen, store=store)))
     except PolosError as error:
         fail(str(error))
 
@@ -68,7 +69,7 @@ def settings(**given: Any) -> Settings:
         fail(f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}")
 
 
-async def main(target: str, settings: Settings) -> None:
+async def until_signal(target: str, settings: Settings) -> None:
     """Serve until a signal comes; a second one does not wait for runs."""
     service = await Service.start(settings, load(target))
     stopping = asyncio.Event()
@@ -99,16 +100,6 @@ def tell(service: Service, settings: Settings) -> None:
     sys.stdout.flush()
 
 
-def run(coroutine: Any) -> None:
-    """Run under uvloop where there is one."""
-    try:
-        import uvloop
-    except ImportError:  # there is none for Windows
-        asyncio.run(coroutine)
-    else:
-        uvloop.run(coroutine)
-
-
 def log_to_stderr() -> None:
     """Log to stderr: standard output is for what the user asked for."""
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
@@ -118,3 +109,8 @@ def fail(message: str) -> NoReturn:
     """Say what is wrong in one sentence, and leave."""
     typer.echo(f"Error: {message}", err=True)
     raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command."""
+    app()

@@ -11,6 +11,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SCHEME = "sqlite://"
 
 
+MAX_PORT = 65535
+
+
 def default_store() -> str:
     """Return the store's address where none is given: a file in the user's data folder."""
     return f"{SCHEME}{user_data_path('polos', appauthor=False) / 'runs.db'}"
@@ -46,7 +49,7 @@ class Settings(BaseSettings):
     @classmethod
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > 65535:
+        if not host or not port.isdecimal() or int(port) > MAX_PORT:
             raise ValueError(f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051")
         return value
 

@@ -151,7 +151,8 @@ def providers(settings: Settings) -> Providers:
     """Return the providers; each is loaded when an agent first needs it."""
 
     def openai() -> Model:
-        from polos_service.models.openai import OpenAI  # takes half a second to load
+        # Loaded late: it takes half a second, and not every service needs it.
+        from polos_service.models.openai import OpenAI  # noqa: PLC0415
 
         return OpenAI(
             api_key=settings.openai_api_key,
@@ -160,7 +161,7 @@ def providers(settings: Settings) -> Providers:
         )
 
     def scripted() -> Model:
-        from polos_service.models.scripted import Scripted
+        from polos_service.models.scripted import Scripted  # noqa: PLC0415
 
         return Scripted()
 

@@ -8,7 +8,7 @@
 
 Each `reply` answers one request. Without an ending of its own it finishes properly: finish
 reason, usage, `[DONE]`. A whole provider runs inside the loop of the test, on a real socket;
-other processes reach it by its `url`.
+other processes reach it by its `url`. The parts of an answer are in `tests.mock_answers`.
 """
 
 from __future__ import annotations
@@ -24,36 +24,17 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
-
-class _Reset:
-    """Ends the connection with a TCP reset."""
-
-
-class _HangUp:
-    """Ends the connection without the end of the HTTP body."""
-
-
-class _EndOfBody:
-    """Ends the HTTP body; the connection stays."""
-
-
-@dataclass(frozen=True)
-class _Status:
-    status: int
-    body: bytes
-    headers: Mapping[str, str]
-
-
-_Action = bytes | asyncio.Event | _Status | _Reset | _HangUp | _EndOfBody
-
-
-@dataclass(frozen=True)
-class Part:
-    """A piece of an answer: what happens, whether it ends the answer, whether it calls a tool."""
-
-    actions: tuple[_Action, ...]
-    ends: bool = False
-    calls: bool = False
+from tests.mock_answers import (
+    Action,
+    EndOfBody,
+    HangUp,
+    Part,
+    Reset,
+    Status,
+    finish,
+    status,
+    tokens,
+)
 
 
 @dataclass(frozen=True)
@@ -69,94 +50,6 @@ class Received:
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-def chunk(delta: Mapping[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
-    """Return one event with a chunk of a chat completion."""
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return event({"id": "chatcmpl-1", "model": "mock", "choices": [choice], **more})
-
-
-def event(data: Any) -> bytes:
-    """Return one event with JSON data; what is not ASCII stays as it is."""
-    return b"data: " + json.dumps(data, ensure_ascii=False).encode() + b"\n\n"
-
-
-def say(*texts: str) -> Part:
-    """The model says each text in a chunk of its own."""
-    return Part(tuple(chunk({"content": text}) for text in texts))
-
-
-def delta(**fields: Any) -> Part:
-    """A chunk with any delta."""
-    return Part((chunk(fields),))
-
-
-def call(
-    name: str, arguments: Any, *, call_id: str = "call_a", index: int = 0, pieces: int = 3
-) -> Part:
-    """The model calls a tool, its arguments in several pieces."""
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments)
-    size = max(1, -(-len(text) // pieces))
-    head = {"index": index, "id": call_id, "type": "function", "function": {"name": name}}
-    tails = [
-        {"index": index, "function": {"arguments": text[start : start + size]}}
-        for start in range(0, len(text), size)
-    ]
-    return Part(tuple(chunk({"tool_calls": [one]}) for one in [head, *tails]), calls=True)
-
-
-def finish(reason: str = "stop", *, usage: Mapping[str, Any] | None = None) -> Part:
-    """The answer ends properly; without `usage` it tells no tokens."""
-    told = () if usage is None else (event({"choices": [], "usage": usage}),)
-    actions = (chunk({}, reason), *told, b"data: [DONE]\n\n", _EndOfBody())
-    return Part(actions, ends=True)
-
-
-def tokens(read: int, written: int, **details: int) -> dict[str, Any]:
-    """Return usage as the provider tells it."""
-    return {
-        "prompt_tokens": read,
-        "completion_tokens": written,
-        "total_tokens": read + written,
-        "prompt_tokens_details": details,
-    }
-
-
-def raw(*pieces: bytes) -> Part:
-    """Send bytes as they are."""
-    return Part(pieces)
-
-
-def hold(until: asyncio.Event) -> Part:
-    """Be silent until the event is set or the client leaves."""
-    return Part((until,))
-
-
-def cut() -> Part:
-    """End the body in good order, but without a finish reason."""
-    return Part((_EndOfBody(),), ends=True)
-
-
-def hang_up() -> Part:
-    """Close the connection in the middle of the body."""
-    return Part((_HangUp(),), ends=True)
-
-
-def reset() -> Part:
-    """Reset the connection."""
-    return Part((_Reset(),), ends=True)
-
-
-def status(code: int, body: Any = None, /, **headers: str) -> Part:
-    """Answer with an HTTP status instead of a stream; `_` in a header's name is `-`.
-
-    The client is told not to try again by itself, unless `x_should_retry` says otherwise.
-    """
-    told = {"content-type": "application/json", "x-should-retry": "false"}
-    told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
-    return Part((_Status(code, data, told),), ends=True)
-
-
 class MockProvider:
     """The server; an async context manager."""
 
@@ -164,7 +57,7 @@ class MockProvider:
         self.requests: list[Received] = []
         self.connections = 0
         self._news = asyncio.Event()
-        self._replies: deque[list[_Action]] = deque()
+        self._replies: deque[list[Action]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self.url = ""
@@ -242,13 +135,13 @@ class MockProvider:
 
 
 async def _play(
-    actions: list[_Action],
+    actions: list[Action],
     number: int,
     request: Received,
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
 ) -> bool:
-    if isinstance(actions[0], _Status):
+    if isinstance(actions[0], Status):
         await _send_status(actions[0], number, writer)
         return True
     writer.write(_head(200, {"content-type": "text/event-stream"}, number, None))
@@ -261,24 +154,24 @@ async def _play(
                 if not await _released(action, reader):
                     request.disconnected.set()
                     return False
-            case _EndOfBody():
+            case EndOfBody():
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
-            case _Reset():
+            case Reset():
                 linger = struct.pack("ii", 1, 0)  # closing sends a reset and waits for nothing
                 writer.get_extra_info("socket").setsockopt(
                     socket.SOL_SOCKET, socket.SO_LINGER, linger
                 )
                 writer.transport.abort()
                 return False
-            case _HangUp():
+            case HangUp():
                 return False
-            case _Status():
+            case Status():
                 raise AssertionError("a status must be the whole reply")
     return True
 
 
-async def _send_status(told: _Status, number: int, writer: asyncio.StreamWriter) -> None:
+async def _send_status(told: Status, number: int, writer: asyncio.StreamWriter) -> None:
     writer.write(_head(told.status, told.headers, number, len(told.body)) + told.body)
     await writer.drain()
 
@@ -317,7 +210,7 @@ async def _released(event: asyncio.Event, reader: asyncio.StreamReader) -> bool:
                 await task
 
 
-def _cut(actions: list[_Action], newline: bytes, size: int | None) -> Iterator[_Action]:
+def _cut(actions: list[Action], newline: bytes, size: int | None) -> Iterator[Action]:
     """Put other line ends into what is sent, and cut it into writes of `size` bytes."""
     for action in actions:
         if not isinstance(action, bytes):

@@ -157,7 +157,9 @@ class AgentLoop:
                 return stop
         return None
 
-    def _finish(self, answer: Answer, reason: FinishReason.ValueType, stop: str = "") -> AgentFinish:
+    def _finish(
+        self, answer: Answer, reason: FinishReason.ValueType, stop: str = ""
+    ) -> AgentFinish:
         return AgentFinish(
             result=answer.text,
             usage=self._ctx.totals.usage,

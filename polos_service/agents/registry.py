@@ -51,7 +51,9 @@ class Registry(Mapping[str, Runnable]):
         return len(self._agents)
 
     def add(self, agent: Agent) -> None:
-        """Load an agent; the same one again is no error.
+        """Load an agent, and its provider: later that would stall the runs of others.
+
+        The same agent again is no error.
 
         Raises:
             DefinitionError: another agent has that id.
@@ -61,6 +63,7 @@ class Registry(Mapping[str, Runnable]):
             raise DefinitionError(
                 f"Two agents have the id {agent.id!r}. Give one of them another id."
             )
+        self.model(agent)
 
     def agent(self, agent_id: str) -> Agent:
         """Return the agent.

@@ -91,10 +91,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self,
         continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
         ],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Return the method's handler, guarded."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
@@ -106,11 +106,13 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 handler.request_deserializer,
                 handler.response_serializer,
             )
-        return grpc.unary_unary_rpc_method_handler(
-            guard_unary(method, handler.unary_unary),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                guard_unary(method, handler.unary_unary),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        raise TypeError(f"{method} takes a stream of requests; no guard is written for that")
 
 
 def guard_unary(method: str, handle: Handler) -> Handler:
@@ -119,7 +121,7 @@ def guard_unary(method: str, handle: Handler) -> Handler:
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
             return await handle(request, context)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - nothing may get out as it is
             await refuse(method, context, error)
 
     return guarded
@@ -136,7 +138,7 @@ def guard_stream(method: str, handle: Handler) -> Handler:
                 yield response
         except GeneratorExit:
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - nothing may get out as it is
             await refuse(method, context, error)
 
     return guarded

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import TYPE_CHECKING
+
+from genai_prices import Usage as Tokens
+from genai_prices import calc_price
+from genai_prices.types import PriceCalculation
 
 from polos.v1.event_pb2 import Cost, Usage
-
-if TYPE_CHECKING:
-    from genai_prices.types import PriceCalculation
 
 MICROS_PER_USD = 1_000_000
 
@@ -31,10 +31,6 @@ def cost(usage: Usage, model: str, base_url: str) -> Cost | None:
 
 
 def _calculate(usage: Usage, model: str, base_url: str) -> PriceCalculation:
-    # Imported at the first use: it takes 0.2 s, and not every provider has prices.
-    from genai_prices import Usage as Tokens  # noqa: PLC0415
-    from genai_prices import calc_price  # noqa: PLC0415
-
     tokens = Tokens(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,

@@ -6,7 +6,7 @@ import email.utils
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from polos.v1.error_pb2 import FailureReason
@@ -43,10 +43,10 @@ class Failures:
 
     """
 
-    def __init__(self, host: str, model: str, key: str) -> None:
+    def __init__(self, host: str, model: str, secrets: Iterable[str]) -> None:
         self._host = host
         self._model = model
-        self._key = key
+        self._secrets = tuple(secrets)
         self.request_id = ""
 
     def answered(self, headers: Mapping[str, str]) -> None:
@@ -149,7 +149,7 @@ class Failures:
         return f"model {self._model!r} at {self._host}"
 
     def _quote(self, body: object) -> str:
-        message = redact(_message(body), [self._key])
+        message = redact(_message(body), self._secrets)
         return f": {message}" if message else "."
 
     def _error(

@@ -88,7 +88,8 @@ class OpenAI:
         """
         base_url = _normal(request.base_url or self._base_url)
         client = self._client(base_url)
-        failures = Failures(_host(base_url), request.model, client.api_key)
+        secrets = () if client.api_key == NO_KEY else (client.api_key,)
+        failures = Failures(_host(base_url), request.model, secrets)
         completion = Completion(failures)
         failure: StepError | None = None
         try:
@@ -100,7 +101,8 @@ class OpenAI:
             # key and the provider's text, does not travel along as its context.
             raise failure
         usage = completion.usage
-        return completion.answer(usage and cost(usage, request.model, base_url))
+        price = None if usage is None else cost(usage, request.model, base_url)
+        return completion.answer(price)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -83,6 +83,8 @@ class _Playing:
 
     def answer(self) -> ModelAnswer:
         text = "".join(self.texts)
+        if self.usage is None:
+            self.usage = _usage(_words_read(self.request), len(text.split()))
         default = (
             FinishReason.FINISH_REASON_TOOL_CALLS if self.calls else FinishReason.FINISH_REASON_STOP
         )
@@ -90,7 +92,7 @@ class _Playing:
             text=text,
             tool_calls=self.calls,
             finish_reason=self.finish or default,
-            usage=self.usage or _usage(_words_read(self.request), len(text.split())),
+            usage=self.usage,
         )
 
 

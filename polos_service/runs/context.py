@@ -67,7 +67,7 @@ class RunContext:
 
     def _begin(self, key: str, kind: str, call: ToolCall | None) -> Step:
         begun = self._journal.attempts.get(key, 0)
-        step = Step(self._writer, self._clock, key, kind, call, begun + 1)
+        step = Step(self._writer, self._clock, key=key, kind=kind, call=call, attempt=begun + 1)
         if begun:
             self._announce(
                 step,

@@ -89,7 +89,7 @@ class Executor:
                 claim = await self._store.claim(self._runnables.keys())
             except StoreUnavailable as error:
                 self._slots.release()
-                log.error("claim_failed", error=str(error))
+                log.warning("claim_failed", error=str(error))
                 await self._clock.sleep(RETRY_PAUSE)
                 continue
             except BaseException:
@@ -119,7 +119,7 @@ class Executor:
         try:
             await self._store.release(claim)
         except StoreUnavailable as error:
-            log.error("release_failed", run_id=claim.run_id, error=str(error))
+            log.warning("release_failed", run_id=claim.run_id, error=str(error))
 
     async def _drive(self, claim: Claim) -> None:
         journal = await Journal.load(self._store.history(claim))
@@ -143,8 +143,8 @@ class Executor:
                 payload = await self._runnables[claim.workflow_id](ctx, claim.definition)
         except StepError as error:
             writer.end(failure(ctx, error), RunState.RUN_STATE_FAILED)
-        except Exception:
-            ending = timed_out(ctx) if limit.expired() else defect(claim, ctx)
+        except Exception as error:  # noqa: BLE001 - the service's log has it, the run's must not
+            ending = timed_out(ctx) if limit.expired() else defect(claim, ctx, error)
             writer.end(ending, RunState.RUN_STATE_FAILED)
         else:
             writer.end(payload, RunState.RUN_STATE_COMPLETED)
@@ -191,10 +191,10 @@ def timed_out(ctx: RunContext) -> Error:
     )
 
 
-def defect(claim: Claim, ctx: RunContext) -> Error:
-    """Log the exception at hand, and return the event that names the log's entry only."""
+def defect(claim: Claim, ctx: RunContext, cause: Exception) -> Error:
+    """Log an unexpected exception, and return the event that names the log's entry only."""
     error_id = uuid.uuid4().hex
-    log.exception("run_failed", run_id=claim.run_id, error_id=error_id)
+    log.error("run_failed", run_id=claim.run_id, error_id=error_id, exc_info=cause)
     error = failure(
         ctx,
         StepError(

@@ -16,6 +16,7 @@ from polos.v1.run_service_pb2 import StreamRunResponse
 FIELD = {
     field.message_type.full_name: field.name
     for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields
+    if field.message_type is not None
 }
 """The name of the `Event` field that holds a payload, by the payload's full name."""
 
@@ -39,7 +40,7 @@ def encode(
         sequence=sequence,
         create_time=Timestamp(seconds=time // SECOND, nanos=time % SECOND),
         terminal=terminal,
-        **{FIELD[payload.DESCRIPTOR.full_name]: payload},  # type: ignore[arg-type]  # by name
+        **{FIELD[payload.DESCRIPTOR.full_name]: payload},
     )
     return response.SerializeToString()
 

@@ -55,7 +55,14 @@ class Step:
     """
 
     def __init__(
-        self, writer: Writer, clock: Clock, key: str, kind: str, call: ToolCall | None, attempt: int
+        self,
+        writer: Writer,
+        clock: Clock,
+        *,
+        key: str,
+        kind: str,
+        call: ToolCall | None,
+        attempt: int,
     ) -> None:
         self.key = key
         self.attempt = attempt
@@ -78,7 +85,14 @@ class Step:
 
     def next(self) -> Step:
         """Return the attempt after this one."""
-        return Step(self._writer, self._clock, self.key, self._kind, self._call, self.attempt + 1)
+        return Step(
+            self._writer,
+            self._clock,
+            key=self.key,
+            kind=self._kind,
+            call=self._call,
+            attempt=self.attempt + 1,
+        )
 
     def finished(self, output: StepOutput) -> StepFinish:
         """Return the event that this attempt ends with an output."""
@@ -123,8 +137,9 @@ def duration(nanoseconds: int) -> Duration:
 
 def pause(tries: int, retry_after: float | None) -> float:
     """Return the seconds to wait after `tries` failures, jitter included."""
-    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** (tries - 1))
-    return max(backoff * random.uniform(0.5, 1.0), retry_after or 0.0)
+    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** (tries - 1))
+    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains by guessing it
+    return max(backoff * jitter, retry_after or 0.0)
 
 
 def bounded(output: StepOutput) -> StepOutput:

@@ -44,7 +44,9 @@ class Writer:
         self._work = asyncio.Event()
         self._progress = asyncio.Event()
 
-    def emit(self, payload: Message, private: bytes = b"", outcome: RunState.ValueType | None = None) -> None:
+    def emit(
+        self, payload: Message, private: bytes = b"", outcome: RunState.ValueType | None = None
+    ) -> None:
         """Queue an event; with an outcome it is the run's terminal one.
 
         Raises:

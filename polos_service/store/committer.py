@@ -81,7 +81,7 @@ class Committer:
     def _commit(self, batch: list[Job]) -> None:
         try:
             self._transact(batch)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is raised where it is awaited
             if len(batch) == 1:
                 batch[0].error = error
                 return

@@ -180,7 +180,8 @@ class SqliteStore:
         }
         given = {term: value for term, value in conditions.items() if value is not None}
         rows = self._query(
-            f"SELECT {sql.RECORD} FROM runs WHERE {' AND '.join(given)} ORDER BY run_id DESC LIMIT ?",
+            f"SELECT {sql.RECORD} FROM runs WHERE {' AND '.join(given)} "
+            "ORDER BY run_id DESC LIMIT ?",
             (*given.values(), query.limit),
         )
         return [sql.to_record(row) for row in rows]

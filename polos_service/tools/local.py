@@ -84,7 +84,7 @@ async def in_thread(function: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             outcome = (result.set_result, context.run(function))
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
             outcome = (result.set_exception, carried(error))
         with contextlib.suppress(RuntimeError):  # the loop may be gone by now
             loop.call_soon_threadsafe(deliver, *outcome)

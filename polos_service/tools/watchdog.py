@@ -46,7 +46,8 @@ class Watchdog:
                 alive.wait()
 
     def _tell(self) -> None:
-        frame = sys._current_frames().get(self._loop_thread)
+        # The module's documented way to another thread's stack, underscore or not.
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001
         if frame is None:
             return
         where = traceback.extract_stack(frame)[-1]

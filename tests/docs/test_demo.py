@@ -1,62 +1,80 @@
-"""`make demo`, for real: the small model, the service, and everything taken down after it."""
+"""`make demo`, for real: its model, its service, and everything taken down after it."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
+
+from tests.mock_answers import call, say
+from tests.mock_provider import MockProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(tmp_path: Path) -> subprocess.Popen[str]:
-    """Start the demo without a key, so that it reaches nobody else's model."""
-    environment = {name: value for name, value in os.environ.items() if name != "OPENAI_API_KEY"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "examples.demo"],
+async def start(tmp_path: Path, **environment: str) -> asyncio.subprocess.Process:
+    """Start the demo, without this machine's key, in a process group of its own."""
+    inherited = {name: value for name, value in os.environ.items() if "OPENAI" not in name}
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "examples.demo"),
         cwd=ROOT,
-        env={**environment, "TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        env={**inherited, "TMPDIR": str(tmp_path), **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
         start_new_session=True,
     )
 
 
-def remains(group: int) -> bool:
-    """Tell whether a process of the demo's group is still there."""
+async def output(demo: asyncio.subprocess.Process) -> str:
+    """Wait for the demo's end, and return what it still says."""
+    text, _ = await asyncio.wait_for(demo.communicate(), 90)
+    return text.decode()
+
+
+def nothing_remains(demo: asyncio.subprocess.Process, tmp_path: Path) -> bool:
+    """Tell whether every process of the demo is gone, and every file that it made."""
     try:
-        os.killpg(group, 0)
+        os.killpg(demo.pid, 0)
     except ProcessLookupError:
-        return False
-    return True
+        return list(tmp_path.iterdir()) == []
+    return False
 
 
-def test_demo_streams_an_answer_and_reads_it_again(tmp_path: Path) -> None:
-    demo = start(tmp_path)
-    output, _ = demo.communicate(timeout=90)
-    assert demo.returncode == 0, output
-    answer = re.search(r"▸ llm:1\n(.+)\n✓ llm:1 in [\d.]+ s\n", output, re.DOTALL)
-    assert answer is not None, output
-    assert len(answer[1].split()) > 10, output
-    assert re.search(r"\n\d+ tokens, \d+ tokens/s, [\d.]+ s\n", output), output
-    assert re.search(r"The same \d+ events, with the same text", output), output
-    assert not remains(demo.pid)
-    assert list(tmp_path.iterdir()) == []
+async def test_demo_streams_an_answer_and_reads_it_again(tmp_path: Path) -> None:
+    demo = await start(tmp_path)
+    text = await output(demo)
+    assert demo.returncode == 0, text
+    answer = re.search(r"▸ llm:1\n(.+)\n✓ llm:1 in [\d.]+ s\n", text, re.DOTALL)
+    assert answer is not None, text
+    assert len(answer[1].split()) > 10, text
+    assert re.search(r"\n\d+ tokens, \d+ tokens/s, [\d.]+ s\n", text), text
+    assert re.search(r"The same \d+ events, with the same text", text), text
+    assert nothing_remains(demo, tmp_path)
 
 
-def test_interrupted_demo_takes_everything_down(tmp_path: Path) -> None:
-    demo = start(tmp_path)
+async def test_demo_with_a_key_uses_that_provider_and_a_tool(tmp_path: Path) -> None:
+    async with MockProvider() as provider:
+        provider.reply(call("get_weather", {"city": "Tokyo"}))
+        provider.reply(say("Tokyo is ", "warmer."))
+        demo = await start(tmp_path, OPENAI_API_KEY="test", OPENAI_BASE_URL=provider.url)
+        text = await output(demo)
+    assert demo.returncode == 0, text
+    assert [request.body["model"] for request in provider.requests] == ["gpt-4o-mini"] * 2
+    assert re.search(r'get_weather\(\{"city": ?"Tokyo"\}\)', text), text
+    assert "✓ get_weather in " in text, text
+    assert "Tokyo is warmer." in text, text
+    assert nothing_remains(demo, tmp_path)
+
+
+async def test_interrupted_demo_takes_everything_down(tmp_path: Path) -> None:
+    demo = await start(tmp_path)
     assert demo.stdout is not None
-    for line in demo.stdout:
-        if line.startswith("▸ llm:1"):
-            break
-    demo.send_signal(signal.SIGINT)
-    rest, _ = demo.communicate(timeout=60)
-    assert demo.returncode == 130, rest
-    assert rest.endswith("Stopped.\n")
-    assert not remains(demo.pid)
-    assert list(tmp_path.iterdir()) == []
+    await asyncio.wait_for(demo.stdout.readuntil("▸ llm:1\n".encode()), 60)
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does
+    text = await output(demo)
+    assert demo.returncode == 130, text
+    assert text.endswith("Stopped.\n")
+    assert nothing_remains(demo, tmp_path)

@@ -1,0 +1,231 @@
+"""The contract of every store: who may write a run's log, and the run's inbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Collection, Iterator
+
+import pytest
+
+from polos.v1.run_pb2 import RunState
+from polos_client.errors import RunNotFound
+from polos_service.store import CANCEL, RunStore
+from tests.support.stores import claimed, ended, new_run, settled, soon
+
+RUNNING = RunState.RUN_STATE_RUNNING
+QUEUED = RunState.RUN_STATE_QUEUED
+
+
+class Names(Collection[str]):
+    """A live collection that tells which threads iterate it."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+        self.threads: set[int] = set()
+
+    def __iter__(self) -> Iterator[str]:
+        self.threads.add(threading.get_ident())
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names
+
+
+async def test_a_claim_carries_what_its_run_was_created_with(store: RunStore) -> None:
+    run = new_run(definition=b"what", deadline=123, create_time=45, workflow_id="w", project="p")
+    await store.create(run)
+    claim = await soon(store.claim({"w"}))
+    assert (claim.project, claim.run_id, claim.workflow_id) == ("p", run.run_id, "w")
+    assert (claim.definition, claim.deadline, claim.create_time) == (b"what", 123, 45)
+    assert (claim.latest, claim.commands) == (0, frozenset())
+    assert claim.epoch > 0
+    assert (await store.get("p", run.run_id)).state == RUNNING
+
+
+async def test_a_claim_waits_until_a_run_is_queued(store: RunStore) -> None:
+    claiming = asyncio.create_task(store.claim({"agent"}))
+    await settled()
+    assert not claiming.done()
+    run_id = await store.create(new_run())
+    assert (await soon(claiming)).run_id == run_id
+
+
+async def test_a_claim_waits_until_a_run_is_released(store: RunStore) -> None:
+    held = await claimed(store)
+    claiming = asyncio.create_task(store.claim({"agent"}))
+    await settled()
+    assert not claiming.done()
+    await store.release(held)
+    claim = await soon(claiming)
+    assert claim.run_id == held.run_id
+    assert claim.epoch > held.epoch
+
+
+async def test_the_oldest_run_is_claimed_first(store: RunStore) -> None:
+    created = [await store.create(new_run(project=f"p{n % 2}")) for n in range(5)]
+    assert [(await soon(store.claim({"agent"}))).run_id for _ in created] == created
+
+
+async def test_only_runs_of_the_given_workflows_are_claimed(store: RunStore) -> None:
+    await store.create(new_run(workflow_id="other"))
+    mine = await store.create(new_run(workflow_id="mine"))
+    assert (await soon(store.claim({"mine", "none"}))).run_id == mine
+    claiming = asyncio.create_task(store.claim({"mine"}))
+    await settled()
+    assert not claiming.done()
+    claiming.cancel()
+
+
+async def test_a_workflow_learned_later_is_claimed(store: RunStore) -> None:
+    names = Names()
+    claiming = asyncio.create_task(store.claim(names))
+    await settled()
+    names.names.append("late")
+    run_id = await store.create(new_run(workflow_id="late"))
+    assert (await soon(claiming)).run_id == run_id
+
+
+async def test_the_live_collection_is_only_read_in_the_loop(store: RunStore) -> None:
+    names = Names("agent")
+    await store.create(new_run())
+    await soon(store.claim(names))
+    assert names.threads == {threading.get_ident()}, "it changes while another thread reads it"
+
+
+async def test_no_two_claims_get_the_same_run(store: RunStore) -> None:
+    claims = [asyncio.create_task(store.claim({"agent"})) for _ in range(20)]
+    created = await asyncio.gather(*(store.create(new_run()) for _ in range(20)))
+    got = await soon(asyncio.gather(*claims))
+    assert sorted(claim.run_id for claim in got) == sorted(created)
+
+
+async def test_a_run_that_is_held_or_has_ended_is_not_claimed_again(store: RunStore) -> None:
+    held, over = await claimed(store), await ended(store)
+    assert await store.claim_run("default", held.run_id) is None
+    assert await store.claim_run("default", over.run_id) is None
+    assert await store.claim_run("default", "nothing") is None
+
+
+async def test_of_claims_of_one_run_one_wins(store: RunStore) -> None:
+    run_id = await store.create(new_run())
+    got = await asyncio.gather(*(store.claim_run("default", run_id) for _ in range(10)))
+    assert len([claim for claim in got if claim is not None]) == 1
+
+
+@pytest.mark.parametrize("cancels", [1, 2])
+async def test_a_cancelled_claim_leaves_the_run_claimable(store: RunStore, cancels: int) -> None:
+    """The cancellation comes at every stage: before, during and after the commit."""
+    for stage in range(60):
+        run_id = await store.create(new_run())
+        claiming = asyncio.create_task(store.claim({"agent"}))
+        for _ in range(stage % 20):
+            await asyncio.sleep(0)
+        if stage >= 40:
+            await asyncio.sleep(0.0002 * (stage - 39))
+        for _ in range(cancels):
+            claiming.cancel()
+            await asyncio.sleep(0)
+        claim = None
+        with contextlib.suppress(asyncio.CancelledError):
+            claim = await soon(claiming)
+        if claim is None:
+            claim = await soon(store.claim({"agent"}))
+        assert claim.run_id == run_id
+
+
+async def test_a_claim_cancelled_while_runs_arrive_loses_none(store: RunStore) -> None:
+    for _ in range(30):
+        claiming = asyncio.create_task(store.claim({"agent"}))
+        await asyncio.sleep(0)
+        creating = asyncio.create_task(store.create(new_run()))
+        await asyncio.sleep(0)
+        claiming.cancel()
+        run_id = await creating
+        with contextlib.suppress(asyncio.CancelledError):
+            await store.release(await claiming)
+        assert (await soon(store.claim({"agent"}))).run_id == run_id
+
+
+async def test_release_queues_a_run_only_for_its_holder(store: RunStore) -> None:
+    old = await claimed(store)
+    await store.release(old)
+    assert (await store.get("default", old.run_id)).state == QUEUED
+    new = await store.claim_run("default", old.run_id)
+    assert new is not None
+    await store.release(old)
+    assert (await store.get("default", old.run_id)).state == RUNNING
+    start = (await store.get("default", old.run_id)).start_time
+    await store.release(new)
+    await store.claim_run("default", old.run_id)
+    assert (await store.get("default", old.run_id)).start_time == start, "the first claim's"
+
+
+async def test_a_command_reaches_the_holder(store: RunStore) -> None:
+    claim = await claimed(store)
+    arriving = asyncio.create_task(store.commands(claim, frozenset()))
+    await settled()
+    assert not arriving.done()
+    await store.command("default", claim.run_id, CANCEL)
+    assert await soon(arriving) == {CANCEL}
+    assert await soon(store.commands(claim, frozenset())) == {CANCEL}
+
+
+async def test_a_command_is_told_once(store: RunStore) -> None:
+    claim = await claimed(store)
+    await store.command("default", claim.run_id, CANCEL)
+    arriving = asyncio.create_task(store.commands(claim, {CANCEL}))
+    await store.command("default", claim.run_id, CANCEL)
+    await settled()
+    assert not arriving.done()
+    await store.command("default", claim.run_id, "other")
+    assert await soon(arriving) == {CANCEL, "other"}
+
+
+async def test_a_claim_begins_with_the_commands_that_came_before(store: RunStore) -> None:
+    run_id = await store.create(new_run())
+    await store.command("default", run_id, CANCEL)
+    claim = await store.claim_run("default", run_id)
+    assert claim is not None
+    assert claim.commands == {CANCEL}
+    await store.release(claim)
+    again = await soon(store.claim({"agent"}))
+    assert again.commands == {CANCEL}
+
+
+async def test_a_command_of_one_run_is_not_that_of_another(store: RunStore) -> None:
+    first, second = await claimed(store), await claimed(store)
+    arriving = asyncio.create_task(store.commands(second, frozenset()))
+    await store.command("default", first.run_id, CANCEL)
+    await settled()
+    assert not arriving.done()
+    arriving.cancel()
+
+
+async def test_a_run_that_has_ended_ignores_commands(store: RunStore) -> None:
+    claim = await ended(store)
+    before = await store.get("default", claim.run_id)
+    await store.command("default", claim.run_id, CANCEL)
+    arriving = asyncio.create_task(store.commands(claim, frozenset()))
+    await settled()
+    assert not arriving.done()
+    arriving.cancel()
+    assert await store.get("default", claim.run_id) == before
+
+
+async def test_a_command_for_an_unknown_run_is_refused(store: RunStore) -> None:
+    with pytest.raises(RunNotFound, match="nothing"):
+        await store.command("default", "nothing", CANCEL)
+
+
+async def test_a_command_survives_that_its_sender_gave_up(store: RunStore) -> None:
+    claim = await claimed(store)
+    arriving = asyncio.create_task(store.commands(claim, frozenset()))
+    sending = asyncio.create_task(store.command("default", claim.run_id, CANCEL))
+    await asyncio.sleep(0)
+    sending.cancel()
+    assert await soon(arriving) == {CANCEL}

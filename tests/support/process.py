@@ -1,0 +1,155 @@
+"""The service as a user starts it: the command `polos serve` in a process of its own.
+
+    async with ServiceProcess(app, tmp_path / "runs.db") as service:
+        client = PolosClient(service.address)
+        ...
+        await service.kill()
+        await service.start()  # on the same port and store
+
+Whatever a test does, no process outlives the `async with`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+POLOS = Path(sysconfig.get_path("scripts")) / "polos"
+"""The command, as the installation of the package puts it beside the interpreter."""
+
+PATIENCE = 30.0
+"""Seconds in which a process starts, says what is waited for, or ends; else the test fails."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without what would configure a service, and these."""
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
+    }
+    return inherited | variables
+
+
+async def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait until `holds()`; fail with `what` was waited for after PATIENCE."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not holds():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"waited {PATIENCE:g} s in vain: {what}") from None
+
+
+class ServiceProcess:
+    """`polos serve` of one app on one store: one process at a time, each on the same port.
+
+    Attributes:
+        lines: what all its processes printed, on standard output and standard error.
+        port: where it listens; chosen by the first process.
+
+    """
+
+    def __init__(self, app: Path | str, store: Path, cwd: Path | None = None, **env: str) -> None:
+        self.lines: list[str] = []
+        self.port = 0
+        self._app = str(app)
+        self._store = store
+        self._cwd = cwd
+        self._environment = environment(**env)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.kill()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.kill()
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as `POLOS_ADDRESS` takes it."""
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def output(self) -> str:
+        """What all its processes printed."""
+        return "\n".join(self.lines)
+
+    async def start(self) -> None:
+        """Start a process, and return when it listens."""
+        assert self._process is None, "the process before this one was not ended"
+        printed = len(self.lines)
+        self._process = await asyncio.create_subprocess_exec(
+            POLOS,
+            *("serve", self._app),
+            *("--listen", self.address),
+            *("--store", f"sqlite://{self._store}"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._environment,
+            cwd=self._cwd,
+        )
+        self._reading = asyncio.create_task(self._read(self._process))
+        line = await self.said(r" listens at 127\.0\.0\.1:\d+$", after=printed)
+        self.port = int(line.rpartition(":")[2])
+
+    async def said(self, pattern: str, after: int = 0) -> str:
+        """Wait for a line that has this pattern, past the first `after` lines; return it."""
+        assert self._reading is not None
+
+        def found() -> list[str]:
+            return [line for line in self.lines[after:] if re.search(pattern, line)]
+
+        await until(lambda: bool(found()) or self._reading.done(), f"{pattern!r} in the output")
+        assert found(), f"the service ended without saying {pattern!r}:\n{self.output}"
+        return found()[0]
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait until the process has ended by itself or by a signal; return its exit code."""
+        assert self._process is not None
+        assert self._reading is not None
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._reading
+                code = await self._process.wait()
+        except TimeoutError:
+            raise AssertionError(f"the service did not end:\n{self.output}") from None
+        self._process = None
+        return code
+
+    async def kill(self) -> None:
+        """End the process with SIGKILL, if there is one: it gets to do nothing any more."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self._process.kill()
+        await self.ended()
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdout is not None
+        async for line in process.stdout:
+            self.lines.append(line.decode(errors="replace").rstrip("\n"))

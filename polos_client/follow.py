@@ -124,7 +124,7 @@ class _Reader:
                 if fresh := self._fresh(response):
                     yield fresh
         finally:
-            pass  # leaving an iteration does not end the call by itself
+            call.cancel()  # leaving an iteration does not end the call by itself
         self._end()
 
     async def wait(self, backoff: Backoff, failure: PolosError) -> None:

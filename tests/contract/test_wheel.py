@@ -69,7 +69,7 @@ def test_wheel_without_extras_needs_what_the_client_needs(wheel: Path) -> None:
 
 
 def test_wheel_brings_the_polos_command(wheel: Path) -> None:
-    assert b"polos = polos_service.cli:app" in read(wheel, ".dist-info/entry_points.txt")
+    assert b"polos = polos_service.cli:main" in read(wheel, ".dist-info/entry_points.txt")
 
 
 def test_documented_import_works_from_the_wheel_alone(wheel: Path, tmp_path: Path) -> None:

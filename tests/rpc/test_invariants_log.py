@@ -151,7 +151,7 @@ async def fill() -> str:
 
 
 async def test_a_stalled_reader_costs_no_memory_and_delays_nobody(tmp_path: Path) -> None:
-    agent = scripted(turn(*(call("fill") for _ in range(40))), "done", tools=(fill,))
+    agent = scripted(turn(*(call("fill") for _ in range(60))), "done", tools=(fill,))
     async with serving(tmp_path, agent) as served:
         store = CountingStore(served.service._store)
         served.service._tails._store = store  # type: ignore[assignment]  # it forwards the rest
@@ -161,12 +161,12 @@ async def test_a_stalled_reader_costs_no_memory_and_delays_nobody(tmp_path: Path
         await until(lambda: len(store.bytes) == 1, "the stalled reader is served")
         (first,) = store.bytes
         others = await asyncio.gather(*(served.events(run_id) for _ in range(3)))
-        assert {len(log) for log in others} == {86}
-        assert sum(len(log) for log in [stored(served.path, run_id)]) > 16_000_000
-        assert store.bytes[first] < 4_000_000, "the service read on for one who takes nothing"
-        assert [one async for response in stalled for one in event_bytes(response)] == event_bytes(
-            stored(served.path, run_id)
-        )
+        assert {len(log) for log in others} == {126}
+        log = stored(served.path, run_id)
+        assert len(log) > 24_000_000
+        assert store.bytes[first] < 12_000_000, "the service read on for one who takes nothing"
+        later = [one async for response in stalled for one in event_bytes(response)]
+        assert later == event_bytes(log)
 
 
 ENDINGS = {

@@ -20,30 +20,36 @@ def default_store() -> str:
 
 
 class Settings(BaseSettings):
-    """What a service is started with; every field is read from `POLOS_<NAME>`, too.
+    """What a service is started with; every field is read from the environment, too."""
 
-    Attributes:
-        listen: HOST:PORT to listen at; port 0 takes a free one.
-        store: where runs are kept: sqlite:///ABSOLUTE/PATH.
-        max_runs: runs worked on at once; further ones wait in order.
-        grace: seconds that running runs get when the service is asked to stop; what is
-            not finished then is resumed by the next process on the same store.
-        openai_api_key: OPENAI_API_KEY; sent to openai_base_url only.
-        openai_base_url: OPENAI_BASE_URL; None is OpenAI itself.
-        provider_keys: POLOS_PROVIDER_KEYS, a JSON object: the key for each other base
-            URL that agents name as their provider_base_url.
-
-    """
-
-    model_config = SettingsConfigDict(env_prefix="POLOS_", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POLOS_", populate_by_name=True, use_attribute_docstrings=True
+    )
 
     listen: str = "127.0.0.1:50051"
+    """HOST:PORT to listen at; port 0 takes a free one."""
+
     store: str = Field(default_factory=default_store)
+    """Where runs are kept: `sqlite:///ABSOLUTE/PATH`. One process owns it at a time. By
+    default `runs.db` in the user's data folder; the service says the path when it starts."""
+
     max_runs: int = Field(default=100, ge=1)
+    """Runs worked on at once; further ones wait in order."""
+
     grace: float = Field(default=5.0, ge=0)
+    """Seconds that running runs get when the service is asked to stop; what is not finished
+    then is resumed by the next process on the same store."""
+
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    """The key for the base URL below, sent to no other address."""
+
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    """Where agents of the provider `openai` go that name no base URL of their own. Any server
+    of that API will do; not set, it is OpenAI itself."""
+
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
+    """A JSON object: the key for each other base URL that agents name as their
+    `provider_base_url`. An address without a key is called without one."""
 
     @field_validator("listen")
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from polos.v1.error_pb2 import FailureReason
 
 
@@ -26,9 +28,10 @@ class StepError(Exception):
         retry_after: float | None = None,
         provider_request_id: str = "",
     ) -> None:
-        super().__init__(message[:4096])
+        # Half of a surrogate pair, from a file's name say, is no text that can travel.
+        self.message = message[:4096].encode(errors="replace").decode()
+        super().__init__(self.message)
         self.reason = reason
-        self.message = message[:4096]
         self.retryable = retryable
         self.retry_after = retry_after
         self.provider_request_id = provider_request_id
@@ -40,3 +43,9 @@ class Fenced(Exception):
 
 class Finished(Exception):
     """The log already has its terminal event."""
+
+
+def being_cancelled() -> bool:
+    """Return whether somebody cancels the task at hand: code can raise CancelledError itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

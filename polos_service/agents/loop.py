@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 
-import orjson
-
 from polos.v1.event_pb2 import AgentFinish, FinishReason, TextDelta, ToolCall, ToolCallRequested
 from polos_client.agent import Agent
 from polos_client.context import WorkflowContext
@@ -123,7 +121,7 @@ class AgentLoop:
             )
         except StepError as error:
             return Outcome(call=call, error=error.message)
-        return Outcome(call=call, result=orjson.loads(output.result_json))
+        return Outcome(call=call, result_json=output.result_json)
 
     async def _use(self, step: Step, call: ToolCall) -> StepOutput:
         await step.checkpoint()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json  # not orjson: that one turns integers beyond 64 bits into floats
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,20 +62,20 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a tool call ended: a result, as JSON values, or an error in a sentence."""
+    """How a tool call ended: a result, as JSON text, or an error in a sentence."""
 
     call: ToolCall
-    result: Any = None
+    result_json: str = "null"
     error: str | None = None
 
     def message(self) -> dict[str, Any]:
         """Return it as a message of the conversation; text goes as it is, the rest as JSON."""
         if self.error is not None:
             content = f"Error: {self.error}"
-        elif isinstance(self.result, str):
-            content = self.result
+        elif self.result_json.startswith('"'):
+            content = json.loads(self.result_json)
         else:
-            content = orjson.dumps(self.result).decode()
+            content = self.result_json
         return {"role": "tool", "tool_call_id": self.call.id, "content": content}
 
     def public(self) -> public.ToolResult:
@@ -83,7 +84,7 @@ class Outcome:
             tool_name=self.call.name,
             status="completed" if self.error is None else "failed",
             input=arguments_of(self.call),
-            result=self.result,
+            result=json.loads(self.result_json),
             error=self.error,
             tool_call_id=self.call.id,
         )
@@ -128,6 +129,6 @@ def of_dict(call: Mapping[str, Any]) -> ToolCall:
 def arguments_of(call: ToolCall) -> Any:
     """Return the arguments as JSON values, or the model's text where that is no JSON."""
     try:
-        return orjson.loads(call.arguments_json or "{}")
-    except orjson.JSONDecodeError:
+        return json.loads(call.arguments_json or "{}")
+    except ValueError:
         return call.arguments_json

@@ -13,7 +13,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Error, RunCancelled
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
-from polos_service.errors import Fenced, StepError
+from polos_service.errors import Fenced, Finished, StepError, being_cancelled
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
@@ -137,27 +137,39 @@ class Executor:
     async def _work(self, claim: Claim, ctx: RunContext, writer: Writer) -> None:
         if CANCEL in claim.commands:
             return  # `_obey` ends it; nothing of it is to begin
-        limit = asyncio.timeout(self._remaining(claim))
         try:
-            async with limit:
-                payload = await self._runnables[claim.workflow_id](ctx, claim.definition)
+            payload = await self._runnables[claim.workflow_id](ctx, claim.definition)
         except StepError as error:
             writer.end(failure(ctx, error), RunState.RUN_STATE_FAILED)
-        except Exception as error:  # noqa: BLE001 - the service's log has it, the run's must not
-            ending = timed_out(ctx) if limit.expired() else defect(claim, ctx, error)
-            writer.end(ending, RunState.RUN_STATE_FAILED)
+        except Finished:
+            return  # it went on after its end, which changes nothing
+        except BaseException as error:
+            if being_cancelled():
+                raise
+            writer.end(defect(claim, ctx, error), RunState.RUN_STATE_FAILED)
         else:
             writer.end(payload, RunState.RUN_STATE_COMPLETED)
 
     async def _obey(
         self, claim: Claim, ctx: RunContext, writer: Writer, work: asyncio.Task[None]
     ) -> None:
+        """End the run when it is cancelled, or at its deadline, whatever its code does."""
+        ending: Callable[[RunContext], Message]
+        try:
+            async with asyncio.timeout(self._remaining(claim)):
+                await self._cancelled(claim)
+        except TimeoutError:
+            ending, outcome = timed_out, RunState.RUN_STATE_FAILED
+        else:
+            ending, outcome = cancelled, RunState.RUN_STATE_CANCELLED
+        work.cancel()
+        await asyncio.wait({work}, timeout=CANCEL_PATIENCE)
+        writer.end(ending(ctx), outcome)
+
+    async def _cancelled(self, claim: Claim) -> None:
         inbox = claim.commands
         while CANCEL not in inbox:
             inbox = await self._store.commands(claim, inbox)
-        work.cancel()
-        await asyncio.wait({work}, timeout=CANCEL_PATIENCE)
-        writer.end(cancelled(ctx), RunState.RUN_STATE_CANCELLED)
 
     def _remaining(self, claim: Claim) -> float | None:
         if claim.deadline is None:
@@ -191,7 +203,7 @@ def timed_out(ctx: RunContext) -> Error:
     )
 
 
-def defect(claim: Claim, ctx: RunContext, cause: Exception) -> Error:
+def defect(claim: Claim, ctx: RunContext, cause: BaseException) -> Error:
     """Log an unexpected exception, and return the event that names the log's entry only."""
     error_id = uuid.uuid4().hex
     log.error("run_failed", run_id=claim.run_id, error_id=error_id, exc_info=cause)

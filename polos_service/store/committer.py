@@ -11,6 +11,8 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, TypeVar
 
+from polos_client.errors import StoreUnavailable
+
 T = TypeVar("T")
 
 
@@ -39,6 +41,7 @@ class Committer:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
         self._loop = asyncio.get_running_loop()
+        self._closed = False
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="polos-commit", daemon=True)
         self._thread.start()
@@ -52,13 +55,20 @@ class Committer:
 
         `committed` is called in the loop right after that, even where nobody awaits
         the future any more: a wake-up must not depend on the writer's patience.
+
+        Raises:
+            StoreUnavailable: the store is closed.
+
         """
+        if self._closed:
+            raise StoreUnavailable("The store is closed.")
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put(Job(operation, future, committed))
         return future
 
     async def close(self) -> None:
         """Commit what was submitted, then end the thread."""
+        self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 

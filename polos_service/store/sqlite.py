@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
-from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord, Slice
 from polos_service.store import statements as sql
@@ -80,7 +81,8 @@ class SqliteStore:
         """Claim the oldest queued run of these workflows."""
         while True:
             queued = self._signals.event("queue")
-            claim = await self._claim(lambda db: sql.find_queued(db, workflows))
+            names = list(workflows)  # here: the commit's thread would race with who adds one
+            claim = await self._claim(partial(sql.find_queued, workflows=names))
             if claim is not None:
                 return claim
             await queued.wait()
@@ -102,41 +104,37 @@ class SqliteStore:
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
-        # The state is read before the frames: where it says that the run has ended,
-        # the frames read after it are all there will ever be.
-        run, state = self._find(project, run_id)
-        frames = []
-        size = 0
-        for first, last, data in self._query(
-            "SELECT first, last, data FROM frames WHERE run = ? AND last > ? AND first <= last "
-            "ORDER BY last",
-            (run, after),
-        ):
-            frames.append(Frame(first=first, last=last, data=data))
-            size += len(data)
-            if size >= limit:
-                break
-        return Slice(frames=frames, latest=self._latest(run), ended=state in ENDED)
+        with reading():
+            # The state is read before the frames: where it says that the run has ended,
+            # the frames read after it are all there will ever be.
+            run, state = self._find(project, run_id)
+            frames = taken(sql.frames_after(self._reader, run, after), limit)
+            return Slice(frames=frames, latest=self._latest(run), ended=state in ENDED)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
-        appended = self._signals.event(("log", project, run_id))
-        run, state = self._find(project, run_id)
-        if state not in ENDED and self._latest(run) <= after:
+        while True:
+            appended = self._signals.event(("log", project, run_id))
+            with reading():
+                run, state = self._find(project, run_id)
+                if state in ENDED or self._latest(run) > after:
+                    return
             await appended.wait()
 
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
-        run, _ = self._find(claim.project, claim.run_id)
-        size = 0
-        for data, private in self._query(
-            "SELECT data, private FROM frames WHERE run = ? ORDER BY last, id", (run,)
-        ):
-            yield Entry(data=data, private=private)
-            size += len(data) + len(private)
-            if size > PAGE:
-                size = 0
-                await asyncio.sleep(0)
+        place = (-1, 0)
+        while True:
+            # A page at a time: a statement that stays open would hold the reader's
+            # snapshot, and every tail with it, where it was.
+            with reading():
+                run, _ = self._find(claim.project, claim.run_id)
+                place, page = sql.history_page(self._reader, run, place, PAGE)
+            if not page:
+                return
+            for entry in page:
+                yield entry
+            await asyncio.sleep(0)
 
     async def command(self, project: str, run_id: str, kind: str) -> None:
         """Put a command into the inbox of a run that has not ended."""
@@ -147,44 +145,24 @@ class SqliteStore:
 
     async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
         """Wait for a command that is not known."""
-        run, _ = self._find(claim.project, claim.run_id)
         while True:
             arrived = self._signals.event(("inbox", claim.project, claim.run_id))
-            inbox = sql.inbox_of(self._reader, run)
+            with reading():
+                run, _ = self._find(claim.project, claim.run_id)
+                inbox = sql.inbox_of(self._reader, run)
             if not inbox <= frozenset(known):
                 return inbox
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
-        rows = list(
-            self._query(
-                f"SELECT {sql.RECORD} FROM runs WHERE project = ? AND run_id = ?", (project, run_id)
-            )
-        )
-        if not rows:
-            raise sql.not_found(run_id)
-        return sql.to_record(rows[0])
+        with reading():
+            return sql.record_of(self._reader, project, run_id)
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
-        conditions = {
-            "project = ?": project,
-            "run_id < ?": query.before,
-            "workflow_id = ?": query.workflow_id,
-            "state = ?": query.state,
-            "session_id = ?": query.session_id,
-            "user_id = ?": query.user_id,
-            "create_time >= ?": query.created_from,
-            "create_time < ?": query.created_before,
-        }
-        given = {term: value for term, value in conditions.items() if value is not None}
-        rows = self._query(
-            f"SELECT {sql.RECORD} FROM runs WHERE {' AND '.join(given)} "
-            "ORDER BY run_id DESC LIMIT ?",
-            (*given.values(), query.limit),
-        )
-        return [sql.to_record(row) for row in rows]
+        with reading():
+            return sql.records(self._reader, project, query)
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox."""
@@ -211,28 +189,42 @@ class SqliteStore:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
             # The commit is under way all the same: nobody would ever hold that claim.
-            claim = await claiming
-            if claim is not None:
-                await self.release(claim)
+            claiming.add_done_callback(self._give_back)
             raise
+
+    def _give_back(self, claiming: asyncio.Task[Claim | None]) -> None:
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        claim = claiming.result()
+        if claim is not None:
+            self._committer.submit(lambda db: sql.requeue(db, claim), lambda: self._notify("queue"))
 
     def _notify(self, *key: str) -> None:
         self._signals.notify(key[0] if len(key) == 1 else key)
 
-    def _query(self, sql: str, values: Sequence[object]) -> sqlite3.Cursor:
-        try:
-            return self._reader.execute(sql, values)
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"The store cannot be read: {error}.") from error
-
-    def _find(self, project: str, run_id: str) -> tuple[int, RunState.ValueType]:
-        row = self._query(
-            "SELECT id, state FROM runs WHERE project = ? AND run_id = ?", (project, run_id)
-        ).fetchone()
-        if row is None:
-            raise sql.not_found(run_id)
-        run, state = row
-        return run, state
+    def _find(self, project: str, run_id: str) -> tuple[int, int]:
+        return sql.row_of(self._reader, project, run_id)
 
     def _latest(self, run: int) -> int:
         return sql.latest_of(self._reader, run)
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Tell what SQLite finds wrong as what it means to a caller."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"The store cannot be read: {error}.") from error
+
+
+def taken(frames: Iterable[Frame], limit: int) -> list[Frame]:
+    """Return the frames up to the one that reaches `limit` bytes."""
+    found = []
+    size = 0
+    for frame in frames:
+        found.append(frame)
+        size += len(frame.data)
+        if size >= limit:
+            break
+    return found

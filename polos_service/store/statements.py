@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RequestIdReused, RunNotFinished, RunNotFound
 from polos_service.errors import Fenced
-from polos_service.store import ENDED, Claim, Frame, NewRun, RunRecord
+from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord
 
 QUEUED = RunState.RUN_STATE_QUEUED
 RUNNING = RunState.RUN_STATE_RUNNING
@@ -265,6 +265,65 @@ def inbox_of(db: sqlite3.Connection, run: int) -> frozenset[str]:
 def not_found(run_id: str) -> RunNotFound:
     """Return the error for a run that does not exist."""
     return RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+
+
+def frames_after(db: sqlite3.Connection, run: int, after: int) -> Iterator[Frame]:
+    """Yield the frames that hold events after the cursor; claim frames hold none."""
+    for first, last, data in db.execute(
+        "SELECT first, last, data FROM frames WHERE run = ? AND last > ? AND first <= last "
+        "ORDER BY last",
+        (run, after),
+    ):
+        yield Frame(first=first, last=last, data=data)
+
+
+def history_page(
+    db: sqlite3.Connection, run: int, place: tuple[int, int], limit: int
+) -> tuple[tuple[int, int], list[Entry]]:
+    """Return the entries behind a place in the log, `limit` bytes or a little more, and theirs."""
+    page = []
+    size = 0
+    for last, row, data, private in db.execute(
+        "SELECT last, id, data, private FROM frames WHERE run = ? AND (last, id) > (?, ?) "
+        "ORDER BY last, id",
+        (run, *place),
+    ):
+        page.append(Entry(data=data, private=private))
+        place = (last, row)
+        size += len(data) + len(private)
+        if size >= limit:
+            break
+    return place, page
+
+
+def record_of(db: sqlite3.Connection, project: str, run_id: str) -> RunRecord:
+    """Return the record of a run that must exist."""
+    row = db.execute(
+        f"SELECT {RECORD} FROM runs WHERE project = ? AND run_id = ?", (project, run_id)
+    ).fetchone()
+    if row is None:
+        raise not_found(run_id)
+    return to_record(row)
+
+
+def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRecord]:
+    """Return the records that the query asks for."""
+    conditions = {
+        "project = ?": project,
+        "run_id < ?": query.before,
+        "workflow_id = ?": query.workflow_id,
+        "state = ?": query.state,
+        "session_id = ?": query.session_id,
+        "user_id = ?": query.user_id,
+        "create_time >= ?": query.created_from,
+        "create_time < ?": query.created_before,
+    }
+    given = {term: value for term, value in conditions.items() if value is not None}
+    rows = db.execute(
+        f"SELECT {RECORD} FROM runs WHERE {' AND '.join(given)} ORDER BY run_id DESC LIMIT ?",
+        (*given.values(), query.limit),
+    )
+    return [to_record(row) for row in rows]
 
 
 def to_record(row: Sequence[object]) -> RunRecord:

@@ -15,7 +15,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import ToolCall
 from polos_client.context import WorkflowContext
 from polos_client.tool import Tool, describe
-from polos_service.errors import StepError
+from polos_service.errors import StepError, being_cancelled
 
 
 async def call_tool(tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowContext) -> str:
@@ -35,24 +35,31 @@ async def call_tool(tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowCont
         )
     try:
         arguments = tool.validate(call.arguments_json)
-    except ValueError as error:
-        raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, describe(error)) from error
+    except Exception as error:
+        raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, misfit(error)) from error
     try:
-        return to_json(await use(tool, ctx, arguments)).decode()
+        result = await use(tool, ctx, arguments)
+        return to_json(result, inf_nan_mode="strings").decode()  # JSON has no such numbers
     except PydanticSerializationError as error:
         raise failed(tool, f"returned what is no JSON value: {error}") from error
-    except asyncio.CancelledError:
+    except BaseException as error:
         if being_cancelled():
             raise
-        raise failed(tool, "was cancelled from within") from None
-    except (Exception, SystemExit) as error:  # sys.exit() in a tool must not end the service
-        raise failed(tool, f"raised {type(error).__name__}: {error}") from error
+        # Even sys.exit() in a tool, or a CancelledError of its own, must not end the service.
+        raise failed(tool, f"raised {told(error)}") from error
 
 
-def being_cancelled() -> bool:
-    """Return whether somebody cancels the task at hand, rather than the tool itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+def misfit(error: Exception) -> str:
+    """Return what is wrong with a tool's arguments, for the model."""
+    return describe(error) if isinstance(error, ValueError) else told(error)
+
+
+def told(error: BaseException) -> str:
+    """Return an exception in a line, without its traceback."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - even its text may fail
+        return type(error).__name__
 
 
 def failed(tool: Tool, what: str) -> StepError:
@@ -97,4 +104,4 @@ def carried(error: BaseException) -> Exception:
     """Return the error as one that a future can carry to where it is awaited."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
-    return RuntimeError(f"{type(error).__name__}: {error}")
+    return RuntimeError(told(error))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
 from polos_service.errors import Fenced
-from polos_service.store import ENDED, Claim, RunStore
+from polos_service.store import ENDED, Claim, Frame, RunStore
 from tests.support.stores import (
     ALL,
     COMPLETED,
@@ -127,7 +127,7 @@ async def test_reads_are_current_while_a_history_is_read(store: RunStore) -> Non
     assert await spans(store, claim) == [(1, 1), (2, 2)]
     await soon(store.wait("default", claim.run_id, 1))
     assert (await store.get("default", other)).latest == 0
-    assert [entry.data async for entry in entries][0] == b"x"
+    assert b"x" in [entry.data async for entry in entries]
 
 
 async def test_a_long_history_is_whole(store: RunStore) -> None:
@@ -154,13 +154,14 @@ async def test_slices_from_any_cursor_join_to_the_log(
     store: RunStore, sizes: list[tuple[int, int]], limits: list[int], start: int
 ) -> None:
     claim = await claimed(store)
-    log = []
+    log: list[Frame] = []
     for count, size in sizes:
         first = log[-1].last + 1 if log else 1
         log.append(frame(first, first + count - 1, bytes([first]) * size))
         await store.append(claim, log[-1])
     latest = log[-1].last
-    cursor, taken, reads = min(start, latest), [], 0
+    taken: list[Frame] = []
+    cursor, reads = min(start, latest), 0
     expected = [one for one in log if one.last > cursor]
     while cursor < latest:
         limit = limits[reads % len(limits)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from tests.support.stores import ALL, claimed, ended, frame, history, new_run, s
 QUEUED = RunState.RUN_STATE_QUEUED
 
 
-async def listed(store: RunStore, project: str = "default", **query: object) -> list[str]:
-    asked = RunQuery(**{"limit": 100, **query})  # type: ignore[arg-type]
+async def listed(store: RunStore, project: str = "default", **query: Any) -> list[str]:
+    asked = RunQuery(**{"limit": 100, **query})
     return [record.run_id for record in await store.list(project, asked)]
 
 
@@ -135,7 +136,7 @@ async def test_a_list_is_paged_newest_first(store: RunStore) -> None:
 @pytest.fixture
 async def various(store: RunStore) -> Sequence[str]:
     """Four runs that differ in everything a query can ask for; the third has ended."""
-    fields = [
+    fields: list[dict[str, Any]] = [
         {"workflow_id": "a", "session_id": "s", "user_id": None, "create_time": 10},
         {"workflow_id": "b", "session_id": "t", "user_id": "u", "create_time": 20},
         {"workflow_id": "a", "session_id": None, "user_id": "u", "create_time": 30},
@@ -171,7 +172,7 @@ async def various(store: RunStore) -> Sequence[str]:
     ],
 )
 async def test_every_filter_must_hold(
-    store: RunStore, various: Sequence[str], query: dict[str, object], expected: list[int]
+    store: RunStore, various: Sequence[str], query: dict[str, Any], expected: list[int]
 ) -> None:
     assert await listed(store, **query) == [various[index] for index in expected]
 

@@ -41,30 +41,32 @@ def mark(version: int, path: Path) -> None:
         db.execute(f"PRAGMA user_version = {version}")
 
 
-async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
-    path = tmp_path / "runs.db"
+def killed(path: Path) -> dict[str, int]:
+    """Kill a process that appends; return what it was told is stored, by run."""
     program = [sys.executable, "-m", "tests.support.append_forever", str(path)]
     with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(300)]
         process.send_signal(signal.SIGKILL)
         lines += process.stdout.readlines()
-    acknowledged: dict[str, int] = {}
-    for run_id, sequence in (line.split() for line in lines if line.endswith("\n")):
-        acknowledged[run_id] = int(sequence)
+    told = [line.split() for line in lines if line.endswith("\n")]
+    return {run_id: int(sequence) for run_id, sequence in told}
+
+
+async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    acknowledged = await asyncio.to_thread(killed, path)
     assert len(acknowledged) == 5
     store = await SqliteStore.open(path)
     for run_id, sequence in acknowledged.items():
-        found = await store.read("default", run_id, 0, ALL)
-        assert found.latest in {sequence, sequence + 1}
-        assert [one.data for one in found.frames] == [
-            b"%d" % n for n in range(1, found.latest + 1)
-        ]
         claim = await soon(store.claim({"agent"}))
-        assert claim.run_id in acknowledged
-        assert (claim.epoch, claim.latest) == (2, (await store.get("default", claim.run_id)).latest)
+        assert (claim.run_id, claim.epoch) == (run_id, 2), "oldest first, and for the second time"
+        assert claim.latest in {sequence, sequence + 1}
+        numbers = range(1, claim.latest + 1)
+        found = await store.read("default", run_id, 0, ALL)
+        assert [one.data for one in found.frames] == [b"%d" % n for n in numbers]
         private = [entry.private for entry in await history(store, claim)][1:-1]
-        assert private == [b"p%d" % n for n in range(1, claim.latest + 1)]
+        assert private == [b"p%d" % n for n in numbers]
     await store.close()
 
 
@@ -81,7 +83,7 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     assert (await store.get("default", over.run_id)).state == RunState.RUN_STATE_COMPLETED
     assert await store.create(new_run(request_id="r")) == queued
     claim = await soon(store.claim({"agent"}))
-    assert (claim.run_id, claim.latest, claim.commands) == (held.run_id, 3, {CANCEL})
+    assert (claim.run_id, claim.latest, claim.commands) == (held.run_id, 3, frozenset({CANCEL}))
     assert claim.epoch > held.epoch
     with pytest.raises(Fenced):
         await store.append(held, frame(4))
@@ -178,7 +180,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     await (await SqliteStore.open(path)).close()
     mark(99, path)
-    with pytest.raises(StoreUnavailable, match="version 99.*version 1") as refused:
+    with pytest.raises(StoreUnavailable, match=r"version 99.*version 1") as refused:
         await SqliteStore.open(path)
     assert str(path) in str(refused.value)
     mark(1, path)
@@ -197,7 +199,7 @@ async def test_what_cannot_be_a_store_is_refused(tmp_path: Path, kind: str) -> N
         path.write_bytes(b"certainly no database" * 100)
     else:
         path = Path("/proc/polos/runs.db")  # a folder in which not even root can write
-    with pytest.raises(StoreUnavailable, match="cannot be opened: .+") as refused:
+    with pytest.raises(StoreUnavailable, match=r"cannot be opened: .+") as refused:
         await SqliteStore.open(path)
     assert str(path) in str(refused.value)
 

@@ -99,10 +99,12 @@ class HeldCommits:
 
 
 class Talker:
-    """A model that says so many pieces of a size, and counts what it has got rid of."""
+    """A model that says so many pieces of a size once it may, and counts what it got rid of."""
 
     def __init__(self, pieces: int, size: int = 1) -> None:
         self.said = 0
+        self.asked = asyncio.Event()
+        self.begin = asyncio.Event()
         self._pieces = pieces
         self._size = size
 
@@ -112,6 +114,8 @@ class Talker:
 
     async def answer(self, request: ModelRequest, emit: Emit) -> ModelAnswer:
         """Say all pieces, with a turn of the loop after each."""
+        self.asked.set()
+        await self.begin.wait()
         for _ in range(self._pieces):
             await emit("x" * self._size)
             self.said += 1

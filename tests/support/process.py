@@ -132,12 +132,9 @@ class ServiceProcess:
         """Wait until the process has ended by itself or by a signal; return its exit code."""
         assert self._process is not None
         assert self._reading is not None
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._reading
-                code = await self._process.wait()
-        except TimeoutError:
-            raise AssertionError(f"the service did not end:\n{self.output}") from None
+        await asyncio.wait({self._reading}, timeout=PATIENCE)
+        assert self._reading.done(), f"the service did not end:\n{self.output}"
+        code = await self._process.wait()
         self._process = None
         return code
 

@@ -60,9 +60,7 @@ class Events(Reader[Event]):
 
     async def said(self, text: str) -> None:
         """Wait until a text_delta brought `text`, or the iteration has ended."""
-        await until(
-            lambda: text in texts(self.seen) or self._task.done(), f"the text {text!r}"
-        )
+        await until(lambda: text in texts(self.seen) or self._task.done(), f"the text {text!r}")
         assert text in texts(self.seen)
 
     async def came(self, kind: str) -> Event:

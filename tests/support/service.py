@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2_grpc
 
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
@@ -54,17 +56,30 @@ class Served:
     async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Event]:
         """Yield a run's events from a cursor to its end, over one call."""
         request = pb.StreamWorkflowRequest(workflow_run_id=run_id, after_sequence=after)
-        async for response in self.runs.StreamWorkflow(request):
-            for event in response.events:
-                yield event
+        live = self.runs.StreamWorkflow(request)
+        try:
+            async for response in live:
+                for event in response.events:
+                    yield event
+        finally:
+            live.cancel()
 
     def raw(self, run_id: str, after: int = 0) -> Any:
         """Open StreamWorkflow; what it answers stays bytes."""
-        call = self.channel.unary_stream(
+        open_stream: Any = self.channel.unary_stream(
             "/polos.v1.RunService/StreamWorkflow",
             request_serializer=pb.StreamWorkflowRequest.SerializeToString,
         )
-        return call(pb.StreamWorkflowRequest(workflow_run_id=run_id, after_sequence=after))
+        return open_stream(pb.StreamWorkflowRequest(workflow_run_id=run_id, after_sequence=after))
+
+    def health(self) -> Any:
+        """Return the stub of the health check; its types know no grpc.aio."""
+        return health_pb2_grpc.HealthStub(self.channel)
+
+    def reflection(self) -> Any:
+        """Return the stub of reflection; its types know no grpc.aio."""
+        channel: Any = self.channel
+        return reflection_pb2_grpc.ServerReflectionStub(channel)
 
 
 @contextlib.asynccontextmanager
@@ -150,4 +165,3 @@ def answer_of(events: list[Event]) -> Event:
     """Return the terminal event; there must be exactly one, the last."""
     assert [event.terminal for event in events] == [False] * (len(events) - 1) + [True]
     return events[-1]
-

@@ -45,9 +45,7 @@ def new_run(**fields: Any) -> NewRun:
     return NewRun(**{**values, **fields})
 
 
-def frame(
-    first: int, last: int | None = None, data: bytes = b"x", outcome: Any = None
-) -> Frame:
+def frame(first: int, last: int | None = None, data: bytes = b"x", outcome: Any = None) -> Frame:
     """Return a frame of arbitrary bytes."""
     return Frame(first=first, last=first if last is None else last, data=data, outcome=outcome)
 

@@ -76,6 +76,23 @@ def numbered(payloads: Sequence[dict[str, Any]]) -> list[pb.Event]:
     return [event(index, **payload) for index, payload in enumerate(payloads, 1)]
 
 
+def run_of(state: run_pb2.RunState.ValueType, **fields: Any) -> run_pb2.Run:
+    run = run_pb2.Run(run_id=RUN, workflow_id=AGENT, state=state, **fields)
+    run.create_time.FromJsonString("2026-01-02T03:04:05Z")
+    return run
+
+
+def ended(outcome: pb.Event, state: run_pb2.RunState.ValueType, **fields: Any) -> run_pb2.Run:
+    run = run_of(state, outcome=outcome, **fields)
+    run.finish_time.FromJsonString("2026-01-02T03:05:05Z")
+    return run
+
+
+def completed(**fields: Any) -> run_pb2.Run:
+    outcome = event(7, agent_finish=finish("The sum is 3."), terminal=True)
+    return ended(outcome, run_pb2.RUN_STATE_COMPLETED, **fields)
+
+
 def abort(code: grpc.StatusCode, text: str = "as told") -> End:
     async def end(context: Context) -> None:
         await context.abort(code, text)

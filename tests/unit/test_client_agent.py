@@ -203,7 +203,7 @@ async def test_a_pinned_condition_is_restored_with_its_own_configuration() -> No
     assert await restored.holds(context(Step(step=1, content="then")))
     assert restore("never", None, loaded) is never
     assert restore("max_tokens", {"limit": 5}, []).config == {"limit": 5}
-    with pytest.raises(LookupError, match="'gone' .* is no longer part of the agent"):
+    with pytest.raises(LookupError, match=r"'gone' .* is no longer part of the agent"):
         restore("gone", None, loaded)
     for name in ("said", "max_tokens"):
         with pytest.raises(LookupError, match="no longer takes the configuration"):

@@ -1,0 +1,75 @@
+"""Agents without a server: the scripted provider, a real store, an executor."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from polos.v1.event_pb2 import Event
+from polos.v1.run_service_pb2 import CreateRunRequest
+from polos_client.agent import Agent
+from polos_service.agents.registry import Registry
+from polos_service.agents.start import Starts
+from polos_service.models import Emit, Model, ModelAnswer, ModelRequest
+from polos_service.models.providers import Providers
+from polos_service.models.scripted import Scripted
+from polos_service.runs.clock import SystemClock
+from polos_service.store import RunStore
+from tests.support.runs import executing
+from tests.support.stores import all_events
+
+
+@dataclass
+class Recorder:
+    """The scripted model; it keeps what it was asked, and may answer otherwise."""
+
+    requests: list[ModelRequest] = field(default_factory=list)
+    answers: Mapping[int, ModelAnswer] = field(default_factory=dict)
+    script: Scripted = field(default_factory=Scripted)
+
+    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        return self.script.check(options)
+
+    async def answer(self, request: ModelRequest, emit: Emit) -> ModelAnswer:
+        self.requests.append(request)
+        if request.turn in self.answers:
+            return self.answers[request.turn]
+        return await self.script.answer(request, emit)
+
+    async def close(self) -> None:
+        await self.script.close()
+
+    @property
+    def conversation(self) -> list[Mapping[str, Any]]:
+        """The messages of the last call."""
+        return list(self.requests[-1].messages)
+
+
+def registry(*agents: Agent, model: Model | None = None) -> Registry:
+    return Registry(Providers({"scripted": lambda: model or Scripted()}), agents)
+
+
+async def started(store: RunStore, agents: Registry, **fields: Any) -> str:
+    """Create a run of the only agent."""
+    (agent,) = agents.agents()
+    values = {"agent_id": agent.id, "input": "Hello", "streaming": True, **fields}
+    return await Starts(agents, store, SystemClock()).start("default", CreateRunRequest(**values))
+
+
+async def played(
+    store: RunStore, agent: Agent, model: Model | None = None, **fields: Any
+) -> list[Event]:
+    """Run an agent to its end and return its events."""
+    agents = registry(agent, model=model)
+    async with executing(store, agents):
+        return await all_events(store, await started(store, agents, **fields))
+
+
+@asynccontextmanager
+async def serving(store: RunStore, agent: Agent) -> AsyncIterator[Registry]:
+    """Give a registry of one agent whose runs are taken up."""
+    agents = registry(agent)
+    async with executing(store, agents):
+        yield agents

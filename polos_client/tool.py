@@ -16,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from polos_client.context import WorkflowContext
 from polos_client.errors import DefinitionError
 from polos_client.signature import is_model, label, parameters
+from polos_client.unbuilt import refuse
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_PROBLEMS = 20
@@ -62,7 +63,6 @@ class Tool:
         return self.fn(*args, **kwargs)
 
     def __repr__(self) -> str:
-        """Name the tool."""
         return f"<Tool {self.id}>"
 
     def validate(self, arguments_json: str) -> dict[str, Any]:
@@ -177,8 +177,8 @@ def tool(
         DefinitionError: the tool cannot be made, or asks for what is not built yet.
 
     """
-    _refuse_unbuilt(
-        {"queue": queue, "approval": None if approval == "none" else approval, **unbuilt}
+    refuse(
+        "@tool", {"queue": queue, "approval": None if approval == "none" else approval, **unbuilt}
     )
     if fn is not None:
         return Tool(fn, sys._getframe(1).f_locals)  # noqa: SLF001 - see signature.parameters
@@ -203,14 +203,6 @@ def describe(error: ValueError) -> str:
 def _problem(loc: tuple[int | str, ...], message: str) -> str:
     path = ".".join(str(part) for part in loc)
     return f"{path}: {message}" if path else message
-
-
-def _refuse_unbuilt(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if value is not None:
-            raise DefinitionError(
-                f"@tool({name}={value!r}) is not built yet in this version; leave {name} out"
-            )
 
 
 def _checked_id(fn: Any, given: str | None) -> str:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-import sys
+import os
 from importlib.metadata import version
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
-import structlog
 import typer
+
+# Before grpc is loaded: its own lines say in its words what our errors say in one sentence.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 import uvloop
-from pydantic import ValidationError
 
 from polos_client.errors import PolosError
-from polos_service.agents.loader import load
+from polos_service import serving
 from polos_service.config import Settings
-from polos_service.server import Service
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False)
 
@@ -53,56 +52,10 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""
-    log_to_stderr()
     try:
-        uvloop.run(until_signal(target, settings(listen=listen, store=store)))
+        uvloop.run(serving.serve(target, Settings.load(listen=listen, store=store)))
     except PolosError as error:
         fail(str(error))
-
-
-def settings(**given: Any) -> Settings:
-    """Return the settings: what was given on the command line, else the environment's."""
-    try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        fail(f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}")
-
-
-async def until_signal(target: str, settings: Settings) -> None:
-    """Serve until a signal comes; a second one does not wait for runs."""
-    service = await Service.start(settings, load(target))
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
-    tell(service, settings)
-    await stopping.wait()
-    stopping.clear()
-    typer.echo("Stopping. Runs that do not finish now go on at the next start.", err=True)
-    finish = asyncio.create_task(service.stop(settings.grace))
-    again = asyncio.create_task(stopping.wait())
-    await asyncio.wait({finish, again}, return_when=asyncio.FIRST_COMPLETED)
-    if not finish.done():
-        sys.exit(130)
-    await finish
-    again.cancel()
-
-
-def tell(service: Service, settings: Settings) -> None:
-    """Say where the service listens, what it serves and where it stores."""
-    host = settings.listen.rpartition(":")[0]
-    typer.echo(f"polos {version('polos-grpc')} listens at {host}:{service.port}")
-    for agent in service.registry.agents():
-        tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
-        typer.echo(f"  agent {agent.id} ({agent.provider}; {tools})")
-    typer.echo(f"  store {settings.store}")
-    sys.stdout.flush()
-
-
-def log_to_stderr() -> None:
-    """Log to stderr: standard output is for what the user asked for."""
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 
 
 def fail(message: str) -> NoReturn:

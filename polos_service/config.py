@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from polos_client.errors import PolosError
 
 SCHEME = "sqlite://"
-
 
 MAX_PORT = 65535
 
@@ -17,6 +18,10 @@ MAX_PORT = 65535
 def default_store() -> str:
     """Return the store's address where none is given: a file in the user's data folder."""
     return f"{SCHEME}{user_data_path('polos', appauthor=False) / 'runs.db'}"
+
+
+class SettingsInvalidError(PolosError):
+    """A setting cannot be used; the message names it, and no secret."""
 
 
 class Settings(BaseSettings):
@@ -50,6 +55,26 @@ class Settings(BaseSettings):
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict)
     """A JSON object: the key for each other base URL that agents name as their
     `provider_base_url`. An address without a key is called without one."""
+
+    @classmethod
+    def load(cls, *, listen: str | None = None, store: str | None = None) -> Settings:
+        """Return the settings: what is given, else the environment's, else the defaults.
+
+        Raises:
+            SettingsInvalidError: one cannot be used.
+
+        """
+        given = {"listen": listen, "store": store}
+        try:
+            return cls(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked below
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(map(str, first["loc"]))
+            raise SettingsInvalidError(
+                f"{field}: {first['msg'].removeprefix('Value error, ')}"
+            ) from None
+        except SettingsError as error:  # no JSON where JSON is due; it quotes no value
+            raise SettingsInvalidError(f"{error}; it must be JSON") from None
 
     @field_validator("listen")
     @classmethod

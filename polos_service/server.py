@@ -19,6 +19,7 @@ from polos_service.api.handlers import generic_handler
 from polos_service.api.run_service import RunService
 from polos_service.api.tail import Tails
 from polos_service.config import Settings
+from polos_service.logs import log_to_stderr
 from polos_service.models import Model
 from polos_service.models.providers import Providers
 from polos_service.runs.clock import SystemClock
@@ -89,8 +90,13 @@ class Service:
             StoreUnavailable: the store cannot be opened, or another process has it.
 
         """
+        log_to_stderr()
         store = await SqliteStore.open(settings.store_path)
-        service = cls(settings, store, agents)
+        try:
+            service = cls(settings, store, agents)
+        except BaseException:
+            await store.close()
+            raise
         try:
             service.port = service._listen(settings.listen)
             await service._server.start()

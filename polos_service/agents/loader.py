@@ -5,11 +5,18 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, TracebackType
 
 from polos_client.agent import Agent
-from polos_client.errors import DefinitionError
+from polos_client.errors import DefinitionError, PolosError
+
+
+class LoadError(PolosError):
+    """The user's module raised; the message is their traceback, without our frames."""
 
 
 def load(target: str) -> list[Agent]:
@@ -20,7 +27,7 @@ def load(target: str) -> list[Agent]:
 
     Raises:
         DefinitionError: there is no such file or module, or it defines no agent.
-        Exception: whatever the module itself raises.
+        LoadError: the module raised.
 
     """
     module = from_file(Path(target)) if target.endswith(".py") else from_name(target)
@@ -43,19 +50,47 @@ def from_file(path: Path) -> ModuleType:
         raise DefinitionError(f"{path} cannot be imported as Python.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    with told_as_theirs(path.name):
+        spec.loader.exec_module(module)
     return module
 
 
 def from_name(name: str) -> ModuleType:
     """Import a module by its dotted name."""
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise  # it was found, and something that it imports was not
+    if not all(part.isidentifier() for part in name.split(".")):
         raise DefinitionError(
-            f"There is no module {name!r} (looked in {Path.cwd()} and what is installed). "
-            "For a file, give its path, ending in .py."
-        ) from None
+            f"{name!r} is neither a file that ends in .py nor the name of a module."
+        )
+    sys.path.insert(0, str(Path.cwd()))
+    with told_as_theirs(name):
+        return importlib.import_module(name)
+
+
+@contextmanager
+def told_as_theirs(name: str) -> Iterator[None]:
+    """Tell what an import raises as its author wants to see it."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and missing(name, error):
+            raise DefinitionError(
+                f"There is no module {name!r} (looked in {Path.cwd()} and what is installed). "
+                "For a file, give its path, ending in .py."
+            ) from None
+        lines = traceback.format_exception(type(error), error, without_ours(error.__traceback__))
+        raise LoadError(f"{name} cannot be loaded.\n{''.join(lines).rstrip()}") from error
+
+
+def missing(name: str, error: ModuleNotFoundError) -> bool:
+    """Return whether the module itself is missing, and not something that it imports."""
+    return error.name is not None and (name == error.name or name.startswith(f"{error.name}."))
+
+
+def without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback from the first frame that is neither ours nor the import system's."""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file != __file__ and not file.startswith(("<frozen importlib", importlib.__file__)):
+            return trace
+        trace = trace.tb_next
+    return None

@@ -39,8 +39,8 @@ class AgentLoop:
             StepError: a stop condition of it is no longer part of the agent.
 
         """
-        self._tools = {tool.id: tool for tool in agent.tools}
         self._names = {tool.name for tool in definition.tools}
+        self._tools = {tool.id: tool for tool in agent.tools if tool.id in self._names}
         self._stops = definition.restore_stops(agent.stop_conditions)
         self._model = model
         self._ctx = ctx
@@ -59,7 +59,7 @@ class AgentLoop:
         self._ctx.start(self._definition.started())
         for number in count(1):
             answer = await self._ask(number)
-            if answer.finish_reason != FinishReason.FINISH_REASON_TOOL_CALLS:
+            if not answer.asks:
                 return self._finish(answer, answer.finish_reason)
             outcomes = await self._call_all(answer.tool_calls)
             self._messages += [answer.message(), *(outcome.message() for outcome in outcomes)]

@@ -50,6 +50,11 @@ class Answer:
             extra=output.private,
         )
 
+    @property
+    def asks(self) -> bool:
+        """Whether tools are to be called; the calls of an answer that was cut are not."""
+        return self.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
+
     def message(self) -> dict[str, Any]:
         """Return it as a message of the conversation."""
         return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import islice
 from typing import Any, NoReturn
 
 import grpc
@@ -41,20 +42,35 @@ CODES: dict[type[errors.CallError], Code] = {
 STORE_RETRY = 1.0
 """Seconds after which a store that failed is worth another call."""
 
+MESSAGE_LIMIT = 600
+VALUE_LIMIT = 300
+FIELD_LIMIT = 150
+"""Bytes of a status's message, of a value in its metadata, and of a field or what is wrong
+with it. A status travels in headers, of which gRPC takes 8 KiB in all."""
+
+VIOLATIONS = 8
+"""Fields that are told to be wrong, at most."""
+
 log = structlog.get_logger(__name__)
 
 
 def to_status(error: errors.CallError) -> Status:
     """Return the status that tells the error to any language."""
     details: list[Message] = [
-        ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+        ErrorInfo(
+            reason=error.reason,
+            domain=DOMAIN,
+            metadata={name: short(value, VALUE_LIMIT) for name, value in error.metadata.items()},
+        )
     ]
     if isinstance(error, errors.InvalidRequest):
         details.append(
             BadRequest(
                 field_violations=[
-                    BadRequest.FieldViolation(field=field, description=what)
-                    for field, what in error.violations.items()
+                    BadRequest.FieldViolation(
+                        field=short(field, FIELD_LIMIT), description=short(what, FIELD_LIMIT)
+                    )
+                    for field, what in islice(error.violations.items(), VIOLATIONS)
                 ]
             )
         )
@@ -63,7 +79,19 @@ def to_status(error: errors.CallError) -> Status:
         retry = RetryInfo()
         retry.retry_delay.FromMilliseconds(round(retry_after * 1000))
         details.append(retry)
-    return Status(code=CODES[type(error)], message=str(error), details=map(packed, details))
+    return Status(
+        code=CODES[type(error)],
+        message=short(str(error), MESSAGE_LIMIT),
+        details=map(packed, details),
+    )
+
+
+def short(text: str, limit: int) -> str:
+    """Return the text, cut to so many bytes."""
+    encoded = text.encode()
+    if len(encoded) <= limit:
+        return text
+    return encoded[: limit - 3].decode(errors="ignore") + "…"
 
 
 def packed(message: Message) -> AnyMessage:

@@ -19,6 +19,10 @@ PAGE_SIZE = 50
 PAGE_LIMIT = 1000
 """Runs or agents a page: where nothing is asked for, and at most."""
 
+FIRST_SECOND = -62_135_596_800
+LAST_SECOND = 253_402_300_799
+"""Seconds since the epoch that a `google.protobuf.Timestamp` may hold."""
+
 RESULTS_LIMIT = 1024 * 1024
 """Bytes of tool results in an answer of `GetRun` at most."""
 
@@ -122,11 +126,19 @@ def page_size(asked: int) -> int:
 
 
 def nanoseconds(request: pb.ListRunsRequest, field: str) -> int | None:
-    """Return a time field as nanoseconds since the epoch, None where it is absent."""
+    """Return a time field as nanoseconds since the epoch, None where it is absent.
+
+    Raises:
+        InvalidRequest: it is no time.
+
+    """
     if not request.HasField(field):  # type: ignore[arg-type]  # both names are fields
         return None
     value: Timestamp = getattr(request, field)
-    return value.ToNanoseconds()
+    if not (FIRST_SECOND <= value.seconds <= LAST_SECOND and 0 <= value.nanos < SECOND):
+        raise InvalidRequest({field: "is not a time from year 1 to year 9999"})
+    # No run is that old or that young; the store counts in 64 bits.
+    return max(-(2**63), min(2**63 - 1, value.seconds * SECOND + value.nanos))
 
 
 def timestamp(time: int | None) -> Timestamp | None:

@@ -33,7 +33,8 @@ class Tails:
         self._closed = True
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
-            wait.reschedule(now)
+            if not wait.expired():
+                wait.reschedule(now)
 
     async def tail(self, project: str, run_id: str, after: int) -> AsyncIterator[bytes]:
         """Yield responses from the cursor on, until the terminal event was sent.

@@ -155,8 +155,11 @@ class Completion:
 
     def _finish_reason(self) -> FinishReason.ValueType:
         told = FINISH_REASONS.get(self.finish, FinishReason.FINISH_REASON_UNSPECIFIED)
+        # Some servers say "stop" though they ask for tools, or "tool_calls" and ask for none.
         if self._calls and told == FinishReason.FINISH_REASON_STOP:
             return FinishReason.FINISH_REASON_TOOL_CALLS
+        if not self._calls and told == FinishReason.FINISH_REASON_TOOL_CALLS:
+            return FinishReason.FINISH_REASON_STOP
         return told
 
     def _tool_call(self, call: _Call) -> ToolCall:

@@ -110,7 +110,12 @@ class RunContext:
     def _replay(self, recorded: StepFinish) -> StepOutput:
         if recorded.HasField("failure"):
             failure = recorded.failure
-            raise StepError(failure.reason, failure.message, retryable=failure.retryable)
+            raise StepError(
+                failure.reason,
+                failure.message,
+                retryable=failure.retryable,
+                provider_request_id=failure.provider_request_id,
+            )
         self.totals.add(recorded)
         return StepOutput(
             result_json=recorded.result_json,

@@ -30,6 +30,9 @@ CANCEL_PATIENCE = 5.0
 RETRY_PAUSE = 1.0
 """Seconds before a store that failed, or a run that it failed, is tried again."""
 
+EXPIRY_PERIOD = 1.0
+"""Seconds between two looks for queued runs whose deadline has passed."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -47,7 +50,7 @@ class Executor:
         self._clock = clock
         self._slots = asyncio.Semaphore(limit)
         self._runs: set[asyncio.Task[None]] = set()
-        self._claiming: asyncio.Task[None] | None = None
+        self._loops: list[asyncio.Task[None]] = []
 
     @property
     def running(self) -> int:
@@ -56,13 +59,17 @@ class Executor:
 
     def start(self) -> None:
         """Begin to take up runs."""
-        self._claiming = asyncio.create_task(self._claim(), name="polos-claim")
+        self._loops = [
+            asyncio.create_task(self._claim(), name="polos-claim"),
+            asyncio.create_task(self._expire(), name="polos-expire"),
+        ]
 
     async def stop(self, grace: float) -> None:
         """Take up no further run, give the running ones `grace` seconds, release the rest."""
-        if self._claiming is not None:
-            self._claiming.cancel()
-            await asyncio.wait({self._claiming})
+        for loop in self._loops:
+            loop.cancel()
+        if self._loops:
+            await asyncio.wait(self._loops)
         if self._runs:
             await asyncio.wait(self._runs, timeout=grace)
         for run in self._runs:
@@ -78,9 +85,23 @@ class Executor:
 
         """
         await self._store.command(project, run_id, CANCEL)
+        await self._end_queued(project, run_id)
+
+    async def _end_queued(self, project: str, run_id: str) -> None:
+        """Take up a run that is to end: nobody would before a slot is free."""
         claim = await self._store.claim_run(project, run_id)
-        if claim is not None:  # it was queued: nobody else would get to it before a slot is free
+        if claim is not None:
             self._spawn(claim)
+
+    async def _expire(self) -> None:
+        """End queued runs at their deadline; those that run are ended by their holder."""
+        while True:
+            await self._clock.sleep(EXPIRY_PERIOD)
+            try:
+                for project, run_id in await self._store.overdue(self._clock.now()):
+                    await self._end_queued(project, run_id)
+            except StoreUnavailable as error:
+                log.warning("expiry_failed", error=str(error))
 
     async def _claim(self) -> None:
         while True:
@@ -135,7 +156,7 @@ class Executor:
             await asyncio.wait({work, obey}, timeout=CANCEL_PATIENCE)
 
     async def _work(self, claim: Claim, ctx: RunContext, writer: Writer) -> None:
-        if CANCEL in claim.commands:
+        if CANCEL in claim.commands or self._remaining(claim) == 0:
             return  # `_obey` ends it; nothing of it is to begin
         try:
             payload = await self._runnables[claim.workflow_id](ctx, claim.definition)
@@ -143,9 +164,9 @@ class Executor:
             writer.end(failure(ctx, error), RunState.RUN_STATE_FAILED)
         except Finished:
             return  # it went on after its end, which changes nothing
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - even sys.exit() ends this run only
             if being_cancelled():
-                raise
+                return  # whoever cancels ends the run
             writer.end(defect(claim, ctx, error), RunState.RUN_STATE_FAILED)
         else:
             writer.end(payload, RunState.RUN_STATE_COMPLETED)

@@ -111,7 +111,12 @@ class Step:
         """Return the event that this attempt ends with a failure."""
         finish = self._finish()
         finish.failure.CopyFrom(
-            StepFailure(message=error.message, reason=error.reason, retryable=error.retryable)
+            StepFailure(
+                message=error.message,
+                reason=error.reason,
+                retryable=error.retryable,
+                provider_request_id=error.provider_request_id,
+            )
         )
         return finish
 

@@ -156,6 +156,10 @@ class RunStore(Protocol):
         """Claim this run if it is queued; None if it is held or has ended."""
         ...
 
+    async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
+        """Return project and id of the queued runs whose deadline is `now` or before."""
+        ...
+
     async def release(self, claim: Claim) -> None:
         """Queue the claim's run again, for anyone. Nothing happens if it was lost or ended."""
         ...

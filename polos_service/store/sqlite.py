@@ -11,7 +11,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -90,6 +90,11 @@ class SqliteStore:
     async def claim_run(self, project: str, run_id: str) -> Claim | None:
         """Claim this run, if it is queued."""
         return await self._claim(lambda db: sql.find_run(db, project, run_id))
+
+    async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
+        """Return the queued runs whose deadline has passed."""
+        with reading():
+            return sql.overdue(self._reader, now)
 
     async def release(self, claim: Claim) -> None:
         """Queue the run again."""
@@ -197,7 +202,10 @@ class SqliteStore:
             return
         claim = claiming.result()
         if claim is not None:
-            self._committer.submit(lambda db: sql.requeue(db, claim), lambda: self._notify("queue"))
+            with suppress(StoreUnavailable):  # closed: the next to open it queues the run
+                self._committer.submit(
+                    lambda db: sql.requeue(db, claim), lambda: self._notify("queue")
+                )
 
     def _notify(self, *key: str) -> None:
         self._signals.notify(key[0] if len(key) == 1 else key)

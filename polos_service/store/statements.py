@@ -46,6 +46,7 @@ CREATE INDEX runs_by_workflow ON runs (project, workflow_id, run_id);
 CREATE INDEX runs_by_session ON runs (project, session_id, run_id) WHERE session_id IS NOT NULL;
 CREATE INDEX runs_by_user ON runs (project, user_id, run_id) WHERE user_id IS NOT NULL;
 CREATE INDEX runs_queued ON runs (id) WHERE state = {QUEUED:d};
+CREATE INDEX runs_due ON runs (deadline) WHERE state = {QUEUED:d} AND deadline IS NOT NULL;
 CREATE TABLE frames (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
@@ -155,6 +156,15 @@ def find_run(db: sqlite3.Connection, project: str, run_id: str) -> int | None:
         (project, run_id),
     ).fetchone()
     return None if row is None else int(row[0])
+
+
+def overdue(db: sqlite3.Connection, now: int) -> list[tuple[str, str]]:
+    """Return project and id of the queued runs whose deadline has passed."""
+    return db.execute(
+        f"SELECT project, run_id FROM runs WHERE state = {QUEUED:d} "
+        "AND deadline IS NOT NULL AND deadline <= ?",
+        (now,),
+    ).fetchall()
 
 
 def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim | None:

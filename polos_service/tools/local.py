@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from threading import Thread
 from typing import Any
 
@@ -43,7 +43,7 @@ async def call_tool(tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowCont
     except PydanticSerializationError as error:
         raise failed(tool, f"returned what is no JSON value: {error}") from error
     except BaseException as error:
-        if being_cancelled():
+        if isinstance(error, asyncio.CancelledError) and being_cancelled():
             raise
         # Even sys.exit() in a tool, or a CancelledError of its own, must not end the service.
         raise failed(tool, f"raised {told(error)}") from error
@@ -69,9 +69,20 @@ def failed(tool: Tool, what: str) -> StepError:
 
 async def use(tool: Tool, ctx: WorkflowContext, arguments: Mapping[str, Any]) -> Any:
     """Run the tool's function where it disturbs nobody."""
-    if tool.is_async:
-        return await tool.invoke(ctx, arguments)
-    return await in_thread(lambda: tool.invoke(ctx, arguments))
+    if not tool.is_async:
+        return await in_thread(lambda: tool.invoke(ctx, arguments))
+    # In a task of its own, so that a tool that cancels the task it is in cancels itself.
+    return await asyncio.create_task(contained(tool.invoke(ctx, arguments)))
+
+
+async def contained(function: Awaitable[Any]) -> Any:
+    """Await a tool, and keep in what would end the event loop: sys.exit(), for example."""
+    try:
+        return await function
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        raise carried(error) from error
 
 
 async def in_thread(function: Callable[[], Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from polos import Agent, Polos, PolosClient, tool
+from polos import Agent, AgentStream, Polos, PolosClient, tool
 from tests.docs.scene import Ask, Refuse, Scene, scene
 
 TURN = ("Let me see. ", Ask("search_web", {"query": "python"}))
@@ -211,8 +211,7 @@ async def test_progress_can_be_sent_to_a_frontend(stage: Scene, client: PolosCli
     assert usage.items() <= complete["usage"].items()
 
 
-async def show_or_report(agent: Agent, client: PolosClient) -> list[str]:
-    stream = await agent.stream(client, "Do something risky")
+async def read_or_report(stream: AgentStream) -> list[str]:
     shown = []
 
     try:
@@ -228,6 +227,11 @@ async def show_or_report(agent: Agent, client: PolosClient) -> list[str]:
     return shown
 
 
+async def show_or_report(agent: Agent, client: PolosClient) -> list[str]:
+    stream = await agent.stream(client, "Do something risky")
+    return await read_or_report(stream)
+
+
 async def test_a_failed_run_is_an_error_event_with_its_message(
     stage: Scene, client: PolosClient
 ) -> None:
@@ -238,23 +242,14 @@ async def test_a_failed_run_is_an_error_event_with_its_message(
     assert "key" in error
 
 
-async def test_a_run_that_does_not_fail_reports_no_error(
-    stage: Scene, client: PolosClient
-) -> None:
+async def test_a_run_that_does_not_fail_reports_no_error(stage: Scene, client: PolosClient) -> None:
     assert await show_or_report(stage.agent(("All ", "well")), client) == ["All ", "well"]
 
 
-async def test_a_stream_that_fails_raises_what_happened(
-    stage: Scene, client: PolosClient
-) -> None:
+async def test_a_stream_that_fails_raises_what_happened(stage: Scene, client: PolosClient) -> None:
     agent = stage.agent(["Never read"])
     stream = await agent.stream(client, "Do something risky")
     await client.close()
-    shown = []
-    try:
-        async for event in stream.events:
-            shown.append(event.event_type)
-    except Exception as e:  # noqa: BLE001 - as the page has it
-        shown.append(f"Stream failed: {e}")
-    assert shown[-1].startswith("Stream failed: ")
-    assert "closed" in shown[-1]
+    (shown,) = await read_or_report(stream)
+    assert shown.startswith("Stream failed: ")
+    assert "closed" in shown

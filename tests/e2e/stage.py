@@ -12,7 +12,7 @@ from polos import Agent
 from tests.mock_provider import MockProvider
 from tests.support.process import ServiceProcess, until
 
-APP = '''
+APP = """
 import asyncio
 import os
 import threading
@@ -61,12 +61,12 @@ async def resist(ctx: WorkflowContext) -> str:
 assistant = Agent(
     id="assistant",
     provider="openai",
-    model="mock",
-    provider_base_url=os.environ["MODEL_URL"],
+    model=os.environ.get("MODEL_NAME", "mock"),
+    provider_base_url=os.environ["MODEL_URL"] or None,
     system_prompt="You are precise.",
     tools=[jot, wait, block, resist],
 )
-'''
+"""
 
 ASSISTANT = Agent(id="assistant", provider="openai", model="mock")
 """The agent as a caller defines it: its id is what counts."""

@@ -37,7 +37,7 @@ async def test_killed_in_the_middle_of_an_answer_every_reader_has_all_of_it_once
             text = waiting.create_task(stream.text())
             result = waiting.create_task(stream.result())
             await read.said("the answer")
-            await chunks.saw("the answer")
+            await chunks.saw(lambda chunk: chunk == "the answer")
 
             await polos.kill()
             provider.reply(say("The whole", " answer"))

@@ -48,7 +48,7 @@ async def test_stopped_in_the_middle_of_an_answer_a_reader_goes_on_at_the_next_p
         stream = await ASSISTANT.stream(client, "Note milk")
         async with Events(stream.events) as read, Reader(stream.text_chunks) as chunks:
             await read.said("Half")
-            await chunks.saw("Half")
+            await chunks.saw(lambda chunk: chunk == "Half")
             polos.send(stop)
             assert await polos.ended() == 0
             provider.reply(say("Whole"))

@@ -123,7 +123,9 @@ async def test_replay_is_live_byte_for_byte_from_every_cursor(tmp_path: Path) ->
         assert event_bytes(stored(served.path, run_id)) == live
         for cursor in range(len(live) + 1):
             replayed = [
-                one async for response in served.raw(run_id, cursor) for one in event_bytes(response)
+                one
+                async for response in served.raw(run_id, cursor)
+                for one in event_bytes(response)
             ]
             assert replayed == live[cursor:], f"from cursor {cursor}"
 
@@ -154,7 +156,7 @@ async def test_a_stalled_reader_costs_no_memory_and_delays_nobody(tmp_path: Path
     agent = scripted(turn(*(call("fill") for _ in range(60))), "done", tools=(fill,))
     async with serving(tmp_path, agent) as served:
         store = CountingStore(served.service._store)
-        served.service._tails._store = store  # type: ignore[assignment]  # it forwards the rest
+        served.service._tails._store = store
         run_id = await served.start(agent, streaming=False)
         stalled = served.raw(run_id)
         await stalled.initial_metadata()

@@ -183,7 +183,9 @@ async def test_the_model_never_waits_for_storage_token_by_token(
         replace_model(served.service, model)
         commits = HeldCommits(served.service)
         run_id = await served.start(agent)
+        await until(model.asked.is_set, "the model is asked")
         commits.hold()
+        model.begin.set()
         await until(lambda: model.said == 500, "the model is done while a commit waits")
         assert commits.waiting.is_set()
         assert len(events_in(stored(served.path, run_id))) < 500
@@ -200,7 +202,9 @@ async def test_the_model_waits_while_the_backlog_is_over_its_bound(
         replace_model(served.service, model)
         commits = HeldCommits(served.service)
         run_id = await served.start(agent)
+        await until(model.asked.is_set, "the model is asked")
         commits.hold()
+        model.begin.set()
         await until(lambda: model.said * size > BACKLOG_LIMIT - 3 * size, "the backlog fills")
         for _ in range(100):
             await asyncio.sleep(0)

@@ -250,3 +250,24 @@ async def test_a_cancelled_claim_is_cancelled_though_the_store_fails(tmp_path: P
         await soon(claiming)
     await settled()
     await store.close()
+
+
+async def test_a_claim_cancelled_right_before_the_end_is_queued_at_the_next_start(
+    tmp_path: Path,
+) -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    run_id = await store.create(new_run())
+    claiming = asyncio.create_task(store.claim({"agent"}))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    claiming.cancel()
+    await store.close()
+    await asyncio.wait({claiming})
+    assert claiming.cancelled()
+    await settled()
+    assert failures == []
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    assert (await soon(store.claim({"agent"}))).run_id == run_id
+    await store.close()

@@ -57,7 +57,14 @@ class ServiceProcess:
 
     """
 
-    def __init__(self, app: Path | str, store: Path, cwd: Path | None = None, **env: str) -> None:
+    def __init__(
+        self,
+        app: Path | str,
+        store: Path,
+        *,
+        cwd: Path | str | None = None,
+        **env: str,
+    ) -> None:
         self.lines: list[str] = []
         self.port = 0
         self._app = str(app)
@@ -110,16 +117,18 @@ class ServiceProcess:
         )
         self._reading = asyncio.create_task(self._read(self._process))
         line = await self.said(r" listens at 127\.0\.0\.1:\d+$", after=printed)
+        await self.said("^  store ", after=printed)  # the last line it prints by itself
         self.port = int(line.rpartition(":")[2])
 
     async def said(self, pattern: str, after: int = 0) -> str:
         """Wait for a line that has this pattern, past the first `after` lines; return it."""
-        assert self._reading is not None
+        reading = self._reading
+        assert reading is not None
 
         def found() -> list[str]:
             return [line for line in self.lines[after:] if re.search(pattern, line)]
 
-        await until(lambda: bool(found()) or self._reading.done(), f"{pattern!r} in the output")
+        await until(lambda: bool(found()) or reading.done(), f"{pattern!r} in the output")
         assert found(), f"the service ended without saying {pattern!r}:\n{self.output}"
         return found()[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -37,12 +37,20 @@ class Reader(Generic[T]):
         self._task.cancel()
         await asyncio.wait({self._task})
 
-    async def saw(self, what: T) -> None:
-        """Wait until `what` was yielded, or the iteration has ended."""
-        await until(lambda: what in self.seen or self._task.done(), f"{what!r} in the stream")
-        if what not in self.seen:
+    async def saw(self, holds: Callable[[T], bool]) -> T:
+        """Wait for something of which `holds` is true, and return it.
+
+        Fails if the iteration ends without it.
+        """
+
+        def found() -> list[T]:
+            return [one for one in self.seen if holds(one)]
+
+        await until(lambda: bool(found()) or self._task.done(), "what the test looks for")
+        if not found():
             await self._task
-            raise AssertionError(f"the stream ended without {what!r}")
+            raise AssertionError(f"the stream ended with {self.seen}")
+        return found()[0]
 
     async def all(self) -> list[T]:
         """Wait for the end and return all that was yielded."""
@@ -59,14 +67,8 @@ class Events(Reader[Event]):
     """Collects events."""
 
     async def said(self, text: str) -> None:
-        """Wait until a text_delta brought `text`, or the iteration has ended."""
-        await until(lambda: text in texts(self.seen) or self._task.done(), f"the text {text!r}")
-        assert text in texts(self.seen)
-
-    async def came(self, kind: str) -> Event:
-        """Wait for an event of that kind, and return the first one."""
-        await until(lambda: kind in kinds(self.seen) or self._task.done(), f"a {kind} event")
-        return next(event for event in self.seen if event.event_type == kind)
+        """Wait until a text_delta brought `text`."""
+        await self.saw(lambda event: event.data.get("content") == text)
 
 
 def kinds(events: list[Event]) -> list[str]:

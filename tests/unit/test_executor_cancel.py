@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import threading
 from collections.abc import AsyncIterator
@@ -155,6 +156,31 @@ async def test_code_that_swallows_cancellation_does_not_keep_its_run_from_ending
             assert await events_of(store, run_id) == events, "the late step writes nothing"
     assert kinds(events) == ["step_start a/1", "run_cancelled"]
     assert logs == [], "a run that was cancelled has not failed"
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("late"), SystemExit(1)], ids=repr)
+async def test_code_that_fails_while_it_is_cancelled_ends_its_run_as_cancelled(
+    store: SqliteStore, raised: BaseException
+) -> None:
+    begun = asyncio.Event()
+
+    async def run(_ctx: RunContext) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise raised
+
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
+    async with executing(store, runnable(run)) as executor:
+        run_id = await store.create(new_run())
+        await soon(begun.wait())
+        await executor.cancel("default", run_id)
+        assert kinds(await all_events(store, run_id)) == ["run_cancelled"]
+        await until(lambda: executor.running == 0)
+    gc.collect()
+    assert failures == []
 
 
 async def test_cancelling_a_run_that_has_ended_changes_nothing(store: SqliteStore) -> None:

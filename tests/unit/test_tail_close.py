@@ -84,6 +84,18 @@ async def test_a_waiting_reader_of_a_run_that_goes_on_is_sent_away(store: Sqlite
     assert sequences(seen) == [1]
 
 
+async def test_a_busy_reader_of_a_run_that_goes_on_is_sent_away_at_once(
+    store: SqliteStore,
+) -> None:
+    await begin(store)
+    tails = Tails(store, heartbeat=3600)
+    tail = tails.tail("default", "run", 0)
+    await anext(tail)
+    tails.close()  # while the reader is busy with what it got
+    with pytest.raises(Draining):
+        await asyncio.wait_for(anext(tail), 30)
+
+
 async def test_a_reader_that_comes_after_the_close_gets_what_there_is(store: SqliteStore) -> None:
     await begin(store)
     tails = Tails(store)

@@ -271,6 +271,24 @@ async def test_cancelling_the_call_cancels_an_async_tool() -> None:
     assert cleaned.is_set()
 
 
+async def test_a_tool_that_calls_sys_exit_when_it_is_cancelled_ends_nothing() -> None:
+    begun = asyncio.Event()
+
+    @tool
+    async def leave() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            sys.exit("bye")
+
+    calling = asyncio.create_task(called(leave))
+    await soon(begun.wait())
+    calling.cancel()
+    with pytest.raises((asyncio.CancelledError, StepError)):
+        await calling
+
+
 async def test_cancelling_the_call_leaves_a_blocking_function_to_itself() -> None:
     begun, free, over = threading.Event(), threading.Event(), threading.Event()
 

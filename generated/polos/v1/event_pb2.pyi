@@ -418,22 +418,28 @@ class StepFailure(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     RETRYABLE_FIELD_NUMBER: _builtins.int
+    PROVIDER_REQUEST_ID_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What happened, in a sentence, at most 4096 characters."""
     reason: _error_pb2.FailureReason.ValueType
     """The kind of failure."""
     retryable: _builtins.bool
     """True where the same step may succeed later."""
+    provider_request_id: _builtins.str
+    """The provider's own id of the failed request, to quote to its support.
+    Empty where there is none.
+    """
     def __init__(
         self,
         *,
         message: _builtins.str = ...,
         reason: _error_pb2.FailureReason.ValueType = ...,
         retryable: _builtins.bool = ...,
+        provider_request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "provider_request_id", b"provider_request_id", "reason", b"reason", "retryable", b"retryable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,103 @@
+"""Write `docs/reference/` anew: what the protocol, the settings and the errors say themselves.
+
+Run as `python -m scripts.docs`, with the folder to write to if it is another.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+
+from google.rpc.code_pb2 import Code
+
+from polos.v1 import error_pb2
+from polos_client import errors
+from polos_client.client import PolosClient
+from polos_service.api.errors import CODES
+from polos_service.config import Settings
+from scripts.docs_events import events
+from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
+
+
+def configuration(_: dict[str, str]) -> Iterator[str]:
+    """Yield the parts of configuration.md."""
+    yield f"# Configuration\n\n{NOTE}"
+    yield f"## The service\n\n{text(Settings.__doc__ or '')} Options of `polos serve` win over it."
+    yield table(
+        ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
+    )
+    address = text(PolosClient.__init__.__doc__ or "")
+    yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`. {address}"
+    client = attributes(PolosClient).items()
+    yield table(["attribute", "meaning"], [(f"`{name}`", what) for name, what in client])
+
+
+def arguments(cls: type) -> Signature:
+    """Return how a class is called, without types."""
+    shown = [one.replace(annotation=Parameter.empty) for one in signature(cls).parameters.values()]
+    return Signature(shown)
+
+
+def setting(name: str) -> tuple[str, str, str, str]:
+    """Return the row of a setting."""
+    field = Settings.model_fields[name]
+    variable = field.validation_alias or f"{Settings.model_config['env_prefix']}{name.upper()}"
+    default = "see there" if field.default_factory else f"`{field.default}`"
+    if field.default is None or field.default_factory is dict:
+        default = "none"
+    bounds = [f" At least {bound.ge}." for bound in field.metadata if hasattr(bound, "ge")]
+    return f"`{variable}`", f"`{name}`", default, text(field.description or "") + "".join(bounds)
+
+
+def refused(said: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield a row for each reason for which a call is refused."""
+    for cls, code in CODES.items():
+        comment = said[f"polos.v1.ERROR_REASON_{cls.reason}"]
+        status, when = re.split(r"[.,:] ", comment, maxsplit=1)
+        if status != Code.Name(code):
+            raise SystemExit(
+                f"error.proto gives {cls.reason} the status {status}, the service {code}"
+            )
+        yield f"`{cls.reason}`", f"`{status}`", f"`{cls.__name__}`", when[:1].upper() + when[1:]
+
+
+def failures(said: dict[str, str]) -> Iterator[str]:
+    """Yield the parts of errors.md."""
+    yield f"# Errors\n\n{NOTE}"
+    yield (
+        "A call that is refused is a gRPC error. A run that fails is not: its log ends with an "
+        "[`error`](events.md#error) event, and the stream ends with status OK."
+    )
+    tree = (errors.__doc__ or "").strip().partition("\n\n")[2]
+    yield f"## In Python\n\n```text\n{tree.partition(chr(10) * 2)[0]}\n```"
+    for cls in (errors.CallError, errors.InvalidRequest, errors.ConnectionLost, errors.RunError):
+        told = [(f"`{name}`", what) for name, what in attributes(cls).items()]
+        yield f"### {cls.__name__}\n\n{intro(cls)}\n\n{table(['attribute', 'meaning'], told)}"
+    yield f"## Refused calls\n\n{said['polos.v1.ErrorReason']}"
+    yield table(["reason", "status", "in Python", "meaning"], refused(said))
+    yield f"## FailureReason\n\n{said['polos.v1.FailureReason']}"
+    yield enum(error_pb2.FailureReason, "FAILURE_REASON_", said)
+
+
+def intro(cls: type) -> str:
+    """Return what a class's docstring says before its sections."""
+    paragraphs = (cls.__doc__ or "").partition("Attributes:")[0].strip().split("\n\n")
+    return "\n\n".join(map(text, paragraphs))
+
+
+PAGES = {"events.md": events, "configuration.md": configuration, "errors.md": failures}
+
+
+def main(target: Path) -> None:
+    """Write every page into `target`."""
+    said = comments()
+    target.mkdir(parents=True, exist_ok=True)
+    for name, parts in PAGES.items():
+        (target / name).write_text("\n\n".join(parts(said)) + "\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "docs" / "reference")

@@ -1,0 +1,102 @@
+"""The program in JavaScript, as the documentation shows it, against a service that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks_of
+from tests.support.process import PATIENCE, ServiceProcess, environment
+
+PROGRAM = ROOT / "examples" / "node" / "run.js"
+NODE = shutil.which("node")
+
+APP = """
+from polos import Agent, scripted
+
+talker = Agent("talker", "scripted", scripted.script(
+    scripted.turn("Hello world", scripted.usage(input_tokens=1, output_tokens=2))
+))
+cut_off = Agent("cut-off", "scripted", scripted.script(
+    scripted.turn("No", scripted.pause(), retried=["Yes."])
+))
+broken = Agent("broken", "scripted", scripted.script(
+    scripted.turn(scripted.fail("model_not_found", "There is no model.", retryable=False))
+))
+"""
+
+
+def test_documentation_shows_the_program() -> None:
+    (shown,) = blocks_of(ROOT / "docs" / "other-languages.md", "js")
+    assert shown.code == PROGRAM.read_text()
+
+
+@pytest.fixture
+def node() -> str:
+    """Return Node; skip where it, or what the program needs, is not installed."""
+    if NODE and (PROGRAM.parent / "node_modules").is_dir():
+        return NODE
+    reason = "Node or examples/node/node_modules is missing: `npm ci` in examples/node installs it"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """Return the file of the agents."""
+    path = tmp_path / "app.py"
+    path.write_text(APP)
+    return path
+
+
+async def start(node: str, address: str, agent: str, text: str) -> asyncio.subprocess.Process:
+    """Start the program."""
+    return await asyncio.create_subprocess_exec(
+        *(node, PROGRAM, agent, text),
+        env=environment(POLOS_ADDRESS=address),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def end(program: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    """Wait for the program's end, and return exit code, output and errors."""
+    output, errors = await asyncio.wait_for(program.communicate(), PATIENCE)
+    return program.returncode, output.decode(), errors.decode()
+
+
+async def test_program_prints_the_answer(node: str, app: Path, tmp_path: Path) -> None:
+    async with ServiceProcess(app, tmp_path / "runs.db") as service:
+        said = await end(await start(node, service.address, "talker", "Hi."))
+    assert said == (0, "Hello world\n3 tokens\n", "")
+
+
+async def test_program_tells_failed_runs_from_refused_calls(
+    node: str, app: Path, tmp_path: Path
+) -> None:
+    async with ServiceProcess(app, tmp_path / "runs.db") as service:
+        failed = await end(await start(node, service.address, "broken", "Hi."))
+        refused = await end(await start(node, service.address, "nobody", "Hi."))
+    assert failed == (1, "", "\nFAILURE_REASON_MODEL_NOT_FOUND: There is no model.\n")
+    assert refused[:2] == (2, "")
+    assert refused[2].startswith("AGENT_NOT_FOUND: There is no agent 'nobody'.")
+
+
+async def test_program_goes_on_after_the_service_was_killed(
+    node: str, app: Path, tmp_path: Path
+) -> None:
+    async with ServiceProcess(app, tmp_path / "runs.db") as service:
+        program = await start(node, service.address, "cut-off", "Hi.")
+        assert program.stdout is not None
+        before = await asyncio.wait_for(program.stdout.readexactly(2), PATIENCE)
+        await service.kill()
+        await service.start()
+        code, after, _ = await end(program)
+    assert (code, before) == (0, b"No")
+    assert after.startswith("\n[llm:1 begins anew: ")
+    assert "]\nYes.\n" in after

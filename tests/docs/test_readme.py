@@ -1,0 +1,95 @@
+"""The README keeps its word: its shell commands, its page, and the size of its first agent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from urllib.request import urlopen
+
+from tests.docs.obliging import ANSWER, weather_service
+from tests.docs.pages import README, blocks_of
+from tests.support.process import PATIENCE, environment
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+
+async def shell(script: str, env: dict[str, str]) -> str:
+    """Run a script beside the project's own tools, and return what it printed."""
+    address = env["POLOS_ADDRESS"]
+    running = await asyncio.create_subprocess_exec(
+        *("bash", "-euo", "pipefail", "-c", script.replace(DEFAULT_ADDRESS, address)),
+        env={"PATH": f"{sysconfig.get_path('scripts')}:/usr/local/bin:/usr/bin:/bin", **env},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await asyncio.wait_for(running.communicate(), PATIENCE)
+    assert running.returncode == 0, output.decode()
+    return output.decode()
+
+
+async def test_commands_for_the_shell_work(tmp_path: Path) -> None:
+    scripts = [block.code for block in blocks_of(README, "sh") if block.tested]
+    assert len(scripts) == 3
+    async with weather_service(tmp_path) as env:
+        env["HOME"] = str(tmp_path)
+        first, again, buf = [await shell(script, env) for script in scripts]
+    assert "polos.v1.RunService\n" in first
+    assert [one["sequence"] for one in events(first)] == [str(n) for n in range(1, 13)]
+    assert events(again) == events(first)[2:]
+    said = [one["textDelta"]["content"] for one in events(buf) if "textDelta" in one]
+    assert said == ANSWER
+
+
+def events(printed: str) -> list[dict[str, Any]]:
+    """Return the events in the responses that a tool has printed, as JSON one after the other."""
+    found: list[dict[str, Any]] = []
+    rest = printed[printed.index("{") :]
+    while rest:
+        response, end = json.JSONDecoder().raw_decode(rest)
+        found += response.get("events", [])
+        rest = rest[end:].lstrip()
+    return found
+
+
+async def test_page_is_sent_the_answer(tmp_path: Path) -> None:
+    async with weather_service(tmp_path) as env:
+        web = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "uvicorn", "web:app", "--port", "0"),
+            cwd=tmp_path,
+            env=environment(**env),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            url = await asyncio.wait_for(listening(web), PATIENCE)
+            assert "<form>" in await asyncio.to_thread(fetch, url)
+            asked = f"{url}/ask?q={quote('Tokyo?')}"
+            assert await asyncio.to_thread(fetch, asked) == "".join(ANSWER)
+        finally:
+            web.terminate()
+            await web.communicate()
+
+
+async def listening(web: asyncio.subprocess.Process) -> str:
+    """Return the address that a server says it listens at."""
+    assert web.stderr is not None
+    async for line in web.stderr:
+        if match := re.search(rb"running on (http://\S+)", line):
+            return match[1].decode()
+    raise AssertionError("the server ended without listening")
+
+
+def fetch(url: str) -> str:
+    """Return what is at an address."""
+    with urlopen(url, timeout=PATIENCE) as response:
+        return str(response.read().decode())
+
+
+def test_first_agent_with_a_tool_takes_15_lines() -> None:
+    agent = next(block for block in blocks_of(README, "python") if block.file == "weather.py")
+    assert len([line for line in agent.code.splitlines() if line]) <= 15

@@ -1,0 +1,109 @@
+"""Running agents and reading what they do, as users write it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Any, Literal, assert_type
+
+from polos import (
+    Agent,
+    AgentResult,
+    AgentStream,
+    CallError,
+    ConnectionLost,
+    Event,
+    ExecutionHandle,
+    InvalidRequest,
+    Polos,
+    PolosClient,
+    RunFailed,
+    TextChunk,
+    ToolResult,
+    Usage,
+    events,
+)
+from polos.v1 import event_pb2
+
+
+async def text(agent: Agent, client: PolosClient) -> None:
+    stream = await agent.stream(client, "Hello", session_id="s", run_timeout_seconds=5, seed=7)
+    assert_type(stream, AgentStream)
+    assert_type(stream.text_chunks, AsyncGenerator[TextChunk, None])
+    async for chunk in stream.text_chunks:
+        assert_type(chunk, TextChunk)
+        a_string: str = chunk
+        assert_type(a_string.upper(), str)
+        assert_type(chunk.reset, bool)
+        assert_type(chunk.step_key, str)
+    assert_type(await stream.text(), str)
+    assert_type(stream.id, str)
+    assert_type(await stream.get(), dict[str, Any])
+    assert_type(await stream.cancel(), bool)
+
+
+async def every_event(agent: Agent, client: PolosClient) -> None:
+    stream = await agent.stream(client, [{"role": "user", "content": "Hello"}])
+    async for event in stream.events:
+        assert_type(event, Event)
+        assert_type(event.event_type, str)
+        assert_type(event.data, dict[str, Any])
+        assert_type(event.sequence_id, int)
+        assert_type(event.created_at, datetime)
+        assert_type(event.proto, event_pb2.Event)
+        assert_type(event.data.get("tool_call", {}).get("function", {}).get("name"), Any)
+
+
+async def result(agent: Agent, client: PolosClient) -> None:
+    stream = await agent.stream(client, "What's 2+2?")
+    found = await stream.result()
+    assert_type(found, AgentResult)
+    assert_type(found.usage, Usage)
+    assert_type(found.usage.total_tokens, int)
+    assert_type(found.usage.cache_read_input_tokens, int | None)
+    assert_type(found.total_steps, int)
+    assert_type(found.cost, float | None)
+    assert_type(found.finish_reason, str | None)
+    assert_type(found.tool_results, list[ToolResult])
+    for one in found.tool_results:
+        assert_type(one.tool_name, str)
+        assert_type(one.status, Literal["completed", "failed"])
+    assert_type(await agent.run(client, "Hello", timeout=None), AgentResult)
+
+
+async def listen(agent: Agent, client: PolosClient) -> None:
+    handle = await agent.invoke(client, payload={"input": "Hello", "streaming": False})
+    assert_type(handle, ExecutionHandle)
+    assert_type(handle.id, str)
+    assert_type(await handle.get(client), dict[str, Any])
+    assert_type(await handle.cancel(client), bool)
+    run = events.stream_workflow(client, workflow_run_id=handle.id, last_sequence_id=3)
+    assert_type(run, AsyncGenerator[Event, None])
+    async for event in events.stream_workflow(client, handle.workflow_id, handle.id):
+        assert_type(event, Event)
+
+
+async def failures(agent: Agent, client: PolosClient) -> None:
+    try:
+        await agent.run(client, "Hello")
+    except RunFailed as error:
+        assert_type(error.retryable, bool)
+        assert_type(error.text, str)
+        assert_type(error.usage, Usage)
+    except InvalidRequest as error:
+        assert_type(error.violations, dict[str, str])
+    except CallError as error:
+        assert_type(error.retry_after, float | None)
+    except ConnectionLost as error:
+        assert_type(error.run_id, str | None)
+        assert_type(error.cursor, int)
+
+
+async def in_one_process(agent: Agent) -> None:
+    async with Polos([agent]) as polos:
+        assert_type(polos, Polos)
+        await text(agent, polos)
+    async with PolosClient("127.0.0.1:50051", reconnect_timeout=5) as client:
+        assert_type(client, PolosClient)
+        await agent.run("here", "Hello")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        await agent.stream(client, 7)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

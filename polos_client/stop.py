@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -115,7 +115,10 @@ class StopCondition:
         return StopCondition(self._fn, self._model, self._model.model_validate(config or {}))
 
 
-class ConfigurableStopCondition:
+_C = TypeVar("_C", bound=BaseModel)
+
+
+class ConfigurableStopCondition(Generic[_C]):
     """A stop condition that takes a configuration: call it with one to get the condition.
 
     Attributes:
@@ -123,13 +126,13 @@ class ConfigurableStopCondition:
 
     """
 
-    def __init__(self, fn: Callable[..., Any], model: type[BaseModel]) -> None:
+    def __init__(self, fn: Callable[..., Any], model: type[_C]) -> None:
         """Wrap `fn`, which takes a context and a configuration of type `model`."""
         self.name: str = fn.__name__
         self._fn = fn
         self._model = model
 
-    def __call__(self, config: BaseModel | None = None, /, **fields: Any) -> StopCondition:
+    def __call__(self, config: _C | None = None, /, **fields: Any) -> StopCondition:
         """Return the condition with `config`, or with one made of `fields`.
 
         Raises:
@@ -144,7 +147,7 @@ class ConfigurableStopCondition:
             )
         return StopCondition(self._fn, self._model, config)
 
-    def _make(self, fields: Mapping[str, Any]) -> BaseModel:
+    def _make(self, fields: Mapping[str, Any]) -> _C:
         try:
             return self._model.model_validate(fields)
         except ValidationError as error:
@@ -159,11 +162,11 @@ def stop_condition(fn: Callable[[StopConditionContext], Any]) -> StopCondition: 
 
 @overload
 def stop_condition(
-    fn: Callable[[StopConditionContext, Any], Any],
-) -> ConfigurableStopCondition: ...
+    fn: Callable[[StopConditionContext, _C], Any],
+) -> ConfigurableStopCondition[_C]: ...
 
 
-def stop_condition(fn: Callable[..., Any]) -> StopCondition | ConfigurableStopCondition:
+def stop_condition(fn: Callable[..., Any]) -> StopCondition | ConfigurableStopCondition[Any]:
     """Make a stop condition of a function `(ctx)` or `(ctx, config: SomeModel)`.
 
     It is asked after each model call and the tools that it asked for; the run ends when
@@ -264,7 +267,9 @@ def has_text(ctx: StopConditionContext, config: HasTextConfig) -> bool:
     return all(any(text in answer for answer in answers) for text in config.texts)
 
 
-_BUILT_IN = {one.name: one for one in (max_steps, max_tokens, executed_tool, has_text)}
+_BUILT_IN: Mapping[str, ConfigurableStopCondition[Any]] = {
+    one.name: one for one in (max_steps, max_tokens, executed_tool, has_text)
+}
 
 
 def restore(

@@ -8,22 +8,29 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, overload
+from typing import Annotated, Any, Generic, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic_core import PydanticUndefined
+from typing_extensions import ParamSpec, TypeVar
 
 from polos_client.context import WorkflowContext
 from polos_client.errors import DefinitionError
 from polos_client.signature import is_model, label, parameters
 from polos_client.unbuilt import refuse
 
+# With defaults, so that `Tool` alone means a tool of any function.
+_P = ParamSpec("_P", default=...)
+_R = TypeVar("_R", default=Any)
+_FnP = ParamSpec("_FnP")
+_FnR = TypeVar("_FnR")
+
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_PROBLEMS = 20
 """More problems than these are only counted, so that the model's answer stays short."""
 
 
-class Tool:
+class Tool(Generic[_P, _R]):
     """A function that a model may call, made by `@tool`. Called itself, it is the plain function.
 
     Attributes:
@@ -37,7 +44,7 @@ class Tool:
 
     def __init__(
         self,
-        fn: Callable[..., Any],
+        fn: Callable[_P, _R],
         names: Mapping[str, Any],
         *,
         id: str | None = None,  # the documented name
@@ -58,7 +65,7 @@ class Tool:
         self.parameters = dict(parameters) if parameters else self._arguments.schema()
         functools.update_wrapper(self, fn, updated=())
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Call the plain function, for tests of it."""
         return self.fn(*args, **kwargs)
 
@@ -88,9 +95,10 @@ class Tool:
 
     def invoke(self, ctx: WorkflowContext, kwargs: Mapping[str, Any]) -> Any:
         """Call the function with what `validate` returned; an async one gives an awaitable."""
+        fn: Callable[..., Any] = self.fn
         if self._context_name is None:
-            return self.fn(**kwargs)
-        return self.fn(**{self._context_name: ctx}, **kwargs)
+            return fn(**kwargs)
+        return fn(**{self._context_name: ctx}, **kwargs)
 
 
 class _OneModel:
@@ -130,7 +138,7 @@ class _Plain:
 
 
 @overload
-def tool(fn: Callable[..., Any], /) -> Tool: ...
+def tool(fn: Callable[_FnP, _FnR], /) -> Tool[_FnP, _FnR]: ...
 
 
 @overload
@@ -142,7 +150,7 @@ def tool(
     queue: str | None = None,
     approval: str = "none",
     **unbuilt: Any,
-) -> Callable[[Callable[..., Any]], Tool]: ...
+) -> Callable[[Callable[_FnP, _FnR]], Tool[_FnP, _FnR]]: ...
 
 
 def tool(

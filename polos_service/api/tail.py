@@ -46,6 +46,7 @@ class Tails:
 
         """
         while True:
+            closed = self._closed  # before the read: what a run wrote until then is still sent
             part = await self._store.read(project, run_id, after, READ_LIMIT)
             if after > part.latest:
                 raise ahead(run_id, after, part.latest)
@@ -54,22 +55,26 @@ class Tails:
                 after = part.frames[-1].last
             if part.ended and after == part.latest:
                 return
-            if after == part.latest and not await self._grown(project, run_id, after):
+            if after < part.latest:
+                continue
+            if closed:
+                raise Draining(
+                    "The service is about to stop. Come back.", retry_after=RECONNECT_AFTER
+                )
+            if not await self._grown(project, run_id, after):
                 yield position(after)
 
     async def _grown(self, project: str, run_id: str, after: int) -> bool:
-        """Wait for more; False if it is time for a heartbeat."""
+        """Wait for more, or for `close`; False if it is time for a heartbeat."""
         if self._closed:
-            raise Draining("The service is about to stop. Come back.", retry_after=RECONNECT_AFTER)
+            return True
         wait = asyncio.timeout(self._heartbeat)
         try:
             async with wait:
                 self._waits.add(wait)
                 await self._store.wait(project, run_id, after)
         except TimeoutError:
-            if self._closed:
-                return await self._grown(project, run_id, after)
-            return False
+            return self._closed
         finally:
             self._waits.discard(wait)
         return True

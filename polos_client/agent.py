@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from polos_client.deadlines import DEFAULTS, Deadlines
 from polos_client.errors import DefinitionError
 from polos_client.stop import StopCondition, max_steps
 from polos_client.tool import Tool
@@ -40,6 +41,7 @@ class Agent:
         temperature: sampling temperature; None is the provider's default.
         max_output_tokens: bound on the tokens of one model call; None is the provider's.
         provider_base_url: the provider's address; None is the service's own setting.
+        deadlines: how long a run and its parts may take, all of them given.
         stop_conditions: asked in this order; `max_steps(count=10)` comes last where no
             other `max_steps` was given.
 
@@ -70,6 +72,7 @@ class Agent:
         guardrail_max_retries: int = _RETRIES,
         compaction: Any = None,
         stream_to_workflow: bool = False,  # noqa: FBT001, FBT002
+        deadlines: Deadlines = DEFAULTS,
     ) -> None:
         """Define an agent.
 
@@ -106,6 +109,7 @@ class Agent:
         self.temperature = _checked_temperature(temperature)
         self.max_output_tokens = _checked_bound(max_output_tokens)
         self.provider_base_url = provider_base_url
+        self.deadlines = deadlines.over(DEFAULTS)
         self.stop_conditions: tuple[StopCondition, ...] = _checked_stops(stop_conditions or ())
 
     def __repr__(self) -> str:
@@ -120,6 +124,7 @@ class Agent:
         session_id: str | None = None,
         user_id: str | None = None,
         timeout: float | None = 600.0,
+        deadlines: Deadlines | None = None,
         **provider_kwargs: Any,
     ) -> AgentResult:
         """Run to the end and return the result.
@@ -130,7 +135,9 @@ class Agent:
             initial_state: what tools find in their context, as JSON values.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
-            timeout: seconds after which the run is cancelled; None: no bound.
+            timeout: seconds after which the run is cancelled; None: no bound but the
+                deadline of the run.
+            deadlines: bounds of this run, before the agent's own.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
         Raises:
@@ -150,6 +157,7 @@ class Agent:
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
+            deadlines=deadlines,
             provider_options=provider_kwargs,
         )
         return await running.run(client, start, timeout)
@@ -163,6 +171,7 @@ class Agent:
         session_id: str | None = None,
         user_id: str | None = None,
         run_timeout_seconds: float | None = None,
+        deadlines: Deadlines | None = None,
         **provider_kwargs: Any,
     ) -> AgentStream:
         """Start a run and return its stream, when the run is on disk.
@@ -174,6 +183,7 @@ class Agent:
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
             run_timeout_seconds: how long it may take, 0.001 to 2592000; None: no bound.
+            deadlines: bounds of this run, before the agent's own.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
         Raises:
@@ -191,6 +201,7 @@ class Agent:
             session_id=session_id,
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
+            deadlines=deadlines,
             provider_options=provider_kwargs,
         )
         return await running.stream(client, start)
@@ -204,6 +215,7 @@ class Agent:
         session_id: str | None = None,
         user_id: str | None = None,
         run_timeout_seconds: float | None = None,
+        deadlines: Deadlines | None = None,
     ) -> ExecutionHandle:
         """Start a run and return its handle at once.
 
@@ -213,7 +225,9 @@ class Agent:
             initial_state: what tools find in their context, as JSON values.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
-            run_timeout_seconds: how long the run may take; None: no bound.
+            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
+                same as the deadline `run`. None: what the deadlines say.
+            deadlines: bounds of this run, before the agent's own.
 
         Raises:
             InvalidRequest: the payload has no input, or a key that is not known.
@@ -232,6 +246,7 @@ class Agent:
             session_id=session_id,
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
+            deadlines=deadlines,
         )
         return await running.invoke(client, start, streaming=streaming)
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import grpc.aio
 
 from polos.v1 import run_service_pb2 as rpc
+from polos.v1.agent_pb2 import Agent as AgentMessage
+from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
+from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.backoff import Backoff
@@ -116,7 +119,10 @@ class PolosClient:
             ConnectionLost: it could not be reached.
 
         """
-        return (await self._call(lambda stub: stub.CreateRun(request, timeout=DEADLINE))).run
+        answer = await self._call(
+            lambda channel: RunServiceStub(channel).CreateRun(request, timeout=DEADLINE)
+        )
+        return answer.run
 
     async def get_run(self, run_id: str) -> Run:
         """Return a run as it stands.
@@ -128,7 +134,10 @@ class PolosClient:
 
         """
         request = rpc.GetRunRequest(run_id=run_id)
-        return (await self._call(lambda stub: stub.GetRun(request, timeout=DEADLINE))).run
+        answer = await self._call(
+            lambda channel: RunServiceStub(channel).GetRun(request, timeout=DEADLINE)
+        )
+        return answer.run
 
     async def cancel_run(self, run_id: str) -> Run:
         """Cancel a run and return it, ended or with its cancellation on the way.
@@ -140,7 +149,10 @@ class PolosClient:
 
         """
         request = rpc.CancelRunRequest(run_id=run_id)
-        return (await self._call(lambda stub: stub.CancelRun(request, timeout=DEADLINE))).run
+        answer = await self._call(
+            lambda channel: RunServiceStub(channel).CancelRun(request, timeout=DEADLINE)
+        )
+        return answer.run
 
     async def list_runs(self, request: rpc.ListRunsRequest) -> rpc.ListRunsResponse:
         """Return a page of runs, the newest first.
@@ -150,7 +162,9 @@ class PolosClient:
             ConnectionLost: it could not be reached.
 
         """
-        return await self._call(lambda stub: stub.ListRuns(request, timeout=DEADLINE))
+        return await self._call(
+            lambda channel: RunServiceStub(channel).ListRuns(request, timeout=DEADLINE)
+        )
 
     async def delete_run(self, run_id: str) -> None:
         """Remove an ended run, with its log.
@@ -165,11 +179,48 @@ class PolosClient:
 
         """
         request = rpc.DeleteRunRequest(run_id=run_id)
-        await self._call(lambda stub: stub.DeleteRun(request, timeout=DEADLINE), again=False)
+        await self._call(
+            lambda channel: RunServiceStub(channel).DeleteRun(request, timeout=DEADLINE),
+            again=False,
+        )
+
+    async def get_agent(self, agent_id: str) -> AgentMessage:
+        """Return an agent that the service has loaded.
+
+        Raises:
+            AgentNotFound: there is no such agent.
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        request = GetAgentRequest(agent_id=agent_id)
+        answer = await self._call(
+            lambda channel: AgentServiceStub(channel).GetAgent(request, timeout=DEADLINE)
+        )
+        return answer.agent
+
+    async def list_agents(self) -> list[AgentMessage]:
+        """Return all agents that the service has loaded, by id.
+
+        Raises:
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        agents: list[AgentMessage] = []
+        request = ListAgentsRequest()
+        while True:
+            page = await self._call(
+                lambda channel: AgentServiceStub(channel).ListAgents(request, timeout=DEADLINE)
+            )
+            agents += page.agents
+            if not page.next_page_token:
+                return agents
+            request.page_token = page.next_page_token
 
     async def _call(
         self,
-        send: Callable[[RunServiceAsyncStub], Awaitable[_Answer]],
+        send: Callable[[grpc.aio.Channel], Awaitable[_Answer]],
         *,
         again: bool = True,
     ) -> _Answer:
@@ -177,7 +228,7 @@ class PolosClient:
         backoff = Backoff(PATIENCE if again else 0.0)
         while True:
             try:
-                return await send(await self.stub())
+                return await send(await self.channel())
             except grpc.aio.AioRpcError as error:
                 failure = self.refused(error)
             except asyncio.CancelledError:

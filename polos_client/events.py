@@ -12,6 +12,8 @@ from polos_client.event import Event
 if TYPE_CHECKING:
     from polos_client.client import PolosClient
 
+_MAX_SEQUENCE = 2**63 - 1
+
 
 def stream_workflow(
     client: PolosClient,
@@ -28,7 +30,7 @@ def stream_workflow(
         last_sequence_id: the cursor to begin after; default: the start.
 
     Raises:
-        InvalidRequest: no run is named, or the cursor is negative.
+        InvalidRequest: no run is named, or the cursor is negative or beyond 64 bits.
         CallError: the service refused: there is no such run, for example.
         ConnectionLost: the service could not be reached, or broke its protocol.
 
@@ -41,6 +43,8 @@ def stream_workflow(
     after = last_sequence_id or 0
     if after < 0:
         raise InvalidRequest({"last_sequence_id": f"is {after}; it cannot be negative"})
+    if after > _MAX_SEQUENCE:
+        raise InvalidRequest({"last_sequence_id": f"is {after}; no run has that many events"})
     return _events(client, workflow_run_id, after)
 
 

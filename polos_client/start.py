@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
+from polos_client.deadlines import Deadlines
 from polos_client.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Start:
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
         user_id: at most 256 characters.
-        run_timeout_seconds: from 0.001 to 2592000 s; None: no bound.
+        run_timeout_seconds: from 0.001 to 2592000 s; None: what the deadlines say.
+        deadlines: bounds of this run; None: the agent's.
         provider_options: model parameters of this run, as JSON values.
         request_id: makes the start idempotent.
 
@@ -46,6 +48,7 @@ class Start:
     session_id: str | None = None
     user_id: str | None = None
     run_timeout_seconds: float | None = None
+    deadlines: Deadlines | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
     request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
@@ -77,7 +80,8 @@ class Start:
         if isinstance(self.input, str):
             request.input = _bounded("input", self.input, _MAX_INPUT)
         else:
-            request.input_messages_json = _json("input", self.input, list, _MAX_INPUT)
+            messages = _conversation(self.input)
+            request.input_messages_json = _json("input", messages, list, _MAX_INPUT)
         self._fill_options(request.options)
 
     def _fill_options(self, options: RunOptions) -> None:
@@ -86,6 +90,9 @@ class Start:
         if self.user_id is not None:
             options.user_id = _named("user_id", self.user_id)
         if self.initial_state is not None:
+            if not isinstance(self.initial_state, Mapping):
+                told = type(self.initial_state).__name__
+                raise InvalidRequest({"initial_state": f"must be a dict, not {told}"})
             text = _json("initial_state", self.initial_state, dict, _MAX_STATE)
             options.initial_state_json = text
         if self.provider_options:
@@ -94,6 +101,18 @@ class Start:
             options.provider_options_json = text
         if self.run_timeout_seconds is not None:
             options.timeout.CopyFrom(_duration(self.run_timeout_seconds))
+        if self.deadlines is not None:
+            self._fill_deadlines(options, self.deadlines)
+
+    def _fill_deadlines(self, options: RunOptions, deadlines: Deadlines) -> None:
+        if deadlines.run is not None and self.run_timeout_seconds is None:
+            options.timeout.CopyFrom(_duration(deadlines.run))
+        if deadlines.first_token is not None:
+            options.deadlines.first_token.CopyFrom(_duration(deadlines.first_token))
+        if deadlines.token_gap is not None:
+            options.deadlines.token_gap.CopyFrom(_duration(deadlines.token_gap))
+        if deadlines.tool_call is not None:
+            options.deadlines.tool_call.CopyFrom(_duration(deadlines.tool_call))
 
 
 def checked_payload(payload: Mapping[str, Any]) -> bool:
@@ -113,6 +132,17 @@ def checked_payload(payload: Mapping[str, Any]) -> bool:
     if not isinstance(streaming, bool):
         raise InvalidRequest({"payload.streaming": f"must be True or False, not {streaming!r}"})
     return streaming
+
+
+def _conversation(messages: Any) -> Sequence[Any]:
+    if not isinstance(messages, list | tuple):
+        told = type(messages).__name__
+        raise InvalidRequest({"input": f"must be a text or a list of messages, not {told}"})
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping) or "role" not in message:
+            wanted = 'must be a dict like {"role": "user", "content": "Hello"}'
+            raise InvalidRequest({f"input[{index}]": f"{wanted}, not {message!r:.80}"})
+    return messages
 
 
 def _json(name: str, value: Any, kind: type[list[Any] | dict[Any, Any]], limit: int) -> str:

@@ -39,6 +39,7 @@ class Tool(Generic[_P, _R]):
         parameters: JSON Schema of the arguments, as the model sees it.
         fn: the plain function.
         is_async: True if `fn` is an `async def`.
+        at_most_once: True if an interrupted call is not made again.
 
     """
 
@@ -50,6 +51,7 @@ class Tool(Generic[_P, _R]):
         id: str | None = None,  # the documented name
         description: str | None = None,
         parameters: Mapping[str, Any] | None = None,
+        at_most_once: bool = False,
     ) -> None:
         """Read the function's signature; `names` are the local names where it is defined.
 
@@ -61,6 +63,7 @@ class Tool(Generic[_P, _R]):
         self.description = (description or inspect.getdoc(fn) or "").strip()
         self.fn = fn
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.at_most_once = at_most_once
         self._context_name, self._arguments = _read(self.id, fn, names)
         self.parameters = dict(parameters) if parameters else self._arguments.schema()
         functools.update_wrapper(self, fn, updated=())
@@ -147,6 +150,7 @@ def tool(
     id: str | None = None,
     description: str | None = None,
     parameters: Mapping[str, Any] | None = None,
+    at_most_once: bool = False,
     queue: str | None = None,
     approval: str = "none",
     **unbuilt: Any,
@@ -160,6 +164,7 @@ def tool(
     id: str | None = None,
     description: str | None = None,
     parameters: Mapping[str, Any] | None = None,
+    at_most_once: bool = False,
     queue: str | None = None,
     approval: str = "none",
     **unbuilt: Any,
@@ -177,6 +182,9 @@ def tool(
         description: what it does, for the model; default: the docstring.
         parameters: JSON Schema that the model sees instead of the one made from the
             signature; arguments are still validated by the signature.
+        at_most_once: what happens to a call in whose middle the service's process ends:
+            False, it is made again with the same idempotency key; True, it is not, and
+            the model is told that its outcome is unknown.
         queue: not built yet.
         approval: "none"; "always" is not built yet.
         unbuilt: refused.
@@ -193,7 +201,14 @@ def tool(
 
     def decorate(fn: Callable[..., Any]) -> Tool:
         names = sys._getframe(1).f_locals  # noqa: SLF001
-        return Tool(fn, names, id=id, description=description, parameters=parameters)
+        return Tool(
+            fn,
+            names,
+            id=id,
+            description=description,
+            parameters=parameters,
+            at_most_once=at_most_once,
+        )
 
     return decorate
 

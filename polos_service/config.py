@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -44,6 +45,10 @@ class Settings(BaseSettings):
     grace: float = Field(default=5.0, ge=0)
     """Seconds that running runs get when the service is asked to stop; what is not finished
     then is resumed by the next process on the same store."""
+
+    retention: timedelta | None = Field(default=None, gt=timedelta(0))
+    """How long runs that have ended are kept, in seconds or as an ISO 8601 duration such as
+    P30D; they are removed whole, and reading one is then RUN_EXPIRED. Not set: for ever."""
 
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     """The key for the base URL below, sent to no other address."""

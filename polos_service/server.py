@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import grpc
@@ -24,6 +25,7 @@ from polos_service.models import Model
 from polos_service.models.providers import Providers
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
+from polos_service.runs.retention import retain
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.watchdog import Watchdog
 
@@ -67,7 +69,8 @@ class Service:
     """
 
     def __init__(self, settings: Settings, store: SqliteStore, agents: Iterable[Agent]) -> None:
-        clock = SystemClock()
+        self._clock = clock = SystemClock()
+        self._retention: asyncio.Task[None] | None = None
         self._store = store
         self._providers = providers(settings)
         self.registry = Registry(self._providers, agents)
@@ -106,6 +109,8 @@ class Service:
             await service.stop(0)
             raise
         service._executor.start()
+        if settings.retention is not None:
+            service._keep(settings.retention.total_seconds())
         return service
 
     async def stop(self, grace: float) -> None:
@@ -119,12 +124,17 @@ class Service:
         self._tails.close()
         await self._server.stop(CALLS_GRACE)
         self._watchdog.close()
+        if self._retention is not None:
+            self._retention.cancel()
         await self._providers.close()
         await self._store.close()
 
     async def wait(self) -> None:
         """Return when the service has stopped."""
         await self._server.wait_for_termination()
+
+    def _keep(self, seconds: float) -> None:
+        self._retention = asyncio.create_task(retain(self._store, self._clock, seconds))
 
     def _register(self) -> None:
         runs = RunService(self._store, self._starts, self._executor, self._tails)

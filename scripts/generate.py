@@ -15,6 +15,7 @@ PUBLIC = {
     "polos_client.agent": ["Agent"],
     "polos_client.client": ["ExecutionHandle", "PolosClient"],
     "polos_client.context": ["WorkflowContext"],
+    "polos_client.deadlines": ["Deadlines"],
     "polos_client.errors": [
         "AgentNotFound",
         "CallError",

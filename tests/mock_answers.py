@@ -118,11 +118,8 @@ def reset() -> Part:
 
 
 def status(code: int, body: Any = None, /, **headers: str) -> Part:
-    """Answer with an HTTP status instead of a stream; `_` in a header's name is `-`.
-
-    The client is told not to try again by itself, unless `x_should_retry` says otherwise.
-    """
-    told = {"content-type": "application/json", "x-should-retry": "false"}
+    """Answer with an HTTP status instead of a stream; `_` in a header's name is `-`."""
+    told = {"content-type": "application/json"}
     told |= {name.replace("_", "-"): value for name, value in headers.items()}
     data = body if isinstance(body, bytes) else json.dumps(body or {}).encode()
     return Part((Status(code, data, told),), ends=True)

@@ -23,9 +23,11 @@ async def ignore(text: str) -> None:
 REQUEST = ModelRequest(model="mock", messages=[{"role": "user", "content": "Hi"}])
 
 
-async def failure(model: OpenAI, emit: Callable[[str], Any] = ignore) -> StepError:
+async def failure(
+    model: OpenAI, emit: Callable[[str], Any] = ignore, *, request: ModelRequest = REQUEST
+) -> StepError:
     with pytest.raises(StepError) as raised:
-        await asyncio.wait_for(model.answer(REQUEST, emit), 20)
+        await asyncio.wait_for(model.answer(request, emit), 20)
     assert_tells_no_secret(raised.value)
     return raised.value
 

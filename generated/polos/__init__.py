@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from polos_client.client import ExecutionHandle as ExecutionHandle
     from polos_client.client import PolosClient as PolosClient
     from polos_client.context import WorkflowContext as WorkflowContext
+    from polos_client.deadlines import Deadlines as Deadlines
     from polos_client.errors import AgentNotFound as AgentNotFound
     from polos_client.errors import CallError as CallError
     from polos_client.errors import ConnectionLost as ConnectionLost
@@ -64,6 +65,7 @@ _HOMES = {
     "CallError": "polos_client.errors",
     "ConnectionLost": "polos_client.errors",
     "CursorAhead": "polos_client.errors",
+    "Deadlines": "polos_client.deadlines",
     "DefinitionError": "polos_client.errors",
     "Draining": "polos_client.errors",
     "Event": "polos_client.event",
@@ -118,6 +120,7 @@ __all__ = [
     "CallError",
     "ConnectionLost",
     "CursorAhead",
+    "Deadlines",
     "DefinitionError",
     "Draining",
     "Event",

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
 from polos_client.agent import Agent
+from polos_client.deadlines import Deadlines
 from polos_client.stop import StopCondition, restore
 from polos_service.errors import StepError
 
@@ -29,6 +30,14 @@ class PinnedStop(BaseModel):
     config: dict[str, Any] | None
 
 
+class PinnedDeadlines(BaseModel):
+    """Seconds that the parts of a run may take; that of the run stands in its record."""
+
+    first_token: float
+    token_gap: float
+    tool_call: float
+
+
 class Definition(BaseModel):
     """A run's definition. Private: it is stored beside the log and never served."""
 
@@ -41,6 +50,7 @@ class Definition(BaseModel):
     temperature: float | None
     max_output_tokens: int | None
     stop_conditions: list[PinnedStop]
+    deadlines: PinnedDeadlines
     messages: list[dict[str, Any]]
     options: dict[str, Any]
     initial_state: dict[str, Any]
@@ -56,11 +66,12 @@ class Definition(BaseModel):
         messages: Sequence[Mapping[str, Any]],
         options: Mapping[str, Any],
         initial_state: Mapping[str, Any],
+        deadlines: Deadlines,
         session_id: str | None,
         user_id: str | None,
         streaming: bool,
     ) -> Definition:
-        """Return the definition of a run of this agent as it is now."""
+        """Return the definition of a run of this agent as it is now; every deadline is given."""
         return cls(
             agent_id=agent.id,
             provider=agent.provider,
@@ -76,6 +87,7 @@ class Definition(BaseModel):
             stop_conditions=[
                 PinnedStop(name=stop.name, config=stop.config) for stop in agent.stop_conditions
             ],
+            deadlines=PinnedDeadlines.model_validate(deadlines, from_attributes=True),
             messages=[dict(message) for message in messages],
             options=dict(options),
             initial_state=dict(initial_state),

@@ -78,6 +78,8 @@ class AgentLoop:
             max_output_tokens=self._definition.max_output_tokens,
             options=self._definition.options,
             base_url=self._definition.base_url,
+            first_token=self._definition.deadlines.first_token,
+            token_gap=self._definition.deadlines.token_gap,
             turn=number,
         )
         output = await self._ctx.step(
@@ -135,7 +137,8 @@ class AgentLoop:
             idempotency_key=f"{self._ctx.run_id}/{step.key}",
             initial_state=self._definition.model_copy(deep=True).initial_state,
         )
-        return StepOutput(result_json=await call_tool(self._tools, call, context))
+        limit = self._definition.deadlines.tool_call
+        return StepOutput(result_json=await call_tool(self._tools, call, context, limit))
 
     def _key(self, name: str) -> str:
         # What a model writes is no step key: it could be that of another step.

@@ -8,10 +8,13 @@ from typing import Any
 
 import orjson
 import uuid_utils
+from google.protobuf.duration_pb2 import Duration
 
+from polos.v1.run_pb2 import Deadlines as DeadlinesMessage
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.agent import Agent
+from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.errors import Draining, InvalidRequest
 from polos_service.agents.definition import Definition
 from polos_service.agents.registry import Registry
@@ -26,9 +29,6 @@ STATE_LIMIT = 256 * 1024
 NAME_LIMIT = 256
 REQUEST_ID_LIMIT = 128
 """Characters of a session's or user's id, and of a request id, at most."""
-
-TIMEOUT_LIMIT = 30 * 24 * 3600
-"""Seconds of a run's timeout at most."""
 
 DRAIN_RETRY = 1.0
 """Seconds after which a start that was refused at the end may find the next process."""
@@ -73,11 +73,13 @@ class Starts:
     ) -> NewRun:
         options = request.options
         now = self._clock.now()
+        deadlines = checked.deadlines.over(agent.deadlines)
         definition = Definition.pin(
             agent,
             messages=checked.messages,
             options=checked.model_options,
             initial_state=checked.initial_state,
+            deadlines=deadlines,
             session_id=optional(options, "session_id"),
             user_id=optional(options, "user_id"),
             streaming=request.streaming,
@@ -93,7 +95,7 @@ class Starts:
             user_id=definition.user_id,
             streaming=request.streaming,
             create_time=now,
-            deadline=now + checked.timeout if checked.timeout else None,
+            deadline=now + round(deadlines.run * SECOND) if deadlines.run else None,
         )
 
 
@@ -105,7 +107,12 @@ class Checked:
         self.messages = self._messages(request)
         self.initial_state = self._object(request.options, "initial_state_json")
         self.model_options = self._object(request.options, "provider_options_json")
-        self.timeout = self._timeout(request.options)
+        self.deadlines = Deadlines(
+            run=self._seconds(request.options, "timeout"),
+            first_token=self._seconds(request.options.deadlines, "first_token"),
+            token_gap=self._seconds(request.options.deadlines, "token_gap"),
+            tool_call=self._seconds(request.options.deadlines, "tool_call"),
+        )
         self._bound("request_id", request.request_id, REQUEST_ID_LIMIT)
         self._bound("options.session_id", request.options.session_id, NAME_LIMIT)
         self._bound("options.user_id", request.options.user_id, NAME_LIMIT)
@@ -157,15 +164,18 @@ class Checked:
             self.violations[field] = f"is not JSON: {error}"
             return None
 
-    def _timeout(self, options: RunOptions) -> int | None:
-        if not options.HasField("timeout"):
+    def _seconds(self, options: RunOptions | DeadlinesMessage, name: str) -> float | None:
+        if not options.HasField(name):  # type: ignore[arg-type]  # each name is a field of it
             return None
-        nanoseconds = options.timeout.seconds * SECOND + options.timeout.nanos
-        if not SECOND // 1000 <= nanoseconds <= TIMEOUT_LIMIT * SECOND:
-            self.violations["options.timeout"] = (
-                f"is {nanoseconds / SECOND} s, not from 0.001 s to {TIMEOUT_LIMIT} s"
+        duration: Duration = getattr(options, name)
+        seconds = duration.seconds + duration.nanos / SECOND
+        if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+            prefix = "options.deadlines" if isinstance(options, DeadlinesMessage) else "options"
+            self.violations[f"{prefix}.{name}"] = (
+                f"is {seconds} s, not from {MIN_SECONDS:g} s to {MAX_SECONDS:.0f} s"
             )
-        return nanoseconds
+            return None
+        return seconds
 
     def _bound(self, field: str, text: str, limit: int) -> None:
         if len(text) > limit:

@@ -25,6 +25,8 @@ class ModelRequest:
         options: further parameters of the run, checked by `Model.check`.
         base_url: the agent's own provider address; None is the configured one.
         turn: which model call of the run this is, from 1.
+        first_token: seconds until the model's first sign of life.
+        token_gap: seconds between two signs of life.
         attempt: which attempt of the step this is, from 1.
 
     """
@@ -38,6 +40,8 @@ class ModelRequest:
     base_url: str | None = None
     turn: int = 1
     attempt: int = 1
+    first_token: float = 120.0
+    token_gap: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -144,10 +144,13 @@ class Completion:
         if self.finish == "error":
             raise self._failures.told(None)
         reasoning = "".join(self._reasoning)
+        reason = self._finish_reason()
+        # The calls of an answer that was cut or filtered are not whole, and not to be made.
+        calls = self._calls if reason == FinishReason.FINISH_REASON_TOOL_CALLS else []
         return ModelAnswer(
             text="".join(self._texts),
-            tool_calls=[self._tool_call(call) for call in self._calls],
-            finish_reason=self._finish_reason(),
+            tool_calls=[self._tool_call(call) for call in calls],
+            finish_reason=reason,
             usage=self.usage,
             cost=cost,
             extra={"reasoning_content": reasoning} if reasoning else {},

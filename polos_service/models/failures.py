@@ -74,13 +74,13 @@ class Failures:
             # The provider's own text is not shown: it quotes the key.
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
-                f"{self._of} was refused ({how}): the provider does not take the service's key. "
+                f"{self.of} was refused ({how}): the provider does not take the service's key. "
                 "Check the key that the service is configured with for this address.",
             )
         if status == HTTPStatus.NOT_FOUND:
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_NOT_FOUND,
-                f"{self._of} was not found ({how}): there is no such model, or not for this key, "
+                f"{self.of} was not found ({how}): there is no such model, or not for this key, "
                 "or the provider's base URL is wrong.",
             )
         if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.PAYMENT_REQUIRED):
@@ -88,24 +88,25 @@ class Failures:
         if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
-                f"{self._of} is unavailable ({how}).",
+                f"{self.of} is unavailable ({how}).",
                 retry_after=retry_after,
                 retryable=True,
             )
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
-            f"{self._of} refused the request ({how}){self._quote(body)}",
+            f"{self.of} refused the request ({how}){self._quote(body)}",
         )
 
     def _limited(self, status: int, how: str, body: object, retry_after: float | None) -> StepError:
         if status == HTTPStatus.PAYMENT_REQUIRED or "insufficient_quota" in _codes(body):
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
-                f"The quota for {self._of} is used up ({how}). Add credit at the provider.",
+                f"The quota for {self.of} is used up ({how}). Add credit at the provider.",
             )
+        wait = "" if retry_after is None else f", and to wait {retry_after:g} s"
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
-            f"{self._of} asks to slow down ({how}).",
+            f"{self.of} asks to slow down ({how}){wait}.",
             retry_after=retry_after,
             retryable=True,
         )
@@ -117,15 +118,19 @@ class Failures:
             return self.cut_short(how)
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
-            f"{self._of} could not be reached: {how}.",
+            f"{self.of} could not be reached: {how}.",
             retryable=True,
         )
+
+    def silent(self, error: StepError) -> StepError:
+        """The model said nothing for too long, as `error` tells."""
+        return self._error(error.reason, error.message, retryable=error.retryable)
 
     def cut_short(self, how: str = "the stream ended without a finish reason") -> StepError:
         """The answer broke off before its end."""
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_CUT_SHORT,
-            f"The answer of {self._of} broke off before its end: {how}.",
+            f"The answer of {self.of} broke off before its end: {how}.",
             retryable=True,
         )
 
@@ -133,7 +138,7 @@ class Failures:
         """The provider sent what the protocol does not allow."""
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_MALFORMED,
-            f"The answer of {self._of} breaks the protocol: {what}.",
+            f"The answer of {self.of} breaks the protocol: {what}.",
             retryable=retryable,
         )
 
@@ -141,11 +146,12 @@ class Failures:
         """The answer exceeds `limit` bytes."""
         return self._error(
             FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-            f"The answer of {self._of} exceeds {limit} bytes. Bound it with max_output_tokens.",
+            f"The answer of {self.of} exceeds {limit} bytes. Bound it with max_output_tokens.",
         )
 
     @property
-    def _of(self) -> str:
+    def of(self) -> str:
+        """How a message calls the model."""
         return f"model {self._model!r} at {self._host}"
 
     def _quote(self, body: object) -> str:

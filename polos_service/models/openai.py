@@ -1,8 +1,8 @@
 """Chat completions of OpenAI and of every server that speaks the same protocol.
 
-The `openai` package connects, authenticates, retries until an answer starts, and tells
-HTTP errors apart. The answer itself is read raw: the package's typed chunks cost more
-time than everything else on the way of a token together.
+The `openai` package connects, authenticates and tells HTTP errors apart; whether to try
+again is the step's to decide. The answer itself is read raw: the package's typed chunks
+cost more time than everything else on the way of a token together.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from polos_service.models import Emit, ModelAnswer, ModelRequest, openai_options
 from polos_service.models.completion import Completion
 from polos_service.models.cost import cost
 from polos_service.models.failures import Failures
+from polos_service.models.silence import Silence, SilentError
 from polos_service.models.sse import DataLines
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -29,9 +30,6 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 CONNECT_SECONDS = 10.0
 """Bound on making a connection; a provider that is up takes well below one second."""
-
-READ_GAP_SECONDS = 120.0
-"""Bound on silence, before the answer and inside it: models may think that long unheard."""
 
 DRAIN_SECONDS = 0.05
 """How long to wait for the end of a stream after its `[DONE]`. A connection that was read
@@ -93,9 +91,15 @@ class OpenAI:
         completion = Completion(failures)
         failure: StepError | None = None
         try:
-            await _ask(client, _body(request, base_url), completion, failures, emit)
+            async with Silence(request, failures.of) as silence:
+                body = _body(request, base_url)
+                await _ask(
+                    client, body, emit, completion=completion, failures=failures, silence=silence
+                )
         except (openai.APIError, httpx2.HTTPError) as error:
             failure = _failure(error, completion, failures)
+        except SilentError as error:
+            failure = failures.silent(error)
         if failure is not None and not completion.finish:
             # Raised out here so that the package's error, which holds the request with its
             # key and the provider's text, does not travel along as its context.
@@ -120,7 +124,10 @@ class OpenAI:
             api_key=self._key(base_url),
             admin_api_key="",
             base_url=base_url,
-            timeout=openai.Timeout(READ_GAP_SECONDS, connect=CONNECT_SECONDS),
+            # How long the model may be silent is the run's to say: see Silence.
+            timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
+            # The step retries, and the log tells: two mechanisms would multiply their tries.
+            max_retries=0,
             # A redirect could lead to an address that no key and no prompt was meant for.
             http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
         )
@@ -149,9 +156,11 @@ class OpenAI:
 async def _ask(
     client: openai.AsyncOpenAI,
     body: dict[str, Any],
+    emit: Emit,
+    *,
     completion: Completion,
     failures: Failures,
-    emit: Emit,
+    silence: Silence,
 ) -> None:
     """Send a request and read its answer into `completion`."""
     async with client.chat.completions.with_streaming_response.create(**body) as response:
@@ -159,7 +168,7 @@ async def _ask(
         # The HTTP response itself, not the wrapper's iter_bytes: that one would leave its
         # inner generator, and so the connection, to the garbage collector.
         async with contextlib.aclosing(response.http_response.aiter_bytes()) as pieces:
-            if await _read(pieces, completion, failures, emit):
+            if await _read(pieces, completion, failures, emit, silence):
                 return
         if "event-stream" not in response.headers.get("content-type", ""):
             raise failures.malformed(
@@ -168,11 +177,16 @@ async def _ask(
 
 
 async def _read(
-    pieces: AsyncGenerator[bytes, None], completion: Completion, failures: Failures, emit: Emit
+    pieces: AsyncGenerator[bytes, None],
+    completion: Completion,
+    failures: Failures,
+    emit: Emit,
+    silence: Silence,
 ) -> bool:
     """Read events to the end; False if there was none."""
     lines, found = DataLines(), False
     async for piece in pieces:
+        silence.heard()
         for data in lines.feed(piece):
             found = True
             if data == b"[DONE]":

@@ -13,6 +13,7 @@ from polos_client import scripted
 from polos_client.errors import DefinitionError
 from polos_service.errors import StepError
 from polos_service.models import Emit, ModelAnswer, ModelRequest
+from polos_service.models.silence import Silence
 
 OPTIONS = ("seed", "temperature", "top_p")
 """Options that a run may give; a script plays the same whatever they say."""
@@ -33,9 +34,10 @@ class Scripted:
             StepError: the script says so, is none, or has no such turn.
 
         """
-        playing = _Playing(request, emit)
-        for part in _turn(request).of_attempt(request.attempt):
-            await playing.play(part)
+        async with Silence(request, "The script") as silence:
+            playing = _Playing(request, emit, silence)
+            for part in _turn(request).of_attempt(request.attempt):
+                await playing.play(part)
         return playing.answer()
 
     async def close(self) -> None:
@@ -46,6 +48,7 @@ class Scripted:
 class _Playing:
     request: ModelRequest
     emit: Emit
+    silence: Silence
     texts: list[str] = field(default_factory=list)
     calls: list[ToolCall] = field(default_factory=list)
     finish: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
@@ -74,6 +77,7 @@ class _Playing:
 
     async def say(self, chunks: tuple[str, ...]) -> None:
         for text in chunks:
+            self.silence.heard()
             self.texts.append(text)
             await self.emit(text)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
@@ -10,10 +12,21 @@ from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
 from polos_service.errors import StepError
 from polos_service.runs.clock import Clock
 from polos_service.runs.journal import Journal, private_line
-from polos_service.runs.step import Step, StepOutput, Work, bounded, duration, pause
+from polos_service.runs.step import (
+    Step,
+    StepOutput,
+    Work,
+    bounded,
+    duration,
+    pause,
+    worth_waiting,
+)
 from polos_service.runs.totals import Totals
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim
+
+Boundary = Callable[[], Awaitable[None]]
+"""Awaited where a step is about to begin; does not return where the run is to be let go."""
 
 
 class RunContext:
@@ -25,13 +38,16 @@ class RunContext:
 
     """
 
-    def __init__(self, claim: Claim, journal: Journal, writer: Writer, clock: Clock) -> None:
+    def __init__(
+        self, claim: Claim, journal: Journal, writer: Writer, clock: Clock, boundary: Boundary
+    ) -> None:
         self.run_id = claim.run_id
         self.totals = Totals()
         self._create_time = claim.create_time
         self._journal = journal
         self._writer = writer
         self._clock = clock
+        self._boundary = boundary
         self._used: set[str] = set()
 
     def start(self, payload: Message) -> None:
@@ -63,6 +79,7 @@ class RunContext:
         recorded = self._journal.finished.get(key)
         if recorded is not None:
             return self._replay(recorded)
+        await self._boundary()
         return await self._perform(self._begin(key, kind, call), work, tries)
 
     def _begin(self, key: str, kind: str, call: ToolCall | None) -> Step:
@@ -83,7 +100,7 @@ class RunContext:
             try:
                 output = bounded(await work(step))
             except StepError as error:
-                if not error.retryable or tried == tries:
+                if tried == tries or not worth_waiting(error):
                     await self._record(step.failed(error))
                     raise
                 if step.spoke:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 import structlog
 from google.protobuf.message import Message
@@ -15,7 +15,7 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced, Finished, StepError, being_cancelled
 from polos_service.runs.clock import Clock
-from polos_service.runs.context import RunContext
+from polos_service.runs.context import Boundary, RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.journal import Journal
 from polos_service.runs.writer import Writer
@@ -26,6 +26,10 @@ Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
 
 CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
+
+MAX_CLAIMS = 5
+"""Claims in a row, without a step finishing or a release, after which a run is given up:
+it seems to take the process down."""
 
 RETRY_PAUSE = 1.0
 """Seconds before a store that failed, or a run that it failed, is tried again."""
@@ -50,6 +54,7 @@ class Executor:
         self._clock = clock
         self._slots = asyncio.Semaphore(limit)
         self._runs: set[asyncio.Task[None]] = set()
+        self._stopping = False
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -65,17 +70,25 @@ class Executor:
         ]
 
     async def stop(self, grace: float) -> None:
-        """Take up no further run, give the running ones `grace` seconds, release the rest."""
+        """Take up no further run, and let go of the running ones within `grace` seconds.
+
+        In the first half of it they go on and may end. In the second half each is released
+        where its next step would begin, which leaves nothing to take back. What is in the
+        middle of a step after that is cut, and its step begins anew elsewhere.
+        """
         for loop in self._loops:
             loop.cancel()
-        if self._loops:
-            await asyncio.wait(self._loops)
-        if self._runs:
-            await asyncio.wait(self._runs, timeout=grace)
+        await self._settled(self._loops, None)
+        await self._settled(self._runs, grace / 2)
+        self._stopping = True
+        await self._settled(self._runs, grace / 2)
         for run in self._runs:
             run.cancel()
-        if self._runs:
-            await asyncio.wait(self._runs)
+        await self._settled(self._runs, None)
+
+    async def _settled(self, tasks: Collection[asyncio.Task[None]], timeout: float | None) -> None:
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
 
     async def cancel(self, project: str, run_id: str) -> None:
         """Put the cancellation on disk; whoever holds the run ends it.
@@ -137,16 +150,22 @@ class Executor:
             await self._release(claim)
 
     async def _release(self, claim: Claim) -> None:
-        try:
-            await self._store.release(claim)
-        except StoreUnavailable as error:
-            log.warning("release_failed", run_id=claim.run_id, error=str(error))
+        while True:
+            try:
+                await self._store.release(claim)
+            except StoreUnavailable as error:
+                log.warning("release_failed", run_id=claim.run_id, error=str(error))
+                if self._stopping:
+                    return  # the next to open the store finds the run without a holder
+                await self._clock.sleep(RETRY_PAUSE)
+            else:
+                return
 
     async def _drive(self, claim: Claim) -> None:
         journal = await Journal.load(self._store.history(claim))
         writer = Writer(self._store, claim, self._clock)
-        ctx = RunContext(claim, journal, writer, self._clock)
-        work = asyncio.create_task(self._work(claim, ctx, writer))
+        ctx = RunContext(claim, journal, writer, self._clock, self._boundary(current_task()))
+        work = asyncio.create_task(self._work(claim, ctx, writer, journal.claims))
         obey = asyncio.create_task(self._obey(claim, ctx, writer, work))
         try:
             await writer.run()
@@ -155,15 +174,26 @@ class Executor:
             work.cancel()
             await asyncio.wait({work, obey}, timeout=CANCEL_PATIENCE)
 
-    async def _work(self, claim: Claim, ctx: RunContext, writer: Writer) -> None:
+    def _boundary(self, hold: asyncio.Task[None]) -> Boundary:
+        async def boundary() -> None:
+            if self._stopping:
+                hold.cancel()  # the next process goes on from here, with nothing to take back
+                await asyncio.Event().wait()
+
+        return boundary
+
+    async def _work(self, claim: Claim, ctx: RunContext, writer: Writer, claims: int) -> None:
         if CANCEL in claim.commands or self._remaining(claim) == 0:
             return  # `_obey` ends it; nothing of it is to begin
+        if claims > MAX_CLAIMS:
+            writer.end(given_up(ctx), RunState.RUN_STATE_FAILED)
+            return
         try:
             payload = await self._runnables[claim.workflow_id](ctx, claim.definition)
         except StepError as error:
             writer.end(failure(ctx, error), RunState.RUN_STATE_FAILED)
         except Finished:
-            return  # it went on after its end, which changes nothing
+            pass  # it went on after its end, which changes nothing
         except BaseException as error:  # noqa: BLE001 - even sys.exit() ends this run only
             if being_cancelled():
                 return  # whoever cancels ends the run
@@ -198,6 +228,14 @@ class Executor:
         return max(0.0, (claim.deadline - self._clock.now()) / SECOND)
 
 
+def current_task() -> asyncio.Task[None]:
+    """Return the task at hand."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("A run is driven in a task.")
+    return task
+
+
 def failure(ctx: RunContext, error: StepError) -> Error:
     """Return the event of a run that ends because a step failed."""
     return Error(
@@ -214,12 +252,25 @@ def failure(ctx: RunContext, error: StepError) -> Error:
 
 def timed_out(ctx: RunContext) -> Error:
     """Return the event of a run that took too long."""
+    seconds = ctx.age().ToTimedelta().total_seconds()
     return failure(
         ctx,
         StepError(
             FailureReason.FAILURE_REASON_RUN_TIMEOUT,
-            f"The run took longer than its timeout: it was ended after {ctx.age().ToTimedelta()}.",
+            f"The run took longer than its timeout: it was ended after {seconds:.1f} s.",
             retryable=True,
+        ),
+    )
+
+
+def given_up(ctx: RunContext) -> Error:
+    """Return the event of a run that takes the process down again and again."""
+    return failure(
+        ctx,
+        StepError(
+            FailureReason.FAILURE_REASON_RUN_GIVEN_UP,
+            f"The service's process ended {MAX_CLAIMS} times in a row while it ran this, without "
+            "a step finishing in between. The run was given up.",
         ),
     )
 

@@ -27,6 +27,7 @@ class Journal:
         finished: the last word of every step that ended, by key.
         attempts: the attempt that each step begun has reached, by key.
         private: what was stored beside the finish of a step, by key.
+        claims: claims since the last step that finished, without those that were released.
 
     """
 
@@ -34,6 +35,7 @@ class Journal:
     finished: dict[str, StepFinish] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     private: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    claims: int = 0
 
     @classmethod
     async def load(cls, history: AsyncIterator[Entry]) -> Journal:
@@ -56,8 +58,13 @@ class Journal:
                 self.attempts[event.step_retry.step_key] = event.step_retry.attempt
             case "step_finish":
                 self.finished[event.step_finish.step_key] = event.step_finish
+                self.claims = 0
 
     def add_private(self, line: Mapping[str, Any]) -> None:
-        """Take a private line into account; claim marks are none of a step's."""
+        """Take a private line into account: a step's, or that of a claim frame."""
         if "step" in line:
             self.private[line["step"]] = line["private"]
+        elif "claim" in line:
+            self.claims += 1
+        elif "released" in line:
+            self.claims = max(0, self.claims - 1)

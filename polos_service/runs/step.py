@@ -27,6 +27,10 @@ BACKOFF_CAP = 8.0
 """Seconds before any further try at most, unless the provider asks for more."""
 
 
+RETRY_AFTER_LIMIT = 60.0
+"""Seconds that a provider may ask to wait; a run is not kept for longer."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepOutput:
     """What a step returns, the same whether it ran or its output stood in the log.
@@ -138,6 +142,11 @@ def duration(nanoseconds: int) -> Duration:
     """Return so many nanoseconds, never less than none: clocks are set back."""
     positive = max(0, nanoseconds)
     return Duration(seconds=positive // SECOND, nanos=positive % SECOND)
+
+
+def worth_waiting(error: StepError) -> bool:
+    """Return whether the step is tried again, rather than failing now."""
+    return error.retryable and (error.retry_after or 0.0) <= RETRY_AFTER_LIMIT
 
 
 def pause(tries: int, retry_after: float | None) -> float:

@@ -181,6 +181,7 @@ class RunStore(Protocol):
         before `after`.
 
         Raises:
+            RunExpired: it was removed by `expire`.
             RunNotFound: there is no such run.
 
         """
@@ -190,6 +191,7 @@ class RunStore(Protocol):
         """Return when the log holds an event after `after`, or the run has ended.
 
         Raises:
+            RunExpired: it was removed by `expire`.
             RunNotFound: there is no such run.
 
         """
@@ -203,6 +205,7 @@ class RunStore(Protocol):
         """Put a command into the run's inbox, once; a run that has ended ignores it.
 
         Raises:
+            RunExpired: it was removed by `expire`.
             RunNotFound: there is no such run.
 
         """
@@ -216,6 +219,7 @@ class RunStore(Protocol):
         """Return the run's record.
 
         Raises:
+            RunExpired: it was removed by `expire`.
             RunNotFound: there is no such run.
 
         """
@@ -229,9 +233,17 @@ class RunStore(Protocol):
         """Remove an ended run, whole.
 
         Raises:
+            RunExpired: it was removed by `expire`.
             RunNotFound: there is no such run.
             RunNotFinished: it has not ended.
 
+        """
+        ...
+
+    async def expire(self, before: int) -> bool:
+        """Remove a piece of a run that ended before this time; False if there is none.
+
+        Its tombstone comes first: from then on every read of it raises RunExpired.
         """
         ...
 

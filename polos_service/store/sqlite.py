@@ -22,11 +22,15 @@ from polos_client.errors import StoreUnavailable
 from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord, Slice
 from polos_service.store import statements as sql
 from polos_service.store.committer import Committer
+from polos_service.store.schema import connect, prepare
 from polos_service.store.signals import Signals
 
 T = TypeVar("T")
 
-PAGE = 1 << 20
+EXPIRY_PIECE = 256
+"""Frames that retention deletes at a time: one commit that delays nobody for long."""
+
+PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
 
 
@@ -36,8 +40,8 @@ class SqliteStore:
     def __init__(self, path: Path, lock: FileLock) -> None:
         self._lock = lock
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
-        self._db = sql.connect(path)
-        self._reader = sql.connect(path)
+        self._db = connect(path)
+        self._reader = connect(path)
         self._reader.execute("PRAGMA query_only = ON")
         self._signals = Signals()
         self._committer = Committer(self._db)
@@ -55,7 +59,7 @@ class SqliteStore:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
-            sql.prepare(path)
+            prepare(path)
             return cls(path, lock)
         except Timeout:
             raise StoreUnavailable(
@@ -65,6 +69,10 @@ class SqliteStore:
         except (OSError, sqlite3.Error) as error:
             lock.release()
             raise StoreUnavailable(f"The store {path} cannot be opened: {error}.") from error
+
+    async def expire(self, before: int) -> bool:
+        """Remove a piece of what ended before a time."""
+        return await self._commit(lambda db: sql.expire(db, before, EXPIRY_PIECE))
 
     async def close(self) -> None:
         """Commit what was submitted, close the file, and free the lock."""

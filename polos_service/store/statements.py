@@ -1,99 +1,22 @@
-"""The SQL of the SQLite store: schema, and one function for each change of a run."""
+"""The SQL of the SQLite store: one function for each change of a run, and each look at it."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 import time
-from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
-from polos.v1.run_pb2 import RunState
-from polos_client.errors import RequestIdReused, RunNotFinished, RunNotFound
+from polos_client.errors import RequestIdReused, RunExpired, RunNotFinished, RunNotFound
 from polos_service.errors import Fenced
 from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord
-
-QUEUED = RunState.RUN_STATE_QUEUED
-RUNNING = RunState.RUN_STATE_RUNNING
-
-VERSION = 1
-"""Of the schema, kept in the file's `user_version`."""
-
-# Frames are rows in order of arrival, so that a commit of many runs fills one page
-# and not one page a run; the index entries beside them are a dozen bytes each.
-SCHEMA = f"""
-CREATE TABLE runs (
-    id INTEGER PRIMARY KEY,
-    project TEXT NOT NULL,
-    run_id TEXT NOT NULL,
-    workflow_id TEXT NOT NULL,
-    state INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    session_id TEXT,
-    user_id TEXT,
-    streaming INTEGER NOT NULL,
-    create_time INTEGER NOT NULL,
-    start_time INTEGER,
-    finish_time INTEGER,
-    deadline INTEGER,
-    request_id TEXT,
-    digest BLOB NOT NULL,
-    definition BLOB NOT NULL
-) STRICT;
-CREATE UNIQUE INDEX runs_by_id ON runs (project, run_id);
-CREATE UNIQUE INDEX runs_by_request ON runs (project, request_id) WHERE request_id IS NOT NULL;
-CREATE INDEX runs_by_workflow ON runs (project, workflow_id, run_id);
-CREATE INDEX runs_by_session ON runs (project, session_id, run_id) WHERE session_id IS NOT NULL;
-CREATE INDEX runs_by_user ON runs (project, user_id, run_id) WHERE user_id IS NOT NULL;
-CREATE INDEX runs_queued ON runs (id) WHERE state = {QUEUED:d};
-CREATE INDEX runs_due ON runs (deadline) WHERE state = {QUEUED:d} AND deadline IS NOT NULL;
-CREATE TABLE frames (
-    id INTEGER PRIMARY KEY,
-    run INTEGER NOT NULL,
-    first INTEGER NOT NULL,
-    last INTEGER NOT NULL,
-    data BLOB NOT NULL,
-    private BLOB NOT NULL
-) STRICT;
-CREATE INDEX frames_by_run ON frames (run, last);
-CREATE TABLE commands (
-    run INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    PRIMARY KEY (run, kind)
-) STRICT, WITHOUT ROWID;
-PRAGMA user_version = {VERSION};
-"""
+from polos_service.store.schema import EXPIRED, EXPIRING, QUEUED, RUNNING
 
 LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
 RECORD = (
     "run_id, workflow_id, state, session_id, user_id, streaming, "
     f"create_time, start_time, finish_time, {LATEST}"
 )
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """Open a connection whose transactions are begun and ended by hand."""
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    return db
-
-
-def prepare(path: Path) -> None:
-    """Make the schema if the file is new, and queue again what a dead process ran."""
-    db = connect(path)
-    try:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.executescript(f"BEGIN;{SCHEMA}COMMIT;")
-        elif version != VERSION:
-            raise sqlite3.DatabaseError(
-                f"it has schema version {version}, this service reads version {VERSION}"
-            )
-        # We hold the lock: whoever ran these is gone.
-        db.execute("UPDATE runs SET state = ? WHERE state = ?", (QUEUED, RUNNING))
-    finally:
-        db.close()
 
 
 def insert_run(db: sqlite3.Connection, run: NewRun) -> str:
@@ -177,9 +100,7 @@ def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim |
         "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition",
         (RUNNING, time.time_ns(), run),
     ).fetchone()
-    latest = latest_of(db, run)
-    mark = json.dumps({"claim": {"epoch": epoch, "writer": writer}}).encode() + b"\n"
-    write_frame(db, run, Frame(first=latest + 1, last=latest, data=b""), mark)
+    latest = write_mark(db, run, {"claim": {"epoch": epoch, "writer": writer}})
     return Claim(
         project=project,
         run_id=run_id,
@@ -194,11 +115,14 @@ def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim |
 
 
 def requeue(db: sqlite3.Connection, claim: Claim) -> None:
-    """Queue the run, if the claim still holds."""
-    db.execute(
-        "UPDATE runs SET state = ? WHERE project = ? AND run_id = ? AND epoch = ? AND state = ?",
+    """Queue the run, if the claim still holds, and mark in the log that it was let go."""
+    row = db.execute(
+        "UPDATE runs SET state = ? WHERE project = ? AND run_id = ? AND epoch = ? AND state = ? "
+        "RETURNING id",
         (QUEUED, claim.project, claim.run_id, claim.epoch, RUNNING),
-    )
+    ).fetchone()
+    if row is not None:
+        write_mark(db, row[0], {"released": {"epoch": claim.epoch}})
 
 
 def insert_frame(db: sqlite3.Connection, claim: Claim, frame: Frame, private: bytes) -> None:
@@ -230,6 +154,14 @@ def write_frame(db: sqlite3.Connection, run: int, frame: Frame, private: bytes) 
     )
 
 
+def write_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) -> int:
+    """Append a frame without events to the run's log; return the newest sequence."""
+    latest = latest_of(db, run)
+    line = json.dumps(mark).encode() + b"\n"
+    write_frame(db, run, Frame(first=latest + 1, last=latest, data=b""), line)
+    return latest
+
+
 def insert_command(db: sqlite3.Connection, project: str, run_id: str, kind: str) -> None:
     """Put a command into the run's inbox, unless the run has ended."""
     run, state = row_of(db, project, run_id)
@@ -249,6 +181,31 @@ def remove_run(db: sqlite3.Connection, project: str, run_id: str) -> None:
     db.execute("DELETE FROM runs WHERE id = ?", (run,))
 
 
+def expire(db: sqlite3.Connection, before: int, piece: int) -> bool:
+    """Remove a piece of a run that ended before a time; False if there is nothing to remove.
+
+    The tombstone comes first, so that nobody reads half a log.
+    """
+    row = db.execute(f"SELECT id FROM runs WHERE state = {EXPIRING} LIMIT 1").fetchone()
+    if row is None:
+        row = db.execute(
+            f"UPDATE runs SET state = {EXPIRING}, definition = x'' WHERE id = (SELECT id FROM runs "
+            f"WHERE finish_time < ? AND finish_time IS NOT NULL AND state < {EXPIRING} "
+            "ORDER BY finish_time LIMIT 1) RETURNING id",
+            (before,),
+        ).fetchone()
+    if row is None:
+        return False
+    deleted = db.execute(
+        "DELETE FROM frames WHERE id IN (SELECT id FROM frames WHERE run = ? LIMIT ?)",
+        (row[0], piece),
+    ).rowcount
+    if deleted < piece:
+        db.execute("DELETE FROM commands WHERE run = ?", row)
+        db.execute(f"UPDATE runs SET state = {EXPIRED} WHERE id = ?", row)
+    return True
+
+
 def row_of(db: sqlite3.Connection, project: str, run_id: str) -> tuple[int, int]:
     """Return row and state of a run that must exist."""
     row = db.execute(
@@ -256,7 +213,12 @@ def row_of(db: sqlite3.Connection, project: str, run_id: str) -> tuple[int, int]
     ).fetchone()
     if row is None:
         raise not_found(run_id)
-    return int(row[0]), int(row[1])
+    run, state = row
+    if state >= EXPIRING:
+        raise RunExpired(
+            f"Run {run_id} ended long ago and was removed by retention.", run_id=run_id
+        )
+    return run, state
 
 
 def latest_of(db: sqlite3.Connection, run: int) -> int:
@@ -308,12 +270,8 @@ def history_page(
 
 def record_of(db: sqlite3.Connection, project: str, run_id: str) -> RunRecord:
     """Return the record of a run that must exist."""
-    row = db.execute(
-        f"SELECT {RECORD} FROM runs WHERE project = ? AND run_id = ?", (project, run_id)
-    ).fetchone()
-    if row is None:
-        raise not_found(run_id)
-    return to_record(row)
+    run, _ = row_of(db, project, run_id)
+    return to_record(db.execute(f"SELECT {RECORD} FROM runs WHERE id = ?", (run,)).fetchone())
 
 
 def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRecord]:
@@ -330,7 +288,8 @@ def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRe
     }
     given = {term: value for term, value in conditions.items() if value is not None}
     rows = db.execute(
-        f"SELECT {RECORD} FROM runs WHERE {' AND '.join(given)} ORDER BY run_id DESC LIMIT ?",
+        f"SELECT {RECORD} FROM runs WHERE state < {EXPIRING} AND {' AND '.join(given)} "
+        "ORDER BY run_id DESC LIMIT ?",
         (*given.values(), query.limit),
     )
     return [to_record(row) for row in rows]

@@ -17,13 +17,19 @@ from polos_client.context import WorkflowContext
 from polos_client.tool import Tool, describe
 from polos_service.errors import StepError, being_cancelled
 
+TOOL_PATIENCE = 4.0
+"""Seconds that a cancelled tool gets to clean up; less than a cancelled run gets."""
 
-async def call_tool(tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowContext) -> str:
+
+async def call_tool(
+    tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowContext, limit: float
+) -> str:
     """Call a tool as the model asked for it, and return its result as JSON text.
 
     Raises:
-        StepError: the tool is unknown, its arguments do not fit, it raised, or what it
-            returned is no JSON value. The model is told the message.
+        StepError: the tool is unknown, its arguments do not fit, it raised, it took
+            longer than `limit` seconds, what it returned is no JSON value, or it must not
+            run twice and has begun before. The model is told the message.
 
     """
     tool = tools.get(call.name)
@@ -37,9 +43,17 @@ async def call_tool(tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowCont
         arguments = tool.validate(call.arguments_json)
     except Exception as error:
         raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, misfit(error)) from error
+    if tool.at_most_once and ctx.attempt > 1:
+        raise StepError(
+            FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN,
+            f"The service's process ended while the tool {tool.id} ran. Whether it did what it "
+            "does is unknown, and it must not run twice.",
+        )
     try:
-        result = await use(tool, ctx, arguments)
+        result = await bounded(use(tool, ctx, arguments), tool, limit)
         return to_json(result, inf_nan_mode="strings").decode()  # JSON has no such numbers
+    except StepError:
+        raise
     except PydanticSerializationError as error:
         raise failed(tool, f"returned what is no JSON value: {error}") from error
     except BaseException as error:
@@ -67,12 +81,38 @@ def failed(tool: Tool, what: str) -> StepError:
     return StepError(FailureReason.FAILURE_REASON_TOOL_FAILED, f"The tool {tool.id} {what}")
 
 
+async def bounded(function: Awaitable[Any], tool: Tool, limit: float) -> Any:
+    """Await a tool for so many seconds; cancelled, it gets a moment to clean up.
+
+    It runs in a task of its own: a tool that cancels the task it is in cancels itself.
+    """
+    task = asyncio.ensure_future(contained(function))
+    task.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        await asyncio.wait({task}, timeout=limit)
+    except asyncio.CancelledError:
+        await end(task)
+        raise
+    if task.done():
+        return task.result()
+    await end(task)
+    raise StepError(
+        FailureReason.FAILURE_REASON_TOOL_TIMEOUT,
+        f"The tool {tool.id} took longer than {limit:g} s and was cancelled.",
+    )
+
+
+async def end(task: asyncio.Future[Any]) -> None:
+    """Cancel a tool and wait a moment for it; what does not give in is left to itself."""
+    task.cancel()
+    await asyncio.wait({task}, timeout=TOOL_PATIENCE)
+
+
 async def use(tool: Tool, ctx: WorkflowContext, arguments: Mapping[str, Any]) -> Any:
     """Run the tool's function where it disturbs nobody."""
-    if not tool.is_async:
-        return await in_thread(lambda: tool.invoke(ctx, arguments))
-    # In a task of its own, so that a tool that cancels the task it is in cancels itself.
-    return await asyncio.create_task(contained(tool.invoke(ctx, arguments)))
+    if tool.is_async:
+        return await tool.invoke(ctx, arguments)
+    return await in_thread(lambda: tool.invoke(ctx, arguments))
 
 
 async def contained(function: Awaitable[Any]) -> Any:

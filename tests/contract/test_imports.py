@@ -9,6 +9,7 @@ import sys
 SERVICE = [
     *("filelock", "genai_prices", "grpc_health", "grpc_reflection", "openai", "orjson"),
     *("platformdirs", "pydantic_settings", "rich", "structlog", "typer", "uuid_utils", "uvloop"),
+    "watchfiles",
 ]
 WITHOUT = f"import sys; sys.modules.update(dict.fromkeys({SERVICE}))\n"
 """Makes Python believe that what the service extra brings is not installed."""

@@ -65,6 +65,7 @@ def test_wheel_without_extras_needs_what_the_client_needs(wheel: Path) -> None:
         "grpcio-status",
         "protobuf",
         "pydantic",
+        "typing-extensions",
     }
 
 

@@ -101,9 +101,10 @@ async def test_a_claim_frame_is_in_the_history_without_events(store: RunStore) -
     second = await store.claim_run("default", first.run_id)
     assert second is not None
     entries = await history(store, second)
-    assert [entry.data for entry in entries] == [b"", b"event", b""]
+    assert [entry.data for entry in entries] == [b"", b"event", b"", b""]
     assert entries[1].private == b"mine"
-    for claim, entry in zip((first, second), (entries[0], entries[2]), strict=True):
+    assert f'"released": {{"epoch": {first.epoch}}}'.encode() in entries[2].private
+    for claim, entry in zip((first, second), (entries[0], entries[3]), strict=True):
         assert f'"epoch": {claim.epoch}'.encode() in entry.private
         assert b'"writer": "' in entry.private
 

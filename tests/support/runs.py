@@ -69,7 +69,11 @@ async def context(
     clock = clock or SystemClock()
     journal = await Journal.load(store.history(claim))
     async with writing(store, claim, clock) as writer:
-        yield RunContext(claim, journal, writer, clock)
+        yield RunContext(claim, journal, writer, clock, go_on)
+
+
+async def go_on() -> None:
+    """Be a boundary at which nothing lets go of the run."""
 
 
 @asynccontextmanager

@@ -27,8 +27,18 @@ async def folded(*entries: Entry) -> Journal:
 CLAIM = Entry(data=b"", private=b'{"claim": {"epoch": 1, "writer": "here:1"}}\n')
 
 
+RELEASED = Entry(data=b"", private=b'{"released": {"epoch": 1}}\n')
+
+
 async def test_a_log_of_claims_has_not_started() -> None:
-    assert await folded(CLAIM, CLAIM) == Journal()
+    assert await folded(CLAIM, CLAIM) == Journal(claims=2)
+
+
+async def test_claims_count_until_a_step_finishes_or_they_are_released() -> None:
+    finish = Entry(data=event(StepFinish(step_key="a", result_json="1")), private=b"")
+    assert (await folded(CLAIM, CLAIM, finish, CLAIM)).claims == 1
+    assert (await folded(CLAIM, CLAIM, RELEASED, CLAIM)).claims == 2
+    assert (await folded(CLAIM, finish, RELEASED, CLAIM)).claims == 1
 
 
 async def test_any_event_starts_a_run() -> None:

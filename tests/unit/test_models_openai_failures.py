@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
-from polos_service.models import openai
 from polos_service.models.completion import MAX_ANSWER_BYTES
 from polos_service.models.openai import MAX_LINE_BYTES, OpenAI
 from tests.mock_answers import (
@@ -105,24 +105,26 @@ async def test_a_provider_that_is_not_there_is_unavailable() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "reason"),
+    ("said", "reason", "seconds"),
     [
-        ([], FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE),
-        ([say("Hel")], FailureReason.FAILURE_REASON_MODEL_CUT_SHORT),
+        ([], FailureReason.FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT, "0.3 s"),
+        ([raw(b":\n")], FailureReason.FAILURE_REASON_MODEL_STALLED, "0.2 s"),
+        ([say("Hel")], FailureReason.FAILURE_REASON_MODEL_STALLED, "0.2 s"),
     ],
 )
 async def test_silence_is_bounded(
     provider: MockProvider,
     model: OpenAI,
-    monkeypatch: pytest.MonkeyPatch,
     said: list[Part],
     reason: FailureReason.ValueType,
+    seconds: str,
 ) -> None:
-    monkeypatch.setattr(openai, "READ_GAP_SECONDS", 0.2)
-    provider.reply(raw(b":\n"), *said, hold(asyncio.Event()))
-    error = await failure(model)
+    provider.reply(*said, hold(asyncio.Event()))
+    request = replace(REQUEST, first_token=0.3, token_gap=0.2)
+    error = await failure(model, request=request)
     assert (error.reason, error.retryable) == (reason, True)
-    assert "silent" in error.message
+    assert seconds in error.message
+    assert error.provider_request_id == "req_1"
 
 
 @pytest.mark.parametrize(

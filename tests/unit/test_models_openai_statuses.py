@@ -14,7 +14,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos_service.models.openai import OpenAI
 from tests.mock_answers import say, status
 from tests.mock_provider import MockProvider
-from tests.model_failures import KEY, REQUEST, failure, ignore
+from tests.model_failures import KEY, failure
 
 
 @pytest.fixture
@@ -134,14 +134,14 @@ async def test_a_rate_limit_may_name_a_date(provider: MockProvider, model: OpenA
     assert 50 < waits <= 61
 
 
-async def test_a_failure_before_the_answer_is_first_retried_in_silence(
-    provider: MockProvider, model: OpenAI
+@pytest.mark.parametrize("code", [408, 409, 429, 503])
+async def test_what_may_pass_is_left_to_the_step_to_try_again(
+    provider: MockProvider, model: OpenAI, code: int
 ) -> None:
-    provider.reply(status(503, x_should_retry="true", retry_after_ms="1"))
+    provider.reply(status(code, x_should_retry="true", retry_after_ms="1"))
     provider.reply(say("x"))
-    answer = await model.answer(REQUEST, ignore)
-    assert answer.text == "x"
-    assert len(provider.requests) == 2
+    assert (await failure(model)).retryable
+    assert len(provider.requests) == 1
 
 
 async def test_what_is_no_key_is_not_hidden(provider: MockProvider) -> None:

@@ -29,9 +29,12 @@ CONTEXT = WorkflowContext(
 asked: contextvars.ContextVar[str] = contextvars.ContextVar("asked", default="nobody")
 
 
+PATIENCE = 30.0
+
+
 async def called(made: Tool, arguments: str = "{}", name: str | None = None) -> str:
     call = ToolCall(id="c", name=made.id if name is None else name, arguments_json=arguments)
-    return await soon(call_tool({made.id: made}, call, CONTEXT))
+    return await soon(call_tool({made.id: made}, call, CONTEXT, PATIENCE))
 
 
 async def refused(made: Tool, arguments: str = "{}", name: str | None = None) -> StepError:
@@ -115,7 +118,7 @@ async def test_an_unknown_tool_is_told_with_those_there_are() -> None:
     assert "Tools: add." in told.message
     assert len(told.message) < 200
     with pytest.raises(StepError, match="Tools: none"):
-        await call_tool({}, ToolCall(name="add"), CONTEXT)
+        await call_tool({}, ToolCall(name="add"), CONTEXT, PATIENCE)
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,20 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """Code that the run was started with, a stop condition for example, is no
     longer part of the loaded agent.
     """
+    FAILURE_REASON_TOOL_OUTCOME_UNKNOWN: _FailureReason.ValueType  # 16
+    """The service's process ended while the tool ran, and the tool is one that must
+    not run twice: whether it did what it does is unknown.
+    """
+    FAILURE_REASON_RUN_GIVEN_UP: _FailureReason.ValueType  # 17
+    """The run took the service's process down again and again, without a step
+    finishing in between.
+    """
+    FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT: _FailureReason.ValueType  # 18
+    """The model said nothing until the deadline for its first token."""
+    FAILURE_REASON_MODEL_STALLED: _FailureReason.ValueType  # 19
+    """The model fell silent in the middle of its answer."""
+    FAILURE_REASON_TOOL_TIMEOUT: _FailureReason.ValueType  # 20
+    """The tool took longer than its deadline."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -209,4 +223,18 @@ FAILURE_REASON_CODE_MISSING: FailureReason.ValueType  # 15
 """Code that the run was started with, a stop condition for example, is no
 longer part of the loaded agent.
 """
+FAILURE_REASON_TOOL_OUTCOME_UNKNOWN: FailureReason.ValueType  # 16
+"""The service's process ended while the tool ran, and the tool is one that must
+not run twice: whether it did what it does is unknown.
+"""
+FAILURE_REASON_RUN_GIVEN_UP: FailureReason.ValueType  # 17
+"""The run took the service's process down again and again, without a step
+finishing in between.
+"""
+FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT: FailureReason.ValueType  # 18
+"""The model said nothing until the deadline for its first token."""
+FAILURE_REASON_MODEL_STALLED: FailureReason.ValueType  # 19
+"""The model fell silent in the middle of its answer."""
+FAILURE_REASON_TOOL_TIMEOUT: FailureReason.ValueType  # 20
+"""The tool took longer than its deadline."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

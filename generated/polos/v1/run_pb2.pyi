@@ -15,10 +15,10 @@ import builtins as _builtins
 import sys
 import typing as _typing
 
-if sys.version_info >= (3, 10):
-    from typing import TypeAlias as _TypeAlias
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
-    from typing_extensions import TypeAlias as _TypeAlias
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -202,6 +202,7 @@ class RunOptions(_message.Message):
     INITIAL_STATE_JSON_FIELD_NUMBER: _builtins.int
     PROVIDER_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
+    DEADLINES_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Groups runs for listing; at most 256 characters."""
     user_id: _builtins.str
@@ -217,8 +218,12 @@ class RunOptions(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """How long the run may take from its creation, waiting included; it then ends
         with an `error` event of reason RUN_TIMEOUT. From 1 ms to 30 days; absent:
-        no bound.
+        the agent's own bound, by default 24 hours.
         """
+
+    @_builtins.property
+    def deadlines(self) -> Global___Deadlines:
+        """Bounds on what happens inside the run. Absent: the agent's own."""
 
     def __init__(
         self,
@@ -228,10 +233,11 @@ class RunOptions(_message.Message):
         initial_state_json: _builtins.str | None = ...,
         provider_options_json: _builtins.str | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
+        deadlines: Global___Deadlines | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__initial_state_json: _TypeAlias = _typing.Literal["initial_state_json"]  # noqa: Y015
     _WhichOneofArgType__initial_state_json: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json"]  # noqa: Y015
@@ -251,3 +257,47 @@ class RunOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___RunOptions: _TypeAlias = RunOptions  # noqa: Y015
+
+@_typing.final
+class Deadlines(_message.Message):
+    """How long parts of a run may take. Each is from 1 ms to 30 days; absent: the
+    agent's own bound, else the default.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIRST_TOKEN_FIELD_NUMBER: _builtins.int
+    TOKEN_GAP_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def first_token(self) -> _duration_pb2.Duration:
+        """From the request to the model's first sign of life. The call then fails with
+        reason MODEL_FIRST_TOKEN_TIMEOUT, and is tried again. Default: 120 s.
+        """
+
+    @_builtins.property
+    def token_gap(self) -> _duration_pb2.Duration:
+        """Between two signs of life in an answer. The call then fails with reason
+        MODEL_STALLED, and is tried again. Default: 120 s.
+        """
+
+    @_builtins.property
+    def tool_call(self) -> _duration_pb2.Duration:
+        """One call of a tool. It is then cancelled, and the model is told: reason
+        TOOL_TIMEOUT. Default: 600 s.
+        """
+
+    def __init__(
+        self,
+        *,
+        first_token: _duration_pb2.Duration | None = ...,
+        token_gap: _duration_pb2.Duration | None = ...,
+        tool_call: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "token_gap", b"token_gap", "tool_call", b"tool_call"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "token_gap", b"token_gap", "tool_call", b"tool_call"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Deadlines: _TypeAlias = Deadlines  # noqa: Y015

@@ -1,0 +1,59 @@
+"""Deadlines: how long the parts of a run may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from polos_client.errors import DefinitionError
+
+MIN_SECONDS = 0.001
+MAX_SECONDS = 30 * 24 * 3600.0
+"""Seconds that a deadline may have."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deadlines:
+    """How long the parts of a run may take, in seconds, from 0.001 to 2592000 (30 days).
+
+    None leaves a bound as it is: that of the call goes before the agent's, and the
+    agent's before DEFAULTS.
+
+    Attributes:
+        first_token: from the request to the model's first sign of life; 120 by default.
+            The call then fails with reason "model_first_token_timeout", and is tried again.
+        token_gap: between two signs of life in an answer; 120 by default. The call then
+            fails with reason "model_stalled", and is tried again.
+        tool_call: one call of a tool; 600 by default. It is cancelled, and the model is
+            told: reason "tool_timeout".
+        run: the whole run from its creation, waiting included; 86400 (a day) by default.
+            It ends with reason "run_timeout".
+
+    """
+
+    first_token: float | None = None
+    token_gap: float | None = None
+    tool_call: float | None = None
+    run: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of bounds."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not MIN_SECONDS <= value <= MAX_SECONDS:
+                raise DefinitionError(
+                    f"the deadline {field.name}={value!r} must be from {MIN_SECONDS:g} to "
+                    f"{MAX_SECONDS:.0f} seconds"
+                )
+
+    def over(self, base: Deadlines) -> Deadlines:
+        """Return these deadlines, and those of `base` where there are none."""
+        return Deadlines(
+            first_token=base.first_token if self.first_token is None else self.first_token,
+            token_gap=base.token_gap if self.token_gap is None else self.token_gap,
+            tool_call=base.tool_call if self.tool_call is None else self.tool_call,
+            run=base.run if self.run is None else self.run,
+        )
+
+
+DEFAULTS = Deadlines(first_token=120.0, token_gap=120.0, tool_call=600.0, run=24 * 3600.0)
+"""The deadlines where neither call nor agent says anything."""

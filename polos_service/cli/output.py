@@ -1,0 +1,140 @@
+"""What a run looks like to a program: plain text, or JSON; and how an ended run is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+from polos_service.cli.exits import DONE, RUN_CANCELLED, RUN_FAILED, complain
+
+if TYPE_CHECKING:
+    from polos_client.event import Event
+
+CUT = {
+    "length": "the answer is cut: it reached the bound on its tokens (finish reason length)",
+    "content_filter": "the answer is cut: the provider filtered it (finish reason content_filter)",
+}
+"""Ends that are no failure, and yet leave an answer that is not whole."""
+
+_CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
+
+
+class Output(AbstractContextManager["Output"], Protocol):
+    """Where the events of a run go, while it is entered."""
+
+    def show(self, event: Event) -> None:
+        """Show the next event."""
+
+    def pause(self) -> None:
+        """Leave the screen to a question."""
+
+    def resume(self) -> None:
+        """Take the screen back."""
+
+
+class _Piped(Output):
+    """Standard output that no person looks at: there is no screen to share."""
+
+    def __exit__(self, *error: object) -> None:
+        """Leave; everything is written already."""
+
+    def pause(self) -> None:
+        """Write nothing anyway until the next event."""
+
+    def resume(self) -> None:
+        """Go on with the next event."""
+
+
+class JsonLines(_Piped):
+    """One JSON object a line, as the events come."""
+
+    def show(self, event: Event) -> None:
+        """Print the event."""
+        print_json(as_dict(event))
+
+
+class PlainText(_Piped):
+    """The agent's text alone: that of a model call once it can no longer become void."""
+
+    def show(self, event: Event) -> None:
+        """Print the text of a model call that has finished; problems go to standard error."""
+        if text := finished_text(event):
+            sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+            sys.stdout.flush()
+        if event.proto.terminal and (problem := problem_of(event)):
+            complain(problem)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print a JSON object on a line of its own, at once."""
+    sys.stdout.write(f"{json.dumps(value, ensure_ascii=False)}\n")
+    sys.stdout.flush()
+
+
+def as_dict(event: Event) -> dict[str, Any]:
+    """Return an event with its place in the log."""
+    return {
+        "sequence": event.sequence_id,
+        "run_id": event.proto.run_id,
+        "event_type": event.event_type,
+        "data": event.data,
+        "created_at": event.created_at.isoformat(),
+    }
+
+
+def finished_text(event: Event) -> str:
+    """Return what a model call of the agent itself has said, at the event that ends it."""
+    step = event.proto.step_finish
+    if step.step_type != "llm" or event.proto.HasField("parent_run_id"):
+        return ""
+    result = event.data.get("data", {}).get("result")
+    return str(result.get("content") or "") if isinstance(result, dict) else ""
+
+
+def problem_of(event: Event) -> str | None:
+    """Return in a sentence what is not well with the run that `event` ended; None: nothing."""
+    data = event.data
+    match event.event_type:
+        case "agent_finish":
+            return CUT.get(data["result"].get("finish_reason", ""))
+        case "workflow_finish":
+            return None
+        case "run_cancelled":
+            return f"run {event.proto.run_id} was cancelled"
+        case "error":
+            return printable(data["error"])
+    return f"run {event.proto.run_id} ended in a way that this version does not know; update it"
+
+
+def exit_code(event: Event) -> int:
+    """Return the exit code that tells how `event` ended the run."""
+    endings = {"agent_finish": DONE, "workflow_finish": DONE, "run_cancelled": RUN_CANCELLED}
+    return endings.get(event.event_type, RUN_FAILED)
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: a model's words must not steer the terminal."""
+    return text.translate(_CONTROL)
+
+
+def output_for(*, as_json: bool) -> Output:
+    """Return where a run goes: JSON if asked for, the live view on a terminal, else plain text."""
+    if as_json:
+        return JsonLines()
+    if not sys.stdout.isatty():
+        return PlainText()
+    from polos_service.cli.view import View, terminal  # noqa: PLC0415 - rich: a pipe needs none
+
+    return View(terminal())
+
+
+def come_back(address: str, run_id: str) -> None:
+    """Say how to read a run on, that goes on without us."""
+    from polos_client.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
+
+    where = "" if address == PolosClient().address else f" --address {address}"
+    typer.echo(f"Come back to it with: polos runs tail {run_id}{where}", err=True)

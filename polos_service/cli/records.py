@@ -1,0 +1,145 @@
+"""A run's record as programs and people read it."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from polos.v1.run_pb2 import Run, RunState, ToolResult
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_AGO = re.compile(r"(\d{1,6})([smhd])")
+
+
+class State(Enum):
+    """Where a run stands, as `polos.v1.RunState` names it."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def on_wire(self) -> RunState.ValueType:
+        """The enum's value in messages."""
+        from polos.v1.run_pb2 import RunState  # noqa: PLC0415 - protobuf: `--help` needs none
+
+        return RunState.Value(f"RUN_STATE_{self.name}")
+
+
+def state_of(run: Run) -> str:
+    """Return where the run stands; "unknown" if a later version of the service says it."""
+    names = {state.on_wire: state.value for state in State}
+    return names.get(run.state, "unknown")
+
+
+def as_dict(run: Run) -> dict[str, Any]:
+    """Return the record; what has no value is absent."""
+    record = {
+        "run_id": run.run_id,
+        "agent_id": run.workflow_id,
+        "state": state_of(run),
+        "session_id": run.session_id if run.HasField("session_id") else None,
+        "user_id": run.user_id if run.HasField("user_id") else None,
+        "streaming": run.streaming,
+        "created_at": iso(run.create_time),
+        "started_at": iso(run.start_time) if run.HasField("start_time") else None,
+        "finished_at": iso(run.finish_time) if run.HasField("finish_time") else None,
+        "latest_sequence": run.latest_sequence,
+    }
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def full_dict(run: Run) -> dict[str, Any]:
+    """Return the record with how the run ended and what its tools returned."""
+    from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
+
+    record = as_dict(run)
+    if run.HasField("outcome"):
+        outcome = Event(run.outcome)
+        record["outcome"] = {"event_type": outcome.event_type, **outcome.data}
+    record["tool_results"] = [tool_result(one) for one in run.tool_results]
+    if run.tool_results_omitted:
+        record["tool_results_omitted"] = run.tool_results_omitted
+    return record
+
+
+def tool_result(result: ToolResult) -> dict[str, Any]:
+    """Return how a tool's call ended."""
+    from polos_client.event import parsed  # noqa: PLC0415 - protobuf: `--help` needs none
+
+    call = {
+        "tool_name": result.tool_call.name,
+        "step_key": result.step_key,
+        "input": parsed(result.tool_call.arguments_json or "{}"),
+    }
+    if result.HasField("failure"):
+        return {**call, "error": result.failure.message}
+    return {**call, "result": parsed(result.result_json)}
+
+
+def row_of(run: Run, now: datetime) -> list[str]:
+    """Return the run as a table's row: id, agent, state, age, duration and session."""
+    created = run.create_time.ToDatetime(tzinfo=UTC)
+    ended = run.finish_time.ToDatetime(tzinfo=UTC) if run.HasField("finish_time") else None
+    took = span(ended - created) if ended else ""
+    return [run.run_id, run.workflow_id, state_of(run), span(now - created), took, run.session_id]
+
+
+def described(record: dict[str, Any]) -> str:
+    """Return what `full_dict` made, to be read."""
+    outcome = record.get("outcome", {})
+    facts = [(name, record[name]) for name in record if name not in ("outcome", "tool_results")]
+    facts += [(name, text_of(outcome[name])) for name in outcome if not name.startswith("_")]
+    lines = [f"{name.replace('_', ' '):<16} {value}" for name, value in facts]
+    return "\n".join([*lines, *map(told, record["tool_results"])])
+
+
+def text_of(value: Any) -> str:
+    """Return a value of the outcome: of a result its text alone, the rest stands beside it."""
+    if isinstance(value, dict) and "result" in value:
+        value = value["result"]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def told(result: dict[str, Any]) -> str:
+    """Return a tool's call on a line."""
+    ended = f"failed: {result['error']}" if "error" in result else text_of(result["result"])
+    arguments = json.dumps(result["input"], ensure_ascii=False)
+    return f"tool {result['step_key']}({arguments}) -> {ended}"
+
+
+def since_time(text: str) -> datetime:
+    """Return the time that `--since` names, in UTC; one without a zone is local."""
+    try:
+        if match := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is neither 90s, 15m, 2h or 7d nor a date and time like 2026-01-31T12:00"
+        ) from None
+
+
+def span(time: timedelta) -> str:
+    """Return a length of time in the unit that fits it; seconds with tenths."""
+    seconds = max(time.total_seconds(), 0.0)
+    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f}{unit}"
+    return f"{seconds:.1f}s"
+
+
+def iso(time: Timestamp) -> str:
+    """Return a time as ISO 8601 in UTC."""
+    return time.ToDatetime(tzinfo=UTC).isoformat()

@@ -1,0 +1,188 @@
+"""`polos runs`: the runs that the service keeps."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from polos_client.errors import PolosError
+from polos_service.cli.exits import REFUSED, complain
+from polos_service.cli.output import exit_code, output_for, print_json, printable
+from polos_service.cli.records import (
+    State,
+    as_dict,
+    described,
+    full_dict,
+    row_of,
+    since_time,
+    state_of,
+)
+from polos_service.cli.service import Address, AsJson, call
+from polos_service.cli.table import print_table
+from polos_service.cli.watch import Watch, detach
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from polos.v1.run_pb2 import Run
+    from polos.v1.run_service_pb2 import ListRunsRequest
+    from polos_client.client import PolosClient
+
+app = typer.Typer(no_args_is_help=True, help="List, show, follow, cancel and delete runs.")
+
+COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION")
+
+PAGE = 1000
+"""Runs a page at most, by the API."""
+
+RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
+RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]
+
+
+@app.command("list")
+def list_runs(
+    *,
+    agent: Annotated[str, typer.Option(help="Only runs of this agent.")] = "",
+    state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
+    session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
+    user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
+    since: Annotated[
+        Any,
+        typer.Option(
+            metavar="TIME",
+            parser=since_time,
+            help="Only runs created since: 90s, 15m, 2h, 7d ago, or a date and time of ISO 8601.",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Runs at most.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="All runs, without a limit.")] = False,
+    as_json: AsJson = False,
+    address: Address = None,
+) -> None:
+    """List runs, the newest first."""
+    from polos.v1.run_pb2 import RunState  # noqa: PLC0415 - protobuf: `--help` needs none
+    from polos.v1.run_service_pb2 import ListRunsRequest  # noqa: PLC0415
+
+    asked = ListRunsRequest(
+        workflow_id=agent,
+        state=state.on_wire if state else RunState.RUN_STATE_UNSPECIFIED,
+        session_id=session,
+        user_id=user,
+        created_from=since,
+    )
+
+    async def listed(client: PolosClient) -> list[Run]:
+        return [run async for run in found(client, asked, None if everything else limit)]
+
+    runs = call(address, listed)
+    if as_json:
+        for run in runs:
+            print_json(as_dict(run))
+        return
+    now = datetime.now(UTC)
+    print_table(COLUMNS, [row_of(run, now) for run in runs])
+
+
+@app.command()
+def show(run_id: RunId, *, as_json: AsJson = False, address: Address = None) -> None:
+    """Show a run: its record, how it ended, its tools' results, and what it used."""
+    run = call(address, lambda client: client.get_run(run_id))
+    if as_json:
+        print_json(full_dict(run))
+    else:
+        typer.echo(printable(described(full_dict(run))))
+
+
+@app.command()
+def tail(
+    run_id: RunId,
+    after: Annotated[
+        int, typer.Option(min=0, metavar="SEQUENCE", help="Begin after this event; 0: the start.")
+    ] = 0,
+    *,
+    as_json: AsJson = False,
+    address: Address = None,
+) -> None:
+    """Follow a run to its end, from its start or from a cursor; a finished one is replayed.
+
+    It prints what `polos run` prints, and leaves with the same exit codes. Ctrl-C ends the
+    reading alone.
+    """
+    raise typer.Exit(call(address, partial(followed, run_id, after, as_json=as_json)))
+
+
+@app.command()
+def cancel(run_ids: RunIds, address: Address = None) -> None:
+    """Cancel runs, whether they wait or run; one that has ended stays as it is."""
+
+    async def cancelled(client: PolosClient, run_id: str) -> str:
+        run = await client.cancel_run(run_id)
+        if not run.HasField("finish_time"):
+            return "is being cancelled"
+        state = state_of(run)
+        return "cancelled" if state == State.CANCELLED.value else f"had ended before: {state}"
+
+    call(address, partial(each, run_ids, cancelled))
+
+
+@app.command()
+def delete(run_ids: RunIds, address: Address = None) -> None:
+    """Delete runs that have ended, with all their events."""
+
+    async def deleted(client: PolosClient, run_id: str) -> str:
+        await client.delete_run(run_id)
+        return "deleted"
+
+    call(address, partial(each, run_ids, deleted))
+
+
+async def each(
+    run_ids: list[str], act: Callable[[PolosClient, str], Awaitable[str]], client: PolosClient
+) -> None:
+    """Do something with each run and print what became of it.
+
+    Raises:
+        Exit: it failed for at least one; the others were done all the same.
+
+    """
+    failed = False
+    for run_id in run_ids:
+        try:
+            typer.echo(f"{run_id} {await act(client, run_id)}")
+        except PolosError as error:
+            complain(str(error))
+            failed = True
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+async def followed(run_id: str, after: int, client: PolosClient, *, as_json: bool) -> int:
+    """Follow a run and return the exit code."""
+    from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
+    from polos_client.events import stream_workflow  # noqa: PLC0415
+
+    events = stream_workflow(client, workflow_run_id=run_id, last_sequence_id=after)
+    ended = await Watch(client, run_id, output_for(as_json=as_json), detach).run(events)
+    if ended is None:  # the cursor was at the end: the record knows it
+        ended = Event((await client.get_run(run_id)).outcome)
+    return exit_code(ended)
+
+
+async def found(
+    client: PolosClient, asked: ListRunsRequest, limit: int | None
+) -> AsyncGenerator[Run, None]:
+    """Yield the runs, page by page; None: all."""
+    left = limit
+    while True:
+        asked.page_size = PAGE if left is None else min(left, PAGE)
+        page = await client.list_runs(asked)
+        for run in page.runs:
+            yield run
+        if left is not None:
+            left -= len(page.runs)
+        if not page.next_page_token or left == 0:
+            return
+        asked.page_token = page.next_page_token

@@ -1,0 +1,44 @@
+"""`polos serve`: the service, until a signal comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from polos_service.cli.exits import reporting
+
+
+def serve(
+    target: Annotated[
+        str, typer.Argument(metavar="APP", help="app.py or package.module that defines agents.")
+    ],
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT. Default: POLOS_LISTEN, else 127.0.0.1:50051.")
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            help="sqlite:///ABSOLUTE/PATH. Default: POLOS_STORE, else in the user's data folder."
+        ),
+    ] = None,
+    *,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Start anew when a Python file beside APP changes."),
+    ] = False,
+) -> None:
+    """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""
+    import uvloop  # noqa: PLC0415 - other commands start sooner without
+
+    from polos_service import serving  # noqa: PLC0415
+    from polos_service.config import Settings  # noqa: PLC0415
+
+    with reporting():
+        settings = Settings.load(listen=listen, store=store)
+        if reload:
+            from polos_service.cli.reload import Reloader  # noqa: PLC0415
+
+            raise typer.Exit(asyncio.run(Reloader(target, settings).run()))
+        uvloop.run(serving.serve(target, settings))

@@ -1,0 +1,196 @@
+"""The live view of a run, for a terminal.
+
+What is final goes to the screen for good, line by line. What may still become void, the text
+of the model call at hand, is kept in a region below it that is drawn anew, together with a
+line that says what goes on; when a retry takes the text back, it leaves the screen.
+"""
+
+from __future__ import annotations
+
+import json
+from time import monotonic
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+from polos_client.event import Event
+from polos_service.cli.output import Output, finished_text, printable, problem_of
+
+BRIEF = 200
+"""Characters of a tool's arguments or result that are shown."""
+
+VOID = 60
+"""Characters of void text that are shown."""
+
+FRAMES = 12
+"""Times a second that the region is drawn."""
+
+STATUS_LINES = 2
+"""Lines of the screen that the text at hand leaves free."""
+
+
+def terminal() -> Console:
+    """Return the console of standard output."""
+    return Console(highlight=False)
+
+
+class View(Output):
+    """The run on the screen; on a console that is no terminal, its final lines alone."""
+
+    def __init__(self, console: Console) -> None:
+        """Show runs on `console`, one after the other."""
+        self._console = console
+        self._live: Live | None = None
+        self._saying: list[str] = []
+        self._doing: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        """Take the screen."""
+        self.resume()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Leave the screen, with what was said so far."""
+        self.pause()
+        self._leave_unfinished()
+        self._doing.clear()
+
+    def pause(self) -> None:
+        """Leave the screen to a question."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def resume(self) -> None:
+        """Take the screen back."""
+        if self._live is None and self._console.is_terminal:
+            # A new one each time: Live remembers where on the screen it was.
+            self._live = Live(
+                console=self._console,
+                get_renderable=self._region,
+                refresh_per_second=FRAMES,
+                transient=True,
+            )
+            self._live.start()
+
+    def show(self, event: Event) -> None:
+        """Show the next event; those of sub-agents are passed over."""
+        if event.proto.HasField("parent_run_id"):
+            return
+        if event.proto.terminal:
+            self._end(event)
+            return
+        data = event.data
+        match event.event_type:
+            case "agent_start":
+                self._say(f"{data['agent_id']} · {data['provider']} · {data['model']}", "dim")
+            case "step_start":
+                self._start(data)
+            case "text_delta":
+                self._saying.append(data["content"])
+            case "step_retry":
+                self._retry(data)
+            case "step_finish":
+                self._finish(event)
+
+    def note(self, text: str, style: str = "") -> None:
+        """Print a line above the region."""
+        self._say(text, style)
+
+    def _start(self, data: dict[str, Any]) -> None:
+        self._doing[data["step_key"]] = monotonic()
+        if "tool_call" in data:
+            arguments = data["tool_call"]["function"]["arguments"]
+            self._say(f"→ {data['tool_name']}({brief(arguments)})", "magenta")
+
+    def _retry(self, data: dict[str, Any]) -> None:
+        void = brief("".join(self._saying), VOID)
+        self._saying.clear()
+        said = f"; void is what it said: {void}" if void else ""
+        self._say(f"↻ {data['step_key']} begins anew: {data['error']}{said}", "yellow")
+
+    def _finish(self, event: Event) -> None:
+        data = event.data
+        self._doing.pop(data["step_key"], None)
+        if text := finished_text(event):
+            self._saying.clear()  # first, so that the region does not show it once more
+            self._say(text)
+        elif "error" in data:
+            self._leave_unfinished()
+        name = data.get("tool_name") or data["step_key"]
+        spent = " · ".join([f"{data.get('duration', 0):.2f} s", *tokens(data)])
+        if "error" in data:
+            self._say(f"✗ {name} · {spent} · {data['error']}", "red")
+        else:
+            self._say(f"✓ {name} · {spent}{result_of(data)}", "dim")
+
+    def _end(self, event: Event) -> None:
+        self._leave_unfinished()
+        data = event.data
+        problem = problem_of(event)
+        if problem is None:
+            self._say(f"done · {totals(data)} · run {event.proto.run_id}", "green")
+            return
+        self._say(f"✗ {problem}", "red")
+        self._say(f"ended · {totals(data)} · run {event.proto.run_id}", "dim")
+
+    def _leave_unfinished(self) -> None:
+        """Print what a model call said that will not go on."""
+        if self._saying:
+            text = "".join(self._saying)
+            self._saying.clear()
+            self._say(f"{text} …", "dim")
+
+    def _say(self, text: str, style: str = "") -> None:
+        if self._live is not None:
+            self._live.refresh()  # else the region comes back as it was, under the line
+        self._console.print(Text(printable(text).rstrip("\n"), style), soft_wrap=True)
+
+    def _region(self) -> Group:
+        """Return what is drawn anew: the end of the text at hand, and what goes on."""
+        width, height = self._console.size
+        room = max(height - STATUS_LINES, 1)
+        # The end that can be seen, and no more: the text may be long, and this runs often.
+        end = printable("".join(self._saying))[-width * room :]
+        lines = Text(end).wrap(self._console, width)[-room:] if end else []
+        return Group(*lines, self._status())
+
+    def _status(self) -> Spinner:
+        now = monotonic()
+        doing = [f"{key} {now - began:.0f} s" for key, began in self._doing.items()]
+        return Spinner("dots", Text(", ".join(doing) or "waiting", "dim"), style="dim")
+
+
+def brief(text: str, most: int = BRIEF) -> str:
+    """Return the text on one line, cut at `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]} …"
+
+
+def result_of(data: dict[str, Any]) -> str:
+    """Return what a tool returned; nothing for a model call."""
+    if data["step_type"] == "llm":
+        return ""
+    return f" · {brief(json.dumps(data.get('data', {}).get('result'), ensure_ascii=False))}"
+
+
+def tokens(data: dict[str, Any]) -> list[str]:
+    """Return the tokens and the cost, as far as they are known."""
+    known = []
+    if usage := data.get("usage"):
+        known.append(f"{usage['input_tokens']} tokens in, {usage['output_tokens']} out")
+    if "cost" in data:
+        known.append(f"${data['cost']:.6f}")
+    return known
+
+
+def totals(data: dict[str, Any]) -> str:
+    """Return what the whole run took."""
+    calls = data.get("total_steps", 0)
+    parts = [f"{calls} model call{'' if calls == 1 else 's'}", *tokens(data)]
+    if "duration" in data:
+        parts.append(f"{data['duration']:.2f} s")
+    return " · ".join(parts)

@@ -1,0 +1,66 @@
+"""Bounds on a model's silence: until its first sign of life, and between two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from polos.v1.error_pb2 import FailureReason
+from polos_service.errors import StepError
+from polos_service.models import ModelRequest
+
+
+class SilentError(StepError):
+    """A model said nothing for too long."""
+
+
+class Silence:
+    """Ends a call of a model that says nothing for too long.
+
+    Any sign of life counts, not only text: reasoning that is not shown, say.
+    """
+
+    def __init__(self, request: ModelRequest, model: str) -> None:
+        """Take the bounds from the request; `model` is how the failure calls it."""
+        self._request = request
+        self._model = model
+        self._limit = asyncio.timeout(request.first_token)
+        self._heard = False
+
+    async def __aenter__(self) -> Self:
+        await self._limit.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        with self._told():
+            await self._limit.__aexit__(*raised)  # type: ignore[arg-type]  # handed on as it is
+
+    def heard(self) -> None:
+        """Note a sign of life."""
+        self._heard = True
+        if not self._limit.expired():
+            loop = asyncio.get_running_loop()
+            self._limit.reschedule(loop.time() + self._request.token_gap)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise self._error() from None
+
+    def _error(self) -> SilentError:
+        if self._heard:
+            return SilentError(
+                FailureReason.FAILURE_REASON_MODEL_STALLED,
+                f"{self._model} fell silent in the middle of its answer for "
+                f"{self._request.token_gap:g} s.",
+                retryable=True,
+            )
+        return SilentError(
+            FailureReason.FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT,
+            f"{self._model} said nothing for {self._request.first_token:g} s.",
+            retryable=True,
+        )

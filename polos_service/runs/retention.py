@@ -1,0 +1,29 @@
+"""Removes runs that ended long ago, in small pieces between other work."""
+
+from __future__ import annotations
+
+import structlog
+
+from polos_client.errors import StoreUnavailable
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import SECOND
+from polos_service.store import RunStore
+
+PERIOD = 60.0
+"""Seconds between two looks for runs that have expired."""
+
+PAUSE = 0.01
+"""Seconds between two pieces, in which others commit."""
+
+log = structlog.get_logger(__name__)
+
+
+async def retain(store: RunStore, clock: Clock, seconds: float) -> None:
+    """Remove, for ever, what ended more than so many seconds ago."""
+    while True:
+        try:
+            while await store.expire(clock.now() - round(seconds * SECOND)):
+                await clock.sleep(PAUSE)
+        except StoreUnavailable as error:
+            log.warning("retention_failed", error=str(error))
+        await clock.sleep(PERIOD)

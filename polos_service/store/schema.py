@@ -1,0 +1,105 @@
+"""The schema of the SQLite store, how a file gets there, and how it is opened."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from polos.v1.run_pb2 import RunState
+
+QUEUED = RunState.RUN_STATE_QUEUED
+RUNNING = RunState.RUN_STATE_RUNNING
+
+EXPIRING = 101
+EXPIRED = 102
+"""States of a run that retention removes: its log is being deleted, or is gone. They are
+the store's own, and the row that has one is the tombstone."""
+
+# Frames are rows in order of arrival, so that a commit of many runs fills one page
+# and not one page a run; the index entries beside them are a dozen bytes each.
+FIRST = f"""
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    project TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    workflow_id TEXT NOT NULL,
+    state INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    session_id TEXT,
+    user_id TEXT,
+    streaming INTEGER NOT NULL,
+    create_time INTEGER NOT NULL,
+    start_time INTEGER,
+    finish_time INTEGER,
+    deadline INTEGER,
+    request_id TEXT,
+    digest BLOB NOT NULL,
+    definition BLOB NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX runs_by_id ON runs (project, run_id);
+CREATE UNIQUE INDEX runs_by_request ON runs (project, request_id) WHERE request_id IS NOT NULL;
+CREATE INDEX runs_by_workflow ON runs (project, workflow_id, run_id);
+CREATE INDEX runs_by_session ON runs (project, session_id, run_id) WHERE session_id IS NOT NULL;
+CREATE INDEX runs_by_user ON runs (project, user_id, run_id) WHERE user_id IS NOT NULL;
+CREATE INDEX runs_queued ON runs (id) WHERE state = {QUEUED:d};
+CREATE TABLE frames (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    private BLOB NOT NULL
+) STRICT;
+CREATE INDEX frames_by_run ON frames (run, last);
+CREATE TABLE commands (
+    run INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    PRIMARY KEY (run, kind)
+) STRICT, WITHOUT ROWID;
+"""
+
+SECOND = f"""
+CREATE INDEX IF NOT EXISTS runs_due ON runs (deadline)
+    WHERE state = {QUEUED:d} AND deadline IS NOT NULL;
+CREATE INDEX runs_finished ON runs (finish_time)
+    WHERE finish_time IS NOT NULL AND state < {EXPIRING};
+CREATE INDEX runs_expiring ON runs (id) WHERE state = {EXPIRING};
+"""
+
+MIGRATIONS = (FIRST, SECOND)
+"""What leads from each version of the schema to the next; a new file takes them all. The
+version is kept in the file's `user_version`."""
+
+WAL_LIMIT = 64 * 1024 * 1024
+"""Bytes that the write-ahead log keeps on disk once it has been written back."""
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a connection whose transactions are begun and ended by hand."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
+    return db
+
+
+def prepare(path: Path) -> None:
+    """Bring the schema up to date, and queue again what a dead process ran."""
+    db = connect(path)
+    try:
+        migrate(db)
+        # We hold the lock: whoever ran these is gone.
+        db.execute("UPDATE runs SET state = ? WHERE state = ?", (QUEUED, RUNNING))
+    finally:
+        db.close()
+
+
+def migrate(db: sqlite3.Connection) -> None:
+    """Take every step from the file's version to ours, each whole or not at all."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise sqlite3.DatabaseError(
+            f"it has schema version {version}, this service reads up to version {len(MIGRATIONS)}"
+        )
+    for step in range(version, len(MIGRATIONS)):
+        db.executescript(f"BEGIN;{MIGRATIONS[step]}PRAGMA user_version = {step + 1};COMMIT;")

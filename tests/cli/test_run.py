@@ -1,0 +1,166 @@
+"""`polos run` in pipes: what programs and scripts get."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.cli.commands import Cli, Ended
+from tests.support.process import PATIENCE
+
+
+async def test_a_pipe_gets_the_text_of_each_model_call_and_nothing_else(cli: Cli) -> None:
+    assert await cli("run", "sums", "1 + 2?") == Ended(0, "Let me add.\nThe sum is 3.\n", "")
+
+
+async def test_a_pipe_never_gets_text_that_a_retry_takes_back(cli: Cli) -> None:
+    assert await cli("run", "retries", "Go.") == Ended(0, "These count.\n", "")
+
+
+async def test_an_answer_that_was_cut_is_told_on_standard_error(cli: Cli) -> None:
+    ended = await cli("run", "short", "Go.")
+    assert (ended.code, ended.out) == (0, "Half an\n")
+    assert ended.err == (
+        "Error: the answer is cut: it reached the bound on its tokens (finish reason length)\n"
+    )
+
+
+async def test_a_failed_run_says_why_and_prints_no_half_answer(cli: Cli) -> None:
+    assert await cli("run", "fails", "Go.") == Ended(3, "", "Error: no such key\n")
+
+
+async def test_a_run_over_its_timeout_has_failed(cli: Cli) -> None:
+    ended = await cli("run", "waits", "Go.", "--timeout", "0.2")
+    assert (ended.code, ended.out) == (3, "")
+    assert "longer than its timeout" in ended.err
+
+
+@pytest.mark.parametrize("arguments", [["-"], []])
+async def test_the_prompt_comes_from_standard_input(cli: Cli, arguments: list[str]) -> None:
+    ended = await cli("run", "steers", *arguments, "--json", input=b"four words of prompt\n")
+    # A script counts the words of the prompt as its tokens.
+    assert ended.objects[-1]["data"]["usage"]["input_tokens"] == 4
+
+
+async def test_a_prompt_that_is_no_text_is_refused(cli: Cli) -> None:
+    ended = await cli("run", "sums", "-", input=b"\xff")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Error: the prompt on standard input is no UTF-8 text: ")
+
+
+async def test_json_is_the_whole_log_an_event_a_line(cli: Cli) -> None:
+    ended = await cli("run", "sums", "1 + 2?", "--json", "--session", "s", "--user", "u")
+    (run_id,) = await cli.run_ids("--session", "s", "--user", "u")
+    log = ended.objects
+    assert (ended.code, ended.err) == (0, "")
+    assert [one["sequence"] for one in log] == list(range(1, len(log) + 1))
+    assert all(list(one) == KEYS and one["run_id"] == run_id for one in log)
+    assert (log[0]["event_type"], log[-1]["event_type"]) == ("agent_start", "agent_finish")
+
+
+KEYS = ["sequence", "run_id", "event_type", "data", "created_at"]
+
+
+async def next_events(process: asyncio.subprocess.Process, last: str) -> list[dict[str, Any]]:
+    """Read events until one of that type has come."""
+    assert process.stdout is not None
+    found: list[dict[str, Any]] = []
+    async with asyncio.timeout(PATIENCE):
+        while not found or found[-1]["event_type"] != last:
+            found.append(json.loads(await process.stdout.readline()))
+    return found
+
+
+async def test_json_comes_while_the_run_goes_on_and_a_cancelled_run_has_its_code(cli: Cli) -> None:
+    process = await cli.start("run", "waits", "Go.", "--json")
+    run_id = (await next_events(process, "text_delta"))[0]["run_id"]
+    assert await cli.state(run_id) == "running"
+    assert (await cli("runs", "cancel", run_id)).code == 0
+    assert (await next_events(process, "run_cancelled"))[-1]["run_id"] == run_id
+    assert await process.wait() == 4
+
+
+async def test_ctrl_c_in_a_pipe_detaches_and_says_how_to_come_back(cli: Cli) -> None:
+    process = await cli.start("run", "waits", "Go.", "--json")
+    run_id = (await next_events(process, "text_delta"))[0]["run_id"]
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    assert process.returncode == 130
+    assert err.decode() == (
+        f"Detached: run {run_id} goes on.\nCome back to it with: polos runs tail {run_id}\n"
+    )
+    assert await cli.state(run_id) == "running"
+
+
+async def test_a_reader_that_leaves_the_pipe_leaves_the_run_alone(cli: Cli) -> None:
+    process = await cli.start("run", "slow", "Go.", "--json")
+    assert process.stdout is not None
+    run_id = json.loads(await process.stdout.readline())["run_id"]
+    process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+    assert process.stderr is not None
+    assert (await process.wait(), await process.stderr.read()) == (1, b"")
+    assert (await cli("runs", "tail", run_id)).out == "One two.\n"
+
+
+async def test_an_unknown_agent_is_refused_with_the_known_ones(cli: Cli) -> None:
+    assert await cli("run", "nobody", "Go.") == Ended(
+        1,
+        "",
+        "Error: There is no agent 'nobody'. "
+        "Loaded: fails, gated, retries, short, slow, steers, sums, waits.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["sums", ""], "input is empty"),
+        (["s p", "Go."], "the agent id 's p' must be 1 to 128 letters, digits"),
+        (["sums", "Go.", "--timeout", "0"], "run_timeout_seconds is 0.0; it must be from"),
+        (["sums", "Go.", "--option", "colour=3"], "options.provider_options_json.colour cannot"),
+    ],
+)
+async def test_what_cannot_be_run_is_refused(cli: Cli, arguments: list[str], said: str) -> None:
+    ended = await cli("run", *arguments)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(f"Error: {said}")
+    assert await cli.run_ids() == []
+
+
+async def test_an_option_that_is_no_pair_is_a_wrong_command_line(cli: Cli) -> None:
+    ended = await cli("run", "sums", "Go.", "--option", "seed")
+    assert (ended.code, ended.out) == (2, "")
+    assert "'seed' is not NAME=VALUE" in ended.err
+
+
+async def test_model_options_that_the_provider_knows_are_taken(cli: Cli) -> None:
+    options = ("--option", "seed=7", "--option", "temperature=0.5")
+    assert (await cli("run", "steers", "Go.", *options)).code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "sums", "Go."],
+        ["chat", "sums"],
+        ["runs", "list"],
+        ["health"],
+    ],
+)
+async def test_without_a_service_a_command_says_so_and_ends(arguments: list[str]) -> None:
+    nobody = Cli("127.0.0.1:1")  # no service may listen there
+    assert await nobody(*arguments) == Ended(
+        1,
+        "",
+        "Error: no Polos service can be reached at 127.0.0.1:1; start one with `polos serve`, "
+        "or name another address (--address, POLOS_ADDRESS)\n",
+    )
+
+
+async def test_an_option_names_another_address_than_the_environment(cli: Cli) -> None:
+    ended = await Cli("127.0.0.1:1")("run", "steers", "Go.", "--address", cli.address)
+    assert (ended.code, ended.err) == (0, "")

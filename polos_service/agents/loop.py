@@ -25,7 +25,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.step import Step, StepOutput
 from polos_service.tools.local import call_tool
 
-MODEL_TRIES = 3
+MODEL_TRIES = 4
 """Tries of one model call in all, as long as its failure is retryable."""
 
 
@@ -100,7 +100,7 @@ class AgentLoop:
         answer = await self._model.answer(
             replace(request, attempt=attempt), say if streaming else unheard
         )
-        if streaming:
+        if streaming and answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS:
             for call in answer.tool_calls:
                 await step.emit(
                     ToolCallRequested(tool_call=call, step_key=key, step=turn, attempt=attempt)

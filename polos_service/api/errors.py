@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import grpc
 import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.rpc.code_pb2 import Code
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
@@ -131,16 +131,42 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
                 guard_stream(method, handler.unary_stream),
-                handler.request_deserializer,
+                lenient(handler.request_deserializer),
                 handler.response_serializer,
             )
         if handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(
                 guard_unary(method, handler.unary_unary),
-                handler.request_deserializer,
+                lenient(handler.request_deserializer),
                 handler.response_serializer,
             )
         raise TypeError(f"{method} takes a stream of requests; no guard is written for that")
+
+
+def lenient(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Return what parses a request, or returns None: grpc would tell the exception's text."""
+    if parse is None:
+        raise TypeError("A method of ours parses its requests.")
+
+    def parsed(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return None
+
+    return parsed
+
+
+def demanded(request: Any) -> Any:
+    """Return the request.
+
+    Raises:
+        InvalidRequest: its bytes could not be parsed.
+
+    """
+    if request is None:
+        raise errors.InvalidRequest({"request": "is no message of this method"})
+    return request
 
 
 def guard_unary(method: str, handle: Handler) -> Handler:
@@ -148,7 +174,7 @@ def guard_unary(method: str, handle: Handler) -> Handler:
 
     async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         try:
-            return await handle(request, context)
+            return await handle(demanded(request), context)
         except BaseException as error:  # noqa: BLE001 - nothing may get out as it is
             await refuse(method, context, error)
 
@@ -162,7 +188,7 @@ def guard_stream(method: str, handle: Handler) -> Handler:
         request: Any, context: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[Any]:
         try:
-            async for response in handle(request, context):
+            async for response in handle(demanded(request), context):
                 yield response
         except GeneratorExit:
             raise

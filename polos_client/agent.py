@@ -13,7 +13,8 @@ from polos_client.tool import Tool
 from polos_client.unbuilt import refuse
 
 if TYPE_CHECKING:
-    from polos_client.client import ExecutionHandle, PolosClient
+    from polos_client.client import PolosClient
+    from polos_client.handle import ExecutionHandle
     from polos_client.result import AgentResult
     from polos_client.stream import AgentStream
 

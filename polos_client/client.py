@@ -18,14 +18,11 @@ from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.backoff import Backoff
 from polos_client.errors import ConnectionLost, PolosError
-from polos_client.handle import ExecutionHandle
 from polos_client.status import is_transient, to_error
 
 if TYPE_CHECKING:
     from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
     from polos_client.agent import Agent
-
-__all__ = ["ExecutionHandle", "PolosClient"]
 
 PATIENCE = 10.0
 """Seconds for which a call that reaches nobody is made again."""

@@ -13,7 +13,7 @@ PROTO = ROOT / "proto"
 
 PUBLIC = {
     "polos_client.agent": ["Agent"],
-    "polos_client.client": ["ExecutionHandle", "PolosClient"],
+    "polos_client.client": ["PolosClient"],
     "polos_client.context": ["WorkflowContext"],
     "polos_client.deadlines": ["Deadlines"],
     "polos_client.errors": [
@@ -41,6 +41,7 @@ PUBLIC = {
         "Unauthenticated",
     ],
     "polos_client.event": ["Event"],
+    "polos_client.handle": ["ExecutionHandle"],
     "polos_client.result": ["AgentResult", "ToolResult", "Usage"],
     "polos_client.stop": [
         "ExecutedToolConfig",

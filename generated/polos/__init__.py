@@ -9,7 +9,6 @@ if TYPE_CHECKING:
     from polos_client import events as events
     from polos_client import scripted as scripted
     from polos_client.agent import Agent as Agent
-    from polos_client.client import ExecutionHandle as ExecutionHandle
     from polos_client.client import PolosClient as PolosClient
     from polos_client.context import WorkflowContext as WorkflowContext
     from polos_client.deadlines import Deadlines as Deadlines
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from polos_client.errors import TooManyRuns as TooManyRuns
     from polos_client.errors import Unauthenticated as Unauthenticated
     from polos_client.event import Event as Event
+    from polos_client.handle import ExecutionHandle as ExecutionHandle
     from polos_client.result import AgentResult as AgentResult
     from polos_client.result import ToolResult as ToolResult
     from polos_client.result import Usage as Usage
@@ -70,7 +70,7 @@ _HOMES = {
     "Draining": "polos_client.errors",
     "Event": "polos_client.event",
     "ExecutedToolConfig": "polos_client.stop",
-    "ExecutionHandle": "polos_client.client",
+    "ExecutionHandle": "polos_client.handle",
     "HasTextConfig": "polos_client.stop",
     "InternalError": "polos_client.errors",
     "InvalidRequest": "polos_client.errors",

@@ -10,11 +10,12 @@ import pytest
 from polos.v1 import event_pb2 as pb
 from polos.v1 import run_pb2
 from polos_client.agent import Agent
-from polos_client.client import ExecutionHandle, PolosClient
+from polos_client.client import PolosClient
 from polos_client.errors import (
     RunFailed,
     RunTimeout,
 )
+from polos_client.handle import ExecutionHandle
 from tests.unit.fake_service import (
     AGENT,
     RUN,

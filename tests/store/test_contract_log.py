@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
 from polos_service.errors import Fenced
-from polos_service.store import ENDED, Claim, Frame, RunStore
+from polos_service.store import ENDED, Frame, RunStore
 from tests.support.stores import (
     ALL,
     COMPLETED,
@@ -22,12 +22,8 @@ from tests.support.stores import (
     new_run,
     settled,
     soon,
+    spans,
 )
-
-
-async def spans(store: RunStore, claim: Claim) -> list[tuple[int, int]]:
-    found = await store.read(claim.project, claim.run_id, 0, ALL)
-    return [(one.first, one.last) for one in found.frames]
 
 
 async def test_frames_are_read_back_as_they_were_appended(store: RunStore) -> None:

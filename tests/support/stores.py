@@ -71,6 +71,12 @@ async def history(store: RunStore, claim: Claim) -> list[Entry]:
     return [entry async for entry in store.history(claim)]
 
 
+async def spans(store: RunStore, claim: Claim) -> list[tuple[int, int]]:
+    """Return first and last sequence of each frame of the log."""
+    found = await store.read(claim.project, claim.run_id, 0, ALL)
+    return [(one.first, one.last) for one in found.frames]
+
+
 async def soon(awaitable: Awaitable[T]) -> T:
     """Await, but not for ever."""
     return await asyncio.wait_for(awaitable, PATIENCE)

@@ -129,10 +129,6 @@ class Service:
         await self._providers.close()
         await self._store.close()
 
-    async def wait(self) -> None:
-        """Return when the service has stopped."""
-        await self._server.wait_for_termination()
-
     def _keep(self, seconds: float) -> None:
         self._retention = asyncio.create_task(retain(self._store, self._clock, seconds))
 

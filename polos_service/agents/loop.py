@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import count
 
@@ -24,6 +25,9 @@ from polos_service.models import Model, ModelRequest
 from polos_service.runs.context import RunContext
 from polos_service.runs.step import Step, StepOutput
 from polos_service.tools.local import call_tool
+
+PARALLEL_TOOLS = 32
+"""Tools of one run that work at once: a model can ask for thousands, each maybe a thread."""
 
 MODEL_TRIES = 4
 """Tries of one model call in all, as long as its failure is retryable."""
@@ -48,6 +52,7 @@ class AgentLoop:
         self._messages = definition.conversation()
         self._turns: list[Turn] = []
         self._uses: Counter[str] = Counter()
+        self._hands = asyncio.Semaphore(PARALLEL_TOOLS)
 
     async def run(self) -> AgentFinish:
         """Run to the end and return the terminal event.
@@ -126,6 +131,10 @@ class AgentLoop:
         return Outcome(call=call, result_json=output.result_json)
 
     async def _use(self, step: Step, call: ToolCall) -> StepOutput:
+        async with self._hands:
+            return await self._use_one(step, call)
+
+    async def _use_one(self, step: Step, call: ToolCall) -> StepOutput:
         await step.checkpoint()
         context = WorkflowContext(
             workflow_id=self._definition.agent_id,
@@ -135,7 +144,7 @@ class AgentLoop:
             step_key=step.key,
             attempt=step.attempt,
             idempotency_key=f"{self._ctx.run_id}/{step.key}",
-            initial_state=self._definition.model_copy(deep=True).initial_state,
+            initial_state=deepcopy(self._definition.initial_state),
         )
         limit = self._definition.deadlines.tool_call
         return StepOutput(result_json=await call_tool(self._tools, call, context, limit))

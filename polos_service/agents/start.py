@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
 import uuid_utils
 from google.protobuf.duration_pb2 import Duration
 
@@ -25,6 +25,9 @@ from polos_service.store import NewRun, RunStore
 INPUT_LIMIT = 1024 * 1024
 STATE_LIMIT = 256 * 1024
 """Bytes of an input, and of an initial state or the model options, at most."""
+
+DEPTH_LIMIT = 100
+"""Levels of a caller's JSON; every parser on its way takes more."""
 
 NAME_LIMIT = 256
 REQUEST_ID_LIMIT = 128
@@ -135,34 +138,38 @@ class Checked:
 
     def _conversation(self, text: str) -> list[dict[str, Any]]:
         field = "input_messages_json"
-        self._size(field, text, INPUT_LIMIT)
-        messages = self._parse(field, text)
+        messages = self._parse(field, text, INPUT_LIMIT)
         if not isinstance(messages, list) or not messages:
             self.violations.setdefault(field, "is not a JSON array with at least one message")
             return []
         for index, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
                 self.violations[f"{field}[{index}]"] = "is not an object with a role"
+                return []
         return messages
 
     def _object(self, options: RunOptions, name: str) -> dict[str, Any]:
         field = f"options.{name}"
-        text = getattr(options, name)
         if not options.HasField(name):  # type: ignore[arg-type]  # both fields are optional ones
             return {}
-        self._size(field, text, STATE_LIMIT)
-        value = self._parse(field, text)
+        value = self._parse(field, getattr(options, name), STATE_LIMIT)
         if not isinstance(value, dict):
             self.violations.setdefault(field, "is not a JSON object")
             return {}
         return value
 
-    def _parse(self, field: str, text: str) -> Any:
+    def _parse(self, field: str, text: str, limit: int) -> Any:
+        if not self._size(field, text, limit):
+            return None
         try:
-            return orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            value = json.loads(text)  # not orjson: that makes floats of integers beyond 64 bits
+        except (ValueError, RecursionError) as error:
             self.violations[field] = f"is not JSON: {error}"
             return None
+        if deeper(value, DEPTH_LIMIT):
+            self.violations[field] = f"is nested deeper than {DEPTH_LIMIT} levels"
+            return None
+        return value
 
     def _seconds(self, options: RunOptions | DeadlinesMessage, name: str) -> float | None:
         if not options.HasField(name):  # type: ignore[arg-type]  # each name is a field of it
@@ -181,10 +188,26 @@ class Checked:
         if len(text) > limit:
             self.violations[field] = f"has {len(text)} characters, the limit is {limit}"
 
-    def _size(self, field: str, text: str, limit: int) -> None:
+    def _size(self, field: str, text: str, limit: int) -> bool:
         size = len(text.encode())
         if size > limit:
             self.violations[field] = f"has {size} bytes, the limit is {limit}"
+        return size <= limit
+
+
+def deeper(value: Any, limit: int) -> bool:
+    """Return whether a JSON value has more levels than `limit`."""
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            child
+            for one in level
+            if isinstance(one, list | dict)
+            for child in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def optional(options: RunOptions, name: str) -> str | None:

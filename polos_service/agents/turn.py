@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json  # not orjson: that one turns integers beyond 64 bits into floats
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ import orjson
 
 from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
 from polos_client import result as public
+from polos_client.event import parsed
 from polos_client.stop import Step as Turn
 from polos_service.models import ModelAnswer
 from polos_service.runs.step import StepOutput
@@ -88,8 +89,8 @@ class Outcome:
         return public.ToolResult(
             tool_name=self.call.name,
             status="completed" if self.error is None else "failed",
-            input=arguments_of(self.call),
-            result=json.loads(self.result_json),
+            input=parsed(self.call.arguments_json or "{}"),
+            result=parsed(self.result_json),
             error=self.error,
             tool_call_id=self.call.id,
         )
@@ -129,11 +130,3 @@ def of_dict(call: Mapping[str, Any]) -> ToolCall:
     """Return the call that `as_dict` wrote."""
     function = call["function"]
     return ToolCall(id=call["id"], name=function["name"], arguments_json=function["arguments"])
-
-
-def arguments_of(call: ToolCall) -> Any:
-    """Return the arguments as JSON values, or the model's text where that is no JSON."""
-    try:
-        return json.loads(call.arguments_json or "{}")
-    except ValueError:
-        return call.arguments_json

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import grpc
-import orjson
 
 from polos.v1 import agent_service_pb2 as pb
 from polos.v1.agent_pb2 import Agent as AgentMessage
@@ -54,7 +54,7 @@ def message_of(agent: Agent) -> AgentMessage:
             ToolMessage(
                 name=tool.id,
                 description=tool.description,
-                parameters_json=orjson.dumps(tool.parameters).decode(),
+                parameters_json=json.dumps(tool.parameters),
             )
             for tool in agent.tools
         ],

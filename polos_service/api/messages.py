@@ -54,6 +54,8 @@ async def details_of(store: RunStore, project: str, run_id: str) -> Run:
     calls: dict[str, ToolCall] = {}
     size = 0
     async for event in events_of(store, project, run_id):
+        if event.sequence > run.latest_sequence:
+            break  # it came after the record, which says nothing of it
         if event.terminal:
             run.outcome.CopyFrom(event)
         elif event.step_start.HasField("tool_call"):

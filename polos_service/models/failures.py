@@ -207,8 +207,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         seconds = _number(headers.get(name, "")) * scale
         if math.isfinite(seconds):
             return max(seconds, 0.0)
-    date = email.utils.parsedate_tz(headers.get("retry-after", ""))
-    return None if date is None else max(email.utils.mktime_tz(date) - time.time(), 0.0)
+    try:
+        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
+        return max(date.timestamp() - time.time(), 0.0)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _number(text: str) -> float:

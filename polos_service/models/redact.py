@@ -31,5 +31,6 @@ def redact(message: str, secrets: Iterable[str] = ()) -> str:
     """
     for secret in secrets:
         message = message.replace(secret, _HIDDEN)
+    message = message[: 4 * MAX_LENGTH]  # before the pattern, whose time grows with the square
     line = " ".join(_KEY_LIKE.sub(_HIDDEN, message).split())
     return line if len(line) <= MAX_LENGTH else line[: MAX_LENGTH - 1] + "…"

@@ -103,10 +103,8 @@ class RunContext:
                 if tried == tries or not worth_waiting(error):
                     await self._record(step.failed(error))
                     raise
-                if step.spoke:
-                    step = step.next()
-                    self._announce(step, error.reason, error.message)
                 await self._clock.sleep(pause(tried, error.retry_after))
+                step = self._again(step, error)
             else:
                 finish = step.finished(output)
                 self.totals.add(finish)
@@ -114,6 +112,12 @@ class RunContext:
                 await self._record(finish, private)
                 return output
         raise ValueError(f"A step needs at least one try, not {tries}.")
+
+    def _again(self, step: Step, error: StepError) -> Step:
+        again = step.again()
+        if step.spoke:
+            self._announce(again, error.reason, error.message)
+        return again
 
     def _announce(self, step: Step, reason: FailureReason.ValueType, message: str) -> None:
         self._writer.emit(

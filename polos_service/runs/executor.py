@@ -55,6 +55,7 @@ class Executor:
         self._slots = asyncio.Semaphore(limit)
         self._runs: set[asyncio.Task[None]] = set()
         self._stopping = False
+        self._stopped = False
         self._loops: list[asyncio.Task[None]] = []
 
     @property
@@ -82,6 +83,7 @@ class Executor:
         await self._settled(self._runs, grace / 2)
         self._stopping = True
         await self._settled(self._runs, grace / 2)
+        self._stopped = True
         for run in self._runs:
             run.cancel()
         await self._settled(self._runs, None)
@@ -102,6 +104,8 @@ class Executor:
 
     async def _end_queued(self, project: str, run_id: str) -> None:
         """Take up a run that is to end: nobody would before a slot is free."""
+        if self._stopped:
+            return  # the next process finds the command, or the deadline
         claim = await self._store.claim_run(project, run_id)
         if claim is not None:
             self._spawn(claim)
@@ -113,17 +117,17 @@ class Executor:
             try:
                 for project, run_id in await self._store.overdue(self._clock.now()):
                     await self._end_queued(project, run_id)
-            except StoreUnavailable as error:
-                log.warning("expiry_failed", error=str(error))
+            except Exception:
+                log.exception("expiry_failed")
 
     async def _claim(self) -> None:
         while True:
             await self._slots.acquire()
             try:
                 claim = await self._store.claim(self._runnables.keys())
-            except StoreUnavailable as error:
+            except Exception:
                 self._slots.release()
-                log.warning("claim_failed", error=str(error))
+                log.exception("claim_failed")
                 await self._clock.sleep(RETRY_PAUSE)
                 continue
             except BaseException:
@@ -165,14 +169,15 @@ class Executor:
         journal = await Journal.load(self._store.history(claim))
         writer = Writer(self._store, claim, self._clock)
         ctx = RunContext(claim, journal, writer, self._clock, self._boundary(current_task()))
+        write = asyncio.create_task(writer.run())
         work = asyncio.create_task(self._work(claim, ctx, writer, journal.claims))
         obey = asyncio.create_task(self._obey(claim, ctx, writer, work))
         try:
-            await writer.run()
+            await first_failure_or(write, work, obey)
         finally:
-            obey.cancel()
-            work.cancel()
-            await asyncio.wait({work, obey}, timeout=CANCEL_PATIENCE)
+            for task in (write, work, obey):
+                task.cancel()
+            await asyncio.wait({write, work, obey}, timeout=CANCEL_PATIENCE)
 
     def _boundary(self, hold: asyncio.Task[None]) -> Boundary:
         async def boundary() -> None:
@@ -226,6 +231,16 @@ class Executor:
         if claim.deadline is None:
             return None
         return max(0.0, (claim.deadline - self._clock.now()) / SECOND)
+
+
+async def first_failure_or(write: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
+    """Return when everything is written; raise whatever fails before, in whichever task."""
+    pending = {write, *others}
+    while not write.done():
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            if not task.cancelled():
+                task.result()
 
 
 def current_task() -> asyncio.Task[None]:

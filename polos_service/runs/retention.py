@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import structlog
 
-from polos_client.errors import StoreUnavailable
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.store import RunStore
@@ -24,6 +23,6 @@ async def retain(store: RunStore, clock: Clock, seconds: float) -> None:
         try:
             while await store.expire(clock.now() - round(seconds * SECOND)):
                 await clock.sleep(PAUSE)
-        except StoreUnavailable as error:
-            log.warning("retention_failed", error=str(error))
+        except Exception:
+            log.exception("retention_failed")
         await clock.sleep(PERIOD)

@@ -87,15 +87,15 @@ class Step:
         """Wait until all that was emitted is durable: before a side effect, for example."""
         await self._writer.flush()
 
-    def next(self) -> Step:
-        """Return the attempt after this one."""
+    def again(self) -> Step:
+        """Return what begins now: the next attempt, or this one anew if it has said nothing."""
         return Step(
             self._writer,
             self._clock,
             key=self.key,
             kind=self._kind,
             call=self._call,
-            attempt=self.attempt + 1,
+            attempt=self.attempt + 1 if self.spoke else self.attempt,
         )
 
     def finished(self, output: StepOutput) -> StepFinish:

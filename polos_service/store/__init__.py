@@ -157,7 +157,7 @@ class RunStore(Protocol):
         ...
 
     async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
-        """Return project and id of the queued runs whose deadline is `now` or before."""
+        """Return project and id of some queued runs whose deadline is `now` or before."""
         ...
 
     async def release(self, claim: Claim) -> None:

@@ -61,6 +61,8 @@ CREATE TABLE commands (
 SECOND = f"""
 CREATE INDEX IF NOT EXISTS runs_due ON runs (deadline)
     WHERE state = {QUEUED:d} AND deadline IS NOT NULL;
+CREATE INDEX runs_by_state ON runs (project, state, run_id);
+CREATE INDEX runs_running ON runs (id) WHERE state = {RUNNING:d};
 CREATE INDEX runs_finished ON runs (finish_time)
     WHERE finish_time IS NOT NULL AND state < {EXPIRING};
 CREATE INDEX runs_expiring ON runs (id) WHERE state = {EXPIRING};
@@ -89,7 +91,7 @@ def prepare(path: Path) -> None:
     try:
         migrate(db)
         # We hold the lock: whoever ran these is gone.
-        db.execute("UPDATE runs SET state = ? WHERE state = ?", (QUEUED, RUNNING))
+        db.execute(f"UPDATE runs SET state = {QUEUED:d} WHERE state = {RUNNING:d}")
     finally:
         db.close()
 

@@ -44,6 +44,7 @@ class SqliteStore:
         self._reader = connect(path)
         self._reader.execute("PRAGMA query_only = ON")
         self._signals = Signals()
+        self._heads: dict[tuple[str, str], int] = {}
         self._committer = Committer(self._db)
 
     @classmethod
@@ -106,13 +107,13 @@ class SqliteStore:
 
     async def release(self, claim: Claim) -> None:
         """Queue the run again."""
-        await self._commit(lambda db: sql.requeue(db, claim), lambda: self._notify("queue"))
+        await self._commit(lambda db: sql.requeue(db, claim), lambda: self._released(claim))
 
     async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
         """Append a frame, then wake the run's readers."""
         await self._commit(
             lambda db: sql.insert_frame(db, claim, frame, private),
-            lambda: self._notify("log", claim.project, claim.run_id),
+            lambda: self._appended(claim, frame),
         )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
@@ -122,16 +123,16 @@ class SqliteStore:
             # the frames read after it are all there will ever be.
             run, state = self._find(project, run_id)
             frames = taken(sql.frames_after(self._reader, run, after), limit)
-            return Slice(frames=frames, latest=self._latest(run), ended=state in ENDED)
+            return Slice(
+                frames=frames, latest=sql.latest_of(self._reader, run), ended=state in ENDED
+            )
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
         while True:
             appended = self._signals.event(("log", project, run_id))
-            with reading():
-                run, state = self._find(project, run_id)
-                if state in ENDED or self._latest(run) > after:
-                    return
+            if self._grown(project, run_id, after):
+                return
             await appended.wait()
 
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
@@ -212,7 +213,7 @@ class SqliteStore:
         if claim is not None:
             with suppress(StoreUnavailable):  # closed: the next to open it queues the run
                 self._committer.submit(
-                    lambda db: sql.requeue(db, claim), lambda: self._notify("queue")
+                    lambda db: sql.requeue(db, claim), lambda: self._released(claim)
                 )
 
     def _notify(self, *key: str) -> None:
@@ -221,8 +222,27 @@ class SqliteStore:
     def _find(self, project: str, run_id: str) -> tuple[int, int]:
         return sql.row_of(self._reader, project, run_id)
 
-    def _latest(self, run: int) -> int:
-        return sql.latest_of(self._reader, run)
+    def _released(self, claim: Claim) -> None:
+        self._heads.pop((claim.project, claim.run_id), None)
+        self._notify("queue")
+
+    def _appended(self, claim: Claim, frame: Frame) -> None:
+        key = (claim.project, claim.run_id)
+        if frame.outcome is None:
+            self._heads[key] = frame.last
+        else:
+            self._heads.pop(key, None)
+        self._notify("log", *key)
+
+    def _grown(self, project: str, run_id: str, after: int) -> bool:
+        # Every waiting reader asks this at every append: of a run that is being written the
+        # newest sequence is at hand, and the file need not be asked.
+        head = self._heads.get((project, run_id))
+        if head is not None:
+            return head > after
+        with reading():
+            run, state = self._find(project, run_id)
+            return state in ENDED or sql.latest_of(self._reader, run) > after
 
 
 @contextmanager

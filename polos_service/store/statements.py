@@ -85,7 +85,7 @@ def overdue(db: sqlite3.Connection, now: int) -> list[tuple[str, str]]:
     """Return project and id of the queued runs whose deadline has passed."""
     return db.execute(
         f"SELECT project, run_id FROM runs WHERE state = {QUEUED:d} "
-        "AND deadline IS NOT NULL AND deadline <= ?",
+        "AND deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT 100",
         (now,),
     ).fetchall()
 
@@ -288,7 +288,7 @@ def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRe
     }
     given = {term: value for term, value in conditions.items() if value is not None}
     rows = db.execute(
-        f"SELECT {RECORD} FROM runs WHERE state < {EXPIRING} AND {' AND '.join(given)} "
+        f"SELECT {RECORD} FROM runs WHERE +state < {EXPIRING} AND {' AND '.join(given)} "
         "ORDER BY run_id DESC LIMIT ?",
         (*given.values(), query.limit),
     )

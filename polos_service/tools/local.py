@@ -50,8 +50,7 @@ async def call_tool(
             "does is unknown, and it must not run twice.",
         )
     try:
-        result = await bounded(use(tool, ctx, arguments), tool, limit)
-        return to_json(result, inf_nan_mode="strings").decode()  # JSON has no such numbers
+        return await bounded(use(tool, ctx, arguments), tool, limit)
     except StepError:
         raise
     except PydanticSerializationError as error:
@@ -81,7 +80,7 @@ def failed(tool: Tool, what: str) -> StepError:
     return StepError(FailureReason.FAILURE_REASON_TOOL_FAILED, f"The tool {tool.id} {what}")
 
 
-async def bounded(function: Awaitable[Any], tool: Tool, limit: float) -> Any:
+async def bounded(function: Awaitable[str], tool: Tool, limit: float) -> str:
     """Await a tool for so many seconds; cancelled, it gets a moment to clean up.
 
     It runs in a task of its own: a tool that cancels the task it is in cancels itself.
@@ -102,20 +101,25 @@ async def bounded(function: Awaitable[Any], tool: Tool, limit: float) -> Any:
     )
 
 
-async def end(task: asyncio.Future[Any]) -> None:
+async def end(task: asyncio.Future[str]) -> None:
     """Cancel a tool and wait a moment for it; what does not give in is left to itself."""
     task.cancel()
     await asyncio.wait({task}, timeout=TOOL_PATIENCE)
 
 
-async def use(tool: Tool, ctx: WorkflowContext, arguments: Mapping[str, Any]) -> Any:
-    """Run the tool's function where it disturbs nobody."""
+async def use(tool: Tool, ctx: WorkflowContext, arguments: Mapping[str, Any]) -> str:
+    """Run the tool's function where it disturbs nobody, and return its result as JSON text."""
     if tool.is_async:
-        return await tool.invoke(ctx, arguments)
-    return await in_thread(lambda: tool.invoke(ctx, arguments))
+        return as_json(await tool.invoke(ctx, arguments))
+    return await in_thread(lambda: as_json(tool.invoke(ctx, arguments)))
 
 
-async def contained(function: Awaitable[Any]) -> Any:
+def as_json(result: Any) -> str:
+    """Return the result as JSON text; what comes lazily, a generator say, runs in here."""
+    return to_json(result, inf_nan_mode="strings").decode()  # JSON has no such numbers
+
+
+async def contained(function: Awaitable[str]) -> str:
     """Await a tool, and keep in what would end the event loop: sys.exit(), for example."""
     try:
         return await function
@@ -125,14 +129,14 @@ async def contained(function: Awaitable[Any]) -> Any:
         raise carried(error) from error
 
 
-async def in_thread(function: Callable[[], Any]) -> Any:
+async def in_thread(function: Callable[[], str]) -> str:
     """Run a blocking function in a thread of its own.
 
     The thread is a daemon and in no pool: a function that never returns keeps neither
     other tools nor the end of the process waiting. Cancelling leaves it to itself.
     """
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[Any] = loop.create_future()
+    result: asyncio.Future[str] = loop.create_future()
     context = contextvars.copy_context()
 
     def deliver(settle: Callable[[Any], None], value: Any) -> None:
@@ -140,6 +144,7 @@ async def in_thread(function: Callable[[], Any]) -> Any:
             settle(value)
 
     def run() -> None:
+        outcome: tuple[Callable[[Any], None], object]
         try:
             outcome = (result.set_result, context.run(function))
         except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited

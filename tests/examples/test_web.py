@@ -145,6 +145,7 @@ async def test_reload_in_the_middle_goes_on_where_the_page_was(stage: Stage, vie
     await stage.shows("One two three four")
     # After agent_start, step_start and two pieces of text: those are not sent again.
     assert [url.rpartition("=")[2] for url in sockets] == ["4"]
+    await expect(stage.page.locator("[aria-busy]")).to_have_attribute("aria-busy", "false")
     await stage.page.reload()
     await stage.shows("One two three four")
     assert len(sockets) == 1

@@ -89,6 +89,13 @@ class Settings(BaseSettings):
             raise ValueError(f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051")
         return value
 
+    @field_validator("openai_base_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r} is no http:// or https:// address")
+        return value or None
+
     @field_validator("store")
     @classmethod
     def _sqlite_path(cls, value: str) -> str:

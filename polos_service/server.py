@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 import grpc
+import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -49,6 +50,10 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
 )
+
+WAITING = "it is not loaded: serve it, or end them with `polos runs cancel`"
+
+log = structlog.get_logger(__name__)
 
 RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
 AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
@@ -108,6 +113,9 @@ class Service:
         except BaseException:
             await service.stop(0)
             raise
+        for agent_id, runs in (await store.waiting()).items():
+            if agent_id not in service.registry:
+                log.warning("runs_wait_for_an_agent", agent=agent_id, runs=runs, advice=WAITING)
         service._executor.start()
         if settings.retention is not None:
             service._keep(settings.retention.total_seconds())

@@ -44,11 +44,12 @@ STORE_RETRY = 1.0
 
 MESSAGE_LIMIT = 600
 VALUE_LIMIT = 300
-FIELD_LIMIT = 150
-"""Bytes of a status's message, of a value in its metadata, and of a field or what is wrong
+FIELD_LIMIT = 100
+WRONG_LIMIT = 400
+"""Bytes of a status's message, of a value in its metadata, of a field, and of what is wrong
 with it. A status travels in headers, of which gRPC takes 8 KiB in all."""
 
-VIOLATIONS = 8
+VIOLATIONS = 5
 """Fields that are told to be wrong, at most."""
 
 log = structlog.get_logger(__name__)
@@ -68,7 +69,7 @@ def to_status(error: errors.CallError) -> Status:
             BadRequest(
                 field_violations=[
                     BadRequest.FieldViolation(
-                        field=short(field, FIELD_LIMIT), description=short(what, FIELD_LIMIT)
+                        field=short(field, FIELD_LIMIT), description=short(what, WRONG_LIMIT)
                     )
                     for field, what in islice(error.violations.items(), VIOLATIONS)
                 ]

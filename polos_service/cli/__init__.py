@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import sys
 
 
 def main() -> None:
     """Run the command, and leave with its exit code."""
     # Before grpc is loaded: its own lines say in its words what our errors say in one sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # Imported late, so that the name `app` of this package is always the module.
-    from polos_service.cli.app import app  # noqa: PLC0415
-
+    try:
+        # Imported late, so that the name `app` of this package is always the module.
+        from polos_service.cli.app import app  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"polos needs what the service needs, and {error.name} is not installed: "
+            "pip install 'polos-grpc[service]', or '.[service]' in a checkout."
+        )
     app()

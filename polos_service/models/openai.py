@@ -147,7 +147,10 @@ class OpenAI:
         secret = self._keys.get(base_url)
         key = secret.get_secret_value().strip() if secret is not None else ""
         if not key and _is_openai(base_url):
-            raise _unauthenticated(f"There is no key for {host}: set OPENAI_API_KEY")
+            raise _unauthenticated(
+                f"There is no key for {host}: set OPENAI_API_KEY, "
+                "or OPENAI_BASE_URL for another server,"
+            )
         if not (key.isascii() and key.isprintable()):
             raise _unauthenticated(f"The key for {host} is no plain text: set it again")
         return key or NO_KEY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 MAX_STOPS = 4
@@ -71,7 +72,8 @@ def check(options: Mapping[str, Any]) -> Mapping[str, str]:
     wrong = {}
     for name, value in options.items():
         if name not in RULES:
-            wrong[name] = f"cannot be chosen by a run; what can: {', '.join(RULES)}"
+            meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, RULES, 1))
+            wrong[name] = f"cannot be chosen by a run; {meant}what can: {', '.join(RULES)}"
         elif not RULES[name].holds(value):
             wrong[name] = RULES[name].what
     if "max_tokens" in options and "max_completion_tokens" in options:

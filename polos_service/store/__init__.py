@@ -6,7 +6,7 @@ with sequence numbers; what the events in them mean, it does not know.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -158,6 +158,10 @@ class RunStore(Protocol):
 
     async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
         """Return project and id of some queued runs whose deadline is `now` or before."""
+        ...
+
+    async def waiting(self) -> Mapping[str, int]:
+        """Return how many runs are queued, by workflow."""
         ...
 
     async def release(self, claim: Claim) -> None:

@@ -10,7 +10,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -104,6 +112,11 @@ class SqliteStore:
         """Return the queued runs whose deadline has passed."""
         with reading():
             return sql.overdue(self._reader, now)
+
+    async def waiting(self) -> Mapping[str, int]:
+        """Return how many runs are queued, by workflow."""
+        with reading():
+            return sql.waiting(self._reader)
 
     async def release(self, claim: Claim) -> None:
         """Queue the run again."""

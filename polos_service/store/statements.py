@@ -81,6 +81,15 @@ def find_run(db: sqlite3.Connection, project: str, run_id: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+def waiting(db: sqlite3.Connection) -> dict[str, int]:
+    """Return how many runs are queued, by workflow."""
+    return dict(
+        db.execute(
+            f"SELECT workflow_id, count(*) FROM runs WHERE state = {QUEUED:d} GROUP BY workflow_id"
+        )
+    )
+
+
 def overdue(db: sqlite3.Connection, now: int) -> list[tuple[str, str]]:
     """Return project and id of the queued runs whose deadline has passed."""
     return db.execute(

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from threading import Thread
 from typing import Any
 
+import structlog
 from pydantic_core import PydanticSerializationError, to_json
 
 from polos.v1.error_pb2 import FailureReason
@@ -16,6 +17,8 @@ from polos.v1.event_pb2 import ToolCall
 from polos_client.context import WorkflowContext
 from polos_client.tool import Tool, describe
 from polos_service.errors import StepError, being_cancelled
+
+log = structlog.get_logger(__name__)
 
 TOOL_PATIENCE = 4.0
 """Seconds that a cancelled tool gets to clean up; less than a cancelled run gets."""
@@ -58,6 +61,7 @@ async def call_tool(
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and being_cancelled():
             raise
+        log.warning("tool_failed", tool=tool.id, run_id=ctx.execution_id, exc_info=error)
         # Even sys.exit() in a tool, or a CancelledError of its own, must not end the service.
         raise failed(tool, f"raised {told(error)}") from error
 

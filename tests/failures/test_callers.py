@@ -127,7 +127,8 @@ REFUSALS: dict[str, list[Refusal]] = {
         input_messages_json=USER,
     ),
     "messages that are no JSON": invalid(
-        "input_messages_json is not JSON: unexpected end of data: line 1 column 3 (char 2)",
+        "input_messages_json is not JSON: Expecting property name enclosed in double quotes: "
+        "line 1 column 3 (char 2)",
         input_messages_json="[{",
     ),
     "messages that are no array": invalid(

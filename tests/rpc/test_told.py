@@ -1,0 +1,50 @@
+"""What the service's own log tells an operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from polos import Agent, tool
+from polos_client.scripted import call, script
+from polos_service.config import Settings, SettingsInvalidError
+from polos_service.server import Service
+from polos_service.store.sqlite import SqliteStore
+from tests.support.service import serving
+from tests.support.stores import new_run
+
+
+async def test_runs_that_wait_for_an_agent_that_is_not_loaded_are_told(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    for _ in range(2):
+        await store.create(new_run(workflow_id="gone"))
+    await store.close()
+    with capture_logs() as logs:
+        settings = Settings(listen="127.0.0.1:0", store=f"sqlite://{tmp_path / 'runs.db'}")
+        await (await Service.start(settings)).stop(0)
+    (told,) = [one for one in logs if one["event"] == "runs_wait_for_an_agent"]
+    assert (told["agent"], told["runs"]) == ("gone", 2)
+    assert "polos runs cancel" in told["advice"]
+
+
+async def test_what_a_tool_raises_is_told_with_its_traceback(tmp_path: Path) -> None:
+    @tool
+    def broken() -> None:
+        raise LookupError("no station")
+
+    agent = Agent("breaks", "scripted", script(call("broken"), "Sorry."), tools=[broken])
+    with capture_logs() as logs:
+        async with serving(tmp_path, agent) as served:
+            result = await agent.run(served.client, "Go.")
+    (told,) = [one for one in logs if one["event"] == "tool_failed"]
+    assert (told["tool"], told["run_id"]) == ("broken", result.agent_run_id)
+    assert isinstance(told["exc_info"], LookupError)
+    assert told["exc_info"].__traceback__ is not None
+
+
+def test_a_base_url_without_its_scheme_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "127.0.0.1:8080")
+    with pytest.raises(SettingsInvalidError, match="http://"):
+        Settings.load()

@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test lint format generate docs lock clean
+.PHONY: help demo test bench chaos lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ demo: $(VENV)/.service $(VENV)/.demo ## Stream a real answer of a small model, w
 test: lint $(VENV)/.demo $(VENV)/.node ## Check everything and run all tests
 	@bash scripts/chromium.sh
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.bench ## Measure the service beside what people would use instead
+	$(BIN)/python -m bench
+
+chaos: $(VENV)/.dev ## Kill the service and cut its links 1,000 times over, and check every run
+	$(BIN)/python -m chaos
 
 lint: $(VENV)/.dev ## Check style, types and layers
 	$(BIN)/ruff check
@@ -70,6 +76,11 @@ $(VENV)/.service: requirements/service.txt pyproject.toml | $(BIN)/python
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.service
 	@echo "==> installing the tools of development"
 	$(PIP) install --require-hashes --requirement requirements/dev.txt
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.txt $(VENV)/.service
+	@echo "==> installing what the service is measured beside"
+	$(PIP) install --require-hashes --requirement requirements/bench.txt
 	@touch $@
 
 $(VENV)/.demo: requirements/demo.txt | $(BIN)/python

@@ -147,6 +147,7 @@ async def demo(view: View) -> None:
         with view.doing("Reading the second half again, from the log"):
             count = await read_again(client, seen)
         view.note(f"The same {count} events, with the same text: a run is its log.")
+        view.note("Next: serve an agent of your own, with or without a key: see README.md.")
 
 
 async def run(view: View) -> None:

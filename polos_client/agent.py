@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from polos_client import checks
 from polos_client.deadlines import DEFAULTS, Deadlines
-from polos_client.errors import DefinitionError
-from polos_client.stop import StopCondition, max_steps
+from polos_client.stop import StopCondition
 from polos_client.tool import Tool
 from polos_client.unbuilt import refuse
 
@@ -18,10 +17,7 @@ if TYPE_CHECKING:
     from polos_client.result import AgentResult
     from polos_client.stream import AgentStream
 
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_PROVIDERS = ("openai", "scripted")
 _RETRIES = 2
-_MAX_TEMPERATURE = 2
 
 Input = str | Sequence[Mapping[str, Any]]
 """The user's message, or a conversation in the form of the OpenAI chat API."""
@@ -101,17 +97,17 @@ class Agent:
                 "provider_llm_api": _unless("chat_completions", provider_llm_api),
             },
         )
-        self.id = _checked_id(id)
-        self.provider = _checked_provider(provider)
-        self.model = _checked_model(model)
+        self.id = checks.agent_id(id)
+        self.provider = checks.provider_name(provider)
+        self.model = checks.model_name(model)
         self.description = description or ""
         self.system_prompt = system_prompt
-        self.tools: tuple[Tool, ...] = _checked_tools(tools or ())
-        self.temperature = _checked_temperature(temperature)
-        self.max_output_tokens = _checked_bound(max_output_tokens)
+        self.tools = checks.tools(tools)
+        self.temperature = checks.temperature(temperature)
+        self.max_output_tokens = checks.output_tokens(max_output_tokens)
         self.provider_base_url = provider_base_url
         self.deadlines = deadlines.over(DEFAULTS)
-        self.stop_conditions: tuple[StopCondition, ...] = _checked_stops(stop_conditions or ())
+        self.stop_conditions = checks.stop_conditions(stop_conditions)
 
     def __repr__(self) -> str:
         return f"<Agent {self.id}>"
@@ -136,8 +132,8 @@ class Agent:
             initial_state: what tools find in their context, as JSON values.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
-            timeout: seconds after which the run is cancelled; None: no bound but the
-                deadline of the run.
+            timeout: seconds after which the run is cancelled, above 0; None: only the
+                deadline of the run bounds it, 24 h by default.
             deadlines: bounds of this run, before the agent's own.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
@@ -145,13 +141,15 @@ class Agent:
             RunFailed: the run failed.
             RunCancelled: the run was cancelled.
             RunTimeout: the run took longer than `timeout`, and was cancelled.
+            InvalidRequest: an argument cannot be used; nothing was started.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
         """
         from polos_client import running  # noqa: PLC0415 - grpc loads only where something runs
-        from polos_client.start import Start  # noqa: PLC0415
+        from polos_client.start import Start, not_named  # noqa: PLC0415
 
+        not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
         start = Start(
             agent=self,
             input=input,
@@ -183,18 +181,21 @@ class Agent:
             initial_state: what tools find in their context, as JSON values.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
-            run_timeout_seconds: how long it may take, 0.001 to 2592000; None: no bound.
+            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
+                same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: bounds of this run, before the agent's own.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
         Raises:
+            InvalidRequest: an argument cannot be used; nothing was started.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
         """
         from polos_client import running  # noqa: PLC0415
-        from polos_client.start import Start  # noqa: PLC0415
+        from polos_client.start import Start, not_named  # noqa: PLC0415
 
+        not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
         start = Start(
             agent=self,
             input=input,
@@ -227,11 +228,12 @@ class Agent:
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
-                same as the deadline `run`. None: what the deadlines say.
+                same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: bounds of this run, before the agent's own.
 
         Raises:
-            InvalidRequest: the payload has no input, or a key that is not known.
+            InvalidRequest: the payload is no dict, has no input, or a key that is not known; or
+                another argument cannot be used. Nothing was started.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
@@ -254,62 +256,3 @@ class Agent:
 
 def _unless(built: object, value: object) -> object:
     return None if value == built else value
-
-
-def _checked_id(value: object) -> str:
-    if not isinstance(value, str) or not _ID.fullmatch(value):
-        raise DefinitionError(
-            f"the agent id {value!r} must be 1 to 128 letters, digits, '_', '.' or '-'"
-        )
-    return value
-
-
-def _checked_provider(value: str) -> str:
-    if value not in _PROVIDERS:
-        raise DefinitionError(
-            f"there is no provider {value!r}; there are {', '.join(_PROVIDERS)} "
-            "('openai' serves any compatible server: set provider_base_url)"
-        )
-    return value
-
-
-def _checked_model(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise DefinitionError(f"the model must be the name of one, not {value!r}")
-    return value
-
-
-def _checked_tools(tools: Iterable[Tool]) -> tuple[Tool, ...]:
-    given = tuple(tools)
-    for one in given:
-        if not isinstance(one, Tool):
-            raise DefinitionError(f"{one!r} is not a tool: put @tool on the function")
-    ids = [one.id for one in given]
-    twice = sorted({one for one in ids if ids.count(one) > 1})
-    if twice:
-        raise DefinitionError(f"two tools have the id {twice[0]!r}: give one @tool(id=...)")
-    return given
-
-
-def _checked_temperature(value: float | None) -> float | None:
-    if value is not None and not 0 <= value <= _MAX_TEMPERATURE:
-        raise DefinitionError(f"the temperature must be from 0 to 2, not {value!r}")
-    return value
-
-
-def _checked_bound(value: int | None) -> int | None:
-    if value is not None and not 1 <= value < 2**31:
-        raise DefinitionError(f"max_output_tokens must be at least 1, not {value!r}")
-    return value
-
-
-def _checked_stops(conditions: Iterable[StopCondition]) -> tuple[StopCondition, ...]:
-    given = tuple(conditions)
-    for one in given:
-        if not isinstance(one, StopCondition):
-            raise DefinitionError(
-                f"{one!r} is not a stop condition: call it, as max_steps(count=5), or put "
-                "@stop_condition on the function"
-            )
-    bounded = any(one.name == max_steps.name for one in given)
-    return given if bounded else (*given, max_steps(count=10))

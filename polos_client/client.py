@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -17,7 +18,7 @@ from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.backoff import Backoff
-from polos_client.errors import ConnectionLost, PolosError
+from polos_client.errors import ConnectionLost, DefinitionError, PolosError
 from polos_client.status import is_transient, to_error
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
     from polos_client.agent import Agent
 
 PATIENCE = 10.0
-"""Seconds for which a call that reaches nobody is made again."""
+"""Seconds for which a call that reaches nobody is made again, at most."""
 
 DEADLINE = 30.0
 """Seconds after which one attempt of a unary call is given up."""
 
 _DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+_ADDRESS = re.compile(r"(unix|dns):\S+|(\[[\w:.%]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+_PORTS = 65536
 
 _OPTIONS = [
     # A link that has been silent for 30 s is asked, and given up 10 s later. Heartbeats come
@@ -53,17 +57,25 @@ class PolosClient:
     number of tasks. After `close` it connects anew if it is used again.
 
     Attributes:
-        address: `host:port` of the service.
+        address: `host:port` of the service; `[::1]:port`, `unix:path` and `dns:///host:port`
+            are taken, too.
         reconnect_timeout: seconds for which a reader of a run tries to reach a service
-            that has gone before it raises ConnectionLost.
+            that has gone before it raises ConnectionLost; other calls try no longer, and
+            10 s at most.
 
     """
 
     def __init__(self, address: str | None = None, *, reconnect_timeout: float = 60.0) -> None:
-        """Remember the address; None: that in POLOS_ADDRESS, else 127.0.0.1:50051."""
-        self.address = address or os.environ.get("POLOS_ADDRESS") or _DEFAULT_ADDRESS
+        """Remember the address; None: that in POLOS_ADDRESS, else 127.0.0.1:50051.
+
+        What is no address is refused with a DefinitionError.
+        """
+        self.address = _checked(address or os.environ.get("POLOS_ADDRESS") or _DEFAULT_ADDRESS)
         self.reconnect_timeout = reconnect_timeout
         self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.address}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -75,6 +87,11 @@ class PolosClient:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a call that reaches nobody is made again."""
+        return min(PATIENCE, self.reconnect_timeout)
 
     def prepare(self, agent: Agent) -> None:
         """Do what a run of `agent` needs; called before each start.
@@ -222,7 +239,7 @@ class PolosClient:
         again: bool = True,
     ) -> _Answer:
         """Make a unary call, and, unless not `again`, once more where it reached nobody."""
-        backoff = Backoff(PATIENCE if again else 0.0)
+        backoff = Backoff(self.patience if again else 0.0)
         while True:
             try:
                 return await send(await self.channel())
@@ -242,7 +259,7 @@ class PolosClient:
         """
         meaning = to_error(error, self.address)
         if not is_transient(error, meaning):
-            raise meaning from error
+            raise meaning from None
         return meaning
 
     def closed(self) -> ConnectionLost:
@@ -253,6 +270,13 @@ class PolosClient:
         """Forget the channels of loops that are closed; nobody can use or await them."""
         for loop in [one for one in self._channels if one.is_closed()]:
             del self._channels[loop]
+
+
+def _checked(address: object) -> str:
+    found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
+    if found is None or int(found["port"] or 0) >= _PORTS:
+        raise DefinitionError(f"the address {address!r} must be HOST:PORT, without http://")
+    return found[0]
 
 
 def raise_if_own_cancellation() -> None:

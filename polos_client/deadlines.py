@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 from polos_client.errors import DefinitionError
 
 MIN_SECONDS = 0.001
 MAX_SECONDS = 30 * 24 * 3600.0
 """Seconds that a deadline may have."""
+
+
+def is_number(value: Any) -> bool:
+    """Return True if the value is a number that can be compared: no bool, text or other."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_duration(value: Any) -> bool:
+    """Return True if the value is a number of seconds that a deadline may have."""
+    return is_number(value) and MIN_SECONDS <= value <= MAX_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +50,7 @@ class Deadlines:
         """Refuse what is out of bounds."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not MIN_SECONDS <= value <= MAX_SECONDS:
+            if value is not None and not is_duration(value):
                 raise DefinitionError(
                     f"the deadline {field.name}={value!r} must be from {MIN_SECONDS:g} to "
                     f"{MAX_SECONDS:.0f} seconds"

@@ -6,6 +6,7 @@ from typing import Any
 
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FAILURE_REASON_RUN_TIMEOUT
+from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.errors import RunCancelled, RunError, RunFailed, RunTimeout
 from polos_client.event import (
     failure_reason,
@@ -62,7 +63,10 @@ class RunAccumulator:
     @property
     def tool_results(self) -> list[ToolResult]:
         """The calls of tools that have ended, in the order in which they did."""
-        return [self._tool_result(step) for step in self._tools]
+        return [
+            tool_result(self._calls.get(step.step_key, step.tool_call), step)
+            for step in self._tools
+        ]
 
     @property
     def usage(self) -> Usage:
@@ -105,17 +109,18 @@ class RunAccumulator:
         if step.HasField("usage"):
             self._usages.append(step.usage)
 
-    def _tool_result(self, step: pb.StepFinish) -> ToolResult:
-        call = self._calls.get(step.step_key, step.tool_call)
-        failed = step.WhichOneof("outcome") == "failure"
-        return ToolResult(
-            tool_name=call.name,
-            status="failed" if failed else "completed",
-            input=parsed(call.arguments_json or "{}"),
-            result=None if failed else parsed(step.result_json),
-            error=step.failure.message if failed else None,
-            tool_call_id=call.id,
-        )
+
+def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:
+    """Return how a call of a tool ended, as `ended` says."""
+    failed = ended.WhichOneof("outcome") == "failure"
+    return ToolResult(
+        tool_name=call.name,
+        status="failed" if failed else "completed",
+        input=parsed(call.arguments_json or "{}"),
+        result=None if failed else parsed(ended.result_json),
+        error=ended.failure.message if failed else None,
+        tool_call_id=call.id,
+    )
 
 
 def conclude(

@@ -9,16 +9,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel
 
 from polos.v1.run_pb2 import Run, RunState
-from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.errors import RunError
-from polos_client.event import parsed
-from polos_client.fold import conclude
-from polos_client.result import AgentResult, ToolResult, Usage
+from polos_client.fold import conclude, tool_result
+from polos_client.result import AgentResult, Usage
 
 if TYPE_CHECKING:
     from polos_client.client import PolosClient
 
-_ENDED_OTHERWISE = (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED)
+ENDED_OTHERWISE = (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED)
+"""The states of a run that has ended, but was not cancelled."""
 
 
 class ExecutionHandle(BaseModel):
@@ -99,7 +98,7 @@ async def standing(client: PolosClient, run_id: str) -> dict[str, Any]:
 
 async def cancel(client: PolosClient, run_id: str) -> bool:
     """Cancel a run; False if it had ended otherwise before."""
-    return (await client.cancel_run(run_id)).state not in _ENDED_OTHERWISE
+    return (await client.cancel_run(run_id)).state not in ENDED_OTHERWISE
 
 
 async def _result(client: PolosClient, run: Run) -> dict[str, Any] | None:
@@ -107,7 +106,7 @@ async def _result(client: PolosClient, run: Run) -> dict[str, Any] | None:
         return None
     if run.tool_results_omitted:
         return (await _from_log(client, run.run_id)).model_dump()
-    results = [_tool_result(one) for one in run.tool_results]
+    results = [tool_result(one.tool_call, one) for one in run.tool_results]
     try:
         return conclude(run.outcome, results, text="", usage=Usage()).model_dump()
     except RunError:
@@ -119,18 +118,6 @@ async def _from_log(client: PolosClient, run_id: str) -> AgentResult:
     from polos_client.follow import fold  # noqa: PLC0415 - follow needs the client, too
 
     return (await fold(client, run_id)).result()
-
-
-def _tool_result(message: ToolResultMessage) -> ToolResult:
-    failed = message.WhichOneof("outcome") == "failure"
-    return ToolResult(
-        tool_name=message.tool_call.name,
-        status="failed" if failed else "completed",
-        input=parsed(message.tool_call.arguments_json or "{}"),
-        result=None if failed else parsed(message.result_json),
-        error=message.failure.message if failed else None,
-        tool_call_id=message.tool_call.id,
-    )
 
 
 def _iso(time: Timestamp) -> str:

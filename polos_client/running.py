@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import grpc.aio
 
-from polos.v1.run_pb2 import Run, RunState
+from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2 import StreamRunRequest, StreamRunResponse
 from polos_client import follow
 from polos_client.backoff import Backoff
-from polos_client.client import PATIENCE, PolosClient, raise_if_own_cancellation
-from polos_client.errors import ConnectionLost, PolosError, RunTimeout
+from polos_client.client import PolosClient, raise_if_own_cancellation
+from polos_client.deadlines import is_number
+from polos_client.errors import ConnectionLost, InvalidRequest, PolosError, RunTimeout
 from polos_client.fold import RunAccumulator, outcome_usage
-from polos_client.handle import ExecutionHandle
+from polos_client.handle import ENDED_OTHERWISE, ExecutionHandle
 from polos_client.result import AgentResult
 from polos_client.start import Start
 from polos_client.stream import AgentStream
@@ -33,11 +34,14 @@ async def run(client: PolosClient, start: Start, timeout: float | None) -> Agent
 
     Raises:
         RunError: the run ended without a result, `timeout` included.
-        CallError: the service refused.
+        CallError: the service refused, or an argument cannot be used.
         ConnectionLost: it could not be reached.
 
     """
-    client.prepare(start.agent)
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
+        wanted = "it must be a number of seconds above 0, or None"
+        raise InvalidRequest({"timeout": f"is {timeout!r}; {wanted}"})
+    _prepare(client, start)
     begun = asyncio.get_running_loop().time()
     started = await client.start(start.create_request(streaming=False))
     folded = RunAccumulator()
@@ -57,9 +61,9 @@ async def stream(client: PolosClient, start: Start) -> AgentStream:
         ConnectionLost: it could not be reached.
 
     """
-    client.prepare(start.agent)
+    _prepare(client, start)
     request = start.stream_request()
-    backoff = Backoff(PATIENCE)
+    backoff = Backoff(client.patience)
     while True:
         call = (await client.stub()).StreamRun(request)
         try:
@@ -78,8 +82,16 @@ async def invoke(client: PolosClient, start: Start, *, streaming: bool) -> Execu
         ConnectionLost: it could not be reached.
 
     """
-    client.prepare(start.agent)
+    _prepare(client, start)
     return ExecutionHandle.of(await client.start(start.create_request(streaming=streaming)))
+
+
+def _prepare(client: Any, start: Start) -> None:
+    """Let the client do what a run of the agent needs, if it is one."""
+    if not isinstance(client, PolosClient):
+        told = f"must be a PolosClient, not {client!r:.80}; it comes before the input"
+        raise InvalidRequest({"client": told})
+    client.prepare(start.agent)
 
 
 async def _run_id(client: PolosClient, call: _Call) -> str:
@@ -113,7 +125,7 @@ async def _give_up(
         ended = await client.cancel_run(run_id)
     except PolosError as error:
         _timed_out(run_id, folded, f"took longer than {timeout:g} s; cancelling it failed: {error}")
-    if ended.state in (RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED):
+    if ended.state in ENDED_OTHERWISE:
         await follow.fold(client, run_id, into=folded)
         return
     _timed_out(run_id, folded, f"took longer than {timeout:g} s and was cancelled", ended)

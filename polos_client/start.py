@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
-from polos_client.deadlines import Deadlines
+from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines, is_duration
 from polos_client.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _MAX_INPUT = 1024 * 1024
 _MAX_STATE = 256 * 1024
 _MAX_NAME = 256
-_MAX_SECONDS = 30 * 24 * 3600.0
-_MIN_SECONDS = 0.001
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +35,7 @@ class Start:
         user_id: at most 256 characters.
         run_timeout_seconds: from 0.001 to 2592000 s; None: what the deadlines say.
         deadlines: bounds of this run; None: the agent's.
-        provider_options: model parameters of this run, as JSON values.
+        provider_options: model parameters of this run; at most 256 KiB as JSON.
         request_id: makes the start idempotent.
 
     """
@@ -96,7 +94,6 @@ class Start:
             text = _json("initial_state", self.initial_state, dict, _MAX_STATE)
             options.initial_state_json = text
         if self.provider_options:
-            # No bound of its own on the wire; the request as a whole must fit a message.
             text = _json("provider_kwargs", self.provider_options, dict, _MAX_STATE)
             options.provider_options_json = text
         if self.run_timeout_seconds is not None:
@@ -115,13 +112,27 @@ class Start:
             options.deadlines.tool_call.CopyFrom(_duration(deadlines.tool_call))
 
 
-def checked_payload(payload: Mapping[str, Any]) -> bool:
+def not_named(options: Mapping[str, Any], name: str, *, instead: str) -> None:
+    """Refuse a bound by the name that it has at another method.
+
+    Raises:
+        InvalidRequest: `name` is one of the options.
+
+    """
+    if name in options:
+        raise InvalidRequest({name: f"is not known here; pass {instead}={options[name]!r}"})
+
+
+def checked_payload(payload: Any) -> bool:
     """Check the payload of `agent.invoke` and return whether the run shall stream.
 
     Raises:
-        InvalidRequest: it has no input, or a key that is not known.
+        InvalidRequest: it is no dict, has no input, or a key that is not known.
 
     """
+    if not isinstance(payload, Mapping):
+        told = type(payload).__name__
+        raise InvalidRequest({"payload": f'must be a dict like {{"input": "Hello"}}, not {told}'})
     unknown = sorted(set(payload) - {"input", "streaming"})
     if unknown:
         known = "is not known; there are input and streaming"
@@ -139,10 +150,17 @@ def _conversation(messages: Any) -> Sequence[Any]:
         told = type(messages).__name__
         raise InvalidRequest({"input": f"must be a text or a list of messages, not {told}"})
     for index, message in enumerate(messages):
-        if not isinstance(message, Mapping) or "role" not in message:
+        if not _is_message(message):
             wanted = 'must be a dict like {"role": "user", "content": "Hello"}'
             raise InvalidRequest({f"input[{index}]": f"{wanted}, not {message!r:.80}"})
     return messages
+
+
+def _is_message(message: Any) -> bool:
+    """Return True if the message says something; an assistant's may be calls of tools alone."""
+    if not isinstance(message, Mapping) or "role" not in message:
+        return False
+    return message.get("content") is not None or message["role"] == "assistant"
 
 
 def _json(name: str, value: Any, kind: type[list[Any] | dict[Any, Any]], limit: int) -> str:
@@ -157,10 +175,7 @@ def _json(name: str, value: Any, kind: type[list[Any] | dict[Any, Any]], limit: 
 
 
 def _bounded(name: str, text: str, limit: int) -> str:
-    try:
-        size = len(text.encode())
-    except UnicodeEncodeError as error:
-        raise InvalidRequest({name: f"is no valid Unicode text: {error.reason}"}) from error
+    size = _size(name, text)
     if not size:
         raise InvalidRequest({name: "is empty"})
     if size > limit:
@@ -168,20 +183,27 @@ def _bounded(name: str, text: str, limit: int) -> str:
     return text
 
 
-def _named(name: str, text: str) -> str:
+def _size(name: str, text: str) -> int:
+    """Return how many bytes the text has as it travels."""
+    try:
+        return len(text.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest({name: f"is no valid Unicode text: {error.reason}"}) from None
+
+
+def _named(name: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise InvalidRequest({name: f"must be a text, not {text!r:.80}"})
+    _size(name, text)
     if len(text) > _MAX_NAME:
         raise InvalidRequest({name: f"has {len(text)} characters; at most {_MAX_NAME} are taken"})
     return text
 
 
 def _duration(seconds: float) -> Duration:
-    if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
-        raise InvalidRequest(
-            {
-                "run_timeout_seconds": f"is {seconds!r}; it must be from {_MIN_SECONDS:g} to "
-                f"{_MAX_SECONDS:.0f}"
-            }
-        )
+    if not is_duration(seconds):
+        bounds = f"from {MIN_SECONDS:g} to {MAX_SECONDS:.0f}"
+        raise InvalidRequest({"run_timeout_seconds": f"is {seconds!r}; it must be {bounds}"})
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1e9))
     return duration

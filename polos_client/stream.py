@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from polos.v1 import event_pb2 as pb
 from polos_client.event import Event
@@ -61,6 +61,18 @@ class AgentStream:
         # grpc itself does not end a call that nobody refers to any more (ran).
         self._unread = weakref.finalize(self, opened.cancel)
         self._unread.atexit = False
+
+    def __repr__(self) -> str:
+        return f"<AgentStream {self.agent_run_id}>"
+
+    if not TYPE_CHECKING:  # checkers refuse the loop by themselves, where there is no such method
+
+        def __aiter__(self) -> NoReturn:
+            """Refuse: there are two ways to go through a stream."""
+            raise TypeError(
+                "an AgentStream is not iterated itself: `async for` goes over stream.events or "
+                "stream.text_chunks"
+            )
 
     @property
     def id(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -81,20 +80,11 @@ class Tool(Generic[_P, _R]):
         An empty text is taken as no arguments: models send that for tools without any.
 
         Raises:
-            pydantic.ValidationError: the arguments do not fit the parameters.
-            ValueError: the text is no JSON, or no object.
+            pydantic.ValidationError: the text is no JSON object, or does not fit the
+                parameters.
 
         """
-        text = arguments_json.strip() or "{}"
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the arguments are no JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ValueError(  # noqa: TRY004 - the model's mistake, not the caller's
-                f"the arguments must be a JSON object, not {text[:80]}"
-            )
-        return self._arguments.parse(text)
+        return self._arguments.parse(arguments_json.strip() or "{}")
 
     def invoke(self, ctx: WorkflowContext, kwargs: Mapping[str, Any]) -> Any:
         """Call the function with what `validate` returned; an async one gives an awaitable."""
@@ -218,12 +208,14 @@ def describe(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     problems = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [_problem(one["loc"], one["msg"]) for one in problems[:_MAX_PROBLEMS]]
+    lines = [_problem(one["type"], one["loc"], one["msg"]) for one in problems[:_MAX_PROBLEMS]]
     more = len(problems) - len(lines)
     return "; ".join([*lines, *([f"and {more} more"] if more else [])])
 
 
-def _problem(loc: tuple[int | str, ...], message: str) -> str:
+def _problem(kind: str, loc: tuple[int | str, ...], message: str) -> str:
+    if kind == "json_invalid" and not loc:
+        return f"the arguments are no JSON: {message.removeprefix('Invalid JSON: ')}"
     path = ".".join(str(part) for part in loc)
     return f"{path}: {message}" if path else message
 
@@ -253,18 +245,24 @@ def _read(
     for one in found:
         if one.annotation is one.empty:
             raise DefinitionError(f"{label(fn)}: parameter {one.name!r} needs a type")
+        _check_type(fn, one)
+    if len(found) == 1 and is_model(found[0].annotation):
+        return context_name, _OneModel(found[0].name, found[0].annotation)
+    return context_name, _Plain(tool_id, found)
+
+
+def _check_type(fn: Callable[..., Any], parameter: inspect.Parameter) -> None:
+    told = inspect.formatannotation(parameter.annotation)
+    message = (
+        f"{label(fn)}: the type of parameter {parameter.name!r}, {told}, cannot be described as "
+        "JSON Schema; use values of JSON, or pydantic models or dataclasses of them"
+    )
     try:
-        if len(found) == 1 and is_model(found[0].annotation):
-            arguments: _OneModel | _Plain = _OneModel(found[0].name, found[0].annotation)
-        else:
-            arguments = _Plain(tool_id, found)
-        arguments.schema()
-    except (PydanticUserError, TypeError) as error:
-        message = str(error).split("\n")[0]
-        raise DefinitionError(
-            f"{label(fn)}: no JSON Schema can be made of its parameters: {message}"
-        ) from error
-    return context_name, arguments
+        _Plain("tool", [parameter]).schema()
+    except PydanticUserError:  # it gives advice about pydantic's models, of no use at a function
+        raise DefinitionError(message) from None
+    except Exception as error:
+        raise DefinitionError(message) from error
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:

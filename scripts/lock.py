@@ -41,10 +41,11 @@ def lock_demo() -> None:
 
 
 def main() -> None:
-    """Write service.txt, dev.txt (with the same versions as service.txt) and demo.txt."""
+    """Write service.txt, dev.txt and bench.txt (with the same versions), and demo.txt."""
     editable = ("--build-deps-for=editable", "pyproject.toml")
     compile_to(LOCKS / "service.txt", "--extra=service", *editable)
     compile_to(LOCKS / "dev.txt", "--extra=dev", "--constraint=requirements/service.txt", *editable)
+    compile_to(LOCKS / "bench.txt", "--extra=bench", "--constraint=requirements/dev.txt", *editable)
     lock_demo()
 
 

@@ -7,7 +7,7 @@ import contextlib
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 from pydantic_core import PydanticSerializationError, to_json
@@ -17,6 +17,8 @@ from polos.v1.event_pb2 import ToolCall
 from polos_client.context import WorkflowContext
 from polos_client.tool import Tool, describe
 from polos_service.errors import StepError, being_cancelled
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -133,14 +135,14 @@ async def contained(function: Awaitable[str]) -> str:
         raise carried(error) from error
 
 
-async def in_thread(function: Callable[[], str]) -> str:
+async def in_thread(function: Callable[[], T]) -> T:
     """Run a blocking function in a thread of its own.
 
     The thread is a daemon and in no pool: a function that never returns keeps neither
     other tools nor the end of the process waiting. Cancelling leaves it to itself.
     """
     loop = asyncio.get_running_loop()
-    result: asyncio.Future[str] = loop.create_future()
+    result: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
 
     def deliver(settle: Callable[[Any], None], value: Any) -> None:

@@ -53,7 +53,7 @@ class Block:
 def blocks(text: str) -> Iterator[Block]:
     """Yield the blocks of a page."""
     found = list(BLOCK.finditer(text))
-    for match, after in zip(found, [*found[1:], None], strict=True):
+    for match, after in zip(found, [*found, None][1:], strict=True):
         code = match["shown"] if match["hidden"] is None else match["code"]
         is_output = after is not None and after["language"] == "text"
         between = text[match.end() : after.start()] if after else ""

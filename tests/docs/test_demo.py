@@ -52,6 +52,7 @@ async def test_demo_streams_an_answer_and_reads_it_again(tmp_path: Path) -> None
     assert len(answer[1].split()) > 10, text
     assert re.search(r"\n\d+ tokens, \d+ tokens/s, [\d.]+ s\n", text), text
     assert re.search(r"The same \d+ events, with the same text", text), text
+    assert text.splitlines()[-1].startswith("Next: serve an agent of your own"), text
     assert nothing_remains(demo, tmp_path)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from polos import Agent, DefinitionError, InvalidRequest, PolosClient, tool
+from polos import Agent, Deadlines, DefinitionError, InvalidRequest, PolosClient, tool
 from tests.support.service import query, scripted, serving
 
 FINE = scripted("fine", id="fine")
@@ -37,6 +37,13 @@ CLIENT_SIDE: dict[str, tuple[Any, str]] = {
         (
             'input[1] must be a dict like {"role": "user", "content": "Hello"}, '
             "not {'content': 'Go.'}"
+        ),
+    ),
+    "no content": (
+        [{"role": "user"}],
+        (
+            'input[0] must be a dict like {"role": "user", "content": "Hello"}, '
+            "not {'role': 'user'}"
         ),
     ),
     "no JSON": (
@@ -70,12 +77,102 @@ async def test_an_input_that_cannot_be_taken_is_refused_before_anything_is_sent(
         assert connections == 0
 
 
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a number as session": ({"session_id": 5}, "session_id must be a text, not 5"),
+    "half a character": (
+        {"session_id": "\ud800"},
+        "session_id is no valid Unicode text: surrogates not allowed",
+    ),
+    "a list as user": ({"user_id": []}, "user_id must be a text, not []"),
+    "a text as timeout": (
+        {"timeout": "5"},
+        "timeout is '5'; it must be a number of seconds above 0, or None",
+    ),
+    "a negative timeout": (
+        {"timeout": -1},
+        "timeout is -1; it must be a number of seconds above 0, or None",
+    ),
+    "a name of stream": (
+        {"run_timeout_seconds": 5},
+        "run_timeout_seconds is not known here; pass timeout=5",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_an_argument_that_cannot_be_used_is_refused_and_starts_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    options, message = WRONG[name]
+    async with serving(tmp_path, FINE) as served:
+        with pytest.raises(InvalidRequest) as raised:
+            await FINE.run(served.client, "Go.", **options)
+        assert query(served.path, "SELECT count(*) FROM runs") == [(0,)]
+    assert str(raised.value) == message
+
+
+async def test_a_stream_refuses_the_timeout_of_run() -> None:
+    wanted = r"^timeout is not known here; pass run_timeout_seconds=5$"
+    with pytest.raises(InvalidRequest, match=wanted):
+        await FINE.stream(PolosClient("127.0.0.1:1"), "Go.", timeout=5)
+
+
+async def test_swapped_arguments_are_named() -> None:
+    swapped: Any = ("Go.", PolosClient("127.0.0.1:1"))
+    for start in (FINE.run, FINE.stream):
+        with pytest.raises(InvalidRequest) as raised:
+            await start(*swapped)
+        assert str(raised.value) == (
+            "client must be a PolosClient, not 'Go.'; it comes before the input"
+        )
+
+
+async def test_a_payload_that_is_no_dict_is_refused() -> None:
+    payload: Any = "Go."
+    with pytest.raises(InvalidRequest) as raised:
+        await FINE.invoke(PolosClient("127.0.0.1:1"), payload)
+    assert str(raised.value) == 'payload must be a dict like {"input": "Hello"}, not str'
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost",
+        "http://here:1",
+        "grpc://here:1",
+        50051,
+        "::1:1",
+        "here:",
+        ":1",
+        "a b:1",
+        "here:99999",
+    ],
+)
+def test_what_is_no_address_is_refused_at_once(address: Any) -> None:
+    with pytest.raises(DefinitionError) as raised:
+        PolosClient(address)
+    assert str(raised.value) == f"the address {address!r} must be HOST:PORT, without http://"
+
+
+@pytest.mark.parametrize(
+    "address", ["localhost:1", "[::1]:50051", "unix:polos.sock", "unix:///tmp/a", "dns:///here:1"]
+)
+def test_every_form_of_an_address_is_taken(address: str) -> None:
+    assert PolosClient(address).address == address
+
+
 async def test_a_state_that_is_no_dict_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path, FINE) as served:
         state: Any = ["a"]
         with pytest.raises(InvalidRequest, match=r"^initial_state must be a dict, not list$"):
             await FINE.run(served.client, "Go.", initial_state=state)
         assert query(served.path, "SELECT count(*) FROM runs") == [(0,)]
+
+
+def test_a_deadline_that_is_no_number_is_refused() -> None:
+    wrong: Any = "5"
+    with pytest.raises(DefinitionError, match=r"^the deadline run='5' must be from 0\.001 to "):
+        Deadlines(run=wrong)
 
 
 def test_what_is_no_tool_is_refused_where_the_agent_is_defined() -> None:
@@ -85,7 +182,7 @@ def test_what_is_no_tool_is_refused_where_the_agent_is_defined() -> None:
     tools: Any = [add]
     with pytest.raises(DefinitionError) as raised:
         Agent("helper", "openai", "mock", tools=tools)
-    assert str(raised.value) == f"{add!r} is not a tool: put @tool on the function"
+    assert str(raised.value) == "add is a plain function: put @tool on it"
 
 
 def test_two_tools_with_one_id_are_refused_where_the_agent_is_defined() -> None:

@@ -120,7 +120,7 @@ def test_an_agent_whose_tool_is_none_is_told_where_it_is_defined(tmp_path: Path)
     first, *_ = done.stderr.splitlines()
     assert first == "Error: app.py cannot be loaded."
     assert f'File "{tmp_path}/app.py", line 6, in <module>' in done.stderr
-    assert "is not a tool: put @tool on the function" in done.stderr.splitlines()[-1]
+    assert "is a plain function: put @tool on it" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "runs.db").exists()
 
 

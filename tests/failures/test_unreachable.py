@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 
 from polos import ConnectionLost, PolosClient, events
 from polos_client import client as client_module
-from polos_client import running
 from tests.failures.scene import unused_address
 from tests.mock_provider import MockProvider
 from tests.support.service import scripted
@@ -25,8 +23,7 @@ UNKNOWN = "01a2048b-0000-7000-8000-000000000000"
 def patience(monkeypatch: pytest.MonkeyPatch) -> float:
     """Shorten the time for which a client tries to reach a service, and return it."""
     assert client_module.PATIENCE <= 10.0
-    for module in (client_module, running):
-        monkeypatch.setattr(module, "PATIENCE", 0.4)
+    monkeypatch.setattr(client_module, "PATIENCE", 0.4)
     return 0.4
 
 
@@ -52,15 +49,6 @@ async def test_no_service_at_the_address_is_said_in_time_with_what_to_do(
     assert f"no Polos service can be reached at {address} (UNAVAILABLE: " in told
     assert told.endswith("; start one with `polos serve`, or set POLOS_ADDRESS")
     assert asyncio.get_running_loop().time() - began < 5
-
-
-@pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:50051", "grpc://there:1", "127.0.0.1:99999", "a b", "nowhere"]
-)
-async def test_what_is_no_address_is_named(patience: float, address: str) -> None:
-    async with PolosClient(address, reconnect_timeout=patience) as client:
-        with pytest.raises(ConnectionLost, match=f"^no Polos service .* at {re.escape(address)} "):
-            await asyncio.wait_for(FINE.run(client, "Go."), 10)
 
 
 async def test_what_speaks_no_grpc_is_no_service(patience: float) -> None:

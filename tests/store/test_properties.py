@@ -125,6 +125,7 @@ class LogMachine(RuleBasedStateMachine):
         self.store = self.do(SqliteStore.open(self.folder / "0" / "runs.db"))
         for _ in range(2):
             self.create()
+            self.claim_the_oldest()
 
     @precondition(lambda self: len(self.known) < 4)
     @rule()

@@ -37,6 +37,7 @@ async def text(agent: Agent, client: PolosClient) -> None:
         assert_type(chunk.reset, bool)
         assert_type(chunk.step_key, str)
     assert_type(await stream.text(), str)
+    aiter(stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(stream.id, str)
     assert_type(await stream.get(), dict[str, Any])
     assert_type(await stream.cancel(), bool)

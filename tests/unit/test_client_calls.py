@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import traceback
 from typing import Any
 
 import grpc
@@ -57,6 +58,7 @@ async def test_every_call_error_comes_back_as_the_class_it_was_raised_as(reason:
         with pytest.raises(CallError, match=r"^as it was said$") as caught:
             await client.delete_run(RUN)
     assert type(caught.value) is CALL_ERRORS[reason]
+    assert "AioRpcError" not in "".join(traceback.format_exception(caught.value))
     assert caught.value.metadata == {"run_id": "x", "message": "m"}
     assert caught.value.retry_after is None
 
@@ -113,16 +115,15 @@ async def test_a_lost_start_is_made_again_with_the_same_request_id() -> None:
     assert service.starts[0].request_id
 
 
-async def test_nobody_at_the_address_is_said_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(client_module, "PATIENCE", 0.2)
+async def test_nobody_at_the_address_is_said_with_what_to_do() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
-        async with PolosClient(address) as client:
-            with pytest.raises(ConnectionLost, match=f"{address}.*polos serve"):
-                await client.get_run(RUN)
+        async with PolosClient(address, reconnect_timeout=0.2) as client:
+            async with asyncio.timeout(client_module.PATIENCE / 2):
+                for call in (client.get_run(RUN), demo().stream(client, "go")):
+                    with pytest.raises(ConnectionLost, match=f"{address}.*polos serve"):
+                        await call
 
 
 async def test_deleting_is_not_tried_again() -> None:
@@ -170,6 +171,7 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
     assert PolosClient().address == "there:1"
     monkeypatch.delenv("POLOS_ADDRESS")
     assert PolosClient().address == "127.0.0.1:50051"
+    assert repr(PolosClient()) == "<PolosClient 127.0.0.1:50051>"
 
 
 @pytest.mark.parametrize(
@@ -179,12 +181,13 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
         ({"input": []}, "input is empty"),
         ({"input": "x" * (1024 * 1024 + 1)}, "input has 1048577 bytes; at most 1048576"),
         ({"input": "\ud800"}, "input is no valid Unicode"),
-        ({"input": [{"role": object()}]}, "input cannot be written as JSON"),
+        ({"input": [{"role": object(), "content": "go"}]}, "input cannot be written as JSON"),
         ({"initial_state": {"a": float("nan")}}, "initial_state cannot be written as JSON"),
         ({"initial_state": {"a": "x" * 262144}}, "initial_state has 262152 bytes"),
         ({"session_id": "x" * 257}, "session_id has 257 characters"),
         ({"user_id": "x" * 257}, "user_id has 257 characters"),
         ({"run_timeout_seconds": 0.0}, "run_timeout_seconds is 0.0; it must be from 0.001"),
+        ({"run_timeout_seconds": "5"}, "run_timeout_seconds is '5'; it must be from 0.001"),
         ({"run_timeout_seconds": 2592001.0}, "must be from 0.001 to 2592000"),
     ],
 )

@@ -94,6 +94,15 @@ async def test_the_first_member_takes_over_the_call_and_the_next_reads_the_log_a
     assert service.cursors == [-1, 0, 0]
 
 
+async def test_a_stream_shows_its_run_and_says_what_to_iterate() -> None:
+    async with connected(FakeService()) as client:
+        stream: Any = await demo().stream(client, "1 + 2?")
+        assert repr(stream) == f"<AgentStream {RUN}>"
+        with pytest.raises(TypeError, match=r"stream\.events or stream\.text_chunks"):
+            async for _ in stream:
+                pass
+
+
 async def test_members_can_be_used_beside_each_other() -> None:
     async with connected(FakeService()) as client:
         stream = await demo().stream(client, "1 + 2?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +120,7 @@ def test_a_return_type_for_type_checkers_alone_does_no_harm() -> None:
     ("text", "message"),
     [
         ("{no", "the arguments are no JSON"),
-        ("[1]", "must be a JSON object, not"),
+        ("[1]", "Input should be an object"),
         ("[" * 100_000, "the arguments are no JSON"),
         ('{"name": 1}', "name: Input should be a valid string"),
         ("{}", "name: Field required"),
@@ -191,6 +192,7 @@ def positional(a: int, /) -> None: ...
 def untyped(a) -> None: ...  # type: ignore[no-untyped-def]  # noqa: ANN001
 def unknown(a: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
 def unserialisable(a: Opaque) -> None: ...
+def instance(a: 5) -> None: ...  # type: ignore[valid-type]
 async def yielding(a: int) -> AsyncIterator[int]:
     yield a
 
@@ -203,7 +205,8 @@ async def yielding(a: int) -> AsyncIterator[int]:
         (positional, "cannot be passed by name"),
         (untyped, "parameter 'a' needs a type"),
         (unknown, "cannot be resolved: name 'Nowhere'"),
-        (unserialisable, "no JSON Schema can be made"),
+        (unserialisable, r"'a', .*\.Opaque, cannot be described as JSON Schema; use values"),
+        (instance, "the type of parameter 'a', 5, cannot be described as JSON Schema"),
         (yielding, "cannot yield"),
         (lambda: None, "the tool id '<lambda>'"),
         (3, "goes on a function"),
@@ -212,3 +215,9 @@ async def yielding(a: int) -> AsyncIterator[int]:
 def test_a_function_that_cannot_be_a_tool_is_refused(fn: Any, message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         tool(fn)
+
+
+def test_advice_about_models_is_not_shown_at_a_function() -> None:
+    with pytest.raises(DefinitionError) as raised:
+        tool(unserialisable)
+    assert "arbitrary_types_allowed" not in "".join(traceback.format_exception(raised.value))

@@ -28,8 +28,8 @@ TOKENS = 300
 APPEND_STATEMENTS = 4
 """Of a frame committed alone: begin, look, insert, commit."""
 
-WAKE_STATEMENTS = 7
-"""Of a reader that one more frame wakes: to see it, to read it, and to wait again."""
+WAKE_STATEMENTS = 3
+"""Of a reader that one more frame wakes: the run, its frames, its newest sequence."""
 
 
 class Wire:

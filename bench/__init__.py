@@ -1,0 +1,1 @@
+"""Benchmarks: the product and what people would use instead, in the same run."""

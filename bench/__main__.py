@@ -1,0 +1,110 @@
+"""`python -m bench`: measure, print the table, write the results and the plot."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from os import cpu_count
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.page import write_page
+from bench.plot import draw
+from bench.processes import ROOT, Server
+from bench.rows import latency, reading, standing, sustained, throughput
+from bench.table import Row
+from bench.targets import LABELS, provider
+
+ROWS: dict[str, Callable[[Server, int], Row]] = {
+    "sustained": sustained.sustained,
+    "relay": throughput.relay,
+    "relay50": throughput.relay50,
+    "growth": throughput.growth,
+    "paced": latency.paced,
+    "first": latency.first,
+    "replay": reading.replay,
+    "fanout": reading.fan_out,
+    "idle": reading.idle,
+    "written": latency.written,
+    "stored": standing.stored,
+    "import": standing.imports,
+}
+VERSIONS = ("grpcio", "protobuf", "openai", "a2a-sdk", "fastapi")
+RESULTS = Path("bench/results.json")
+PLOT = Path("docs/performance.svg")
+PAGE = Path("docs/performance.md")
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Rows to measure, by name, with commas.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is measured.")] = 3,
+) -> None:
+    """Measure the product and its peers alternately."""
+    console = Console(width=150)
+    rows = []
+    for name in only.split(",") if only else ROWS:
+        begun = time.monotonic()
+        with provider() as upstream:
+            rows.append(ROWS[name](upstream, rounds))
+        console.print(table_of(rows[-1]))
+        console.print(f"{time.monotonic() - begun:.0f} s\n", style="dim")
+    told(console, rows)
+    if not only:  # a part would stand beside figures of another day
+        write(rows, rounds)
+
+
+def table_of(row: Row) -> Table:
+    """Return a row's figures and goals as a table."""
+    table = Table("what", f"median, {row.unit}", "goal", "found", "", title=row.title, width=140)
+    for name, figures in row.figures.items():
+        table.add_row(LABELS[name], f"{median(figures):,.2f}")
+    for what, figure in row.notes.items():
+        table.add_row(what, f"{figure:,.2f}", style="dim")
+    for goal in row.goals:
+        table.add_row(goal.text, "", goal.wanted, goal.found, "met" if goal.met else "MISSED")
+    return table
+
+
+def told(console: Console, rows: list[Row]) -> None:
+    """Say which goals are met."""
+    goals = [(row, goal) for row in rows for goal in row.goals]
+    missed = [
+        f"{row.name} {goal.text}: {goal.found}, goal {goal.wanted}"
+        for row, goal in goals
+        if not goal.met
+    ]
+    console.print(f"{len(goals) - len(missed)} of {len(goals)} goals are met.")
+    for line in missed:
+        console.print(f"missed: {line}", style="red")
+
+
+def write(rows: list[Row], rounds: int) -> None:
+    """Write results, plot and page."""
+    about = {
+        "date": datetime.now(UTC).date().isoformat(),
+        "machine": f"{cpu_count()} cores, {platform.machine()}, {platform.system()}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in VERSIONS},
+        "rounds": rounds,
+    }
+    found = [
+        asdict(row) | {"goals": [asdict(goal) | {"met": goal.met} for goal in row.goals]}
+        for row in rows
+    ]
+    (ROOT / RESULTS).write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    draw(rows, ROOT / PLOT)
+    write_page(ROOT / PAGE, rows, about)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,54 @@
+"""The measured part of docs/performance.md, between its two marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.table import Row
+from bench.targets import LABELS
+
+BEGIN, END = "<!-- measured: written by make bench -->", "<!-- end of what was measured -->"
+
+
+def write_page(path: Path, rows: list[Row], about: dict[str, Any]) -> None:
+    """Put tables of goals and figures between the marks."""
+    text = path.read_text()
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    path.write_text("\n".join([before + BEGIN, "", *lines(rows, about), "", END + after]))
+
+
+def lines(rows: list[Row], about: dict[str, Any]) -> list[str]:
+    """Return the lines of the measured part."""
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    where = f"{about['date']}; {about['machine']}; Python {about['python']}; {versions}."
+    goals = [goal_line(row, goal) for row in rows for goal in row.goals]
+    figures = [figure_line(row) for row in rows]
+    return [
+        f"{where} Medians of {about['rounds']} rounds.",
+        "",
+        "| row | what | goal | found | |",
+        "| --- | --- | --- | --- | --- |",
+        *goals,
+        "",
+        "The figures behind them, which hold for this machine and this hour only:",
+        "",
+        "| row | figures |",
+        "| --- | --- |",
+        *figures,
+    ]
+
+
+def goal_line(row: Row, goal: Any) -> str:
+    """Return a goal as a line of a table."""
+    told = "met" if goal.met else "**missed**"
+    return f"| {row.name} | {goal.text} | {goal.wanted} | {goal.found} | {told} |"
+
+
+def figure_line(row: Row) -> str:
+    """Return a row's figures as a line of a table."""
+    told = [f"{LABELS[name]} {median(figures):,.4g}" for name, figures in row.figures.items()]
+    told += [f"{what} {figure:,.4g}" for what, figure in row.notes.items()]
+    return f"| {row.title}, {row.unit} | {'; '.join(told)} |"

@@ -1,0 +1,100 @@
+"""Processes of a benchmark: servers that say where they listen, and loads that print JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+LISTENS = re.compile(r"listens at (127\.0\.0\.1:\d+)$")
+LOAD_TIMEOUT = 180.0
+"""Seconds after which a load that has not ended counts as failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that listens.
+
+    Attributes:
+        address: host and port.
+        pid: its process.
+
+    """
+
+    address: str
+    pid: int
+
+    @property
+    def written(self) -> int:
+        """Bytes that the process has sent to the disk so far."""
+        return _count(self.pid, "io", "write_bytes")
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that the process holds, of its own and not shared."""
+        return _count(self.pid, "status", "RssAnon") * 1024
+
+
+def _count(pid: int, file: str, name: str) -> int:
+    text = Path(f"/proc/{pid}/{file}").read_text()
+    found = re.search(rf"^{name}:\s+(\d+)", text, flags=re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Return this process's environment without settings of other services, and these."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
+    }
+    return kept | variables
+
+
+@contextmanager
+def server(*command: str, **variables: str) -> Iterator[Server]:
+    """Start a server, wait until it says where it listens, and end it."""
+    process = subprocess.Popen(  # noqa: S603 - commands of this package
+        [sys.executable, "-m", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(**variables),
+    )
+    try:
+        yield Server(_listening(process), process.pid)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _listening(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := LISTENS.search(line):
+            return found[1]
+    raise RuntimeError(f"{process.args} ended without listening")
+
+
+def load(scenario: str, **arguments: Any) -> dict[str, Any]:
+    """Run a load in a process of its own, and return what it measured."""
+    done = subprocess.run(  # noqa: S603 - a module of this package
+        [sys.executable, "-m", "bench.load", scenario, json.dumps(arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        check=True,
+        timeout=LOAD_TIMEOUT,
+    )
+    measured: dict[str, Any] = json.loads(done.stdout)
+    return measured

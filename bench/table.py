@@ -1,0 +1,87 @@
+"""What a benchmark found: goals with the figures beside them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from bench.targets import LABELS
+
+Samples = dict[str, list[float]]
+"""By target, a figure for each round."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Goal:
+    """One goal of the table and what was measured.
+
+    Attributes:
+        figure: compared with the bound.
+        most: True if the figure may be at most the bound, else it has to be at least that.
+        unit: written behind both.
+
+    """
+
+    text: str
+    figure: float
+    bound: float
+    most: bool = False
+    unit: str = "x"
+
+    @property
+    def met(self) -> bool:
+        """Whether the figure is on the right side of the bound."""
+        return self.figure <= self.bound if self.most else self.figure >= self.bound
+
+    @property
+    def wanted(self) -> str:
+        """The bound in words."""
+        return f"{'≤' if self.most else '≥'} {self.bound:g} {self.unit}"
+
+    @property
+    def found(self) -> str:
+        """The figure in words."""
+        digits = f"{self.figure:,.0f}" if self.figure >= 1000 else f"{self.figure:.3g}"
+        return f"{digits} {self.unit}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One question, its goals and the figures of each target.
+
+    Attributes:
+        name: as `--only` takes it.
+        figures: by target, in `unit`, one a round.
+
+    """
+
+    name: str
+    title: str
+    unit: str
+    figures: Samples
+    goals: list[Goal]
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def rounds_of(rounds: int, names: Iterable[str], measure: Callable[[str], float]) -> Samples:
+    """Measure the targets one after the other, so many times."""
+    samples: Samples = defaultdict(list)
+    for _ in range(rounds):
+        for name in names:
+            samples[name].append(measure(name))
+    return dict(samples)
+
+
+def ratio(samples: Samples, peer: str) -> float:
+    """Return the median over the rounds of the product's figure by the peer's."""
+    pairs = zip(samples["polos"], samples[peer], strict=True)
+    return median(own / other for own, other in pairs)
+
+
+def at_least(samples: Samples, peer: str, bound: float) -> Goal:
+    """Return the goal of so many times the peer's figure."""
+    label = LABELS[peer]
+    return Goal(text=f"by {label}", figure=ratio(samples, peer), bound=bound)

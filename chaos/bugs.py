@@ -1,0 +1,170 @@
+"""Bugs seeded on purpose: a harness that finds none of them proves nothing.
+
+Each is planted in the service's process, by `chaos.launch`, around or in the place of the
+product's functions. The harness must fail with any of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from chaos.faults import Original, around
+from chaos.places import Place
+from polos.v1.event_pb2 import Event
+from polos.v1.run_service_pb2 import StreamRunResponse
+from polos_service.errors import Fenced
+from polos_service.runs.context import RunContext
+from polos_service.runs.executor import Executor
+from polos_service.runs.frame import decode
+from polos_service.runs.journal import Journal
+from polos_service.store import Claim, Frame, NewRun
+from polos_service.store import statements as sql
+from polos_service.store.committer import Committer
+from polos_service.store.signals import Signals
+from polos_service.store.sqlite import SqliteStore
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A bug: what is wrong then, what plants it, and a place at which it shows."""
+
+    what: str
+    plant: Callable[[], None]
+    place: Place
+
+
+def notify_before_commit() -> None:
+    """Wake readers, and let them see what is written, before it is committed."""
+
+    def transact(committer: Any, batch: list[Any]) -> None:
+        db = committer._db  # noqa: SLF001
+        db.execute("BEGIN IMMEDIATE")
+        for job in batch:
+            job.perform(db)
+            if job.committed is not None:
+                committer._loop.call_soon_threadsafe(job.committed)  # noqa: SLF001
+        time.sleep(0.005)
+        db.execute("COMMIT")
+
+    @around(Committer, "_transact")
+    def _(_original: Original, *args: Any) -> None:
+        transact(*args)
+
+    @around(SqliteStore, "__init__")
+    def _(original: Original, store: Any, *args: Any) -> None:
+        original(store, *args)
+        store._reader = store._db  # noqa: SLF001 - it sees the transaction that it has open
+
+
+def reused_sequence() -> None:
+    """Number the first event of a new claim as the last one of the old."""
+
+    @around(sql, "begin_claim")
+    def _(original: Original, *args: Any) -> Claim | None:
+        claim: Claim | None = original(*args)
+        return claim and replace(claim, latest=max(0, claim.latest - 1))
+
+    written_despite(ValueError)
+
+
+def skipped_fence() -> None:
+    """Take the appends of a claim that was lost."""
+    written_despite(Fenced, ValueError)
+
+
+def written_despite(*errors: type[Exception]) -> None:
+    """Write a frame although the store refuses it."""
+
+    @around(sql, "insert_frame")
+    def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
+        try:
+            original(db, claim, frame, private)
+        except errors:
+            run, _ = sql.row_of(db, claim.project, claim.run_id)
+            sql.write_frame(db, run, frame, private)
+            if frame.outcome is not None:
+                db.execute("UPDATE runs SET state = ? WHERE id = ?", (frame.outcome, run))
+
+
+def lost_wakeup() -> None:
+    """Forget to wake a run's readers, each third time."""
+    count = itertools.count(1)
+
+    @around(Signals, "notify")
+    def _(original: Original, signals: Signals, key: Any) -> None:
+        if key[0] != "log" or next(count) % 3:
+            original(signals, key)
+
+
+def doubled_terminal() -> None:
+    """Write the terminal event twice."""
+
+    @around(sql, "insert_frame")
+    def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
+        original(db, claim, frame, private)
+        if frame.outcome is not None:
+            run, _ = sql.row_of(db, claim.project, claim.run_id)
+            again = Event()
+            again.CopyFrom(decode(frame.data)[-1])
+            again.sequence = frame.last + 1
+            data = StreamRunResponse(events=[again]).SerializeToString()
+            sql.write_frame(
+                db, run, Frame(first=again.sequence, last=again.sequence, data=data), b""
+            )
+
+
+def dropped_claim() -> None:
+    """Claim each fourth run and forget about it."""
+    count = itertools.count(1)
+
+    @around(Executor, "_hold")
+    async def _(original: Original, *args: Any) -> None:
+        if next(count) % 4:
+            await original(*args)
+
+
+def finished_step_again() -> None:
+    """Forget, on recovery, that tools have finished."""
+
+    @around(Journal, "add")
+    def _(original: Original, journal: Journal, event: Event) -> None:
+        if event.step_finish.step_type != "tool":
+            original(journal, event)
+
+
+def second_start() -> None:
+    """Take a start that is repeated with its request id for a new one."""
+
+    @around(sql, "insert_run")
+    def _(original: Original, db: Any, run: NewRun) -> Any:
+        return original(db, replace(run, request_id=None))
+
+
+def silent_retry() -> None:
+    """Begin a step anew without taking back what it has said."""
+
+    @around(RunContext, "_announce")
+    def _(_original: Original, *_args: Any) -> None:
+        pass
+
+
+BUGS: Mapping[str, Bug] = {
+    "notify-before-commit": Bug(
+        "readers see what is not committed", notify_before_commit, Place.COMMIT
+    ),
+    "reused-sequence": Bug("a sequence is used twice", reused_sequence, Place.MID_DELTA),
+    "skipped-fence": Bug("a writer that lost its claim goes on", skipped_fence, Place.STOLEN),
+    "lost-wake-up": Bug("a reader is not told of an event", lost_wakeup, Place.KILL),
+    "doubled-terminal": Bug("a run ends twice", doubled_terminal, Place.KILL),
+    "dropped-claim": Bug("a claimed run is forgotten", dropped_claim, Place.KILL),
+    "finished-step-again": Bug("a finished tool runs again", finished_step_again, Place.STEP_END),
+    "second-start": Bug(
+        "a start that is repeated makes a second run", second_start, Place.START_ACK
+    ),
+    "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
+}
+"""The bugs by name."""

@@ -1,0 +1,194 @@
+"""What is wrong with a run: what readers saw against the file, and the file against the plan."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from chaos.places import Place
+from chaos.story import Effect, Log, Story
+from polos import TextChunk
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Event, StepFinish
+from polos.v1.run_pb2 import RunState
+
+ENDINGS = {
+    "agent_finish": RunState.RUN_STATE_COMPLETED,
+    "run_cancelled": RunState.RUN_STATE_CANCELLED,
+}
+"""The terminal events that may be, and the state that a run is in then."""
+
+SHOWN = 12
+"""Numbers that a finding tells at most."""
+
+UNKNOWN = FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN
+
+
+def wrong(
+    story: Story, log: Log, effects: Mapping[str, Sequence[Effect]], asked: Counter[tuple[str, int]]
+) -> Iterator[str]:
+    """Yield what is wrong; nothing is, if nothing comes."""
+    yield from story.problems
+    if not story.done:
+        return
+    yield from density(log)
+    readers = {"the live reader": story.live, "the replay": story.replayed}
+    if story.plan.hops:
+        readers["the reader that comes and goes"] = story.hopped
+    for who, seen in readers.items():
+        yield from difference(who, seen, log.events)
+    yield from attempts(log.events)
+    yield from ending(story, log)
+    yield from words(story, log, asked)
+    yield from tools(story, log, effects)
+
+
+def density(log: Log) -> Iterator[str]:
+    """Yield gaps, repetitions and disorder of the log itself."""
+    numbers = [event.sequence for event in log.events]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"file: its events are numbered {shown(numbers)}"
+
+
+def difference(who: str, seen: Sequence[Event], truth: Sequence[Event]) -> Iterator[str]:
+    """Yield what a reader saw otherwise than the file has it."""
+    numbers = [event.sequence for event in seen]
+    if lost := sorted({event.sequence for event in truth} - set(numbers)):
+        yield f"lost: {who} missed {shown(lost)}"
+    if repeated := sorted(number for number, count in Counter(numbers).items() if count > 1):
+        yield f"repeated: {who} saw {shown(repeated)} more than once"
+    if numbers != sorted(numbers):
+        yield f"reordered: {who} saw {shown(numbers)}"
+    known = {event.sequence: event for event in truth}
+    if altered := [event.sequence for event in seen if known.get(event.sequence) != event]:
+        yield f"altered: {who} saw {shown(altered)} otherwise than the file has them"
+
+
+def attempts(events: Sequence[Event]) -> Iterator[str]:
+    """Yield steps that begin, speak or end out of their order."""
+    current: dict[str, int] = {}
+    finished: set[str] = set()
+    for event in events:
+        kind = str(event.WhichOneof("payload"))
+        payload = getattr(event, kind)
+        if not hasattr(payload, "step_key"):
+            continue
+        key, attempt = payload.step_key, payload.attempt
+        if key in finished:
+            yield f"twice: {kind} of {key} follows the end of that step"
+        if attempt != current.get(key, 0) + (kind in {"step_start", "step_retry"}):
+            yield f"text: {kind} of {key} is of attempt {attempt}, which was not announced"
+        current[key] = attempt
+        if kind == "step_finish":
+            finished.add(key)
+
+
+def ending(story: Story, log: Log) -> Iterator[str]:
+    """Yield what is wrong with the run's end."""
+    terminals = [event.sequence for event in log.events if event.terminal]
+    if terminals != [len(log.events)]:
+        yield f"terminal: the events {shown(terminals)} of {len(log.events)} are terminal"
+        return
+    kind = str(log.events[-1].WhichOneof("payload"))
+    if kind not in ENDINGS or ENDINGS[kind] != log.state:
+        yield f"state: the run ended with {kind} and is in state {log.state}: {log.events[-1]}"
+    if kind == "run_cancelled" and story.plan.cancel is None:
+        yield "state: the run was cancelled, and nobody had asked for that"
+    if story.error != ("RunCancelled" if kind == "run_cancelled" else ""):
+        yield f"state: the run ended with {kind}, and text() raised {story.error or 'nothing'}"
+
+
+def words(story: Story, log: Log, asked: Counter[tuple[str, int]]) -> Iterator[str]:
+    """Yield what is wrong with the run's text, from the model to `text()`."""
+    finishes = {one.step_key: one for one in finishes_of(log.events)}
+    texts = []
+    for number, turn in enumerate(story.plan.turns, 1):
+        finish = finishes.get(f"llm:{number}")
+        if finish is None:
+            continue
+        requests = asked[story.plan.name, number]
+        # A holder that lost its claim may ask the model once more before it notices.
+        first = 1 if story.faults[Place.STOLEN] else requests
+        content = json.loads(finish.result_json)["content"]
+        if content not in [turn.text(number, one) for one in range(first, requests + 1)]:
+            yield f"text: {finish.step_key} says {content!r}, asked {requests} times"
+        if said(log.events, finish) != content:
+            yield f"text: the deltas of {finish.step_key} do not make up its output"
+        texts.append(content)
+    if log.events[-1].HasField("agent_finish"):
+        yield from whole(story, log.events[-1], texts)
+
+
+def whole(story: Story, end: Event, texts: Sequence[str]) -> Iterator[str]:
+    """Yield what is wrong with the text of a run that has completed."""
+    if len(texts) != len(story.plan.turns) or end.agent_finish.total_steps != len(texts):
+        yield f"text: {len(texts)} model calls finished, of {len(story.plan.turns)}"
+    if end.agent_finish.result != texts[-1]:
+        yield f"text: the result is {end.agent_finish.result!r}"
+    if story.text != "".join(texts):
+        yield f"text: text() returned {story.text!r}, not {''.join(texts)!r}"
+    if story.chunks is not None and kept(story.chunks) != "".join(texts):
+        yield f"text: text_chunks add up to {kept(story.chunks)!r}, not {''.join(texts)!r}"
+
+
+def tools(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]]) -> Iterator[str]:
+    """Yield tools that ran twice, or not at all."""
+    finishes = {one.step_key: one for one in finishes_of(log.events) if one.step_type == "tool"}
+    planned = keys_of([name for turn in story.plan.turns for name in turn.calls])
+    if log.events[-1].HasField("agent_finish") and set(finishes) != set(planned):
+        yield f"lost: the tool steps {sorted(finishes)} have finished, not {sorted(planned)}"
+    for key in planned:
+        done = effects.get(f"{story.run_id}/{key}", [])
+        if [one.attempt for one in done] != sorted({one.attempt for one in done}):
+            yield f"twice: {key} ran in the attempts {[one.attempt for one in done]}"
+        if key.partition(":")[0] == "once" and len(done) > 1:
+            yield f"twice: {key} must not, and ran {len(done)} times"
+        if key in finishes:
+            yield from outcome(finishes[key], done)
+
+
+def outcome(finish: StepFinish, done: Sequence[Effect]) -> Iterator[str]:
+    """Yield what is wrong with how a tool step ended."""
+    if finish.HasField("failure"):
+        interrupted = finish.attempt > 1 and finish.step_key.partition(":")[0] == "once"
+        if not interrupted or finish.failure.reason != UNKNOWN:
+            yield f"state: {finish.step_key} failed: {finish.failure.message}"
+    elif not done or done[-1].execution != json.loads(finish.result_json):
+        yield f"twice: {finish.step_key} ran again after it had finished, or never ran"
+
+
+def finishes_of(events: Sequence[Event]) -> list[StepFinish]:
+    """Return the ends of steps."""
+    return [event.step_finish for event in events if event.HasField("step_finish")]
+
+
+def said(events: Sequence[Event], finish: StepFinish) -> str:
+    """Return what the deltas of the attempt that finished say."""
+    deltas = [event.text_delta for event in events if event.HasField("text_delta")]
+    mine = (finish.step_key, finish.attempt)
+    return "".join(one.content for one in deltas if (one.step_key, one.attempt) == mine)
+
+
+def kept(chunks: Sequence[TextChunk]) -> str:
+    """Return what chunks add up to, resets applied."""
+    texts: dict[str, str] = {}
+    for chunk in chunks:
+        texts[chunk.step_key] = "" if chunk.reset else texts.get(chunk.step_key, "") + chunk
+    return "".join(texts.values())
+
+
+def keys_of(names: Sequence[str]) -> list[str]:
+    """Return the step keys of tool calls."""
+    uses: Counter[str] = Counter()
+    keys = []
+    for name in names:
+        uses[name] += 1
+        keys.append(name if uses[name] == 1 else f"{name}:{uses[name]}")
+    return keys
+
+
+def shown(numbers: Sequence[int]) -> str:
+    """Return numbers, not all of them if they are many."""
+    more = len(numbers) - SHOWN
+    return f"{list(numbers[:SHOWN])}{f' and {more} more' if more > 0 else ''}"

@@ -1,0 +1,203 @@
+"""Fault points inside the service: it kills itself at a chosen passage of a chosen place.
+
+Nothing of this is part of the product: `chaos.launch` puts it around the product's functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from chaos.places import Place
+from polos.v1.event_pb2 import TextDelta
+from polos_service.agents import loop
+from polos_service.runs.context import RunContext
+from polos_service.runs.journal import Journal
+from polos_service.runs.writer import Writer
+from polos_service.store import Claim, Frame
+from polos_service.store import statements as sql
+from polos_service.store.committer import Committer
+from polos_service.store.sqlite import SqliteStore
+
+Original = Callable[..., Any]
+
+
+class Faults:
+    """What strikes in this process, and where."""
+
+    def __init__(self, passages: Mapping[Place, int], marks: str) -> None:
+        """Strike at the passages of places that are given; `marks` is a file to tell it in."""
+        self._passages = passages
+        self._marks = marks
+        self._passed: dict[Place, int] = {}
+        self._armed: Place | None = None
+
+    @classmethod
+    def from_environment(cls) -> Faults:
+        """Return what CHAOS_FAULTS asks for: `place:passage,...`."""
+        told = [one.split(":") for one in os.environ["CHAOS_FAULTS"].split(",") if one]
+        return cls(
+            {Place(place): int(passage) for place, passage in told}, os.environ["CHAOS_MARKS"]
+        )
+
+    def at(self, place: Place) -> None:
+        """Pass a place; die there if it is the time."""
+        if self._count(place) == self._passages.get(place):
+            self._die(place)
+
+    def arm(self, place: Place) -> None:
+        """Pass a place inside a transaction; if it is the time, die when that is committed."""
+        if self._count(place) == self._passages.get(place):
+            self._armed = place
+
+    def committed(self) -> None:
+        """Pass the place right behind a commit."""
+        if self._armed is not None:
+            self._die(self._armed)
+        self.at(Place.APPEND_ACK)
+
+    def every(self, place: Place) -> bool:
+        """Pass a place; return whether it is one of the times."""
+        period = self._passages.get(place)
+        return period is not None and self._count(place) % period == 0
+
+    def mark(self, place: Place, run_id: str = "") -> None:
+        """Write down that a fault has struck."""
+        with open(self._marks, "a", encoding="ascii") as marks:  # noqa: PTH123
+            marks.write(f"{place} {run_id}\n")
+
+    def _count(self, place: Place) -> int:
+        self._passed[place] = self._passed.get(place, 0) + 1
+        return self._passed[place]
+
+    def _die(self, place: Place) -> None:
+        self.mark(place)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class WatchedConnection:
+    """The store's writing connection, with a place before and behind each commit."""
+
+    def __init__(self, db: Any, faults: Faults) -> None:
+        self._db = db
+        self._faults = faults
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._db, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        """Execute a statement."""
+        if statement != "COMMIT":
+            return self._db.execute(statement, *values)
+        self._faults.at(Place.COMMIT)
+        cursor = self._db.execute(statement)
+        self._faults.committed()
+        return cursor
+
+
+def around(owner: Any, name: str) -> Callable[[Original], Original]:
+    """Put the decorated function, which is given the original first, in a function's place."""
+
+    def put(function: Original) -> Original:
+        original = getattr(owner, name)
+
+        @functools.wraps(original)
+        def replaced(*args: Any, **kwargs: Any) -> Any:
+            return function(original, *args, **kwargs)
+
+        setattr(owner, name, replaced)
+        return function
+
+    return put
+
+
+def install(faults: Faults) -> None:
+    """Put every place into the product's functions."""
+    watch_store(faults)
+    watch_appends(faults)
+    watch_recovery(faults)
+    watch_steps(faults)
+
+
+def watch_store(faults: Faults) -> None:
+    """Put places around commits and starts."""
+
+    @around(Committer, "__init__")
+    def _(original: Original, committer: Committer, db: Any, *more: Any) -> None:
+        original(committer, WatchedConnection(db, faults), *more)
+
+    @around(sql, "insert_run")
+    def _(original: Original, *args: Any) -> Any:
+        faults.at(Place.START)
+        run_id = original(*args)
+        faults.arm(Place.START_ACK)
+        return run_id
+
+
+def watch_appends(faults: Faults) -> None:
+    """Put places around appends."""
+
+    @around(sql, "insert_frame")
+    def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
+        original(db, claim, frame, private)
+        if frame.outcome is not None:
+            faults.arm(Place.TERMINAL_ACK)
+
+    @around(SqliteStore, "append")
+    async def _(
+        original: Original, store: SqliteStore, claim: Claim, frame: Frame, private: bytes = b""
+    ) -> None:
+        if frame.outcome is not None:
+            faults.at(Place.TERMINAL)
+        elif faults.every(Place.STOLEN):
+            faults.mark(Place.STOLEN, claim.run_id)
+            await store.release(claim)  # for anyone to claim; the former holder does not know
+        await original(store, claim, frame, private)
+
+    @around(Writer, "emit")
+    def _(original: Original, writer: Writer, payload: Any, *more: Any, **named: Any) -> None:
+        if isinstance(payload, TextDelta):
+            faults.at(Place.MID_DELTA)
+        original(writer, payload, *more, **named)
+
+
+def watch_recovery(faults: Faults) -> None:
+    """Put places where a process takes up what a former one left."""
+
+    @around(SqliteStore, "__init__")
+    def _(original: Original, *args: Any) -> None:
+        faults.at(Place.OPEN)  # what a dead process ran is queued again by now
+        original(*args)
+
+    @around(sql, "begin_claim")
+    def _(original: Original, *args: Any) -> Claim | None:
+        claim: Claim | None = original(*args)
+        if claim is not None and claim.latest:
+            faults.arm(Place.CLAIM)
+        return claim
+
+    @around(Journal, "load")
+    async def _(original: Original, *args: Any) -> Journal:
+        journal: Journal = await original(*args)
+        if journal.started:
+            faults.at(Place.FOLD)
+        return journal
+
+
+def watch_steps(faults: Faults) -> None:
+    """Put places around tools and where steps end."""
+
+    @around(loop, "call_tool")
+    async def _(original: Callable[..., Awaitable[str]], *args: Any) -> str:
+        faults.at(Place.BEFORE_TOOL)
+        result = await original(*args)
+        faults.at(Place.AFTER_TOOL)
+        return result
+
+    @around(RunContext, "_record")
+    async def _(original: Original, *args: Any) -> None:
+        await original(*args)
+        faults.at(Place.STEP_END)

@@ -1,0 +1,222 @@
+"""What a round does, and what each of its runs has to say: all from a seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chaos.places import INSIDE, LINKS, OUTSIDE, RECOVERY, Place
+
+TOOLS = ("jot", "block", "once")
+"""The tools of the app: `async def`, `def`, and one that must not run twice."""
+
+DEATHS = 4
+"""Deaths of the service in a round; a run is claimed at most once more, and not given up."""
+
+PATIENCE = 6.0
+"""Seconds in which a process must reach the place that it is to die at; it takes well below
+one where the machine has nothing else to do."""
+
+CLIENTS = 3
+"""Clients of a round, each behind a link of its own."""
+
+PASSAGES: Mapping[Place, tuple[int, int]] = {
+    Place.START: (1, 3),
+    Place.START_ACK: (1, 3),
+    Place.MID_DELTA: (10, 150),
+    Place.COMMIT: (5, 120),
+    Place.APPEND_ACK: (5, 120),
+    Place.BEFORE_TOOL: (1, 5),
+    Place.MID_TOOL: (1, 5),
+    Place.AFTER_TOOL: (1, 5),
+    Place.STEP_END: (1, 10),
+    Place.TERMINAL: (1, 3),
+    Place.TERMINAL_ACK: (1, 3),
+    Place.OPEN: (1, 1),
+    Place.CLAIM: (1, 4),
+    Place.FOLD: (1, 4),
+    Place.STOLEN: (15, 60),
+}
+"""At which passage of a place a fault strikes: from, to."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """What the model does in a turn.
+
+    Attributes:
+        tokens: how many it says.
+        burst: how many come at once.
+        gap: seconds between two bursts.
+        calls: the tools it calls then.
+        breaks: tokens after which its first answer breaks off; None: it does not.
+
+    """
+
+    tokens: int
+    burst: int
+    gap: float
+    calls: tuple[str, ...]
+    breaks: int | None
+
+    def words(self, number: int, request: int, count: int | None = None) -> list[str]:
+        """Return the first `count` tokens of the answer to a request: no two answers are alike."""
+        size = self.tokens if count is None else count
+        return [f"{number}.{index}r{request} " for index in range(size)]
+
+    def text(self, number: int, request: int) -> str:
+        """Return the whole answer to a request."""
+        return "".join(self.words(number, request))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunPlan:
+    """A run.
+
+    Attributes:
+        name: what it is started with; the provider knows the run by it.
+        turns: what the model does.
+        life: the service's process, from 0, in whose time the run is started.
+        delay: seconds that the start waits then.
+        client: the client that starts and reads it.
+        cancel: seconds after its start at which it is cancelled; None: it is not.
+        hops: events after which its second reader leaves and comes back; empty: there is none.
+        chunks: whether a third reader reads its text.
+
+    """
+
+    name: str
+    turns: tuple[Turn, ...]
+    life: int
+    delay: float
+    client: int
+    cancel: float | None
+    hops: tuple[int, ...]
+    chunks: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Death:
+    """How a process of the service ends.
+
+    Attributes:
+        place: where; outside, or at a place inside it.
+        passage: the passage of the place that it dies at.
+        patience: seconds after which it is killed from outside if it has not died.
+        steal: each so-manieth append finds its claim stolen; 0: none does.
+
+    """
+
+    place: Place
+    passage: int
+    patience: float
+    steal: int
+
+    @property
+    def faults(self) -> str:
+        """What the launcher is told."""
+        told = [] if self.place in OUTSIDE else [f"{self.place}:{self.passage}"]
+        return ",".join([*told, *([f"{Place.STOLEN}:{self.steal}"] if self.steal else [])])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """A fault of a client's link, when its readers have seen `after` events.
+
+    `size` is the seconds for which it is silent, or the bytes that it lets pass.
+    """
+
+    place: Place
+    client: int
+    after: int
+    size: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RoundPlan:
+    """A round."""
+
+    runs: tuple[RunPlan, ...]
+    deaths: tuple[Death, ...]
+    cuts: tuple[Cut, ...]
+
+
+def plan(
+    seed: int,
+    number: int,
+    *,
+    runs: int = 32,
+    deaths: int = DEATHS,
+    places: tuple[Place, ...] = (),
+) -> RoundPlan:
+    """Return the round of that number; `places`, where given, are those of its first deaths."""
+    chance = random.Random(f"{seed}/{number}")
+    ways = (*places, *turn_of_places(seed, number, deaths))[:deaths]
+    return RoundPlan(
+        runs=tuple(
+            run_plan(chance, f"{seed}-{number}-{index}", index * (deaths + 1) // runs, index)
+            for index in range(runs)
+        ),
+        deaths=tuple(death(chance, place) for place in ways),
+        cuts=tuple(cut(chance, deaths) for _ in range(2 * deaths)),
+    )
+
+
+def turn_of_places(seed: int, number: int, deaths: int) -> list[Place]:
+    """Return the places whose turn it is: over the rounds, each comes equally often."""
+    order = [*INSIDE, *OUTSIDE]
+    random.Random(seed).shuffle(order)
+    begin = number * deaths
+    due = [order[(begin + index) % len(order)] for index in range(deaths)]
+    # The first process has nothing to recover yet.
+    return sorted(due, key=lambda place: place in RECOVERY)
+
+
+def run_plan(chance: random.Random, name: str, life: int, index: int) -> RunPlan:
+    """Return a run."""
+    turns = chance.randint(1, 4)
+    return RunPlan(
+        name=name,
+        turns=tuple(turn(chance, last=number == turns - 1) for number in range(turns)),
+        life=life,
+        delay=chance.uniform(0, 0.6),
+        client=index % CLIENTS,
+        cancel=chance.uniform(0, 1.5) if chance.random() < 1 / 8 else None,
+        hops=tuple(chance.randint(1, 9) for _ in range(40)) if chance.random() < 1 / 3 else (),
+        chunks=chance.random() < 1 / 2,
+    )
+
+
+def turn(chance: random.Random, *, last: bool) -> Turn:
+    """Return a turn; the last one calls no tool."""
+    tokens = chance.randint(4, 40)
+    return Turn(
+        tokens=tokens,
+        burst=chance.randint(1, 5),
+        gap=chance.uniform(0.001, 0.02),
+        calls=() if last else tuple(chance.choice(TOOLS) for _ in range(chance.randint(1, 3))),
+        breaks=chance.randint(0, tokens - 1) if chance.random() < 1 / 6 else None,
+    )
+
+
+def death(chance: random.Random, place: Place) -> Death:
+    """Return how a process dies."""
+    outside = place in OUTSIDE
+    return Death(
+        place=place,
+        passage=1 if outside else chance.randint(*PASSAGES[place]),
+        patience=chance.uniform(0.2, 1.0) if outside else PATIENCE,
+        steal=chance.randint(*PASSAGES[Place.STOLEN]) if chance.random() < 1 / 2 else 0,
+    )
+
+
+def cut(chance: random.Random, deaths: int) -> Cut:
+    """Return a fault of a link."""
+    place = chance.choice(LINKS)
+    return Cut(
+        place=place,
+        client=chance.randrange(CLIENTS),
+        after=chance.randint(5, 150 * deaths),
+        size=chance.uniform(0.2, 0.8) if place is Place.LINK_STALL else chance.randint(1, 4000),
+    )

@@ -1,0 +1,125 @@
+"""The readers of a run: programs that only iterate, whatever happens to service and links."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+from chaos.story import Story
+from polos import (
+    Agent,
+    AgentStream,
+    ConnectionLost,
+    PolosClient,
+    PolosError,
+    RunError,
+    events,
+)
+from polos_client import client as calls
+
+calls.PATIENCE = 60.0
+"""A round is one long crash loop: a start in it may take longer than the 10 s for which
+programs wait."""
+
+AGENT = Agent(id="chaos", provider="openai", model="mock")
+"""The agent as callers define it: its id is what counts."""
+
+
+class Readers:
+    """All readers of a round.
+
+    Attributes:
+        progress: when one of them saw something new the last time, by the loop's clock.
+
+    """
+
+    def __init__(self, saw: Callable[[Story], None]) -> None:
+        """Call `saw` whenever a reader of a run has seen something."""
+        self._saw = saw
+        self.progress = asyncio.get_running_loop().time()
+
+    async def live(self, story: Story, client: PolosClient, life: asyncio.Event) -> None:
+        """Start the run and read it to its end in several ways."""
+        try:
+            await life.wait()
+            await asyncio.sleep(story.plan.delay)
+            story.begun = True
+            stream = await AGENT.stream(client, story.plan.name)
+            story.run_id = stream.id
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._iterate(story, stream))
+                group.create_task(self._hop(story, client))
+                group.create_task(self._listen(story, stream))
+                group.create_task(self._cancel(story, client))
+            await self._text(story, stream)
+            story.done = True
+        except* PolosError as errors:
+            story.problems += [f"error: {error!r}" for error in errors.exceptions]
+        except* asyncio.CancelledError:
+            story.problems.append(
+                f"terminal: no end came; the reader is at event {len(story.live)}"
+            )
+            raise
+
+    async def _iterate(self, story: Story, stream: AgentStream) -> None:
+        async for event in stream.events:
+            story.live.append(event.proto)
+            self._seen(story)
+
+    async def _hop(self, story: Story, client: PolosClient) -> None:
+        """Read, leave after some events, and come back with the cursor, until the end."""
+        for stay in story.plan.hops:
+            after = story.hopped[-1].sequence if story.hopped else 0
+            story.cursors.append(after)
+            source = events.stream_workflow(
+                client, workflow_run_id=story.run_id, last_sequence_id=after
+            )
+            begin = len(story.hopped)
+            async with aclosing(source) as log:
+                async for event in log:
+                    story.hopped.append(event.proto)
+                    self._seen(story)
+                    if len(story.hopped) - begin == stay:
+                        break
+            if story.hopped and story.hopped[-1].terminal:
+                return
+        if story.plan.hops:
+            after = story.hopped[-1].sequence
+            log = events.stream_workflow(
+                client, workflow_run_id=story.run_id, last_sequence_id=after
+            )
+            story.hopped += [event.proto async for event in log]
+
+    async def _listen(self, story: Story, stream: AgentStream) -> None:
+        if not story.plan.chunks:
+            return
+        story.chunks = []
+        try:
+            async for chunk in stream.text_chunks:
+                story.chunks.append(chunk)
+                self._seen(story)
+        except RunError:
+            pass  # what a run ended with is checked by its log
+
+    async def _cancel(self, story: Story, client: PolosClient) -> None:
+        """Cancel the run, again if nobody answers."""
+        if story.plan.cancel is None:
+            return
+        await asyncio.sleep(story.plan.cancel)
+        while not story.cancelled:
+            try:
+                await client.cancel_run(story.run_id)
+                story.cancelled = True
+            except ConnectionLost:
+                await asyncio.sleep(0.1)
+
+    async def _text(self, story: Story, stream: AgentStream) -> None:
+        try:
+            story.text = await stream.text()
+        except RunError as error:
+            story.error = type(error).__name__
+
+    def _seen(self, story: Story) -> None:
+        self.progress = asyncio.get_running_loop().time()
+        self._saw(story)

@@ -1,0 +1,62 @@
+"""What a campaign comes to, in figures and lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from chaos.places import WHAT, Place
+from chaos.round import Result
+
+LAST_LINES = 40
+"""Lines of the service's output that are shown with a finding."""
+
+
+@dataclass(slots=True)
+class Total:
+    """The sum over rounds."""
+
+    rounds: int = 0
+    runs: int = 0
+    trials: int = 0
+    events: int = 0
+    faults: Counter[Place] = field(default_factory=Counter)
+    hits: Counter[Place] = field(default_factory=Counter)
+    findings: list[str] = field(default_factory=list)
+
+    def add(self, seed: int, number: int, result: Result) -> None:
+        """Add a round; its findings say how it is played again."""
+        self.rounds += 1
+        self.runs += result.runs
+        self.trials += result.trials
+        self.events += result.events
+        self.faults += result.faults
+        self.hits += result.hits
+        if result.findings:
+            tail = result.output.splitlines()[-LAST_LINES:]
+            again = f"python -m chaos --seed {seed} --only {number}"
+            self.findings += [*result.findings, *(f"    | {line}" for line in tail), f"  {again}"]
+
+    def line(self, number: int, result: Result) -> str:
+        """Return how far it has come."""
+        return f"round {number}: {self.trials} trials, {len(result.findings)} findings"
+
+
+def table(total: Total, seed: int, seconds: float) -> str:
+    """Return seed, figures and faults by place."""
+    size = f"{total.runs} runs, {total.events} events, {total.rounds} rounds"
+    lines = [
+        f"seed {seed}: {total.trials} trials ({size}) in {seconds:.0f} s",
+        "",
+        f"{'place':16} {'faults':>7} {'runs met':>9}",
+        *(
+            f"{place:16} {total.faults[place]:7} {total.hits[place]:9}  {WHAT[place]}"
+            for place in Place
+        ),
+    ]
+    return "\n".join([*lines, ""])
+
+
+def findings(total: Total) -> str:
+    """Return what was found."""
+    return "\n".join([*total.findings, f"{len(total.findings)} findings"])

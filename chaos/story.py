@@ -1,0 +1,100 @@
+"""What is known of a run in the end: what its readers saw, and what the file says."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chaos.places import Place
+from chaos.plan import RunPlan
+from polos import TextChunk
+from polos.v1.event_pb2 import Event
+from polos.v1.run_service_pb2 import StreamRunResponse
+
+
+@dataclass(slots=True)
+class Story:
+    """A run, as the harness lived through it.
+
+    Attributes:
+        plan: what it was to be.
+        run_id: its id; empty until its start was answered.
+        live: what a reader saw that did nothing but iterate, from the start on.
+        hopped: what a reader saw that left and came back, again and again.
+        cursors: the cursors with which that one came back.
+        replayed: what a reader saw afterwards.
+        chunks: what a reader of its text saw; None if it had none.
+        text: what `text()` returned; None if it raised.
+        error: the name of the error that `text()` raised; empty if it raised none.
+        cancelled: whether its cancellation was answered.
+        faults: the faults it met.
+        begun: whether its start was asked for.
+        done: whether its readers came to its end.
+        problems: what readers raised, and what took too long.
+
+    """
+
+    plan: RunPlan
+    run_id: str = ""
+    live: list[Event] = field(default_factory=list)
+    hopped: list[Event] = field(default_factory=list)
+    cursors: list[int] = field(default_factory=list)
+    replayed: list[Event] = field(default_factory=list)
+    chunks: list[TextChunk] | None = None
+    text: str | None = None
+    error: str = ""
+    cancelled: bool = False
+    faults: Counter[Place] = field(default_factory=Counter)
+    begun: bool = False
+    done: bool = False
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Log:
+    """A run, as the store's file has it: its state, its events and its frames' borders."""
+
+    state: int
+    events: list[Event] = field(default_factory=list)
+    frames: list[tuple[int, int]] = field(default_factory=list)
+
+    def inside(self, cursor: int) -> bool:
+        """Return whether a cursor lies inside a frame."""
+        return any(first <= cursor < last for first, last in self.frames)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """An execution of a tool: the attempt it belonged to, and its name."""
+
+    attempt: int
+    execution: str
+
+
+def logs_of(store: Path) -> dict[str, Log]:
+    """Read every run of a store's file, by its id."""
+    with contextlib.closing(sqlite3.connect(store)) as db:
+        found = {
+            run_id: Log(state) for run_id, state in db.execute("SELECT run_id, state FROM runs")
+        }
+        for run_id, first, last, data in db.execute(
+            "SELECT run_id, first, last, data FROM frames JOIN runs ON runs.id = frames.run "
+            "WHERE first <= last ORDER BY frames.id"
+        ):
+            found[run_id].frames.append((first, last))
+            found[run_id].events += StreamRunResponse.FromString(data).events
+    return found
+
+
+def effects_of(ledger: Path) -> Mapping[str, Sequence[Effect]]:
+    """Read what the tools have done, by idempotency key."""
+    found: defaultdict[str, list[Effect]] = defaultdict(list)
+    if ledger.exists():
+        for line in ledger.read_text().splitlines():
+            key, attempt, execution = line.split()
+            found[key].append(Effect(int(attempt), execution))
+    return found

@@ -1,0 +1,64 @@
+"""The short form of the chaos harness: `make chaos` plays many more rounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from chaos.bugs import BUGS
+from chaos.campaign import seeded_bug
+from chaos.places import INSIDE, LINKS, OUTSIDE, Place
+from chaos.plan import plan, turn_of_places
+from chaos.provider import Provider
+from chaos.round import play
+
+SEED = 1
+
+SEEDED = (
+    "notify-before-commit",
+    "reused-sequence",
+    "skipped-fence",
+    "lost-wake-up",
+    "doubled-terminal",
+    "dropped-claim",
+)
+"""The bugs of the short form; `python -m chaos --seeded-bugs` takes all."""
+
+
+async def test_runs_survive_kills_and_cuts_at_chosen_places() -> None:
+    places = (Place.MID_DELTA, Place.APPEND_ACK, Place.MID_TOOL, Place.TERMINAL_ACK)
+    async with Provider() as provider:
+        result = await play(plan(SEED, 0, runs=24, places=places), provider)
+    assert result.findings == []
+    assert result.trials > 15
+    assert result.events > 1000
+    assert [place for place in places if not result.faults[place]] == []
+    assert any(result.faults[place] for place in LINKS)
+    assert result.faults[Place.CURSOR]
+
+
+async def test_the_harness_fails_with_seeded_bugs() -> None:
+    at_once = asyncio.Semaphore(4)  # a bug costs more waiting than work
+
+    async def found(name: str) -> list[str]:
+        async with at_once:
+            return await seeded_bug(name, SEED)
+
+    findings = await asyncio.gather(*map(found, SEEDED))
+    assert [name for name, told in zip(SEEDED, findings, strict=True) if not told] == []
+
+
+def test_the_bugs_of_the_short_form_are_bugs() -> None:
+    assert set(SEEDED) <= set(BUGS)
+
+
+def test_a_round_is_the_same_whenever_it_is_planned_and_no_two_rounds_are() -> None:
+    rounds = [plan(SEED, number) for number in range(5)]
+    assert rounds == [plan(SEED, number) for number in range(5)]
+    assert rounds[0].runs[0].turns != rounds[1].runs[0].turns
+    assert plan(SEED + 1, 0).runs[0].turns != rounds[0].runs[0].turns
+
+
+def test_every_place_has_its_turn() -> None:
+    rounds = [turn_of_places(SEED, number, 4) for number in range(16)]
+    counted = {place: sum(one.count(place) for one in rounds) for place in (*INSIDE, *OUTSIDE)}
+    assert set(counted.values()) == {4}

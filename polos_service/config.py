@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -38,6 +39,10 @@ class Settings(BaseSettings):
     store: str = Field(default_factory=default_store)
     """Where runs are kept: `sqlite:///ABSOLUTE/PATH`. One process owns it at a time. By
     default `runs.db` in the user's data folder; the service says the path when it starts."""
+
+    synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    """What a commit of the SQLite store survives. FULL: a power failure. NORMAL: the end of the
+    process, but a power failure may take the last events with it, which readers had seen."""
 
     max_runs: int = Field(default=100, ge=1)
     """Runs worked on at once; further ones wait in order."""

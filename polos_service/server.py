@@ -99,7 +99,7 @@ class Service:
 
         """
         log_to_stderr()
-        store = await SqliteStore.open(settings.store_path)
+        store = await SqliteStore.open(settings.store_path, settings.synchronous)
         try:
             service = cls(settings, store, agents)
         except BaseException:

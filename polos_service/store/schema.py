@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Literal
 
 from polos.v1.run_pb2 import RunState
 
@@ -76,11 +77,15 @@ WAL_LIMIT = 64 * 1024 * 1024
 """Bytes that the write-ahead log keeps on disk once it has been written back."""
 
 
-def connect(path: Path) -> sqlite3.Connection:
+Synchronous = Literal["FULL", "NORMAL"]
+"""What a commit survives: a power failure, or only the end of the process."""
+
+
+def connect(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection:
     """Open a connection whose transactions are begun and ended by hand."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
+    db.execute(f"PRAGMA synchronous = {synchronous}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
     return db
 

@@ -30,7 +30,7 @@ from polos_client.errors import StoreUnavailable
 from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord, Slice
 from polos_service.store import statements as sql
 from polos_service.store.committer import Committer
-from polos_service.store.schema import connect, prepare
+from polos_service.store.schema import Synchronous, connect, prepare
 from polos_service.store.signals import Signals
 
 T = TypeVar("T")
@@ -45,10 +45,10 @@ PAGE = 1024 * 1024
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
 
-    def __init__(self, path: Path, lock: FileLock) -> None:
+    def __init__(self, path: Path, lock: FileLock, synchronous: Synchronous) -> None:
         self._lock = lock
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
-        self._db = connect(path)
+        self._db = connect(path, synchronous)
         self._reader = connect(path)
         self._reader.execute("PRAGMA query_only = ON")
         self._signals = Signals()
@@ -56,7 +56,7 @@ class SqliteStore:
         self._committer = Committer(self._db)
 
     @classmethod
-    async def open(cls, path: Path) -> SqliteStore:
+    async def open(cls, path: Path, synchronous: Synchronous = "FULL") -> SqliteStore:
         """Open the file, made if it is missing, and queue what a former process ran.
 
         Raises:
@@ -69,7 +69,7 @@ class SqliteStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
             prepare(path)
-            return cls(path, lock)
+            return cls(path, lock, synchronous)
         except Timeout:
             raise StoreUnavailable(
                 f"The store {path} is in use by another process. Stop that one, or give this "

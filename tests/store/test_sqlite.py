@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -166,6 +167,15 @@ async def test_closing_commits_what_was_submitted(tmp_path: Path) -> None:
     store = await SqliteStore.open(path)
     runs = await store.list("default", RunQuery(limit=100))
     assert {run.run_id for run in runs} == set(created)
+    await store.close()
+
+
+@pytest.mark.parametrize(("setting", "number"), [("FULL", 2), ("NORMAL", 1)])
+async def test_how_durable_a_commit_is_can_be_chosen(
+    tmp_path: Path, setting: Literal["FULL", "NORMAL"], number: int
+) -> None:
+    store = await SqliteStore.open(tmp_path / "runs.db", setting)
+    assert store._db.execute("PRAGMA synchronous").fetchone() == (number,)
     await store.close()
 
 

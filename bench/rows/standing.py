@@ -16,7 +16,7 @@ from bench.table import Goal, Row, Samples
 from bench.targets import polos
 from polos.v1.event_pb2 import AgentFinish, TextDelta
 from polos.v1.run_pb2 import RunState
-from polos_service.runs.frame import encode
+from polos_service.runs.frame import Encoder
 from polos_service.store import Frame, NewRun
 from polos_service.store import statements as sql
 from polos_service.store.schema import connect, prepare
@@ -114,10 +114,8 @@ def insert(db: sqlite3.Connection, created: int, index: int) -> None:
     text = TextDelta(content="A sentence of the answer. " * 8, step_key="llm:1", step=1, attempt=1)
     for sequence, payload in enumerate([text, text, AgentFinish(result="done")], start=1):
         terminal = isinstance(payload, AgentFinish)
-        data = encode(
+        data = Encoder(name, "relay").encode(
             payload,
-            run_id=name,
-            workflow_id="relay",
             sequence=sequence,
             time=created,
             terminal=terminal,

@@ -111,14 +111,13 @@ class Failures:
             retryable=True,
         )
 
-    def lost(self, *, after_output: bool, timed_out: bool) -> StepError:
+    def lost(self, *, after_output: bool) -> StepError:
         """The connection failed, before or after the model said something."""
-        how = "the provider was silent for too long" if timed_out else "the connection failed"
         if after_output:
-            return self.cut_short(how)
+            return self.cut_short("the connection failed")
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
-            f"{self.of} could not be reached: {how}.",
+            f"{self.of} could not be reached: the connection failed.",
             retryable=True,
         )
 

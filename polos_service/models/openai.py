@@ -129,7 +129,7 @@ class OpenAI:
             # The step retries, and the log tells: two mechanisms would multiply their tries.
             max_retries=0,
             # A redirect could lead to an address that no key and no prompt was meant for.
-            http_client=openai.DefaultAsyncHttpxClient(follow_redirects=False),
+            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
         )
         if base_url != self._base_url:
             client.organization = client.project = None
@@ -214,10 +214,7 @@ def _failure(
 ) -> StepError:
     if isinstance(error, openai.APIStatusError):
         return failures.status(error.status_code, error.body, error.response.headers)
-    return failures.lost(
-        after_output=completion.begun,
-        timed_out=isinstance(error, openai.APITimeoutError | httpx2.TimeoutException),
-    )
+    return failures.lost(after_output=completion.begun)
 
 
 def _body(request: ModelRequest, base_url: str) -> dict[str, Any]:

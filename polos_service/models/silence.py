@@ -26,7 +26,10 @@ class Silence:
         """Take the bounds from the request; `model` is how the failure calls it."""
         self._request = request
         self._model = model
-        self._limit = asyncio.timeout(request.first_token)
+        self._limit = asyncio.timeout(None)
+        self._loop = asyncio.get_running_loop()
+        self._due = self._loop.time() + request.first_token
+        self._arm()
         self._heard = False
 
     async def __aenter__(self) -> Self:
@@ -34,15 +37,27 @@ class Silence:
         return self
 
     async def __aexit__(self, *raised: object) -> None:
+        self._timer.cancel()
         with self._told():
             await self._limit.__aexit__(*raised)  # type: ignore[arg-type]  # handed on as it is
 
     def heard(self) -> None:
-        """Note a sign of life."""
+        """Note a sign of life; the timer mostly stays: to set it anew costs more than a token."""
         self._heard = True
-        if not self._limit.expired():
-            loop = asyncio.get_running_loop()
-            self._limit.reschedule(loop.time() + self._request.token_gap)
+        self._due = self._loop.time() + self._request.token_gap
+        if self._due < self._armed:
+            self._timer.cancel()
+            self._arm()
+
+    def _arm(self) -> None:
+        self._armed = self._due
+        self._timer = self._loop.call_at(self._due, self._check)
+
+    def _check(self) -> None:
+        if self._loop.time() < self._due:
+            self._arm()
+        else:
+            self._limit.reschedule(self._due)
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -8,7 +8,6 @@ what a reader gets are the bytes that were written when the event happened.
 from __future__ import annotations
 
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
@@ -23,26 +22,24 @@ FIELD = {
 SECOND = 1_000_000_000
 
 
-def encode(
-    payload: Message,
-    *,
-    run_id: str,
-    workflow_id: str,
-    sequence: int,
-    time: int,
-    terminal: bool = False,
-) -> bytes:
-    """Return a frame of one event; `time` is nanoseconds since the epoch."""
-    response = StreamRunResponse()
-    response.events.add(
-        run_id=run_id,
-        workflow_id=workflow_id,
-        sequence=sequence,
-        create_time=Timestamp(seconds=time // SECOND, nanos=time % SECOND),
-        terminal=terminal,
-        **{FIELD[payload.DESCRIPTOR.full_name]: payload},
-    )
-    return response.SerializeToString()
+class Encoder:
+    """Encodes a run's events, all on one message: to make one for each took twice the time."""
+
+    def __init__(self, run_id: str, workflow_id: str) -> None:
+        self._frame = StreamRunResponse()
+        self._event = self._frame.events.add(run_id=run_id, workflow_id=workflow_id)
+        self._time = self._event.create_time
+
+    def encode(
+        self, payload: Message, *, sequence: int, time: int, terminal: bool = False
+    ) -> bytes:
+        """Return a frame of one event; `time` is nanoseconds since the epoch."""
+        event = self._event
+        event.sequence = sequence
+        event.terminal = terminal
+        self._time.seconds, self._time.nanos = divmod(time, SECOND)
+        getattr(event, FIELD[payload.DESCRIPTOR.full_name]).CopyFrom(payload)
+        return self._frame.SerializeToString()
 
 
 def decode(data: bytes) -> list[Event]:

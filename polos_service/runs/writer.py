@@ -16,7 +16,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import Finished, StepError
 from polos_service.runs.clock import Clock
-from polos_service.runs.frame import encode
+from polos_service.runs.frame import Encoder
 from polos_service.store import Claim, Frame, RunStore
 
 EVENT_LIMIT = 512 * 1024
@@ -36,6 +36,7 @@ class Writer:
         self._store = store
         self._claim = claim
         self._clock = clock
+        self._encoder = Encoder(claim.run_id, claim.workflow_id)
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
         self._latest = claim.latest
@@ -56,10 +57,8 @@ class Writer:
         """
         if self._outcome is not None:
             raise Finished(f"Run {self._claim.run_id} has ended; nothing follows that.")
-        data = encode(
+        data = self._encoder.encode(
             payload,
-            run_id=self._claim.run_id,
-            workflow_id=self._claim.workflow_id,
             sequence=self._latest + 1,
             time=self._clock.now(),
             terminal=outcome is not None,

@@ -28,7 +28,7 @@ from polos.v1.run_pb2 import RunState
 from polos_client.fold import RunAccumulator
 from polos_client.stream import _chunk
 from polos_service.errors import Fenced
-from polos_service.runs.frame import cut, decode, encode
+from polos_service.runs.frame import Encoder, cut, decode
 from polos_service.runs.journal import Journal, private_line
 from polos_service.store import CANCEL, Claim, Frame
 from polos_service.store.sqlite import SqliteStore
@@ -75,10 +75,8 @@ def written(run: Expected, moves: list[tuple[str, int]], *, last: bool) -> Writt
     payloads = [talk.move(*move) for move in moves] + ([DONE] if last else [])
     for sequence, payload in enumerate(payloads, len(run.events) + 1):
         events.append(
-            encode(
+            Encoder(run.run_id, "agent").encode(
                 payload,
-                run_id=run.run_id,
-                workflow_id="agent",
                 sequence=sequence,
                 time=sequence,
                 terminal=payload is DONE,

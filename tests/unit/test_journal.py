@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator
 from google.protobuf.message import Message
 
 from polos.v1.event_pb2 import StepFailure, StepFinish, StepRetry, StepStart, TextDelta
-from polos_service.runs.frame import encode
+from polos_service.runs.frame import Encoder
 from polos_service.runs.journal import Journal, private_line
 from polos_service.store import Entry
 
 
 def event(payload: Message) -> bytes:
-    return encode(payload, run_id="r", workflow_id="w", sequence=1, time=0)
+    return Encoder("r", "w").encode(payload, sequence=1, time=0)
 
 
 async def folded(*entries: Entry) -> Journal:

@@ -13,7 +13,7 @@ from polos.v1.run_pb2 import RunState
 from polos.v1.run_service_pb2 import StreamWorkflowResponse
 from polos_client.errors import Draining
 from polos_service.api.tail import Tails
-from polos_service.runs.frame import encode
+from polos_service.runs.frame import Encoder
 from polos_service.store import Claim, Frame, NewRun
 from polos_service.store.sqlite import SqliteStore
 
@@ -42,15 +42,13 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def begin(store: SqliteStore) -> Claim:
     claim = await store.claim(["agent"])
-    data = encode(AgentStart(), run_id="run", workflow_id="agent", sequence=1, time=1)
+    data = Encoder("run", "agent").encode(AgentStart(), sequence=1, time=1)
     await store.append(claim, Frame(first=1, last=1, data=data))
     return claim
 
 
 async def end(store: SqliteStore, claim: Claim) -> None:
-    data = encode(
-        AgentFinish(), run_id="run", workflow_id="agent", sequence=2, time=2, terminal=True
-    )
+    data = Encoder("run", "agent").encode(AgentFinish(), sequence=2, time=2, terminal=True)
     ended = RunState.RUN_STATE_COMPLETED
     await store.append(claim, Frame(first=2, last=2, data=data, outcome=ended))
 

@@ -73,6 +73,13 @@ MIGRATIONS = (FIRST, SECOND)
 """What leads from each version of the schema to the next; a new file takes them all. The
 version is kept in the file's `user_version`."""
 
+PAGE_SIZE = 1024
+"""Bytes of a page of a new file. A commit writes each page it touches whole, and most of
+what it touches are a few bytes in the index, once for each run."""
+
+CHECKPOINT = 4 * 1024 * 1024
+"""Bytes of the write-ahead log after which it is written back into the file."""
+
 WAL_LIMIT = 64 * 1024 * 1024
 """Bytes that the write-ahead log keeps on disk once it has been written back."""
 
@@ -84,7 +91,9 @@ Synchronous = Literal["FULL", "NORMAL"]
 def connect(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection:
     """Open a connection whose transactions are begun and ended by hand."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
     db.execute("PRAGMA journal_mode = WAL")
+    db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT // PAGE_SIZE}")
     db.execute(f"PRAGMA synchronous = {synchronous}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
     return db

@@ -17,10 +17,10 @@ from chaos.link import Link
 from chaos.places import OUTSIDE, Place
 from chaos.plan import CLIENTS, Death, RoundPlan
 from chaos.provider import Provider
-from chaos.readers import Readers
+from chaos.readers import PatientClient, Readers
 from chaos.service import Service
 from chaos.story import Story, effects_of, logs_of
-from polos import PolosClient, events
+from polos import events
 
 STUCK = 10.0
 """Seconds in which nothing happens to any run, with the service up, after which they hang.
@@ -82,7 +82,7 @@ class Round:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             links = [await enter(Link(self._service.port)) for _ in range(CLIENTS)]
-            clients = [await enter(PolosClient(link.address)) for link in links]
+            clients = [await enter(PatientClient(link.address)) for link in links]
             readers = Readers(lambda story: self._saw(story, links))
             tasks = [
                 asyncio.create_task(
@@ -167,7 +167,7 @@ class Round:
 
     async def _replay(self) -> None:
         """Read every run that has ended once more, straight from the service."""
-        async with PolosClient(f"127.0.0.1:{self._service.port}") as client:
+        async with PatientClient(f"127.0.0.1:{self._service.port}") as client:
             for story in self._stories:
                 if story.done:
                     log = events.stream_workflow(client, workflow_run_id=story.run_id)

@@ -27,6 +27,8 @@ def lines(rows: list[Row], about: dict[str, Any]) -> list[str]:
     goals = [goal_line(row, goal) for row in rows for goal in row.goals]
     figures = [figure_line(row) for row in rows]
     return [
+        "![Ratios and goals](performance.svg)",
+        "",
         f"{where} Medians of {about['rounds']} rounds.",
         "",
         "| row | what | goal | found | |",

@@ -41,6 +41,7 @@ async def broken(why: str) -> str:
 @tool(description="Wait until the gate is open")
 async def gate() -> str:
     if not Path(__file__).with_name("open").exists():
+        Path(__file__).with_name("waiting").touch()
         await asyncio.Event().wait()
     return "open"
 

@@ -103,9 +103,9 @@ async def test_an_unfinished_run_goes_on_after_an_edit(reloading: Reloading, app
     assert run.stdout is not None
     while b'"step_type": "tool"' not in (await run.stdout.readline()):
         assert not run.stdout.at_eof()
-    append(app, MORE)
-    await reloading.said("agent more (scripted", 1)
+    await until(app.with_name("waiting").exists, "the tool waits")
     app.with_name("open").touch()
+    append(app, MORE)
     rest, err = await run.communicate()
     assert (run.returncode, err) == (0, b"")
     assert [json.loads(line)["event_type"] for line in rest.splitlines()][-1] == "agent_finish"

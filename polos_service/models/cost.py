@@ -6,11 +6,14 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 from genai_prices import Usage as Tokens
 from genai_prices import calc_price
+from genai_prices.data_snapshot import get_snapshot
 from genai_prices.types import PriceCalculation
 
 from polos.v1.event_pb2 import Cost, Usage
 
 MICROS_PER_USD = 1_000_000
+
+get_snapshot()  # loads the list now: the first answer would stop every run meanwhile
 
 
 def cost(usage: Usage, model: str, base_url: str) -> Cost | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import openai
+import openai.resources.chat.completions  # else the first call would, and stop every run meanwhile
 from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
@@ -70,6 +71,8 @@ class OpenAI:
         if api_key is not None:
             self._keys[self._base_url] = api_key
         self._clients: dict[str, openai.AsyncOpenAI] = {}
+        # One for all addresses: to read the certificates takes a tenth of a second.
+        self._tls = httpx2.create_ssl_context()
 
     def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
@@ -129,7 +132,7 @@ class OpenAI:
             # The step retries, and the log tells: two mechanisms would multiply their tries.
             max_retries=0,
             # A redirect could lead to an address that no key and no prompt was meant for.
-            http_client=openai.DefaultAioHttpClient(follow_redirects=False),
+            http_client=openai.DefaultAioHttpClient(follow_redirects=False, verify=self._tls),
         )
         if base_url != self._base_url:
             client.organization = client.project = None

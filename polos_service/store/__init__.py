@@ -181,8 +181,9 @@ class RunStore(Protocol):
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Return the frames that hold events after `after`, whole, in order.
 
-        Stops at the frame that reaches `limit` bytes. The first frame may begin at or
-        before `after`.
+        Stops at the frame that reaches `limit` bytes, or before what was stored just now:
+        only a Slice without frames says that there are no more. The first frame may begin
+        at or before `after`.
 
         Raises:
             RunExpired: it was removed by `expire`.
@@ -216,7 +217,12 @@ class RunStore(Protocol):
         ...
 
     async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait until the run's inbox holds a command that is not known; return all of it."""
+        """Wait until the run's inbox holds a command that is not known; return all of it.
+
+        Raises:
+            Fenced: the claim was lost, as far as a store of many processes can tell.
+
+        """
         ...
 
     async def get(self, project: str, run_id: str) -> RunRecord:
@@ -249,6 +255,10 @@ class RunStore(Protocol):
 
         Its tombstone comes first: from then on every read of it raises RunExpired.
         """
+        ...
+
+    async def healthy(self) -> bool:
+        """Return whether the store answers now."""
         ...
 
     async def close(self) -> None:

@@ -52,7 +52,7 @@ class SqliteStore:
         self._reader = connect(path)
         self._reader.execute("PRAGMA query_only = ON")
         self._signals = Signals()
-        self._heads: dict[tuple[str, str], int] = {}
+        self._heads: dict[tuple[str, str], Frame] = {}
         self._committer = Committer(self._db)
 
     @classmethod
@@ -82,6 +82,10 @@ class SqliteStore:
     async def expire(self, before: int) -> bool:
         """Remove a piece of what ended before a time."""
         return await self._commit(lambda db: sql.expire(db, before, EXPIRY_PIECE))
+
+    async def healthy(self) -> bool:
+        """Return True: a file that cannot be written tells so where it is written."""
+        return True
 
     async def close(self) -> None:
         """Commit what was submitted, close the file, and free the lock."""
@@ -131,6 +135,10 @@ class SqliteStore:
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
+        # What was appended last is all that a reader lacks who keeps up; the file is not asked.
+        head = self._heads.get((project, run_id))
+        if head is not None and head.first <= after + 1 <= head.last:
+            return Slice(frames=(head,), latest=head.last, ended=False)
         with reading():
             # The state is read before the frames: where it says that the run has ended,
             # the frames read after it are all there will ever be.
@@ -242,17 +250,15 @@ class SqliteStore:
     def _appended(self, claim: Claim, frame: Frame) -> None:
         key = (claim.project, claim.run_id)
         if frame.outcome is None:
-            self._heads[key] = frame.last
+            self._heads[key] = frame
         else:
             self._heads.pop(key, None)
         self._notify("log", *key)
 
     def _grown(self, project: str, run_id: str, after: int) -> bool:
-        # Every waiting reader asks this at every append: of a run that is being written the
-        # newest sequence is at hand, and the file need not be asked.
         head = self._heads.get((project, run_id))
         if head is not None:
-            return head > after
+            return head.last > after
         with reading():
             run, state = self._find(project, run_id)
             return state in ENDED or sql.latest_of(self._reader, run) > after

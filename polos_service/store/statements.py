@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NoReturn
 
 from polos_client.errors import RequestIdReused, RunExpired, RunNotFinished, RunNotFound
 from polos_service.errors import Fenced
@@ -136,23 +137,44 @@ def requeue(db: sqlite3.Connection, claim: Claim) -> None:
 
 def insert_frame(db: sqlite3.Connection, claim: Claim, frame: Frame, private: bytes) -> None:
     """Append a frame, if the claim still holds and the frame is the next one."""
-    row = db.execute(
-        f"SELECT id, epoch, state, {LATEST} FROM runs WHERE project = ? AND run_id = ?",
-        (claim.project, claim.run_id),
-    ).fetchone()
-    if row is None or row[1:3] != (claim.epoch, RUNNING):
-        raise Fenced(f"The claim {claim.epoch} on run {claim.run_id} was lost.")
-    run, latest = row[0], row[3]
-    if frame.first != latest + 1 or frame.last < frame.first:
-        raise ValueError(
-            f"A frame of events {frame.first} to {frame.last} cannot follow event {latest}."
-        )
-    write_frame(db, run, frame, private)
+    inserted = db.execute(
+        "INSERT INTO frames (run, first, last, data, private) SELECT id, ?, ?, ?, ? FROM runs "
+        f"WHERE project = ? AND run_id = ? AND epoch = ? AND state = {RUNNING:d} "
+        f"AND {LATEST} + 1 = ? AND ? >= ?",
+        (
+            frame.first,
+            frame.last,
+            frame.data,
+            private,
+            claim.project,
+            claim.run_id,
+            claim.epoch,
+            frame.first,
+            frame.last,
+            frame.first,
+        ),
+    ).rowcount
+    if inserted != 1:
+        refuse_frame(db, claim, frame)
     if frame.outcome is not None:
         db.execute(
-            "UPDATE runs SET state = ?, finish_time = ? WHERE id = ?",
-            (frame.outcome, time.time_ns(), run),
+            "UPDATE runs SET state = ?, finish_time = ? WHERE project = ? AND run_id = ?",
+            (frame.outcome, time.time_ns(), claim.project, claim.run_id),
         )
+
+
+def refuse_frame(db: sqlite3.Connection, claim: Claim, frame: Frame) -> NoReturn:
+    """Raise why a frame cannot be appended."""
+    row = db.execute(
+        f"SELECT {LATEST} FROM runs "
+        f"WHERE project = ? AND run_id = ? AND epoch = ? AND state = {RUNNING:d}",
+        (claim.project, claim.run_id, claim.epoch),
+    ).fetchone()
+    if row is None:
+        raise Fenced(f"The claim {claim.epoch} on run {claim.run_id} was lost.")
+    raise ValueError(
+        f"A frame of events {frame.first} to {frame.last} cannot follow event {row[0]}."
+    )
 
 
 def write_frame(db: sqlite3.Connection, run: int, frame: Frame, private: bytes) -> None:

@@ -98,8 +98,12 @@ async def settled() -> None:
 
 async def events_of(store: RunStore, run_id: str, project: str = "default") -> list[Event]:
     """Return the events that the log holds now."""
-    found = await store.read(project, run_id, 0, ALL)
-    return decode(b"".join(one.data for one in found.frames))
+    frames: list[Frame] = []
+    while found := (
+        await store.read(project, run_id, frames[-1].last if frames else 0, ALL)
+    ).frames:
+        frames += found
+    return decode(b"".join(one.data for one in frames))
 
 
 async def all_events(store: RunStore, run_id: str, project: str = "default") -> list[Event]:

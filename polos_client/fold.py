@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from polos.v1 import event_pb2 as pb
@@ -32,23 +34,32 @@ class RunAccumulator:
     def __init__(self) -> None:
         self.outcome: pb.Event | None = None
         self.sequence = 0
-        self._texts: dict[str, list[str]] = {}
+        self._texts: defaultdict[str, list[str]] = defaultdict(list)
         self._attempts: dict[str, int] = {}
         self._calls: dict[str, pb.ToolCall] = {}
         self._tools: list[pb.StepFinish] = []
         self._usages: list[pb.Usage] = []
 
-    def add(self, event: pb.Event) -> None:
-        """Take the next event; a kind that is not known is passed over."""
-        self.sequence = event.sequence
-        if event.terminal:
-            self.outcome = event
-        if event.HasField("parent_run_id"):
-            return
+    def add(self, events: Sequence[pb.Event]) -> None:
+        """Take the next events, at least one; a kind that is not known is passed over."""
+        for event in events:
+            if event.HasField("parent_run_id"):
+                continue
+            if not event.HasField("text_delta"):
+                self._take(event)
+                continue
+            delta = event.text_delta  # nearly all are such: a call for each would show
+            key = delta.step_key
+            if delta.attempt >= self._attempts.get(key, 1):
+                self._texts[key].append(delta.content)
+        last = events[-1]
+        self.sequence = last.sequence
+        if last.terminal:
+            self.outcome = last
+
+    def _take(self, event: pb.Event) -> None:
         kind = event.WhichOneof("payload")
-        if kind == "text_delta":
-            self._say(event.text_delta)
-        elif kind == "step_start":
+        if kind == "step_start":
             self._start(event.step_start)
         elif kind == "step_retry":
             self._retry(event.step_retry)
@@ -87,10 +98,6 @@ class RunAccumulator:
         if self.outcome is None:
             raise ValueError("the run has not ended: there is no result yet")
         return conclude(self.outcome, self.tool_results, text=self.text, usage=self.usage)
-
-    def _say(self, delta: pb.TextDelta) -> None:
-        if delta.attempt >= self._attempts.get(delta.step_key, 1):
-            self._texts.setdefault(delta.step_key, []).append(delta.content)
 
     def _start(self, step: pb.StepStart) -> None:
         if step.HasField("tool_call"):

@@ -93,8 +93,7 @@ async def fold(
     folded = RunAccumulator() if into is None else into
     async with aclosing(follow(client, run_id, after=folded.sequence, opened=opened)) as batches:
         async for batch in batches:
-            for event in batch:
-                folded.add(event)
+            folded.add(batch)
     return folded
 
 
@@ -158,22 +157,23 @@ class _Reader:
     def _fresh(self, response: Response) -> Sequence[Event]:
         """Return the events after the cursor, and move it."""
         events = list(response.events)
-        cursor = self._cursor
-        seen = 0
-        for event in events:
-            sequence = event.sequence
-            if sequence == cursor + 1:
-                cursor = sequence
-            elif sequence <= cursor:
-                seen += 1
-            else:
-                raise self._lost(
-                    f"the stream of run {self._run_id} jumped from event {cursor} to {sequence}: "
-                    "the service lost events, or something between changed them"
-                )
-        fresh = [one for one in events if one.sequence > self._cursor] if seen else events
-        self._cursor = cursor
-        self.ended = bool(fresh) and fresh[-1].terminal
+        due = range(self._cursor + 1, self._cursor + 1 + len(events))
+        if [event.sequence for event in events] != list(due):
+            events = [event for event in events if self._is_fresh(event)]
+        elif events:
+            self._cursor = due[-1]
+        self.ended = bool(events) and events[-1].terminal
+        return events
+
+    def _is_fresh(self, event: Event) -> bool:
+        """Return whether the event is the next one, and move the cursor; False: it was seen."""
+        if event.sequence > self._cursor + 1:
+            raise self._lost(
+                f"the stream of run {self._run_id} jumped from event {self._cursor} to "
+                f"{event.sequence}: the service lost events, or something between changed them"
+            )
+        fresh = event.sequence == self._cursor + 1
+        self._cursor = max(self._cursor, event.sequence)
         return fresh
 
     def _end(self) -> None:

@@ -159,8 +159,8 @@ class AgentStream:
         said: dict[str, int] = {}
         async with aclosing(self._batches()) as batches:
             async for batch in batches:
+                folded.add(batch)
                 for event in batch:
-                    folded.add(event)
                     chunk = _chunk(event, said)
                     if chunk is not None:
                         yield chunk

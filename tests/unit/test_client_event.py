@@ -40,7 +40,7 @@ FAILURE = pb.StepFailure(
 def folded(payloads: list[dict[str, Any]]) -> RunAccumulator:
     accumulator = RunAccumulator()
     for one in numbered(payloads):
-        accumulator.add(one)
+        accumulator.add([one])
     return accumulator
 
 
@@ -301,8 +301,8 @@ def test_what_a_smaller_attempt_says_is_void_even_when_it_comes_late() -> None:
 def test_a_sub_agent_adds_nothing_to_its_root() -> None:
     accumulator = RunAccumulator()
     step = pb.StepFinish(step_key="add", step_type="tool", result_json="3", usage=USAGE)
-    accumulator.add(event(1, run_id="sub-1", parent=RUN, **delta("sub")))
-    accumulator.add(event(2, run_id="sub-1", parent=RUN, step_finish=step))
+    accumulator.add([event(1, run_id="sub-1", parent=RUN, **delta("sub"))])
+    accumulator.add([event(2, run_id="sub-1", parent=RUN, step_finish=step)])
     assert accumulator.text == ""
     assert accumulator.tool_results == []
     assert accumulator.usage.total_tokens == 0

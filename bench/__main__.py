@@ -21,7 +21,7 @@ from rich.table import Table
 from bench.page import write_page
 from bench.plot import draw
 from bench.processes import ROOT, Server
-from bench.rows import latency, reading, standing, sustained, throughput
+from bench.rows import latency, reading, replicas, standing, sustained, throughput
 from bench.table import Row
 from bench.targets import LABELS, provider
 
@@ -38,6 +38,8 @@ ROWS: dict[str, Callable[[Server, int], Row]] = {
     "written": latency.written,
     "stored": standing.stored,
     "import": standing.imports,
+    "nats": replicas.relay,
+    "nats-paced": replicas.paced,
 }
 VERSIONS = ("grpcio", "protobuf", "openai", "a2a-sdk", "fastapi")
 RESULTS = Path("bench/results.json")

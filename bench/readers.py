@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable
+from itertools import cycle
 from typing import Protocol
 
 import grpc
@@ -12,7 +13,7 @@ import orjson
 
 from bench.app import relay
 from bench.peers.common import METHOD
-from polos import PolosClient
+from polos import PolosClient, events
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunRequest
 
@@ -26,16 +27,30 @@ class Reader(Protocol):
 
 
 class PolosReader:
-    """Reads `text_chunks` of the product."""
+    """Reads `text_chunks` of the product, from each of its replicas in turn."""
 
-    def __init__(self, address: str) -> None:
-        self._client = PolosClient(address)
+    def __init__(self, addresses: str) -> None:
+        self._clients = cycle([PolosClient(address) for address in addresses.split(",")])
 
     async def texts(self, prompt: str) -> AsyncIterator[str]:
         """Yield an answer's chunks."""
-        stream = await relay.stream(self._client, prompt)
+        stream = await relay.stream(next(self._clients), prompt)
         async for chunk in stream.text_chunks:
             yield chunk
+
+
+class ElsewhereReader:
+    """Starts runs at the first replica, which runs them, and reads them at the second."""
+
+    def __init__(self, addresses: str) -> None:
+        self._here, self._there = map(PolosClient, addresses.split(","))
+
+    async def texts(self, prompt: str) -> AsyncIterator[str]:
+        """Yield an answer's texts."""
+        handle = await relay.invoke(self._here, {"input": prompt, "streaming": True})
+        async for event in events.stream_workflow(self._there, workflow_run_id=handle.id):
+            if event.event_type == "text_delta":
+                yield event.data["content"]
 
 
 class GrpcReader:
@@ -95,6 +110,9 @@ class SseReader:
 
 READERS: dict[str, Callable[[str], Reader]] = {
     "polos": PolosReader,
+    "nats": PolosReader,
+    "nats-two": PolosReader,
+    "nats-elsewhere": ElsewhereReader,
     "bare": GrpcReader,
     "plain": GrpcReader,
     "careful": GrpcReader,

@@ -75,9 +75,9 @@ def rounds_of(rounds: int, names: Iterable[str], measure: Callable[[str], float]
     return dict(samples)
 
 
-def ratio(samples: Samples, peer: str) -> float:
-    """Return the median over the rounds of the product's figure by the peer's."""
-    pairs = zip(samples["polos"], samples[peer], strict=True)
+def ratio(samples: Samples, peer: str, name: str = "polos") -> float:
+    """Return the median over the rounds of a target's figure, the product's, by the peer's."""
+    pairs = zip(samples[name], samples[peer], strict=True)
     return median(own / other for own, other in pairs)
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.processes import ROOT, Server, server
+from bench.product import LAYOUTS, replicas, serving, settings
 
 LABELS = {
     "polos": "polos serve",
@@ -17,6 +18,9 @@ LABELS = {
     "a2a": "(d) a2a-sdk, memory",
     "a2a-sqlite": "(d') a2a-sdk, SQLite",
     "sse": "(e) FastAPI/SSE",
+    "nats": "polos serve on NATS, one replica",
+    "nats-two": "two replicas",
+    "nats-elsewhere": "one replica, read at another",
 }
 """By name; everything that can be measured."""
 
@@ -31,10 +35,13 @@ def provider() -> Iterator[Server]:
 @contextmanager
 def target(name: str, upstream: Server) -> Iterator[Server]:
     """Start a server on an empty store."""
-    provided = {"OPENAI_BASE_URL": f"http://{upstream.address}/v1", "OPENAI_API_KEY": "none"}
+    if name in LAYOUTS:
+        with replicas(name, upstream) as started:
+            yield started
+        return
     with (
         tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder,
-        server(*command(name, Path(folder)), **provided, POLOS_MAX_RUNS="4096") as started,
+        server(*command(name, Path(folder)), **settings(upstream)) as started,
     ):
         yield started
 
@@ -42,13 +49,7 @@ def target(name: str, upstream: Server) -> Iterator[Server]:
 def command(name: str, folder: Path) -> tuple[str, ...]:
     """Return the module and arguments of a target."""
     if name == "polos":
-        return polos(folder / "runs.db")
+        return serving(f"sqlite://{folder / 'runs.db'}")
     if name == "a2a-sqlite":
         return ("bench.peers.a2a", str(folder / "tasks.db"))
     return (f"bench.peers.{name}",)
-
-
-def polos(store: Path) -> tuple[str, ...]:
-    """Return the module and arguments of `polos serve` on a store."""
-    listen = ("--listen", "127.0.0.1:0", "--store", f"sqlite://{store}")
-    return ("bench.serve", "serve", str(ROOT / "bench" / "app.py"), *listen)

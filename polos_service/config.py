@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -13,6 +14,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from polos_client.errors import PolosError
 
 SCHEME = "sqlite://"
+
+NATS_SCHEMES = ("nats://", "tls://")
 
 MAX_PORT = 65535
 
@@ -37,15 +40,36 @@ class Settings(BaseSettings):
     """HOST:PORT to listen at; port 0 takes a free one."""
 
     store: str = Field(default_factory=default_store)
-    """Where runs are kept: `sqlite:///ABSOLUTE/PATH`. One process owns it at a time. By
+    """Where runs are kept: `sqlite:///ABSOLUTE/PATH`, which one process owns at a time, or
+    `nats://HOST:4222` for any number of processes on many machines: a NATS JetStream of version
+    2.11 or newer. Several servers of its cluster stand with commas between them; `tls://`
+    encrypts; user and password go before the host, as in `nats://USER:PASSWORD@HOST:4222`. By
     default `runs.db` in the user's data folder; the service says the path when it starts."""
 
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     """What a commit of the SQLite store survives. FULL: a power failure. NORMAL: the end of the
     process, but a power failure may take the last events with it, which readers had seen."""
 
+    nats_creds: Path | None = None
+    """A credentials file for NATS, with a JWT and its key."""
+
+    nats_nkey: Path | None = None
+    """A file with the seed of an nkey for NATS."""
+
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """Servers of the NATS cluster that keep each event, where the service makes the streams.
+    With 3, one may fail."""
+
+    claim_timeout: float = Field(default=15.0, ge=1)
+    """Seconds of silence, where the store is NATS, after which a process counts as dead and its
+    runs go on elsewhere."""
+
     max_runs: int = Field(default=100, ge=1)
     """Runs worked on at once; further ones wait in order."""
+
+    max_queued: int = Field(default=10_000, ge=1)
+    """Runs that may wait; a start beyond that is refused as TOO_MANY_RUNS. Where several
+    processes start runs at once, each may let a few more in."""
 
     grace: float = Field(default=5.0, ge=0)
     """Seconds that running runs get when the service is asked to stop; what is not finished
@@ -103,10 +127,16 @@ class Settings(BaseSettings):
 
     @field_validator("store")
     @classmethod
-    def _sqlite_path(cls, value: str) -> str:
+    def _store_address(cls, value: str) -> str:
+        if value.startswith(NATS_SCHEMES):
+            # The value may hold a password: it is not repeated.
+            if not all(urlsplit(server).hostname for server in servers_of(value)):
+                raise ValueError("is not nats://HOST:PORT, for example nats://127.0.0.1:4222")
+            return value
         if not value.startswith(f"{SCHEME}/") or not value.removeprefix(SCHEME).strip("/"):
             raise ValueError(
                 f"{value!r} is not sqlite:///ABSOLUTE/PATH, for example sqlite:///var/lib/polos.db"
+                ", or nats://HOST:PORT"
             )
         return value
 
@@ -114,3 +144,22 @@ class Settings(BaseSettings):
     def store_path(self) -> Path:
         """The file that `store` names; a fourth slash, as SQLAlchemy wants it, changes nothing."""
         return Path("/" + self.store.removeprefix(SCHEME).lstrip("/"))
+
+    @property
+    def nats_servers(self) -> list[str]:
+        """The servers that `store` names; none if it is a file."""
+        return servers_of(self.store) if self.store.startswith(NATS_SCHEMES) else []
+
+    @property
+    def store_shown(self) -> str:
+        """The store's address, without user and password."""
+        scheme, _, places = self.store.partition("://")
+        if not self.nats_servers:
+            return self.store
+        return f"{scheme}://" + ",".join(one.rpartition("@")[2] for one in places.split(","))
+
+
+def servers_of(value: str) -> list[str]:
+    """Return the URLs of servers that share a scheme, and stand with commas between them."""
+    scheme, _, places = value.partition("://")
+    return [f"{scheme}://{place.rpartition('://')[2]}" for place in places.split(",")]

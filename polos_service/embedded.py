@@ -29,7 +29,8 @@ class Polos(PolosClient):
 
         Args:
             agents: loaded from the start.
-            store: `sqlite:///ABSOLUTE/PATH`; None: a temporary file, gone at the end.
+            store: `sqlite:///ABSOLUTE/PATH` or `nats://HOST:4222`; None: a temporary file,
+                gone at the end.
 
         """
         super().__init__("127.0.0.1:0")

@@ -27,6 +27,7 @@ from polos_service.models.providers import Providers
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
+from polos_service.store import RunStore
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.watchdog import Watchdog
 
@@ -58,6 +59,10 @@ log = structlog.get_logger(__name__)
 RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
 AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+HEALTH_PERIOD = 1.0
+"""Seconds between two looks whether the store answers."""
 
 
 class ListenError(PolosError):
@@ -73,9 +78,9 @@ class Service:
 
     """
 
-    def __init__(self, settings: Settings, store: SqliteStore, agents: Iterable[Agent]) -> None:
+    def __init__(self, settings: Settings, store: RunStore, agents: Iterable[Agent]) -> None:
         self._clock = clock = SystemClock()
-        self._retention: asyncio.Task[None] | None = None
+        self._chores: list[asyncio.Task[None]] = []
         self._store = store
         self._providers = providers(settings)
         self.registry = Registry(self._providers, agents)
@@ -95,11 +100,11 @@ class Service:
         Raises:
             DefinitionError: two agents have one id.
             ListenError: the address is in use, or not ours.
-            StoreUnavailable: the store cannot be opened, or another process has it.
+            StoreUnavailable: the store cannot be opened or reached, or another process has it.
 
         """
         log_to_stderr()
-        store = await SqliteStore.open(settings.store_path, settings.synchronous)
+        store = await open_store(settings)
         try:
             service = cls(settings, store, agents)
         except BaseException:
@@ -108,8 +113,7 @@ class Service:
         try:
             service.port = service._listen(settings.listen)
             await service._server.start()
-            for name in ("", RUN_SERVICE.full_name, AGENT_SERVICE.full_name):
-                await service._health.set(name, SERVING)
+            await service._say(healthy=True)
         except BaseException:
             await service.stop(0)
             raise
@@ -117,6 +121,7 @@ class Service:
             if agent_id not in service.registry:
                 log.warning("runs_wait_for_an_agent", agent=agent_id, runs=runs, advice=WAITING)
         service._executor.start()
+        service._chores.append(asyncio.create_task(service._watch_store(), name="polos-health"))
         if settings.retention is not None:
             service._keep(settings.retention.total_seconds())
         return service
@@ -127,18 +132,32 @@ class Service:
         Readers stay until then, and are sent away to come back to the next process.
         """
         self._starts.drain()
+        for chore in self._chores:
+            chore.cancel()
         await self._health.enter_graceful_shutdown()
         await self._executor.stop(grace)
         self._tails.close()
         await self._server.stop(CALLS_GRACE)
         self._watchdog.close()
-        if self._retention is not None:
-            self._retention.cancel()
         await self._providers.close()
         await self._store.close()
 
     def _keep(self, seconds: float) -> None:
-        self._retention = asyncio.create_task(retain(self._store, self._clock, seconds))
+        self._chores.append(asyncio.create_task(retain(self._store, self._clock, seconds)))
+
+    async def _watch_store(self) -> None:
+        """Say NOT_SERVING while the store does not answer: others may serve meanwhile."""
+        healthy = True
+        while True:
+            await self._clock.sleep(HEALTH_PERIOD)
+            before, healthy = healthy, await self._store.healthy()
+            if healthy != before:
+                log.warning("store_answers" if healthy else "store_does_not_answer")
+                await self._say(healthy=healthy)
+
+    async def _say(self, *, healthy: bool) -> None:
+        for name in ("", RUN_SERVICE.full_name, AGENT_SERVICE.full_name):
+            await self._health.set(name, SERVING if healthy else NOT_SERVING)
 
     def _register(self) -> None:
         runs = RunService(self._store, self._starts, self._executor, self._tails)
@@ -165,6 +184,33 @@ class Service:
                 f"Cannot listen at {address}: the port is in use, or the address is not this "
                 "machine's. Stop what listens there, or take another one (--listen, POLOS_LISTEN)."
             ) from error
+
+
+async def open_store(settings: Settings) -> RunStore:
+    """Open the store that the settings name.
+
+    Raises:
+        StoreUnavailable: it cannot be opened or reached, or another process has it.
+
+    """
+    if not settings.nats_servers:
+        return await SqliteStore.open(
+            settings.store_path, settings.synchronous, settings.max_queued
+        )
+    # Loaded late: a service with a file has no use for it.
+    from polos_service.store.nats import Address, NatsStore  # noqa: PLC0415
+
+    address = Address(
+        servers=settings.nats_servers,
+        credentials=settings.nats_creds,
+        nkey=settings.nats_nkey,
+    )
+    return await NatsStore.open(
+        address,
+        replicas=settings.nats_replicas,
+        claim_timeout=settings.claim_timeout,
+        max_queued=settings.max_queued,
+    )
 
 
 def providers(settings: Settings) -> Providers:

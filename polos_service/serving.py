@@ -69,7 +69,7 @@ def tell(service: Service, settings: Settings) -> None:
     for agent in service.registry.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
         typer.echo(f"  agent {agent.id} ({agent.provider}; {tools})")
-    typer.echo(f"  store {settings.store}")
+    typer.echo(f"  store {settings.store_shown}")
     sys.stdout.flush()
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from statistics import median
 
 from bench.processes import Server, load
-from bench.table import Goal, Row
+from bench.table import Goal, Row, Samples
 from bench.targets import target
 
 RUNS, RATE, SECONDS = 50, 50, 4.0
@@ -14,9 +15,32 @@ RUNS, RATE, SECONDS = 50, 50, 4.0
 
 def paced(upstream: Server, rounds: int) -> Row:
     """Pass fifty answers of fifty tokens a second."""
-    middle, tail = defaultdict(list), defaultdict(list)
+    middle, tail = passed(upstream, rounds, ("polos", "plain", "careful", "sse", "a2a"))
+    plus = {
+        name: median(
+            own - other for own, other in zip(figures["polos"], figures["plain"], strict=True)
+        )
+        for name, figures in (("p50", middle), ("p99", tail))
+    }
+    return Row(
+        name="paced",
+        title=f"paced, {RUNS} runs x {RATE} tokens/s: provider to client, p50",
+        unit="ms",
+        figures=middle,
+        goals=[
+            Goal(text="p50 above (b)", figure=plus["p50"], bound=2, most=True, unit="ms"),
+            Goal(text="p99 above (b)", figure=plus["p99"], bound=10, most=True, unit="ms"),
+        ],
+        notes={f"p99 of {name}": median(figures) for name, figures in tail.items()},
+    )
+
+
+def passed(upstream: Server, rounds: int, names: Iterable[str]) -> tuple[Samples, Samples]:
+    """Return median and 99th percentile of the milliseconds, by target."""
+    middle: Samples = defaultdict(list)
+    tail: Samples = defaultdict(list)
     for _ in range(rounds):
-        for name in ("polos", "plain", "careful", "sse", "a2a"):
+        for name in names:
             with target(name, upstream) as server:
                 found = load(
                     "paced",
@@ -28,23 +52,7 @@ def paced(upstream: Server, rounds: int) -> Row:
                 )
             middle[name].append(found["p50_ms"])
             tail[name].append(found["p99_ms"])
-    plus = {
-        name: median(
-            own - other for own, other in zip(figures["polos"], figures["plain"], strict=True)
-        )
-        for name, figures in (("p50", middle), ("p99", tail))
-    }
-    return Row(
-        name="paced",
-        title=f"paced, {RUNS} runs x {RATE} tokens/s: provider to client, p50",
-        unit="ms",
-        figures=dict(middle),
-        goals=[
-            Goal(text="p50 above (b)", figure=plus["p50"], bound=2, most=True, unit="ms"),
-            Goal(text="p99 above (b)", figure=plus["p99"], bound=10, most=True, unit="ms"),
-        ],
-        notes={f"p99 of {name}": median(figures) for name, figures in tail.items()},
-    )
+    return dict(middle), dict(tail)
 
 
 def written(upstream: Server, rounds: int) -> Row:

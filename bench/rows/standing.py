@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 
 from bench.processes import ROOT, Server, environment, load, server
+from bench.product import serving, settings
 from bench.table import Goal, Row, Samples
-from bench.targets import polos
 from polos.v1.event_pb2 import AgentFinish, TextDelta
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.frame import Encoder
@@ -59,8 +59,7 @@ def stored(upstream: Server, rounds: int) -> Row:
 
 def timed(upstream: Server, store: Path, finished: str) -> dict[str, float]:
     """Return the median milliseconds of each operation on a store."""
-    provided = {"OPENAI_BASE_URL": f"http://{upstream.address}/v1", "OPENAI_API_KEY": "none"}
-    with server(*polos(store), **provided) as service:
+    with server(*serving(f"sqlite://{store}"), **settings(upstream)) as service:
         return load("stored", address=service.address, runs=150, finished=finished)
 
 
@@ -108,7 +107,7 @@ def insert(db: sqlite3.Connection, created: int, index: int) -> None:
         create_time=created,
         deadline=None,
     )
-    sql.insert_run(db, run)
+    sql.insert_run(db, run, 1)  # none is queued for longer than it takes to claim it
     claim = sql.begin_claim(db, sql.find_run(db, "default", name), "bench")
     assert claim is not None
     text = TextDelta(content="A sentence of the answer. " * 8, step_key="llm:1", step=1, attempt=1)

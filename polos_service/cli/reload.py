@@ -32,11 +32,12 @@ class Reloader:
         """Prepare to serve what `polos serve TARGET` does."""
         self._command = [
             *(sys.executable, "-c", "from polos_service.cli import main; main()"),
-            *("serve", target, "--listen", with_port(settings.listen), "--store", settings.store),
+            *("serve", target, "--listen", with_port(settings.listen)),
         ]
         self._folder = Path(target).resolve().parent if target.endswith(".py") else Path.cwd()
-        # Who edits does not wait for runs: they go on in the next process.
-        self._environment = {"POLOS_GRACE": "0", **os.environ}
+        # Who edits does not wait for runs: they go on in the next process. The store's address
+        # may hold a password, which has no place among a process's arguments.
+        self._environment = {"POLOS_GRACE": "0", **os.environ, "POLOS_STORE": settings.store}
         self._stopping = asyncio.Event()
         self._child: Process | None = None
         self._replaced: Process | None = None

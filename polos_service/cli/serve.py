@@ -20,7 +20,8 @@ def serve(
     store: Annotated[
         str | None,
         typer.Option(
-            help="sqlite:///ABSOLUTE/PATH. Default: POLOS_STORE, else in the user's data folder."
+            help="sqlite:///ABSOLUTE/PATH, or nats://HOST:4222 for many processes. "
+            "Default: POLOS_STORE, else in the user's data folder."
         ),
     ] = None,
     *,

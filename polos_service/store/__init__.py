@@ -15,6 +15,9 @@ from polos.v1.run_pb2 import RunState
 CANCEL = "cancel"
 """The command that asks the holder of a run's claim to cancel it."""
 
+MAX_QUEUED = 10_000
+"""Runs that may be queued where nothing else is said: more would wait for hours."""
+
 ENDED = frozenset(
     {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
 )
@@ -139,6 +142,7 @@ class RunStore(Protocol):
 
         Raises:
             RequestIdReused: the request id made a run with another digest.
+            TooManyRuns: as many runs are queued as the store was opened for.
 
         """
         ...

@@ -27,7 +27,17 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from polos_client.errors import StoreUnavailable
-from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord, Slice
+from polos_service.store import (
+    ENDED,
+    MAX_QUEUED,
+    Claim,
+    Entry,
+    Frame,
+    NewRun,
+    RunQuery,
+    RunRecord,
+    Slice,
+)
 from polos_service.store import statements as sql
 from polos_service.store.committer import Committer
 from polos_service.store.schema import Synchronous, connect, prepare
@@ -45,8 +55,11 @@ PAGE = 1024 * 1024
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
 
-    def __init__(self, path: Path, lock: FileLock, synchronous: Synchronous) -> None:
+    def __init__(
+        self, path: Path, lock: FileLock, synchronous: Synchronous, max_queued: int
+    ) -> None:
         self._lock = lock
+        self._max_queued = max_queued
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
         self._db = connect(path, synchronous)
         self._reader = connect(path)
@@ -56,7 +69,9 @@ class SqliteStore:
         self._committer = Committer(self._db)
 
     @classmethod
-    async def open(cls, path: Path, synchronous: Synchronous = "FULL") -> SqliteStore:
+    async def open(
+        cls, path: Path, synchronous: Synchronous = "FULL", max_queued: int = MAX_QUEUED
+    ) -> SqliteStore:
         """Open the file, made if it is missing, and queue what a former process ran.
 
         Raises:
@@ -69,7 +84,7 @@ class SqliteStore:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
             prepare(path)
-            return cls(path, lock, synchronous)
+            return cls(path, lock, synchronous, max_queued)
         except Timeout:
             raise StoreUnavailable(
                 f"The store {path} is in use by another process. Stop that one, or give this "
@@ -96,7 +111,9 @@ class SqliteStore:
 
     async def create(self, run: NewRun) -> str:
         """Store a queued run."""
-        return await self._commit(lambda db: sql.insert_run(db, run), lambda: self._notify("queue"))
+        return await self._commit(
+            lambda db: sql.insert_run(db, run, self._max_queued), lambda: self._notify("queue")
+        )
 
     async def claim(self, workflows: Collection[str]) -> Claim:
         """Claim the oldest queued run of these workflows."""

@@ -8,9 +8,9 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NoReturn
 
-from polos_client.errors import RequestIdReused, RunExpired, RunNotFinished, RunNotFound
 from polos_service.errors import Fenced
 from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord
+from polos_service.store.refusals import expired, not_finished, not_found, reused, too_many
 from polos_service.store.schema import EXPIRED, EXPIRING, QUEUED, RUNNING
 
 LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
@@ -20,7 +20,7 @@ RECORD = (
 )
 
 
-def insert_run(db: sqlite3.Connection, run: NewRun) -> str:
+def insert_run(db: sqlite3.Connection, run: NewRun, most: int) -> str:
     """Insert a run, unless its request id made one before; return that run's id."""
     if run.request_id is not None:
         row = db.execute(
@@ -29,6 +29,8 @@ def insert_run(db: sqlite3.Connection, run: NewRun) -> str:
         ).fetchone()
         if row is not None:
             return same_run(run, *row)
+    if queued(db, most) == most:
+        raise too_many(most)
     db.execute(
         "INSERT INTO runs (project, run_id, workflow_id, state, epoch, session_id, user_id, "
         "streaming, create_time, deadline, request_id, digest, definition) "
@@ -54,13 +56,16 @@ def insert_run(db: sqlite3.Connection, run: NewRun) -> str:
 def same_run(run: NewRun, run_id: str, digest: bytes) -> str:
     """Return the id of the run that the request id made, if its payload is the same."""
     if digest != run.digest:
-        raise RequestIdReused(
-            f"The request id {run.request_id!r} already started run {run_id} with another "
-            "payload. Use a new request id for a new run.",
-            request_id=str(run.request_id),
-            run_id=run_id,
-        )
+        raise reused(str(run.request_id), run_id)
     return run_id
+
+
+def queued(db: sqlite3.Connection, most: int) -> int:
+    """Return how many runs are queued, counted up to `most`."""
+    row = db.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = {QUEUED:d} LIMIT ?)", (most,)
+    ).fetchone()
+    return int(row[0])
 
 
 def find_queued(db: sqlite3.Connection, workflows: Collection[str]) -> int | None:
@@ -204,9 +209,7 @@ def remove_run(db: sqlite3.Connection, project: str, run_id: str) -> None:
     """Remove the run, its log and its inbox, if it has ended."""
     run, state = row_of(db, project, run_id)
     if state not in ENDED:
-        raise RunNotFinished(
-            f"Run {run_id} has not ended. Cancel it first, then delete it.", run_id=run_id
-        )
+        raise not_finished(run_id)
     db.execute("DELETE FROM frames WHERE run = ?", (run,))
     db.execute("DELETE FROM commands WHERE run = ?", (run,))
     db.execute("DELETE FROM runs WHERE id = ?", (run,))
@@ -246,9 +249,7 @@ def row_of(db: sqlite3.Connection, project: str, run_id: str) -> tuple[int, int]
         raise not_found(run_id)
     run, state = row
     if state >= EXPIRING:
-        raise RunExpired(
-            f"Run {run_id} ended long ago and was removed by retention.", run_id=run_id
-        )
+        raise expired(run_id)
     return run, state
 
 
@@ -263,11 +264,6 @@ def inbox_of(db: sqlite3.Connection, run: int) -> frozenset[str]:
     return frozenset(
         kind for (kind,) in db.execute("SELECT kind FROM commands WHERE run = ?", (run,))
     )
-
-
-def not_found(run_id: str) -> RunNotFound:
-    """Return the error for a run that does not exist."""
-    return RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
 
 
 def frames_after(db: sqlite3.Connection, run: int, after: int) -> Iterator[Frame]:

@@ -14,7 +14,13 @@ import pytest
 from polos.v1 import agent_service_pb2 as agents_pb
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunOptions, RunState
-from polos_client.errors import AgentNotFound, CallError, InvalidRequest, RequestIdReused
+from polos_client.errors import (
+    AgentNotFound,
+    CallError,
+    InvalidRequest,
+    RequestIdReused,
+    TooManyRuns,
+)
 from polos_client.scripted import call, turn
 from polos_client.status import to_error
 from tests.support.control import Gate
@@ -70,6 +76,24 @@ async def test_a_repeated_request_id_attaches_to_the_same_run_from_the_start(
         assert other != first
         unnamed = [await streamed(served, input="Go."), await streamed(served, input="Go.")]
         assert unnamed[0][0] != unnamed[1][0]
+
+
+async def test_a_start_beyond_the_queue_is_refused_and_none_is_lost(tmp_path: Path) -> None:
+    gate = Gate()
+    agent = scripted(turn(call("gate")), turn("fine"), tools=(gate.tool,))
+    async with serving(tmp_path, agent, max_runs=1, max_queued=2) as served:
+        running = await served.start(agent)
+        await gate.reached()
+        waiting = [await served.start(agent, request_id=name) for name in ("one", "two")]
+        error = await refused(served.start(agent, request_id="three"))
+        assert isinstance(error, TooManyRuns)
+        assert error.retry_after, "whoever is refused is told when to come again"
+        assert "2 runs are queued" in str(error)
+        assert await served.start(agent, request_id="two") == waiting[1], "a repetition is no start"
+        gate.opened.set()
+        for run_id in (running, *waiting):
+            assert [event async for event in served.raw(run_id)]
+        await served.start(agent, request_id="three")
 
 
 async def test_starts_with_one_request_id_at_once_start_one_run(tmp_path: Path) -> None:

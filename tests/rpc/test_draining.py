@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -18,7 +19,6 @@ from polos_client.scripted import call, pause, turn
 from polos_client.status import to_error
 from polos_service.api.tail import Tails
 from polos_service.server import Service
-from polos_service.store.schema import Synchronous
 from polos_service.store.sqlite import SqliteStore
 from tests.support.control import Gate
 from tests.support.service import (
@@ -192,8 +192,8 @@ async def test_a_service_that_cannot_start_lets_go_of_its_store(
     opened: list[SqliteStore] = []
     real = SqliteStore.open
 
-    async def remember(path: Path, synchronous: Synchronous) -> SqliteStore:
-        opened.append(await real(path, synchronous))
+    async def remember(*settings: Any) -> SqliteStore:
+        opened.append(await real(*settings))
         return opened[-1]
 
     monkeypatch.setattr(SqliteStore, "open", remember)

@@ -109,7 +109,7 @@ async def test_everything_stored_belongs_to_a_project(tmp_path: Path) -> None:
         run_id = await served.start(agent, request_id="once")
         await served.events(run_id)
         assert query(served.path, "SELECT DISTINCT project FROM runs") == [("default",)]
-        store = served.service._store
+        store = served.store
         for ask in reads_of(store, run_id):
             with pytest.raises(RunNotFound):
                 await ask("another")

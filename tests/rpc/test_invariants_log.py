@@ -83,8 +83,8 @@ async def test_what_is_not_committed_yet_is_shown_to_nobody(tmp_path: Path) -> N
 
 async def test_a_commit_is_durable_against_power_loss(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
-        (level,) = served.service._store._db.execute("PRAGMA synchronous").fetchone()
-        (journal,) = served.service._store._db.execute("PRAGMA journal_mode").fetchone()
+        (level,) = served.store._db.execute("PRAGMA synchronous").fetchone()
+        (journal,) = served.store._db.execute("PRAGMA journal_mode").fetchone()
     assert (level, journal) == (2, "wal")
 
 
@@ -155,7 +155,7 @@ async def fill() -> str:
 async def test_a_stalled_reader_costs_no_memory_and_delays_nobody(tmp_path: Path) -> None:
     agent = scripted(turn(*(call("fill") for _ in range(60))), "done", tools=(fill,))
     async with serving(tmp_path, agent) as served:
-        store = CountingStore(served.service._store)
+        store = CountingStore(served.store)
         served.service._tails._store = store
         run_id = await served.start(agent, streaming=False)
         stalled = served.raw(run_id)

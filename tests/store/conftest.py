@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from polos_service.store import RunStore
+from polos_service.store.nats import NatsStore
 from polos_service.store.sqlite import SqliteStore
+from tests.support.nats import NatsServer
 
 
-async def sqlite(folder: Path) -> RunStore:
+async def sqlite(request: pytest.FixtureRequest) -> RunStore:
+    folder: Path = request.getfixturevalue("tmp_path")
     return await SqliteStore.open(folder / "runs.db")
 
 
-FACTORIES: dict[str, Callable[[Path], Awaitable[RunStore]]] = {"sqlite": sqlite}
+async def nats(request: pytest.FixtureRequest) -> RunStore:
+    server: NatsServer = request.getfixturevalue("nats_server")
+    await server.clean()
+    return await NatsStore.open(server.address())
+
+
+FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[RunStore]]] = {
+    "sqlite": sqlite,
+    "nats": nats,
+}
+
+
+@pytest.fixture(scope="session")
+def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    """Give the server that the tests share."""
+    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Iterator[NatsServer]:
+    """Give a server of the test's own, to be stopped and started."""
+    with NatsServer(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(params=FACTORIES)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[RunStore]:
-    opened = await FACTORIES[request.param](tmp_path)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
+    opened = await FACTORIES[request.param](request)
     yield opened
     await opened.close()

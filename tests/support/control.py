@@ -12,6 +12,7 @@ from polos.v1.event_pb2 import FinishReason
 from polos_client.tool import Tool, tool
 from polos_service.models import Emit, ModelAnswer, ModelRequest
 from polos_service.server import Service
+from polos_service.store.sqlite import SqliteStore
 from tests.support.service import BOUND
 
 
@@ -65,6 +66,7 @@ class HeldCommits:
 
     def __init__(self, service: Service) -> None:
         """Take the connection's place; nothing is held before `hold`."""
+        assert isinstance(service._store, SqliteStore)
         committer = service._store._committer
         self._db = committer._db
         self._free = threading.Event()

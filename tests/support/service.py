@@ -24,6 +24,7 @@ from polos_client.scripted import script
 from polos_client.tool import Tool
 from polos_service.config import Settings
 from polos_service.server import Service
+from polos_service.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:  # mypy-protobuf's names for what the stubs of a channel of grpc.aio are
     from polos.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
@@ -43,6 +44,13 @@ class Served:
     channel: grpc.aio.Channel
     runs: RunServiceAsyncStub
     agents: AgentServiceAsyncStub
+
+    @property
+    def store(self) -> SqliteStore:
+        """The service's store."""
+        store = self.service._store
+        assert isinstance(store, SqliteStore)
+        return store
 
     async def start(self, agent: Agent, *, streaming: bool = True, **more: Any) -> str:
         """Start a run and return its id."""

@@ -13,7 +13,6 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.frame import decode
 from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunStore
-from polos_service.store.schema import Synchronous
 from polos_service.store.sqlite import SqliteStore
 
 T = TypeVar("T")
@@ -131,8 +130,8 @@ class HeldStore(SqliteStore):
         self._all = False
 
     @classmethod
-    async def open(cls, path: Path, synchronous: Synchronous = "FULL") -> HeldStore:
-        store = await super().open(path, synchronous)
+    async def open(cls, path: Path, *settings: Any) -> HeldStore:
+        store = await super().open(path, *settings)
         assert isinstance(store, HeldStore)
         return store
 

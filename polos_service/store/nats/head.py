@@ -1,0 +1,103 @@
+"""The head of a message in a log: what is known of a frame without its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self, cast
+
+from polos.v1.run_pb2 import RunState
+from polos_service.store import Entry, Frame
+
+HEADER = "Polos-Frame"
+
+
+class Mark(StrEnum):
+    """What a message of a log is."""
+
+    EVENTS = "events"
+    CLAIMED = "claimed"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """A message's head.
+
+    Attributes:
+        first: sequence of the frame's first event; of a mark, that of the event to come.
+        last: sequence of the newest event.
+        epoch: that of the claim that wrote it.
+        size: bytes of the frame's data; private bytes follow it.
+        start: when the run's first claim began, in nanoseconds since the epoch.
+        claim: names the claim; of two with the same epoch, only one is in the log.
+        mark: what the message is.
+        delivery: how often the run's work item had been delivered when its holder got it; 0
+            if the claim was taken without it.
+        outcome: what state the run ended in with this message; 0 if it goes on.
+
+    """
+
+    first: int
+    last: int
+    epoch: int
+    size: int
+    start: int
+    claim: str
+    mark: Mark
+    delivery: int
+    outcome: int
+
+    def headers(self) -> dict[str, str]:
+        """Return the head as a message's headers."""
+        return {
+            HEADER: f"{self.first} {self.last} {self.epoch} {self.size} {self.start} {self.claim} "
+            f"{self.mark} {self.delivery} {self.outcome}"
+        }
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> Self:
+        """Return the head that a message's headers hold."""
+        first, last, epoch, size, start, claim, mark, delivery, outcome = headers[HEADER].split(" ")
+        return cls(
+            first=int(first),
+            last=int(last),
+            epoch=int(epoch),
+            size=int(size),
+            start=int(start),
+            claim=claim,
+            mark=Mark(mark),
+            delivery=int(delivery),
+            outcome=int(outcome),
+        )
+
+    @property
+    def held(self) -> bool:
+        """Whether, after this message, a claim holds the run."""
+        return self.mark is not Mark.RELEASED and not self.outcome
+
+    @property
+    def state(self) -> RunState.ValueType:
+        """The state that the run is in after this message."""
+        if self.outcome:
+            return outcome_of(self)
+        return RunState.RUN_STATE_RUNNING if self.held else RunState.RUN_STATE_QUEUED
+
+    def frame(self, payload: bytes) -> Frame:
+        """Return the frame that a message with this head holds."""
+        return Frame(
+            first=self.first,
+            last=self.last,
+            data=payload[: self.size],
+            outcome=outcome_of(self) if self.outcome else None,
+        )
+
+    def entry(self, payload: bytes) -> Entry:
+        """Return the message's frame with its private part."""
+        return Entry(data=payload[: self.size], private=payload[self.size :])
+
+
+def outcome_of(head: Head) -> RunState.ValueType:
+    """Return the outcome as the enumeration's value."""
+    return cast("RunState.ValueType", head.outcome)

@@ -1,0 +1,288 @@
+"""The connection to NATS: every request is bounded in time, and tried again until then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error, MaxPayloadError
+
+from polos_client.errors import StoreUnavailable
+from polos_service.store.nats.address import Address
+from polos_service.store.nats.stored import Stored, from_leader, from_replica
+
+T = TypeVar("T")
+
+API = "$JS.API"
+
+ATTEMPT = 2.0
+"""Seconds until a request without an answer is sent again."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
+"""Seconds between two attempts; they double from the first to the longest."""
+
+NOT_FOUND = 404
+SERVER_ERROR = 500
+WRONG_LAST = (10071, 10164)
+"""Error codes of a publish whose expected last sequence is not that of its subject."""
+
+log = structlog.get_logger(__name__)
+
+
+class Conflict(Exception):
+    """Another message is the last of the subject. `last` is it; None if there is none."""
+
+    def __init__(self, last: Stored | None) -> None:
+        super().__init__("another message is the last of the subject")
+        self.last = last
+
+
+class Refused(Exception):
+    """JetStream refused a request for good; `code` is its number for why."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(str(error.get("description", error)))
+        self.status = int(error.get("code", 0))
+        self.code = int(error.get("err_code", 0))
+
+
+class Away(Exception):
+    """JetStream cannot answer now: it has no leader, say, or no room."""
+
+
+class Link:
+    """A connection that comes back by itself. Made by `open`."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._client = Client()
+        self._back: list[Callable[[], None]] = []
+        self._failure: Exception | None = None
+
+    @classmethod
+    async def open(cls, address: Address) -> Link:
+        """Connect.
+
+        Raises:
+            StoreUnavailable: no server answered in time, or it refused the credentials.
+
+        """
+        link = cls(address)
+        try:
+            async with asyncio.timeout(address.patience):
+                await link._connect()
+        except (TimeoutError, OSError, ValueError, Error) as error:
+            await link.close()
+            raise address.unavailable(link._failure or error) from error
+        return link
+
+    async def _connect(self) -> None:
+        address = self._address
+        await self._client.connect(
+            servers=list(address.servers),
+            name="polos",
+            user_credentials=None if address.credentials is None else str(address.credentials),
+            nkeys_seed=None if address.nkey is None else str(address.nkey),
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ping_interval=5,
+            connect_timeout=2,
+            error_cb=self._failed,
+            disconnected_cb=self._lost,
+            reconnected_cb=self._returned,
+        )
+
+    async def close(self) -> None:
+        """Send what was published, and disconnect."""
+        client = self._client
+        with suppress(Error, TimeoutError):
+            if client.is_connected:
+                await client.flush(timeout=2)
+        if not client.is_connected:
+            # What could not be sent would make `close` fail half-way, and leave its tasks.
+            client._pending, client._pending_data_size = [], 0  # noqa: SLF001
+        await client.close()
+
+    async def answers(self, what: str) -> bool:
+        """Return whether JetStream answers a request, asked once."""
+        try:
+            await self._ask(f"{API}.{what}", b"", ATTEMPT)
+        except (Error, Away, Refused, TimeoutError):
+            return False
+        return True
+
+    def on_return(self, call: Callable[[], None]) -> None:
+        """Call this whenever the connection is back: what was published meanwhile was missed."""
+        self._back.append(call)
+
+    def inbox(self) -> str:
+        """Return a subject that nobody else uses."""
+        return self._client.new_inbox()
+
+    async def subscribe(self, subject: str, call: Callable[[Msg], Awaitable[None]]) -> Subscription:
+        """Call for every message of a subject that is published from now on."""
+        return await self._client.subscribe(subject, cb=call)
+
+    async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
+        """Publish once, without knowing whether it arrives."""
+        try:
+            await self._client.publish(subject, payload, reply=reply)
+        except Error as error:
+            log.warning("nats_publish_failed", subject=subject, error=str(error))
+
+    async def request(self, what: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return JetStream's answer to a request that may safely be sent twice.
+
+        Raises:
+            Refused: it cannot be done.
+            StoreUnavailable: there was no answer in time.
+
+        """
+        payload = b"" if body is None else orjson.dumps(body)
+        return await self._until_answered(
+            lambda timeout: self._ask(f"{API}.{what}", payload, timeout)
+        )
+
+    async def last(self, stream: str, subject: str) -> Stored | None:
+        """Return the last message of a subject, from the stream's leader."""
+        return await self._get(stream, {"last_by_subj": subject})
+
+    async def next(self, stream: str, subject: str, sequence: int) -> Stored | None:
+        """Return the first message of a subject from a sequence on, from the leader."""
+        return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
+
+    async def batch(self, stream: str, body: Mapping[str, Any]) -> list[Stored]:
+        """Return what a direct get brings, from any replica: it may lack the newest."""
+        payload = orjson.dumps(body)
+        return await self._until_answered(lambda timeout: self._batch(stream, payload, timeout))
+
+    async def put(
+        self,
+        stream: str,
+        subject: str,
+        payload: bytes,
+        *,
+        expected: int,
+        same: Callable[[Stored], bool],
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Store a message if `expected` is the last sequence of its subject; return its own.
+
+        An acknowledgement that was lost looks like a conflict; `same` tells whether the
+        last message is the one that was to be stored.
+
+        Raises:
+            Conflict: the last message is another one.
+            StoreUnavailable: there was no answer in time, and it is not known.
+
+        """
+        full = {"Nats-Expected-Last-Subject-Sequence": str(expected), **(headers or {})}
+        try:
+            answer = await self._until_answered(
+                lambda timeout: self._ask(subject, payload, timeout, full)
+            )
+        except Refused as refused:
+            if refused.code not in WRONG_LAST:
+                raise StoreUnavailable(f"NATS refused to store: {refused}.") from refused
+            last = await self.last(stream, subject)
+            if last is None or not same(last):
+                raise Conflict(last) from None
+            return last.sequence
+        return int(answer["seq"])
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Remove every message of a subject."""
+        await self.request(f"STREAM.PURGE.{stream}", {"filter": subject})
+
+    async def _get(self, stream: str, body: Mapping[str, Any]) -> Stored | None:
+        try:
+            answer = await self.request(f"STREAM.MSG.GET.{stream}", body)
+        except Refused as refused:
+            if refused.status == NOT_FOUND:
+                return None
+            raise StoreUnavailable(f"NATS refused to read: {refused}.") from refused
+        return from_leader(answer["message"])
+
+    async def _ask(
+        self,
+        subject: str,
+        payload: bytes,
+        timeout: float,
+        headers: dict[str, str] | None = None,
+    ) -> dict[str, Any]:
+        message = await self._client.request(subject, payload, timeout=timeout, headers=headers)
+        answer: dict[str, Any] = orjson.loads(message.data)
+        error = answer.get("error")
+        if error is None:
+            return answer
+        if int(error.get("code", 0)) >= SERVER_ERROR:
+            raise Away(str(error.get("description", error)))
+        raise Refused(error)
+
+    async def _batch(self, stream: str, payload: bytes, timeout: float) -> list[Stored]:
+        found: list[Stored] = []
+        async with self._answers() as (inbox, answers):
+            await self._client.publish(f"{API}.DIRECT.GET.{stream}", payload, reply=inbox)
+            while True:
+                message = await asyncio.wait_for(answers.get(), timeout)
+                headers = message.headers or {}
+                status = headers.get("Status")
+                if status is None:
+                    found.append(from_replica(message, headers))
+                elif status in ("204", "404"):  # the end of the batch; there is nothing
+                    return found
+                else:
+                    raise Away(f"a direct get ended with status {status}")
+
+    @asynccontextmanager
+    async def _answers(self) -> AsyncIterator[tuple[str, asyncio.Queue[Msg]]]:
+        answers: asyncio.Queue[Msg] = asyncio.Queue()
+
+        async def take(message: Msg) -> None:
+            answers.put_nowait(message)
+
+        inbox = self.inbox()
+        subscription = await self._client.subscribe(inbox, cb=take)
+        try:
+            yield inbox, answers
+        finally:
+            with suppress(Error):
+                await subscription.unsubscribe()
+
+    async def _until_answered(self, attempt: Callable[[float], Awaitable[T]]) -> T:
+        now = asyncio.get_running_loop().time
+        end = now() + self._address.patience
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await attempt(max(0.1, min(ATTEMPT, end - now())))
+            except MaxPayloadError as error:
+                raise StoreUnavailable(
+                    "A message is larger than NATS takes. Set max_payload to 8MB in the "
+                    "configuration of every server."
+                ) from error
+            except (Error, Away, TimeoutError) as error:
+                if self._client.is_closed or now() + pause >= end:
+                    raise self._address.unavailable(error) from error
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _failed(self, error: Exception) -> None:
+        self._failure = error
+        log.warning("nats_error", error=str(error) or type(error).__name__)
+
+    async def _lost(self) -> None:
+        if not self._client.is_closed:
+            log.warning("nats_disconnected")
+
+    async def _returned(self) -> None:
+        log.info("nats_reconnected")
+        for call in self._back:
+            call()

@@ -1,0 +1,201 @@
+"""Looks over many runs: lists, what waits, and what is overdue.
+
+Records stand under the day of their run's id, so a list asks for the ids of one day after
+the other, newest first, and costs what the days it has to look at hold.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+import orjson
+
+from polos.v1.run_pb2 import RunState
+from polos_service.store import RunQuery, RunRecord
+from polos_service.store.nats.head import Head
+from polos_service.store.nats.link import Link
+from polos_service.store.nats.log import Log
+from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.stored import seconds_of
+from polos_service.store.nats.subjects import (
+    NO_DAY,
+    RUNS,
+    WORK,
+    day,
+    day_of,
+    log_subject,
+    run_subject,
+    runs_of_day,
+    value_of,
+)
+
+PIECE = 200
+"""Records that one request brings."""
+
+SCAN = 1000
+"""Messages that one request of a scan brings."""
+
+SECOND = 1_000_000_000
+DAY = 86_400
+"""Nanoseconds of a second, and seconds of a day."""
+
+HELD_PAUSE = 5
+"""Seconds after which an overdue run is looked at again."""
+
+
+class Listing:
+    """Looks over the runs of every replica."""
+
+    def __init__(self, link: Link, log: Log, records: Records) -> None:
+        self._link = link
+        self._log = log
+        self._records = records
+        self._queue_seen = 0
+        self._due: list[tuple[int, str, str]] = []
+
+    async def get(self, project: str, run_id: str) -> RunRecord:
+        """Return the record of a run, with what its log says by now."""
+        record = await self._records.get(project, run_id)
+        if record.life is Life.ENDED:
+            return merged(record, None)
+        last = await self._log.last(log_subject(project, run_id))
+        return merged(record, last.head if last is not None else None)
+
+    async def page(self, project: str, query: RunQuery) -> list[RunRecord]:
+        """Return the newest runs of a project that a query asks for."""
+        found: list[RunRecord] = []
+        async for subjects in self._pages(project, query):
+            records = [one for one in await self._records.many(subjects) if asked(one, query)]
+            logs = [log_subject(project, one.run_id) for one in records if one.life is Life.OPEN]
+            lasts = await self._log.lasts(logs)
+            ordered = sorted(records, key=lambda one: one.run_id, reverse=True)
+            for one in ordered:
+                last = lasts.get(log_subject(project, one.run_id))
+                run = merged(one, last.head if last is not None else None)
+                if query.state is None or run.state == query.state:
+                    found.append(run)
+            if len(found) >= query.limit:
+                break
+        return found[: query.limit]
+
+    async def waiting(self) -> Mapping[str, int]:
+        """Return how many runs are queued, by workflow."""
+        counts: Counter[str] = Counter()
+        names = await self._subjects(WORK, "polos.work.>")
+        for start in range(0, len(names), PIECE):
+            piece = [name.split(".")[2:] for name in names[start : start + PIECE]]
+            runs = {
+                log_subject(value_of(project), value_of(run_id)): value_of(workflow)
+                for workflow, project, run_id in piece
+            }
+            lasts = await self._log.lasts([*runs])
+            counts.update(
+                workflow
+                for subject, workflow in runs.items()
+                if subject not in lasts or lasts[subject].head.state == RunState.RUN_STATE_QUEUED
+            )
+        return counts
+
+    async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
+        """Return some runs that are not at work and whose deadline has passed."""
+        await self._read_queue()
+        found: list[tuple[str, str]] = []
+        while self._due and self._due[0][0] <= now and len(found) < PIECE:
+            _, project, run_id = heapq.heappop(self._due)
+            last = await self._log.last(log_subject(project, run_id))
+            if last is None and await self._records.find(project, run_id) is None:
+                continue
+            if last is None or not last.head.outcome:
+                heapq.heappush(self._due, (now + HELD_PAUSE * SECOND, project, run_id))
+            if last is None or last.head.state == RunState.RUN_STATE_QUEUED:
+                found.append((project, run_id))
+        return found
+
+    async def _pages(self, project: str, query: RunQuery) -> AsyncIterator[list[str]]:
+        """Yield the subjects of a project's records, a piece at a time, newest first."""
+        async for one in self._days(query):
+            names = await self._subjects(RUNS, runs_of_day(project, one))
+            ids = sorted((value_of(name.rpartition(".")[2]) for name in names), reverse=True)
+            wanted = [one for one in ids if query.before is None or one < query.before]
+            for start in range(0, len(wanted), PIECE):
+                yield [run_subject(project, one) for one in wanted[start : start + PIECE]]
+
+    async def _days(self, query: RunQuery) -> AsyncIterator[str]:
+        """Yield the days that runs which are asked for can be of, newest first."""
+        newest = day(time.time() + DAY) if query.before is None else day_of(query.before)
+        if newest != NO_DAY:
+            info = await self._link.request(f"STREAM.INFO.{RUNS}")
+            oldest = seconds_of(info["created"])
+            if query.created_from is not None:
+                oldest = max(oldest, query.created_from / SECOND)
+            at = datetime.strptime(newest, "%Y%m%d").replace(tzinfo=UTC).timestamp()
+            while at > oldest - 2 * DAY:
+                yield day(at)
+                at -= DAY
+        yield NO_DAY
+
+    async def _subjects(self, stream: str, pattern: str) -> list[str]:
+        """Return every subject of a pattern that the stream has a message of."""
+        found: list[str] = []
+        while True:
+            body = {"subjects_filter": pattern, "offset": len(found)}
+            info = await self._link.request(f"STREAM.INFO.{stream}", body)
+            page = info["state"].get("subjects") or {}
+            found += page
+            if not page or len(found) >= info.get("total", 0):
+                return found
+
+    async def _read_queue(self) -> None:
+        """Take the deadlines of runs into account that were queued since the last time."""
+        while True:
+            page = await self._link.batch(
+                WORK, {"seq": self._queue_seen + 1, "next_by_subj": "polos.work.>", "batch": SCAN}
+            )
+            for message in page:
+                project, run_id, deadline = orjson.loads(message.data)
+                if deadline is not None:
+                    heapq.heappush(self._due, (deadline, project, run_id))
+                self._queue_seen = message.sequence
+            if len(page) < SCAN:
+                return
+
+
+def merged(record: Record, head: Head | None) -> RunRecord:
+    """Return a record with what the last message of its log says."""
+    ended = record.life is Life.ENDED
+    state = cast("RunState.ValueType", record.outcome)
+    if not ended:
+        state = head.state if head is not None else RunState.RUN_STATE_QUEUED
+    return RunRecord(
+        run_id=record.run_id,
+        workflow_id=record.workflow_id,
+        state=state,
+        session_id=record.session_id,
+        user_id=record.user_id,
+        streaming=record.streaming,
+        create_time=record.create_time,
+        start_time=record.start_time if ended or head is None else head.start,
+        finish_time=record.finish_time,
+        latest=record.latest if ended or head is None else head.last,
+    )
+
+
+def asked(record: Record, query: RunQuery) -> bool:
+    """Whether a record fits what a query asks for, besides the state."""
+    pairs = (
+        (query.workflow_id, record.workflow_id),
+        (query.session_id, record.session_id),
+        (query.user_id, record.user_id),
+    )
+    since, until = query.created_from, query.created_before
+    return (
+        record.life in (Life.OPEN, Life.ENDED)
+        and all(wanted is None or wanted == value for wanted, value in pairs)
+        and (since is None or record.create_time >= since)
+        and (until is None or record.create_time < until)
+    )

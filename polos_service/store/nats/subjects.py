@@ -1,0 +1,108 @@
+"""The names in NATS: streams, subjects, and how a value becomes one token of a subject.
+
+Logs and records carry the day of the run's id, so that a list asks for a day at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import time
+import uuid
+
+LOG = "POLOS_LOG"
+WORK = "POLOS_WORK"
+RUNS = "KV_POLOS_RUNS"
+REQUESTS = "KV_POLOS_REQUESTS"
+DEFINITIONS = "KV_POLOS_DEFINITIONS"
+COMMANDS = "KV_POLOS_COMMANDS"
+
+NO_DAY = "00000000"
+"""The day of a run whose id does not tell when it was made."""
+
+LENGTH_LIMIT = 128
+"""Bytes of a token that is taken as it is; a longer value is hashed."""
+
+ESCAPE, HASHED = "=", "~"
+PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def token(value: str) -> str:
+    """Return the value as one token of a subject: no two values share one."""
+    raw = value.encode(errors="surrogatepass")
+    if len(raw) > LENGTH_LIMIT:
+        return HASHED + hashlib.sha256(raw).hexdigest()
+    if PLAIN.fullmatch(value):
+        return value
+    return ESCAPE + base64.b32encode(raw).decode().rstrip("=")
+
+
+def value_of(part: str) -> str:
+    """Return the value that a token stands for; a hashed one stands for itself."""
+    if not part.startswith(ESCAPE):
+        return part
+    code = part.removeprefix(ESCAPE)
+    return base64.b32decode(code + "=" * (-len(code) % 8)).decode(errors="surrogatepass")
+
+
+def day_of(run_id: str) -> str:
+    """Return the day, YYYYMMDD in UTC, that a time-ordered run id was made on."""
+    try:
+        parsed = uuid.UUID(run_id)
+    except ValueError:
+        return NO_DAY
+    if parsed.version != 7:  # noqa: PLR2004 - the version of UUID that begins with the time
+        return NO_DAY
+    return day((parsed.int >> 80) / 1000)
+
+
+def day(seconds: float) -> str:
+    """Return the day of a time in seconds since the epoch, YYYYMMDD in UTC."""
+    return time.strftime("%Y%m%d", time.gmtime(seconds))
+
+
+def log_subject(project: str, run_id: str) -> str:
+    """Return where the frames of a run are stored."""
+    return f"polos.log.{day_of(run_id)}.{token(project)}.{token(run_id)}"
+
+
+def news_subject(subject: str) -> str:
+    """Return where the heads of what was stored under a log's subject are published."""
+    return "polos.new." + subject.removeprefix("polos.log.")
+
+
+def work_subject(workflow_id: str, project: str, run_id: str) -> str:
+    """Return where the work item of a run is queued."""
+    return f"polos.work.{token(workflow_id)}.{token(project)}.{token(run_id)}"
+
+
+def run_subject(project: str, run_id: str) -> str:
+    """Return where the record of a run is kept."""
+    return f"{runs_of_day(project, day_of(run_id)).removesuffix('>')}{token(run_id)}"
+
+
+def runs_of_day(project: str, day: str) -> str:
+    """Return the subjects of the records of a project's runs that were made on a day."""
+    return f"$KV.POLOS_RUNS.{day}.{token(project)}.>"
+
+
+def definition_subject(project: str, run_id: str, piece: int) -> str:
+    """Return where a piece of a run's definition is kept."""
+    return f"$KV.POLOS_DEFINITIONS.{token(project)}.{token(run_id)}.{piece}"
+
+
+def definition_subjects(project: str, run_id: str) -> str:
+    """Return the subjects of all pieces of a run's definition."""
+    return f"$KV.POLOS_DEFINITIONS.{token(project)}.{token(run_id)}.*"
+
+
+def request_subject(project: str, request_id: str) -> str:
+    """Return where it is kept which run a request id made."""
+    digest = hashlib.sha256(request_id.encode(errors="surrogatepass")).hexdigest()
+    return f"$KV.POLOS_REQUESTS.{token(project)}.{digest}"
+
+
+def inbox_subject(project: str, run_id: str) -> str:
+    """Return where the commands for a run are kept."""
+    return f"$KV.POLOS_COMMANDS.{token(project)}.{token(run_id)}"

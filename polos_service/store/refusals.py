@@ -1,0 +1,50 @@
+"""Why a store refuses a call, in the same words whichever store it is."""
+
+from __future__ import annotations
+
+from polos_client.errors import (
+    RequestIdReused,
+    RunExpired,
+    RunNotFinished,
+    RunNotFound,
+    TooManyRuns,
+)
+
+QUEUE_RETRY = 1.0
+"""Seconds after which a start that found the queue full may find room in it."""
+
+
+def too_many(queued: int) -> TooManyRuns:
+    """Return the error for a start while this many runs are queued."""
+    return TooManyRuns(
+        f"{queued} runs are queued, which is as many as may be (POLOS_MAX_QUEUED). This one was "
+        "not started; try again later, or start more replicas of the service.",
+        retry_after=QUEUE_RETRY,
+    )
+
+
+def not_found(run_id: str) -> RunNotFound:
+    """Return the error for a run that does not exist."""
+    return RunNotFound(f"There is no run {run_id!r}.", run_id=run_id)
+
+
+def expired(run_id: str) -> RunExpired:
+    """Return the error for a run that retention removed."""
+    return RunExpired(f"Run {run_id} ended long ago and was removed by retention.", run_id=run_id)
+
+
+def not_finished(run_id: str) -> RunNotFinished:
+    """Return the error for the deletion of a run that has not ended."""
+    return RunNotFinished(
+        f"Run {run_id} has not ended. Cancel it first, then delete it.", run_id=run_id
+    )
+
+
+def reused(request_id: str, run_id: str) -> RequestIdReused:
+    """Return the error for a request id that made a run of another payload."""
+    return RequestIdReused(
+        f"The request id {request_id!r} already started run {run_id} with another "
+        "payload. Use a new request id for a new run.",
+        request_id=request_id,
+        run_id=run_id,
+    )

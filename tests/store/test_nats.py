@@ -1,0 +1,531 @@
+"""What holds for the NATS store beyond the contract: many replicas, and a NATS that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import nkeys
+import pytest
+from nats.errors import TimeoutError as NatsTimeoutError
+
+from polos.v1.run_pb2 import RunState
+from polos_client.errors import RequestIdReused, RunExpired, StoreUnavailable, TooManyRuns
+from polos_service.errors import Fenced
+from polos_service.store import CANCEL, Claim, RunQuery
+from polos_service.store.nats import Address, NatsStore
+from polos_service.store.nats.records import Life
+from polos_service.store.nats.stored import Stored
+from polos_service.store.nats.subjects import day_of, log_subject, token, value_of
+from tests.support.nats import NatsServer
+from tests.support.stores import (
+    ALL,
+    COMPLETED,
+    claimed,
+    ended,
+    frame,
+    history,
+    new_run,
+    soon,
+    spans,
+    until,
+)
+
+CLAIM_TIMEOUT = 1.0
+
+
+async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
+    return await NatsStore.open(server.address(patience), claim_timeout=CLAIM_TIMEOUT)
+
+
+@pytest.fixture
+async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
+    await nats_server.clean()
+    store = await replica(nats_server)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
+    store = await replica(nats_server)
+    yield store
+    await store.close()
+
+
+def hang(store: NatsStore) -> None:
+    """Stop the renewals, as a process does that is dead or hangs."""
+    assert store._claims._renewing is not None
+    store._claims._renewing.cancel()
+
+
+async def queued_and_claimed(store: NatsStore, **fields: Any) -> Claim:
+    """Create a run and claim it by its work item, as the executor does."""
+    await store.create(new_run(**fields))
+    return await soon(store.claim({"agent"}))
+
+
+async def test_a_start_at_one_replica_is_claimed_and_read_at_others(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claiming = asyncio.create_task(other.claim({"agent"}))
+    run_id = await one.create(new_run(definition=b"what"))
+    claim = await soon(claiming)
+    assert (claim.run_id, claim.definition) == (run_id, b"what")
+    waiting = asyncio.create_task(one.wait("default", run_id, 0))
+    await other.append(claim, frame(1, 2, b"events"), b"private")
+    await soon(waiting)
+    found = await one.read("default", run_id, 0, ALL)
+    assert list(found.frames) == [frame(1, 2, b"events")]
+    waiting = asyncio.create_task(one.wait("default", run_id, 2))
+    await other.append(claim, frame(3, outcome=COMPLETED))
+    await soon(waiting)
+    found = await one.read("default", run_id, 2, ALL)
+    assert (found.latest, found.ended) == (3, True)
+    assert (await one.get("default", run_id)).state == COMPLETED
+
+
+async def test_many_frames_reach_a_reader_at_another_replica_in_order(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claim = await claimed(one)
+
+    async def tail() -> list[int]:
+        seen: list[int] = []
+        while True:
+            found = await other.read("default", claim.run_id, len(seen), 2000)
+            seen += [event for part in found.frames for event in range(part.first, part.last + 1)]
+            if found.ended and len(seen) == found.latest:
+                return seen
+            await other.wait("default", claim.run_id, len(seen))
+
+    tails = [asyncio.create_task(tail()) for _ in range(3)]
+    for number in range(300):
+        await one.append(claim, frame(2 * number + 1, 2 * number + 2, b"x" * 100))
+    await one.append(claim, frame(601, outcome=COMPLETED))
+    assert await soon(asyncio.gather(*tails)) == [list(range(1, 602))] * 3
+
+
+async def test_when_a_holder_dies_another_claims_and_the_zombie_is_fenced(
+    one: NatsStore, other: NatsStore
+) -> None:
+    old = await queued_and_claimed(one)
+    await one.append(old, frame(1))
+    began = time.monotonic()
+    hang(one)
+    new = await soon(other.claim({"agent"}))
+    assert time.monotonic() - began > CLAIM_TIMEOUT / 2, "it was taken from a living holder"
+    assert (new.run_id, new.latest) == (old.run_id, 1)
+    assert new.epoch > old.epoch
+    with pytest.raises(Fenced):
+        await one.append(old, frame(2, data=b"zombie", outcome=COMPLETED), b"private")
+    await other.append(new, frame(2, data=b"holder"))
+    await one.release(old)
+    for store in (one, other):
+        found = await store.read("default", old.run_id, 1, ALL)
+        assert [part.data for part in found.frames] == [b"holder"]
+        assert (await store.get("default", old.run_id)).state == RunState.RUN_STATE_RUNNING
+    assert all(b"private" not in entry.private for entry in await history(other, new))
+
+
+async def test_a_holder_learns_at_its_next_renewal_that_its_claim_was_lost(
+    one: NatsStore, other: NatsStore
+) -> None:
+    old = await queued_and_claimed(one)
+    obeying = asyncio.create_task(one.commands(old, frozenset()))
+    hang(one)
+    await soon(other.claim({"agent"}))
+    one._claims.start()
+    with pytest.raises(Fenced):
+        await soon(obeying)
+
+
+async def test_an_item_found_late_takes_nothing_from_who_got_it_since(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claim = await queued_and_claimed(one)
+    held = one._claims.find(claim)
+    assert held is not None
+    assert held.item is not None
+    assert await other._claims.take(held.item) is None
+    assert await other._claims.take(replace(held.item, delivery=2)) is not None
+    with pytest.raises(Fenced):
+        await one.append(claim, frame(1))
+
+
+async def test_a_holder_that_renews_keeps_its_run(one: NatsStore, other: NatsStore) -> None:
+    claim = await queued_and_claimed(one)
+    claiming = asyncio.create_task(other.claim({"agent"}))
+    done, _ = await asyncio.wait({claiming}, timeout=3 * CLAIM_TIMEOUT)
+    assert not done
+    await one.append(claim, frame(1))
+    claiming.cancel()
+
+
+async def test_a_run_claimed_past_the_queue_is_not_taken_from_its_holder(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claim = await claimed(one)
+    claiming = asyncio.create_task(other.claim({"agent"}))
+    done, _ = await asyncio.wait({claiming}, timeout=CLAIM_TIMEOUT / 2)
+    assert not done
+    await one.append(claim, frame(1, outcome=COMPLETED))
+    run_id = await one.create(new_run())
+    assert (await soon(claiming)).run_id == run_id, "of the one that ended, no item is left"
+
+
+async def test_a_lost_acknowledgement_is_no_fence_and_no_second_frame(
+    one: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await claimed(one)
+    real = one._link._ask
+    lost: list[object] = []
+
+    async def ask(subject: str, *args: Any) -> dict[str, Any]:
+        answer = await real(subject, *args)
+        if subject.startswith("polos.log.") and not lost:
+            lost.append(answer)
+            raise NatsTimeoutError
+        return answer
+
+    monkeypatch.setattr(one._link, "_ask", ask)
+    await one.append(claim, frame(1, 3, b"once"))
+    await one.append(claim, frame(4, outcome=COMPLETED))
+    assert lost
+    assert await spans(one, claim) == [(1, 3), (4, 4)]
+
+
+async def test_an_append_that_was_given_up_but_stored_is_seen_at_the_release(
+    one: NatsStore, other: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await queued_and_claimed(one)
+    real = one._link._ask
+
+    async def ask(subject: str, *args: Any) -> dict[str, Any]:
+        answer = await real(subject, *args)
+        if subject.startswith("polos.log."):
+            raise StoreUnavailable("no acknowledgement in time")
+        return answer
+
+    monkeypatch.setattr(one._link, "_ask", ask)
+    with pytest.raises(StoreUnavailable):
+        await one.append(claim, frame(1))
+    monkeypatch.setattr(one._link, "_ask", real)
+    await one.release(claim)
+    again = await soon(other.claim({"agent"}))
+    assert (again.run_id, again.latest) == (claim.run_id, 1)
+
+
+async def test_a_server_that_goes_and_comes_back_is_waited_for(mortal: NatsServer) -> None:
+    writer, reader = await replica(mortal), await replica(mortal)
+    claim = await queued_and_claimed(writer)
+    await writer.append(claim, frame(1))
+    waiting = asyncio.create_task(reader.wait("default", claim.run_id, 1))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(mortal.stop)
+    assert not await writer.healthy()
+    appending = asyncio.create_task(writer.append(claim, frame(2, outcome=COMPLETED)))
+    done, _ = await asyncio.wait({appending, waiting}, timeout=0.5)
+    assert not done
+    await asyncio.to_thread(mortal.start)
+    await soon(asyncio.gather(appending, waiting))
+    assert await writer.healthy()
+    found = await reader.read("default", claim.run_id, 1, ALL)
+    assert (found.latest, found.ended) == (2, True)
+    assert await spans(writer, claim) == [(1, 1), (2, 2)]
+    run_id = await reader.create(new_run())
+    assert (await soon(writer.claim({"agent"}))).run_id == run_id
+    for store in (writer, reader):
+        await store.close()
+
+
+async def test_beyond_its_bound_an_absent_nats_is_told(mortal: NatsServer) -> None:
+    store = await replica(mortal, patience=0.5)
+    claim = await claimed(store)
+    await asyncio.to_thread(mortal.stop)
+    with pytest.raises(StoreUnavailable, match=rf"127.0.0.1:{mortal.port}.*Check that") as told:
+        await soon(store.append(claim, frame(1)))
+    assert "nats://" in str(told.value)
+    with pytest.raises(StoreUnavailable):
+        await soon(store.get("default", claim.run_id))
+    await soon(store.close())
+    with pytest.raises(StoreUnavailable, match="does not answer"):
+        await soon(replica(mortal, patience=0.5))
+
+
+async def test_a_password_is_never_told() -> None:
+    address = Address(servers=("nats://user:secret@127.0.0.1:1",), patience=0.2)
+    with pytest.raises(StoreUnavailable) as told:
+        await soon(NatsStore.open(address))
+    assert "127.0.0.1:1" in str(told.value)
+    assert "secret" not in str(told.value)
+
+
+async def test_user_and_password_come_from_the_address(tmp_path: Path) -> None:
+    with NatsServer(tmp_path, "--user", "me", "--pass", "secret") as server:
+        place = server.url.removeprefix("nats://")
+        store = await NatsStore.open(Address(servers=(f"nats://me:secret@{place}",), patience=5))
+        assert (await claimed(store)).epoch == 1
+        await store.close()
+        with pytest.raises(StoreUnavailable, match="Authorization"):
+            await soon(NatsStore.open(Address(servers=(server.url,), patience=0.5)))
+
+
+async def test_an_nkey_comes_from_its_file(tmp_path: Path) -> None:
+    pair = nkeys.from_seed(nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER))
+    seed = tmp_path / "seed"
+    seed.write_bytes(pair.seed)
+    config = tmp_path / "nats.conf"
+    config.write_text(f'authorization {{ users: [{{ nkey: "{pair.public_key.decode()}" }}] }}')
+    with NatsServer(tmp_path, "--config", str(config)) as server:
+        store = await NatsStore.open(Address(servers=(server.url,), nkey=seed, patience=5))
+        assert (await claimed(store)).epoch == 1
+        await store.close()
+
+
+async def test_a_cancellation_reaches_the_holder_at_another_replica(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claim = await queued_and_claimed(one)
+    arriving = asyncio.create_task(one.commands(claim, frozenset()))
+    await other.command("default", claim.run_id, CANCEL)
+    assert await soon(arriving) == {CANCEL}
+
+
+async def test_a_cancellation_whose_nudge_is_missed_is_found_at_a_renewal(
+    one: NatsStore, other: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await queued_and_claimed(one)
+    monkeypatch.setattr(one._signals, "notify", lambda key: None)
+    arriving = asyncio.create_task(one.commands(claim, frozenset()))
+    await asyncio.sleep(0)
+    await other.command("default", claim.run_id, CANCEL)
+    assert await soon(arriving) == {CANCEL}
+
+
+async def test_a_reader_that_missed_its_wake_up_finds_what_was_stored(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claim = await claimed(one)
+    tail = await other._tails.of("default", claim.run_id)
+    assert tail.news is not None
+    await tail.news.unsubscribe()
+    waiting = asyncio.create_task(other.wait("default", claim.run_id, 0))
+    await one.append(claim, frame(1))
+    await soon(waiting)
+    assert [part.first for part in (await other.read("default", claim.run_id, 0, 1)).frames] == [1]
+
+
+async def test_runs_of_an_agent_that_a_replica_has_not_loaded_stay_queued(
+    one: NatsStore, other: NatsStore
+) -> None:
+    run_id = await one.create(new_run(workflow_id="rare"))
+    mine = await one.create(new_run(workflow_id="agent"))
+    assert (await soon(other.claim({"agent"}))).run_id == mine
+    assert await one.waiting() == {"rare": 1}
+    assert (await soon(one.claim({"rare"}))).run_id == run_id
+    assert await other.waiting() == {}
+
+
+async def test_a_request_id_raced_at_two_replicas_makes_one_run(
+    one: NatsStore, other: NatsStore
+) -> None:
+    runs = [new_run(request_id="r", digest=b"%d" % (n % 2)) for n in range(8)]
+    creating = (store.create(run) for run, store in zip(runs, [one, other] * 4, strict=True))
+    made = await asyncio.gather(*creating, return_exceptions=True)
+    ids = {made_id for made_id in made if isinstance(made_id, str)}
+    assert len(ids) == 1
+    assert sum(isinstance(refused, RequestIdReused) for refused in made) == 4
+    claim = await soon(other.claim({"agent"}))
+    assert {claim.run_id} == ids
+    await other.append(claim, frame(1, outcome=COMPLETED))
+    assert await one.waiting() == {}
+
+
+@pytest.mark.parametrize("done", ["request id", "record"])
+async def test_a_repeated_start_completes_what_a_crash_left_out(one: NatsStore, done: str) -> None:
+    first = new_run(request_id="r")
+    await one._records.reserve(first)
+    if done == "record":
+        await one._records.create(first)
+    assert await one.create(new_run(request_id="r")) == first.run_id
+    assert (await soon(one.claim({"agent"}))).run_id == first.run_id
+
+
+async def test_an_item_of_a_run_that_has_ended_mends_its_record(
+    one: NatsStore, other: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await queued_and_claimed(one)
+
+    async def crash(*args: object) -> None:
+        raise StoreUnavailable("the process ended")
+
+    monkeypatch.setattr(one._claims, "finish", crash)
+    await one.append(claim, frame(1, outcome=COMPLETED))
+    assert (await other._records.get("default", claim.run_id)).life is Life.OPEN
+    assert (await other.get("default", claim.run_id)).state == COMPLETED
+    mine = await other.create(new_run(workflow_id="next"))
+    claiming = asyncio.create_task(other.claim({"agent", "next"}))
+    assert (await soon(claiming)).run_id == mine
+    again = asyncio.create_task(other.claim({"agent"}))
+    async with asyncio.timeout(10):
+        while (await other._records.get("default", claim.run_id)).life is not Life.ENDED:
+            await asyncio.sleep(0.05)
+    assert not again.done()
+    again.cancel()
+
+
+async def test_a_queued_run_past_its_deadline_is_overdue_wherever_it_was_started(
+    one: NatsStore, other: NatsStore
+) -> None:
+    now = time.time_ns()
+    late = await one.create(new_run(workflow_id="rare", deadline=now))
+    await one.create(new_run(workflow_id="rare", deadline=now + 10**12))
+    held = await claimed(one, deadline=now)
+    assert list(await other.overdue(now + 1)) == [("default", late)]
+    claim = await other.claim_run("default", late)
+    assert claim is not None
+    await other.append(claim, frame(1, outcome=RunState.RUN_STATE_FAILED))
+    await one.release(held)
+    assert list(await other.overdue(now + 10**11)) == [("default", held.run_id)]
+
+
+async def test_a_cursor_anywhere_in_a_long_log_among_others_is_found(
+    one: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, noise = await claimed(one), await claimed(one)
+    for number in range(1, 401):
+        await one.append(claim, frame(2 * number - 1, 2 * number, b"%d" % number))
+        await one.append(noise, frame(number))
+    for cursor in (0, 1, 2, 399, 400, 555, 798, 799):
+        fresh = await soon(one._log.read(log_subject("default", claim.run_id), cursor, 1))
+        assert [part.first for part in fresh] == [cursor // 2 * 2 + 1]
+    searches: list[object] = []
+    real = one._link.next
+
+    async def counted(*args: Any) -> Stored | None:
+        searches.append(args)
+        return await real(*args)
+
+    monkeypatch.setattr(one._link, "next", counted)
+    cursor = 100
+    for _ in range(50):
+        found = await one.read("default", claim.run_id, cursor, 1)
+        cursor = found.frames[-1].last
+    assert cursor == 200
+    assert len(searches) <= 10, "who reads on does not search again"
+
+
+async def test_a_replica_that_lags_behind_makes_no_hole_in_a_history(
+    one: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await claimed(one)
+    for number in range(1, 8):
+        await one.append(claim, frame(number, data=b"%d" % number))
+    real = one._link.batch
+
+    async def holey(stream: str, body: dict[str, Any]) -> list[Stored]:
+        found = await real(stream, body)
+        return found[:2] + found[3:-1]
+
+    monkeypatch.setattr(one._link, "batch", holey)
+    entries = await history(one, claim)
+    assert [entry.data for entry in entries] == [b"", *(b"%d" % n for n in range(1, 8))]
+    found = await one._log.read(log_subject("default", claim.run_id), 0, ALL)
+    numbers = [part.first for part in found]
+    assert numbers == list(range(1, len(numbers) + 1)), "a reader may see less, never a hole"
+    assert numbers
+
+
+async def test_a_definition_larger_than_a_message_is_whole(one: NatsStore) -> None:
+    definition = bytes(range(256)) * 9000
+    assert (await claimed(one, definition=definition)).definition == definition
+
+
+async def test_a_removed_run_leaves_nothing_but_a_tombstone(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claim = await ended(one, request_id="r")
+    await one.command("default", (await claimed(one)).run_id, CANCEL)
+    while await other.expire(time.time_ns()):
+        pass
+    with pytest.raises(RunExpired):
+        await one.read("default", claim.run_id, 0, ALL)
+    assert await one._log.last(log_subject("default", claim.run_id)) is None
+    again = new_run(request_id="r", digest=b"digest")
+    assert await one.create(again) == claim.run_id, "what expired is not started again"
+    assert len(await other.list("default", RunQuery(limit=9))) == 1
+
+
+async def test_an_expiry_that_stopped_half_way_is_gone_on_with(
+    one: NatsStore, other: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await ended(one)
+
+    async def crash(subject: str) -> None:
+        raise StoreUnavailable("the process ended")
+
+    monkeypatch.setattr(one._log, "remove", crash)
+    with pytest.raises(StoreUnavailable):
+        await one.expire(time.time_ns())
+    with pytest.raises(RunExpired):
+        await other.read("default", claim.run_id, 0, ALL)
+    monkeypatch.setattr("polos_service.store.nats.removal.UNDER_WAY", 0)
+    assert await other.expire(0)
+    assert await other._log.last(log_subject("default", claim.run_id)) is None
+    assert not await other.expire(0)
+
+
+@pytest.mark.parametrize("value", ["", "a.b", "*", ">", "läufe ツ", "=A", "~x", "a b", "\ud800"])
+def test_any_value_becomes_one_token_and_comes_back(value: str) -> None:
+    part = token(value)
+    assert not set(part) & set(". *>\t\r\n")
+    assert part
+    assert value_of(part) == value
+
+
+def test_a_very_long_value_becomes_a_short_token() -> None:
+    assert len(token("x" * 10_000)) < 100
+    assert token("x" * 10_000) != token("x" * 10_001)
+
+
+def test_the_day_of_a_run_comes_from_its_id() -> None:
+    assert day_of("0190b6ac-1b4c-7000-8000-000000000000") == "20240715"
+    for other in ("nothing", "", "8c1c1d0e-0b63-4d6f-9d2e-8f6b0d9c8f11"):
+        assert day_of(other) == "00000000"
+
+
+async def test_idle_readers_ask_nobody(one: NatsStore, other: NatsStore) -> None:
+    claim = await claimed(one)
+    await one.append(claim, frame(1))
+    waits = [asyncio.create_task(other.wait("default", claim.run_id, 1)) for _ in range(50)]
+    await until(lambda: ("default", claim.run_id) in other._tails._tails)
+    tail = await other._tails.of("default", claim.run_id)
+    await until(lambda: tail.readers == 50)
+    before = other._link._client.stats["out_msgs"]
+    await asyncio.gather(*(other.read("default", claim.run_id, 1, ALL) for _ in range(50)))
+    assert other._link._client.stats["out_msgs"] - before < 5
+    await one.append(claim, frame(2))
+    await soon(asyncio.gather(*waits))
+    parts = await asyncio.gather(*(other.read("default", claim.run_id, 1, ALL) for _ in range(50)))
+    assert all(list(part.frames) == [frame(2)] for part in parts)
+    assert other._link._client.stats["out_msgs"] - before < 20, "one read for all of them"
+
+
+async def test_a_start_beyond_the_bound_is_refused_until_a_run_is_taken_up(
+    one: NatsStore, nats_server: NatsServer
+) -> None:
+    bounded = await NatsStore.open(nats_server.address(), max_queued=3)
+    runs = [await bounded.create(new_run(request_id=f"r{n}")) for n in range(3)]
+    with pytest.raises(TooManyRuns):
+        await bounded.create(new_run(request_id="new"))
+    assert await bounded.create(new_run(request_id="r0")) == runs[0], "it is repeated, not new"
+    await soon(one.claim({"agent"}))
+    await bounded.create(new_run(request_id="new", digest=b"other"))
+    with pytest.raises(TooManyRuns):
+        await bounded.create(new_run())
+    await bounded.close()

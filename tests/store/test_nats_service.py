@@ -1,0 +1,103 @@
+"""Services as equal replicas on one NATS, over gRPC."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from grpc_health.v1 import health_pb2
+
+from polos.v1 import run_service_pb2 as pb
+from polos.v1.run_pb2 import RunState
+from polos_client.scripted import call, turn
+from polos_client.tool import tool
+from polos_service.config import Settings, SettingsInvalidError
+from tests.support.nats import NatsServer
+from tests.support.service import Served, scripted, serving, until, words
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_a_run_started_at_one_replica_streams_at_another(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    await nats_server.clean()
+    agent = scripted("".join(words(200)))
+    async with (
+        serving(tmp_path, agent, store=nats_server.url) as one,
+        serving(tmp_path, agent, store=nats_server.url) as other,
+    ):
+        run_id = await one.start(agent)
+        events = await other.events(run_id)
+        assert [event.sequence for event in events] == list(range(1, len(events) + 1))
+        assert [event.terminal for event in events] == [False] * (len(events) - 1) + [True]
+        assert await one.events(run_id) == events
+        assert (await other.events(run_id, after=5)) == events[5:]
+        run = (await other.runs.GetRun(pb.GetRunRequest(run_id=run_id))).run
+        assert run.state == RunState.RUN_STATE_COMPLETED
+
+
+async def test_a_run_is_cancelled_through_another_replica(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    await nats_server.clean()
+    started = asyncio.Event()
+
+    @tool
+    async def hang() -> str:
+        """Never end."""
+        started.set()
+        await asyncio.Event().wait()
+        return ""
+
+    agent = scripted(turn(call("hang")), tools=(hang,))
+    async with (
+        serving(tmp_path, agent, store=nats_server.url) as one,
+        serving(tmp_path, store=nats_server.url) as other,
+    ):
+        run_id = await one.start(agent)
+        await started.wait()
+        await other.runs.CancelRun(pb.CancelRunRequest(run_id=run_id))
+        events = await other.events(run_id)
+        assert events[-1].WhichOneof("payload") == "run_cancelled"
+
+
+async def test_health_tells_that_nats_is_away_and_back(mortal: NatsServer, tmp_path: Path) -> None:
+    async with serving(tmp_path, store=mortal.url) as served:
+        assert await health(served) == SERVING
+        await asyncio.to_thread(mortal.stop)
+        await until(lambda: health_is(served, NOT_SERVING), "health says NOT_SERVING")
+        await asyncio.to_thread(mortal.start)
+        await until(lambda: health_is(served, SERVING), "health says SERVING")
+
+
+async def health(served: Served) -> Any:
+    return (await served.health().Check(health_pb2.HealthCheckRequest())).status
+
+
+async def health_is(served: Served, status: Any) -> bool:
+    return bool(await health(served) == status)
+
+
+@pytest.mark.parametrize(
+    ("store", "servers", "shown"),
+    [
+        ("nats://h:4222", ["nats://h:4222"], "nats://h:4222"),
+        ("nats://u:p@a:1,u:p@b:2", ["nats://u:p@a:1", "nats://u:p@b:2"], "nats://a:1,b:2"),
+        ("tls://a,tls://b", ["tls://a", "tls://b"], "tls://a,tls://b"),
+        ("sqlite:///x.db", [], "sqlite:///x.db"),
+    ],
+)
+def test_the_servers_are_those_of_the_address(store: str, servers: list[str], shown: str) -> None:
+    settings = Settings(store=store)
+    assert (settings.nats_servers, settings.store_shown) == (servers, shown)
+
+
+@pytest.mark.parametrize("store", ["nats://", "nats://a,", "nats://user:secret@"])
+def test_an_address_without_a_host_is_refused_and_not_repeated(store: str) -> None:
+    with pytest.raises(SettingsInvalidError, match="nats://HOST:PORT") as refused:
+        Settings.load(store=store)
+    assert "secret" not in str(refused.value)

@@ -1,0 +1,85 @@
+"""A real nats-server on a free loopback port, and its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+from nats.aio.client import Client
+
+from polos_service.store.nats import Address
+from polos_service.store.nats.streams import STREAMS
+
+BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
+
+PATIENCE = 20.0
+"""Seconds in which a server has to come up."""
+
+
+class NatsServer:
+    """A server with a folder of its own; it can go away and come back at the same port."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self._folder = folder
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = -1
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def address(self, patience: float = 15.0) -> Address:
+        return Address(servers=(self.url,), patience=patience)
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        command = [BINARY, "-js", "-sd", str(self._folder), "-a", "127.0.0.1"]
+        command += ["-p", str(self.port), "--ports_file_dir", str(self._folder), *self._options]
+        output = (self._folder / "log").open("ab")
+        with output:
+            self._process = subprocess.Popen(command, stdout=output, stderr=output)
+        self.port = int(self._ports()["nats"][0].rpartition(":")[2])
+
+    def _ports(self) -> dict[str, list[str]]:
+        assert self._process is not None
+        end = time.monotonic() + PATIENCE
+        path = self._folder / f"nats-server_{self._process.pid}.ports"
+        while time.monotonic() < end:
+            try:
+                ports: dict[str, list[str]] = json.loads(path.read_text())
+            except (OSError, ValueError):
+                time.sleep(0.01)
+            else:
+                return ports
+        raise TimeoutError((self._folder / "log").read_text())
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End it; its folder stays."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(PATIENCE)
+            self._process = None
+
+    async def clean(self) -> None:
+        """Remove every stream of the store."""
+        client = Client()
+        await client.connect(self.url)
+        js = client.jetstream()
+        existing = {info.config.name for info in await js.streams_info()}
+        await asyncio.gather(*(js.delete_stream(name) for name in STREAMS if name in existing))
+        await client.close()

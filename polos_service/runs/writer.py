@@ -23,7 +23,7 @@ EVENT_LIMIT = 512 * 1024
 """Bytes of an encoded event at most: one bound for every store."""
 
 FRAME_LIMIT = 256 * 1024
-"""Bytes beyond which a frame takes no second event."""
+"""Bytes, private ones included, beyond which a frame takes no second event."""
 
 BACKLOG_LIMIT = 1024 * 1024
 """Bytes not yet stored beyond which `room` waits."""
@@ -120,9 +120,12 @@ class Writer:
         data: list[bytes] = []
         private: list[bytes] = []
         size = 0
-        while self._pending and (not data or size + len(self._pending[0][0]) <= FRAME_LIMIT):
-            event, beside = self._pending.popleft()
+        while self._pending:
+            event, beside = self._pending[0]
+            size += len(event) + len(beside)
+            if data and size > FRAME_LIMIT:
+                break
+            self._pending.popleft()
             data.append(event)
             private.append(beside)
-            size += len(event)
         return data, private

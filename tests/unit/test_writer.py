@@ -128,6 +128,16 @@ async def test_a_frame_takes_no_second_event_beyond_its_limit(
     assert spans(store) == [(1, 1), (2, 3), (4, 4), (5, 5), (6, 6)]
 
 
+async def test_private_bytes_count_for_a_frame_s_limit(store: HeldStore, writer: Writer) -> None:
+    writer.emit(text("first"))
+    await until(lambda: len(store.asked) == 1)
+    for _ in range(3):
+        writer.emit(text("small"), b"x" * (FRAME_LIMIT // 2 - 500))
+    store.allow_all()
+    await soon(writer.flush())
+    assert spans(store) == [(1, 1), (2, 3), (4, 4)]
+
+
 async def test_an_event_over_the_limit_is_refused_and_takes_no_number(
     store: HeldStore, claim: Claim, writer: Writer
 ) -> None:

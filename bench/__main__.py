@@ -22,7 +22,7 @@ from bench.page import write_page
 from bench.plot import draw
 from bench.processes import ROOT, Server
 from bench.rows import latency, reading, replicas, standing, sustained, throughput
-from bench.table import Row
+from bench.table import Row, missed_of
 from bench.targets import LABELS, provider
 
 ROWS: dict[str, Callable[[Server, int], Row]] = {
@@ -78,16 +78,13 @@ def table_of(row: Row) -> Table:
 
 
 def told(console: Console, rows: list[Row]) -> None:
-    """Say which goals are met."""
-    goals = [(row, goal) for row in rows for goal in row.goals]
-    missed = [
-        f"{row.name} {goal.text}: {goal.found}, goal {goal.wanted}"
-        for row, goal in goals
-        if not goal.met
-    ]
-    console.print(f"{len(goals) - len(missed)} of {len(goals)} goals are met.")
-    for line in missed:
-        console.print(f"missed: {line}", style="red")
+    """Say which goals are met, and what keeps the others from it."""
+    goals = sum(len(row.goals) for row in rows)
+    missed = missed_of(rows)
+    console.print(f"{goals - len(missed)} of {goals} goals are met.")
+    for row, goal in missed:
+        line = f"missed: {row.name} {goal.text}: {goal.found}, goal {goal.wanted}."
+        console.print(f"{line} {goal.why}".strip(), style="red")
 
 
 def write(rows: list[Row], rounds: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import Row
+from bench.table import Row, missed_of
 from bench.targets import LABELS
 
 BEGIN, END = "<!-- measured: written by make bench -->", "<!-- end of what was measured -->"
@@ -35,12 +35,22 @@ def lines(rows: list[Row], about: dict[str, Any]) -> list[str]:
         "| --- | --- | --- | --- | --- |",
         *goals,
         "",
+        *reasons(rows),
         "The figures behind them, which hold for this machine and this hour only:",
         "",
         "| row | figures |",
         "| --- | --- |",
         *figures,
     ]
+
+
+def reasons(rows: list[Row]) -> list[str]:
+    """Return why goals are missed, each reason once."""
+    known: dict[str, list[str]] = {}
+    for row, goal in missed_of(rows):
+        known.setdefault(goal.why or "not known", []).append(f"{row.name} {goal.text}")
+    told = [f"- {', '.join(goals)}: {why}" for why, goals in known.items()]
+    return ["What keeps the missed ones from their goals:", "", *told, ""] if told else []
 
 
 def goal_line(row: Row, goal: Any) -> str:

@@ -22,6 +22,7 @@ class Goal:
         figure: compared with the bound.
         most: True if the figure may be at most the bound, else it has to be at least that.
         unit: written behind both.
+        why: what keeps the figure from the bound, as far as it is known; told where it is missed.
 
     """
 
@@ -30,6 +31,7 @@ class Goal:
     bound: float
     most: bool = False
     unit: str = "x"
+    why: str = ""
 
     @property
     def met(self) -> bool:
@@ -81,7 +83,12 @@ def ratio(samples: Samples, peer: str, name: str = "polos") -> float:
     return median(own / other for own, other in pairs)
 
 
-def at_least(samples: Samples, peer: str, bound: float) -> Goal:
+def at_least(samples: Samples, peer: str, bound: float, why: str = "") -> Goal:
     """Return the goal of so many times the peer's figure."""
     label = LABELS[peer]
-    return Goal(text=f"by {label}", figure=ratio(samples, peer), bound=bound)
+    return Goal(text=f"by {label}", figure=ratio(samples, peer), bound=bound, why=why)
+
+
+def missed_of(rows: Iterable[Row]) -> list[tuple[Row, Goal]]:
+    """Return the goals that are not met."""
+    return [(row, goal) for row in rows for goal in row.goals if not goal.met]

@@ -12,6 +12,12 @@ from bench.targets import target
 
 RUNS, RATE, SECONDS = 50, 50, 4.0
 
+BLOCKS = (
+    "A commit writes whole blocks of 4 KiB, of the log and later of the file, and holds the two or "
+    "three tokens that came while the one before it was under way. To wait 2 ms for more of them "
+    "was tried: a third less is written, and a reader has its token 1.7 ms later."
+)
+
 
 def paced(upstream: Server, rounds: int) -> Row:
     """Pass fifty answers of fifty tokens a second."""
@@ -65,7 +71,9 @@ def written(upstream: Server, rounds: int) -> Row:
                 "paced", name="polos", address=server.address, runs=RUNS, rate=RATE, seconds=SECONDS
             )
             figures.append((server.written - before) / 1024 / found["passed"])
-    goal = Goal(text="by /proc/PID/io", figure=median(figures), bound=1, most=True, unit="KiB")
+    goal = Goal(
+        text="by /proc/PID/io", figure=median(figures), bound=1, most=True, unit="KiB", why=BLOCKS
+    )
     return Row(
         name="written",
         title=f"bytes written to disk per token, {RUNS} runs x {RATE} tokens/s",

@@ -36,6 +36,7 @@ bench: $(VENV)/.bench ## Measure the service beside what people would use instea
 
 chaos: $(VENV)/.dev ## Kill the service and cut its links 1,000 times over, and check every run
 	$(BIN)/python -m chaos
+	$(BIN)/python -m chaos --cluster --trials 300
 
 lint: $(VENV)/.dev ## Check style, types and layers
 	$(BIN)/ruff check

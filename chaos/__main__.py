@@ -7,8 +7,7 @@ import asyncio
 import sys
 import time
 
-from chaos.bugs import BUGS
-from chaos.campaign import campaign, seeded_bug
+from chaos.campaign import ON_NATS, ONE_SERVICE, Game, campaign, seeded_bug
 from chaos.report import findings, table
 
 
@@ -18,32 +17,36 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=1000, help="runs that meet a fault")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--only", type=int, help="play this round of the seed, and no other")
+    parser.add_argument(
+        "--cluster", action="store_true", help="three services on three NATS servers"
+    )
     parser.add_argument("--seeded-bugs", action="store_true", help="check the harness itself")
     asked = parser.parse_args()
+    game = ON_NATS if asked.cluster else ONE_SERVICE
     if asked.seeded_bugs:
-        return asyncio.run(prove(asked.seed))
-    return asyncio.run(check(asked.seed, asked.trials, asked.only))
+        return asyncio.run(prove(game, asked.seed))
+    return asyncio.run(check(game, asked.seed, asked.trials, asked.only))
 
 
-async def check(seed: int, trials: int, only: int | None) -> int:
+async def check(game: Game, seed: int, trials: int, only: int | None) -> int:
     """Play rounds and report."""
     begun = time.monotonic()
-    total = await campaign(seed, trials, only)
-    print(table(total, seed, time.monotonic() - begun))
+    total = await campaign(game, seed, trials, only)
+    print(table(total, game.places, seed, time.monotonic() - begun))
     print(findings(total))
     return int(bool(total.findings))
 
 
-async def prove(seed: int) -> int:
+async def prove(game: Game, seed: int) -> int:
     """Seed each bug and report whether it was found."""
     missed = 0
-    for name, bug in BUGS.items():
-        found = await seeded_bug(name, seed)
+    for name, bug in game.bugs.items():
+        found = await seeded_bug(game, name, seed)
         missed += not found
         print(f"{'found ' if found else 'MISSED'} {name}: {bug.what}")
         for one in found[:1]:
             print(f"       {one[:200]}", flush=True)
-    print(f"{len(BUGS) - missed} of {len(BUGS)} seeded bugs were found")
+    print(f"{len(game.bugs) - missed} of {len(game.bugs)} seeded bugs were found")
     return int(bool(missed))
 
 

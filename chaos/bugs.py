@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -152,7 +152,7 @@ def silent_retry() -> None:
         pass
 
 
-BUGS: Mapping[str, Bug] = {
+BUGS: dict[str, Bug] = {
     "notify-before-commit": Bug(
         "readers see what is not committed", notify_before_commit, Place.COMMIT
     ),

@@ -4,54 +4,102 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
-from chaos.bugs import BUGS
+from chaos.base import Result
+from chaos.bugs import BUGS, Bug
+from chaos.cluster_bugs import CLUSTER_BUGS
+from chaos.cluster_plan import cluster_plan
+from chaos.cluster_round import STUCK as CLUSTER_STUCK
+from chaos.cluster_round import play_cluster
+from chaos.places import CLUSTER, ONE_PROCESS, Place
 from chaos.plan import plan
 from chaos.provider import Provider
 from chaos.report import Total
 from chaos.round import play
 
-WORKERS = 2
-"""Rounds at once: most of a round is waiting for a process to start, or a link to come back."""
-
 BUG_ROUNDS = 5
 """Rounds in which a seeded bug must be found."""
 
-BUG_STUCK = 6.0
-"""Seconds after which a run hangs, in a round with few runs and a bug."""
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Game:
+    """What is played: a service with a file, or a cluster.
+
+    Attributes:
+        command: what plays it.
+        plan: plans a round.
+        play: plays a planned round.
+        bugs: those that can be seeded.
+        places: those that it is about.
+        workers: rounds at once.
+        bug_stuck: seconds after which a run hangs, in a round with few runs and a bug.
+
+    """
+
+    command: str
+    plan: Callable[..., Any]
+    play: Callable[..., Coroutine[Any, Any, Result]]
+    bugs: Mapping[str, Bug]
+    places: Sequence[Place]
+    workers: int
+    bug_stuck: float
+
+    def small(self, seed: int, number: int, place: Place) -> Any:
+        """Return a round with few runs, and one fault at this place."""
+        return self.plan(seed, number, 8, 1, (place,))
 
 
-async def campaign(seed: int, trials: int, only: int | None = None) -> Total:
+ONE_SERVICE = Game(
+    command="python -m chaos",
+    plan=plan,
+    play=play,
+    bugs=BUGS,
+    places=ONE_PROCESS,
+    workers=2,  # most of a round is waiting for a process to start, or a link to come back
+    bug_stuck=6.0,
+)
+
+ON_NATS = Game(
+    command="python -m chaos --cluster",
+    plan=cluster_plan,
+    play=play_cluster,
+    bugs=CLUSTER_BUGS,
+    places=CLUSTER,
+    workers=1,  # it is six processes
+    bug_stuck=CLUSTER_STUCK,
+)
+
+
+async def campaign(game: Game, seed: int, trials: int, only: int | None = None) -> Total:
     """Play rounds until there were so many trials, or one round."""
     total = Total()
     numbers = count() if only is None else iter([only])
     async with Provider() as provider, asyncio.TaskGroup() as group:
-        for _ in range(WORKERS):
-            group.create_task(worker(total, seed, trials, numbers, provider))
+
+        async def worker() -> None:
+            for number in numbers:
+                result = await game.play(game.plan(seed, number), provider)
+                total.add(f"{game.command} --seed {seed} --only {number}", result)
+                print(total.line(number, result), file=sys.stderr, flush=True)
+                if total.trials >= trials:
+                    return
+
+        for _ in range(game.workers):
+            group.create_task(worker())
     return total
 
 
-async def worker(
-    total: Total, seed: int, trials: int, numbers: Iterator[int], provider: Provider
-) -> None:
-    """Play rounds and add them up, until there were so many trials."""
-    for number in numbers:
-        result = await play(plan(seed, number), provider)
-        total.add(seed, number, result)
-        print(total.line(number, result), file=sys.stderr, flush=True)
-        if total.trials >= trials:
-            return
-
-
-async def seeded_bug(name: str, seed: int) -> list[str]:
+async def seeded_bug(game: Game, name: str, seed: int) -> list[str]:
     """Play small rounds with a bug until it is found; return what was found."""
-    places = (BUGS[name].place,)
+    place = game.bugs[name].place
     async with Provider() as provider:
         for number in range(BUG_ROUNDS):
-            small = plan(seed, number, runs=8, deaths=1, places=places)
-            result = await play(small, provider, bug=name, stuck=BUG_STUCK)
+            small = game.small(seed, number, place)
+            result = await game.play(small, provider, bug=name, stuck=game.bug_stuck)
             if result.findings:
                 return result.findings
     return []

@@ -1,4 +1,4 @@
-"""What is wrong with a run: what readers saw against the file, and the file against the plan."""
+"""What is wrong with a run: what readers saw against its log, and the log against the plan."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chaos.places import Place
 from chaos.story import Effect, Log, Story
 from polos import TextChunk
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import Event, StepFinish
+from polos.v1.event_pb2 import Event, StepFinish, StepRetry, StepStart
 from polos.v1.run_pb2 import RunState
 
 ENDINGS = {
@@ -31,7 +31,10 @@ def wrong(
     """Yield what is wrong; nothing is, if nothing comes."""
     yield from story.problems
     if not story.done:
+        last = log.events[-1].WhichOneof("payload") if log.events else "none"
+        yield f"its log has {len(log.events)} events, the last is {last}; state {log.state}"
         return
+    yield from log.problems
     yield from density(log)
     readers = {"the live reader": story.live, "the replay": story.replayed}
     if story.plan.hops:
@@ -48,11 +51,11 @@ def density(log: Log) -> Iterator[str]:
     """Yield gaps, repetitions and disorder of the log itself."""
     numbers = [event.sequence for event in log.events]
     if numbers != list(range(1, len(numbers) + 1)):
-        yield f"file: its events are numbered {shown(numbers)}"
+        yield f"log: its events are numbered {shown(numbers)}"
 
 
 def difference(who: str, seen: Sequence[Event], truth: Sequence[Event]) -> Iterator[str]:
-    """Yield what a reader saw otherwise than the file has it."""
+    """Yield what a reader saw otherwise than the log has it."""
     numbers = [event.sequence for event in seen]
     if lost := sorted({event.sequence for event in truth} - set(numbers)):
         yield f"lost: {who} missed {shown(lost)}"
@@ -62,7 +65,7 @@ def difference(who: str, seen: Sequence[Event], truth: Sequence[Event]) -> Itera
         yield f"reordered: {who} saw {shown(numbers)}"
     known = {event.sequence: event for event in truth}
     if altered := [event.sequence for event in seen if known.get(event.sequence) != event]:
-        yield f"altered: {who} saw {shown(altered)} otherwise than the file has them"
+        yield f"altered: {who} saw {shown(altered)} otherwise than the log has them"
 
 
 def attempts(events: Sequence[Event]) -> Iterator[str]:
@@ -109,7 +112,7 @@ def words(story: Story, log: Log, asked: Counter[tuple[str, int]]) -> Iterator[s
             continue
         requests = asked[story.plan.name, number]
         # A holder that lost its claim may ask the model once more before it notices.
-        first = 1 if story.faults[Place.STOLEN] else requests
+        first = 1 if story.faults[Place.STOLEN] or story.faults[Place.TAKEOVER] else requests
         content = json.loads(finish.result_json)["content"]
         if content not in [turn.text(number, one) for one in range(first, requests + 1)]:
             yield f"text: {finish.step_key} says {content!r}, asked {requests} times"
@@ -140,21 +143,37 @@ def tools(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]]) -> It
         yield f"lost: the tool steps {sorted(finishes)} have finished, not {sorted(planned)}"
     for key in planned:
         done = effects.get(f"{story.run_id}/{key}", [])
-        if [one.attempt for one in done] != sorted({one.attempt for one in done}):
-            yield f"twice: {key} ran in the attempts {[one.attempt for one in done]}"
+        yield from executions(key, done, log.events)
         if key.partition(":")[0] == "once" and len(done) > 1:
             yield f"twice: {key} must not, and ran {len(done)} times"
         if key in finishes:
             yield from outcome(finishes[key], done)
 
 
+def executions(key: str, done: Sequence[Effect], events: Sequence[Event]) -> Iterator[str]:
+    """Yield executions of a tool that no attempt before its end accounts for.
+
+    They need not come in the order of their attempts: a holder that was stopped right before
+    it called the tool calls it when it goes on, and learns only then that it lost its claim.
+    """
+    ran = [one.attempt for one in done]
+    begun = {
+        start.attempt
+        for start in (getattr(event, str(event.WhichOneof("payload"))) for event in events)
+        if isinstance(start, StepStart | StepRetry) and start.step_key == key
+    }
+    if len(ran) != len(set(ran)) or not begun.issuperset(ran):
+        yield f"twice: {key} ran in the attempts {ran}, of which {sorted(begun)} were announced"
+
+
 def outcome(finish: StepFinish, done: Sequence[Effect]) -> Iterator[str]:
     """Yield what is wrong with how a tool step ended."""
+    results = [one.execution for one in done if one.attempt == finish.attempt]
     if finish.HasField("failure"):
         interrupted = finish.attempt > 1 and finish.step_key.partition(":")[0] == "once"
         if not interrupted or finish.failure.reason != UNKNOWN:
             yield f"state: {finish.step_key} failed: {finish.failure.message}"
-    elif not done or done[-1].execution != json.loads(finish.result_json):
+    elif json.loads(finish.result_json) not in results:
         yield f"twice: {finish.step_key} ran again after it had finished, or never ran"
 
 

@@ -9,6 +9,8 @@ import os
 import sys
 
 from chaos.bugs import BUGS
+from chaos.cluster_bugs import CLUSTER_BUGS
+from chaos.cluster_faults import watch_nats
 from chaos.faults import Faults, install
 
 faults = Faults.from_environment()
@@ -18,8 +20,9 @@ faults = Faults.from_environment()
 def main() -> None:
     """Put faults and bug in place, and do what `polos` does."""
     if bug := os.environ.get("CHAOS_BUG"):
-        BUGS[bug].plant()
+        (BUGS | CLUSTER_BUGS)[bug].plant()
     install(faults)
+    watch_nats(faults)
     from polos_service import cli  # noqa: PLC0415 - after everything it imports was patched
 
     cli.main()

@@ -1,4 +1,4 @@
-"""A link to the service that can be cut: a small TCP proxy."""
+"""A link to the service, or from it to its store, that can be cut: a small TCP proxy."""
 
 from __future__ import annotations
 
@@ -58,17 +58,18 @@ class Connection:
 
 
 class Link:
-    """A port that leads to the service; an async context manager.
+    """A port that leads to the service, or elsewhere; an async context manager.
 
     Attributes:
         address: where it listens.
 
     """
 
-    def __init__(self, port: int) -> None:
-        """Lead to a port of this machine."""
+    def __init__(self, *ports: int) -> None:
+        """Lead to the first of these ports of this machine where somebody listens."""
         self.address = ""
-        self._port = port
+        self._ports = ports
+        self._parted = False
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._tasks = Tasks()
@@ -103,18 +104,35 @@ class Link:
             for one in struck:
                 one.close(reset=True)
 
+    def part(self) -> None:
+        """Let nothing through any more, and close nothing."""
+        self._parted = True
+        for one in self._connections:
+            one.gate.clear()
+
+    def heal(self, *, reset: bool) -> None:
+        """Let through again, what was held back too; or reset the connections instead."""
+        self._parted = False
+        for one in list(self._connections):
+            if reset:
+                one.close(reset=True)
+            else:
+                one.gate.set()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.CancelledError):  # the round is over
             async with self._tasks:
                 await self._carry(reader, writer)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            answers, service = await asyncio.open_connection("127.0.0.1", self._port)
-        except OSError:  # nobody listens there now
+        far = await self._connect()
+        if far is None:
             writer.close()
             return
+        answers, service = far
         connection = Connection(writer, service)
+        if self._parted:
+            connection.gate.clear()
         self._connections.add(connection)
         try:
             await asyncio.gather(
@@ -124,3 +142,9 @@ class Link:
         finally:
             self._connections.discard(connection)
             connection.close()
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        for port in self._ports:
+            with contextlib.suppress(OSError):  # nobody listens there now
+                return await asyncio.open_connection("127.0.0.1", port)
+        return None

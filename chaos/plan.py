@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.places import INSIDE, LINKS, OUTSIDE, RECOVERY, Place
@@ -145,7 +145,6 @@ class RoundPlan:
 def plan(
     seed: int,
     number: int,
-    *,
     runs: int = 32,
     deaths: int = DEATHS,
     places: tuple[Place, ...] = (),
@@ -165,20 +164,27 @@ def plan(
 
 def turn_of_places(seed: int, number: int, deaths: int) -> list[Place]:
     """Return the places whose turn it is: over the rounds, each comes equally often."""
-    order = [*INSIDE, *OUTSIDE]
-    random.Random(seed).shuffle(order)
-    begin = number * deaths
-    due = [order[(begin + index) % len(order)] for index in range(deaths)]
+    due = due_places(seed, number, deaths, (*INSIDE, *OUTSIDE))
     # The first process has nothing to recover yet.
     return sorted(due, key=lambda place: place in RECOVERY)
 
 
-def run_plan(chance: random.Random, name: str, life: int, index: int) -> RunPlan:
-    """Return a run."""
+def due_places(seed: int, number: int, count: int, places: Sequence[Place]) -> list[Place]:
+    """Return so many of the places: over the rounds, each comes equally often."""
+    order = list(places)
+    random.Random(seed).shuffle(order)
+    begin = number * count
+    return [order[(begin + index) % len(order)] for index in range(count)]
+
+
+def run_plan(
+    chance: random.Random, name: str, life: int, index: int, slowness: float = 1
+) -> RunPlan:
+    """Return a run whose model takes so many times longer between its bursts."""
     turns = chance.randint(1, 4)
     return RunPlan(
         name=name,
-        turns=tuple(turn(chance, last=number == turns - 1) for number in range(turns)),
+        turns=tuple(turn(chance, slowness, last=number == turns - 1) for number in range(turns)),
         life=life,
         delay=chance.uniform(0, 0.6),
         client=index % CLIENTS,
@@ -188,13 +194,13 @@ def run_plan(chance: random.Random, name: str, life: int, index: int) -> RunPlan
     )
 
 
-def turn(chance: random.Random, *, last: bool) -> Turn:
+def turn(chance: random.Random, slowness: float, *, last: bool) -> Turn:
     """Return a turn; the last one calls no tool."""
     tokens = chance.randint(4, 40)
     return Turn(
         tokens=tokens,
         burst=chance.randint(1, 5),
-        gap=chance.uniform(0.001, 0.02),
+        gap=chance.uniform(0.001, 0.02) * slowness,
         calls=() if last else tuple(chance.choice(TOOLS) for _ in range(chance.randint(1, 3))),
         breaks=chance.randint(0, tokens - 1) if chance.random() < 1 / 6 else None,
     )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from itertools import cycle
 
 from chaos.story import Story
 from polos import (
@@ -43,8 +44,9 @@ class Readers:
         self._saw = saw
         self.progress = asyncio.get_running_loop().time()
 
-    async def live(self, story: Story, client: PolosClient, life: asyncio.Event) -> None:
-        """Start the run and read it to its end in several ways."""
+    async def live(self, story: Story, clients: Sequence[PolosClient], life: asyncio.Event) -> None:
+        """Start the run by its client and read it to its end in several ways."""
+        client = clients[story.plan.client]
         try:
             await life.wait()
             await asyncio.sleep(story.plan.delay)
@@ -53,7 +55,7 @@ class Readers:
             story.run_id = stream.id
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._iterate(story, stream))
-                group.create_task(self._hop(story, client))
+                group.create_task(self._hop(story, clients))
                 group.create_task(self._listen(story, stream))
                 group.create_task(self._cancel(story, client))
             await self._text(story, stream)
@@ -71,13 +73,14 @@ class Readers:
             story.live.append(event.proto)
             self._seen(story)
 
-    async def _hop(self, story: Story, client: PolosClient) -> None:
-        """Read, leave after some events, and come back with the cursor, until the end."""
+    async def _hop(self, story: Story, clients: Sequence[PolosClient]) -> None:
+        """Read, leave after some events, and come back elsewhere with the cursor, to the end."""
+        elsewhere = cycle(clients)
         for stay in story.plan.hops:
             after = story.hopped[-1].sequence if story.hopped else 0
             story.cursors.append(after)
             source = events.stream_workflow(
-                client, workflow_run_id=story.run_id, last_sequence_id=after
+                next(elsewhere), workflow_run_id=story.run_id, last_sequence_id=after
             )
             begin = len(story.hopped)
             async with aclosing(source) as log:
@@ -91,7 +94,7 @@ class Readers:
         if story.plan.hops:
             after = story.hopped[-1].sequence
             log = events.stream_workflow(
-                client, workflow_run_id=story.run_id, last_sequence_id=after
+                next(elsewhere), workflow_run_id=story.run_id, last_sequence_id=after
             )
             story.hopped += [event.proto async for event in log]
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from chaos.base import Result
 from chaos.places import WHAT, Place
-from chaos.round import Result
 
 LAST_LINES = 40
 """Lines of the service's output that are shown with a finding."""
@@ -24,8 +25,8 @@ class Total:
     hits: Counter[Place] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
 
-    def add(self, seed: int, number: int, result: Result) -> None:
-        """Add a round; its findings say how it is played again."""
+    def add(self, again: str, result: Result) -> None:
+        """Add a round; its findings say with which command it is played again."""
         self.rounds += 1
         self.runs += result.runs
         self.trials += result.trials
@@ -34,15 +35,15 @@ class Total:
         self.hits += result.hits
         if result.findings:
             tail = result.output.splitlines()[-LAST_LINES:]
-            again = f"python -m chaos --seed {seed} --only {number}"
             self.findings += [*result.findings, *(f"    | {line}" for line in tail), f"  {again}"]
 
     def line(self, number: int, result: Result) -> str:
-        """Return how far it has come."""
-        return f"round {number}: {self.trials} trials, {len(result.findings)} findings"
+        """Return how far it has come, and what this round found."""
+        come = f"round {number}: {self.trials} trials, {len(result.findings)} findings"
+        return "\n  ".join([come, *result.findings])
 
 
-def table(total: Total, seed: int, seconds: float) -> str:
+def table(total: Total, places: Sequence[Place], seed: int, seconds: float) -> str:
     """Return seed, figures and faults by place."""
     size = f"{total.runs} runs, {total.events} events, {total.rounds} rounds"
     lines = [
@@ -51,7 +52,7 @@ def table(total: Total, seed: int, seconds: float) -> str:
         f"{'place':16} {'faults':>7} {'runs met':>9}",
         *(
             f"{place:16} {total.faults[place]:7} {total.hits[place]:9}  {WHAT[place]}"
-            for place in Place
+            for place in places
         ),
     ]
     return "\n".join([*lines, ""])

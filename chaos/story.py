@@ -56,11 +56,22 @@ class Story:
 
 @dataclass(slots=True)
 class Log:
-    """A run, as the store's file has it: its state, its events and its frames' borders."""
+    """A run, as the store has it.
+
+    Attributes:
+        state: the state it is in.
+        events: its events.
+        frames: the first and the last event of each of its frames.
+        takeovers: how often it passed to another claim, where the store tells.
+        problems: what is wrong with it in the store's own terms.
+
+    """
 
     state: int
     events: list[Event] = field(default_factory=list)
     frames: list[tuple[int, int]] = field(default_factory=list)
+    takeovers: int = 0
+    problems: list[str] = field(default_factory=list)
 
     def inside(self, cursor: int) -> bool:
         """Return whether a cursor lies inside a frame."""

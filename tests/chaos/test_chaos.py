@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from chaos.bugs import BUGS
-from chaos.campaign import seeded_bug
+from chaos.campaign import ONE_SERVICE, seeded_bug
 from chaos.places import INSIDE, LINKS, OUTSIDE, Place
 from chaos.plan import plan, turn_of_places
 from chaos.provider import Provider
@@ -41,7 +41,7 @@ async def test_the_harness_fails_with_seeded_bugs() -> None:
 
     async def found(name: str) -> list[str]:
         async with at_once:
-            return await seeded_bug(name, SEED)
+            return await seeded_bug(ONE_SERVICE, name, SEED)
 
     findings = await asyncio.gather(*map(found, SEEDED))
     assert [name for name, told in zip(SEEDED, findings, strict=True) if not told] == []

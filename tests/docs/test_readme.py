@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 import sysconfig
 from collections.abc import AsyncIterator
@@ -19,13 +20,23 @@ from urllib.request import urlopen
 import pytest
 from playwright.async_api import async_playwright, expect
 
-from tests.docs.obliging import ANSWER, weather_service
+from tests.docs.obliging import ANSWER, ObligingProvider, weather_service
 from tests.docs.pages import README, blocks_of, write_files
 from tests.mock_answers import cut, say, status
 from tests.mock_provider import MockProvider
 from tests.support.process import PATIENCE, ServiceProcess, environment
 
-DEFAULT_ADDRESS = "127.0.0.1:50051"
+DEFAULT_ADDRESS, SECOND_ADDRESS = "127.0.0.1:50051", "127.0.0.1:50052"
+NATS_ADDRESS = "127.0.0.1:4222"
+
+WHILE_BOTH_SERVE = """
+trap 'kill $(jobs -p); wait' EXIT
+{{
+{serve}
+}} > log 2>&1
+until polos health --address {one} && polos health --address {other}; do sleep 0.1; done &> health
+{then}
+"""
 CHROMIUM = shutil.which("chromium")
 
 
@@ -44,7 +55,7 @@ async def shell(script: str, env: dict[str, str]) -> str:
 
 
 async def test_commands_for_the_shell_work(tmp_path: Path) -> None:
-    scripts = [block.code for block in blocks_of(README, "sh") if block.tested]
+    scripts = [one for one in scripts_that_are_tested() if SECOND_ADDRESS not in one]
     assert len(scripts) == 3
     async with weather_service(tmp_path) as env:
         env["HOME"] = str(tmp_path)
@@ -54,6 +65,33 @@ async def test_commands_for_the_shell_work(tmp_path: Path) -> None:
     assert events(again) == events(first)[2:]
     said = [one["textDelta"]["content"] for one in events(buf) if "textDelta" in one]
     assert said == ANSWER
+
+
+def scripts_that_are_tested() -> list[str]:
+    """Return the README's scripts that are tested."""
+    return [block.code for block in blocks_of(README, "sh") if block.tested]
+
+
+async def test_a_run_started_at_one_process_is_read_at_another(tmp_path: Path) -> None:
+    serve, then = [one for one in scripts_that_are_tested() if SECOND_ADDRESS in one]
+    serve = serve.replace("nats-server ", f"nats-server -p {NATS_ADDRESS.rpartition(':')[2]} ")
+    script = WHILE_BOTH_SERVE.format(
+        serve=serve, one=DEFAULT_ADDRESS, other=SECOND_ADDRESS, then=then
+    )
+    for address in (NATS_ADDRESS, SECOND_ADDRESS):
+        script = script.replace(address.rpartition(":")[2], str(free_port()))
+    write_files(README, tmp_path)
+    async with ObligingProvider() as provider:
+        model = {"OPENAI_API_KEY": "test", "OPENAI_BASE_URL": provider.url}
+        env = {**model, "HOME": str(tmp_path), "POLOS_ADDRESS": f"127.0.0.1:{free_port()}"}
+        printed = await shell(f"cd {tmp_path}\n{script}", env)
+    assert f"{then}```\n\n```text\n{printed}```\n" in README.read_text()
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
 
 
 def events(printed: str) -> list[dict[str, Any]]:

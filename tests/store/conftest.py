@@ -20,7 +20,6 @@ async def sqlite(request: pytest.FixtureRequest) -> RunStore:
 
 async def nats(request: pytest.FixtureRequest) -> RunStore:
     server: NatsServer = request.getfixturevalue("nats_server")
-    await server.clean()
     return await NatsStore.open(server.address())
 
 
@@ -30,16 +29,9 @@ FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[RunStore]]] = {
 }
 
 
-@pytest.fixture(scope="session")
-def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    """Give the server that the tests share."""
-    with NatsServer(tmp_path_factory.mktemp("nats")) as server:
-        yield server
-
-
 @pytest.fixture
-def mortal(tmp_path: Path) -> Iterator[NatsServer]:
-    """Give a server of the test's own, to be stopped and started."""
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    """Give a server of the test's own: it starts in a few milliseconds."""
     with NatsServer(tmp_path) as server:
         yield server
 

@@ -44,7 +44,6 @@ async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
 
 @pytest.fixture
 async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    await nats_server.clean()
     store = await replica(nats_server)
     yield store
     await store.close()
@@ -220,18 +219,18 @@ async def test_an_append_that_was_given_up_but_stored_is_seen_at_the_release(
     assert (again.run_id, again.latest) == (claim.run_id, 1)
 
 
-async def test_a_server_that_goes_and_comes_back_is_waited_for(mortal: NatsServer) -> None:
-    writer, reader = await replica(mortal), await replica(mortal)
+async def test_a_server_that_goes_and_comes_back_is_waited_for(nats_server: NatsServer) -> None:
+    writer, reader = await replica(nats_server), await replica(nats_server)
     claim = await queued_and_claimed(writer)
     await writer.append(claim, frame(1))
     waiting = asyncio.create_task(reader.wait("default", claim.run_id, 1))
     await asyncio.sleep(0)
-    await asyncio.to_thread(mortal.stop)
+    await asyncio.to_thread(nats_server.stop)
     assert not await writer.healthy()
     appending = asyncio.create_task(writer.append(claim, frame(2, outcome=COMPLETED)))
     done, _ = await asyncio.wait({appending, waiting}, timeout=0.5)
     assert not done
-    await asyncio.to_thread(mortal.start)
+    await asyncio.to_thread(nats_server.start)
     await soon(asyncio.gather(appending, waiting))
     assert await writer.healthy()
     found = await reader.read("default", claim.run_id, 1, ALL)
@@ -243,18 +242,20 @@ async def test_a_server_that_goes_and_comes_back_is_waited_for(mortal: NatsServe
         await store.close()
 
 
-async def test_beyond_its_bound_an_absent_nats_is_told(mortal: NatsServer) -> None:
-    store = await replica(mortal, patience=0.5)
+async def test_beyond_its_bound_an_absent_nats_is_told(nats_server: NatsServer) -> None:
+    store = await replica(nats_server, patience=0.5)
     claim = await claimed(store)
-    await asyncio.to_thread(mortal.stop)
-    with pytest.raises(StoreUnavailable, match=rf"127.0.0.1:{mortal.port}.*Check that") as told:
+    await asyncio.to_thread(nats_server.stop)
+    with pytest.raises(
+        StoreUnavailable, match=rf"127.0.0.1:{nats_server.port}.*Check that"
+    ) as told:
         await soon(store.append(claim, frame(1)))
     assert "nats://" in str(told.value)
     with pytest.raises(StoreUnavailable):
         await soon(store.get("default", claim.run_id))
     await soon(store.close())
     with pytest.raises(StoreUnavailable, match="does not answer"):
-        await soon(replica(mortal, patience=0.5))
+        await soon(replica(nats_server, patience=0.5))
 
 
 async def test_a_password_is_never_told() -> None:

@@ -24,7 +24,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 async def test_a_run_started_at_one_replica_streams_at_another(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    await nats_server.clean()
     agent = scripted("".join(words(200)))
     async with (
         serving(tmp_path, agent, store=nats_server.url) as one,
@@ -43,7 +42,6 @@ async def test_a_run_started_at_one_replica_streams_at_another(
 async def test_a_run_is_cancelled_through_another_replica(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    await nats_server.clean()
     started = asyncio.Event()
 
     @tool
@@ -65,12 +63,14 @@ async def test_a_run_is_cancelled_through_another_replica(
         assert events[-1].WhichOneof("payload") == "run_cancelled"
 
 
-async def test_health_tells_that_nats_is_away_and_back(mortal: NatsServer, tmp_path: Path) -> None:
-    async with serving(tmp_path, store=mortal.url) as served:
+async def test_health_tells_that_nats_is_away_and_back(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, store=nats_server.url) as served:
         assert await health(served) == SERVING
-        await asyncio.to_thread(mortal.stop)
+        await asyncio.to_thread(nats_server.stop)
         await until(lambda: health_is(served, NOT_SERVING), "health says NOT_SERVING")
-        await asyncio.to_thread(mortal.start)
+        await asyncio.to_thread(nats_server.start)
         await until(lambda: health_is(served, SERVING), "health says SERVING")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 import signal
@@ -12,10 +11,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from nats.aio.client import Client
-
 from polos_service.store.nats import Address
-from polos_service.store.nats.streams import STREAMS
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 
@@ -68,18 +64,14 @@ class NatsServer:
                 return ports
         raise TimeoutError((self._folder / "log").read_text())
 
+    def tell(self, number: signal.Signals) -> None:
+        """Tell it something, to read its configuration anew, say."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End it; its folder stays."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait(PATIENCE)
             self._process = None
-
-    async def clean(self) -> None:
-        """Remove every stream of the store."""
-        client = Client()
-        await client.connect(self.url)
-        js = client.jetstream()
-        existing = {info.config.name for info in await js.streams_info()}
-        await asyncio.gather(*(js.delete_stream(name) for name in STREAMS if name in existing))
-        await client.close()

@@ -33,7 +33,7 @@ from polos_service.store.nats.log import Log
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.removal import Removal
 from polos_service.store.nats.streams import make_streams
-from polos_service.store.nats.subjects import COMMANDS, LOG, log_subject, value_of
+from polos_service.store.nats.subjects import COMMANDED, LOG, log_subject, value_of
 from polos_service.store.nats.tails import Tails
 from polos_service.store.nats.work import Work
 from polos_service.store.refusals import not_finished
@@ -147,6 +147,8 @@ class NatsStore:
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
         tail = await self._tails.of(project, run_id)
+        if after > tail.latest:  # the reader comes from a replica that has heard more
+            await self._tails.look(tail)
         latest, ended = tail.latest, tail.ended
         if after >= latest:
             return Slice(frames=(), latest=latest, ended=ended)
@@ -213,11 +215,11 @@ class NatsStore:
         return await self._background.finish(self._removal.expire(before))
 
     async def healthy(self) -> bool:
-        """Return whether the log's stream has a leader that answers."""
-        return await self._link.answers(f"STREAM.INFO.{LOG}")
+        """Return whether events can be stored, as far as the log's leader knows."""
+        return await self._link.led(LOG)
 
     async def _start(self) -> None:
-        await self._link.subscribe(f"{COMMANDS.replace('KV_', '$KV.')}.>", self._commanded)
+        await self._link.subscribe(COMMANDED, self._commanded)
         await self._work.start()
         self._tails.start()
         self._claims.start()
@@ -233,13 +235,14 @@ class NatsStore:
         except TooManyRuns:
             if not await self._records.reserved(run):
                 raise
-        run = replace(run, run_id=await self._records.reserve(run))
-        record = await self._records.find(run.project, run.run_id)
+        run_id = await self._records.reserve(run)
+        record = await self._records.find(run.project, run_id)
         if record is not None and record.life is Life.DELETING:
             await self._removal.go_on(record)
+            # Under its own id: whoever still removes the other run must not find this one.
             return await self._create(run)
         if record is None:
-            record = await self._records.create(run)
+            record = await self._records.create(replace(run, run_id=run_id))
         if record.life is Life.OPEN:
             await self._work.put(record)
         return record.run_id

@@ -28,9 +28,20 @@ class Address:
 
     def unavailable(self, error: Exception) -> StoreUnavailable:
         """Return the error for a NATS that does not answer; no password is in it."""
-        places = ", ".join(server.rpartition("@")[2] for server in self.servers)
         what = str(error) or type(error).__name__
         return StoreUnavailable(
-            f"NATS at {places} does not answer ({what}). Check that the servers run with "
+            f"NATS at {self._places} does not answer ({what}). Check that the servers run with "
             "JetStream, that most of them are up, and that address and credentials are right."
         )
+
+    def refused(self, error: Exception) -> StoreUnavailable:
+        """Return the error for a NATS that it is no use to ask again; no password is in it."""
+        return StoreUnavailable(
+            f"NATS at {self._places} cannot be used ({error}). Check user and password in its "
+            "address, the credentials file (POLOS_NATS_CREDS) or nkey (POLOS_NATS_NKEY), and for "
+            "a certificate of one's own authority, SSL_CERT_FILE."
+        )
+
+    @property
+    def _places(self) -> str:
+        return ", ".join(server.rpartition("@")[2] for server in self.servers)

@@ -83,7 +83,7 @@ class Claims:
 
     async def take(self, item: Item) -> Claim | None:
         """Claim the run whose item was given to this replica; None if it is not to be had."""
-        record = await self._records.find(item.project, item.run_id)
+        record = await self._records.sought(item.project, item.run_id)
         last = await self._log.last(log_subject(item.project, item.run_id))
         if record is None or record.life is not Life.OPEN:
             await self._work.done(item)
@@ -198,7 +198,13 @@ class Claims:
             held.sequence = await self._log.append(held.subject, head, line(mark), held.sequence)
         except Superseded:
             return None
+        # Behind a log that was removed since the look at it, a first message is in place, too.
+        if last is None and not await self._records.open(*key):
+            return None
         held.proven = now()
+        former = self._held.get(key)
+        if former is not None:  # lost to another replica, which has lost it by now
+            self._lose(former)
         self._held[key] = held
         return claim
 

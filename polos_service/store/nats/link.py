@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error, MaxPayloadError
+from nkeys import NkeysError
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store.nats.address import Address
-from polos_service.store.nats.stored import Stored, from_leader, from_replica
+from polos_service.store.nats.batch import direct
+from polos_service.store.nats.connection import Away, Connection, hopeless
+from polos_service.store.nats.stored import Stored, from_leader
 
 T = TypeVar("T")
 
@@ -27,6 +29,12 @@ ATTEMPT = 2.0
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts; they double from the first to the longest."""
+
+HEARD = 10 * 1_000_000_000
+"""Nanoseconds of silence after which a stream's leader counts a replica as away."""
+
+CLOSE = 1.0
+"""Seconds that the end of the connection is waited for."""
 
 NOT_FOUND = 404
 SERVER_ERROR = 500
@@ -44,17 +52,13 @@ class Conflict(Exception):
         self.last = last
 
 
-class Refused(Exception):
+class Refused(StoreUnavailable):
     """JetStream refused a request for good; `code` is its number for why."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
-        super().__init__(str(error.get("description", error)))
+        super().__init__(f"NATS refused it: {error.get('description', error)}.")
         self.status = int(error.get("code", 0))
         self.code = int(error.get("err_code", 0))
-
-
-class Away(Exception):
-    """JetStream cannot answer now: it has no leader, say, or no room."""
 
 
 class Link:
@@ -62,7 +66,8 @@ class Link:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._client = Client()
+        self._client = Connection()
+        self._opened = False
         self._back: list[Callable[[], None]] = []
         self._failure: Exception | None = None
 
@@ -71,16 +76,19 @@ class Link:
         """Connect.
 
         Raises:
-            StoreUnavailable: no server answered in time, or it refused the credentials.
+            StoreUnavailable: no server answered in time; at once if it refused the credentials.
 
         """
         link = cls(address)
         try:
             async with asyncio.timeout(address.patience):
                 await link._connect()
-        except (TimeoutError, OSError, ValueError, Error) as error:
+        except (TimeoutError, OSError, ValueError, Error, NkeysError) as error:
             await link.close()
+            if hopeless(error):
+                raise address.refused(error) from error
             raise address.unavailable(link._failure or error) from error
+        link._opened = True
         return link
 
     async def _connect(self) -> None:
@@ -102,21 +110,30 @@ class Link:
     async def close(self) -> None:
         """Send what was published, and disconnect."""
         client = self._client
+        if client._transport is None:  # noqa: SLF001 - it never got as far, and cannot be closed
+            return
         with suppress(Error, TimeoutError):
             if client.is_connected:
                 await client.flush(timeout=2)
         if not client.is_connected:
             # What could not be sent would make `close` fail half-way, and leave its tasks.
             client._pending, client._pending_data_size = [], 0  # noqa: SLF001
-        await client.close()
+        # Behind a TLS handshake that failed, it would wait for ever.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(client.close(), CLOSE)
 
-    async def answers(self, what: str) -> bool:
-        """Return whether JetStream answers a request, asked once."""
+    async def led(self, stream: str) -> bool:
+        """Return whether a stream has a leader that hears most of its replicas; asked once."""
         try:
-            await self._ask(f"{API}.{what}", b"", ATTEMPT)
+            info = await self._ask(f"{API}.STREAM.INFO.{stream}", b"", ATTEMPT)
         except (Error, Away, Refused, TimeoutError):
             return False
-        return True
+        cluster = info.get("cluster")
+        if cluster is None:
+            return True  # a server alone
+        others = cluster.get("replicas") or []
+        heard = sum(one["active"] < HEARD and not one.get("offline") for one in others)
+        return bool(cluster.get("leader")) and 2 * (heard + 1) > len(others) + 1
 
     def on_return(self, call: Callable[[], None]) -> None:
         """Call this whenever the connection is back: what was published meanwhile was missed."""
@@ -128,7 +145,7 @@ class Link:
 
     async def subscribe(self, subject: str, call: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Call for every message of a subject that is published from now on."""
-        return await self._client.subscribe(subject, cb=call)
+        return await self._until_answered(lambda _: self._subscribe(subject, call))
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
         """Publish once, without knowing whether it arrives."""
@@ -161,7 +178,9 @@ class Link:
     async def batch(self, stream: str, body: Mapping[str, Any]) -> list[Stored]:
         """Return what a direct get brings, from any replica: it may lack the newest."""
         payload = orjson.dumps(body)
-        return await self._until_answered(lambda timeout: self._batch(stream, payload, timeout))
+        return await self._until_answered(
+            lambda timeout: direct(self._client, f"{API}.DIRECT.GET.{stream}", payload, timeout)
+        )
 
     async def put(
         self,
@@ -184,22 +203,28 @@ class Link:
 
         """
         full = {"Nats-Expected-Last-Subject-Sequence": str(expected), **(headers or {})}
-        try:
-            answer = await self._until_answered(
-                lambda timeout: self._ask(subject, payload, timeout, full)
-            )
-        except Refused as refused:
-            if refused.code not in WRONG_LAST:
-                raise StoreUnavailable(f"NATS refused to store: {refused}.") from refused
-            last = await self.last(stream, subject)
-            if last is None or not same(last):
-                raise Conflict(last) from None
-            return last.sequence
-        return int(answer["seq"])
 
-    async def purge(self, stream: str, subject: str) -> None:
-        """Remove every message of a subject."""
-        await self.request(f"STREAM.PURGE.{stream}", {"filter": subject})
+        async def attempt(timeout: float) -> int:
+            try:
+                return int((await self._ask(subject, payload, timeout, full))["seq"])
+            except Refused as refused:
+                if refused.code not in WRONG_LAST:
+                    raise
+            last = await self.last(stream, subject)
+            found = 0 if last is None else last.sequence
+            if last is not None and same(last):
+                return found
+            if found == expected:
+                # A leader that has lost the others compares with what it could not store.
+                raise Away("another message is under way")
+            raise Conflict(last)
+
+        return await self._until_answered(attempt)
+
+    async def purge(self, stream: str, subject: str, until: int | None = None) -> None:
+        """Remove every message of a subject, or those up to a sequence."""
+        bound = {} if until is None else {"seq": until + 1}
+        await self.request(f"STREAM.PURGE.{stream}", {"filter": subject, **bound})
 
     async def _get(self, stream: str, body: Mapping[str, Any]) -> Stored | None:
         try:
@@ -207,7 +232,7 @@ class Link:
         except Refused as refused:
             if refused.status == NOT_FOUND:
                 return None
-            raise StoreUnavailable(f"NATS refused to read: {refused}.") from refused
+            raise
         return from_leader(answer["message"])
 
     async def _ask(
@@ -217,6 +242,7 @@ class Link:
         timeout: float,
         headers: dict[str, str] | None = None,
     ) -> dict[str, Any]:
+        self._client.expect()
         message = await self._client.request(subject, payload, timeout=timeout, headers=headers)
         answer: dict[str, Any] = orjson.loads(message.data)
         error = answer.get("error")
@@ -226,35 +252,11 @@ class Link:
             raise Away(str(error.get("description", error)))
         raise Refused(error)
 
-    async def _batch(self, stream: str, payload: bytes, timeout: float) -> list[Stored]:
-        found: list[Stored] = []
-        async with self._answers() as (inbox, answers):
-            await self._client.publish(f"{API}.DIRECT.GET.{stream}", payload, reply=inbox)
-            while True:
-                message = await asyncio.wait_for(answers.get(), timeout)
-                headers = message.headers or {}
-                status = headers.get("Status")
-                if status is None:
-                    found.append(from_replica(message, headers))
-                elif status in ("204", "404"):  # the end of the batch; there is nothing
-                    return found
-                else:
-                    raise Away(f"a direct get ended with status {status}")
-
-    @asynccontextmanager
-    async def _answers(self) -> AsyncIterator[tuple[str, asyncio.Queue[Msg]]]:
-        answers: asyncio.Queue[Msg] = asyncio.Queue()
-
-        async def take(message: Msg) -> None:
-            answers.put_nowait(message)
-
-        inbox = self.inbox()
-        subscription = await self._client.subscribe(inbox, cb=take)
-        try:
-            yield inbox, answers
-        finally:
-            with suppress(Error):
-                await subscription.unsubscribe()
+    async def _subscribe(
+        self, subject: str, call: Callable[[Msg], Awaitable[None]]
+    ) -> Subscription:
+        self._client.expect()
+        return await self._client.subscribe(subject, cb=call)
 
     async def _until_answered(self, attempt: Callable[[float], Awaitable[T]]) -> T:
         now = asyncio.get_running_loop().time
@@ -277,6 +279,8 @@ class Link:
     async def _failed(self, error: Exception) -> None:
         self._failure = error
         log.warning("nats_error", error=str(error) or type(error).__name__)
+        if not self._opened and hopeless(error):
+            raise error  # ends the client's first attempts, of which there would be more
 
     async def _lost(self) -> None:
         if not self._client.is_closed:

@@ -108,7 +108,7 @@ class Listing:
         while self._due and self._due[0][0] <= now and len(found) < PIECE:
             _, project, run_id = heapq.heappop(self._due)
             last = await self._log.last(log_subject(project, run_id))
-            if last is None and await self._records.find(project, run_id) is None:
+            if last is None and not await self._records.open(project, run_id):
                 continue
             if last is None or not last.head.outcome:
                 heapq.heappush(self._due, (now + HELD_PAUSE * SECOND, project, run_id))

@@ -6,6 +6,7 @@ Whether an open run is queued, held or ended, only its log tells.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any, Self
 
 import orjson
 
+from polos_client.errors import StoreUnavailable
 from polos_service.store import NewRun
 from polos_service.store.nats.link import Conflict, Link
 from polos_service.store.nats.stored import Stored
@@ -29,6 +31,9 @@ from polos_service.store.nats.subjects import (
     run_subject,
 )
 from polos_service.store.refusals import expired, not_found, reused
+
+LOOKS, LOOK_PAUSE = 3, 1.0
+"""Looks for a record, and seconds between two, until it is believed that there is none."""
 
 PIECE = 512 * 1024
 """Bytes of a definition in one message: NATS takes 1 MiB at most by default."""
@@ -113,9 +118,7 @@ class Records:
         try:
             await self._put(REQUESTS, subject, mine, 0)
         except Conflict as conflict:
-            if conflict.last is None:  # removed between two looks
-                return await self.reserve(run)
-            made = orjson.loads(conflict.last.data)
+            made = orjson.loads(there(conflict).data)
             if made["digest"] != run.digest.hex():
                 raise reused(run.request_id, made["run_id"]) from None
             return str(made["run_id"])
@@ -152,9 +155,7 @@ class Records:
         try:
             return await self.write(record)
         except Conflict as conflict:
-            if conflict.last is None:
-                return await self.create(run)
-            return Record.of(conflict.last)
+            return Record.of(there(conflict))
 
     async def write(self, record: Record) -> Record:
         """Replace the record that has this one's revision.
@@ -171,6 +172,23 @@ class Records:
         """Return the record, whatever its life; None if there is none."""
         message = await self._link.last(RUNS, run_subject(project, run_id))
         return None if message is None else Record.of(message)
+
+    async def sought(self, project: str, run_id: str) -> Record | None:
+        """Find the record, and believe only after a while that there is none.
+
+        A leader that was stopped, and does not know yet that there is another, may say so.
+        """
+        for _ in range(LOOKS - 1):
+            record = await self.find(project, run_id)
+            if record is not None:
+                return record
+            await asyncio.sleep(LOOK_PAUSE)
+        return await self.find(project, run_id)
+
+    async def open(self, project: str, run_id: str) -> bool:
+        """Return whether there is the run, and its record does not say that it has ended."""
+        record = await self.find(project, run_id)
+        return record is not None and record.life is Life.OPEN
 
     async def get(self, project: str, run_id: str) -> Record:
         """Return the record of a run that is open or has ended.
@@ -195,12 +213,21 @@ class Records:
         return [Record.of(message) for message in found]
 
     async def definition(self, record: Record) -> bytes:
-        """Return what the run was created with."""
+        """Return what the run was created with.
+
+        Raises:
+            StoreUnavailable: a piece of it is not there.
+
+        """
         pieces = []
         for number in range(record.pieces):
             subject = definition_subject(record.project, record.run_id, number)
             message = await self._link.last(DEFINITIONS, subject)
-            pieces.append(b"" if message is None else message.data)
+            if message is None:  # removed meanwhile, or asked of a leader that is one no more
+                raise StoreUnavailable(
+                    f"NATS lacks piece {number} of the definition of run {record.run_id}."
+                )
+            pieces.append(message.data)
         return b"".join(pieces)
 
     async def commands(self, project: str, run_id: str) -> frozenset[str]:
@@ -228,15 +255,25 @@ class Records:
         await self._link.purge(COMMANDS, inbox_subject(project, run_id))
 
     async def drop(self, record: Record) -> None:
-        """Remove the request id, then the record."""
+        """Remove the request id, unless it has made another run by now, then the record."""
         if record.request_id is not None:
-            await self._link.purge(REQUESTS, request_subject(record.project, record.request_id))
+            subject = request_subject(record.project, record.request_id)
+            made = await self._link.last(REQUESTS, subject)
+            if made is not None and orjson.loads(made.data)["run_id"] == record.run_id:
+                await self._link.purge(REQUESTS, subject, made.sequence)
         await self._link.purge(RUNS, run_subject(record.project, record.run_id))
 
     async def _put(self, bucket: str, subject: str, payload: bytes, revision: int) -> int:
         return await self._link.put(
             bucket, subject, payload, expected=revision, same=lambda last: last.data == payload
         )
+
+
+def there(conflict: Conflict) -> Stored:
+    """Return what stands where nothing was expected."""
+    if conflict.last is None:
+        raise conflict
+    return conflict.last
 
 
 def commands_in(message: Stored | None) -> frozenset[str]:

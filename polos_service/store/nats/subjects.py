@@ -18,6 +18,9 @@ REQUESTS = "KV_POLOS_REQUESTS"
 DEFINITIONS = "KV_POLOS_DEFINITIONS"
 COMMANDS = "KV_POLOS_COMMANDS"
 
+COMMANDED = "polos.inbox.>"
+"""Where it is published which run's inbox was written: after it was stored, not before."""
+
 NO_DAY = "00000000"
 """The day of a run whose id does not tell when it was made."""
 

@@ -165,13 +165,11 @@ class Tails:
             return found
 
     async def wait(self, tail: Tail, after: int) -> None:
-        """Wait for an event behind a cursor, or for the end of the run."""
+        """Wait for an event behind a cursor, or until the tail is one no more."""
         with self._reader(tail):
-            while not tail.ended and tail.latest <= after:
+            while tail.latest <= after and self._tails.get(tail.key) is tail:
                 event = self._signals.event(("log", *tail.key))
                 await event.wait()
-                if self._tails.get(tail.key) is not tail:
-                    return
 
     def writing(self, key: Key, head: Head, frame: Frame) -> None:
         """Have a frame at hand that this replica is about to append."""
@@ -184,6 +182,18 @@ class Tails:
         tail = self._tails.get(key)
         if tail is not None:
             self._advance(tail, head, sequence)
+
+    async def look(self, tail: Tail) -> bool:
+        """Learn from the log's leader what was not heard here; return whether there is a log.
+
+        Raises:
+            StoreUnavailable: NATS does not answer.
+
+        """
+        last = await self._log.last(tail.subject)
+        if last is not None:
+            self._advance(tail, last.head, last.sequence)
+        return last is not None
 
     def forget(self, key: Key) -> None:
         """Send the readers of a run that was removed to look again."""
@@ -271,9 +281,7 @@ class Tails:
 
     async def _look_now(self, tail: Tail) -> None:
         with suppress(StoreUnavailable):
-            last = await self._log.last(tail.subject)
-            if last is not None:
-                self._advance(tail, last.head, last.sequence)
+            if await self.look(tail):
                 return
             try:
                 await self._records.get(*tail.key)

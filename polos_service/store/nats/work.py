@@ -98,10 +98,17 @@ class Work:
             )
 
     async def remove(self, record: Record) -> None:
-        """Take a run out of the queue, wherever its item is."""
-        await self._link.purge(
-            WORK, work_subject(record.workflow_id, record.project, record.run_id)
-        )
+        """Take a run out of the queue, wherever its item is.
+
+        Its message is deleted by its number: a purge of its subject would make the consumer
+        forget other items that are held, and never give them to anybody again (NATS 2.15).
+        """
+        subject = work_subject(record.workflow_id, record.project, record.run_id)
+        message = await self._link.last(WORK, subject)
+        if message is not None:
+            with suppress(Refused):  # whoever held it has removed it meanwhile
+                body = {"seq": message.sequence, "no_erase": True}
+                await self._link.request(f"STREAM.MSG.DELETE.{WORK}", body)
 
     async def next(self, workflows: Collection[str]) -> Item:
         """Wait for an item of one of these workflows; each one's come oldest first.

@@ -1,0 +1,101 @@
+"""Bugs seeded on purpose into the store on NATS, beside those that any store shows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from chaos.bugs import (
+    Bug,
+    dropped_claim,
+    finished_step_again,
+    lost_wakeup,
+    silent_retry,
+)
+from chaos.faults import Original, around
+from chaos.places import Place
+from polos.v1.event_pb2 import Event
+from polos.v1.run_service_pb2 import StreamRunResponse
+from polos_service.runs.frame import decode
+from polos_service.store import Claim, Entry
+from polos_service.store.nats.claims import Claims
+from polos_service.store.nats.head import Head
+from polos_service.store.nats.link import Conflict, Link
+from polos_service.store.nats.log import Log
+from polos_service.store.nats.subjects import LOG
+
+BEHIND = 3
+"""Messages that a replica of the log is behind."""
+
+
+def unfenced() -> None:
+    """Write behind whatever is the last message, whoever wrote it."""
+
+    @around(Link, "put")
+    async def _(original: Original, link: Link, stream: str, *args: Any, **named: Any) -> int:
+        while True:
+            try:
+                written: int = await original(link, stream, *args, **named)
+            except Conflict as conflict:
+                if stream != LOG or conflict.last is None:
+                    raise
+                named["expected"] = conflict.last.sequence
+            else:
+                return written
+
+
+def early_acknowledgement() -> None:
+    """Remove a run's work item when it is claimed."""
+
+    @around(Claims, "_begin")
+    async def _(original: Original, claims: Claims, *args: Any) -> Claim | None:
+        claim: Claim | None = await original(claims, *args)
+        held = None if claim is None else claims.find(claim)
+        if held is not None and held.item is not None:
+            await claims._work.done(held.item)  # noqa: SLF001
+        return claim
+
+
+def stale_recovery() -> None:
+    """Recover from a replica of the log that is behind, and take it for the whole log."""
+
+    @around(Log, "history")
+    async def _(original: Original, *args: Any) -> AsyncIterator[Entry]:
+        entries = [entry async for entry in original(*args)]
+        for entry in [*entries[: -1 - BEHIND], *entries[-1:]]:
+            yield entry
+
+
+def doubled_terminal() -> None:
+    """Write the terminal event twice."""
+
+    @around(Log, "append")
+    async def _(original: Original, log: Log, subject: str, head: Head, *more: Any) -> int:
+        sequence: int = await original(log, subject, head, *more)
+        if not head.outcome:
+            return sequence
+        payload: bytes = more[0]
+        again = Event()
+        again.CopyFrom(decode(payload[: head.size])[-1])
+        again.sequence = head.last + 1
+        data = StreamRunResponse(events=[again]).SerializeToString()
+        second = replace(head, first=again.sequence, last=again.sequence, size=len(data))
+        return int(await original(log, subject, second, data, sequence))
+
+
+CLUSTER_BUGS: dict[str, Bug] = {
+    "unfenced": Bug("a writer that lost its claim goes on", unfenced, Place.SERVICE_PAUSE),
+    "early-acknowledgement": Bug(
+        "a run leaves the queue before it has ended", early_acknowledgement, Place.MID_TOOL
+    ),
+    "stale-recovery": Bug(
+        "a run is recovered from a log that lacks its end", stale_recovery, Place.STEP_END
+    ),
+    "doubled-terminal-event": Bug("a run ends twice", doubled_terminal, Place.SERVICE_RESTART),
+    "lost-wake-up": Bug("a reader is not told of an event", lost_wakeup, Place.NODE_PAUSE),
+    "dropped-claim": Bug("a claimed run is forgotten", dropped_claim, Place.BEFORE_TOOL),
+    "finished-step-again": Bug("a finished tool runs again", finished_step_again, Place.STEP_END),
+    "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
+}
+"""The bugs by name."""

@@ -1,0 +1,92 @@
+"""A process that the harness starts, stops for a while, kills and starts again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PATIENCE = 30.0
+"""Seconds in which a process must listen, or end."""
+
+
+class Process:
+    """One process after the other, whose output goes into one file."""
+
+    def __init__(self, output: Path) -> None:
+        """Write what they print to `output`."""
+        self._output = output
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether one was started that has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    async def spawn(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start one."""
+        with self._output.open("ab") as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=ROOT,
+                env=environment,
+            )
+
+    async def ended(self, patience: float) -> bool:
+        """Wait so long for the process to end; return whether it did."""
+        if self._process is None:
+            return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), patience)
+        return self._process.returncode is not None
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if there is a process."""
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End the process with a signal, if there is one."""
+        self.send(number)
+        if not await self.ended(PATIENCE):
+            raise TimeoutError(f"the process did not end:\n{self.output()}")
+
+    def output(self) -> str:
+        """Return what the processes printed."""
+        return self._output.read_text(errors="replace") if self._output.exists() else ""
+
+
+def inherited() -> dict[str, str]:
+    """Return the environment without what would configure service, provider or proxies."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
+    }
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def listens(port: int) -> bool:
+    """Return whether somebody listens at the port."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True

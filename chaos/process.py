@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PATIENCE = 30.0
 """Seconds in which a process must listen, or end."""
+
+PORTS = (20_000, 32_000)
+_given: set[int] = set()
 
 
 class Process:
@@ -76,10 +80,25 @@ def inherited() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that is free now."""
+    """Return a port that is free now, and is given to nobody else here.
+
+    It is below those that the system gives to outgoing connections, which come and go.
+    """
+    while True:
+        port = random.randrange(*PORTS)
+        if port not in _given and is_free(port):
+            _given.add(port)
+            return port
+
+
+def is_free(port: int) -> bool:
+    """Return whether nobody listens at the port."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 async def listens(port: int) -> bool:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import sys
 import sysconfig
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from urllib.request import urlopen
 import pytest
 from playwright.async_api import async_playwright, expect
 
+from chaos.process import free_port
 from tests.docs.obliging import ANSWER, ObligingProvider, weather_service
 from tests.docs.pages import README, blocks_of, write_files
 from tests.mock_answers import cut, say, status
@@ -86,12 +86,6 @@ async def test_a_run_started_at_one_process_is_read_at_another(tmp_path: Path) -
         env = {**model, "HOME": str(tmp_path), "POLOS_ADDRESS": f"127.0.0.1:{free_port()}"}
         printed = await shell(f"cd {tmp_path}\n{script}", env)
     assert f"{then}```\n\n```text\n{printed}```\n" in README.read_text()
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 def events(printed: str) -> list[dict[str, Any]]:

@@ -6,10 +6,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import nkeys
 import pytest
 from nats.errors import TimeoutError as NatsTimeoutError
 
@@ -17,10 +15,10 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import RequestIdReused, RunExpired, StoreUnavailable, TooManyRuns
 from polos_service.errors import Fenced
 from polos_service.store import CANCEL, Claim, RunQuery
-from polos_service.store.nats import Address, NatsStore
+from polos_service.store.nats import NatsStore
 from polos_service.store.nats.records import Life
 from polos_service.store.nats.stored import Stored
-from polos_service.store.nats.subjects import day_of, log_subject, token, value_of
+from polos_service.store.nats.subjects import log_subject
 from tests.support.nats import NatsServer
 from tests.support.stores import (
     ALL,
@@ -258,36 +256,6 @@ async def test_beyond_its_bound_an_absent_nats_is_told(nats_server: NatsServer) 
         await soon(replica(nats_server, patience=0.5))
 
 
-async def test_a_password_is_never_told() -> None:
-    address = Address(servers=("nats://user:secret@127.0.0.1:1",), patience=0.2)
-    with pytest.raises(StoreUnavailable) as told:
-        await soon(NatsStore.open(address))
-    assert "127.0.0.1:1" in str(told.value)
-    assert "secret" not in str(told.value)
-
-
-async def test_user_and_password_come_from_the_address(tmp_path: Path) -> None:
-    with NatsServer(tmp_path, "--user", "me", "--pass", "secret") as server:
-        place = server.url.removeprefix("nats://")
-        store = await NatsStore.open(Address(servers=(f"nats://me:secret@{place}",), patience=5))
-        assert (await claimed(store)).epoch == 1
-        await store.close()
-        with pytest.raises(StoreUnavailable, match="Authorization"):
-            await soon(NatsStore.open(Address(servers=(server.url,), patience=0.5)))
-
-
-async def test_an_nkey_comes_from_its_file(tmp_path: Path) -> None:
-    pair = nkeys.from_seed(nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER))
-    seed = tmp_path / "seed"
-    seed.write_bytes(pair.seed)
-    config = tmp_path / "nats.conf"
-    config.write_text(f'authorization {{ users: [{{ nkey: "{pair.public_key.decode()}" }}] }}')
-    with NatsServer(tmp_path, "--config", str(config)) as server:
-        store = await NatsStore.open(Address(servers=(server.url,), nkey=seed, patience=5))
-        assert (await claimed(store)).epoch == 1
-        await store.close()
-
-
 async def test_a_cancellation_reaches_the_holder_at_another_replica(
     one: NatsStore, other: NatsStore
 ) -> None:
@@ -479,25 +447,6 @@ async def test_an_expiry_that_stopped_half_way_is_gone_on_with(
     assert await other.expire(0)
     assert await other._log.last(log_subject("default", claim.run_id)) is None
     assert not await other.expire(0)
-
-
-@pytest.mark.parametrize("value", ["", "a.b", "*", ">", "läufe ツ", "=A", "~x", "a b", "\ud800"])
-def test_any_value_becomes_one_token_and_comes_back(value: str) -> None:
-    part = token(value)
-    assert not set(part) & set(". *>\t\r\n")
-    assert part
-    assert value_of(part) == value
-
-
-def test_a_very_long_value_becomes_a_short_token() -> None:
-    assert len(token("x" * 10_000)) < 100
-    assert token("x" * 10_000) != token("x" * 10_001)
-
-
-def test_the_day_of_a_run_comes_from_its_id() -> None:
-    assert day_of("0190b6ac-1b4c-7000-8000-000000000000") == "20240715"
-    for other in ("nothing", "", "8c1c1d0e-0b63-4d6f-9d2e-8f6b0d9c8f11"):
-        assert day_of(other) == "00000000"
 
 
 async def test_idle_readers_ask_nobody(one: NatsStore, other: NatsStore) -> None:

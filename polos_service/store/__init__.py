@@ -156,20 +156,34 @@ class RunStore(Protocol):
         """
         ...
 
-    async def claim_run(self, project: str, run_id: str) -> Claim | None:
-        """Claim this run if it is queued; None if it is held or has ended."""
+    async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
+        """Claim this run if it is queued; None if it is held or has ended.
+
+        With `force`, a run that is held is taken from its holder, who is fenced: for a run
+        that is to end and whose holder does not end it. Works for every workflow, and
+        decodes nothing, so that a run with a damaged log can be claimed and ended, too.
+        """
         ...
 
-    async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
-        """Return project and id of some queued runs whose deadline is `now` or before."""
+    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
+        """Return project and id of some runs that are open past their deadline.
+
+        They are queued and their deadline is `now` or before, or somebody holds them and
+        their deadline is `stuck` or before: their holder should have ended them by then.
+        Both are nanoseconds since the epoch.
+        """
         ...
 
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
         ...
 
-    async def release(self, claim: Claim) -> None:
-        """Queue the claim's run again, for anyone. Nothing happens if it was lost or ended."""
+    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+        """Queue the claim's run again, for anyone. Nothing happens if it was lost or ended.
+
+        `failed` says that the claim ended by a failure. The log's mark tells, and such a
+        claim counts towards giving the run up.
+        """
         ...
 
     async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from polos.v1.error_pb2 import FailureReason
+from polos_service.limits import MESSAGE_LIMIT, NAME_LIMIT
+
+
+def text(value: str, limit: int) -> str:
+    """Return the value cut to `limit` characters, with surrogates replaced by `?`.
+
+    A surrogate without its pair, from the name of a file for example, cannot be encoded.
+    """
+    return value[:limit].encode(errors="replace").decode()
 
 
 class StepError(Exception):
@@ -12,10 +19,11 @@ class StepError(Exception):
 
     Attributes:
         reason: the kind of failure.
-        message: a sentence for a person, without secrets; at most 4096 characters.
+        message: a sentence for a person, without secrets; cut to MESSAGE_LIMIT characters.
         retryable: True where the same step may succeed later.
         retry_after: seconds the provider asks to wait; None if it said nothing.
-        provider_request_id: the provider's id of the failed request; empty if none.
+        provider_request_id: the provider's id of the failed request; empty if none, cut to
+            NAME_LIMIT characters.
 
     """
 
@@ -28,13 +36,12 @@ class StepError(Exception):
         retry_after: float | None = None,
         provider_request_id: str = "",
     ) -> None:
-        # Half of a surrogate pair, from a file's name say, is no text that can travel.
-        self.message = message[:4096].encode(errors="replace").decode()
+        self.message = text(message, MESSAGE_LIMIT)
         super().__init__(self.message)
         self.reason = reason
         self.retryable = retryable
         self.retry_after = retry_after
-        self.provider_request_id = provider_request_id
+        self.provider_request_id = text(provider_request_id, NAME_LIMIT)
 
 
 class Fenced(Exception):
@@ -42,10 +49,8 @@ class Fenced(Exception):
 
 
 class Finished(Exception):
-    """The log already has its terminal event."""
+    """The log has its terminal event, or is no longer written by this process."""
 
 
-def being_cancelled() -> bool:
-    """Return whether somebody cancels the task at hand: code can raise CancelledError itself."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+class Unrecorded(Exception):
+    """The end of a step could not be recorded. The run must not go on as if it had been."""

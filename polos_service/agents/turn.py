@@ -9,10 +9,13 @@ from typing import Any
 
 import orjson
 
+from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
 from polos_client import result as public
 from polos_client.event import parsed
 from polos_client.stop import Step as Turn
+from polos_service.errors import StepError
+from polos_service.limits import CALLS_LIMIT, ID_LIMIT, NAME_LIMIT
 from polos_service.models import ModelAnswer
 from polos_service.runs.step import StepOutput
 
@@ -26,6 +29,22 @@ class Answer:
     finish_reason: FinishReason.ValueType
     usage: Usage | None
     extra: Mapping[str, Any]
+
+    @staticmethod
+    def check(answer: ModelAnswer) -> None:
+        """Check that the events of this answer fit, whichever provider it comes from.
+
+        Raises:
+            StepError: it has too many tool calls, or one with an id or name that is too long.
+
+        """
+        if len(answer.tool_calls) > CALLS_LIMIT:
+            raise malformed(f"asks for {len(answer.tool_calls)} tool calls", CALLS_LIMIT)
+        for call in answer.tool_calls:
+            if (size := len(call.id.encode())) > ID_LIMIT:
+                raise malformed(f"has a tool call with an id of {size} bytes", ID_LIMIT)
+            if (size := len(call.name.encode())) > NAME_LIMIT:
+                raise malformed(f"has a tool call with a name of {size} bytes", NAME_LIMIT)
 
     @staticmethod
     def record(answer: ModelAnswer) -> StepOutput:
@@ -106,6 +125,15 @@ def turn_of(number: int, answer: Answer, outcomes: Sequence[Outcome]) -> Turn:
             "tool_results": [outcome.public() for outcome in outcomes],
             "usage": usage_of(answer.usage),
         }
+    )
+
+
+def malformed(what: str, limit: int) -> StepError:
+    """Return the failure of a model call whose answer is out of bounds."""
+    return StepError(
+        FailureReason.FAILURE_REASON_MODEL_MALFORMED,
+        f"The model's answer {what}; the limit is {limit}.",
+        retryable=True,
     )
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
-from polos_service.errors import StepError
+from polos_service.errors import StepError, Unrecorded
 from polos_service.runs.clock import Clock
-from polos_service.runs.journal import Journal, private_line
+from polos_service.runs.journal import Journal
 from polos_service.runs.step import (
     Step,
     StepOutput,
     Work,
-    bounded,
     duration,
     pause,
     worth_waiting,
@@ -35,6 +35,8 @@ class RunContext:
     Attributes:
         run_id: the run.
         totals: usage, cost and count of the model calls that finished.
+        broken: why a step's end could not be recorded; None as long as each could. The run
+            ends then, whatever its code makes of it.
 
     """
 
@@ -43,6 +45,7 @@ class RunContext:
     ) -> None:
         self.run_id = claim.run_id
         self.totals = Totals()
+        self.broken: Unrecorded | None = None
         self._create_time = claim.create_time
         self._journal = journal
         self._writer = writer
@@ -70,9 +73,12 @@ class RunContext:
 
         Raises:
             StepError: the step failed, now or when it was recorded.
+            Unrecorded: the end of this step, or of one before it, could not be recorded.
             ValueError: the key was used before in this run.
 
         """
+        if self.broken is not None:
+            raise self.broken
         if key in self._used:
             raise ValueError(f"The step key {key!r} was used before in run {self.run_id}.")
         self._used.add(key)
@@ -98,20 +104,39 @@ class RunContext:
     async def _perform(self, step: Step, work: Work, tries: int) -> StepOutput:
         for tried in range(1, tries + 1):
             try:
-                output = bounded(await work(step))
+                output = await work(step)
             except StepError as error:
                 if tried == tries or not worth_waiting(error):
-                    await self._record(step.failed(error))
-                    raise
+                    await self._fail(step, error)
                 await self._clock.sleep(pause(tried, error.retry_after))
                 step = self._again(step, error)
+            except Exception as error:
+                self.broken = Unrecorded(f"Step {step.key!r} failed in a way that nobody expects.")
+                raise self.broken from error
             else:
-                finish = step.finished(output)
-                self.totals.add(finish)
-                private = private_line(step.key, output.private) if output.private else b""
-                await self._record(finish, private)
-                return output
+                return await self._finish(step, output)
         raise ValueError(f"A step needs at least one try, not {tries}.")
+
+    async def _finish(self, step: Step, output: StepOutput) -> StepOutput:
+        """Record the step's output, or if that is impossible, that the step failed."""
+        try:
+            finish, private = step.finished(output)
+            self._writer.emit(finish, private)
+        except (StepError, TypeError, ValueError) as error:
+            await self._fail(step, unstorable(error))
+        self.totals.add(finish)
+        await self._writer.flush()
+        return output
+
+    async def _fail(self, step: Step, error: StepError) -> NoReturn:
+        """Record that the step failed, and raise why."""
+        try:
+            self._writer.emit(step.failed(error))
+        except (StepError, TypeError, ValueError) as cause:
+            self.broken = Unrecorded(f"The end of step {step.key!r} could not be recorded.")
+            raise self.broken from cause
+        await self._writer.flush()
+        raise error
 
     def _again(self, step: Step, error: StepError) -> Step:
         again = step.again()
@@ -123,10 +148,6 @@ class RunContext:
         self._writer.emit(
             StepRetry(step_key=step.key, attempt=step.attempt, reason=reason, message=message)
         )
-
-    async def _record(self, finish: StepFinish, private: bytes = b"") -> None:
-        self._writer.emit(finish, private)
-        await self._writer.flush()
 
     def _replay(self, recorded: StepFinish) -> StepOutput:
         if recorded.HasField("failure"):
@@ -145,3 +166,12 @@ class RunContext:
             finish_reason=recorded.finish_reason,
             private=self._journal.private.get(recorded.step_key, {}),
         )
+
+
+def unstorable(error: Exception) -> StepError:
+    """Return the failure of a step whose output cannot be stored."""
+    if isinstance(error, StepError):
+        return error
+    return StepError(
+        FailureReason.FAILURE_REASON_INTERNAL, "The step's output cannot be stored as an event."
+    )

@@ -1,41 +1,38 @@
-"""Takes up queued runs and drives each to its terminal event."""
+"""Takes up queued runs, and has each driven to its terminal event."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
+from typing import Any
 
 import structlog
-from google.protobuf.message import Message
 
-from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import Error, RunCancelled
-from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
-from polos_service.errors import Fenced, Finished, StepError, being_cancelled
+from polos_service.errors import Fenced
 from polos_service.runs.clock import Clock
-from polos_service.runs.context import Boundary, RunContext
+from polos_service.runs.drive import Drive, LetGo, Runnable
 from polos_service.runs.frame import SECOND
-from polos_service.runs.journal import Journal
-from polos_service.runs.writer import Writer
 from polos_service.store import CANCEL, Claim, RunStore
 
-Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
-"""Runs a definition and returns the payload of its terminal event."""
-
-CANCEL_PATIENCE = 5.0
-"""Seconds that cancelled code gets to clean up before the run ends without it."""
-
-MAX_CLAIMS = 5
-"""Claims in a row, without a step finishing or a release, after which a run is given up:
-it seems to take the process down."""
-
 RETRY_PAUSE = 1.0
-"""Seconds before a store that failed, or a run that it failed, is tried again."""
+"""Seconds before a store that failed, or a run that failed once, is tried again."""
+
+RETRY_PAUSE_LIMIT = 30.0
+"""Seconds before a run that failed again and again is tried again, at most; the pause
+doubles from RETRY_PAUSE with each failure."""
 
 EXPIRY_PERIOD = 1.0
-"""Seconds between two looks for queued runs whose deadline has passed."""
+"""Seconds between two looks for runs that should have ended."""
+
+STUCK = 20.0
+"""Seconds after which a run that is to end, and has not ended, is taken from its holder."""
+
+FAILURES_LIMIT = 10_000
+"""Runs whose failures are counted here at most; the longest known are forgotten first."""
+
+Key = tuple[str, str]
+"""Project and id of a run."""
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +51,14 @@ class Executor:
         self._clock = clock
         self._slots = asyncio.Semaphore(limit)
         self._runs: set[asyncio.Task[None]] = set()
+        self._resting: set[asyncio.Task[None]] = set()
+        self._held_since: dict[Key, int] = {}
+        self._failures: dict[Key, int] = {}
+        self._cancelling: dict[Key, int] = {}
+        self._closing = False
         self._stopping = False
         self._stopped = False
-        self._loops: list[asyncio.Task[None]] = []
+        self._loops: set[asyncio.Task[None]] = set()
 
     @property
     def running(self) -> int:
@@ -65,10 +67,8 @@ class Executor:
 
     def start(self) -> None:
         """Begin to take up runs."""
-        self._loops = [
-            asyncio.create_task(self._claim(), name="polos-claim"),
-            asyncio.create_task(self._expire(), name="polos-expire"),
-        ]
+        self._keep("polos-claim", self._claim)
+        self._keep("polos-expire", self._expire)
 
     async def stop(self, grace: float) -> None:
         """Take up no further run, and let go of the running ones within `grace` seconds.
@@ -77,9 +77,10 @@ class Executor:
         where its next step would begin, which leaves nothing to take back. What is in the
         middle of a step after that is cut, and its step begins anew elsewhere.
         """
-        for loop in self._loops:
-            loop.cancel()
-        await self._settled(self._loops, None)
+        self._closing = True
+        for task in self._loops | self._resting:
+            task.cancel()
+        await self._settled(self._loops | self._resting, None)
         await self._settled(self._runs, grace / 2)
         self._stopping = True
         await self._settled(self._runs, grace / 2)
@@ -100,25 +101,47 @@ class Executor:
 
         """
         await self._store.command(project, run_id, CANCEL)
-        await self._end_queued(project, run_id)
+        self._cancelling[project, run_id] = self._clock.now()
+        await self._take_up(project, run_id)
 
-    async def _end_queued(self, project: str, run_id: str) -> None:
-        """Take up a run that is to end: nobody would before a slot is free."""
+    async def _take_up(self, project: str, run_id: str, *, force: bool = False) -> None:
+        """Claim a run that is to end: nobody else would before a slot is free."""
         if self._stopped:
             return  # the next process finds the command, or the deadline
-        claim = await self._store.claim_run(project, run_id)
+        claim = await self._store.claim_run(project, run_id, force=force)
         if claim is not None:
             self._spawn(claim)
 
+    def _keep(self, name: str, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a loop until `stop`, whatever ends it: a tool may cancel every task it finds."""
+
+        def again(task: asyncio.Task[None]) -> None:
+            self._loops.discard(task)
+            if not self._closing:
+                log.error("loop_restarted", loop=name)
+                self._keep(name, loop)
+
+        task = asyncio.create_task(loop(), name=name)
+        self._loops.add(task)
+        task.add_done_callback(again)
+
     async def _expire(self) -> None:
-        """End queued runs at their deadline; those that run are ended by their holder."""
+        """End runs that should have ended: at their deadline, or some time after their cancel."""
         while True:
             await self._clock.sleep(EXPIRY_PERIOD)
+            stuck = self._clock.now() - round(STUCK * SECOND)
             try:
-                for project, run_id in await self._store.overdue(self._clock.now()):
-                    await self._end_queued(project, run_id)
+                for key in await self._store.overdue(self._clock.now(), stuck):
+                    await self._end_stuck(key, stuck)
+                for key in [key for key, since in self._cancelling.items() if since <= stuck]:
+                    del self._cancelling[key]
+                    await self._end_stuck(key, stuck)
             except Exception:
                 log.exception("expiry_failed")
+
+    async def _end_stuck(self, key: Key, stuck: int) -> None:
+        if self._held_since.get(key, stuck) <= stuck:  # else it is being ended here just now
+            await self._take_up(*key, force=True)
 
     async def _claim(self) -> None:
         while True:
@@ -142,174 +165,65 @@ class Executor:
         return run
 
     async def _hold(self, claim: Claim) -> None:
-        """Drive the run, and let go of it whatever happens."""
+        """Drive the run; if it does not end, let go of it, at once or after a pause."""
+        key = (claim.project, claim.run_id)
+        self._held_since[key] = now = self._clock.now()
         try:
-            await self._drive(claim)
+            failed = await self._fails(claim)
+        finally:
+            if self._held_since.get(key) == now:
+                del self._held_since[key]
+        if not failed or self._closing:
+            self._failures.pop(key, None)
+            await self._release(claim, failed=failed)
+            return
+        self._failures[key] = failures = self._failures.pop(key, 0) + 1
+        if len(self._failures) > FAILURES_LIMIT:
+            del self._failures[next(iter(self._failures))]
+        rest = asyncio.create_task(self._release_later(claim, failures))
+        self._resting.add(rest)
+        rest.add_done_callback(self._resting.discard)
+
+    async def _fails(self, claim: Claim) -> bool:
+        """Drive the run, and return whether the claim comes to nothing by a failure."""
+        failures = self._failures.get((claim.project, claim.run_id), 0)
+        drive = Drive(self._store, self._clock, claim, lambda: self._stopping)
+        try:
+            await drive.run(self._runnables.get(claim.workflow_id), failures)
+        except LetGo:
+            pass
         except Fenced:
             log.warning("claim_lost", run_id=claim.run_id, epoch=claim.epoch)
-        except Exception:
-            log.exception("run_released", run_id=claim.run_id)
-            await self._clock.sleep(RETRY_PAUSE)
-        finally:
-            await self._release(claim)
+        except BaseException:  # a cancellation that nobody here asked for, too
+            if not self._stopped:
+                log.exception("run_released", run_id=claim.run_id)
+                return True
+        return False
 
-    async def _release(self, claim: Claim) -> None:
+    async def _release_later(self, claim: Claim, failures: int) -> None:
+        """Offer a run again after a pause that grows, or as soon as it is cancelled."""
+        pause = min(RETRY_PAUSE * 2.0 ** (failures - 1), RETRY_PAUSE_LIMIT)
+        rest = asyncio.ensure_future(self._clock.sleep(pause))
+        cancel = asyncio.ensure_future(self._store.commands(claim, claim.commands))
+        try:
+            await asyncio.wait({rest, cancel}, return_when=asyncio.FIRST_COMPLETED)
+            if not rest.done() and cancel.exception() is not None:
+                await rest
+        finally:
+            rest.cancel()
+            cancel.cancel()
+            await self._release(claim, failed=True)
+        if cancel.done() and not cancel.cancelled() and cancel.exception() is None:
+            await self._take_up(claim.project, claim.run_id)
+
+    async def _release(self, claim: Claim, *, failed: bool) -> None:
         while True:
             try:
-                await self._store.release(claim)
+                await self._store.release(claim, failed=failed)
             except StoreUnavailable as error:
                 log.warning("release_failed", run_id=claim.run_id, error=str(error))
-                if self._stopping:
+                if self._closing:
                     return  # the next to open the store finds the run without a holder
                 await self._clock.sleep(RETRY_PAUSE)
             else:
                 return
-
-    async def _drive(self, claim: Claim) -> None:
-        journal = await Journal.load(self._store.history(claim))
-        writer = Writer(self._store, claim, self._clock)
-        ctx = RunContext(claim, journal, writer, self._clock, self._boundary(current_task()))
-        write = asyncio.create_task(writer.run())
-        work = asyncio.create_task(self._work(claim, ctx, writer, journal.claims))
-        obey = asyncio.create_task(self._obey(claim, ctx, writer, work))
-        try:
-            await first_failure_or(write, work, obey)
-        finally:
-            for task in (write, work, obey):
-                task.cancel()
-            await asyncio.wait({write, work, obey}, timeout=CANCEL_PATIENCE)
-
-    def _boundary(self, hold: asyncio.Task[None]) -> Boundary:
-        async def boundary() -> None:
-            if self._stopping:
-                hold.cancel()  # the next process goes on from here, with nothing to take back
-                await asyncio.Event().wait()
-
-        return boundary
-
-    async def _work(self, claim: Claim, ctx: RunContext, writer: Writer, claims: int) -> None:
-        if CANCEL in claim.commands or self._remaining(claim) == 0:
-            return  # `_obey` ends it; nothing of it is to begin
-        if claims > MAX_CLAIMS:
-            writer.end(given_up(ctx), RunState.RUN_STATE_FAILED)
-            return
-        try:
-            payload = await self._runnables[claim.workflow_id](ctx, claim.definition)
-        except StepError as error:
-            writer.end(failure(ctx, error), RunState.RUN_STATE_FAILED)
-        except Finished:
-            pass  # it went on after its end, which changes nothing
-        except BaseException as error:  # noqa: BLE001 - even sys.exit() ends this run only
-            if being_cancelled():
-                return  # whoever cancels ends the run
-            writer.end(defect(claim, ctx, error), RunState.RUN_STATE_FAILED)
-        else:
-            writer.end(payload, RunState.RUN_STATE_COMPLETED)
-
-    async def _obey(
-        self, claim: Claim, ctx: RunContext, writer: Writer, work: asyncio.Task[None]
-    ) -> None:
-        """End the run when it is cancelled, or at its deadline, whatever its code does."""
-        ending: Callable[[RunContext], Message]
-        try:
-            async with asyncio.timeout(self._remaining(claim)):
-                await self._cancelled(claim)
-        except TimeoutError:
-            ending, outcome = timed_out, RunState.RUN_STATE_FAILED
-        else:
-            ending, outcome = cancelled, RunState.RUN_STATE_CANCELLED
-        work.cancel()
-        await asyncio.wait({work}, timeout=CANCEL_PATIENCE)
-        writer.end(ending(ctx), outcome)
-
-    async def _cancelled(self, claim: Claim) -> None:
-        inbox = claim.commands
-        while CANCEL not in inbox:
-            inbox = await self._store.commands(claim, inbox)
-
-    def _remaining(self, claim: Claim) -> float | None:
-        if claim.deadline is None:
-            return None
-        return max(0.0, (claim.deadline - self._clock.now()) / SECOND)
-
-
-async def first_failure_or(write: asyncio.Task[None], *others: asyncio.Task[None]) -> None:
-    """Return when everything is written; raise whatever fails before, in whichever task."""
-    pending = {write, *others}
-    while not write.done():
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            if not task.cancelled():
-                task.result()
-
-
-def current_task() -> asyncio.Task[None]:
-    """Return the task at hand."""
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("A run is driven in a task.")
-    return task
-
-
-def failure(ctx: RunContext, error: StepError) -> Error:
-    """Return the event of a run that ends because a step failed."""
-    return Error(
-        message=error.message,
-        reason=error.reason,
-        retryable=error.retryable,
-        provider_request_id=error.provider_request_id,
-        usage=ctx.totals.usage,
-        cost=ctx.totals.cost,
-        total_steps=ctx.totals.steps,
-        duration=ctx.age(),
-    )
-
-
-def timed_out(ctx: RunContext) -> Error:
-    """Return the event of a run that took too long."""
-    seconds = ctx.age().ToTimedelta().total_seconds()
-    return failure(
-        ctx,
-        StepError(
-            FailureReason.FAILURE_REASON_RUN_TIMEOUT,
-            f"The run took longer than its timeout: it was ended after {seconds:.1f} s.",
-            retryable=True,
-        ),
-    )
-
-
-def given_up(ctx: RunContext) -> Error:
-    """Return the event of a run that takes the process down again and again."""
-    return failure(
-        ctx,
-        StepError(
-            FailureReason.FAILURE_REASON_RUN_GIVEN_UP,
-            f"The service's process ended {MAX_CLAIMS} times in a row while it ran this, without "
-            "a step finishing in between. The run was given up.",
-        ),
-    )
-
-
-def defect(claim: Claim, ctx: RunContext, cause: BaseException) -> Error:
-    """Log an unexpected exception, and return the event that names the log's entry only."""
-    error_id = uuid.uuid4().hex
-    log.error("run_failed", run_id=claim.run_id, error_id=error_id, exc_info=cause)
-    error = failure(
-        ctx,
-        StepError(
-            FailureReason.FAILURE_REASON_INTERNAL,
-            f"The service failed while it ran this. Its log has the rest under {error_id}.",
-        ),
-    )
-    error.error_id = error_id
-    return error
-
-
-def cancelled(ctx: RunContext) -> RunCancelled:
-    """Return the event of a run that was cancelled."""
-    return RunCancelled(
-        usage=ctx.totals.usage,
-        cost=ctx.totals.cost,
-        total_steps=ctx.totals.steps,
-        duration=ctx.age(),
-    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from google.protobuf.message import DecodeError
 
 from polos.v1.event_pb2 import Event, StepFinish
 from polos_service.runs.frame import decode
@@ -27,7 +28,9 @@ class Journal:
         finished: the last word of every step that ended, by key.
         attempts: the attempt that each step begun has reached, by key.
         private: what was stored beside the finish of a step, by key.
-        claims: claims since the last step that finished, without those that were released.
+        claims: claims since the last step that finished, without those whose release lost
+            nothing.
+        damage: what cannot be read of the log, in a sentence; empty if nothing is wrong.
 
     """
 
@@ -36,16 +39,20 @@ class Journal:
     attempts: dict[str, int] = field(default_factory=dict)
     private: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     claims: int = 0
+    damage: str = ""
 
     @classmethod
     async def load(cls, history: AsyncIterator[Entry]) -> Journal:
-        """Fold a whole log."""
+        """Fold a whole log. What cannot be read of it is left out, and `damage` says so."""
         journal = cls()
         async for entry in history:
-            for event in decode(entry.data):
-                journal.add(event)
-            for line in entry.private.splitlines():
-                journal.add_private(orjson.loads(line))
+            try:
+                for event in decode(entry.data):
+                    journal.add(event)
+                for line in entry.private.splitlines():
+                    journal.add_private(orjson.loads(line))
+            except (DecodeError, ValueError, TypeError, LookupError) as error:
+                journal.damage = journal.damage or f"{type(error).__name__}: {error}"
         return journal
 
     def add(self, event: Event) -> None:
@@ -66,5 +73,5 @@ class Journal:
             self.private[line["step"]] = line["private"]
         elif "claim" in line:
             self.claims += 1
-        elif "released" in line:
+        elif "released" in line and not line["released"].get("failed"):
             self.claims = max(0, self.claims - 1)

@@ -13,12 +13,11 @@ from google.protobuf.message import Message
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Cost, FinishReason, StepFailure, StepFinish, ToolCall, Usage
 from polos_service.errors import StepError
+from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
+from polos_service.runs.journal import private_line
 from polos_service.runs.writer import Writer
-
-OUTPUT_LIMIT = 480 * 1024
-"""Bytes of a step's output; leaves room in an event of 512 KiB for the rest of it."""
 
 BACKOFF_BASE = 0.5
 """Seconds before the second try, doubled before each further one."""
@@ -98,8 +97,18 @@ class Step:
             attempt=self.attempt + 1 if self.spoke else self.attempt,
         )
 
-    def finished(self, output: StepOutput) -> StepFinish:
-        """Return the event that this attempt ends with an output."""
+    def finished(self, output: StepOutput) -> tuple[StepFinish, bytes]:
+        """Return the event that this attempt ends with, and what is stored beside it.
+
+        Raises:
+            StepError: the output is larger than an event can hold.
+            TypeError: a value of its private part is not a JSON value.
+            ValueError: a value does not fit its field, or is text that cannot be encoded.
+
+        """
+        private = private_line(self.key, output.private) if output.private else b""
+        check_size("output", len(output.result_json.encode()))
+        check_size("private part of the output", len(private))
         finish = self._finish()
         finish.MergeFrom(
             StepFinish(
@@ -109,7 +118,7 @@ class Step:
                 finish_reason=output.finish_reason,
             )
         )
-        return finish
+        return finish, private
 
     def failed(self, error: StepError) -> StepFinish:
         """Return the event that this attempt ends with a failure."""
@@ -156,18 +165,16 @@ def pause(tries: int, retry_after: float | None) -> float:
     return max(backoff * jitter, retry_after or 0.0)
 
 
-def bounded(output: StepOutput) -> StepOutput:
-    """Return the output.
+def check_size(what: str, size: int) -> None:
+    """Check that a part of a step's output fits into an event.
 
     Raises:
         StepError: it is larger than an event can hold.
 
     """
-    size = len(output.result_json.encode())
     if size > OUTPUT_LIMIT:
         raise StepError(
             FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-            f"The output has {size} bytes, the limit is {OUTPUT_LIMIT}. "
+            f"The {what} has {size} bytes, the limit is {OUTPUT_LIMIT}. "
             "Return less, or a reference to it.",
         )
-    return output

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from polos.v1.event_pb2 import Cost, StepFinish, Usage
 
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+"""The largest sums that an event can tell; a greater sum stays at them."""
+
 
 @dataclass(slots=True)
 class Totals:
@@ -34,13 +37,9 @@ class Totals:
         if not finish.HasField("cost") or (self.steps and self.cost is None):
             return None
         before = self.cost.usd_micros if self.cost else 0
-        return Cost(usd_micros=before + finish.cost.usd_micros)
+        return Cost(usd_micros=min(before + finish.cost.usd_micros, INT64_MAX))
 
     def _count(self, usage: Usage) -> None:
-        self.usage.input_tokens += usage.input_tokens
-        self.usage.output_tokens += usage.output_tokens
-        self.usage.total_tokens += usage.total_tokens
-        if usage.HasField("cache_read_input_tokens"):
-            self.usage.cache_read_input_tokens += usage.cache_read_input_tokens
-        if usage.HasField("cache_creation_input_tokens"):
-            self.usage.cache_creation_input_tokens += usage.cache_creation_input_tokens
+        for kind, tokens in usage.ListFields():
+            before = getattr(self.usage, kind.name)
+            setattr(self.usage, kind.name, min(before + tokens, INT32_MAX))

@@ -15,12 +15,10 @@ from google.protobuf.message import Message
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import Finished, StepError
+from polos_service.limits import EVENT_LIMIT
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import Encoder
 from polos_service.store import Claim, Frame, RunStore
-
-EVENT_LIMIT = 512 * 1024
-"""Bytes of an encoded event at most: one bound for every store."""
 
 FRAME_LIMIT = 256 * 1024
 """Bytes, private ones included, beyond which a frame takes no second event."""
@@ -42,6 +40,7 @@ class Writer:
         self._latest = claim.latest
         self._durable = claim.latest
         self._outcome: RunState.ValueType | None = None
+        self._closed = False
         self._work = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -51,12 +50,13 @@ class Writer:
         """Queue an event; with an outcome it is the run's terminal one.
 
         Raises:
-            Finished: the terminal event was emitted before.
+            Finished: the terminal event was emitted before, or the writer is closed.
             StepError: the event is larger than every store takes.
 
         """
         if self._outcome is not None:
             raise Finished(f"Run {self._claim.run_id} has ended; nothing follows that.")
+        self._check_open()
         data = self._encoder.encode(
             payload,
             sequence=self._latest + 1,
@@ -74,21 +74,27 @@ class Writer:
         self._backlog += len(data)
         self._work.set()
 
-    def end(self, payload: Message, outcome: RunState.ValueType) -> None:
-        """Emit the terminal event, unless there is one: the first ending wins."""
-        if self._outcome is None:
-            self.emit(payload, outcome=outcome)
-
     async def room(self) -> None:
-        """Wait while more is queued than may be."""
+        """Wait while more is queued than may be; raises Finished if the writer is closed."""
         while self._backlog > BACKLOG_LIMIT:
+            self._check_open()
             await self._progress.wait()
 
     async def flush(self) -> None:
-        """Wait until all that was emitted is durable."""
+        """Wait until all that was emitted is durable; raises Finished if the writer is closed."""
         target = self._latest
         while self._durable < target:
+            self._check_open()
             await self._progress.wait()
+
+    def close(self) -> None:
+        """Let whoever still emits or waits know that nothing is appended any more."""
+        self._closed = True
+        self._progress.set()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Finished(f"This process has let go of run {self._claim.run_id}.")
 
     async def run(self) -> None:
         """Append what is emitted until the terminal event is durable.

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Awaitable, Callable, Mapping
-from threading import Thread
+from collections.abc import Callable, Mapping
+from functools import partial
+from threading import Event, Thread
 from typing import Any, TypeVar
 
 import structlog
-from pydantic_core import PydanticSerializationError, to_json
+from pydantic_core import PydanticSerializationError
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import ToolCall
 from polos_client.context import WorkflowContext
 from polos_client.tool import Tool, describe
-from polos_service.errors import StepError, being_cancelled
+from polos_service.errors import StepError
+from polos_service.tools.result import as_json
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ async def call_tool(
 
     Raises:
         StepError: the tool is unknown, its arguments do not fit, it raised, it took
-            longer than `limit` seconds, what it returned is no JSON value, or it must not
+            longer than `limit` seconds, its result is not a JSON value, or it must not
             run twice and has begun before. The model is told the message.
 
     """
@@ -44,95 +46,88 @@ async def call_tool(
             FailureReason.FAILURE_REASON_TOOL_NOT_FOUND,
             f"There is no tool {call.name[:64]!r}. Tools: {known}.",
         )
+    use = Use(tool, call, ctx)
+    # A task of its own: a tool that cancels the task it runs in cancels nothing else.
+    task = asyncio.create_task(use.outcome(), name=f"polos-use-{tool.id}")
     try:
-        arguments = tool.validate(call.arguments_json)
-    except Exception as error:
-        raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, misfit(error)) from error
-    if tool.at_most_once and ctx.attempt > 1:
+        done, _ = await asyncio.wait({task}, timeout=limit)
+    finally:
+        use.abandoned.set()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=TOOL_PATIENCE)
+    if not done:
         raise StepError(
-            FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN,
-            f"The service's process ended while the tool {tool.id} ran. Whether it did what it "
-            "does is unknown, and it must not run twice.",
+            FailureReason.FAILURE_REASON_TOOL_TIMEOUT,
+            f"The tool {tool.id} took longer than {limit:g} s and was cancelled.",
         )
-    try:
-        return await bounded(use(tool, ctx, arguments), tool, limit)
-    except StepError:
-        raise
-    except PydanticSerializationError as error:
-        raise failed(tool, f"returned what is no JSON value: {error}") from error
-    except BaseException as error:
-        if isinstance(error, asyncio.CancelledError) and being_cancelled():
-            raise
-        log.warning("tool_failed", tool=tool.id, run_id=ctx.execution_id, exc_info=error)
-        # Even sys.exit() in a tool, or a CancelledError of its own, must not end the service.
-        raise failed(tool, f"raised {told(error)}") from error
+    result = failed(tool, "was cancelled") if task.cancelled() else task.result()
+    if isinstance(result, StepError):
+        raise result
+    return result
 
 
-def misfit(error: Exception) -> str:
-    """Return what is wrong with a tool's arguments, for the model."""
-    return describe(error) if isinstance(error, ValueError) else told(error)
+class Use:
+    """One use of a tool. Whatever its code raises, wherever it does, is a value from then on.
 
+    Attributes:
+        abandoned: set when nobody waits for the result any more.
 
-def told(error: BaseException) -> str:
-    """Return an exception in a line, without its traceback."""
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - even its text may fail
-        return type(error).__name__
-
-
-def failed(tool: Tool, what: str) -> StepError:
-    """Return the error of a tool that failed."""
-    return StepError(FailureReason.FAILURE_REASON_TOOL_FAILED, f"The tool {tool.id} {what}")
-
-
-async def bounded(function: Awaitable[str], tool: Tool, limit: float) -> str:
-    """Await a tool for so many seconds; cancelled, it gets a moment to clean up.
-
-    It runs in a task of its own: a tool that cancels the task it is in cancels itself.
     """
-    task = asyncio.ensure_future(contained(function))
-    task.add_done_callback(lambda task: task.cancelled() or task.exception())
-    try:
-        await asyncio.wait({task}, timeout=limit)
-    except asyncio.CancelledError:
-        await end(task)
-        raise
-    if task.done():
-        return task.result()
-    await end(task)
-    raise StepError(
-        FailureReason.FAILURE_REASON_TOOL_TIMEOUT,
-        f"The tool {tool.id} took longer than {limit:g} s and was cancelled.",
-    )
 
+    def __init__(self, tool: Tool, call: ToolCall, ctx: WorkflowContext) -> None:
+        self.abandoned = Event()
+        self._tool = tool
+        self._call = call
+        self._ctx = ctx
 
-async def end(task: asyncio.Future[str]) -> None:
-    """Cancel a tool and wait a moment for it; what does not give in is left to itself."""
-    task.cancel()
-    await asyncio.wait({task}, timeout=TOOL_PATIENCE)
+    async def outcome(self) -> str | StepError:
+        """Return the tool's result as JSON text, or how it failed; raises nothing.
 
+        Results are converted, and exceptions formatted, in a thread: both may run code of
+        the tool's author that takes its time.
+        """
+        try:
+            if not self._tool.is_async:
+                return await in_thread(partial(self._settled, self._invoke))
+            try:
+                result = await self._invoke()
+            except BaseException as error:  # noqa: BLE001 - even sys.exit() ends this tool only
+                return await in_thread(partial(self._failure, error))
+            return await in_thread(partial(self._settled, lambda: result))
+        except RuntimeError as error:
+            return failed(self._tool, f"cannot run: {told(error)}")
 
-async def use(tool: Tool, ctx: WorkflowContext, arguments: Mapping[str, Any]) -> str:
-    """Run the tool's function where it disturbs nobody, and return its result as JSON text."""
-    if tool.is_async:
-        return as_json(await tool.invoke(ctx, arguments))
-    return await in_thread(lambda: as_json(tool.invoke(ctx, arguments)))
+    def _settled(self, function: Callable[[], Any]) -> str | StepError:
+        try:
+            return as_json(function(), self.abandoned)
+        except BaseException as error:  # noqa: BLE001 - as above
+            return self._failure(error)
 
+    def _invoke(self) -> Any:
+        try:
+            arguments = self._tool.validate(self._call.arguments_json)
+        except Exception as error:
+            message = describe(error) if isinstance(error, ValueError) else told(error)
+            raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, message) from error
+        if self._tool.at_most_once and self._ctx.attempt > 1:
+            raise StepError(
+                FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN,
+                f"The service's process ended while the tool {self._tool.id} ran. Whether it did "
+                "what it does is unknown, and it must not run twice.",
+            )
+        return self._tool.invoke(self._ctx, arguments)
 
-def as_json(result: Any) -> str:
-    """Return the result as JSON text; what comes lazily, a generator say, runs in here."""
-    return to_json(result, inf_nan_mode="strings").decode()  # JSON has no such numbers
-
-
-async def contained(function: Awaitable[str]) -> str:
-    """Await a tool, and keep in what would end the event loop: sys.exit(), for example."""
-    try:
-        return await function
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:
-        raise carried(error) from error
+    def _failure(self, error: BaseException) -> StepError:
+        if isinstance(error, StepError):
+            return error
+        if isinstance(error, PydanticSerializationError):
+            return failed(self._tool, f"returned a value that is not valid JSON: {error}")
+        if not self.abandoned.is_set():
+            log.warning(
+                "tool_failed", tool=self._tool.id, run_id=self._ctx.execution_id, exc_info=error
+            )
+        return failed(self._tool, f"raised {told(error)}")
 
 
 async def in_thread(function: Callable[[], T]) -> T:
@@ -140,6 +135,10 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     The thread is a daemon and in no pool: a function that never returns keeps neither
     other tools nor the end of the process waiting. Cancelling leaves it to itself.
+
+    Raises:
+        RuntimeError: the thread cannot be started, or the function raised.
+
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[T] = loop.create_future()
@@ -153,8 +152,8 @@ async def in_thread(function: Callable[[], T]) -> T:
         outcome: tuple[Callable[[Any], None], object]
         try:
             outcome = (result.set_result, context.run(function))
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is awaited
-            outcome = (result.set_exception, carried(error))
+        except BaseException as error:  # noqa: BLE001 - a future cannot carry all of them
+            outcome = (result.set_exception, RuntimeError(told(error)))
         with contextlib.suppress(RuntimeError):  # the loop may be gone by now
             loop.call_soon_threadsafe(deliver, *outcome)
 
@@ -162,8 +161,14 @@ async def in_thread(function: Callable[[], T]) -> T:
     return await result
 
 
-def carried(error: BaseException) -> Exception:
-    """Return the error as one that a future can carry to where it is awaited."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration):
-        return error
-    return RuntimeError(told(error))
+def told(error: BaseException) -> str:
+    """Return an exception in a line, without its traceback; its own text may fail."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except BaseException:  # noqa: BLE001 - it is any code
+        return type(error).__name__
+
+
+def failed(tool: Tool, what: str) -> StepError:
+    """Return the error of a tool that failed."""
+    return StepError(FailureReason.FAILURE_REASON_TOOL_FAILED, f"The tool {tool.id} {what}")

@@ -20,8 +20,8 @@ from polos_client.errors import RunNotFound
 from polos_client.scripted import call, pause, say, turn
 from polos_client.stop import StopConditionContext, stop_condition
 from polos_client.tool import tool
+from polos_service.limits import EVENT_LIMIT
 from polos_service.logs import log_to_stderr
-from polos_service.runs.writer import EVENT_LIMIT
 from polos_service.store import CANCEL, RunQuery
 from polos_service.store.sqlite import SqliteStore
 from tests.mock_answers import call as ask

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
+from polos_service.runs import drive
 from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.step import Step, StepOutput
@@ -34,7 +35,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "CANCEL_PATIENCE", 0.1)
+    monkeypatch.setattr(drive, "CANCEL_PATIENCE", 0.1)
     monkeypatch.setattr(module, "RETRY_PAUSE", 0.01)
 
 

@@ -12,7 +12,8 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
-from polos_service.runs.executor import MAX_CLAIMS, Executor
+from polos_service.runs.endings import MAX_CLAIMS
+from polos_service.runs.executor import Executor
 from polos_service.runs.step import Step, StepOutput
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import done, executing, kinds, opened, runnable

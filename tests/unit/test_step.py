@@ -11,8 +11,9 @@ import pytest
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
 from polos_service.errors import StepError
+from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.context import RunContext
-from polos_service.runs.step import BACKOFF_BASE, BACKOFF_CAP, OUTPUT_LIMIT, Step, StepOutput
+from polos_service.runs.step import BACKOFF_BASE, BACKOFF_CAP, Step, StepOutput
 from polos_service.store import Claim, RunStore
 from tests.support.runs import FakeClock, context, done, kinds, opened, text
 from tests.support.stores import claimed, events_of, history, soon
@@ -221,7 +222,7 @@ async def test_the_provider_s_own_pause_is_kept(store: RunStore) -> None:
 async def test_a_crash_in_the_middle_begins_the_next_attempt(store: RunStore, crashes: int) -> None:
     claim = await claimed(store)
 
-    class Crash(Exception):
+    class Crash(BaseException):
         pass
 
     async def crash(step: Step) -> StepOutput:

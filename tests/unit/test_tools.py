@@ -160,14 +160,14 @@ async def test_a_validator_that_raises_anything_is_told() -> None:
 
 
 @pytest.mark.parametrize("value", [object(), "\ud800", b"\xff", [1, {"a": object()}]])
-async def test_a_result_that_is_no_json_is_told(value: Any) -> None:
+async def test_a_result_that_is_not_valid_json_is_told(value: Any) -> None:
     @tool(id="give")
     def give() -> Any:
         return value
 
     told = await refused(give)
     assert told.reason == FAILED
-    assert "The tool give returned what is no JSON value" in told.message
+    assert "The tool give returned a value that is not valid JSON" in told.message
 
 
 @pytest.mark.parametrize(

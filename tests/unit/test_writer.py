@@ -11,9 +11,10 @@ import pytest
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import Fenced, Finished, StepError
+from polos_service.limits import EVENT_LIMIT
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.frame import decode
-from polos_service.runs.writer import BACKLOG_LIMIT, EVENT_LIMIT, FRAME_LIMIT, Writer
+from polos_service.runs.writer import BACKLOG_LIMIT, FRAME_LIMIT, Writer
 from polos_service.store import Claim
 from tests.support.runs import DONE, FakeClock, text, writing
 from tests.support.stores import (
@@ -177,7 +178,8 @@ async def test_nothing_follows_the_terminal_event(store: HeldStore, claim: Claim
     writer.emit(DONE, outcome=COMPLETED)
     with pytest.raises(Finished, match=claim.run_id):
         writer.emit(text("b"))
-    writer.end(DONE, RunState.RUN_STATE_CANCELLED)
+    with pytest.raises(Finished, match=claim.run_id):
+        writer.emit(DONE, outcome=RunState.RUN_STATE_CANCELLED)
     await soon(writer.run())
     events = await events_of(store, claim.run_id)
     assert [one.terminal for one in events] == [False, True]

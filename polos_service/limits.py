@@ -1,0 +1,21 @@
+"""Bounds of what one event holds. Every value from outside is checked where it enters."""
+
+from __future__ import annotations
+
+EVENT_LIMIT = 512 * 1024
+"""Bytes of an encoded event at most: one bound for every store."""
+
+OUTPUT_LIMIT = 480 * 1024
+"""Bytes of a step's output, and of its private part; leaves room in an event for the rest."""
+
+MESSAGE_LIMIT = 4096
+"""Characters of a failure's message that are kept."""
+
+CALLS_LIMIT = 128
+"""Tool calls in one answer of a model."""
+
+NAME_LIMIT = 256
+"""Bytes of a name from outside, of a tool that a model asks for, say."""
+
+ID_LIMIT = 4096
+"""Bytes of an id from outside: some gateways put a model's state into the id of a call."""

@@ -1,0 +1,182 @@
+"""Drives a claimed run to its terminal event. Here, and nowhere else, is decided how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from google.protobuf.message import Message
+
+from polos_client.errors import StoreUnavailable
+from polos_service.runs.clock import Clock
+from polos_service.runs.context import RunContext
+from polos_service.runs.endings import (
+    MAX_CLAIMS,
+    Ending,
+    cancelled,
+    defective,
+    ending_of,
+    given_up,
+    timed_out,
+)
+from polos_service.runs.frame import SECOND
+from polos_service.runs.journal import Journal
+from polos_service.runs.writer import Writer
+from polos_service.store import CANCEL, Claim, RunStore
+
+Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
+"""Runs a definition and returns the payload of its terminal event."""
+
+CANCEL_PATIENCE = 5.0
+"""Seconds that cancelled code gets to clean up before the run ends without it."""
+
+log = structlog.get_logger(__name__)
+
+
+class LetGo(Exception):
+    """The run stopped where its next step would begin, for another process to go on."""
+
+
+class Drive:
+    """One claim's work.
+
+    A run's code and the tasks around it may raise anything, cancellations included. So
+    nothing is concluded from a cancellation: the code's outcome is a value, and a run is
+    cancelled only if its inbox or its deadline says so.
+    """
+
+    def __init__(
+        self, store: RunStore, clock: Clock, claim: Claim, leaving: Callable[[], bool]
+    ) -> None:
+        """Drive this claim; `leaving` says whether the process is about to stop."""
+        self._store = store
+        self._clock = clock
+        self._claim = claim
+        self._leaving = leaving
+        self._left = asyncio.Event()
+
+    async def run(self, runnable: Runnable | None, failures: int) -> None:
+        """Run to the terminal event, and return when it is durable.
+
+        Args:
+            runnable: the run's code; None if this process does not have it, and can only
+                end the run.
+            failures: claims of this run that failed in this process.
+
+        Raises:
+            Fenced: the claim was lost.
+            LetGo: the run is for another process to go on with.
+            StoreUnavailable: the store refused to read or write.
+
+        """
+        journal = await self._read(failures)
+        writer = Writer(self._store, self._claim, self._clock)
+        ctx = RunContext(self._claim, journal, writer, self._clock, self._boundary)
+        write = asyncio.create_task(writer.run())
+        try:
+            self._end(ctx, writer, await self._ending(ctx, journal, runnable, write))
+            await write
+        finally:
+            writer.close()
+            await stopped(write)
+
+    async def _read(self, failures: int) -> Journal:
+        """Fold the log; that it cannot be read does not keep a run from ending for ever."""
+        try:
+            return await Journal.load(self._store.history(self._claim))
+        except StoreUnavailable as error:
+            if self._due() is None and failures < MAX_CLAIMS:
+                raise
+            return Journal(damage=str(error))
+
+    async def _ending(
+        self,
+        ctx: RunContext,
+        journal: Journal,
+        runnable: Runnable | None,
+        write: asyncio.Task[None],
+    ) -> Ending:
+        due = self._due()
+        if due is not None:
+            return due(ctx)
+        if runnable is None:
+            raise LetGo
+        if journal.damage:
+            return defective(ctx, ValueError(f"its log cannot be read: {journal.damage}"))
+        if journal.claims > MAX_CLAIMS:
+            return given_up(ctx)
+        work = asyncio.create_task(outcome(runnable(ctx, self._claim.definition)))
+        order = asyncio.create_task(self._ordered())
+        left = asyncio.create_task(self._left.wait())
+        try:
+            done, _ = await asyncio.wait(
+                {write, work, order, left}, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            await stopped(work, order, left)
+        if write in done:
+            write.result()  # before the terminal event it ends only by raising
+        if work in done:
+            return ending_of(ctx, ctx.broken or work.result())
+        if order in done:
+            return order.result()(ctx)
+        raise LetGo
+
+    def _end(self, ctx: RunContext, writer: Writer, ending: Ending) -> None:
+        """Emit the terminal event: of any ending, or if it cannot be stored, of a defect."""
+        try:
+            writer.emit(ending.payload, outcome=ending.outcome)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run ends
+            ending = defective(ctx, error)
+            writer.emit(ending.payload, outcome=ending.outcome)
+        if ending.log:
+            log.error("run_failed", run_id=self._claim.run_id, **ending.log)
+
+    def _due(self) -> Callable[[RunContext], Ending] | None:
+        """Return how the run has to end before anything of it begins, if it has to."""
+        if CANCEL in self._claim.commands:
+            return cancelled
+        return timed_out if self._remaining() == 0 else None
+
+    async def _ordered(self) -> Callable[[RunContext], Ending]:
+        """Wait for the run's cancellation or its deadline; return how the run ends by it."""
+        deadline = asyncio.timeout(self._remaining())
+        try:
+            async with deadline:
+                inbox = self._claim.commands
+                while CANCEL not in inbox:
+                    inbox = await self._store.commands(self._claim, inbox)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            return timed_out
+        return cancelled
+
+    def _remaining(self) -> float | None:
+        if self._claim.deadline is None:
+            return None
+        return max(0.0, (self._claim.deadline - self._clock.now()) / SECOND)
+
+    async def _boundary(self) -> None:
+        if self._leaving():
+            self._left.set()
+            await asyncio.Event().wait()  # the next process goes on from here
+
+
+async def outcome(work: Awaitable[Message]) -> Message | BaseException:
+    """Return what the work returns, or what it raises: even sys.exit() ends this run only."""
+    try:
+        return await work
+    except BaseException as error:  # noqa: BLE001 - it is a value from here on
+        return error
+
+
+async def stopped(*tasks: asyncio.Task[object]) -> None:
+    """Cancel tasks and wait a moment for them; what does not give in is left to itself."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks, timeout=CANCEL_PATIENCE)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.exception()  # seen: nobody else asks for it

@@ -57,10 +57,19 @@ async def once(ctx: WorkflowContext) -> str:
     return execution
 
 
+@tool(id="break", description="Have an effect, and break")
+async def break_(ctx: WorkflowContext) -> str:
+    """Have an effect, then raise an exception that the traceback module cannot format."""
+    effect(ctx)
+    error = SyntaxError("broken")
+    error.text = 5  # type: ignore[assignment]  # that is what breaks it
+    raise error
+
+
 agent = Agent(
     id="chaos",
     provider="openai",
     model="mock",
-    tools=[jot, block, once],
+    tools=[jot, block, once, break_],
     stop_conditions=[max_steps(MaxStepsConfig(count=100))],
 )

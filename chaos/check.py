@@ -23,6 +23,7 @@ SHOWN = 12
 """Numbers that a finding tells at most."""
 
 UNKNOWN = FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN
+FAILED = FailureReason.FAILURE_REASON_TOOL_FAILED
 
 
 def wrong(
@@ -169,9 +170,12 @@ def executions(key: str, done: Sequence[Effect], events: Sequence[Event]) -> Ite
 def outcome(finish: StepFinish, done: Sequence[Effect]) -> Iterator[str]:
     """Yield what is wrong with how a tool step ended."""
     results = [one.execution for one in done if one.attempt == finish.attempt]
-    if finish.HasField("failure"):
-        interrupted = finish.attempt > 1 and finish.step_key.partition(":")[0] == "once"
-        if not interrupted or finish.failure.reason != UNKNOWN:
+    name = finish.step_key.partition(":")[0]
+    if name == "break" and finish.failure.reason != FAILED:
+        yield f"state: {finish.step_key} must fail, and did not: {finish}"
+    elif finish.HasField("failure"):
+        interrupted = finish.attempt > 1 and name == "once" and finish.failure.reason == UNKNOWN
+        if name != "break" and not interrupted:
             yield f"state: {finish.step_key} failed: {finish.failure.message}"
     elif json.loads(finish.result_json) not in results:
         yield f"twice: {finish.step_key} ran again after it had finished, or never ran"

@@ -16,6 +16,7 @@ from polos.v1.event_pb2 import TextDelta
 from polos_service.agents import loop
 from polos_service.runs.context import RunContext
 from polos_service.runs.journal import Journal
+from polos_service.runs.step import StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store import statements as sql
@@ -116,10 +117,21 @@ def around(owner: Any, name: str) -> Callable[[Original], Original]:
 
 def install(faults: Faults) -> None:
     """Put every place into the product's functions."""
+    if faults.every(Place.MUTE):
+        faults.mark(Place.MUTE)
+        lose_stderr()
     watch_store(faults)
     watch_appends(faults)
     watch_recovery(faults)
     watch_steps(faults)
+
+
+def lose_stderr() -> None:
+    """Let standard error be a pipe that nobody reads any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    os.dup2(writing, 2)
+    os.close(writing)
 
 
 def watch_store(faults: Faults) -> None:
@@ -197,7 +209,8 @@ def watch_steps(faults: Faults) -> None:
         faults.at(Place.AFTER_TOOL)
         return result
 
-    @around(RunContext, "_record")
-    async def _(original: Original, *args: Any) -> None:
-        await original(*args)
+    @around(RunContext, "_finish")
+    async def _(original: Original, *args: Any) -> StepOutput:
+        output: StepOutput = await original(*args)
         faults.at(Place.STEP_END)
+        return output

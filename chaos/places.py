@@ -23,6 +23,7 @@ class Place(StrEnum):
     CLAIM = "claim"
     FOLD = "fold"
     STOLEN = "stolen-claim"
+    MUTE = "mute"
     KILL = "kill"
     RESTART = "restart"
     LINK_END = "link-end"
@@ -57,6 +58,7 @@ WHAT: dict[Place, str] = {
     Place.CLAIM: "killed when a run's new claim is on disk, before its log is folded",
     Place.FOLD: "killed during recovery, when a run's log was folded",
     Place.STOLEN: "the claim passes to another holder while the former goes on",
+    Place.MUTE: "standard error cannot be written, from the start on",
     Place.KILL: "killed from outside, at any time",
     Place.RESTART: "asked to stop (SIGTERM), and started again",
     Place.LINK_END: "connections closed",

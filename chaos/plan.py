@@ -8,8 +8,13 @@ from dataclasses import dataclass
 
 from chaos.places import INSIDE, LINKS, OUTSIDE, RECOVERY, Place
 
-TOOLS = ("jot", "block", "once")
-"""The tools of the app: `async def`, `def`, and one that must not run twice."""
+TOOLS = ("jot", "block", "once", "break")
+"""The tools of the app: `async def`, `def`, one that must not run twice, and one that raises
+an exception that cannot be formatted."""
+
+ID_SIZES = (4, 4, 4, 3_000, 300_000)
+"""Characters of the ids of a turn's tool calls: ordinary ones, such as hold a model's state,
+and such as fit into no event."""
 
 DEATHS = 4
 """Deaths of the service in a round; a run is claimed at most once more, and not given up."""
@@ -51,6 +56,7 @@ class Turn:
         gap: seconds between two bursts.
         calls: the tools it calls then.
         breaks: tokens after which its first answer breaks off; None: it does not.
+        id_size: characters of the ids of its tool calls.
 
     """
 
@@ -59,6 +65,7 @@ class Turn:
     gap: float
     calls: tuple[str, ...]
     breaks: int | None
+    id_size: int
 
     def words(self, number: int, request: int, count: int | None = None) -> list[str]:
         """Return the first `count` tokens of the answer to a request: no two answers are alike."""
@@ -105,6 +112,7 @@ class Death:
         passage: the passage of the place that it dies at.
         patience: seconds after which it is killed from outside if it has not died.
         steal: each so-manieth append finds its claim stolen; 0: none does.
+        mute: whether its standard error cannot be written.
 
     """
 
@@ -112,12 +120,17 @@ class Death:
     passage: int
     patience: float
     steal: int
+    mute: bool
 
     @property
     def faults(self) -> str:
         """What the launcher is told."""
         told = [] if self.place in OUTSIDE else [f"{self.place}:{self.passage}"]
-        return ",".join([*told, *([f"{Place.STOLEN}:{self.steal}"] if self.steal else [])])
+        if self.steal:
+            told.append(f"{Place.STOLEN}:{self.steal}")
+        if self.mute:
+            told.append(f"{Place.MUTE}:1")
+        return ",".join(told)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -203,6 +216,7 @@ def turn(chance: random.Random, slowness: float, *, last: bool) -> Turn:
         gap=chance.uniform(0.001, 0.02) * slowness,
         calls=() if last else tuple(chance.choice(TOOLS) for _ in range(chance.randint(1, 3))),
         breaks=chance.randint(0, tokens - 1) if chance.random() < 1 / 6 else None,
+        id_size=chance.choice(ID_SIZES),
     )
 
 
@@ -214,6 +228,7 @@ def death(chance: random.Random, place: Place) -> Death:
         passage=1 if outside else chance.randint(*PASSAGES[place]),
         patience=chance.uniform(0.2, 1.0) if outside else PATIENCE,
         steal=chance.randint(*PASSAGES[Place.STOLEN]) if chance.random() < 1 / 2 else 0,
+        mute=chance.random() < 1 / 4,
     )
 
 

@@ -89,7 +89,12 @@ async def answer(writer: asyncio.StreamWriter, turn: Turn, number: int, request:
         return  # without a finish reason, without an end of the body
     for index, name in enumerate(turn.calls):
         function = {"name": name, "arguments": "{}"}
-        call = {"index": index, "id": f"{number}.{index}", "type": "function", "function": function}
+        call = {
+            "index": index,
+            "id": f"{number}.{index}".ljust(turn.id_size, "x"),
+            "type": "function",
+            "function": function,
+        }
         await send(writer, {"tool_calls": [call]})
     await send(writer, {}, finish="tool_calls" if turn.calls else "stop")
     writer.write(chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n")

@@ -174,8 +174,8 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     not run twice: whether it did what it does is unknown.
     """
     FAILURE_REASON_RUN_GIVEN_UP: _FailureReason.ValueType  # 17
-    """The run took the service's process down again and again, without a step
-    finishing in between.
+    """The service failed, or its process ended, again and again while it ran this,
+    without a step finishing in between.
     """
     FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT: _FailureReason.ValueType  # 18
     """The model said nothing until the deadline for its first token."""
@@ -228,8 +228,8 @@ FAILURE_REASON_TOOL_OUTCOME_UNKNOWN: FailureReason.ValueType  # 16
 not run twice: whether it did what it does is unknown.
 """
 FAILURE_REASON_RUN_GIVEN_UP: FailureReason.ValueType  # 17
-"""The run took the service's process down again and again, without a step
-finishing in between.
+"""The service failed, or its process ended, again and again while it ran this,
+without a step finishing in between.
 """
 FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT: FailureReason.ValueType  # 18
 """The model said nothing until the deadline for its first token."""

@@ -19,17 +19,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test bench chaos lint format generate docs lock clean
+.PHONY: help demo test test-peers bench chaos lint format generate docs lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.service $(VENV)/.demo ## Stream a real answer of a small model, without key or account
 	@$(BIN)/python -m examples.demo
 
-test: lint $(VENV)/.demo $(VENV)/.node ## Check everything and run all tests
+test: lint ## Check style, types and layers, and run the tests that every change needs
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+
+test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other programs, and the long ones; SKIP="node chromium" leaves parts out
 	@bash scripts/chromium.sh
-	$(BIN)/python -m pytest
+	$(BIN)/python -m scripts.peers $(SKIP)
 
 bench: $(VENV)/.bench ## Measure the service beside what people would use instead
 	$(BIN)/python -m bench

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import random
 import signal
 import socket
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds in which a process must listen, or end."""
 
 PORTS = (20_000, 32_000)
-_given: set[int] = set()
+
+BLOCK = 50
+"""Ports that a process takes at a time."""
+
+LOCKS = Path(tempfile.gettempdir()) / f"polos-ports-{os.getuid()}"
+"""A file for each block of ports; whoever gives the ports out holds its lock."""
+
+_mine: list[int] = []
 
 
 class Process:
@@ -80,15 +89,36 @@ def inherited() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that is free now, and is given to nobody else here.
+    """Return a port that is free now, and that nobody else who asks here is given.
 
     It is below those that the system gives to outgoing connections, which come and go.
+
+    Raises:
+        RuntimeError: other processes have all ports.
+
     """
     while True:
-        port = random.randrange(*PORTS)
-        if port not in _given and is_free(port):
-            _given.add(port)
+        if not _mine:
+            _mine.extend(block_of_ports())
+        port = _mine.pop()
+        if is_free(port):
             return port
+
+
+def block_of_ports() -> range:
+    """Return ports that are this process's until it ends: it holds the lock of their file."""
+    LOCKS.mkdir(exist_ok=True)
+    starts = list(range(*PORTS, BLOCK))
+    random.shuffle(starts)
+    for start in starts:
+        file = os.open(LOCKS / str(start), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(file)
+        else:
+            return range(start, start + BLOCK)
+    raise RuntimeError(f"every port of {PORTS} is taken by a process that has a lock in {LOCKS}")
 
 
 def is_free(port: int) -> bool:

@@ -1,24 +1,11 @@
-"""The short form of the chaos harness on NATS: `python -m chaos --cluster` plays many rounds."""
+"""The plans of the chaos harness on NATS; `tests/peers/test_chaos.py` plays one."""
 
 from __future__ import annotations
 
 from chaos.cluster_plan import cluster_plan
-from chaos.cluster_round import play_cluster
-from chaos.places import BLOWS, REPLICA, Place
-from chaos.provider import Provider
+from chaos.places import BLOWS, REPLICA
 
 SEED = 1
-
-
-async def test_runs_survive_the_death_of_a_replica_a_zombie_and_the_death_of_the_leader() -> None:
-    places = (Place.AFTER_TOOL, Place.SERVICE_PAUSE, Place.LEADER_KILL)
-    async with Provider() as provider:
-        plan = cluster_plan(SEED, 0, 24, len(places), places)
-        result = await play_cluster(plan, provider)
-    assert result.findings == []
-    assert result.trials > 0
-    assert result.faults[Place.SERVICE_PAUSE] == result.faults[Place.LEADER_KILL] == 1
-    assert result.events > 500
 
 
 def test_a_round_on_a_cluster_is_the_same_whenever_it_is_planned() -> None:

@@ -40,7 +40,8 @@ async def test_health_of_a_service_that_serves(cli: Cli) -> None:
     assert await cli("health") == Ended(0, "SERVING\n", "")
 
 
-async def test_health_of_a_service_that_stops(cli: Cli, service: ServiceProcess) -> None:
+async def test_health_of_a_service_that_stops(service: ServiceProcess) -> None:
+    cli = Cli(service.address)
     run = await cli.start("run", "waits", "Go.", "--json")
     assert run.stdout is not None
     await run.stdout.readline()

@@ -143,8 +143,9 @@ async def test_an_unknown_run_is_refused(cli: Cli, command: str) -> None:
 
 
 async def test_a_run_is_read_on_over_a_restart_of_the_service(
-    cli: Cli, service: ServiceProcess, tmp_path: Path
+    service: ServiceProcess, tmp_path: Path
 ) -> None:
+    cli = Cli(service.address)
     gated = await cli.start("run", "gated", "Go.", "--json")
     assert gated.stdout is not None
     first = await gated.stdout.readline()

@@ -107,3 +107,8 @@ def test_blocks_are_found_with_their_lines_and_output() -> None:
     assert (python.code, python.line, python.prints) == ("print(1)\n", 4, "1\n")
     assert (text.language, text.prints) == ("text", None)
     assert (hidden.code, hidden.line, hidden.hidden) == ("assert x\n", 12, True)
+
+
+def test_documentation_shows_the_program_in_javascript() -> None:
+    (shown,) = blocks_of(ROOT / "docs" / "other-languages.md", "js")
+    assert shown.code == (ROOT / "examples" / "node" / "run.js").read_text()

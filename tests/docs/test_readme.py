@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import re
-import shutil
-import sys
 import sysconfig
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from urllib.request import urlopen
 
-import pytest
-from playwright.async_api import async_playwright, expect
-
 from chaos.process import free_port
 from tests.docs.obliging import ANSWER, ObligingProvider, weather_service
 from tests.docs.pages import README, blocks_of, write_files
-from tests.mock_answers import cut, say, status
-from tests.mock_provider import MockProvider
-from tests.support.process import PATIENCE, ServiceProcess, environment
+from tests.docs.web import web_page
+from tests.support.process import PATIENCE
 
 DEFAULT_ADDRESS, SECOND_ADDRESS = "127.0.0.1:50051", "127.0.0.1:50052"
 NATS_ADDRESS = "127.0.0.1:4222"
@@ -37,7 +27,6 @@ trap 'kill $(jobs -p); wait' EXIT
 until polos health --address {one} && polos health --address {other}; do sleep 0.1; done &> health
 {then}
 """
-CHROMIUM = shutil.which("chromium")
 
 
 async def shell(script: str, env: dict[str, str]) -> str:
@@ -106,59 +95,6 @@ async def test_page_is_sent_the_answer(tmp_path: Path) -> None:
     messages = [json.loads(line.removeprefix("data: ")) for line in sent.split("\n\n") if line]
     assert [one["text"] for one in messages[:-1]] == ANSWER
     assert messages[-1] == {"ended": ""}
-
-
-@pytest.mark.skipif(
-    CHROMIUM is None and os.environ.get("CI") != "true",
-    reason="chromium is not installed: apt-get install chromium",
-)
-async def test_page_takes_back_what_is_void_and_shows_why_a_run_failed(tmp_path: Path) -> None:
-    write_files(README, tmp_path)
-    async with MockProvider() as provider, async_playwright() as playwright:
-        model = {"OPENAI_API_KEY": "test", "OPENAI_BASE_URL": provider.url}
-        browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--headless", "--no-sandbox", "--disable-gpu"]
-        )
-        async with ServiceProcess(
-            tmp_path / "weather.py", tmp_path / "runs.db", **model
-        ) as service:
-            env = {**model, "POLOS_ADDRESS": service.address}
-            async with web_page(tmp_path, env) as url:
-                page = await browser.new_page()
-                await page.goto(url)
-                provider.reply(say("It is 2", "2"), cut())
-                provider.reply(say("It is 21 degrees."))
-                await page.get_by_role("button").click()
-                await expect(page.locator("p")).to_have_text("It is 21 degrees.")
-                provider.reply(status(401))
-                await page.get_by_role("button").click()
-                await expect(page.locator("p")).to_contain_text("key")
-        await browser.close()
-
-
-@asynccontextmanager
-async def web_page(folder: Path, env: dict[str, str]) -> AsyncIterator[str]:
-    """Run the README's page, from its file in `folder`; give its address."""
-    web = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "uvicorn", "web:app", "--port", "0"),
-        cwd=folder,
-        env=environment(**env),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield await asyncio.wait_for(listening(web), PATIENCE)
-    finally:
-        web.terminate()
-        await web.communicate()
-
-
-async def listening(web: asyncio.subprocess.Process) -> str:
-    """Return the address that a server says it listens at."""
-    assert web.stderr is not None
-    async for line in web.stderr:
-        if match := re.search(rb"running on (http://\S+)", line):
-            return match[1].decode()
-    raise AssertionError("the server ended without listening")
 
 
 def fetch(url: str) -> str:

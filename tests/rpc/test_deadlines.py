@@ -70,7 +70,7 @@ async def test_an_agent_bounds_its_runs(tmp_path: Path) -> None:
 async def test_a_call_goes_before_its_agent(tmp_path: Path, name: str) -> None:
     agent = slow(pause(), deadlines=Deadlines(first_token=1000, run=1000))
     async with serving(tmp_path, agent) as served:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             stream = await agent.stream(served.client, "Go.", deadlines=Deadlines(**{name: 0.05}))
             with pytest.raises(RunFailed if name == "first_token" else RunTimeout):
                 await stream.result()

@@ -65,9 +65,11 @@ async def readers_that_lag(address: str, run_id: str) -> AsyncIterator[None]:
     path = "/polos.v1.RunService/StreamWorkflow"
     request = pb.StreamWorkflowRequest(workflow_run_id=run_id).SerializeToString()
 
-    async def slowly(call: Any) -> None:
-        while await call.read() is not grpc.aio.EOF:
-            await asyncio.sleep(0.1)
+    async def slowly(channel: grpc.aio.Channel) -> None:
+        while True:
+            read: Any = channel.unary_stream(path)
+            async for _ in read(request):
+                await asyncio.sleep(0.1)
 
     async with AsyncExitStack() as stack:
         calls: list[Any] = []
@@ -75,13 +77,16 @@ async def readers_that_lag(address: str, run_id: str) -> AsyncIterator[None]:
             # Connections of their own: those of one connection share its window.
             own = (("grpc.use_local_subchannel_pool", 1), ("chaos.reader", number))
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(address, own))
+            if number == STALLED:
+                break
             read: Any = channel.unary_stream(path)
             calls.append(read(request))
             await calls[-1].initial_metadata()
-        slow = asyncio.create_task(slowly(calls[0]))
+        slow = asyncio.create_task(slowly(channel))
         try:
             yield
             assert not any(call.done() for call in calls), "a reader that lags was given up"
+            assert not slow.done(), "a slow reader was given up"
         finally:
             slow.cancel()
             await asyncio.wait({slow})

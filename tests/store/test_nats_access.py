@@ -124,7 +124,7 @@ async def test_a_store_whose_user_was_taken_away_comes_back_with_the_user(tmp_pa
         async with opened(Address(servers=(url,), patience=15)) as store:
             config.write_text("authorization { user: other, password: secret }")
             server.tell(signal.SIGHUP)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await store.healthy():
                     await asyncio.sleep(0.02)
             config.write_text("authorization { user: me, password: secret }")

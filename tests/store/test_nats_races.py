@@ -69,7 +69,7 @@ async def test_an_item_of_a_run_that_is_gone_is_removed(
     run_id = await one.create(new_run())
     await one._records.drop(await one._records.get("default", run_id))
     claiming = asyncio.create_task(one.claim({"agent"}))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await one.waiting():
             await asyncio.sleep(0.01)
     claiming.cancel()

@@ -29,7 +29,7 @@ async def test_a_run_that_ends_past_the_queue_leaves_the_items_of_others_alone(
     left = await soon(dying.claim({"agent"}))
     past_queue = await claimed(other)
     waiting = asyncio.create_task(dying.claim({"agent"}))  # its item comes here, and goes back
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await other._link.request(f"CONSUMER.INFO.{WORK}.agent"))["num_ack_pending"] < 2:
             await asyncio.sleep(0.01)
     await other.create(new_run())

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 from typing import Self
 
+from chaos.process import free_port
 from polos_service.store.nats import Address
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds in which a server has to come up."""
 
 
@@ -26,7 +27,7 @@ class NatsServer:
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = -1
+        self.port = free_port()
 
     def __enter__(self) -> Self:
         self.start()
@@ -49,19 +50,19 @@ class NatsServer:
         output = (self._folder / "log").open("ab")
         with output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output)
-        self.port = int(self._ports()["nats"][0].rpartition(":")[2])
+        self._wait_for_ports()
 
-    def _ports(self) -> dict[str, list[str]]:
+    def _wait_for_ports(self) -> None:
         assert self._process is not None
         end = time.monotonic() + PATIENCE
         path = self._folder / f"nats-server_{self._process.pid}.ports"
         while time.monotonic() < end:
             try:
-                ports: dict[str, list[str]] = json.loads(path.read_text())
+                json.loads(path.read_text())
             except (OSError, ValueError):
                 time.sleep(0.01)
             else:
-                return ports
+                return
         raise TimeoutError((self._folder / "log").read_text())
 
     def tell(self, number: signal.Signals) -> None:

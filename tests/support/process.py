@@ -21,10 +21,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from chaos.process import free_port
+
 POLOS = Path(sysconfig.get_path("scripts")) / "polos"
 """The command, as the installation of the package puts it beside the interpreter."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds in which a process starts, says what is waited for, or ends; else the test fails."""
 
 
@@ -53,7 +55,7 @@ class ServiceProcess:
 
     Attributes:
         lines: what all its processes printed, on standard output and standard error.
-        port: where it listens; chosen by the first process.
+        port: where each of them listens.
 
     """
 
@@ -66,7 +68,7 @@ class ServiceProcess:
         **env: str,
     ) -> None:
         self.lines: list[str] = []
-        self.port = 0
+        self.port = free_port()
         self._app = str(app)
         self._store = store
         self._cwd = cwd
@@ -96,6 +98,12 @@ class ServiceProcess:
         return f"127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """The process that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         """What all its processes printed."""
         return "\n".join(self.lines)
@@ -116,9 +124,8 @@ class ServiceProcess:
             cwd=self._cwd,
         )
         self._reading = asyncio.create_task(self._read(self._process))
-        line = await self.said(r" listens at 127\.0\.0\.1:\d+$", after=printed)
+        await self.said(rf" listens at {re.escape(self.address)}$", after=printed)
         await self.said("^  store ", after=printed)  # the last line it prints by itself
-        self.port = int(line.rpartition(":")[2])
 
     async def said(self, pattern: str, after: int = 0) -> str:
         """Wait for a line that has this pattern, past the first `after` lines; return it."""

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # mypy-protobuf's names for what the stubs of a channel of gr
     from polos.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
     from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
-BOUND = 20.0
+BOUND = 60.0
 """Seconds within which whatever a test waits for must have happened."""
 
 

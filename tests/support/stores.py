@@ -17,7 +17,7 @@ from polos_service.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which a wait has failed: far more than any takes on a busy machine."""
 
 COMPLETED = RunState.RUN_STATE_COMPLETED

@@ -1,4 +1,4 @@
-"""Other languages' tools at the real service: buf curl and grpcurl, by reflection alone."""
+"""grpcurl and buf: other tools call the real service, by reflection alone."""
 
 from __future__ import annotations
 

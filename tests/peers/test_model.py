@@ -1,4 +1,4 @@
-"""`make demo`, for real: its model, its service, and everything taken down after it."""
+"""A real model: `make demo`, its service, and everything taken down after it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of the examples in a real browser, over a service whose model the test holds back."""
+"""Chromium: the pages of the examples and the README, over a service whose model is held back."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright, expect
 
+from tests.docs.pages import README, write_files
+from tests.docs.web import web_page
 from tests.mock_answers import call, cut, hold, say, status
 from tests.mock_provider import MockProvider
 from tests.support.process import PATIENCE, ServiceProcess
@@ -260,3 +262,25 @@ async def test_page_follows_the_color_scheme(stage: Stage) -> None:
     assert await stage.page.evaluate(color) == "rgb(244, 245, 247)"
     await stage.page.emulate_media(color_scheme="dark")
     assert await stage.page.evaluate(color) == "rgb(19, 21, 25)"
+
+
+async def test_page_of_the_readme_takes_back_what_is_void_and_shows_why_a_run_failed(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_files(README, tmp_path)
+    async with MockProvider() as provider:
+        model = {"OPENAI_API_KEY": "test", "OPENAI_BASE_URL": provider.url}
+        app = tmp_path / "weather.py"
+        async with ServiceProcess(app, tmp_path / "runs.db", **model) as service:
+            env = {**model, "POLOS_ADDRESS": service.address}
+            async with web_page(tmp_path, env) as url:
+                page = await browser.new_page()
+                await page.goto(url)
+                provider.reply(say("It is 2", "2"), cut())
+                provider.reply(say("It is 21 degrees."))
+                await page.get_by_role("button").click()
+                await expect(page.locator("p")).to_have_text("It is 21 degrees.")
+                provider.reply(status(401))
+                await page.get_by_role("button").click()
+                await expect(page.locator("p")).to_contain_text("key")
+                await page.close()

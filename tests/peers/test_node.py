@@ -1,4 +1,4 @@
-"""The program in JavaScript, as the documentation shows it, against a service that is killed."""
+"""Node: the program in JavaScript, as the documentation shows it, at a service that is killed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import ROOT, blocks_of
+from tests.docs.pages import ROOT
 from tests.support.process import PATIENCE, ServiceProcess, environment
 
 PROGRAM = ROOT / "examples" / "node" / "run.js"
@@ -28,11 +28,6 @@ broken = Agent("broken", "scripted", scripted.script(
     scripted.turn(scripted.fail("model_not_found", "There is no model.", retryable=False))
 ))
 """
-
-
-def test_documentation_shows_the_program() -> None:
-    (shown,) = blocks_of(ROOT / "docs" / "other-languages.md", "js")
-    assert shown.code == PROGRAM.read_text()
 
 
 @pytest.fixture

@@ -58,14 +58,14 @@ class Condition:
         row = db.execute("SELECT token FROM owner").fetchone()
         if row != (self._file.token,):
             self.taken_over = True
-            self._fail(f"another process has taken over {self._file.path}")
+            self._fail(f"another process has taken over {self._file.path.name}")
             self.require()
 
     def saw(self, error: sqlite3.Error) -> None:
         """Learn from an error of a read or a write."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if is_damage(error):
-            self._fail(f"{self._file.path} is damaged ({error})")
+            self._fail(f"{self._file.path.name} is damaged ({error})")
         elif code == sqlite3.SQLITE_IOERR and not self.failing:
             self.failing = True
             log.error("store_disk_error", path=str(self._file.path), error=str(error))
@@ -90,7 +90,7 @@ class Condition:
             log.exception("store_look_failed", path=str(self._file.path))
         else:
             if damage is not None:
-                self._fail(f"{self._file.path} is damaged ({damage})")
+                self._fail(f"{self._file.path.name} is damaged ({damage})")
         finally:
             self._look = None
             self._next_look = begun + SHARE * (time.monotonic() - begun)

@@ -102,21 +102,22 @@ class StoreFile:
     def fault(self) -> str | None:
         """Return what has happened to the files since `remember`, None if nothing has.
 
+        Callers are told it, so it has the files' names and not where they are.
         Costs a few microseconds: it is asked around each commit.
         """
         for name, known in self._known.items():
             try:
                 status = name.stat()
             except (FileNotFoundError, NotADirectoryError):
-                return f"{name} was deleted or moved"
+                return f"{name.name} was deleted or moved"
             except OSError as error:
-                return f"{name} cannot be reached ({error.strerror})"
+                return f"{name.name} cannot be reached ({error.strerror})"
             if identity(status) != known:
-                return f"{name} was replaced by another file"
+                return f"{name.name} was replaced by another file"
         if os.pread(self.descriptor, HEADER, 0) != self._header:
-            return f"{self.path} was overwritten: it does not begin as it did"
+            return f"{self.path.name} was overwritten: it does not begin as it did"
         if os.pread(self._log, 4, 0) not in (b"", *LOG_MAGIC):
-            return f"{self.path}-wal was overwritten: it does not begin as a write-ahead log"
+            return f"{self.path.name}-wal was overwritten: it does not begin as a write-ahead log"
         return None
 
     def close(self) -> None:

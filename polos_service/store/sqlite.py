@@ -130,6 +130,9 @@ class SqliteStore:
         await self._committer.close()
         await self._condition.close()
         self._reader.close()
+        if self._condition.trouble is None:
+            with suppress(sqlite3.Error):  # the next one takes it over all the same
+                self._db.execute("DELETE FROM owner")
         self._db.close()
         self._file.close()
 

@@ -321,12 +321,17 @@ def inbox_of(db: sqlite3.Connection, run: int) -> frozenset[str]:
 
 def frames_after(db: sqlite3.Connection, run: int, after: int) -> Iterator[Frame]:
     """Yield the frames that hold events after the cursor; claim frames hold none."""
+    following = after + 1
     for row in db.execute(
-        "SELECT first, last, data FROM frames WHERE run = ? AND last > ? AND first <= last "
-        "ORDER BY last",
+        "SELECT first, last, data FROM frames WHERE run = ? AND last > ? ORDER BY last, id",
         (run, after),
     ):
         first, last, data = fitting(row, int, int, bytes)
+        if first > last:
+            continue
+        if first > following:
+            raise ForeignValueError(f"events {following} to {first - 1} are missing")
+        following = last + 1
         yield Frame(first=first, last=last, data=data)
 
 

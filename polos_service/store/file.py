@@ -42,7 +42,9 @@ Identity = tuple[int, int]
 
 log = structlog.get_logger(__name__)
 
-_held: set[Identity] = set()
+_held: dict[Identity, int] = {}
+"""Descriptors of the files that this process has."""
+
 _holding = threading.Lock()
 
 
@@ -125,7 +127,7 @@ class StoreFile:
         if self._log >= 0:
             os.close(self._log)
         with _holding:
-            _held.discard(identity(os.fstat(self.descriptor)))
+            _held.pop(identity(os.fstat(self.descriptor)))
             os.close(self.descriptor)
         self._lock.release()
 
@@ -149,8 +151,18 @@ def hold(path: Path) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-        _held.add(identity(os.fstat(descriptor)))
+        _held[identity(os.fstat(descriptor))] = descriptor
         return descriptor
+
+
+def let_go_in_child() -> None:
+    """Close what a fork has copied: a tool's child must not keep the lock of a dead service."""
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=let_go_in_child)
 
 
 def opened(path: Path) -> int:
@@ -200,7 +212,7 @@ def close_to_others(path: Path) -> None:
             continue
         try:
             name.chmod(mode & ~OTHERS)
-        except PermissionError:
+        except OSError:  # not ours, or on a disk that is read-only
             log.warning("store_open_to_others", path=str(name), mode=f"{mode:04o}")
         else:
             log.warning("store_closed_to_others", path=str(name), former_mode=f"{mode:04o}")

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -215,6 +216,27 @@ async def test_who_was_taken_over_all_the_same_is_fenced(tmp_path: Path, *, idle
     store = await SqliteStore.open(path)
     assert await store.claim_run("default", claim.run_id) is not None
     await store.close()
+
+
+async def test_a_forked_child_does_not_keep_the_file_of_a_dead_process(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    program = [sys.executable, "-m", "tests.support.open_store", str(path), "fork"]
+    dead = await asyncio.to_thread(
+        subprocess.run,
+        program,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    child = int(dead.stdout.split()[1])
+    try:
+        store = await SqliteStore.open(path)
+        await store.close()
+    finally:
+        os.kill(child, signal.SIGKILL)
 
 
 @contextlib.contextmanager

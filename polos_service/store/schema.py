@@ -16,6 +16,10 @@ EXPIRED = 102
 """States of a run that retention removes: its log is being deleted, or is gone. They are
 the store's own, and the row that has one is the tombstone."""
 
+REMOVING = 103
+"""State of a run that a caller has deleted, while its log goes piece by piece: for everybody
+else it does not exist any more."""
+
 # Frames are rows in order of arrival, so that a commit of many runs fills one page
 # and not one page a run; the index entries beside them are a dozen bytes each.
 FIRST = f"""
@@ -69,7 +73,17 @@ CREATE INDEX runs_finished ON runs (finish_time)
 CREATE INDEX runs_expiring ON runs (id) WHERE state = {EXPIRING};
 """
 
-MIGRATIONS = (FIRST, SECOND)
+THIRD = f"""
+CREATE TABLE owner (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    token BLOB NOT NULL
+) STRICT;
+CREATE INDEX runs_stuck ON runs (deadline)
+    WHERE state = {RUNNING:d} AND deadline IS NOT NULL;
+CREATE INDEX runs_removing ON runs (id) WHERE state = {REMOVING};
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD)
 """What leads from each version of the schema to the next; a new file takes them all. The
 version is kept in the file's `user_version`."""
 
@@ -99,13 +113,18 @@ def connect(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection
     return db
 
 
-def prepare(path: Path) -> None:
-    """Bring the schema up to date, and queue again what a dead process ran."""
+def prepare(path: Path, token: bytes) -> None:
+    """Bring the schema up to date, and take over what a former process has left.
+
+    From the commit on the token names the owner: whoever wrote before is fenced.
+    """
     db = connect(path)
     try:
         migrate(db)
-        # We hold the lock: whoever ran these is gone.
+        db.execute("BEGIN IMMEDIATE")
+        db.execute("INSERT OR REPLACE INTO owner (id, token) VALUES (1, ?)", (token,))
         db.execute(f"UPDATE runs SET state = {QUEUED:d} WHERE state = {RUNNING:d}")
+        db.execute("COMMIT")
     finally:
         db.close()
 

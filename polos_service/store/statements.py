@@ -8,16 +8,26 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NoReturn
 
+from polos.v1.run_pb2 import RunState
 from polos_service.errors import Fenced
 from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord
+from polos_service.store.damage import ForeignValueError, fitting
 from polos_service.store.refusals import expired, not_finished, not_found, reused, too_many
-from polos_service.store.schema import EXPIRED, EXPIRING, QUEUED, RUNNING
+from polos_service.store.schema import EXPIRED, EXPIRING, QUEUED, REMOVING, RUNNING
 
 LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
 RECORD = (
     "run_id, workflow_id, state, session_id, user_id, streaming, "
     f"create_time, start_time, finish_time, {LATEST}"
 )
+STATES = frozenset(RunState.values())
+RECORD_TYPES = (
+    *(str, str, int, str | None, str | None, int),
+    *(int, int | None, int | None, int),
+)
+
+REMOVED_BYTES = 1024 * 1024
+"""Bytes of a log that are deleted in one commit, or a frame more: it delays nobody for long."""
 
 
 def insert_run(db: sqlite3.Connection, run: NewRun, most: int) -> str:
@@ -78,11 +88,11 @@ def find_queued(db: sqlite3.Connection, workflows: Collection[str]) -> int | Non
     return None if row is None else int(row[0])
 
 
-def find_run(db: sqlite3.Connection, project: str, run_id: str) -> int | None:
-    """Return the row of this run, if it is queued."""
+def find_run(db: sqlite3.Connection, project: str, run_id: str, *, held: bool) -> int | None:
+    """Return the row of this run, if it is queued, or with `held` if somebody holds it."""
     row = db.execute(
-        f"SELECT id FROM runs WHERE project = ? AND run_id = ? AND state = {QUEUED:d}",
-        (project, run_id),
+        "SELECT id FROM runs WHERE project = ? AND run_id = ? AND state IN (?, ?)",
+        (project, run_id, QUEUED, RUNNING if held else QUEUED),
     ).fetchone()
     return None if row is None else int(row[0])
 
@@ -96,25 +106,31 @@ def waiting(db: sqlite3.Connection) -> dict[str, int]:
     )
 
 
-def overdue(db: sqlite3.Connection, now: int) -> list[tuple[str, str]]:
-    """Return project and id of the queued runs whose deadline has passed."""
-    return db.execute(
-        f"SELECT project, run_id FROM runs WHERE state = {QUEUED:d} "
-        "AND deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT 100",
-        (now,),
-    ).fetchall()
+def overdue(db: sqlite3.Connection, now: int, stuck: int) -> list[tuple[str, str]]:
+    """Return project and id of queued runs due by `now`, and of held ones due by `stuck`."""
+    found: list[tuple[str, str]] = []
+    for state, due in ((QUEUED, now), (RUNNING, stuck)):
+        found += db.execute(
+            f"SELECT project, run_id FROM runs WHERE state = {state:d} "
+            "AND deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT 100",
+            (due,),
+        )
+    return found
 
 
 def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim | None:
     """Take the run with a greater epoch, and append the claim frame."""
     if run is None:
         return None
-    project, run_id, workflow_id, epoch, create_time, deadline, definition = db.execute(
+    row = db.execute(
         "UPDATE runs SET state = ?, epoch = epoch + 1, start_time = coalesce(start_time, ?) "
         "WHERE id = ? "
         "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition",
         (RUNNING, time.time_ns(), run),
     ).fetchone()
+    project, run_id, workflow_id, epoch, create_time, deadline, definition = fitting(
+        row, str, str, str, int, int, int | None, bytes
+    )
     latest = write_mark(db, run, {"claim": {"epoch": epoch, "writer": writer}})
     return Claim(
         project=project,
@@ -129,7 +145,7 @@ def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim |
     )
 
 
-def requeue(db: sqlite3.Connection, claim: Claim) -> None:
+def requeue(db: sqlite3.Connection, claim: Claim, *, failed: bool) -> None:
     """Queue the run, if the claim still holds, and mark in the log that it was let go."""
     row = db.execute(
         "UPDATE runs SET state = ? WHERE project = ? AND run_id = ? AND epoch = ? AND state = ? "
@@ -137,7 +153,8 @@ def requeue(db: sqlite3.Connection, claim: Claim) -> None:
         (QUEUED, claim.project, claim.run_id, claim.epoch, RUNNING),
     ).fetchone()
     if row is not None:
-        write_mark(db, row[0], {"released": {"epoch": claim.epoch}})
+        mark = {"epoch": claim.epoch, "failed": True} if failed else {"epoch": claim.epoch}
+        write_mark(db, row[0], {"released": mark})
 
 
 def insert_frame(db: sqlite3.Connection, claim: Claim, frame: Frame, private: bytes) -> None:
@@ -205,14 +222,52 @@ def insert_command(db: sqlite3.Connection, project: str, run_id: str, kind: str)
         db.execute("INSERT OR IGNORE INTO commands (run, kind) VALUES (?, ?)", (run, kind))
 
 
-def remove_run(db: sqlite3.Connection, project: str, run_id: str) -> None:
-    """Remove the run, its log and its inbox, if it has ended."""
+def begin_removal(db: sqlite3.Connection, project: str, run_id: str) -> int:
+    """Hide a run that has ended from everybody, its request id too; return its row."""
     run, state = row_of(db, project, run_id)
     if state not in ENDED:
         raise not_finished(run_id)
-    db.execute("DELETE FROM frames WHERE run = ?", (run,))
+    db.execute(
+        f"UPDATE runs SET state = {REMOVING}, definition = x'', request_id = NULL WHERE id = ?",
+        (run,),
+    )
+    return run
+
+
+def remove(db: sqlite3.Connection, run: int, piece: int) -> bool:
+    """Remove a piece of a run that is being removed; False if nothing is left of it."""
+    if remove_frames(db, run, piece):
+        return True
     db.execute("DELETE FROM commands WHERE run = ?", (run,))
-    db.execute("DELETE FROM runs WHERE id = ?", (run,))
+    db.execute(f"DELETE FROM runs WHERE id = ? AND state = {REMOVING}", (run,))
+    return False
+
+
+def touch(db: sqlite3.Connection) -> None:
+    """Write without a change, to see whether the disk does what it is told."""
+    db.execute("UPDATE owner SET token = token")
+
+
+def removals(db: sqlite3.Connection) -> list[int]:
+    """Return the rows of runs whose removal has begun."""
+    return [row for (row,) in db.execute(f"SELECT id FROM runs WHERE state = {REMOVING}")]
+
+
+def remove_frames(db: sqlite3.Connection, run: int, piece: int) -> bool:
+    """Delete at most `piece` frames, and not many bytes; return whether there may be more."""
+    rows = []
+    size = 0
+    for row, length in db.execute(
+        "SELECT id, length(data) + length(private) FROM frames WHERE run = ? LIMIT ?", (run, piece)
+    ):
+        rows.append(row)
+        size += length
+        if size >= REMOVED_BYTES:
+            break
+    db.execute(
+        "DELETE FROM frames WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(rows),)
+    )
+    return size >= REMOVED_BYTES or len(rows) == piece
 
 
 def expire(db: sqlite3.Connection, before: int, piece: int) -> bool:
@@ -230,11 +285,7 @@ def expire(db: sqlite3.Connection, before: int, piece: int) -> bool:
         ).fetchone()
     if row is None:
         return False
-    deleted = db.execute(
-        "DELETE FROM frames WHERE id IN (SELECT id FROM frames WHERE run = ? LIMIT ?)",
-        (row[0], piece),
-    ).rowcount
-    if deleted < piece:
+    if not remove_frames(db, row[0], piece):
         db.execute("DELETE FROM commands WHERE run = ?", row)
         db.execute(f"UPDATE runs SET state = {EXPIRED} WHERE id = ?", row)
     return True
@@ -247,7 +298,9 @@ def row_of(db: sqlite3.Connection, project: str, run_id: str) -> tuple[int, int]
     ).fetchone()
     if row is None:
         raise not_found(run_id)
-    run, state = row
+    run, state = fitting(row, int, int)
+    if state == REMOVING:
+        raise not_found(run_id)
     if state >= EXPIRING:
         raise expired(run_id)
     return run, state
@@ -268,11 +321,17 @@ def inbox_of(db: sqlite3.Connection, run: int) -> frozenset[str]:
 
 def frames_after(db: sqlite3.Connection, run: int, after: int) -> Iterator[Frame]:
     """Yield the frames that hold events after the cursor; claim frames hold none."""
-    for first, last, data in db.execute(
-        "SELECT first, last, data FROM frames WHERE run = ? AND last > ? AND first <= last "
-        "ORDER BY last",
+    following = after + 1
+    for row in db.execute(
+        "SELECT first, last, data FROM frames WHERE run = ? AND last > ? ORDER BY last, id",
         (run, after),
     ):
+        first, last, data = fitting(row, int, int, bytes)
+        if first > last:
+            continue
+        if first > following:
+            raise ForeignValueError(f"events {following} to {first - 1} are missing")
+        following = last + 1
         yield Frame(first=first, last=last, data=data)
 
 
@@ -282,11 +341,12 @@ def history_page(
     """Return the entries behind a place in the log, `limit` bytes or a little more, and theirs."""
     page = []
     size = 0
-    for last, row, data, private in db.execute(
+    for found in db.execute(
         "SELECT last, id, data, private FROM frames WHERE run = ? AND (last, id) > (?, ?) "
         "ORDER BY last, id",
         (run, *place),
     ):
+        last, row, data, private = fitting(found, int, int, bytes, bytes)
         page.append(Entry(data=data, private=private))
         place = (last, row)
         size += len(data) + len(private)
@@ -324,6 +384,8 @@ def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRe
 
 def to_record(row: Sequence[object]) -> RunRecord:
     """Build a record from a row of the columns in RECORD."""
-    values = dict(zip(RunRecord.__dataclass_fields__, row, strict=True))
+    values = dict(zip(RunRecord.__dataclass_fields__, fitting(row, *RECORD_TYPES), strict=True))
+    if values["state"] not in STATES:
+        raise ForeignValueError(f"a run has the state {values['state']}")
     values["streaming"] = bool(values["streaming"])
-    return RunRecord(**values)  # type: ignore[arg-type]  # the columns are declared STRICT
+    return RunRecord(**values)

@@ -199,4 +199,5 @@ async def test_a_service_that_cannot_start_lets_go_of_its_store(
     monkeypatch.setattr(SqliteStore, "open", remember)
     with pytest.raises(DefinitionError, match="Two agents have the id 'demo'"):
         await Service.start(settings_for(tmp_path), [scripted("one"), scripted("two")])
-    assert not any(store._lock.is_locked for store in opened)
+    assert len(opened) == 1
+    await (await real(tmp_path / "runs.db")).close()

@@ -83,12 +83,12 @@ async def test_a_file_of_the_first_version_is_migrated_with_its_runs(tmp_path: P
     store = await SqliteStore.open(path)
     run_id = await store.create(new_run())
     assert (await store.get("default", run_id)).run_id == run_id
-    assert store._reader.execute("PRAGMA user_version").fetchone() == (2,)
+    assert store._reader.execute("PRAGMA user_version").fetchone() == (3,)
     names = {name for (name,) in store._reader.execute("SELECT name FROM sqlite_master")}
     assert {"runs_due", "runs_finished", "runs_expiring"} <= names
     await store.close()
     with pytest.raises(RunNotFound):
-        prepare(path)
+        prepare(path, b"token")
         reopened = await SqliteStore.open(path)
         try:
             await reopened.get("default", "none")

@@ -25,8 +25,8 @@ from tests.support.stores import HeldStore, claimed, ended, frame, soon, until
 
 TOKENS = 300
 
-APPEND_STATEMENTS = 3
-"""Of a frame committed alone: begin, insert, commit."""
+APPEND_STATEMENTS = 4
+"""Of a frame committed alone: begin, whose the store is, insert, commit."""
 
 
 class Wire:

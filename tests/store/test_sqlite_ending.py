@@ -1,0 +1,183 @@
+"""Runs that somebody else must end, and logs that go piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from polos.v1.run_pb2 import RunState
+from polos_client.errors import RunNotFound
+from polos_service.errors import Fenced
+from polos_service.store import RunQuery
+from polos_service.store import statements as sql
+from polos_service.store.sqlite import EXPIRY_PIECE, SqliteStore
+from tests.support.stores import COMPLETED, claimed, ended, frame, history, new_run, soon, until
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
+    opened = await SqliteStore.open(tmp_path / "runs.db")
+    yield opened
+    await opened.close()
+
+
+async def test_a_forced_claim_takes_a_run_from_its_holder(store: SqliteStore) -> None:
+    held = await claimed(store, workflow_id="nobody has it")
+    await store.append(held, frame(1, data=b"\xff not a frame"))
+    assert await store.claim_run("default", held.run_id) is None
+    forced = await store.claim_run("default", held.run_id, force=True)
+    assert forced is not None
+    assert (forced.latest, forced.epoch) == (1, held.epoch + 1)
+    with pytest.raises(Fenced):
+        await store.append(held, frame(2))
+    await store.append(forced, frame(2, outcome=COMPLETED))
+    assert (await store.get("default", held.run_id)).state == COMPLETED
+
+
+async def test_a_forced_claim_takes_what_is_queued_and_nothing_that_ended(
+    store: SqliteStore,
+) -> None:
+    over = await ended(store)
+    queued = await store.create(new_run())
+    assert await store.claim_run("default", queued, force=True) is not None
+    assert await store.claim_run("default", over.run_id, force=True) is None
+    assert await store.claim_run("default", "nothing", force=True) is None
+    assert await store.claim_run("other", queued, force=True) is None
+
+
+@pytest.mark.parametrize("failed", [False, True])
+async def test_the_log_tells_how_a_claim_ended(store: SqliteStore, *, failed: bool) -> None:
+    claim = await claimed(store)
+    await store.release(claim, failed=failed)
+    again = await soon(store.claim({"agent"}))
+    marks = [json.loads(entry.private) for entry in await history(store, again)]
+    told = {"epoch": claim.epoch, "failed": True} if failed else {"epoch": claim.epoch}
+    assert marks[1] == {"released": told}
+
+
+async def test_overdue_are_the_queued_at_once_and_the_held_much_later(store: SqliteStore) -> None:
+    queued = [await store.create(new_run(deadline=at)) for at in (200, 100, 301)]
+    held = [await claimed(store, deadline=at) for at in (50, 51)]
+    await ended(store, deadline=1)
+    await store.create(new_run())
+    assert await store.overdue(300, 50) == [
+        ("default", queued[1]),
+        ("default", queued[0]),
+        ("default", held[0].run_id),
+    ]
+    assert await store.overdue(99, 49) == []
+
+
+@pytest.mark.parametrize(
+    ("state", "index"),
+    [(RunState.RUN_STATE_QUEUED, "runs_due"), (RunState.RUN_STATE_RUNNING, "runs_stuck")],
+)
+async def test_what_is_overdue_is_found_by_an_index(
+    store: SqliteStore, state: int, index: str
+) -> None:
+    plans: list[str] = []
+    seen: list[str] = []
+    store._reader.set_trace_callback(seen.append)
+    await store.overdue(1, 1)
+    store._reader.set_trace_callback(None)
+    for statement in seen:
+        if f"state = {state} " in statement:
+            plans += [row[3] for row in store._reader.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert len(plans) == 1
+    assert index in plans[0]
+
+
+async def long(store: SqliteStore, frames: int = 3 * EXPIRY_PIECE, **fields: str) -> str:
+    """Store a run of many frames that has ended."""
+    claim = await claimed(store, **fields)
+    appends = [store.append(claim, frame(number)) for number in range(1, frames)]
+    await asyncio.gather(*appends)
+    await store.append(claim, frame(frames, outcome=COMPLETED))
+    return claim.run_id
+
+
+def left(path: Path) -> tuple[int, int]:
+    """Return how many runs and frames the file holds."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        found = db.execute("SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM frames)")
+        runs, frames = found.fetchone()
+        return runs, frames
+
+
+async def test_a_long_run_is_deleted_in_pieces_between_which_others_commit(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    run_id = await long(store)
+    deleting = asyncio.create_task(store.delete("default", run_id))
+    seen: list[int] = []
+    while not deleting.done():
+        await store.create(new_run())
+        seen.append(left(tmp_path / "runs.db")[1])
+    await deleting
+    assert len({count for count in seen if count}) >= 2, "it went in one commit"
+    assert left(tmp_path / "runs.db")[1] == 0
+
+
+async def test_a_run_that_is_being_deleted_is_gone_for_everybody(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await long(store, request_id="r")
+    monkeypatch.setattr(sql, "remove", lambda *_: True)  # it never comes to its end
+    deleting = asyncio.create_task(store.delete("default", run_id))
+    await until(lambda: sql.removals(store._reader) != [])
+    for call in (
+        store.get("default", run_id),
+        store.read("default", run_id, 0, 1),
+        store.wait("default", run_id, 0),
+        store.delete("default", run_id),
+        store.command("default", run_id, "cancel"),
+    ):
+        with pytest.raises(RunNotFound):
+            await call
+    assert await store.list("default", RunQuery(limit=10)) == []
+    assert await store.claim_run("default", run_id, force=True) is None
+    assert not await store.expire(1 << 62)
+    again = new_run(request_id="r", digest=b"another")
+    assert await store.create(again) == again.run_id
+    monkeypatch.undo()
+    await soon(deleting)
+
+
+async def test_a_deletion_whose_caller_went_away_is_finished(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    run_id = await long(store)
+    deleting = asyncio.create_task(store.delete("default", run_id))
+    await asyncio.sleep(0)
+    deleting.cancel()
+    await until(lambda: left(tmp_path / "runs.db") == (0, 0))
+
+
+async def test_a_deletion_that_a_crash_cut_off_is_finished_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    store = await SqliteStore.open(path)
+    run_id = await long(store)
+    await store._commit(lambda db: sql.begin_removal(db, "default", run_id))
+    await store.close()
+    store = await SqliteStore.open(path)
+    await until(lambda: left(path) == (0, 0))
+    await store.close()
+
+
+async def test_a_piece_is_bounded_in_bytes_too(store: SqliteStore, tmp_path: Path) -> None:
+    claim = await claimed(store)
+    for number in range(1, 7):
+        outcome = COMPLETED if number == 6 else None
+        await store.append(claim, frame(number, data=b"x" * 500_000, outcome=outcome))
+    seen: list[int] = []
+    store._db.set_trace_callback(lambda statement: seen.append(statement.startswith("COMMIT")))
+    await store.delete("default", claim.run_id)
+    store._db.set_trace_callback(None)
+    assert sum(seen) >= 2
+    assert left(tmp_path / "runs.db") == (0, 0)

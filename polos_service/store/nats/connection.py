@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+import structlog
 from nats.aio.client import Client
 from nats.errors import Error, InvalidUserCredentialsError
 from nats.protocol.parser import PERMISSIONS_ERR
@@ -20,6 +21,9 @@ UNUSABLE = (
     NkeysError,
 )
 """Errors of credentials that cannot be used, and of a server that cannot be trusted."""
+
+
+log = structlog.get_logger(__name__)
 
 
 class Unencrypted(Error):
@@ -58,6 +62,18 @@ class Connection(Client):
             await super()._process_err(err_msg)
         else:
             await self._process_op_err(Error(f"nats: {err_msg}"))
+
+    async def _process_msg(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+    ) -> None:
+        """Take a message, or drop it if its subject or headers cannot be decoded.
+
+        Left alone, the error would end the task that reads from the connection.
+        """
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, IndexError) as error:
+            log.debug("message_dropped", subject=repr(subject), error=str(error))
 
     async def _process_connect_init(self) -> None:
         """Close the socket of an attempt that fails: a server that hangs would never do it."""

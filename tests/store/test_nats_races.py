@@ -81,7 +81,7 @@ async def test_a_replica_stopped_before_its_first_claim_takes_no_run_that_was_re
     run_id = await other.create(new_run())
     with monkeypatch.context() as patch:
         stopped = Stopped(other._log, "append", patch)
-        claiming = asyncio.create_task(other._claims.take_run("default", run_id))
+        claiming = asyncio.create_task(other._claims.take_run("default", run_id, force=False))
         await soon(stopped.reached.wait())
         claim = await one.claim_run("default", run_id)
         assert claim is not None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-import structlog
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error, InvalidUserCredentialsError
 from nats.protocol.parser import PERMISSIONS_ERR
 from nkeys import NkeysError
@@ -21,9 +21,6 @@ UNUSABLE = (
     NkeysError,
 )
 """Errors of credentials that cannot be used, and of a server that cannot be trusted."""
-
-
-log = structlog.get_logger(__name__)
 
 
 class Unencrypted(Error):
@@ -63,17 +60,22 @@ class Connection(Client):
         else:
             await self._process_op_err(Error(f"nats: {err_msg}"))
 
-    async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
-    ) -> None:
-        """Take a message, or drop it if its subject or headers cannot be decoded.
+    # An error in any of these would end the task that reads from the connection.
 
-        Left alone, the error would end the task that reads from the connection.
-        """
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """Take headers that cannot be decoded for none."""
         try:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        except (ValueError, IndexError) as error:
-            log.debug("message_dropped", subject=repr(subject), error=str(error))
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+        return found
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg | None:
+        """Take a subject that is not UTF-8 as one that none of ours is like."""
+        subject, reply = (part.decode(errors="replace").encode() for part in (subject, reply))
+        return super()._build_message(sid, subject, reply, data, headers)
 
     async def _process_connect_init(self) -> None:
         """Close the socket of an attempt that fails: a server that hangs would never do it."""

@@ -320,7 +320,9 @@ GOOD_RECORD = {
 async def test_a_record_of_wrong_types_is_no_run(
     one: NatsStore, stranger: Stranger, changed: dict[str, object]
 ) -> None:
-    await stranger.store(run_subject("default", "made"), json.dumps({**GOOD_RECORD, **changed}).encode())
+    await stranger.store(
+        run_subject("default", "made"), json.dumps({**GOOD_RECORD, **changed}).encode()
+    )
     with pytest.raises(RunNotFound):
         await one.get("default", "made")
     await works(one)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from typing import Self
 
 from nats.aio.client import Client
 
@@ -61,7 +62,7 @@ class Stranger:
         self._server = server
         self._client = Client()
 
-    async def __aenter__(self) -> Stranger:
+    async def __aenter__(self) -> Self:
         await self._client.connect(servers=[self._server.url], allow_reconnect=False)
         return self
 

@@ -75,7 +75,8 @@ class Connection(Client):
     ) -> Msg | None:
         """Take a subject that is not UTF-8 as one that none of ours is like."""
         subject, reply = (part.decode(errors="replace").encode() for part in (subject, reply))
-        return super()._build_message(sid, subject, reply, data, headers)
+        message: Msg | None = super()._build_message(sid, subject, reply, data, headers)
+        return message
 
     async def _process_connect_init(self) -> None:
         """Close the socket of an attempt that fails: a server that hangs would never do it."""

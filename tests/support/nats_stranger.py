@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from typing import Self
 
 from nats.aio.client import Client
 
+from polos_service.store import RunQuery
+from polos_service.store.nats import NatsStore
 from tests.support.nats import NatsServer
+from tests.support.stores import COMPLETED, frame, new_run, soon
 
 FRAME = "Polos-Frame"
 
@@ -93,3 +97,18 @@ class Stranger:
         answer = await reader.readline()
         assert answer.startswith(b"PONG"), answer
         writer.close()
+
+
+async def works(*stores: NatsStore) -> None:
+    """See that runs start, are listed, run and end, at every replica."""
+    for store in stores:
+        run_id = await soon(store.create(new_run()))
+        claim = await soon(store.claim({"agent"}))
+        assert claim.run_id == run_id
+        await soon(store.append(claim, frame(1, outcome=COMPLETED)))
+        assert run_id in [
+            run.run_id for run in await soon(store.list("default", RunQuery(limit=99)))
+        ]
+        await soon(store.waiting())
+        await soon(store.overdue(time.time_ns(), 0))
+        assert await store.healthy()

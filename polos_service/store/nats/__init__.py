@@ -109,11 +109,14 @@ class NatsStore:
         return store
 
     async def close(self) -> None:
-        """Finish what was begun, and disconnect. What is held passes to others."""
+        """Finish what was begun, as long as a request is tried for, and disconnect.
+
+        What is held passes to others.
+        """
         await self._claims.close()
         await self._work.close()
         await self._tails.close()
-        await self._background.settle()
+        await self._background.settle(self._link.patience)
         await self._link.close()
 
     async def create(self, run: NewRun) -> str:
@@ -189,7 +192,7 @@ class NatsStore:
         if held is not None:
             until = held.sequence
         else:
-            await self._records.get(claim.project, claim.run_id)
+            await self._claims.see(claim)
             last = await self._log.last(subject)
             until = last.sequence if last is not None else 0
         async for entry in self._log.history(subject, until):

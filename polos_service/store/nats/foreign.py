@@ -26,6 +26,9 @@ REMEMBERED = 4096
 TOLD = 200
 """Characters of a subject, and of a reason, in the service's log."""
 
+UNKNOWN = -1
+"""In place of a sequence: it is a message of a stream, and not known which of its subject."""
+
 log = structlog.get_logger(__name__)
 
 

@@ -75,6 +75,11 @@ class Link:
         self._back: list[Callable[[], None]] = []
         self._failure: Exception | None = None
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a request is tried for."""
+        return self._address.patience
+
     @classmethod
     async def open(cls, address: Address) -> Link:
         """Connect.

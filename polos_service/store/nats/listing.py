@@ -16,6 +16,7 @@ from typing import cast
 
 from polos.v1.run_pb2 import RunState
 from polos_service.store import RunQuery, RunRecord
+from polos_service.store.nats.foreign import UNKNOWN
 from polos_service.store.nats.head import Head
 from polos_service.store.nats.link import Link
 from polos_service.store.nats.log import Log
@@ -135,7 +136,7 @@ class Listing:
             run_id = value_of(subject.rpartition(".")[2])
             if run_subject(project, run_id) == subject:
                 return run_id
-        self._link.foreign.skip(subject, 0, "no record has this subject")
+        self._link.foreign.skip(subject, UNKNOWN, "no record has this subject")
         return None
 
     def _queued_run(self, subject: str) -> tuple[str, str] | None:
@@ -143,7 +144,7 @@ class Listing:
         with suppress(ValueError):
             workflow, project, run_id = subject.split(".")[2:]
             return f"polos.log.{day_of(value_of(run_id))}.{project}.{run_id}", value_of(workflow)
-        self._link.foreign.skip(subject, 0, "no work item has this subject")
+        self._link.foreign.skip(subject, UNKNOWN, "no work item has this subject")
         return None
 
     async def _days(self, query: RunQuery) -> AsyncIterator[str]:

@@ -10,6 +10,7 @@ import time
 
 import structlog
 
+from polos_client.errors import StoreUnavailable
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.link import Link
 from polos_service.store.nats.log import Log
@@ -47,15 +48,20 @@ class Sweep:
                 return
             record = self._records.read(message)
             if record is not None and record.life is Life.OPEN:
-                await self._mend(record)
+                try:
+                    await self._mend(record)
+                except StoreUnavailable as error:
+                    log.warning("run_not_mended", run_id=record.run_id, error=str(error))
             self._passed = message.sequence
 
     async def _mend(self, record: Record) -> None:
         if await self._work.queued(record):
             return  # whoever gets the item goes on with the run
+        if not await self._records.open(record.project, record.run_id):
+            return  # it has ended meanwhile
         last = await self._log.last(log_subject(record.project, record.run_id))
         if last is not None and last.head.outcome:
             await self._claims.finish(record, last.head)
-        elif await self._records.open(record.project, record.run_id):
+        else:
             await self._work.put(record)
         log.info("run_mended", run_id=record.run_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -15,6 +16,7 @@ from chaos.nodes import Node, Nodes
 from chaos.places import LEADERS, SERVICES, Place
 from chaos.process import PATIENCE
 from chaos.service import Service, environment
+from chaos.stranger import publish
 from polos_service.store.nats.subjects import LOG
 
 
@@ -101,7 +103,10 @@ class Cluster:
 
     async def suffer(self, blow: Blow) -> None:
         """Let a blow happen, and return when all are up again."""
-        if blow.place in SERVICES:
+        if blow.place is Place.STRANGER:
+            ports = [node.port for node in self.nodes.all]
+            await publish(ports, random.Random(blow.seconds))
+        elif blow.place in SERVICES:
             await SUFFERED_BY_REPLICAS[blow.place](self.replicas[blow.victim], blow)
         else:
             await SUFFERED_BY_NODES[blow.place](await self._server(blow), blow)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -16,6 +16,7 @@ from nats.js.errors import NotFoundError
 from chaos.story import Log
 from polos.v1.run_pb2 import RunState
 from polos.v1.run_service_pb2 import StreamRunResponse
+from polos_service.store.nats.foreign import NotOurs
 from polos_service.store.nats.head import Head, Mark
 from polos_service.store.nats.subjects import LOG, RUNS, WORK
 
@@ -49,15 +50,20 @@ async def left_behind(stream: JetStreamContext) -> list[str]:
 
 
 async def logs_in(stream: JetStreamContext) -> Mapping[str, Log]:
-    """Read every run of the store, by its id."""
+    """Read every run of the store, by its id; what a stranger published is nothing."""
     found = {}
     async for message in messages(stream, RUNS):
-        record = json.loads(message.data or b"")
-        found[record["run_id"]] = Log(record["outcome"] or RunState.RUN_STATE_QUEUED)
+        with suppress(ValueError, LookupError, TypeError):
+            record = json.loads(message.data or b"")
+            found[record["run_id"]] = Log(record["outcome"] or RunState.RUN_STATE_QUEUED)
     claims: dict[str, Head] = {}
     async for message in messages(stream, LOG):
         run_id = str(message.subject).rpartition(".")[2]
-        add(found[run_id], claims.get(run_id), head := head_of(message), message.data or b"")
+        try:
+            head = head_of(message)
+        except NotOurs:
+            continue
+        add(found[run_id], claims.get(run_id), head, message.data or b"")
         if head.mark is Mark.CLAIMED:
             claims[run_id] = head
     return found

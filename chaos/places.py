@@ -39,6 +39,7 @@ class Place(StrEnum):
     NODE_PAUSE = "node-pause"
     LEADER_KILL = "leader-kill"
     LEADER_PAUSE = "leader-pause"
+    STRANGER = "stranger"
     TAKEOVER = "takeover"
 
 
@@ -74,6 +75,7 @@ WHAT: dict[Place, str] = {
     Place.NODE_PAUSE: "a NATS server that follows is stopped, and goes on",
     Place.LEADER_KILL: "the NATS server that leads the log is killed, and started again",
     Place.LEADER_PAUSE: "the NATS server that leads the log is stopped, and goes on",
+    Place.STRANGER: "somebody else publishes under the service's subjects in NATS",
     Place.TAKEOVER: "a run passes to another claim",
 }
 """What happens at each place."""
@@ -99,7 +101,7 @@ SERVICES = (Place.SERVICE_KILL, Place.SERVICE_RESTART, Place.SERVICE_PAUSE, Plac
 LEADERS = (Place.LEADER_KILL, Place.LEADER_PAUSE)
 """What is done to the NATS server that leads the log's stream."""
 
-BLOWS = (*SERVICES, Place.NODE_KILL, Place.NODE_PAUSE, *LEADERS)
+BLOWS = (*SERVICES, Place.NODE_KILL, Place.NODE_PAUSE, *LEADERS, Place.STRANGER)
 """What is done to a cluster from outside."""
 
 REPLICA = tuple(one for one in INSIDE if one not in {Place.COMMIT, Place.OPEN, Place.FOLD})

@@ -16,7 +16,7 @@ from polos_client.errors import RequestIdReused, RunExpired, StoreUnavailable, T
 from polos_service.errors import Fenced
 from polos_service.store import CANCEL, Claim, RunQuery
 from polos_service.store.nats import NatsStore
-from polos_service.store.nats.records import Life
+from polos_service.store.nats.record import Life
 from polos_service.store.nats.stored import Stored
 from polos_service.store.nats.subjects import log_subject
 from tests.support.nats import NatsServer
@@ -355,12 +355,12 @@ async def test_a_queued_run_past_its_deadline_is_overdue_wherever_it_was_started
     late = await one.create(new_run(workflow_id="rare", deadline=now))
     await one.create(new_run(workflow_id="rare", deadline=now + 10**12))
     held = await claimed(one, deadline=now)
-    assert list(await other.overdue(now + 1)) == [("default", late)]
+    assert list(await other.overdue(now + 1, 0)) == [("default", late)]
     claim = await other.claim_run("default", late)
     assert claim is not None
     await other.append(claim, frame(1, outcome=RunState.RUN_STATE_FAILED))
     await one.release(held)
-    assert list(await other.overdue(now + 10**11)) == [("default", held.run_id)]
+    assert list(await other.overdue(now + 10**11, 0)) == [("default", held.run_id)]
 
 
 async def test_a_cursor_anywhere_in_a_long_log_among_others_is_found(

@@ -81,7 +81,7 @@ async def test_a_replica_stopped_before_its_first_claim_takes_no_run_that_was_re
     run_id = await other.create(new_run())
     with monkeypatch.context() as patch:
         stopped = Stopped(other._log, "append", patch)
-        claiming = asyncio.create_task(other._claims.take_run("default", run_id))
+        claiming = asyncio.create_task(other._claims.take_run("default", run_id, force=False))
         await soon(stopped.reached.wait())
         claim = await one.claim_run("default", run_id)
         assert claim is not None
@@ -148,13 +148,13 @@ async def test_a_run_that_expired_before_its_deadline_is_not_asked_about_for_eve
     now = time.time_ns()
     claim = await ended(one, deadline=now + 10**12)
     await one.create(new_run(deadline=now + 10**12))
-    await one._listing.overdue(now)
+    await one._listing.overdue(now, 0)
     record = await one._records.get("default", claim.run_id)
     await one._work.put(record)
-    await one._listing.overdue(now)
+    await one._listing.overdue(now, 0)
     assert await one.expire(time.time_ns())
-    assert claim.run_id not in [run_id for _, run_id in await one.overdue(now + 2 * 10**12)]
-    assert claim.run_id not in [run_id for _, _, run_id in one._listing._due]
+    assert claim.run_id not in [run_id for _, run_id in await one.overdue(now + 2 * 10**12, 0)]
+    assert claim.run_id not in [run_id for *_, run_id in one._listing._due]
 
 
 async def test_a_command_is_heard_of_only_when_it_was_stored(

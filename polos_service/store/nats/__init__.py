@@ -27,13 +27,16 @@ from polos_service.store.nats.address import Address
 from polos_service.store.nats.background import Background
 from polos_service.store.nats.bound import Bound
 from polos_service.store.nats.claims import Claims
+from polos_service.store.nats.health import Health
 from polos_service.store.nats.link import Link
 from polos_service.store.nats.listing import Listing
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.record import Life, Record
+from polos_service.store.nats.records import Records
 from polos_service.store.nats.removal import Removal
 from polos_service.store.nats.streams import make_streams
-from polos_service.store.nats.subjects import COMMANDED, LOG, log_subject, value_of
+from polos_service.store.nats.subjects import COMMANDED, log_subject, value_of
+from polos_service.store.nats.sweep import Sweep
 from polos_service.store.nats.tails import Tails
 from polos_service.store.nats.work import Work
 from polos_service.store.refusals import not_finished
@@ -65,10 +68,13 @@ class NatsStore:
             work=self._work,
             tails=self._tails,
             signals=self._signals,
+            background=self._background,
             claim_timeout=claim_timeout,
         )
         self._bound = Bound(link, max_queued, lambda: self._claims.past_queue)
-        self._listing = Listing(link, self._log, self._records)
+        self._listing = Listing(link, self._log, self._records, self._work)
+        self._sweep = Sweep(link, self._log, self._records, self._work, self._claims)
+        self._health = Health(link)
         self._removal = Removal(link, self._log, self._records, self._work)
 
     @classmethod
@@ -103,11 +109,14 @@ class NatsStore:
         return store
 
     async def close(self) -> None:
-        """Finish what was begun, and disconnect. What is held passes to others."""
+        """Finish what was begun, as long as a request is tried for, and disconnect.
+
+        What is held passes to others.
+        """
         await self._claims.close()
         await self._work.close()
         await self._tails.close()
-        await self._background.settle()
+        await self._background.settle(self._link.patience)
         await self._link.close()
 
     async def create(self, run: NewRun) -> str:
@@ -122,23 +131,27 @@ class NatsStore:
             if claim is not None:
                 return claim
 
-    async def claim_run(self, project: str, run_id: str) -> Claim | None:
-        """Claim this run, if it is queued."""
+    async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
+        """Claim this run if it is queued, or with `force` from whoever holds it."""
         return await self._background.finish(
-            self._claims.take_run(project, run_id), self._give_back
+            self._claims.take_run(project, run_id, force=force), self._give_back
         )
 
-    async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
-        """Return queued runs whose deadline has passed."""
-        return await self._listing.overdue(now)
+    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
+        """Return queued runs past their deadline, and held ones whose deadline is long past.
+
+        Runs that a crash left half-way are mended on the way, some at each call.
+        """
+        await self._background.finish(self._sweep.go_on())
+        return await self._listing.overdue(now, stuck)
 
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
         return await self._listing.waiting()
 
-    async def release(self, claim: Claim) -> None:
+    async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
-        await self._background.finish(self._claims.release(claim))
+        await self._background.finish(self._claims.release(claim, failed=failed))
 
     async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
         """Append a frame, then wake the run's readers here; the stream wakes the others."""
@@ -179,7 +192,7 @@ class NatsStore:
         if held is not None:
             until = held.sequence
         else:
-            await self._records.get(claim.project, claim.run_id)
+            await self._claims.see(claim)
             last = await self._log.last(subject)
             until = last.sequence if last is not None else 0
         async for entry in self._log.history(subject, until):
@@ -215,8 +228,8 @@ class NatsStore:
         return await self._background.finish(self._removal.expire(before))
 
     async def healthy(self) -> bool:
-        """Return whether events can be stored, as far as the log's leader knows."""
-        return await self._link.led(LOG)
+        """Return whether events can be stored, as far as NATS knows."""
+        return await self._health.good()
 
     async def _start(self) -> None:
         await self._link.subscribe(COMMANDED, self._commanded)
@@ -225,8 +238,12 @@ class NatsStore:
         self._claims.start()
 
     async def _commanded(self, message: Msg) -> None:
-        project, run_id = message.subject.split(".")[-2:]
-        self._signals.notify(("inbox", value_of(project), value_of(run_id)))
+        try:
+            project, run_id = (value_of(part) for part in message.subject.split(".")[2:])
+        except ValueError as error:
+            self._link.foreign.skip(message.subject, 0, str(error))
+        else:
+            self._signals.notify(("inbox", project, run_id))
 
     async def _create(self, run: NewRun) -> str:
         """Store request id, record and queue in this order; a repeated start goes on from there."""

@@ -50,9 +50,15 @@ class Background:
                 self.spawn(taken_back(task, undo))
             raise
 
-    async def settle(self) -> None:
-        """Wait until everything is done."""
+    async def settle(self, patience: float) -> None:
+        """Wait until everything is done; what is not after so many seconds is given up."""
+        now = asyncio.get_running_loop().time
+        end = now() + patience
+        while self._tasks and now() < end:
+            await asyncio.wait(self._tasks, timeout=end - now())
         while self._tasks:
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)
 
     def _done(self, task: asyncio.Task[Any]) -> None:

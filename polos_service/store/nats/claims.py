@@ -16,14 +16,17 @@ from time import time_ns
 
 import structlog
 
-from polos_client.errors import StoreUnavailable
+from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.store import Claim, Frame
+from polos_service.store.nats.background import Background
+from polos_service.store.nats.ends import Last
 from polos_service.store.nats.head import Head, Mark
 from polos_service.store.nats.held import Held, fenced, held_past_queue, line, now, stale, taken
 from polos_service.store.nats.link import Conflict
-from polos_service.store.nats.log import Last, Log, Superseded
-from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.log import Log, Superseded
+from polos_service.store.nats.record import Life, Record
+from polos_service.store.nats.records import DefinitionLost, Records
 from polos_service.store.nats.subjects import log_subject
 from polos_service.store.nats.tails import Key, Tails
 from polos_service.store.nats.work import Item, Work
@@ -49,6 +52,7 @@ class Claims:
         work: Work,
         tails: Tails,
         signals: Signals,
+        background: Background,
         claim_timeout: float,
     ) -> None:
         self._log = log
@@ -56,6 +60,7 @@ class Claims:
         self._work = work
         self._tails = tails
         self._signals = signals
+        self._background = background
         self._claim_timeout = claim_timeout
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
         self._held: dict[Key, Held] = {}
@@ -83,11 +88,14 @@ class Claims:
 
     async def take(self, item: Item) -> Claim | None:
         """Claim the run whose item was given to this replica; None if it is not to be had."""
-        record = await self._records.sought(item.project, item.run_id)
-        last = await self._log.last(log_subject(item.project, item.run_id))
-        if record is None or record.life is not Life.OPEN:
+        record = await self._records.find(item.project, item.run_id)
+        if record is None:
+            self._background.spawn(self._seek(item))
+            return None
+        if record.life is not Life.OPEN:
             await self._work.done(item)
             return None
+        last = await self._log.last(log_subject(item.project, item.run_id))
         if last is not None and last.head.outcome:
             await self.finish(record, last.head)
             await self._work.done(item)
@@ -102,15 +110,22 @@ class Claims:
             await self._work.put_back(item, LOOK_AGAIN)
         return claim
 
-    async def take_run(self, project: str, run_id: str) -> Claim | None:
-        """Claim a run past the queue, if nobody holds it."""
-        record = await self._records.find(project, run_id)
-        if record is None or record.life is not Life.OPEN:
-            return None
-        last = await self._log.last(log_subject(project, run_id))
-        if last is not None and (last.head.held or last.head.outcome):
-            return None
-        return await self._begin(record, last, None)
+    async def take_run(self, project: str, run_id: str, *, force: bool) -> Claim | None:
+        """Claim a run past the queue, if nobody holds it, or with `force` from whoever does."""
+        while True:
+            record = await self._records.find(project, run_id)
+            if record is None or record.life is not Life.OPEN:
+                return None
+            last = await self._log.last(log_subject(project, run_id))
+            if last is not None and last.head.outcome:
+                await self.finish(record, last.head)
+                await self._work.remove(record)
+                return None
+            if last is not None and last.head.held and not force:
+                return None
+            claim = await self._begin(record, last, None, force=force)
+            if claim is not None or not force:
+                return claim  # else its holder has appended meanwhile
 
     def find(self, claim: Claim) -> Held | None:
         """Return what is known of a claim, if it was not let go."""
@@ -150,8 +165,9 @@ class Claims:
         if frame.outcome is not None:
             await self._end(held, head)
 
-    async def release(self, claim: Claim) -> None:
-        """Mark in the log that the run is let go, then give its item back."""
+    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+        """Mark in the log that the run is let go, and why, then give its item back."""
+        mark = {"epoch": claim.epoch, **({"failed": True} if failed else {})}
         held = self.find(claim)
         if held is None:
             return
@@ -159,7 +175,7 @@ class Claims:
             if not held.lost and not held.over:
                 head = held.head(Mark.RELEASED, held.latest + 1, held.latest)
                 with suppress(Fenced):
-                    await self._write(held, head, line({"released": {"epoch": claim.epoch}}))
+                    await self._write(held, head, line({"released": mark}))
                     held.over = True
                     if held.item is not None:
                         await self._work.put_back(held.item)
@@ -178,17 +194,38 @@ class Claims:
             if held is not None and held.lost:
                 raise fenced(claim)
             if self.find(claim) is None:
-                await self._records.get(claim.project, claim.run_id)
+                await self.see(claim)
             inbox = await self._records.commands(claim.project, claim.run_id)
             if not inbox <= frozenset(known):
                 return inbox
             with suppress(TimeoutError):
                 await asyncio.wait_for(arrived.wait(), self.period)
 
-    async def _begin(self, record: Record, last: Last | None, item: Item | None) -> Claim | None:
+    async def see(self, claim: Claim) -> None:
+        """See that the run of a claim is there.
+
+        Raises:
+            Fenced: it was removed.
+
+        """
+        try:
+            await self._records.get(claim.project, claim.run_id)
+        except (RunNotFound, RunExpired):
+            raise fenced(claim) from None
+
+    async def _seek(self, item: Item) -> None:
+        """Remove the item of a run that is not found, unless it is found after all."""
+        if await self._records.sought(item.project, item.run_id) is None:
+            await self._work.done(item)
+        else:
+            await self._work.put_back(item)
+
+    async def _begin(
+        self, record: Record, last: Last | None, item: Item | None, *, force: bool = False
+    ) -> Claim | None:
         key = (record.project, record.run_id)
         definition, inbox = await asyncio.gather(
-            self._records.definition(record), self._records.commands(*key)
+            self._definition(record, force=force), self._records.commands(*key)
         )
         held = taken(record, last, item, definition, inbox)
         claim = held.claim
@@ -207,6 +244,16 @@ class Claims:
             self._lose(former)
         self._held[key] = held
         return claim
+
+    async def _definition(self, record: Record, *, force: bool) -> bytes:
+        """Return the definition; empty, if it is lacking and the run is to end anyway."""
+        try:
+            return await self._records.definition(record)
+        except DefinitionLost as error:
+            if not force:
+                raise
+            log.warning("definition_lost", run_id=record.run_id, error=str(error))
+            return b""
 
     async def _write(self, held: Held, head: Head, payload: bytes) -> None:
         """Append the claim's next message, and note what the log's last one is then."""
@@ -253,7 +300,7 @@ class Claims:
         try:
             return await self._records.write(ended)
         except Conflict as conflict:
-            return ended if conflict.last is None else Record.of(conflict.last)
+            return self._records.read(conflict.last) or ended
 
     def _adopts(self, item: Item, last: Last) -> bool:
         """Take over the item of a run that this replica holds already."""

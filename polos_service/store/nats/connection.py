@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error, InvalidUserCredentialsError
 from nats.protocol.parser import PERMISSIONS_ERR
 from nkeys import NkeysError
@@ -58,6 +59,24 @@ class Connection(Client):
             await super()._process_err(err_msg)
         else:
             await self._process_op_err(Error(f"nats: {err_msg}"))
+
+    # An error in any of these would end the task that reads from the connection.
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """Take headers that cannot be decoded for none."""
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):
+            return None
+        return found
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg | None:
+        """Take a subject that is not UTF-8 as one that none of ours is like."""
+        subject, reply = (part.decode(errors="replace").encode() for part in (subject, reply))
+        message: Msg | None = super()._build_message(sid, subject, reply, data, headers)
+        return message
 
     async def _process_connect_init(self) -> None:
         """Close the socket of an attempt that fails: a server that hangs would never do it."""

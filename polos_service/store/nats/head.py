@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Self, cast
 
 from polos.v1.run_pb2 import RunState
-from polos_service.store import Entry, Frame
+from polos_client.errors import StoreUnavailable
+from polos_service.store import ENDED, Entry, Frame
+from polos_service.store.nats.foreign import NotOurs
+from polos_service.store.nats.stored import NUMBER
 
 HEADER = "Polos-Frame"
+"""The header that makes a message one of ours."""
+
+BEHIND = "Polos-Behind"
+"""The header with the sequence of our message before this one, where foreign ones stand between."""
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+"""The header with the sequence of the message before this one, whoever wrote it."""
+
+FORM = re.compile(
+    r"([0-9]{1,19}) " * 5 + r"([!-~]{1,64}) (events|claimed|released) ([0-9]{1,19}) ([0-9]{1,9})"
+)
+"""The value of the header."""
+
+LIMIT = 1 << 63
+"""All numbers are below it."""
 
 
 class Mark(StrEnum):
@@ -58,9 +77,17 @@ class Head:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
-        """Return the head that a message's headers hold."""
-        first, last, epoch, size, start, claim, mark, delivery, outcome = headers[HEADER].split(" ")
-        return cls(
+        """Return the head that a message's headers hold.
+
+        Raises:
+            NotOurs: they hold none.
+
+        """
+        found = FORM.fullmatch(headers.get(HEADER, ""))
+        if found is None:
+            raise NotOurs(f"it has no {HEADER} header, or not the form of one")
+        first, last, epoch, size, start, claim, mark, delivery, outcome = found.groups()
+        head = cls(
             first=int(first),
             last=int(last),
             epoch=int(epoch),
@@ -70,6 +97,19 @@ class Head:
             mark=Mark(mark),
             delivery=int(delivery),
             outcome=int(outcome),
+        )
+        if not head.sound:
+            raise NotOurs(f"its {HEADER} header has impossible numbers")
+        return head
+
+    @property
+    def sound(self) -> bool:
+        """Whether the numbers can be those of a frame, or of a mark."""
+        events = self.mark is Mark.EVENTS
+        return (
+            max(self.last, self.epoch, self.start, self.delivery) < LIMIT
+            and (0 < self.first <= self.last if events else self.first == self.last + 1)
+            and (not self.outcome or (events and self.outcome in ENDED))
         )
 
     @property
@@ -85,17 +125,45 @@ class Head:
         return RunState.RUN_STATE_RUNNING if self.held else RunState.RUN_STATE_QUEUED
 
     def frame(self, payload: bytes) -> Frame:
-        """Return the frame that a message with this head holds."""
+        """Return the frame that a message with this head holds.
+
+        Raises:
+            StoreUnavailable: the message is shorter than its head says.
+
+        """
         return Frame(
             first=self.first,
             last=self.last,
-            data=payload[: self.size],
+            data=self.entry(payload).data,
             outcome=outcome_of(self) if self.outcome else None,
         )
 
     def entry(self, payload: bytes) -> Entry:
-        """Return the message's frame with its private part."""
+        """Return the message's frame with its private part.
+
+        Raises:
+            StoreUnavailable: the message is shorter than its head says.
+
+        """
+        if len(payload) < self.size:
+            raise StoreUnavailable(
+                f"NATS has {len(payload)} of {self.size} bytes of events {self.first} to "
+                f"{self.last} of a run. Restore the stream, or cancel and delete the run."
+            )
         return Entry(data=payload[: self.size], private=payload[self.size :])
+
+
+def before(headers: Mapping[str, str]) -> int:
+    """Return the sequence of our message before one of ours; 0 for the first.
+
+    Raises:
+        NotOurs: the headers do not tell.
+
+    """
+    told = headers.get(BEHIND) or headers.get(EXPECTED, "")
+    if not NUMBER.fullmatch(told):
+        raise NotOurs(f"it has no {EXPECTED} header")
+    return int(told)
 
 
 def outcome_of(head: Head) -> RunState.ValueType:

@@ -11,9 +11,9 @@ from time import time, time_ns
 
 from polos_service.errors import Fenced
 from polos_service.store import Claim
+from polos_service.store.nats.ends import Last
 from polos_service.store.nats.head import Head, Mark
-from polos_service.store.nats.log import Last
-from polos_service.store.nats.records import Record
+from polos_service.store.nats.record import Record
 from polos_service.store.nats.stored import seconds_of
 from polos_service.store.nats.subjects import log_subject
 from polos_service.store.nats.work import Item

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,8 +16,9 @@ from nkeys import NkeysError
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store.nats.address import Address
-from polos_service.store.nats.batch import direct
+from polos_service.store.nats.batch import PAGE, Page, direct
 from polos_service.store.nats.connection import Away, Connection, hopeless
+from polos_service.store.nats.foreign import Foreign
 from polos_service.store.nats.stored import Stored, from_leader
 
 T = TypeVar("T")
@@ -30,9 +31,6 @@ ATTEMPT = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
 """Seconds between two attempts; they double from the first to the longest."""
 
-HEARD = 10 * 1_000_000_000
-"""Nanoseconds of silence after which a stream's leader counts a replica as away."""
-
 CLOSE = 1.0
 """Seconds that the end of the connection is waited for."""
 
@@ -44,11 +42,11 @@ WRONG_LAST = (10071, 10164)
 log = structlog.get_logger(__name__)
 
 
-class Conflict(Exception):
+class Conflict(StoreUnavailable):
     """Another message is the last of the subject. `last` is it; None if there is none."""
 
     def __init__(self, last: Stored | None) -> None:
-        super().__init__("another message is the last of the subject")
+        super().__init__("Another replica wrote to NATS at the same time. Try again.")
         self.last = last
 
 
@@ -57,19 +55,30 @@ class Refused(StoreUnavailable):
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(f"NATS refused it: {error.get('description', error)}.")
-        self.status = int(error.get("code", 0))
-        self.code = int(error.get("err_code", 0))
+        self.status = error.get("code", 0)
+        self.code = error.get("err_code", 0)
 
 
 class Link:
-    """A connection that comes back by itself. Made by `open`."""
+    """A connection that comes back by itself. Made by `open`.
+
+    Attributes:
+        foreign: what every message goes through that is read.
+
+    """
 
     def __init__(self, address: Address) -> None:
+        self.foreign = Foreign()
         self._address = address
         self._client = Connection()
         self._opened = False
         self._back: list[Callable[[], None]] = []
         self._failure: Exception | None = None
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a request is tried for."""
+        return self._address.patience
 
     @classmethod
     async def open(cls, address: Address) -> Link:
@@ -122,18 +131,15 @@ class Link:
         with suppress(TimeoutError):
             await asyncio.wait_for(client.close(), CLOSE)
 
-    async def led(self, stream: str) -> bool:
-        """Return whether a stream has a leader that hears most of its replicas; asked once."""
-        try:
-            info = await self._ask(f"{API}.STREAM.INFO.{stream}", b"", ATTEMPT)
-        except (Error, Away, Refused, TimeoutError):
-            return False
-        cluster = info.get("cluster")
-        if cluster is None:
-            return True  # a server alone
-        others = cluster.get("replicas") or []
-        heard = sum(one["active"] < HEARD and not one.get("offline") for one in others)
-        return bool(cluster.get("leader")) and 2 * (heard + 1) > len(others) + 1
+    async def ask_once(self, what: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return JetStream's answer to a request that is not repeated.
+
+        Raises:
+            Away, Error, TimeoutError: there was no answer.
+            Refused: it cannot be done.
+
+        """
+        return await self._ask(f"{API}.{what}", orjson.dumps(body or {}), ATTEMPT)
 
     def on_return(self, call: Callable[[], None]) -> None:
         """Call this whenever the connection is back: what was published meanwhile was missed."""
@@ -176,7 +182,24 @@ class Link:
         return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
 
     async def batch(self, stream: str, body: Mapping[str, Any]) -> list[Stored]:
-        """Return what a direct get brings, from any replica: it may lack the newest."""
+        """Return what a direct get brings, from any replica: it may lack the newest.
+
+        There are no more messages than `max_bytes` hold (1 MiB, unless `body` says less), and one.
+        """
+        return (await self._page(stream, {"max_bytes": PAGE, **body})).messages
+
+    async def lasts(self, stream: str, subjects: Sequence[str]) -> AsyncIterator[Stored]:
+        """Yield the last message of each subject that has one, a page at a time."""
+        body: dict[str, Any] = {"multi_last": [*subjects], "batch": len(subjects)}
+        more = bool(subjects)
+        while more:
+            page = await self._page(stream, {**body, "max_bytes": PAGE})
+            for message in page.messages:
+                yield message
+            more = page.more and bool(page.messages)
+            body["seq"] = page.messages[-1].sequence + 1 if page.messages else 0
+
+    async def _page(self, stream: str, body: Mapping[str, Any]) -> Page:
         payload = orjson.dumps(body)
         return await self._until_answered(
             lambda timeout: direct(self._client, f"{API}.DIRECT.GET.{stream}", payload, timeout)
@@ -206,7 +229,7 @@ class Link:
 
         async def attempt(timeout: float) -> int:
             try:
-                return int((await self._ask(subject, payload, timeout, full))["seq"])
+                return sequence_in(await self._ask(subject, payload, timeout, full))
             except Refused as refused:
                 if refused.code not in WRONG_LAST:
                     raise
@@ -244,11 +267,11 @@ class Link:
     ) -> dict[str, Any]:
         self._client.expect()
         message = await self._client.request(subject, payload, timeout=timeout, headers=headers)
-        answer: dict[str, Any] = orjson.loads(message.data)
+        answer = answer_in(message)
         error = answer.get("error")
         if error is None:
             return answer
-        if int(error.get("code", 0)) >= SERVER_ERROR:
+        if error.get("code", 0) >= SERVER_ERROR:
             raise Away(str(error.get("description", error)))
         raise Refused(error)
 
@@ -290,3 +313,33 @@ class Link:
         log.info("nats_reconnected")
         for call in self._back:
             call()
+
+
+def answer_in(message: Msg) -> dict[str, Any]:
+    """Return JetStream's answer; somebody else who answers is as good as nobody.
+
+    Raises:
+        Away: it is not an answer of JetStream.
+
+    """
+    with suppress(ValueError):
+        answer = orjson.loads(message.data)
+        error = answer.get("error", {}) if isinstance(answer, dict) else None
+        if isinstance(error, dict) and all(
+            isinstance(error.get(name, 0), int) for name in ("code", "err_code")
+        ):
+            return dict(answer)
+    raise Away("the answer does not come from JetStream")
+
+
+def sequence_in(answer: Mapping[str, Any]) -> int:
+    """Return the stream's number for the message that this answer acknowledges.
+
+    Raises:
+        Away: it acknowledges none.
+
+    """
+    sequence = answer.get("seq")
+    if not isinstance(sequence, int):
+        raise Away("the answer does not acknowledge a message")
+    return sequence

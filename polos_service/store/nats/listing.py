@@ -10,17 +10,18 @@ import heapq
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
 
-import orjson
-
 from polos.v1.run_pb2 import RunState
 from polos_service.store import RunQuery, RunRecord
+from polos_service.store.nats.foreign import UNKNOWN
 from polos_service.store.nats.head import Head
 from polos_service.store.nats.link import Link
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.record import Life, Record
+from polos_service.store.nats.records import Records
 from polos_service.store.nats.stored import seconds_of
 from polos_service.store.nats.subjects import (
     NO_DAY,
@@ -33,6 +34,7 @@ from polos_service.store.nats.subjects import (
     runs_of_day,
     value_of,
 )
+from polos_service.store.nats.work import Queued, Work
 
 PIECE = 200
 """Records that one request brings."""
@@ -44,19 +46,21 @@ SECOND = 1_000_000_000
 DAY = 86_400
 """Nanoseconds of a second, and seconds of a day."""
 
-HELD_PAUSE = 5
+LOOK_AGAIN = 5
 """Seconds after which an overdue run is looked at again."""
 
 
 class Listing:
     """Looks over the runs of every replica."""
 
-    def __init__(self, link: Link, log: Log, records: Records) -> None:
+    def __init__(self, link: Link, log: Log, records: Records, work: Work) -> None:
         self._link = link
         self._log = log
         self._records = records
+        self._work = work
         self._queue_seen = 0
-        self._due: list[tuple[int, str, str]] = []
+        self._due: list[tuple[int, int, str, str]] = []
+        """When to look at a run, its deadline, project and id; the first to come is first."""
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the record of a run, with what its log says by now."""
@@ -88,11 +92,8 @@ class Listing:
         counts: Counter[str] = Counter()
         names = await self._subjects(WORK, "polos.work.>")
         for start in range(0, len(names), PIECE):
-            piece = [name.split(".")[2:] for name in names[start : start + PIECE]]
-            runs = {
-                log_subject(value_of(project), value_of(run_id)): value_of(workflow)
-                for workflow, project, run_id in piece
-            }
+            piece = map(self._queued_run, names[start : start + PIECE])
+            runs = dict(one for one in piece if one is not None)
             lasts = await self._log.lasts([*runs])
             counts.update(
                 workflow
@@ -101,33 +102,56 @@ class Listing:
             )
         return counts
 
-    async def overdue(self, now: int) -> Sequence[tuple[str, str]]:
-        """Return some runs that are not at work and whose deadline has passed."""
+    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
+        """Return some runs that are past their deadline: queued, or held since before `stuck`."""
         await self._read_queue()
         found: list[tuple[str, str]] = []
         while self._due and self._due[0][0] <= now and len(found) < PIECE:
-            _, project, run_id = heapq.heappop(self._due)
+            _, deadline, project, run_id = heapq.heappop(self._due)
             last = await self._log.last(log_subject(project, run_id))
+            if last is not None and last.head.outcome:
+                continue
             if last is None and not await self._records.open(project, run_id):
                 continue
-            if last is None or not last.head.outcome:
-                heapq.heappush(self._due, (now + HELD_PAUSE * SECOND, project, run_id))
-            if last is None or last.head.state == RunState.RUN_STATE_QUEUED:
+            held = last is not None and last.head.held
+            if not held or deadline <= stuck:
                 found.append((project, run_id))
+            heapq.heappush(self._due, (now + LOOK_AGAIN * SECOND, deadline, project, run_id))
         return found
 
     async def _pages(self, project: str, query: RunQuery) -> AsyncIterator[list[str]]:
         """Yield the subjects of a project's records, a piece at a time, newest first."""
         async for one in self._days(query):
             names = await self._subjects(RUNS, runs_of_day(project, one))
-            ids = sorted((value_of(name.rpartition(".")[2]) for name in names), reverse=True)
+            ids = sorted(
+                filter(None, (self._run_id(project, name) for name in names)), reverse=True
+            )
             wanted = [one for one in ids if query.before is None or one < query.before]
             for start in range(0, len(wanted), PIECE):
                 yield [run_subject(project, one) for one in wanted[start : start + PIECE]]
 
+    def _run_id(self, project: str, subject: str) -> str | None:
+        """Return the id of the run whose record has this subject; None if no record has."""
+        with suppress(ValueError):
+            run_id = value_of(subject.rpartition(".")[2])
+            if run_subject(project, run_id) == subject:
+                return run_id
+        self._link.foreign.skip(subject, UNKNOWN, "no record has this subject")
+        return None
+
+    def _queued_run(self, subject: str) -> tuple[str, str] | None:
+        """Return log and workflow of the run whose work item has this subject, if any has."""
+        with suppress(ValueError):
+            workflow, project, run_id = subject.split(".")[2:]
+            return f"polos.log.{day_of(value_of(run_id))}.{project}.{run_id}", value_of(workflow)
+        self._link.foreign.skip(subject, UNKNOWN, "no work item has this subject")
+        return None
+
     async def _days(self, query: RunQuery) -> AsyncIterator[str]:
         """Yield the days that runs which are asked for can be of, newest first."""
-        newest = day(time.time() + DAY) if query.before is None else day_of(query.before)
+        newest = day(time.time() + DAY)
+        if query.before is not None:
+            newest = min(newest, day_of(query.before))
         if newest != NO_DAY:
             info = await self._link.request(f"STREAM.INFO.{RUNS}")
             oldest = seconds_of(info["created"])
@@ -151,18 +175,20 @@ class Listing:
                 return found
 
     async def _read_queue(self) -> None:
-        """Take the deadlines of runs into account that were queued since the last time."""
-        while True:
-            page = await self._link.batch(
-                WORK, {"seq": self._queue_seen + 1, "next_by_subj": "polos.work.>", "batch": SCAN}
-            )
+        """Take the deadlines of runs into account that were queued since the last time.
+
+        What is not ours in the queue is removed: it counts as a run that waits.
+        """
+        body = {"next_by_subj": "polos.work.>", "batch": SCAN}
+        while page := await self._link.batch(WORK, {"seq": self._queue_seen + 1, **body}):
             for message in page:
-                project, run_id, deadline = orjson.loads(message.data)
-                if deadline is not None:
-                    heapq.heappush(self._due, (deadline, project, run_id))
+                queued = self._link.foreign.read(Queued.of, message)
+                if queued is None:
+                    await self._work.discard(message.sequence)
+                elif queued.deadline is not None:
+                    due = (queued.deadline, queued.deadline, queued.project, queued.run_id)
+                    heapq.heappush(self._due, due)
                 self._queue_seen = message.sequence
-            if len(page) < SCAN:
-                return
 
 
 def merged(record: Record, head: Head | None) -> RunRecord:

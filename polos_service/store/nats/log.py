@@ -1,13 +1,18 @@
-"""The logs of all runs in one stream: a subject each, a message for each frame."""
+"""The logs of all runs in one stream: a subject each, a message for each frame.
+
+A message that is not ours changes nothing: readers skip it, and each of our messages names
+the one of ours before it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store import Entry, Frame
-from polos_service.store.nats.head import Head, Mark
+from polos_service.store.nats.batch import PAGE
+from polos_service.store.nats.ends import Ends, Last
+from polos_service.store.nats.head import BEHIND, Head, Mark, before
 from polos_service.store.nats.link import Conflict, Link
 from polos_service.store.nats.places import Known, Places
 from polos_service.store.nats.stored import Stored
@@ -16,30 +21,24 @@ from polos_service.store.nats.subjects import LOG
 BATCH = 1000
 """Messages that one request brings at most."""
 
-PAGE = 1024 * 1024
-"""Bytes of history in one request."""
-
 LEAST = 16 * 1024
 """Bytes that a request asks for at least: what is not needed costs less than a further one."""
 
 NEAR = 64
 """Messages of the whole stream that are read rather than searched in."""
 
+TRIES = 100
+"""Foreign messages that may come in between, one after the other, while one of ours is appended."""
 
-@dataclass(frozen=True, slots=True)
-class Last:
-    """The last message of a log. `time` is the server's, as it wrote it."""
-
-    sequence: int
-    head: Head
-    time: str
+Ours = tuple[Stored, Head]
+"""A message of a log that is ours, and its head."""
 
 
-class Superseded(Exception):
+class Superseded(StoreUnavailable):
     """The log has another last message than its writer believed. `last` is it, if any."""
 
     def __init__(self, last: Last | None) -> None:
-        super().__init__("the log has another last message")
+        super().__init__("Another replica wrote to the run's log at the same time. Try again.")
         self.last = last
 
 
@@ -49,41 +48,57 @@ class Log:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._places = Places()
+        self._ends = Ends(link)
 
     async def last(self, subject: str) -> Last | None:
-        """Return the last message, from the stream's leader."""
-        return last_of(await self._link.last(LOG, subject))
+        """Return the last message of ours, from the stream's leader."""
+        return await self._ends.ours(subject, await self._link.last(LOG, subject))
 
     async def lasts(self, subjects: list[str]) -> dict[str, Last]:
-        """Return the last message of each log that has one, from any replica."""
-        if not subjects:
-            return {}
-        found = await self._link.batch(LOG, {"multi_last": subjects, "batch": len(subjects)})
-        return {one.subject: Last(one.sequence, Head.of(one.headers), one.time) for one in found}
+        """Return the last message of ours of each log that has one, from any replica."""
+        found: dict[str, Last] = {}
+        async for one in self._link.lasts(LOG, subjects):
+            last = await self._ends.ours(one.subject, one)
+            if last is not None:
+                found[one.subject] = last
+        return found
 
     async def append(self, subject: str, head: Head, payload: bytes, expected: int) -> int:
-        """Append a message behind the one with sequence `expected`; return its own.
+        """Append a message behind ours with sequence `expected`; return its own.
 
         Raises:
-            Superseded: the last message is another one, and not this.
+            Superseded: the last message of ours is another one, and not this.
             StoreUnavailable: it is not known whether it was stored.
 
         """
-        try:
-            return await self._link.put(
-                LOG,
-                subject,
-                payload,
-                expected=expected,
-                same=lambda last: Head.of(last.headers) == head,
-                headers=head.headers(),
-            )
-        except Conflict as conflict:
-            raise Superseded(last_of(conflict.last)) from None
+        end = expected
+        for _ in range(TRIES):
+            named = {} if end == expected else {BEHIND: str(expected)}
+            try:
+                return await self._link.put(
+                    LOG,
+                    subject,
+                    payload,
+                    expected=end,
+                    same=lambda last: head == self._head(last),
+                    headers={**head.headers(), **named},
+                )
+            except Conflict as conflict:
+                last = await self._ends.ours(subject, conflict.last)
+                if last is not None and last.head == head:
+                    return last.sequence  # its acknowledgement was lost
+                if conflict.last is None or (last.sequence if last else 0) != expected:
+                    raise Superseded(last) from None
+                end = conflict.last.sequence
+        raise StoreUnavailable(
+            f"Somebody else writes to {subject} all the time. Find out who publishes there, and "
+            "give the service a NATS account of its own."
+        )
 
     async def remove(self, subject: str) -> None:
         """Remove a log whole."""
         self._places.forget(subject)
+        self._ends.forget(subject)
         await self._link.purge(LOG, subject)
 
     async def history(self, subject: str, until: int) -> AsyncIterator[Entry]:
@@ -92,19 +107,25 @@ class Log:
         Pages come from any replica. Each message names the one before it, so a page that
         lacks anything shows, and the leader is asked instead.
         """
-        before = 0
-        while before < until:
-            page = chained(await self._page(subject, before + 1, PAGE), before, until)
-            if not page:
-                message = await self._link.next(LOG, subject, before + 1)
-                page = chained([message] if message else [], before, until)
-            if not page:
+        reached = place = 0  # our last message, and the last one of anybody
+        while reached < until:
+            page = await self._page(subject, place + 1, PAGE)
+            ours = self._ours(page)
+            if page and not ours:
+                place = page[-1].sequence
+                continue
+            found = chained(ours, reached, until)
+            if not found:
+                message = await self._next(subject, reached + 1)
+                found = chained([message] if message else [], reached, until)
+            if not found:
                 raise StoreUnavailable(
-                    f"NATS has lost messages of {subject} behind {before}. Restore the stream."
+                    f"NATS has lost messages of {subject} behind {reached}. Restore the stream, or "
+                    "cancel and delete the run."
                 )
-            for one in page:
-                yield Head.of(one.headers).entry(one.data)
-            before = page[-1].sequence
+            for one, head in found:
+                yield head.entry(one.data)
+            reached = place = found[-1][0].sequence
 
     async def read(self, subject: str, after: int, limit: int) -> list[Frame]:
         """Return the frames that hold events after a cursor, up to `limit` bytes or one more.
@@ -115,42 +136,56 @@ class Log:
         known = self._places.of(subject)
         place = await self._find(subject, after + 1, known)
         frames: list[Frame] = []
-        size = 0
+        size = behind = 0
         while not frames or size < limit:
             page = await self._page(subject, place, limit - size)
             if not page and not frames:
                 page = await self._from_leader(subject, place)
             if not page:
                 break
-            for one in page:
-                head = Head.of(one.headers)
-                place = one.sequence + 1
+            for one, head in self._ours(page):
                 if head.mark is not Mark.EVENTS or head.last <= after:
                     continue
                 if head.first > (frames[-1].last if frames else after) + 1:
                     return frames  # a replica that is behind, or a log that is being removed
+                if frames and size >= limit:
+                    break
                 frames.append(head.frame(one.data))
                 size += head.size
-                if size >= limit:
-                    break
+                behind = one.sequence + 1
+            place = page[-1].sequence + 1
         if frames:
-            known.add(frames[-1].last + 1, place)
+            known.add(frames[-1].last + 1, behind)
         return frames
+
+    def _head(self, message: Stored) -> Head | None:
+        last = self._link.foreign.read(Last.of, message)
+        return None if last is None else last.head
+
+    def _ours(self, page: list[Stored]) -> list[Ours]:
+        heads = ((one, self._head(one)) for one in page)
+        return [(one, head) for one, head in heads if head is not None]
+
+    async def _next(self, subject: str, place: int) -> Ours | None:
+        """Return the first message of ours from a place on."""
+        page = await self._from_leader(subject, place)
+        while page:
+            ours = self._ours(page)
+            if ours:
+                return ours[0]
+            place = page[-1].sequence + 1
+            page = await self._page(subject, place, PAGE)
+            page = page or await self._from_leader(subject, place)
+        return None
 
     async def _from_leader(self, subject: str, place: int) -> list[Stored]:
         message = await self._link.next(LOG, subject, place)
         return [] if message is None else [message]
 
     async def _page(self, subject: str, place: int, limit: int) -> list[Stored]:
-        return await self._link.batch(
-            LOG,
-            {
-                "seq": place,
-                "next_by_subj": subject,
-                "batch": BATCH,
-                "max_bytes": max(limit, LEAST),
-            },
-        )
+        limit = min(max(limit, LEAST), PAGE)
+        body = {"seq": place, "next_by_subj": subject, "batch": BATCH, "max_bytes": limit}
+        return await self._link.batch(LOG, body)
 
     async def _find(self, subject: str, event: int, known: Known) -> int:
         """Return a place in the stream from which on the frame of an event is found."""
@@ -165,30 +200,21 @@ class Log:
         high = behind[1]
         while high - low > NEAR:
             middle = (low + high) // 2
-            message = await self._link.next(LOG, subject, middle)
-            if message is None or Head.of(message.headers).first > event:
+            found = await self._next(subject, middle)
+            if found is None or found[1].first > event:
                 high = middle
             else:
-                low = message.sequence
+                low = found[0].sequence
         known.add(event, low)
         return low
 
 
-def last_of(message: Stored | None) -> Last | None:
-    """Return a message as the last one of its log."""
-    if message is None:
-        return None
-    return Last(message.sequence, Head.of(message.headers), message.time)
-
-
-def chained(page: list[Stored], before: int, until: int) -> list[Stored]:
+def chained(ours: list[Ours], reached: int, until: int) -> list[Ours]:
     """Return the messages that follow each other without a gap behind a sequence."""
     found = []
-    for one in page:
-        if int(one.headers["Nats-Expected-Last-Subject-Sequence"]) != before:
+    for one, head in ours:
+        if reached == until or before(one.headers) != reached:
             break
-        found.append(one)
-        before = one.sequence
-        if before == until:
-            break
+        found.append((one, head))
+        reached = one.sequence
     return found

@@ -7,17 +7,25 @@ Whether an open run is queued, held or ended, only its log tells.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import Any, Self
+from dataclasses import replace
+from typing import TypeVar
 
 import orjson
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store import NewRun
 from polos_service.store.nats.link import Conflict, Link
+from polos_service.store.nats.record import (
+    REMOVED,
+    Life,
+    Record,
+    Reservation,
+    inbox_of,
+    piece_headers,
+    piece_of,
+)
 from polos_service.store.nats.stored import Stored
 from polos_service.store.nats.subjects import (
     COMMANDS,
@@ -32,6 +40,8 @@ from polos_service.store.nats.subjects import (
 )
 from polos_service.store.refusals import expired, not_found, reused
 
+T = TypeVar("T")
+
 LOOKS, LOOK_PAUSE = 3, 1.0
 """Looks for a record, and seconds between two, until it is believed that there is none."""
 
@@ -39,63 +49,8 @@ PIECE = 512 * 1024
 """Bytes of a definition in one message: NATS takes 1 MiB at most by default."""
 
 
-class Life(StrEnum):
-    """How far a record is."""
-
-    OPEN = "open"
-    ENDED = "ended"
-    DELETING = "deleting"
-    EXPIRING = "expiring"
-    EXPIRED = "expired"
-
-
-REMOVED = frozenset({Life.EXPIRING, Life.EXPIRED})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Record:
-    """A run's record. Times are nanoseconds since the epoch.
-
-    Attributes:
-        digest: of the request's payload, as hex.
-        pieces: how many messages hold the definition.
-        life: how far it is.
-        outcome: the state that the run ended in; 0 if it is open.
-        latest: the terminal event's sequence; 0 if it is open.
-        revision: the bucket's sequence for this record; not stored.
-
-    """
-
-    project: str
-    run_id: str
-    workflow_id: str
-    request_id: str | None
-    digest: str
-    pieces: int
-    session_id: str | None
-    user_id: str | None
-    streaming: bool
-    create_time: int
-    deadline: int | None
-    life: Life = Life.OPEN
-    outcome: int = 0
-    latest: int = 0
-    start_time: int | None = None
-    finish_time: int | None = None
-    revision: int = 0
-
-    @classmethod
-    def of(cls, message: Stored) -> Self:
-        """Return the record that a message holds."""
-        fields: dict[str, Any] = orjson.loads(message.data)
-        fields["life"] = Life(fields["life"])
-        return cls(**fields, revision=message.sequence)
-
-    def encode(self) -> bytes:
-        """Return the record as a message's payload."""
-        fields = asdict(self)
-        del fields["revision"]
-        return orjson.dumps(fields)
+class DefinitionLost(StoreUnavailable):
+    """A piece of a run's definition is not there, or not what was stored."""
 
 
 class Records:
@@ -114,14 +69,14 @@ class Records:
         if run.request_id is None:
             return run.run_id
         subject = request_subject(run.project, run.request_id)
-        mine = orjson.dumps({"run_id": run.run_id, "digest": run.digest.hex()})
+        mine = Reservation(run_id=run.run_id, digest=run.digest.hex())
         try:
-            await self._put(REQUESTS, subject, mine, 0)
+            await self._put(REQUESTS, subject, mine.encode(), 0, decode=Reservation.of)
         except Conflict as conflict:
-            made = orjson.loads(there(conflict).data)
-            if made["digest"] != run.digest.hex():
-                raise reused(run.request_id, made["run_id"]) from None
-            return str(made["run_id"])
+            made = self._there(Reservation.of, conflict)
+            if made.digest != mine.digest:
+                raise reused(run.request_id, made.run_id) from None
+            return made.run_id
         return run.run_id
 
     async def reserved(self, run: NewRun) -> bool:
@@ -129,7 +84,7 @@ class Records:
         if run.request_id is None:
             return False
         subject = request_subject(run.project, run.request_id)
-        return await self._link.last(REQUESTS, subject) is not None
+        return await self._last(Reservation.of, REQUESTS, subject) is not None
 
     async def create(self, run: NewRun) -> Record:
         """Store definition and record; return the record that there is then."""
@@ -138,7 +93,9 @@ class Records:
         for number, piece in enumerate(pieces):
             subject = definition_subject(run.project, run.run_id, number)
             with suppress(Conflict):  # a repeated start changes nothing
-                await self._put(DEFINITIONS, subject, piece, 0)
+                await self._put(
+                    DEFINITIONS, subject, piece, 0, decode=piece_of, headers=piece_headers(piece)
+                )
         record = Record(
             project=run.project,
             run_id=run.run_id,
@@ -155,7 +112,7 @@ class Records:
         try:
             return await self.write(record)
         except Conflict as conflict:
-            return Record.of(there(conflict))
+            return self._there(Record.of, conflict)
 
     async def write(self, record: Record) -> Record:
         """Replace the record that has this one's revision.
@@ -165,13 +122,18 @@ class Records:
 
         """
         subject = run_subject(record.project, record.run_id)
-        revision = await self._put(RUNS, subject, record.encode(), record.revision)
+        revision = await self._put(
+            RUNS, subject, record.encode(), record.revision, decode=Record.of
+        )
         return replace(record, revision=revision)
+
+    def read(self, message: Stored | None) -> Record | None:
+        """Return the record that a message holds; None if there is none, or it is not ours."""
+        return self._link.foreign.read(Record.of, message)
 
     async def find(self, project: str, run_id: str) -> Record | None:
         """Return the record, whatever its life; None if there is none."""
-        message = await self._link.last(RUNS, run_subject(project, run_id))
-        return None if message is None else Record.of(message)
+        return await self._last(Record.of, RUNS, run_subject(project, run_id))
 
     async def sought(self, project: str, run_id: str) -> Record | None:
         """Find the record, and believe only after a while that there is none.
@@ -207,42 +169,45 @@ class Records:
 
     async def many(self, subjects: list[str]) -> list[Record]:
         """Return the records under these subjects that there are, from any replica."""
-        if not subjects:
-            return []
-        found = await self._link.batch(RUNS, {"multi_last": subjects, "batch": len(subjects)})
-        return [Record.of(message) for message in found]
+        found = [
+            self._link.foreign.read(Record.of, message)
+            async for message in self._link.lasts(RUNS, subjects)
+        ]
+        return [record for record in found if record is not None]
 
     async def definition(self, record: Record) -> bytes:
         """Return what the run was created with.
 
         Raises:
-            StoreUnavailable: a piece of it is not there.
+            DefinitionLost: a piece of it is not there.
 
         """
         pieces = []
         for number in range(record.pieces):
             subject = definition_subject(record.project, record.run_id, number)
-            message = await self._link.last(DEFINITIONS, subject)
-            if message is None:  # removed meanwhile, or asked of a leader that is one no more
-                raise StoreUnavailable(
-                    f"NATS lacks piece {number} of the definition of run {record.run_id}."
+            piece = await self._last(piece_of, DEFINITIONS, subject)
+            if piece is None:  # removed meanwhile, or asked of a leader that is one no more
+                raise DefinitionLost(
+                    f"NATS lacks piece {number} of the definition of run {record.run_id}. "
+                    "Restore the bucket, or cancel the run."
                 )
-            pieces.append(message.data)
+            pieces.append(piece)
         return b"".join(pieces)
 
     async def commands(self, project: str, run_id: str) -> frozenset[str]:
         """Return what the run's inbox holds."""
-        message = await self._link.last(COMMANDS, inbox_subject(project, run_id))
-        return commands_in(message)
+        found = await self._last(inbox_of, COMMANDS, inbox_subject(project, run_id))
+        return found or frozenset()
 
     async def command(self, project: str, run_id: str, kind: str) -> None:
         """Put a command into the run's inbox, once."""
         subject = inbox_subject(project, run_id)
         message = await self._link.last(COMMANDS, subject)
-        while kind not in (held := commands_in(message)):
+        while kind not in (held := self._link.foreign.read(inbox_of, message) or frozenset()):
             revision = 0 if message is None else message.sequence
+            payload = orjson.dumps(sorted(held | {kind}))
             try:
-                await self._put(COMMANDS, subject, orjson.dumps(sorted(held | {kind})), revision)
+                await self._put(COMMANDS, subject, payload, revision, decode=inbox_of)
             except Conflict as conflict:
                 message = conflict.last
             else:
@@ -258,25 +223,45 @@ class Records:
         """Remove the request id, unless it has made another run by now, then the record."""
         if record.request_id is not None:
             subject = request_subject(record.project, record.request_id)
-            made = await self._link.last(REQUESTS, subject)
-            if made is not None and orjson.loads(made.data)["run_id"] == record.run_id:
-                await self._link.purge(REQUESTS, subject, made.sequence)
+            message = await self._link.last(REQUESTS, subject)
+            made = self._link.foreign.read(Reservation.of, message)
+            if message is not None and made is not None and made.run_id == record.run_id:
+                await self._link.purge(REQUESTS, subject, message.sequence)
         await self._link.purge(RUNS, run_subject(record.project, record.run_id))
 
-    async def _put(self, bucket: str, subject: str, payload: bytes, revision: int) -> int:
-        return await self._link.put(
-            bucket, subject, payload, expected=revision, same=lambda last: last.data == payload
-        )
+    async def _last(self, decode: Callable[[Stored], T], bucket: str, subject: str) -> T | None:
+        return self._link.foreign.read(decode, await self._link.last(bucket, subject))
 
+    async def _put(
+        self,
+        bucket: str,
+        subject: str,
+        payload: bytes,
+        revision: int,
+        *,
+        decode: Callable[[Stored], object],
+        headers: Mapping[str, str] | None = None,
+    ) -> int:
+        """Store a value where `revision` is the last; what is not ours there is replaced."""
+        while True:
+            try:
+                return await self._link.put(
+                    bucket,
+                    subject,
+                    payload,
+                    expected=revision,
+                    same=lambda last: last.data == payload,
+                    headers=headers,
+                )
+            except Conflict as conflict:
+                last = conflict.last
+                if last is None or self._link.foreign.read(decode, last) is not None:
+                    raise
+                revision = last.sequence
 
-def there(conflict: Conflict) -> Stored:
-    """Return what stands where nothing was expected."""
-    if conflict.last is None:
-        raise conflict
-    return conflict.last
-
-
-def commands_in(message: Stored | None) -> frozenset[str]:
-    """Return the commands that an inbox's message holds."""
-    found: Iterable[str] = () if message is None else orjson.loads(message.data)
-    return frozenset(found)
+    def _there(self, decode: Callable[[Stored], T], conflict: Conflict) -> T:
+        """Return what stands where nothing was expected."""
+        found = self._link.foreign.read(decode, conflict.last)
+        if found is None:
+            raise conflict
+        return found

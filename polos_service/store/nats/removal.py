@@ -7,13 +7,17 @@ from dataclasses import replace
 
 from polos_service.store.nats.link import Conflict, Link
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.record import Life, Record
+from polos_service.store.nats.records import Records
 from polos_service.store.nats.stored import Stored, seconds_of
 from polos_service.store.nats.subjects import RUNS, log_subject
 from polos_service.store.nats.work import Work
 
 SCAN = 1000
 """Records that one request of a scan brings."""
+
+SECOND = 1_000_000_000
+"""Nanoseconds of a second."""
 
 UNDER_WAY = 60.0
 """Seconds for which a tombstone is left to the replica that put it there."""
@@ -46,13 +50,15 @@ class Removal:
         """
         while page := await self._page():
             for message in page:
-                record = Record.of(message)
-                if record.life is Life.ENDED:
-                    if record.finish_time is None or record.finish_time >= before:
+                record = self._link.foreign.read(Record.of, message)
+                if record is not None and record.life is Life.ENDED:
+                    # A clock that was wrong is not to keep everything behind it for ever.
+                    written = round(seconds_of(message.time) * SECOND)
+                    if min(record.finish_time or 0, written) >= before:
                         return False
                     await self.remove(record, Life.EXPIRING)
                     return True
-                if record.life in (Life.DELETING, Life.EXPIRING):
+                if record is not None and record.life in (Life.DELETING, Life.EXPIRING):
                     if time.time() - seconds_of(message.time) < UNDER_WAY:
                         return False
                     await self.go_on(record)

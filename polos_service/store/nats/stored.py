@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from nats.aio.msg import Msg
-
 HEADER = b"NATS/1.0\r\n"
+
+NUMBER = re.compile(r"[0-9]{1,19}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,15 +37,17 @@ def from_leader(message: Mapping[str, Any]) -> Stored:
     )
 
 
-def from_replica(message: Msg, headers: Mapping[str, str]) -> Stored:
-    """Return the message of a stream that a direct get brought."""
-    return Stored(
-        subject=headers["Nats-Subject"],
-        sequence=int(headers["Nats-Sequence"]),
-        data=message.data,
-        headers=headers,
-        time=headers["Nats-Time-Stamp"],
-    )
+def from_replica(data: bytes, headers: Mapping[str, str]) -> Stored | None:
+    """Return the message of a stream that these headers describe; None if they do not.
+
+    JetStream adds them to what a direct get brings, and to what a stream republishes, in
+    place of any that the message's writer gave it.
+    """
+    subject, sequence = headers.get("Nats-Subject"), headers.get("Nats-Sequence", "")
+    time = headers.get("Nats-Time-Stamp")
+    if subject is None or time is None or not NUMBER.fullmatch(sequence):
+        return None
+    return Stored(subject=subject, sequence=int(sequence), data=data, headers=headers, time=time)
 
 
 def headers_of(raw: bytes) -> dict[str, str]:

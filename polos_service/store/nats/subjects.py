@@ -42,7 +42,12 @@ def token(value: str) -> str:
 
 
 def value_of(part: str) -> str:
-    """Return the value that a token stands for; a hashed one stands for itself."""
+    """Return the value that a token stands for; a hashed one stands for itself.
+
+    Raises:
+        ValueError: no value has this token.
+
+    """
     if not part.startswith(ESCAPE):
         return part
     code = part.removeprefix(ESCAPE)

@@ -21,10 +21,13 @@ from nats.errors import Error
 from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
 from polos_service.store import Frame
 from polos_service.store.nats.background import Background
+from polos_service.store.nats.ends import Last
 from polos_service.store.nats.head import Head
 from polos_service.store.nats.link import Link
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.records import Life, Records
+from polos_service.store.nats.record import Life
+from polos_service.store.nats.records import Records
+from polos_service.store.nats.stored import from_replica
 from polos_service.store.nats.subjects import log_subject, news_subject
 from polos_service.store.signals import Signals
 
@@ -206,8 +209,12 @@ class Tails:
         tail = Tail(key, subject, idle_since=now, look_at=now + FIRST_LOOK)
 
         async def hear(message: Msg) -> None:
-            headers = message.headers or {}
-            self._advance(tail, Head.of(headers), int(headers["Nats-Sequence"]))
+            stored = from_replica(message.data, message.headers or {})
+            if stored is None:
+                self._link.foreign.skip(message.subject, 0, "no stream published it")
+            last = self._link.foreign.read(Last.of, stored)
+            if last is not None:
+                self._advance(tail, last.head, last.sequence)
 
         # First listen, then look: what is stored in between is heard.
         tail.news = await self._link.subscribe(news_subject(subject), hear)

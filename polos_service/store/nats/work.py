@@ -14,11 +14,14 @@ from dataclasses import dataclass
 import orjson
 import structlog
 from nats.aio.msg import Msg
+from pydantic import TypeAdapter
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store.nats.background import Background
+from polos_service.store.nats.foreign import NotOurs
 from polos_service.store.nats.link import API, Conflict, Link, Refused
-from polos_service.store.nats.records import Record
+from polos_service.store.nats.record import Number, Record
+from polos_service.store.nats.stored import Stored
 from polos_service.store.nats.subjects import WORK, token, work_subject
 
 PULL = 5.0
@@ -27,8 +30,11 @@ PULL = 5.0
 PAUSE = 0.5
 """Seconds before an item is asked for again where that failed."""
 
-ACK_TOKENS = 9
-"""Tokens of the subject that an item is answered on, where it names no domain."""
+WORK_TOKENS = 5
+"""Tokens of a work item's subject."""
+
+ACK, ACK_TOKENS = "$JS.ACK.", 9
+"""How the subject begins that an item is answered on; its tokens, where it names no domain."""
 
 EXPIRED = "408"
 """The status that tells that no item came in that time."""
@@ -37,6 +43,30 @@ PENDING_LIMIT = 10_000_000
 """Items of one agent that may be held at a time, by all replicas."""
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """What a message of the queue says: a run that has not ended, and its deadline, if any."""
+
+    project: str
+    run_id: str
+    deadline: int | None
+
+    @classmethod
+    def of(cls, message: Stored) -> Queued:
+        """Return what a message says; what a newer version adds behind it is ignored."""
+        found = orjson.loads(message.data)
+        if not isinstance(found, list):
+            raise NotOurs("it is not a work item")
+        project, run_id, deadline = QUEUED.validate_python(tuple(found[:3]), strict=True)
+        tokens = message.subject.split(".")
+        if len(tokens) != WORK_TOKENS or tokens[3:] != [token(project), token(run_id)]:
+            raise NotOurs("it is the work item of another run than its subject says")
+        return cls(project, run_id, deadline)
+
+
+QUEUED: TypeAdapter[tuple[str, str, int | None]] = TypeAdapter(tuple[str, str, Number | None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +82,30 @@ class Item:
     run_id: str
     reply: str
     delivery: int
+
+    @classmethod
+    def of(cls, message: Msg) -> Item:
+        """Return the item that JetStream delivered.
+
+        Raises:
+            ValueError: it is not one of ours.
+
+        """
+        parts = message.reply.split(".")
+        if len(parts) < ACK_TOKENS:
+            raise NotOurs("it was not delivered by JetStream")
+        # Behind $JS.ACK a server may name its domain and account.
+        at = 4 if len(parts) == ACK_TOKENS else 6
+        queued = Queued.of(
+            Stored(
+                subject=message.subject,
+                sequence=int(parts[at + 1]),
+                data=message.data,
+                headers={},
+                time="",
+            )
+        )
+        return cls(queued.project, queued.run_id, message.reply, int(parts[at]))
 
 
 @dataclass(slots=True)
@@ -92,10 +146,15 @@ class Work:
         """Queue a run, unless it is queued."""
         subject = work_subject(record.workflow_id, record.project, record.run_id)
         payload = orjson.dumps([record.project, record.run_id, record.deadline])
-        with suppress(Conflict):
+        try:
             await self._link.put(
                 WORK, subject, payload, expected=0, same=lambda last: last.data == payload
             )
+        except Conflict as conflict:
+            last = conflict.last
+            if last is not None and self._link.foreign.read(Queued.of, last) is None:
+                await self.discard(last.sequence)
+                await self.put(record)
 
     async def remove(self, record: Record) -> None:
         """Take a run out of the queue, wherever its item is.
@@ -106,9 +165,19 @@ class Work:
         subject = work_subject(record.workflow_id, record.project, record.run_id)
         message = await self._link.last(WORK, subject)
         if message is not None:
-            with suppress(Refused):  # whoever held it has removed it meanwhile
-                body = {"seq": message.sequence, "no_erase": True}
-                await self._link.request(f"STREAM.MSG.DELETE.{WORK}", body)
+            await self.discard(message.sequence)
+
+    async def discard(self, sequence: int) -> None:
+        """Remove a message of the queue."""
+        with suppress(Refused):  # whoever held it has removed it meanwhile
+            body = {"seq": sequence, "no_erase": True}
+            await self._link.request(f"STREAM.MSG.DELETE.{WORK}", body)
+
+    async def queued(self, record: Record) -> bool:
+        """Return whether the run has its item, held or not."""
+        subject = work_subject(record.workflow_id, record.project, record.run_id)
+        message = await self._link.last(WORK, subject)
+        return self._link.foreign.read(Queued.of, message) is not None
 
     async def next(self, workflows: Collection[str]) -> Item:
         """Wait for an item of one of these workflows; each one's come oldest first.
@@ -161,15 +230,18 @@ class Work:
         return any(name in waiter.workflows for waiter in self._waiters)
 
     async def _pull(self, name: str) -> None:
+        told = ""
         try:
             while self._wanted(name):
                 try:
                     await self._pull_once(name)
-                except (StoreUnavailable, Refused, TimeoutError) as error:
+                    told = ""
+                except (StoreUnavailable, TimeoutError) as error:
                     self._consumers.discard(name)
-                    log.warning(
-                        "pull_failed", workflow_id=name, error=str(error) or type(error).__name__
-                    )
+                    why = str(error) or type(error).__name__
+                    if why != told:  # said once, not twice a second
+                        log.warning("pull_failed", workflow_id=name, error=why)
+                    told = why
                     await asyncio.sleep(PAUSE)
         finally:
             del self._pulls[name]
@@ -188,13 +260,24 @@ class Work:
 
     async def _answer(self, message: Msg) -> None:
         """Take an item, or why there is none; an item comes under its own subject."""
-        status = (message.headers or {}).get("Status")
-        consumer = message.subject.split(".")[2 if status is None else -1]
-        if status is None:
-            self._give(consumer, item_of(message))
+        if message.reply.startswith(ACK):
+            consumer, arrived = message.subject.split(".")[2], True
+            await self._take(consumer, message)
+        else:
+            consumer = message.subject.rpartition(".")[2]
+            arrived = (message.headers or {}).get("Status") == EXPIRED
         answer = self._answers.get(consumer)
         if answer is not None and not answer.done():
-            answer.set_result(status in (None, EXPIRED))
+            answer.set_result(arrived)
+
+    async def _take(self, consumer: str, message: Msg) -> None:
+        try:
+            item = Item.of(message)
+        except ValueError as error:
+            self._link.foreign.skip(message.subject, 0, str(error))
+            await self._link.publish(message.reply, b"+TERM it is not a work item")
+        else:
+            self._give(consumer, item)
 
     def _give(self, consumer: str, item: Item) -> None:
         for waiter in self._waiters:
@@ -222,12 +305,3 @@ class Work:
             {"stream_name": WORK, "config": config},
         )
         self._consumers.add(name)
-
-
-def item_of(message: Msg) -> Item:
-    """Return the item that JetStream delivered."""
-    project, run_id, _ = orjson.loads(message.data)
-    parts = message.reply.split(".")
-    # Behind $JS.ACK a server may name its domain and account.
-    delivery = parts[4] if len(parts) == ACK_TOKENS else parts[6]
-    return Item(project, run_id, message.reply, int(delivery))

@@ -1,0 +1,312 @@
+"""Messages of strangers under the service's subjects: skipped, counted, and in nobody's way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import orjson
+import pytest
+from structlog.testing import capture_logs
+
+from polos_client.errors import RunNotFound
+from polos_service.errors import Fenced
+from polos_service.store import RunQuery
+from polos_service.store.nats import NatsStore
+from polos_service.store.nats.subjects import (
+    WORK,
+    inbox_subject,
+    log_subject,
+    run_subject,
+    work_subject,
+)
+from tests.support.nats import NatsServer
+from tests.support.nats_stranger import GARBAGE, RAW, Stranger, works
+from tests.support.stores import (
+    ALL,
+    COMPLETED,
+    claimed,
+    ended,
+    frame,
+    history,
+    new_run,
+    soon,
+    spans,
+    until,
+)
+
+LIST = RunQuery(limit=99)
+
+every_kind = pytest.mark.parametrize("kind", GARBAGE)
+
+
+@pytest.fixture
+async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
+    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
+    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+async def stranger(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[Stranger]:
+    async with Stranger(nats_server) as somebody:
+        yield somebody
+
+
+async def queue_is_empty(store: NatsStore) -> None:
+    async with asyncio.timeout(20):
+        while (await store._link.request(f"STREAM.INFO.{WORK}"))["state"]["messages"]:
+            await asyncio.sleep(0.01)
+
+
+@every_kind
+async def test_a_log_goes_on_among_foreign_messages(
+    one: NatsStore, other: NatsStore, stranger: Stranger, kind: str
+) -> None:
+    run_id = await one.create(new_run())
+    subject = log_subject("default", run_id)
+    await stranger.store(subject, *GARBAGE[kind])
+    first = await soon(one.claim({"agent"}))
+    assert (first.epoch, first.latest) == (1, 0)
+    waiting = asyncio.create_task(other.wait("default", run_id, 0))
+    await stranger.store(subject, *GARBAGE[kind])
+    await one.append(first, frame(1, 2, b"a"), b"private")
+    await soon(waiting)
+    await stranger.store(subject, *GARBAGE[kind])
+    await one.append(first, frame(3, data=b"b"))
+    await one.append(first, frame(4, data=b"c"))
+    for _ in range(3):
+        await stranger.store(subject, *GARBAGE[kind])
+    await one.release(first)
+    await stranger.store(subject, *GARBAGE[kind])
+    second = await soon(other.claim_run("default", run_id))
+    assert second is not None
+    assert (second.epoch, second.latest) == (2, 4)
+    await stranger.store(subject, *GARBAGE[kind])
+    entries = [entry for entry in await soon(history(other, second)) if entry.data]
+    assert [entry.data for entry in entries] == [b"a", b"b", b"c"]
+    assert entries[0].private == b"private"
+    assert await soon(spans(one, second)) == [(1, 2), (3, 3), (4, 4)]
+    assert (await soon(other._log.read(subject, 3, ALL)))[0].data == b"c"
+    with pytest.raises(Fenced):
+        await one.append(first, frame(5))
+    await other.append(second, frame(5, outcome=COMPLETED))
+    await stranger.store(subject, *GARBAGE[kind])
+    for store in (one, other):
+        assert (await soon(store.get("default", run_id))).state == COMPLETED
+        assert [run.run_id for run in await soon(store.list("default", LIST))] == [run_id]
+    await one.delete("default", run_id)
+    with pytest.raises(RunNotFound):
+        await other.read("default", run_id, 0, ALL)
+
+
+@every_kind
+async def test_one_foreign_message_anywhere_stops_nobody(
+    one: NatsStore, other: NatsStore, stranger: Stranger, nats_server: NatsServer, kind: str
+) -> None:
+    queued, held = await one.create(new_run(workflow_id="rare")), await claimed(one)
+    past = await ended(one)
+    day = "00000000"
+    for subject in (
+        *(log_subject("default", run_id) for run_id in (queued, held.run_id, past.run_id, "none")),
+        "polos.log.x",
+        f"polos.log.{day}.default.a.b",
+        f"polos.log.{day}.=!.=1",
+        work_subject("agent", "default", "none"),
+        work_subject("agent", "default", past.run_id),
+        "polos.work.x",
+        "polos.work.agent.x",
+        "polos.work.agent.default.x.y",
+        "polos.work.agent.=!!.=1",
+        "polos.work.=1.default.x",
+        "polos.work.nobody.default.x",
+        run_subject("default", "none"),
+        f"$KV.POLOS_RUNS.{day}.default.a.b",
+        f"$KV.POLOS_RUNS.{day}.default.=!",
+        "$KV.POLOS_RUNS.x",
+        "$KV.POLOS_REQUESTS.default.x",
+        "$KV.POLOS_DEFINITIONS.x",
+        inbox_subject("default", held.run_id),
+        "$KV.POLOS_COMMANDS.x",
+        "$KV.POLOS_COMMANDS.=!.=1",
+        "$KV.POLOS_COMMANDS.a.b.c",
+    ):
+        await stranger.store(subject, *GARBAGE[kind])
+    await works(one, other)
+    third = await soon(NatsStore.open(nats_server.address()))
+    await works(third)
+    assert await third.waiting() == {"rare": 1}
+    assert (await soon(third.get("default", queued))).run_id == queued
+    await one.append(held, frame(1, outcome=COMPLETED))
+    rare = await soon(third.claim({"rare"}))
+    await third.append(rare, frame(1, outcome=COMPLETED))
+    await queue_is_empty(third)
+    removed = 0
+    while await soon(third.expire(time.time_ns())):
+        removed += 1
+    assert removed == 6
+    await third.close()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b'["default", "X", "tomorrow"]',
+        b'["default", "X", 1.5]',
+        b'["default", "X", true]',
+        b'["default", "X", -1]',
+        b'["default", "X", 99999999999999999999999]',
+        b'["default", 7, null]',
+        b'["default", "other", null]',
+        b'["default", "X"]',
+        b"[]",
+        b"null",
+    ],
+)
+async def test_a_work_item_of_wrong_types_is_removed(
+    one: NatsStore, stranger: Stranger, payload: bytes
+) -> None:
+    for workflow in ("agent", "nobody"):
+        await stranger.store(work_subject(workflow, "default", "X"), payload)
+    await works(one)
+    await queue_is_empty(one)
+
+
+async def test_an_item_of_a_run_that_does_not_exist_delays_nobody(
+    one: NatsStore, stranger: Stranger
+) -> None:
+    for number in range(50):
+        name = f"none-{number}"
+        item = orjson.dumps(["default", name, None])
+        await stranger.store(work_subject("agent", "default", name), item)
+    began = time.monotonic()
+    await works(one)
+    assert time.monotonic() - began < 50, "each would be looked for during two seconds"
+    await queue_is_empty(one)
+
+
+async def test_what_is_foreign_is_counted_once_and_logged_once(
+    one: NatsStore, stranger: Stranger
+) -> None:
+    claim = await claimed(one)
+    subject = log_subject("default", claim.run_id)
+    with capture_logs() as logs:
+        for _ in range(20):
+            await stranger.store(subject)
+        for _ in range(3):
+            await one.list("default", LIST)
+            await one.get("default", claim.run_id)
+        await one.append(claim, frame(1))
+    told = [entry for entry in logs if entry["log_level"] != "info"]
+    assert [entry["event"] for entry in told] == ["foreign_messages_skipped"]
+    assert told[0]["subject"] == subject
+    assert one._link.foreign.count == 20
+
+
+async def test_many_foreign_messages_are_looked_through_once(
+    one: NatsStore, other: NatsStore, stranger: Stranger
+) -> None:
+    claim = await claimed(one)
+    subject = log_subject("default", claim.run_id)
+    await one.append(claim, frame(1))
+    await asyncio.gather(*(stranger.store(subject) for _ in range(3000)))
+    assert (await other.get("default", claim.run_id)).latest == 1
+    before = other._link._client.stats["out_msgs"]
+    assert (await other.get("default", claim.run_id)).latest == 1
+    assert other._link._client.stats["out_msgs"] - before < 10
+    await one.append(claim, frame(2))
+    assert await soon(spans(other, claim)) == [(1, 1), (2, 2)]
+
+
+async def test_a_log_that_was_removed_is_not_remembered(
+    one: NatsStore, other: NatsStore, stranger: Stranger
+) -> None:
+    claim = await ended(one)
+    subject = log_subject("default", claim.run_id)
+    await stranger.store(subject)
+    assert await other._log.last(subject) is not None
+    await one._log.remove(subject)
+    await stranger.store(subject)
+    assert await other._log.last(subject) is None
+
+
+async def test_an_acknowledgement_is_lost_and_a_foreign_message_follows(
+    one: NatsStore, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await claimed(one)
+    real = one._link._ask
+    subject = log_subject("default", claim.run_id)
+    lost: list[object] = []
+
+    async def ask(to: str, *args: object) -> dict[str, object]:
+        answer = await real(to, *args)  # type: ignore[arg-type]
+        if to == subject and not lost:
+            lost.append(answer)
+            await stranger.store(subject)
+            raise TimeoutError
+        return answer
+
+    monkeypatch.setattr(one._link, "_ask", ask)
+    await one.append(claim, frame(1))
+    await one.append(claim, frame(2, outcome=COMPLETED))
+    assert lost
+    assert await spans(one, claim) == [(1, 1), (2, 2)]
+
+
+async def test_garbage_on_subjects_that_are_listened_to_ends_no_connection(
+    one: NatsStore, other: NatsStore, stranger: Stranger
+) -> None:
+    claim = await claimed(one)
+    waiting = asyncio.create_task(other.wait("default", claim.run_id, 0))
+    key = ("default", claim.run_id)
+    await until(lambda: key in other._tails._tails)
+    claiming = asyncio.create_task(other.claim({"agent"}))
+    await until(lambda: bool(other._work._answers))
+    subjects = [
+        "polos.new." + log_subject(*key).removeprefix("polos.log."),
+        "polos.inbox.x",
+        "polos.inbox.=!.=1",
+        "polos.inbox.a.b.c",
+        f"polos.inbox.default.{claim.run_id}",
+        f"{other._work._inbox}.agent",
+        f"{other._work._inbox}.none",
+        "polos.work.agent.default.x",
+        other._link.inbox(),
+    ]
+    for subject in subjects:
+        for payload, headers in GARBAGE.values():
+            await stranger.publish(subject, payload, headers)
+        for raw in RAW:
+            await stranger.publish_raw(subject.encode(), raw)
+    await stranger.publish_raw(b"polos.work.\xff.\xfe.x", b"NATS/1.0\r\n\r\n")
+    await one.append(claim, frame(1))
+    await soon(waiting)
+    claiming.cancel()
+    await works(one, other)
+    for store in (one, other):
+        assert store._link._client.stats["reconnects"] == 0
+        assert store._link._client.is_connected
+
+
+async def test_headers_that_no_client_sends_stand_in_no_ones_way(
+    one: NatsStore, other: NatsStore, stranger: Stranger
+) -> None:
+    claim = await claimed(one)
+    for number, raw in enumerate(RAW, 1):
+        await stranger.publish_raw(log_subject("default", claim.run_id).encode(), raw)
+        await stranger.publish_raw(run_subject("default", "none").encode(), raw)
+        await stranger.publish_raw(work_subject("agent", "default", f"{number}").encode(), raw)
+        await one.append(claim, frame(number))
+    assert [entry.data for entry in await soon(history(one, claim))][1:] == [b"x"] * len(RAW)
+    assert len(await soon(spans(other, claim))) == len(RAW)
+    await works(one, other)
+    await one.append(claim, frame(len(RAW) + 1, outcome=COMPLETED))
+    await queue_is_empty(one)

@@ -17,8 +17,11 @@ from polos_service.models import ModelAnswer
 from polos_service.models.failures import Failures
 
 MAX_ANSWER_BYTES = 480 * 1024
-"""Bytes of text, tool calls and reasoning of one answer together, as they come and as JSON: they
-have to fit into an event, and into what is stored beside it."""
+"""Bytes of text, tool calls and reasoning of one answer together, as they come."""
+
+MAX_STORED_BYTES = 496 * 1024
+"""The same as JSON, in which quotes and control characters take more. It has to fit into an event
+and into what is stored beside it; 16 KiB are for the marks of JSON itself."""
 
 FINISH_REASONS = {
     "stop": FinishReason.FINISH_REASON_STOP,
@@ -169,7 +172,7 @@ class Completion:
 
         Raises:
             StepError: it has no finish reason, a tool call without a usable name, or exceeds
-                MAX_ANSWER_BYTES as JSON.
+                MAX_STORED_BYTES.
 
         """
         if not self.finish:
@@ -182,7 +185,7 @@ class Completion:
         asked = self._calls if reason == FinishReason.FINISH_REASON_TOOL_CALLS else []
         calls = [self._tool_call(call) for call in asked]
         stored = [text, reasoning, *((one.id, one.name, one.arguments_json) for one in calls)]
-        if len(orjson.dumps(stored)) > MAX_ANSWER_BYTES:
+        if len(orjson.dumps(stored)) > MAX_STORED_BYTES:
             raise self._too_large()
         return ModelAnswer(
             text=text,

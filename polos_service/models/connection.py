@@ -160,7 +160,7 @@ async def pieces(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
         LostError: the connection failed.
 
     """
-    async with contextlib.aclosing(cast(AsyncGenerator[bytes, None], response.aiter_raw())) as raw:
+    async with contextlib.aclosing(response.aiter_raw()) as raw:
         try:
             async for piece in raw:
                 yield piece

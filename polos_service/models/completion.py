@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,11 +12,16 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
+from polos_service.errors import StepError
 from polos_service.models import ModelAnswer
 from polos_service.models.failures import Failures
 
 MAX_ANSWER_BYTES = 480 * 1024
-"""Bound on text, tool calls and reasoning of one answer: it has to fit into an event."""
+"""Bytes of text, tool calls and reasoning of one answer together, as they come."""
+
+MAX_STORED_BYTES = 496 * 1024
+"""The same as JSON, in which quotes and control characters take more. It has to fit into an event
+and into what is stored beside it; 16 KiB are for the marks of JSON itself."""
 
 FINISH_REASONS = {
     "stop": FinishReason.FINISH_REASON_STOP,
@@ -26,7 +33,21 @@ FINISH_REASONS = {
 }
 """By the provider's word; a word that is not here counts as not told."""
 
+MAX_CALLS = 128
+"""Tool calls of one answer."""
+
+MAX_NAME_BYTES = 256
+"""Bytes of a tool's name; the tools of an agent have shorter ones."""
+
+MAX_ID = 256
+"""Characters of a tool call's id. A longer one is replaced, in the log and in the next request:
+a provider only compares the ids that it gets."""
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair."""
+
 MAX_INT32 = 2**31 - 1
+"""The largest number of tokens that an event can hold."""
 
 
 @dataclass(slots=True)
@@ -52,8 +73,9 @@ class Completion:
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._calls: list[_Call] = []
-        self._by_index: dict[int, _Call] = {}
+        self._by_index: dict[float, _Call] = {}
         self._size = 0
+        self._half = ""
 
     @property
     def begun(self) -> bool:
@@ -68,12 +90,12 @@ class Completion:
 
         """
         try:
-            return self._take(orjson.loads(data))
-        except (ValueError, TypeError, AttributeError, LookupError):
+            return self._take(_parsed(data))
+        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
             # Whatever shape a server sends instead of a chunk: checking each level of each
             # chunk first would cost more than all the rest.
             pass
-        raise self._failures.malformed("a chunk is no chat completion chunk")
+        raise self._failures.malformed("a chunk is not a chat completion chunk")
 
     def _take(self, chunk: dict[str, Any]) -> str:
         if error := chunk.get("error"):
@@ -84,7 +106,7 @@ class Completion:
             return ""
         choice = choices[0]
         if finish := choice.get("finish_reason"):
-            self.finish = str(finish)
+            self.finish = finish if isinstance(finish, str) else "unknown"
         delta = choice.get("delta") or {}
         if calls := delta.get("tool_calls"):
             for fragment in calls:
@@ -95,14 +117,22 @@ class Completion:
 
     def _text(self, delta: dict[str, Any]) -> str:
         text = (delta.get("content") or "") + (delta.get("refusal") or "")
+        if text and (self._half or (not text.isascii() and _HALF.search(text))):
+            text = self._joined(text)
         if text:
             self._texts.append(self._count(text))
         return text
 
+    def _joined(self, text: str) -> str:
+        """Put half of a surrogate pair that ended the text before in front, and keep one back."""
+        text = self._half + text
+        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        return _whole(text.removesuffix(self._half))
+
     def _count(self, text: str) -> str:
-        self._size += len(text) if text.isascii() else len(text.encode())
+        self._size += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
         if self._size > MAX_ANSWER_BYTES:
-            raise self._failures.too_large(MAX_ANSWER_BYTES)
+            raise self._too_large()
         return text
 
     def _add(self, fragment: dict[str, Any]) -> None:
@@ -111,9 +141,10 @@ class Completion:
         call = self._find(fragment.get("index"), call_id, name)
         call.id = call.id or self._count(call_id)
         call.name = call.name or self._count(name)
-        call.arguments.append(self._count(function.get("arguments") or ""))
+        if arguments := function.get("arguments"):
+            call.arguments.append(self._count(arguments))
 
-    def _find(self, index: int | None, call_id: str, name: str) -> _Call:
+    def _find(self, index: float | None, call_id: str, name: str) -> _Call:
         """Return the call that a fragment belongs to.
 
         Another id is another call, even under the same index: some servers number each
@@ -122,10 +153,14 @@ class Completion:
         if index is None:
             last = self._calls[-1] if self._calls else None
             known = None if name and not call_id else last
-        else:
+        elif isinstance(index, int | float):
             known = self._by_index.get(index)
+        else:
+            raise TypeError(index)
         if known is not None and (not call_id or not known.id or call_id == known.id):
             return known
+        if len(self._calls) == MAX_CALLS:
+            raise self._failures.too_large(f"{MAX_CALLS} tool calls")
         call = _Call()
         self._calls.append(call)
         if index is not None:
@@ -136,20 +171,25 @@ class Completion:
         """Return the whole answer.
 
         Raises:
-            StepError: it has no finish reason, or a tool call without a name.
+            StepError: it has no finish reason, a tool call without a usable name, or exceeds
+                MAX_STORED_BYTES.
 
         """
         if not self.finish:
             raise self._failures.cut_short()
         if self.finish == "error":
             raise self._failures.told(None)
-        reasoning = "".join(self._reasoning)
+        text, reasoning = "".join(self._texts), _whole("".join(self._reasoning))
         reason = self._finish_reason()
         # The calls of an answer that was cut or filtered are not whole, and not to be made.
-        calls = self._calls if reason == FinishReason.FINISH_REASON_TOOL_CALLS else []
+        asked = self._calls if reason == FinishReason.FINISH_REASON_TOOL_CALLS else []
+        calls = [self._tool_call(call) for call in asked]
+        stored = [text, reasoning, *((one.id, one.name, one.arguments_json) for one in calls)]
+        if len(orjson.dumps(stored)) > MAX_STORED_BYTES:
+            raise self._too_large()
         return ModelAnswer(
-            text="".join(self._texts),
-            tool_calls=[self._tool_call(call) for call in calls],
+            text=text,
+            tool_calls=calls,
             finish_reason=reason,
             usage=self.usage,
             cost=cost,
@@ -168,11 +208,39 @@ class Completion:
     def _tool_call(self, call: _Call) -> ToolCall:
         if not call.name:
             raise self._failures.malformed("a tool call has no name")
-        # Several servers write no arguments as no text, which is no JSON, and leave out the id.
-        arguments = "".join(call.arguments) or "{}"
+        name = _whole(call.name)
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise self._failures.malformed(f"a tool's name exceeds {MAX_NAME_BYTES} bytes")
+        # Several servers write no arguments as no text, which is not JSON, and leave out the id.
+        arguments = _whole("".join(call.arguments)) or "{}"
+        usable = 0 < len(call.id) <= MAX_ID and call.id.isascii() and call.id.isprintable()
+        own = not usable or self._failures.tells(call.id)
         return ToolCall(
-            id=call.id or f"call_{uuid.uuid4().hex}", name=call.name, arguments_json=arguments
+            id=f"call_{uuid.uuid4().hex}" if own else call.id, name=name, arguments_json=arguments
         )
+
+    def _too_large(self) -> StepError:
+        return self._failures.too_large(f"{MAX_ANSWER_BYTES} bytes")
+
+
+def _parsed(data: bytes) -> Any:
+    """Return the JSON value; strings of it may hold half of a surrogate pair.
+
+    A server in JavaScript cuts its texts between the halves, and JSON can tell one alone.
+    """
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        if b"\\ud" not in data and b"\\uD" not in data:
+            raise
+    return json.loads(data.decode())
+
+
+def _whole(text: str) -> str:
+    """Return the text with halves of surrogate pairs joined; one alone becomes U+FFFD."""
+    if _HALF.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _usage(told: Mapping[str, Any]) -> Usage | None:

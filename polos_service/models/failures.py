@@ -11,10 +11,7 @@ from http import HTTPStatus
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.models.redact import redact
-
-MAX_REQUEST_ID = 200
-"""Characters kept of a provider's request id."""
+from polos_service.models.redact import redact, tells, word
 
 STATUS_OF_CODE = {
     "invalid_api_key": 401,
@@ -51,7 +48,7 @@ class Failures:
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Keep what the headers of an answer say about it."""
-        self.request_id = headers.get("x-request-id", "")[:MAX_REQUEST_ID]
+        self.request_id = word(headers.get("x-request-id", ""), self._secrets)
 
     def status(self, status: int, body: object, headers: Mapping[str, str]) -> StepError:
         """The provider answered with an HTTP status other than success.
@@ -141,12 +138,16 @@ class Failures:
             retryable=retryable,
         )
 
-    def too_large(self, limit: int) -> StepError:
-        """The answer exceeds `limit` bytes."""
+    def too_large(self, limit: str) -> StepError:
+        """The answer exceeds `limit`, a number of something."""
         return self._error(
             FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-            f"The answer of {self.of} exceeds {limit} bytes. Bound it with max_output_tokens.",
+            f"The answer of {self.of} exceeds {limit}. Bound it with max_output_tokens.",
         )
+
+    def tells(self, text: str) -> bool:
+        """Whether a secret of this call stands in a text of the provider's."""
+        return tells(text, self._secrets)
 
     @property
     def of(self) -> str:
@@ -187,7 +188,8 @@ def _message(body: object) -> str:
 def _codes(body: object) -> list[str]:
     if not isinstance(body, Mapping):
         return []
-    return [str(body[name]) for name in ("code", "type") if body.get(name) is not None]
+    codes = (body.get(name) for name in ("code", "type"))
+    return [str(code) for code in codes if isinstance(code, str | int)]
 
 
 def _status_told(error: object) -> int:

@@ -1,7 +1,6 @@
 """Chat completions of OpenAI and of every server that speaks the same protocol.
 
-The `openai` package connects, authenticates and tells HTTP errors apart; whether to try
-again is the step's to decide. The answer itself is read raw: the package's typed chunks
+Whether to try again is the step's to decide. The answer is read raw: the package's typed chunks
 cost more time than everything else on the way of a token together.
 """
 
@@ -14,13 +13,14 @@ from typing import Any
 
 import httpx2
 import openai
-import openai.resources.chat.completions  # else the first call would, and stop every run meanwhile
 from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.models import Emit, ModelAnswer, ModelRequest, openai_options
+from polos_service.models import Emit, ModelAnswer, ModelRequest, connection, openai_options
+from polos_service.models.address import Address
 from polos_service.models.completion import Completion
+from polos_service.models.connection import LostError, RefusedError
 from polos_service.models.cost import cost
 from polos_service.models.failures import Failures
 from polos_service.models.silence import Silence, SilentError
@@ -29,19 +29,18 @@ from polos_service.models.sse import DataLines
 OPENAI_URL = "https://api.openai.com/v1"
 """The default base URL."""
 
-CONNECT_SECONDS = 10.0
-"""Bound on making a connection; a provider that is up takes well below one second."""
-
 DRAIN_SECONDS = 0.05
 """How long to wait for the end of a stream after its `[DONE]`. A connection that was read
 to its end can be used again, which saves the next call a TLS handshake."""
 
-MAX_LINE_BYTES = 4 * 1024 * 1024
-"""Bound on one line, so that a provider that never ends one cannot fill the memory. The
-largest answer allowed (480 KiB), all in one chunk and all escaped, is below it."""
+MAX_EVENTLESS_BYTES = 2 * 1024 * 1024
+"""Bytes that may come without an event: a line that never ends, comments, blank lines. The
+largest answer allowed, in one chunk and each character of it escaped, is smaller; comments
+that keep a connection alive take more than a day to come to it."""
 
-NO_KEY = "none"
-"""Sent where no key is configured: local servers want none, the package wants one."""
+MAX_STREAM_BYTES = 256 * 1024 * 1024
+"""Bytes of one answer, whatever stands in them: what the largest answer allowed takes if each
+byte of it comes in a chunk of its own of 500 bytes."""
 
 
 class OpenAI:
@@ -87,20 +86,23 @@ class OpenAI:
             StepError: the call failed; reason, message and retryable say how.
 
         """
-        base_url = _normal(request.base_url or self._base_url)
-        client = self._client(base_url)
-        secrets = () if client.api_key == NO_KEY else (client.api_key,)
-        failures = Failures(_host(base_url), request.model, secrets)
+        address = Address.of(request.base_url or self._base_url)
+        client = self._client(address, _normal(request.base_url or self._base_url))
+        key = () if client.api_key == connection.NO_KEY else (client.api_key,)
+        failures = Failures(address.host, request.model, (*key, *address.secrets))
         completion = Completion(failures)
         failure: StepError | None = None
         try:
             async with Silence(request, failures.of) as silence:
-                body = _body(request, base_url)
-                await _ask(
-                    client, body, emit, completion=completion, failures=failures, silence=silence
-                )
-        except (openai.APIError, httpx2.HTTPError) as error:
-            failure = _failure(error, completion, failures)
+                response = await connection.send(client, address, _body(request, address))
+                try:
+                    await _read(response, emit, completion, failures, silence)
+                finally:
+                    await response.aclose()
+        except RefusedError as refused:
+            failure = failures.status(refused.status, refused.body, refused.headers)
+        except LostError:
+            failure = failures.lost(after_output=completion.begun)
         except SilentError as error:
             failure = failures.silent(error)
         if failure is not None and not completion.finish:
@@ -108,7 +110,7 @@ class OpenAI:
             # key and the provider's text, does not travel along as its context.
             raise failure
         usage = completion.usage
-        price = None if usage is None else cost(usage, request.model, base_url)
+        price = None if usage is None else cost(usage, request.model, address.url)
         return completion.answer(price)
 
     async def close(self) -> None:
@@ -117,72 +119,56 @@ class OpenAI:
             _, client = self._clients.popitem()
             await client.close()
 
-    def _client(self, base_url: str) -> openai.AsyncOpenAI:
+    def _client(self, address: Address, base_url: str) -> openai.AsyncOpenAI:
         if base_url not in self._clients:
-            self._clients[base_url] = self._connect(base_url)
+            client = connection.connect(address, self._key(address, base_url), self._tls)
+            if base_url != self._base_url:
+                # What the package took from the environment is for the configured address.
+                client.organization = client.project = None
+                client._custom_headers = {}  # noqa: SLF001 - no other switch
+            self._clients[base_url] = client
         return self._clients[base_url]
 
-    def _connect(self, base_url: str) -> openai.AsyncOpenAI:
-        client = openai.AsyncOpenAI(
-            api_key=self._key(base_url),
-            admin_api_key="",
-            base_url=base_url,
-            # How long the model may be silent is the run's to say: see Silence.
-            timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
-            # The step retries, and the log tells: two mechanisms would multiply their tries.
-            max_retries=0,
-            # A redirect could lead to an address that no key and no prompt was meant for.
-            http_client=openai.DefaultAioHttpClient(follow_redirects=False, verify=self._tls),
-        )
-        if base_url != self._base_url:
-            client.organization = client.project = None
-            client._custom_headers = {}  # noqa: SLF001 - OPENAI_CUSTOM_HEADERS has no other switch
-        return client
-
-    def _key(self, base_url: str) -> str:
-        """Return the key for an address.
+    def _key(self, address: Address, base_url: str) -> str:
+        """Return the key for an address; empty if none is configured.
 
         Raises:
-            StepError: the address is none, or there is no usable key for it.
+            StepError: there is no usable key for it.
 
         """
-        host = _host(base_url)
         secret = self._keys.get(base_url)
         key = secret.get_secret_value().strip() if secret is not None else ""
-        if not key and _is_openai(base_url):
+        if not key and address.is_openai and not address.authorization:
             raise _unauthenticated(
-                f"There is no key for {host}: set OPENAI_API_KEY, "
+                f"There is no key for {address.host}: set OPENAI_API_KEY, "
                 "or OPENAI_BASE_URL for another server,"
             )
         if not (key.isascii() and key.isprintable()):
-            raise _unauthenticated(f"The key for {host} is no plain text: set it again")
-        return key or NO_KEY
+            raise _unauthenticated(f"The key for {address.host} is not plain text: set it again")
+        return key
 
 
-async def _ask(
-    client: openai.AsyncOpenAI,
-    body: dict[str, Any],
+async def _read(
+    response: httpx2.Response,
     emit: Emit,
-    *,
     completion: Completion,
     failures: Failures,
     silence: Silence,
 ) -> None:
-    """Send a request and read its answer into `completion`."""
-    async with client.chat.completions.with_streaming_response.create(**body) as response:
-        failures.answered(response.headers)
-        # The HTTP response itself, not the wrapper's iter_bytes: that one would leave its
-        # inner generator, and so the connection, to the garbage collector.
-        async with contextlib.aclosing(response.http_response.aiter_bytes()) as pieces:
-            if await _read(pieces, completion, failures, emit, silence):
-                return
-        if "event-stream" not in response.headers.get("content-type", ""):
-            raise failures.malformed(
-                "it is not a stream of events; is the base URL right?", retryable=False
-            )
+    """Read an answer into `completion`."""
+    failures.answered(response.headers)
+    if connection.compressed(response.headers):
+        raise failures.malformed("it is compressed, which the request forbids", retryable=False)
+    async with contextlib.aclosing(connection.pieces(response)) as pieces:
+        if await _events(pieces, completion, failures, emit, silence):
+            return
+    if "event-stream" not in response.headers.get("content-type", ""):
+        raise failures.malformed(
+            "it is not a stream of events; is the base URL right?", retryable=False
+        )
 
 
-async def _read(
+async def _events(
     pieces: AsyncGenerator[bytes, None],
     completion: Completion,
     failures: Failures,
@@ -191,36 +177,34 @@ async def _read(
 ) -> bool:
     """Read events to the end; False if there was none."""
     lines, found = DataLines(), False
+    total = eventless = 0
     async for piece in pieces:
         silence.heard()
+        total += len(piece)
+        eventless += len(piece)
         for data in lines.feed(piece):
-            found = True
+            found, eventless = True, 0
             if data == b"[DONE]":
                 await _drain(pieces)
                 return True
             if text := completion.take(data):
                 await emit(text)
-        if lines.pending > MAX_LINE_BYTES:
-            raise failures.malformed(f"a line exceeds {MAX_LINE_BYTES} bytes", retryable=False)
+        if eventless > MAX_EVENTLESS_BYTES:
+            what = f"{MAX_EVENTLESS_BYTES} bytes came without an event in them"
+            raise failures.malformed(what, retryable=False)
+        if total > MAX_STREAM_BYTES:
+            raise failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
     return found
 
 
 async def _drain(pieces: AsyncGenerator[bytes, None]) -> None:
-    with contextlib.suppress(TimeoutError, httpx2.HTTPError):
+    with contextlib.suppress(TimeoutError, LostError):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in pieces:
                 pass
 
 
-def _failure(
-    error: openai.APIError | httpx2.HTTPError, completion: Completion, failures: Failures
-) -> StepError:
-    if isinstance(error, openai.APIStatusError):
-        return failures.status(error.status_code, error.body, error.response.headers)
-    return failures.lost(after_output=completion.begun)
-
-
-def _body(request: ModelRequest, base_url: str) -> dict[str, Any]:
+def _body(request: ModelRequest, address: Address) -> dict[str, Any]:
     """Return the parameters of the call; a run's options win over the agent's definition."""
     body: dict[str, Any] = {
         "model": request.model,
@@ -234,7 +218,7 @@ def _body(request: ModelRequest, base_url: str) -> dict[str, Any]:
         body["temperature"] = request.temperature
     if request.max_output_tokens is not None and not _bounded(request.options):
         # OpenAI's newer models refuse the old name; other servers often know only that one.
-        name = "max_completion_tokens" if _is_openai(base_url) else "max_tokens"
+        name = "max_completion_tokens" if address.is_openai else "max_tokens"
         body[name] = request.max_output_tokens
     return body | dict(request.options)
 
@@ -252,25 +236,3 @@ def _unauthenticated(what: str) -> StepError:
 
 def _normal(base_url: str) -> str:
     return base_url.strip().rstrip("/")
-
-
-def _host(base_url: str) -> str:
-    """Return host and port of an address, without user and password.
-
-    Raises:
-        StepError: it is no address.
-
-    """
-    with contextlib.suppress(httpx2.InvalidURL):
-        url = httpx2.URL(base_url)
-        if url.scheme in ("http", "https") and url.host:
-            return url.netloc.decode()
-    raise StepError(
-        FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
-        "The agent's provider_base_url is no http:// or https:// address.",
-    )
-
-
-def _is_openai(base_url: str) -> bool:
-    host = httpx2.URL(base_url).host
-    return host == "api.openai.com" or host.endswith(".api.openai.com")

@@ -1,12 +1,33 @@
-"""Make a provider's own message fit to be shown: short, and without what looks like a key."""
+"""Make what a provider says fit to be shown: short, and without a key in any simple form.
+
+A secret that stands there as it is gets hidden where it stands. One that stands there in
+another form (escaped, encoded, in other case, with something in between) hides the whole text:
+nobody can tell which part of it is safe.
+"""
 
 from __future__ import annotations
 
+import html
 import re
-from collections.abc import Iterable
+import unicodedata
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from urllib.parse import unquote
 
 MAX_LENGTH = 500
 """Characters of a provider's message that are shown."""
+
+MAX_SEARCHED = 8192
+"""Characters of a provider's message that are searched; a longer one is not shown at all."""
+
+MAX_WORD = 200
+"""Characters of a request id that are shown."""
+
+MIN_SECRET = 6
+"""Characters of the shortest secret that is searched for inside words and in other forms."""
+
+MAX_ESCAPES = 3
+"""How many escapes, one inside the other, are undone."""
 
 _HIDDEN = "[hidden]"
 _KEY_LIKE = re.compile(
@@ -19,6 +40,8 @@ _KEY_LIKE = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_ESCAPE = re.compile(r"\\(?:u([0-9a-f]{4})|x([0-9a-f]{2})|[abfnrtv])", re.IGNORECASE)
+_BETWEEN = re.compile(r"[\W_]+")
 
 
 def redact(message: str, secrets: Iterable[str] = ()) -> str:
@@ -29,8 +52,86 @@ def redact(message: str, secrets: Iterable[str] = ()) -> str:
         secrets: the keys in use; hidden whatever they look like.
 
     """
-    for secret in secrets:
-        message = message.replace(secret, _HIDDEN)
+    if len(message) > MAX_SEARCHED:
+        return f"[a message of {len(message)} characters, which is not shown]"
+    secrets = [secret for secret in secrets if secret]
+    if tells(_without(message, secrets, ""), secrets):
+        return _HIDDEN
+    message = _without(message, secrets, _HIDDEN)
     message = message[: 4 * MAX_LENGTH]  # before the pattern, whose time grows with the square
     line = " ".join(_KEY_LIKE.sub(_HIDDEN, message).split())
     return line if len(line) <= MAX_LENGTH else line[: MAX_LENGTH - 1] + "…"
+
+
+def word(text: str, secrets: Iterable[str] = ()) -> str:
+    """Return a word of a provider's, a request id say, at most MAX_WORD characters.
+
+    It is empty where it is too long to be searched, tells a secret, or cannot be printed.
+    """
+    secrets = [secret for secret in secrets if secret]
+    printable = text.isascii() and text.isprintable()
+    if not printable or len(text) > MAX_SEARCHED or tells(text, secrets):
+        return ""
+    return "" if _without(text, secrets, "") != text else text[:MAX_WORD]
+
+
+def tells(text: str, secrets: Iterable[str]) -> bool:
+    """Return whether one of the secrets stands in `text`, in any simple form.
+
+    Undone are URL, HTML and JSON escapes, case, and whatever is neither letter nor digit. Known
+    are hexadecimal and both kinds of base64. Secrets below MIN_SECRET letters and digits are
+    not searched for: they stand in ordinary words.
+    """
+    forms = {form for secret in secrets for form in _forms(secret)}
+    return any(form in view for view in _views(text) for form in forms)
+
+
+def _without(text: str, secrets: Iterable[str], instead: str) -> str:
+    """Replace the secrets that stand in `text` as they are; a short one only as a word."""
+    for secret in secrets:
+        pattern = re.escape(secret)
+        if len(secret) < MIN_SECRET:
+            pattern = rf"(?<!\w){pattern}(?!\w)"
+        text = re.sub(pattern, instead, text)
+    return text
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """Yield what a secret looks like in a squeezed text."""
+    data = secret.encode(errors="replace")
+    if len(_squeezed(secret)) < MIN_SECRET:
+        return
+    yield _squeezed(secret)
+    yield data.hex()
+    for before in range(3):
+        # Of base64, only what is the same whatever stands before and after the secret.
+        encoded = b64encode(bytes(before) + data).decode()
+        first, last = -(-8 * before // 6), 8 * (before + len(data)) // 6
+        inner = _squeezed(encoded[first:last])
+        if len(inner) >= MIN_SECRET:
+            yield inner
+
+
+def _views(text: str) -> Iterator[str]:
+    """Yield the text squeezed, as it is and after each escape that can be undone in it."""
+    yield _squeezed(text)
+    for _ in range(MAX_ESCAPES):
+        before = text
+        for undone in (_unescaped, html.unescape, unquote):
+            if (plain := undone(text)) != text:
+                text = plain
+                yield _squeezed(text)
+        if text == before:
+            return
+
+
+def _unescaped(text: str) -> str:
+    """Undo the escapes of JSON; what is not to be seen becomes a space."""
+    return _ESCAPE.sub(
+        lambda found: chr(int(code, 16)) if (code := found[1] or found[2]) else " ", text
+    )
+
+
+def _squeezed(text: str) -> str:
+    """Return letters and digits alone, in lower case."""
+    return _BETWEEN.sub("", unicodedata.normalize("NFKC", text)).casefold()

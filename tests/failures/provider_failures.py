@@ -22,7 +22,7 @@ REFUSED = (
     "Check the key that the service is configured with for this address."
 )
 NOT_FOUND = "there is no such model, or not for this key, or the provider's base URL is wrong."
-NO_CHUNK = "a chunk is no chat completion chunk."
+NO_CHUNK = "a chunk is not a chat completion chunk."
 NO_FINISH = "the stream ended without a finish reason."
 
 

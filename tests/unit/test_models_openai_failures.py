@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.models.completion import MAX_ANSWER_BYTES
-from polos_service.models.openai import MAX_LINE_BYTES, OpenAI
+from polos_service.models.openai import MAX_EVENTLESS_BYTES, OpenAI
 from tests.mock_answers import (
     Part,
     call,
@@ -146,11 +146,12 @@ async def test_silence_is_bounded(
         b'{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": {"a": 1}}}]}}]}',
         b'{"choices": [{"delta": {"reasoning_content": 5}}]}',
         b'{"choices": [], "usage": 5}',
-        b'{"choices": [{"delta": {"content": "\\ud83d"}}]}',
+        b'{"choices": [{"delta": 5, "x": "\\ud83d"}]}',
+        b'{"x": "\\ud83d", "choices": ' + b"[" * 100_000,
         b'{"choices": [{"delta": {"content": "\xff"}}]}',
     ],
 )
-async def test_what_is_no_chunk_is_malformed(
+async def test_what_is_not_a_chunk_is_malformed(
     provider: MockProvider, model: OpenAI, data: bytes
 ) -> None:
     provider.reply(say("Hel"), raw(b"data: " + data + b"\n\n"), say("lo"))
@@ -177,10 +178,10 @@ async def test_an_answer_that_is_no_stream_is_malformed_for_good(
 
 
 async def test_a_line_that_never_ends_is_malformed(provider: MockProvider, model: OpenAI) -> None:
-    provider.reply(raw(b"data: ", *[b"x" * 65536] * (MAX_LINE_BYTES // 65536)), cut())
+    provider.reply(raw(b"data: ", *[b"x" * 65536] * (MAX_EVENTLESS_BYTES // 65536)), cut())
     error = await failure(model)
     assert error.reason == FailureReason.FAILURE_REASON_MODEL_MALFORMED
-    assert str(MAX_LINE_BYTES) in error.message
+    assert str(MAX_EVENTLESS_BYTES) in error.message
 
 
 @pytest.mark.parametrize(

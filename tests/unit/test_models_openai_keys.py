@@ -146,7 +146,7 @@ async def test_a_key_that_no_header_can_carry_is_refused_without_telling_it(
 )
 async def test_what_is_no_address_is_refused(url: str) -> None:
     async with open_model() as model:
-        with pytest.raises(StepError, match="no http:// or https:// address") as raised:
+        with pytest.raises(StepError, match="not an http:// or https:// address") as raised:
             await ask(model, url)
     assert raised.value.reason == FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST
 

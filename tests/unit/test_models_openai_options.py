@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 
 from polos_service.models import ModelRequest
+from polos_service.models.address import Address
 from polos_service.models.openai import OPENAI_URL, OpenAI, _body
 
 
 def test_openai_gets_the_bound_under_its_new_name() -> None:
     request = ModelRequest(model="gpt", messages=[], max_output_tokens=5)
-    assert _body(request, OPENAI_URL)["max_completion_tokens"] == 5
-    assert _body(request, "https://eu.api.openai.com/v1")["max_completion_tokens"] == 5
-    assert "max_completion_tokens" not in _body(request, "https://api.openai.com.example/v1")
+    assert _body(request, Address.of(OPENAI_URL))["max_completion_tokens"] == 5
+    assert _body(request, Address.of("https://eu.api.openai.com/v1"))["max_completion_tokens"] == 5
+    other = Address.of("https://api.openai.com.example/v1")
+    assert "max_completion_tokens" not in _body(request, other)
 
 
 @pytest.mark.parametrize(

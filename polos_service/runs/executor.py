@@ -6,7 +6,6 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 
-import structlog
 from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
@@ -14,6 +13,7 @@ from polos.v1.event_pb2 import Error, RunCancelled
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced, Finished, StepError, being_cancelled
+from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import Boundary, RunContext
 from polos_service.runs.frame import SECOND
@@ -37,7 +37,7 @@ RETRY_PAUSE = 1.0
 EXPIRY_PERIOD = 1.0
 """Seconds between two looks for queued runs whose deadline has passed."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Executor:

@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import replace
 from time import time_ns
 
-import structlog
-
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
+from polos_service.logs import get_logger
 from polos_service.store import Claim, Frame
 from polos_service.store.nats.head import Head, Mark
 from polos_service.store.nats.held import Held, fenced, held_past_queue, line, now, stale, taken
@@ -35,7 +34,7 @@ RENEWALS = 3
 LOOK_AGAIN = 1.0
 """Seconds after which an item is offered again whose run is held without it."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Claims:

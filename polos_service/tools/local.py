@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from threading import Thread
 from typing import Any, TypeVar
 
-import structlog
 from pydantic_core import PydanticSerializationError, to_json
 
 from polos.v1.error_pb2 import FailureReason
@@ -17,10 +16,12 @@ from polos.v1.event_pb2 import ToolCall
 from polos_client.context import WorkflowContext
 from polos_client.tool import Tool, describe
 from polos_service.errors import StepError, being_cancelled
+from polos_service.logs import get_logger
+from polos_service.tools.isolation import start_tool
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 TOOL_PATIENCE = 4.0
 """Seconds that a cancelled tool gets to clean up; less than a cancelled run gets."""
@@ -77,7 +78,7 @@ def told(error: BaseException) -> str:
     """Return an exception in a line, without its traceback."""
     try:
         return f"{type(error).__name__}: {error}"
-    except Exception:  # noqa: BLE001 - even its text may fail
+    except BaseException:  # noqa: BLE001 - its text may even be sys.exit()
         return type(error).__name__
 
 
@@ -91,7 +92,7 @@ async def bounded(function: Awaitable[str], tool: Tool, limit: float) -> str:
 
     It runs in a task of its own: a tool that cancels the task it is in cancels itself.
     """
-    task = asyncio.ensure_future(contained(function))
+    task = start_tool(contained(function))
     task.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         await asyncio.wait({task}, timeout=limit)

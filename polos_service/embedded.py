@@ -44,11 +44,16 @@ class Polos(PolosClient):
 
         Raises:
             DefinitionError: two agents have one id.
+            SettingsInvalidError: the store's address, or a variable, cannot be used.
             StoreUnavailable: the store cannot be opened.
 
         """
-        settings = Settings(listen="127.0.0.1:0", store=self._store or self._temporary())
-        self._service = await Service.start(settings, self._agents)
+        try:
+            settings = Settings.load(listen="127.0.0.1:0", store=self._store or self._temporary())
+            self._service = await Service.start(settings, self._agents)
+        except BaseException:
+            self._clean_up()
+            raise
         self.address = f"127.0.0.1:{self._service.port}"
         return self
 
@@ -63,8 +68,7 @@ class Polos(PolosClient):
         if self._service is not None:
             await self._service.stop(0)
             self._service = None
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._clean_up()
 
     def prepare(self, agent: Agent) -> None:
         """Load an agent that is about to run.
@@ -84,6 +88,10 @@ class Polos(PolosClient):
         if self._service is None:
             raise RuntimeError("Polos runs inside `async with Polos() as polos:` only.")
         return self._service
+
+    def _clean_up(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
 
     def _temporary(self) -> str:
         self._folder = tempfile.TemporaryDirectory(prefix="polos-")

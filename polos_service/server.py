@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import os
+from collections.abc import Awaitable, Iterable
 
 import grpc
-import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from polos.v1 import agent_service_pb2, run_service_pb2
 from polos_client.agent import Agent
-from polos_client.errors import PolosError
+from polos_client.errors import StoreUnavailable
+from polos_service import logs
 from polos_service.agents.registry import Registry
 from polos_service.agents.start import Starts
 from polos_service.api.agent_service import AgentService
@@ -21,7 +22,7 @@ from polos_service.api.handlers import generic_handler
 from polos_service.api.run_service import RunService
 from polos_service.api.tail import Tails
 from polos_service.config import Settings
-from polos_service.logs import log_to_stderr
+from polos_service.listening import ListenError, probe, reaches_further
 from polos_service.models import Model
 from polos_service.models.providers import Providers
 from polos_service.runs.clock import SystemClock
@@ -29,6 +30,7 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
 from polos_service.store import RunStore
 from polos_service.store.sqlite import SqliteStore
+from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
 
 MESSAGE_LIMIT = 4 * 1024 * 1024
@@ -52,21 +54,24 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", 10_000),
 )
 
+EXPOSED = (
+    "whoever reaches this port may start and read every run: there are no TLS and credentials yet"
+)
+
 WAITING = "it is not loaded: serve it, or end them with `polos runs cancel`"
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger(__name__)
 
 RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
 AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
+PART_SECONDS = 10.0
+"""Seconds that a part of the service gets to stop; the rest stops without it then."""
+
 HEALTH_PERIOD = 1.0
 """Seconds between two looks whether the store answers."""
-
-
-class ListenError(PolosError):
-    """The address cannot be listened at."""
 
 
 class Service:
@@ -88,10 +93,10 @@ class Service:
         self._starts = Starts(self.registry, store, clock)
         self._tails = Tails(store)
         self._health = health.aio.HealthServicer()
-        self._watchdog = Watchdog(self.registry.tool_code, BLOCKED_LIMIT)
         self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
         self._register()
         self.port = 0
+        self._watchdog = Watchdog(self.registry.tool_code, BLOCKED_LIMIT)
 
     @classmethod
     async def start(cls, settings: Settings, agents: Iterable[Agent] = ()) -> Service:
@@ -99,11 +104,11 @@ class Service:
 
         Raises:
             DefinitionError: two agents have one id.
-            ListenError: the address is in use, or not ours.
+            ListenError: the address cannot be listened at.
             StoreUnavailable: the store cannot be opened or reached, or another process has it.
 
         """
-        log_to_stderr()
+        logs.log_to_stderr()
         store = await open_store(settings)
         try:
             service = cls(settings, store, agents)
@@ -112,35 +117,40 @@ class Service:
             raise
         try:
             service.port = service._listen(settings.listen)
-            await service._server.start()
-            await service._say(healthy=True)
+            await service._begin(settings)
         except BaseException:
             await service.stop(0)
             raise
-        for agent_id, runs in (await store.waiting()).items():
-            if agent_id not in service.registry:
-                log.warning("runs_wait_for_an_agent", agent=agent_id, runs=runs, advice=WAITING)
-        service._executor.start()
-        service._chores.append(asyncio.create_task(service._watch_store(), name="polos-health"))
-        if settings.retention is not None:
-            service._keep(settings.retention.total_seconds())
         return service
+
+    async def _begin(self, settings: Settings) -> None:
+        await self._server.start()
+        await self._say(healthy=True)
+        for agent_id, runs in (await self._store.waiting()).items():
+            if agent_id not in self.registry:
+                log.warning("runs_wait_for_an_agent", agent=agent_id, runs=runs, advice=WAITING)
+        self._executor.start()
+        self._chores.append(asyncio.create_task(self._watch_store(), name="polos-health"))
+        if settings.retention is not None:
+            self._keep(settings.retention.total_seconds())
 
     async def stop(self, grace: float) -> None:
         """Stop: refuse starts, give running runs `grace` seconds, hand the rest over.
 
-        Readers stay until then, and are sent away to come back to the next process.
+        Readers stay until then, and are sent away to come back to the next process. A part
+        that fails, or takes PART_SECONDS more than it should, is named in the log and left.
         """
         self._starts.drain()
         for chore in self._chores:
             chore.cancel()
-        await self._health.enter_graceful_shutdown()
-        await self._executor.stop(grace)
+        await ended("health", self._health.enter_graceful_shutdown())
+        await ended("runs", self._executor.stop(grace), grace)
         self._tails.close()
-        await self._server.stop(CALLS_GRACE)
+        await ended("calls", self._server.stop(CALLS_GRACE), CALLS_GRACE)
         self._watchdog.close()
-        await self._providers.close()
-        await self._store.close()
+        await ended("providers", self._providers.close())
+        await ended("store", self._store.close())
+        await ended("log", in_thread(logs.flush))
 
     def _keep(self, seconds: float) -> None:
         self._chores.append(asyncio.create_task(retain(self._store, self._clock, seconds)))
@@ -177,13 +187,25 @@ class Service:
         reflection.enable_server_reflection(names, self._server)
 
     def _listen(self, address: str) -> int:
+        probe(address)
         try:
-            return self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise ListenError(
-                f"Cannot listen at {address}: the port is in use, or the address is not this "
-                "machine's. Stop what listens there, or take another one (--listen, POLOS_LISTEN)."
-            ) from error
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:  # somebody was quicker, between probe and here
+            raise ListenError(f"Cannot listen at {address}: {error}.") from error
+        if reaches_further(address):
+            log.warning("listens_beyond_this_machine", address=address, advice=EXPOSED)
+        return port
+
+
+async def ended(part: str, work: Awaitable[object], seconds: float = 0) -> None:
+    """Await the end of a part, for so many seconds and PART_SECONDS; what goes wrong is logged."""
+    ending = asyncio.ensure_future(work)
+    await asyncio.wait({ending}, timeout=seconds + PART_SECONDS)
+    if not ending.done():
+        ending.cancel()
+        log.error("part_does_not_stop", part=part, seconds=seconds + PART_SECONDS)
+    elif not ending.cancelled() and (error := ending.exception()) is not None:
+        log.error("part_failed_to_stop", part=part, exc_info=error)
 
 
 async def open_store(settings: Settings) -> RunStore:
@@ -194,6 +216,11 @@ async def open_store(settings: Settings) -> RunStore:
 
     """
     if not settings.nats_servers:
+        if os.path.isdir(settings.store_path):  # noqa: ASYNC240, PTH112 - it never raises
+            raise StoreUnavailable(
+                f"The store {settings.store_path} cannot be opened: it is a folder; name a file "
+                "in it (--store, POLOS_STORE)."
+            )
         return await SqliteStore.open(
             settings.store_path, settings.synchronous, settings.max_queued
         )

@@ -5,76 +5,97 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
-import sys
+import threading
+from collections.abc import Coroutine
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any
 
-import typer
+import uvloop
 
+from polos_service import logs
 from polos_service.agents.loader import load
 from polos_service.config import Settings
+from polos_service.outlet import Standard
 from polos_service.server import Service
+from polos_service.signals import StopSignals
+from polos_service.tools.isolation import hide
 
-IMPATIENT = 130
-"""Exit code after a second signal, as a shell has it for an interrupted program."""
+LEAVE_SECONDS = 5.0
+"""Seconds that threads and exit handlers of tools get, once the service has stopped."""
+
+log = logs.get_logger(__name__)
 
 
-async def serve(target: str, settings: Settings) -> None:
+def run(target: str, settings: Settings, standard: Standard) -> None:
     """Serve until a signal comes; a second one does not wait for runs.
 
     Raises:
         PolosError: the agents cannot be loaded, or the service cannot start.
 
     """
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        drive(runner.get_loop(), serve(target, settings, standard))
+        leave_in(LEAVE_SECONDS, standard)
+    standard.flush()
+
+
+class Loop(uvloop.Loop):
+    """A loop on which tools do not see the service's tasks, whatever task factory they set."""
+
+    def create_task(self, coro: Any, **options: Any) -> Any:
+        """Make a task, as any loop does."""
+        task = super().create_task(coro, **options)
+        hide(task, options.get("context"))
+        return task
+
+
+def drive(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> None:
+    """Run the loop until the work is done, though a tool stops it or raises SystemExit into it."""
+    task = loop.create_task(work)
+    while not task.done():
+        try:
+            loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():  # else it is the work's own, and raised below
+                log.exception("loop_interrupted", advice="a tool did that; the service goes on")
+    task.result()
+
+
+async def serve(target: str, settings: Settings, standard: Standard) -> None:
+    """Start, wait for the signal, and stop."""
     agents = load(target)
-    asked = Signals(signal.SIGINT, signal.SIGTERM)
+    asked = StopSignals()
     service = await Service.start(settings, agents)
     # What is loaded by now stays: to look through it again for garbage stopped all runs for
     # a tenth of a second each time.
     gc.collect()
     gc.freeze()
-    tell(service, settings)
-    await asked.wait()
-    typer.echo("Stopping. Runs that do not finish now go on at the next start.", err=True)
-    stopping = asyncio.create_task(service.stop(settings.grace))
-    impatient = asyncio.create_task(asked.wait())
-    await asyncio.wait({stopping, impatient}, return_when=asyncio.FIRST_COMPLETED)
-    if not stopping.done():
-        leave(IMPATIENT)
-    impatient.cancel()
-    await stopping
-    if asyncio.all_tasks() - {asyncio.current_task(), impatient}:
-        leave(0)
+    banner(service, settings, standard)
+    await asked.first()
+    standard.tell("Stopping. Runs that do not finish now go on at the next start.")
+    await service.stop(settings.grace)
+    if asyncio.all_tasks():  # tools that do not give in; the store is whole
+        leave(standard)
 
 
-class Signals:
-    """Waits for signals, one at a time."""
-
-    def __init__(self, *numbers: int) -> None:
-        self._event = asyncio.Event()
-        for number in numbers:
-            asyncio.get_running_loop().add_signal_handler(number, self._event.set)
-
-    async def wait(self) -> None:
-        """Return at the next signal."""
-        await self._event.wait()
-        self._event.clear()
-
-
-def tell(service: Service, settings: Settings) -> None:
+def banner(service: Service, settings: Settings, standard: Standard) -> None:
     """Say where the service listens, what it serves and where it stores."""
     host = settings.listen.rpartition(":")[0]
-    typer.echo(f"polos {version('polos-grpc')} listens at {host}:{service.port}")
+    standard.say(f"polos {version('polos-grpc')} listens at {host}:{service.port}")
     for agent in service.registry.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
-        typer.echo(f"  agent {agent.id} ({agent.provider}; {tools})")
-    typer.echo(f"  store {settings.store_shown}")
-    sys.stdout.flush()
+        standard.say(f"  agent {agent.id} ({agent.provider}; {tools})")
+    standard.say(f"  store {settings.store_shown}")
 
 
-def leave(code: int) -> NoReturn:
-    """End the process at once: what still runs does not give in, and the store is whole."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+def leave_in(seconds: float, standard: Standard) -> None:
+    """End the process by then: a thread of a tool that never ends would keep it for ever."""
+    timer = threading.Timer(seconds, leave, [standard])
+    timer.daemon = True
+    timer.start()
+
+
+def leave(standard: Standard) -> None:
+    """End the process at once, with what was printed."""
+    standard.flush()
+    os._exit(0)

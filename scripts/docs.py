@@ -49,6 +49,7 @@ def setting(name: str) -> tuple[str, str, str, str]:
     if field.default is None or field.default_factory is dict:
         default = "none"
     bounds = [f" At least {bound.ge}." for bound in field.metadata if hasattr(bound, "ge")]
+    bounds += [f" At most {bound.le}." for bound in field.metadata if hasattr(bound, "le")]
     return f"`{variable}`", f"`{name}`", default, text(field.description or "") + "".join(bounds)
 
 

@@ -14,7 +14,7 @@ from polos_service.agents.loop import AgentLoop
 from polos_service.models import Model
 from polos_service.models.providers import Providers
 from polos_service.runs.context import RunContext
-from polos_service.runs.executor import Runnable
+from polos_service.runs.drive import Runnable
 
 
 class Registry(Mapping[str, Runnable]):

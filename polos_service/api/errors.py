@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any, NoReturn
 
 import grpc
-import structlog
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 from google.rpc.code_pb2 import Code
@@ -18,6 +17,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
 from polos_client import errors
+from polos_service.logs import get_logger
 
 DOMAIN = "polos.v1"
 
@@ -52,7 +52,7 @@ with it. A status travels in headers, of which gRPC takes 8 KiB in all."""
 VIOLATIONS = 5
 """Fields that are told to be wrong, at most."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 def to_status(error: errors.CallError) -> Status:

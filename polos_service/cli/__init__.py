@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 
+from polos_service.cli.descriptors import fill_missing
+
 
 def main() -> None:
     """Run the command, and leave with its exit code."""
+    fill_missing()  # before any file is opened
     # Before grpc is loaded: its own lines say in its words what our errors say in one sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:

@@ -31,15 +31,16 @@ def serve(
     ] = False,
 ) -> None:
     """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""
-    import uvloop  # noqa: PLC0415 - other commands start sooner without
-
-    from polos_service import serving  # noqa: PLC0415
+    from polos_service import logs, serving  # noqa: PLC0415 - other commands start sooner without
     from polos_service.config import Settings  # noqa: PLC0415
+    from polos_service.outlet import Standard  # noqa: PLC0415
 
+    standard = Standard()
+    logs.write_to(standard.err)
     with reporting():
         settings = Settings.load(listen=listen, store=store)
         if reload:
             from polos_service.cli.reload import Reloader  # noqa: PLC0415
 
             raise typer.Exit(asyncio.run(Reloader(target, settings).run()))
-        uvloop.run(serving.serve(target, settings))
+        serving.run(target, settings, standard)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
 from google.protobuf.message import Message
 
 from polos_client.errors import StoreUnavailable
+from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import (
@@ -31,7 +31,7 @@ Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
 CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class LetGo(Exception):

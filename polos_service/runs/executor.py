@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
-import structlog
-
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
+from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.drive import Drive, LetGo, Runnable
 from polos_service.runs.frame import SECOND
@@ -34,7 +33,7 @@ FAILURES_LIMIT = 10_000
 Key = tuple[str, str]
 """Project and id of a run."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Executor:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import structlog
-
+from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.store import RunStore
@@ -14,7 +13,7 @@ PERIOD = 60.0
 PAUSE = 0.01
 """Seconds between two pieces, in which others commit."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 async def retain(store: RunStore, clock: Clock, seconds: float) -> None:

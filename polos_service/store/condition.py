@@ -7,9 +7,8 @@ import contextlib
 import sqlite3
 import time
 
-import structlog
-
 from polos_client.errors import StoreUnavailable
+from polos_service.logs import get_logger
 from polos_service.store.damage import Pages, is_damage
 from polos_service.store.file import StoreFile
 
@@ -23,7 +22,7 @@ SHARE = 20
 PATIENCE = 1.0
 """Seconds for which the question after the store's health waits for such a look."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Condition:

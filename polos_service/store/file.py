@@ -16,8 +16,9 @@ import sys
 import threading
 from pathlib import Path
 
-import structlog
 from filelock import FileLock, Timeout
+
+from polos_service.logs import get_logger
 
 if sys.platform == "linux":
     import fcntl
@@ -40,7 +41,7 @@ LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 Identity = tuple[int, int]
 """Device and inode: what a file is, whatever it is called."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _held: dict[Identity, int] = {}
 """Descriptors of the files that this process has."""

@@ -10,7 +10,6 @@ from functools import partial
 from threading import Event, Thread
 from typing import Any, TypeVar
 
-import structlog
 from pydantic_core import PydanticSerializationError
 
 from polos.v1.error_pb2 import FailureReason
@@ -18,11 +17,13 @@ from polos.v1.event_pb2 import ToolCall
 from polos_client.context import WorkflowContext
 from polos_client.tool import Tool, describe
 from polos_service.errors import StepError
+from polos_service.logs import get_logger
+from polos_service.tools.isolation import start_tool
 from polos_service.tools.result import as_json
 
 T = TypeVar("T")
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 TOOL_PATIENCE = 4.0
 """Seconds that a cancelled tool gets to clean up; less than a cancelled run gets."""
@@ -48,7 +49,7 @@ async def call_tool(
         )
     use = Use(tool, call, ctx)
     # A task of its own: a tool that cancels the task it runs in cancels nothing else.
-    task = asyncio.create_task(use.outcome(), name=f"polos-use-{tool.id}")
+    task = start_tool(use.outcome())
     try:
         done, _ = await asyncio.wait({task}, timeout=limit)
     finally:

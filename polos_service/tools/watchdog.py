@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
-import traceback
 from collections.abc import Callable, Mapping
 from types import CodeType, FrameType
 
-import structlog
+from polos_service.logs import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
+
+GROWTH = 10
+"""How many times longer the loop must be held before it is told again."""
 
 
 class Watchdog:
@@ -21,7 +24,7 @@ class Watchdog:
     """
 
     def __init__(self, tools: Callable[[], Mapping[CodeType, str]], limit: float) -> None:
-        """Watch the running loop; a silence of `limit` seconds is told."""
+        """Watch the running loop; a silence of `limit` seconds is told, then ten times that."""
         self._tools = tools
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -41,21 +44,25 @@ class Watchdog:
                 self._loop.call_soon_threadsafe(alive.set)
             except RuntimeError:  # the loop is closed
                 return
-            if not alive.wait(self._limit):
-                self._tell()
-                alive.wait()
+            silence, more = self._limit, self._limit
+            while not (alive.wait(more) or self._closed.is_set()):
+                self._tell(silence)
+                more = silence * (GROWTH - 1)
+                silence *= GROWTH
 
-    def _tell(self) -> None:
+    def _tell(self, seconds: float) -> None:
         # The module's documented way to another thread's stack, underscore or not.
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001
-        if frame is None:
-            return
-        where = traceback.extract_stack(frame)[-1]
+        at, tool = "unknown", None
+        if frame is not None:
+            at = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+        with contextlib.suppress(RuntimeError):  # an agent is being added meanwhile
+            tool = self._culprit(frame)
         log.warning(
             "loop_blocked",
-            tool=self._culprit(frame),
-            at=f"{where.filename}:{where.lineno} in {where.name}",
-            seconds=self._limit,
+            tool=tool,
+            at=at,
+            seconds=seconds,
             advice="make the tool a plain def, then it runs in a thread",
         )
 

@@ -15,7 +15,8 @@ import pytest
 
 from polos_client.client import PolosClient
 from polos_client.errors import DefinitionError, StoreUnavailable
-from polos_service.server import ListenError, Service
+from polos_service.listening import ListenError
+from polos_service.server import Service
 from tests.failures.scene import contents
 from tests.support.process import PATIENCE, POLOS, ServiceProcess, environment
 from tests.support.service import scripted, serving, settings_for
@@ -141,8 +142,8 @@ async def test_a_port_in_use_is_named_and_leaves_the_runs_of_before_as_they_are(
         with pytest.raises(ListenError) as raised:
             await Service.start(settings_for(tmp_path, listen=address), [FINE])
     assert str(raised.value) == (
-        f"Cannot listen at {address}: the port is in use, or the address is not this machine's. "
-        "Stop what listens there, or take another one (--listen, POLOS_LISTEN)."
+        f"Cannot listen at {address}: the port is in use. Stop what listens there, or take "
+        "another one (--listen, POLOS_LISTEN)."
     )
     await assert_usable(tmp_path, before)
 

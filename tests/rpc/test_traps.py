@@ -24,7 +24,8 @@ from polos_client.status import to_error
 from polos_client.tool import tool
 from polos_service import server as server_module
 from polos_service.api.handlers import generic_handler
-from polos_service.server import AGENT_SERVICE, RUN_SERVICE, ListenError, Service
+from polos_service.listening import ListenError
+from polos_service.server import AGENT_SERVICE, RUN_SERVICE, Service
 from tests.support.control import Gate, Thread
 from tests.support.service import (
     BOUND,

@@ -12,7 +12,8 @@ from google.protobuf.message import Message
 from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
-from polos_service.runs.executor import Executor, Runnable
+from polos_service.runs.drive import Runnable
+from polos_service.runs.executor import Executor
 from polos_service.runs.journal import Journal
 from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.writer import Writer

@@ -13,7 +13,7 @@ import structlog
 from structlog.testing import LogCapture
 
 from polos_client.tool import Tool, tool
-from polos_service.tools.watchdog import Watchdog
+from polos_service.tools.watchdog import GROWTH, Watchdog
 from tests.support.stores import soon, until
 
 LIMIT = 0.05
@@ -33,15 +33,14 @@ def watch(*tools: Tool) -> Watchdog:
     return Watchdog(lambda: codes, LIMIT)
 
 
-def hold(capture: LogCapture) -> None:
-    """Hold the loop until the watchdog has said so, and a while longer."""
+def hold(capture: LogCapture, times: int = 1) -> None:
+    """Hold the loop until the watchdog has said so, so often."""
     end = time.monotonic() + 20
-    while not capture.entries and time.monotonic() < end:
+    while len(capture.entries) < times and time.monotonic() < end:
         time.sleep(0.005)
-    time.sleep(4 * LIMIT)
 
 
-async def test_it_names_the_tool_that_holds_the_loop_once(logs: LogCapture) -> None:
+async def test_it_names_the_tool_that_holds_the_loop(logs: LogCapture) -> None:
     @tool
     async def greedy() -> None:
         hold(logs)
@@ -80,6 +79,36 @@ async def test_it_tells_where_the_loop_is_held_by_what_is_no_tool(logs: LogCaptu
     (entry,) = logs.entries
     assert entry["tool"] is None
     assert "in hold" in entry["at"]
+
+
+async def test_it_tells_again_while_the_loop_is_held_with_growing_distance(
+    logs: LogCapture,
+) -> None:
+    watchdog = watch()
+    hold(logs, times=2)
+    watchdog.close()
+    assert [entry["seconds"] for entry in logs.entries[:2]] == [LIMIT, LIMIT * GROWTH]
+
+
+async def test_it_tells_though_the_tools_cannot_be_listed(logs: LogCapture) -> None:
+    def changing() -> dict[CodeType, str]:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    watchdog = Watchdog(changing, LIMIT)
+    hold(logs)
+    assert watchdog._thread.is_alive()
+    watchdog.close()
+    assert logs.entries[0]["event"] == "loop_blocked"
+
+
+async def test_it_tells_though_the_loop_s_thread_has_no_frame(
+    logs: LogCapture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watchdog = watch()
+    monkeypatch.setattr(watchdog, "_loop_thread", 0)
+    hold(logs)
+    watchdog.close()
+    assert logs.entries[0]["at"] == "unknown"
 
 
 async def test_it_is_silent_while_the_loop_turns(logs: LogCapture) -> None:

@@ -14,10 +14,9 @@ from contextlib import suppress
 from dataclasses import replace
 from time import time_ns
 
-import structlog
-
 from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
 from polos_service.errors import Fenced
+from polos_service.logs import get_logger
 from polos_service.store import Claim, Frame
 from polos_service.store.nats.background import Background
 from polos_service.store.nats.ends import Last
@@ -38,7 +37,7 @@ RENEWALS = 3
 LOOK_AGAIN = 1.0
 """Seconds after which an item is offered again whose run is held without it."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Claims:

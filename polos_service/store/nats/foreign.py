@@ -11,8 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
-import structlog
-
+from polos_service.logs import get_logger
 from polos_service.store.nats.stored import Stored
 
 T = TypeVar("T")
@@ -29,7 +28,7 @@ TOLD = 200
 UNKNOWN = -1
 """In place of a sequence: it is a message of a stream, and not known which of its subject."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class NotOurs(ValueError):

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
 from nats.errors import Error
 
+from polos_service.logs import get_logger
 from polos_service.store.nats.connection import Away
 from polos_service.store.nats.link import Link, Refused
 from polos_service.store.nats.streams import STREAMS
@@ -17,7 +17,7 @@ from polos_service.store.nats.subjects import LOG
 HEARD = 10 * 1_000_000_000
 """Nanoseconds of silence after which a stream's leader counts a replica as away."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Health:

@@ -8,13 +8,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import orjson
-import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error, MaxPayloadError
 from nkeys import NkeysError
 
 from polos_client.errors import StoreUnavailable
+from polos_service.logs import get_logger
 from polos_service.store.nats.address import Address
 from polos_service.store.nats.batch import PAGE, Page, direct
 from polos_service.store.nats.connection import Away, Connection, hopeless
@@ -39,7 +39,7 @@ SERVER_ERROR = 500
 WRONG_LAST = (10071, 10164)
 """Error codes of a publish whose expected last sequence is not that of its subject."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Conflict(StoreUnavailable):

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 
-import structlog
-
 from polos_client.errors import StoreUnavailable
+from polos_service.logs import get_logger
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.link import Link
 from polos_service.store.nats.log import Log
@@ -26,7 +25,7 @@ SCAN = 1000
 SETTLED = 60.0
 """Seconds for which a start, or an end, is left to the replica that is at it."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 class Sweep:

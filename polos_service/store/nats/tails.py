@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
 from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
+from polos_service.logs import get_logger
 from polos_service.store import Frame
 from polos_service.store.nats.background import Background
 from polos_service.store.nats.ends import Last
@@ -31,7 +31,7 @@ from polos_service.store.nats.stored import from_replica
 from polos_service.store.nats.subjects import log_subject, news_subject
 from polos_service.store.signals import Signals
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 Key = tuple[str, str]
 """Project and id of a run."""

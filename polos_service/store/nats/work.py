@@ -12,11 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
-import structlog
 from nats.aio.msg import Msg
 from pydantic import TypeAdapter
 
 from polos_client.errors import StoreUnavailable
+from polos_service.logs import get_logger
 from polos_service.store.nats.background import Background
 from polos_service.store.nats.foreign import NotOurs
 from polos_service.store.nats.link import API, Conflict, Link, Refused
@@ -42,7 +42,7 @@ EXPIRED = "408"
 PENDING_LIMIT = 10_000_000
 """Items of one agent that may be held at a time, by all replicas."""
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

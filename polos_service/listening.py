@@ -1,0 +1,104 @@
+"""Why an address cannot be listened at: gRPC says only that it cannot."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+
+from polos_client.errors import PolosError
+
+PRIVILEGED = 1024
+"""Ports below need a privilege."""
+
+
+class ListenError(PolosError):
+    """The address cannot be listened at; the message says why."""
+
+
+def resolve(listen: str) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
+    """Return the addresses that HOST:PORT stands for, as sockets take them.
+
+    Raises:
+        ListenError: the host name is not known.
+
+    """
+    host, port = parts(listen)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ListenError(
+            f"Cannot listen at {listen}: the host name {host!r} cannot be resolved "
+            f"({told(error)}). Name an address of this machine (--listen, POLOS_LISTEN)."
+        ) from error
+    return [(family, address) for family, _, _, _, address in found]
+
+
+def probe(listen: str) -> None:
+    """Bind a plain socket as gRPC does, and let go of it: at one of the addresses it must work.
+
+    Raises:
+        ListenError: it does not.
+
+    """
+    failed: OSError | None = None
+    for family, address in resolve(listen):
+        try:
+            bind(family, address)
+        except OSError as error:
+            failed = failed or error
+        else:
+            return
+    if failed is not None:
+        raise ListenError(f"Cannot listen at {listen}: {reason(failed, listen)}") from failed
+
+
+def bind(family: socket.AddressFamily, address: tuple[object, ...]) -> None:
+    """Listen at an address for a moment; a wildcard is that of both families."""
+    if ip(address).is_unspecified and socket.has_dualstack_ipv6():
+        socket.create_server(
+            ("::", address[1]), family=socket.AF_INET6, dualstack_ipv6=True
+        ).close()
+        return
+    with socket.socket(family, socket.SOCK_STREAM) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind(address)
+        one.listen()
+
+
+def reason(error: OSError, listen: str) -> str:
+    """Return in sentences why it failed, and what to do."""
+    host, port = parts(listen)
+    another = "take another one (--listen, POLOS_LISTEN)."
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"the port is in use. Stop what listens there, or {another}"
+        case errno.EACCES if 0 < port < PRIVILEGED:
+            return (
+                f"port {port} is privileged: ports below {PRIVILEGED} need root or "
+                f"CAP_NET_BIND_SERVICE. Start with that, or {another}"
+            )
+        case errno.EADDRNOTAVAIL:
+            return f"{host} is not an address of this machine. Correct it, or {another}"
+    return f"{told(error)}. Correct the address, or {another}"
+
+
+def reaches_further(listen: str) -> bool:
+    """Return whether other machines may reach the address."""
+    return not all(ip(address).is_loopback for _, address in resolve(listen))
+
+
+def ip(address: tuple[object, ...]) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Return the address of a socket without port and scope."""
+    return ipaddress.ip_address(str(address[0]).partition("%")[0])
+
+
+def parts(listen: str) -> tuple[str, int]:
+    """Return host and port, the host without brackets."""
+    host, _, port = listen.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def told(error: Exception) -> str:
+    """Return the system's words for an error."""
+    return str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,58 @@
+"""SIGTERM and Ctrl-C: the first is waited for, a second ends the process whatever holds it."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+
+STOP = (signal.SIGINT, signal.SIGTERM)
+
+IMPATIENT = 130
+"""Exit code after a second signal, as a shell has it for an interrupted program."""
+
+
+class StopSignals:
+    """Listens for the signals from its making on, in the main thread, beside a running loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._first = asyncio.Event()
+        self._asked = False
+        self._arm()
+
+    async def first(self) -> None:
+        """Return when the first signal has come."""
+        await self._first.wait()
+
+    def _arm(self) -> None:
+        for number in STOP:
+            handle_once(number, self._heard)
+
+    def _heard(self, *_: object) -> None:
+        """Run between two bytecodes of whatever the main thread does; the loop may be stuck."""
+        if self._asked:
+            os._exit(IMPATIENT)
+        self._asked = True
+        self._arm()
+        self._loop.call_soon_threadsafe(self._first.set)
+
+
+def handle_once(number: int, handler: Callable[..., None]) -> None:
+    """Set the handler of a signal, for one time where the C library lets us.
+
+    Python runs a handler when the interpreter gets to it, which it never does while C code, a
+    search with a regular expression for example, holds it. By then the kernel has reset the
+    signal to its default, and the next one of the same number ends the process.
+    """
+    signal.signal(number, handler)
+    set_once = getattr(ctypes.CDLL(None), "sysv_signal", None)
+    if set_once is None:
+        return
+    set_once.restype = ctypes.c_void_p
+    set_once.argtypes = [ctypes.c_int, ctypes.c_void_p]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP)
+    set_once(number, set_once(number, signal.SIG_DFL))
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,142 @@
+"""Settings that cannot be used: the message names the variable, the value, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from polos_service.config import Settings, SettingsInvalidError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the home folder be the test's own."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def refusal(**given: str) -> str:
+    """Return why arguments are refused."""
+    with pytest.raises(SettingsInvalidError) as caught:
+        Settings.load(**given)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("store", ["sqlite:///~/runs.db", "sqlite:////~/runs.db"])
+def test_a_tilde_in_the_store_is_the_home_folder(home: Path, store: str) -> None:
+    settings = Settings.load(store=store)
+    assert settings.store_path == home / "runs.db"
+    assert settings.store_shown == f"sqlite://{home}/runs.db"
+
+
+def test_a_tilde_without_a_slash_before_it_is_the_home_folder(home: Path) -> None:
+    assert Settings.load(store="sqlite://~/runs.db").store_path == home / "runs.db"
+
+
+def test_the_home_of_another_user_is_taken_and_an_unknown_one_refused() -> None:
+    assert Settings.load(store="sqlite:///~root/runs.db").store_path == Path("/root/runs.db")
+    assert "home folder ~nobody-has-this-name is not known" in refusal(
+        store="sqlite:///~nobody-has-this-name/runs.db"
+    )
+
+
+@pytest.mark.parametrize(
+    ("store", "words"),
+    [
+        ("sqlite:///C:/x.db", "no drive letters"),
+        ("sqlite://C:\\x.db", "no drive letters"),
+        ("C:\\x.db", "write sqlite://"),
+        ("/var/lib/x.db", "write sqlite://"),
+        ("sqlite:/var/x.db", "three slashes"),
+        ("sqlite://relative/x.db", f"relative; from here it is sqlite://{Path.cwd()}/relative"),
+        ("sqlite:///a\0b", "names no file"),
+        ("sqlite:///", "names no file"),
+        ("", "write sqlite://"),
+    ],
+)
+def test_what_names_no_file_is_refused_with_the_right_spelling(store: str, words: str) -> None:
+    said = refusal(store=store)
+    assert said.startswith("POLOS_STORE (--store): ")
+    assert repr(store) in said
+    assert words in said
+
+
+@pytest.mark.parametrize("store", ["postgres://me:secret@db/x", "nats://me:secret@"])
+def test_a_password_in_a_store_that_is_refused_is_not_repeated(store: str) -> None:
+    assert "secret" not in refusal(store=store)
+
+
+@pytest.mark.parametrize(
+    ("listen", "words"),
+    [
+        ("::1:50051", "[::1]:50051"),
+        ("::1", "[::1]:50051"),
+        ("127.0.0.1", "HOST:PORT"),
+        ("127.0.0.1:", "HOST:PORT"),
+        ("127.0.0.1:x", "HOST:PORT"),
+        ("127.0.0.1:-1", "HOST:PORT"),
+        ("127.0.0.1:\uff15\uff10", "HOST:PORT"),
+        ("127.0.0.1:65536", "from 0 to 65535"),
+        ("http://127.0.0.1:50051", "HOST:PORT"),
+        ("[127.0.0.1]:50051", "HOST:PORT"),
+        ("[::1:50051", "HOST:PORT"),
+        ("a b:50051", "HOST:PORT"),
+        ("", "HOST:PORT"),
+    ],
+)
+def test_what_is_no_address_is_refused_with_the_right_spelling(listen: str, words: str) -> None:
+    said = refusal(listen=listen)
+    assert said.startswith(f"POLOS_LISTEN (--listen): {listen!r} is not HOST:PORT")
+    assert words in said
+
+
+@pytest.mark.parametrize("listen", ["[::1]:50051", "localhost:0", "0.0.0.0:65535", "my-host.a:1"])
+def test_addresses_are_taken(listen: str) -> None:
+    assert Settings.load(listen=listen).listen == listen
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e400", "1e300", "", "soon"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        *("POLOS_GRACE", "POLOS_CLAIM_TIMEOUT", "POLOS_MAX_RUNS", "POLOS_MAX_QUEUED"),
+        *("POLOS_NATS_REPLICAS", "POLOS_RETENTION"),
+    ],
+)
+def test_a_number_out_of_bounds_is_refused_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert refusal().startswith(f"{variable} ({variable.removeprefix('POLOS_').lower()}): ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("POLOS_MAX_RUNS", "9" * 30),
+        ("POLOS_MAX_QUEUED", "9" * 30),
+        ("POLOS_RETENTION", "P999999999D"),
+        ("POLOS_SYNCHRONOUS", "full"),
+        ("POLOS_PROVIDER_KEYS", "secret"),
+        ("POLOS_PROVIDER_KEYS", '{"http://me:secret@host/v1": 5}'),
+        ("POLOS_PROVIDER_KEYS", '["secret"]'),
+        ("OPENAI_BASE_URL", "ftp://me:secret@host"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_refused_by_its_variable_and_no_secret_is_told(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    said = refusal()
+    assert said.startswith(variable)
+    assert "secret" not in said
+
+
+def test_what_settings_say_of_themselves_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@host/v1")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("POLOS_PROVIDER_KEYS", '{"http://me:secret@host/v1": "secret"}')
+    settings = Settings.load(store="nats://me:secret@host:4222")
+    assert settings.openai_base_url == "https://me:secret@host/v1"
+    assert "secret" not in f"{settings!r}{settings}{settings.store_shown}"

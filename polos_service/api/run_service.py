@@ -48,6 +48,7 @@ class RunService:
                 streaming=True,
             ),
         )
+        del request  # an input of 1 MiB, for which a reader has no use
         await context.send_initial_metadata((("polos-run-id", run_id),))
         async for response in self._tails.tail(PROJECT, run_id, 0):
             yield response

@@ -12,6 +12,7 @@ PolosError
 │   ├── RunNotFinished       only a finished run can be deleted
 │   ├── CursorAhead          the cursor is past the newest event
 │   ├── TooManyRuns          too many runs wait; try again later
+│   ├── TooManyCalls         too many calls or streams are open; try again later
 │   ├── TooLarge             the request is too large
 │   ├── Draining             the service is about to stop; try again
 │   ├── StoreUnavailable     the store does not answer or refuses to write
@@ -120,6 +121,12 @@ class TooManyRuns(CallError):
     """Too many runs wait already."""
 
     reason = "TOO_MANY_RUNS"
+
+
+class TooManyCalls(CallError):
+    """Too many calls or streams are open, in the service or on the connection."""
+
+    reason = "TOO_MANY_CALLS"
 
 
 class TooLarge(CallError):

@@ -22,6 +22,7 @@ from polos_client.errors import (
     InvalidRequest,
     PolosError,
     StoreUnavailable,
+    TooManyCalls,
 )
 from polos_client.event import seconds
 
@@ -74,7 +75,7 @@ def is_transient(error: grpc.aio.AioRpcError, meaning: PolosError) -> bool:
     """
     if isinstance(meaning, ConnectionLost):
         return error.code() in _DROPPED
-    return isinstance(meaning, Draining | StoreUnavailable)
+    return isinstance(meaning, Draining | StoreUnavailable | TooManyCalls)
 
 
 def _status(error: grpc.aio.AioRpcError) -> Status | None:

@@ -82,6 +82,20 @@ class Settings(BaseSettings):
     """Runs that may wait; a start beyond that is refused as TOO_MANY_RUNS. Where several
     processes start runs at once, each may let a few more in."""
 
+    max_connections: int = Field(default=10_000, ge=1)
+    """Connections that are open at once; a further one is closed."""
+
+    max_streams: int = Field(default=5_000, ge=1)
+    """Streams that are open at once: readers of runs, watchers of health, reflection. A further
+    one is refused as TOO_MANY_CALLS. See the table of memory in docs/operations.md."""
+
+    max_connection_streams: int = Field(default=1_000, ge=1)
+    """Streams that one connection may have open; a further one is refused as TOO_MANY_CALLS."""
+
+    max_calls: int = Field(default=1_000, ge=2)
+    """Calls that answer once, such as GetRun and CancelRun, that are open at once; one connection
+    may have half of them. A further one is refused as TOO_MANY_CALLS. Streams do not count."""
+
     grace: float = Field(default=5.0, ge=0, le=86_400)
     """Seconds that running runs get when the service is asked to stop; what is not finished
     then is resumed by the next process on the same store."""

@@ -17,9 +17,10 @@ from polos_service import logs
 from polos_service.agents.registry import Registry
 from polos_service.agents.start import Starts
 from polos_service.api.agent_service import AgentService
-from polos_service.api.errors import ErrorInterceptor
+from polos_service.api.guard import Guard
 from polos_service.api.handlers import generic_handler
 from polos_service.api.run_service import RunService
+from polos_service.api.slots import Slots
 from polos_service.api.tail import Tails
 from polos_service.config import Settings
 from polos_service.listening import ListenError, probe, reaches_further
@@ -33,8 +34,14 @@ from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
 
-MESSAGE_LIMIT = 4 * 1024 * 1024
-"""Bytes of a message that is received; responses are cut at 1.5 MiB."""
+MESSAGE_LIMIT = 2 * 1024 * 1024
+"""Bytes of a request: an input of 1 MiB, state and model options of 256 KiB each, and the rest."""
+
+METADATA_LIMIT = 8 * 1024
+"""Bytes of a call's metadata; between this and twice as many, grpc refuses some calls."""
+
+REFUSED_AT_ONCE = 100
+"""Calls beyond its bounds that a connection may have, to be told so; more wait at the client."""
 
 BLOCKED_LIMIT = 1.0
 """Seconds for which the loop may be held before the watchdog names who holds it."""
@@ -46,6 +53,10 @@ OPTIONS = (
     # Else a second server on the same port starts, and takes a share of the calls.
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_metadata_size", METADATA_LIMIT),
+    ("grpc.absolute_max_metadata_size", 2 * METADATA_LIMIT),
+    # Requests are small: a connection's window need not grow with its bandwidth.
+    ("grpc.http2.bdp_probe", 0),
     # The client pings a silent link every 30 s; by default that is too often for a
     # server, which answers with GOAWAY too_many_pings.
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
@@ -93,7 +104,7 @@ class Service:
         self._starts = Starts(self.registry, store, clock)
         self._tails = Tails(store)
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(interceptors=[ErrorInterceptor()], options=OPTIONS)
+        self._server = grpc_server(settings)
         self._register()
         self.port = 0
         self._watchdog = Watchdog(self.registry.tool_code, BLOCKED_LIMIT)
@@ -206,6 +217,19 @@ async def ended(part: str, work: Awaitable[object], seconds: float = 0) -> None:
         log.error("part_does_not_stop", part=part, seconds=seconds + PART_SECONDS)
     elif not ending.cancelled() and (error := ending.exception()) is not None:
         log.error("part_failed_to_stop", part=part, exc_info=error)
+
+
+def grpc_server(settings: Settings) -> grpc.aio.Server:
+    """Return a server with the settings' bounds, on which nothing is registered."""
+    calls = Slots("call", settings.max_calls, settings.max_calls // 2)
+    streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
+    on_a_connection = settings.max_connection_streams + settings.max_calls // 2
+    options = (
+        *OPTIONS,
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
+    )
+    return grpc.aio.server(interceptors=[Guard(calls, streams)], options=options)
 
 
 async def open_store(settings: Settings) -> RunStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from types import CodeType
 
@@ -56,9 +57,10 @@ class Registry(Mapping[str, Runnable]):
         The same agent again is no error.
 
         Raises:
-            DefinitionError: another agent has that id.
+            DefinitionError: another agent has that id, or the agent has what JSON cannot hold.
 
         """
+        check_storable(agent)
         if self._agents.setdefault(agent.id, agent) is not agent:
             raise DefinitionError(
                 f"Two agents have the id {agent.id!r}. Give one of them another id."
@@ -98,3 +100,28 @@ class Registry(Mapping[str, Runnable]):
             for tool in agent.tools
             if hasattr(tool.fn, "__code__")
         }
+
+
+def check_storable(agent: Agent) -> None:
+    """Refuse an agent whose runs could not be stored: NaN in a schema, half a character.
+
+    Raises:
+        DefinitionError: it has what JSON cannot hold.
+
+    """
+    try:
+        pinned = Definition.pin(
+            agent,
+            messages=(),
+            options={},
+            initial_state={},
+            deadlines=agent.deadlines,
+            session_id=None,
+            user_id=None,
+            streaming=False,
+        )
+        json.dumps(pinned.model_dump(), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"The agent {agent.id!r} cannot be written as JSON: {error}."
+        ) from error

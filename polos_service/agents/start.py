@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import uuid_utils
@@ -17,7 +18,9 @@ from polos_client.agent import Agent
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.errors import Draining, InvalidRequest
 from polos_service.agents.definition import Definition
+from polos_service.agents.parsing import ParseError, parse
 from polos_service.agents.registry import Registry
+from polos_service.models import Model
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.store import NewRun, RunStore
@@ -26,8 +29,12 @@ INPUT_LIMIT = 1024 * 1024
 STATE_LIMIT = 256 * 1024
 """Bytes of an input, and of an initial state or the model options, at most."""
 
-DEPTH_LIMIT = 100
-"""Levels of a caller's JSON; every parser on its way takes more."""
+OPTIONS_LIMIT = 100
+"""Model options of a run; no provider has as many."""
+
+CHECKED_AT_ONCE = 32 * 1024
+"""Bytes of a start that is checked in the loop, in a few milliseconds; larger ones are
+checked in a thread, one after the other."""
 
 NAME_LIMIT = 256
 REQUEST_ID_LIMIT = 128
@@ -45,10 +52,12 @@ class Starts:
         self._store = store
         self._clock = clock
         self._draining = False
+        self._checking = ThreadPoolExecutor(1, "polos-check")
 
     def drain(self) -> None:
         """Refuse every start from now on."""
         self._draining = True
+        self._checking.shutdown(wait=False)
 
     async def start(self, project: str, request: CreateRunRequest) -> str:
         """Put the run on disk and return its id; a repeated request id returns its run's.
@@ -65,15 +74,23 @@ class Starts:
         if not request.agent_id:
             raise InvalidRequest({"agent_id": "is empty"})
         agent = self._registry.agent(request.agent_id)
-        checked = Checked(request)
-        checked.take_options(self._registry.model(agent).check(checked.model_options))
-        if checked.violations:
-            raise InvalidRequest(checked.violations)
-        return await self._store.create(self._new_run(project, agent, request, checked))
+        model = self._registry.model(agent)
+        if request.ByteSize() <= CHECKED_AT_ONCE:
+            run = self._new_run(project, agent, model, request)
+        else:
+            loop = asyncio.get_running_loop()
+            run = await loop.run_in_executor(
+                self._checking, self._new_run, project, agent, model, request
+            )
+        return await self._store.create(run)
 
     def _new_run(
-        self, project: str, agent: Agent, request: CreateRunRequest, checked: Checked
+        self, project: str, agent: Agent, model: Model, request: CreateRunRequest
     ) -> NewRun:
+        checked = Checked(request)
+        checked.take_options(model.check(checked.model_options))
+        if checked.violations:
+            raise InvalidRequest(checked.violations)
         options = request.options
         now = self._clock.now()
         deadlines = checked.deadlines.over(agent.deadlines)
@@ -109,7 +126,7 @@ class Checked:
         self.violations: dict[str, str] = {}
         self.messages = self._messages(request)
         self.initial_state = self._object(request.options, "initial_state_json")
-        self.model_options = self._object(request.options, "provider_options_json")
+        self.model_options = self._options(request.options)
         self.deadlines = Deadlines(
             run=self._seconds(request.options, "timeout"),
             first_token=self._seconds(request.options.deadlines, "first_token"),
@@ -139,8 +156,10 @@ class Checked:
     def _conversation(self, text: str) -> list[dict[str, Any]]:
         field = "input_messages_json"
         messages = self._parse(field, text, INPUT_LIMIT)
+        if self.violations:
+            return []
         if not isinstance(messages, list) or not messages:
-            self.violations.setdefault(field, "is not a JSON array with at least one message")
+            self.violations[field] = "is not a JSON array with at least one message"
             return []
         for index, message in enumerate(messages):
             if not isinstance(message, dict) or not isinstance(message.get("role"), str):
@@ -152,9 +171,20 @@ class Checked:
         field = f"options.{name}"
         if not options.HasField(name):  # type: ignore[arg-type]  # both fields are optional ones
             return {}
+        found = len(self.violations)
         value = self._parse(field, getattr(options, name), STATE_LIMIT)
-        if not isinstance(value, dict):
-            self.violations.setdefault(field, "is not a JSON object")
+        if isinstance(value, dict):
+            return value
+        if len(self.violations) == found:
+            self.violations[field] = "is not a JSON object"
+        return {}
+
+    def _options(self, options: RunOptions) -> dict[str, Any]:
+        name = "provider_options_json"
+        value = self._object(options, name)
+        if len(value) > OPTIONS_LIMIT:
+            what = f"has {len(value)} members, the limit is {OPTIONS_LIMIT}"
+            self.violations[f"options.{name}"] = what
             return {}
         return value
 
@@ -162,14 +192,10 @@ class Checked:
         if not self._size(field, text, limit):
             return None
         try:
-            value = json.loads(text)  # not orjson: that makes floats of integers beyond 64 bits
-        except (ValueError, RecursionError) as error:
-            self.violations[field] = f"is not JSON: {error}"
+            return parse(text)
+        except ParseError as error:
+            self.violations[f"{field}{error.path}"] = str(error)
             return None
-        if deeper(value, DEPTH_LIMIT):
-            self.violations[field] = f"is nested deeper than {DEPTH_LIMIT} levels"
-            return None
-        return value
 
     def _seconds(self, options: RunOptions | DeadlinesMessage, name: str) -> float | None:
         if not options.HasField(name):  # type: ignore[arg-type]  # each name is a field of it
@@ -193,21 +219,6 @@ class Checked:
         if size > limit:
             self.violations[field] = f"has {size} bytes, the limit is {limit}"
         return size <= limit
-
-
-def deeper(value: Any, limit: int) -> bool:
-    """Return whether a JSON value has more levels than `limit`."""
-    level = [value]
-    for _ in range(limit + 1):
-        level = [
-            child
-            for one in level
-            if isinstance(one, list | dict)
-            for child in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return False
-    return True
 
 
 def optional(options: RunOptions, name: str) -> str | None:

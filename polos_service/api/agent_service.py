@@ -14,7 +14,7 @@ from polos_client.agent import Agent
 from polos_client.errors import InvalidRequest
 from polos_service.agents.definition import shown
 from polos_service.agents.registry import Registry
-from polos_service.api.messages import page_size
+from polos_service.api.messages import PAGE_BYTES, page_size
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -35,12 +35,19 @@ class AgentService:
         self, request: pb.ListAgentsRequest, context: Context
     ) -> pb.ListAgentsResponse:
         """Return a page of agents; the token is the id of the last one on the page before."""
-        size = page_size(request.page_size)
-        left = [agent for agent in self._registry.agents() if agent.id > request.page_token]
-        return pb.ListAgentsResponse(
-            agents=map(message_of, left[:size]),
-            next_page_token=left[size - 1].id if len(left) > size else "",
-        )
+        limit = page_size(request.page_size)
+        page = pb.ListAgentsResponse()
+        size = 0
+        for agent in self._registry.agents():
+            if agent.id <= request.page_token:
+                continue
+            message = message_of(agent)
+            size += message.ByteSize()
+            if len(page.agents) == limit or (page.agents and size > PAGE_BYTES):
+                page.next_page_token = page.agents[-1].agent_id
+                break
+            page.agents.append(message)
+        return page
 
 
 def message_of(agent: Agent) -> AgentMessage:

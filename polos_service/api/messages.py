@@ -1,19 +1,16 @@
-"""From records and logs to the messages of the API."""
+"""From records to the messages of the API, and from those to queries."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from polos.v1 import run_service_pb2 as pb
-from polos.v1.event_pb2 import Event, StepFinish, ToolCall
-from polos.v1.run_pb2 import Run, RunState, ToolResult
+from polos.v1.run_pb2 import Run, RunState
 from polos_client.errors import InvalidRequest
-from polos_service.api.tail import READ_LIMIT
-from polos_service.runs.frame import SECOND, decode
-from polos_service.store import RunQuery, RunRecord, RunStore
+from polos_service.runs.frame import SECOND
+from polos_service.store import RunQuery, RunRecord
 
 PAGE_SIZE = 50
 PAGE_LIMIT = 1000
@@ -23,8 +20,8 @@ FIRST_SECOND = -62_135_596_800
 LAST_SECOND = 253_402_300_799
 """Seconds since the epoch that a `google.protobuf.Timestamp` may hold."""
 
-RESULTS_LIMIT = 1024 * 1024
-"""Bytes of tool results in an answer of `GetRun` at most."""
+PAGE_BYTES = 1024 * 1024
+"""Bytes of runs or agents a page, unless the first alone is larger."""
 
 
 def run_of(record: RunRecord) -> Run:
@@ -43,57 +40,25 @@ def run_of(record: RunRecord) -> Run:
     )
 
 
-async def details_of(store: RunStore, project: str, run_id: str) -> Run:
-    """Return the run with what its log says of outcome and tool results.
+def page_of(records: Sequence[RunRecord], limit: int) -> pb.ListRunsResponse:
+    """Return a page of runs: as many as a response may hold, at least one.
 
-    Raises:
-        RunNotFound: there is no such run.
+    Args:
+        records: the runs, at most `limit`.
+        limit: how many were looked for; if there are as many, there may be more.
 
     """
-    run = run_of(await store.get(project, run_id))
-    calls: dict[str, ToolCall] = {}
+    page = pb.ListRunsResponse()
     size = 0
-    async for event in events_of(store, project, run_id):
-        if event.sequence > run.latest_sequence:
-            break  # it came after the record, which says nothing of it
-        if event.terminal:
-            run.outcome.CopyFrom(event)
-        elif event.step_start.HasField("tool_call"):
-            calls[event.step_start.step_key] = event.step_start.tool_call
-        elif event.step_finish.HasField("tool_call"):
-            result = result_of(event.step_finish, calls)
-            size += result.ByteSize()
-            if size > RESULTS_LIMIT:
-                run.tool_results_omitted += 1
-            else:
-                run.tool_results.append(result)
-    return run
-
-
-def result_of(finish: StepFinish, calls: dict[str, ToolCall]) -> ToolResult:
-    """Return a tool step's end, with the arguments from its start."""
-    result = ToolResult(
-        tool_call=calls.get(finish.step_key, finish.tool_call), step_key=finish.step_key
-    )
-    if finish.HasField("failure"):
-        result.failure.CopyFrom(finish.failure)
-    else:
-        result.result_json = finish.result_json
-    return result
-
-
-async def events_of(store: RunStore, project: str, run_id: str) -> AsyncIterator[Event]:
-    """Yield what the log holds now, and give the loop a turn between pieces."""
-    after = 0
-    while True:
-        part = await store.read(project, run_id, after, READ_LIMIT)
-        if not part.frames:
-            return
-        for frame in part.frames:
-            for event in decode(frame.data):
-                yield event
-        after = part.frames[-1].last
-        await asyncio.sleep(0)
+    for record in records:
+        run = run_of(record)
+        size += run.ByteSize()
+        if page.runs and size > PAGE_BYTES:
+            break
+        page.runs.append(run)
+    if len(records) == limit or len(page.runs) < len(records):
+        page.next_page_token = page.runs[-1].run_id
+    return page
 
 
 def query_of(request: pb.ListRunsRequest) -> RunQuery:

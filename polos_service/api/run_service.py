@@ -13,7 +13,8 @@ from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
 from polos_service.agents.start import Starts
 from polos_service.api import PROJECT
-from polos_service.api.messages import details_of, query_of, run_of
+from polos_service.api.details import Details
+from polos_service.api.messages import page_of, query_of, run_of
 from polos_service.api.tail import Tails
 from polos_service.runs.executor import Executor
 from polos_service.store import ENDED, RunStore
@@ -32,6 +33,7 @@ class RunService:
         self._starts = starts
         self._executor = executor
         self._tails = tails
+        self._details = Details(store)
 
     async def StreamRun(
         self, request: pb.StreamRunRequest, context: Context
@@ -48,6 +50,7 @@ class RunService:
                 streaming=True,
             ),
         )
+        del request  # an input of 1 MiB, for which a reader has no use
         await context.send_initial_metadata((("polos-run-id", run_id),))
         async for response in self._tails.tail(PROJECT, run_id, 0):
             yield response
@@ -74,16 +77,12 @@ class RunService:
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.GetRunResponse:
         """Return a run with its outcome and tool results."""
         required("run_id", request.run_id)
-        return pb.GetRunResponse(run=await details_of(self._store, PROJECT, request.run_id))
+        return pb.GetRunResponse(run=await self._details.whole(PROJECT, request.run_id))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Context) -> pb.ListRunsResponse:
         """Return a page of runs."""
         query = query_of(request)
-        records = await self._store.list(PROJECT, query)
-        more = len(records) == query.limit
-        return pb.ListRunsResponse(
-            runs=map(run_of, records), next_page_token=records[-1].run_id if more else ""
-        )
+        return page_of(await self._store.list(PROJECT, query), query.limit)
 
     async def CancelRun(
         self, request: pb.CancelRunRequest, context: Context
@@ -94,7 +93,7 @@ class RunService:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_WAIT):
                 await self._ended(request.run_id)
-        return pb.CancelRunResponse(run=await details_of(self._store, PROJECT, request.run_id))
+        return pb.CancelRunResponse(run=await self._details.ended(PROJECT, request.run_id))
 
     async def DeleteRun(
         self, request: pb.DeleteRunRequest, context: Context

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from polos_client.errors import CursorAhead, Draining
 from polos_service.runs.frame import cut, position
-from polos_service.store import Frame, RunStore
+from polos_service.store import RunStore, Slice
 
-READ_LIMIT = 1024 * 1024
-"""Bytes of frames in a response, up to the frame that reaches it: at most 1.5 MiB."""
+READ_LIMIT = 64 * 1024
+"""Bytes of events in a response at most, unless its first event alone is larger.
+
+A reader that does not read holds three responses: one in gRPC's write buffer, and one that
+waits for room there, as gRPC's copy and as ours. Larger responses make no replay faster."""
 
 HEARTBEAT = 15.0
 """Seconds of silence after which a response without events is sent."""
@@ -39,30 +42,36 @@ class Tails:
     async def tail(self, project: str, run_id: str, after: int) -> AsyncIterator[bytes]:
         """Yield responses from the cursor on, until the terminal event was sent.
 
+        The first comes at once, without events if there are none: the reader knows then
+        that its link works.
+
         Raises:
             CursorAhead: the cursor is past the newest event.
             Draining: the service is about to stop.
             RunNotFound: there is no such run, or it was deleted meanwhile.
 
         """
+        speak = True
         while True:
             closed = self._closed  # before the read: what a run wrote until then is still sent
             part = await self._store.read(project, run_id, after, READ_LIMIT)
-            if after > part.latest:
-                raise ahead(run_id, after, part.latest)
-            if part.frames:
-                yield joined(part.frames, after) + position(part.latest)
-                after = part.frames[-1].last
-            if part.ended and after == part.latest:
+            latest, ended = part.latest, part.ended
+            if after > latest:
+                raise ahead(run_id, after, latest)
+            following = bool(part.frames)
+            response, after = response_of(part, after)
+            del part  # a reader that does not read must not hold the frames
+            if following or (speak and not ended):
+                yield response
+            if ended and after == latest:
                 return
-            if after < part.latest:
+            if after < latest:
                 continue
             if closed:
                 raise Draining(
                     "The service is about to stop. Come back.", retry_after=RECONNECT_AFTER
                 )
-            if not await self._grown(project, run_id, after):
-                yield position(after)
+            speak = not await self._grown(project, run_id, after)
 
     async def _grown(self, project: str, run_id: str, after: int) -> bool:
         """Wait for more, or for `close`; False if it is time for a heartbeat."""
@@ -80,11 +89,22 @@ class Tails:
         return True
 
 
-def joined(frames: Sequence[Frame], after: int) -> bytes:
-    """Return the frames as one, without events up to the cursor."""
-    first, *rest = frames
-    head = first.data if first.first > after else cut(first.data, after)
-    return b"".join([head, *(frame.data for frame in rest)])
+def response_of(part: Slice, after: int) -> tuple[bytes, int]:
+    """Return the events that a response may hold, with the position, and the cursor behind."""
+    pieces: list[bytes] = []
+    size = 0
+    for frame in part.frames:
+        if frame.first > after and size + len(frame.data) <= READ_LIMIT:
+            piece, after = frame.data, frame.last
+        elif pieces:
+            break
+        else:
+            skip = max(after + 1 - frame.first, 0)
+            piece, events = cut(frame.data, skip, READ_LIMIT)
+            after = frame.first - 1 + skip + events
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join([*pieces, position(part.latest)]), after
 
 
 def ahead(run_id: str, after: int, latest: int) -> CursorAhead:

@@ -20,6 +20,10 @@ FIELD = {
 """The name of the `Event` field that holds a payload, by the payload's full name."""
 
 SECOND = 1_000_000_000
+"""Nanoseconds of a second."""
+
+VARINT_MORE = 0x80
+"""The bit of a varint's byte which says that another byte follows."""
 
 
 class Encoder:
@@ -47,10 +51,42 @@ def decode(data: bytes) -> list[Event]:
     return list(StreamRunResponse.FromString(data).events)
 
 
-def cut(data: bytes, after: int) -> bytes:
-    """Return the frame without its events up to `after`."""
-    events = [event for event in decode(data) if event.sequence > after]
-    return StreamRunResponse(events=events).SerializeToString()
+def cut(data: bytes, skip: int, limit: int) -> tuple[bytes, int]:
+    """Cut a piece out of a frame between whole events; nothing is decoded.
+
+    Args:
+        data: the frame.
+        skip: events before the piece.
+        limit: bytes of the piece at most, unless its first event alone is larger.
+
+    Returns:
+        The piece, and how many events it has.
+
+    """
+    start = 0
+    for _ in range(skip):
+        start = after_event(data, start)
+    end = start
+    events = 0
+    while end < len(data):
+        following = after_event(data, end)
+        if events and following - start > limit:
+            break
+        end = following
+        events += 1
+    return data[start:end], events
+
+
+def after_event(data: bytes, at: int) -> int:
+    """Return where the event ends that begins at `at`: one byte of tag, a length, the event."""
+    length = shift = 0
+    while True:
+        at += 1
+        byte = data[at]
+        length |= (byte & 0x7F) << shift
+        if byte < VARINT_MORE:
+            return at + 1 + length
+        shift += 7
 
 
 def position(latest: int) -> bytes:

@@ -127,7 +127,7 @@ REFUSALS: dict[str, list[Refusal]] = {
         input_messages_json=USER,
     ),
     "messages that are no JSON": invalid(
-        "input_messages_json is not JSON: Expecting property name enclosed in double quotes: "
+        "input_messages_json is not valid JSON: Expecting property name enclosed in double quotes: "
         "line 1 column 3 (char 2)",
         input_messages_json="[{",
     ),
@@ -213,7 +213,7 @@ async def test_bytes_that_are_no_message_are_refused_and_change_nothing(
             told = to_error(error, "the service")
             assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, method
             assert isinstance(told, InvalidRequest)
-            assert told.violations == {"request": "is no message of this method"}
+            assert told.violations == {"request": "is not a message of this method"}
         assert contents(served.path) == before
         assert (await FINE.run(served.client, "Go.")).result == "fine"
 

@@ -152,7 +152,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "cannot be given together with input",
     ),
     "input too large": ({"input": OVER}, "input", "has 1048577 bytes, the limit is 1048576"),
-    "no JSON": ({"input": "", "input_messages_json": "[{"}, "input_messages_json", "is not JSON"),
+    "no JSON": (
+        {"input": "", "input_messages_json": "[{"},
+        "input_messages_json",
+        "is not valid JSON",
+    ),
     "no array": ({"input": "", "input_messages_json": "{}"}, "input_messages_json", "JSON array"),
     "empty array": ({"input": "", "input_messages_json": "[]"}, "input_messages_json", "at least"),
     "no role": (
@@ -176,9 +180,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
 WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "session id": ({"session_id": "é" * 257}, "session_id", "has 257 characters"),
     "user id": ({"user_id": "x" * 257}, "user_id", "has 257 characters"),
-    "state no JSON": ({"initial_state_json": "{"}, "initial_state_json", "is not JSON"),
+    "state no JSON": ({"initial_state_json": "{"}, "initial_state_json", "is not valid JSON"),
     "state no object": ({"initial_state_json": "[1]"}, "initial_state_json", "not a JSON object"),
-    "state empty": ({"initial_state_json": ""}, "initial_state_json", "is not JSON"),
+    "state empty": ({"initial_state_json": ""}, "initial_state_json", "is not valid JSON"),
     "state too large": (
         {"initial_state_json": json.dumps({"x": "x" * 256 * 1024})},
         "initial_state_json",

@@ -220,7 +220,7 @@ class LogMachine(RuleBasedStateMachine):
             part = self.do(self.store.read("default", run.run_id, after, limit))
             assert part.latest == len(run.events)
             data = b"".join(one.data for one in part.frames)
-            seen += cut(data, after)
+            seen += cut(data, after + 1 - part.frames[0].first, ALL)[0]
             after = part.frames[-1].last
         assert seen == b"".join(run.events[cursor:])
 

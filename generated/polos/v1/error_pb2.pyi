@@ -70,6 +70,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE, with `google.rpc.RetryInfo`. The store does not answer, or
     refuses to write.
     """
+    ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 15
+    """RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many calls or streams
+    are open, in the service or on this connection.
+    Metadata: `kind`, which is `call` or `stream`; `limit`, how many may be open.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` is the name of one of
@@ -124,6 +129,11 @@ service's own log has the rest.
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 14
 """UNAVAILABLE, with `google.rpc.RetryInfo`. The store does not answer, or
 refuses to write.
+"""
+ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 15
+"""RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many calls or streams
+are open, in the service or on this connection.
+Metadata: `kind`, which is `call` or `stream`; `limit`, how many may be open.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

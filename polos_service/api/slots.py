@@ -1,0 +1,65 @@
+"""Bounds on what is open at once, in all and for each connection."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import grpc.aio
+
+from polos_client.errors import TooManyCalls
+
+RETRY_AFTER = 1.0
+"""Seconds after which a caller that was refused may find a place."""
+
+
+class Slots:
+    """Places for calls of one kind. A call has its place until its last byte has left."""
+
+    def __init__(self, kind: str, limit: int, connection_limit: int) -> None:
+        """Make places.
+
+        Args:
+            kind: what takes a place, for the error: "call" or "stream".
+            limit: places in all.
+            connection_limit: places that one connection may take of them.
+
+        """
+        self._kind = kind
+        self._limit = limit
+        self._connection_limit = connection_limit
+        self._taken: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._taken.total()
+
+    def take(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Take a place until the call is over.
+
+        Raises:
+            TooManyCalls: there is none.
+
+        """
+        peer = context.peer()
+        if self._taken[peer] >= self._connection_limit:
+            raise self._refusal("this connection", self._connection_limit)
+        if self.taken >= self._limit:
+            raise self._refusal("the service", self._limit)
+        self._taken[peer] += 1
+        context.add_done_callback(lambda _: self._free(peer))
+
+    def _free(self, peer: str) -> None:
+        self._taken[peer] -= 1
+        if not self._taken[peer]:
+            del self._taken[peer]
+
+    def _refusal(self, where: str, limit: int) -> TooManyCalls:
+        return TooManyCalls(
+            f"There are {limit} {self._kind}s open, which is the limit of {where}. "
+            "Wait until some have ended.",
+            retry_after=RETRY_AFTER,
+            kind=self._kind,
+            limit=str(limit),
+        )

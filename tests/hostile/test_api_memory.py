@@ -1,0 +1,76 @@
+"""Readers that do not read, by the hundred on one connection: each holds 256 KiB at most."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+
+from polos.v1 import run_service_pb2 as pb
+from tests.hostile.logs import RUN, write_log
+from tests.support.process import ServiceProcess
+
+APP = """
+from polos import Agent
+from polos_client.scripted import script
+
+demo = Agent("demo", "scripted", script("fine"))
+"""
+
+READERS = 200
+
+A_READER = 256 * 1024
+"""Bytes that a reader may cost, grpc's buffers included."""
+
+DELTAS = 100_000
+"""Events of the log: 5 MB, so that whoever queues it for each reader is found out."""
+
+
+@pytest.mark.parametrize("taken", [0, 1_000_000])
+async def test_readers_that_stop_reading_hold_little(tmp_path: Path, taken: int) -> None:
+    await write_log(tmp_path, DELTAS)
+    app = tmp_path / "app.py"
+    app.write_text(APP)
+    async with (
+        ServiceProcess(app, tmp_path / "runs.db") as service,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        first = await stalled(channel, taken)  # what the first one needs is not its own
+        before = memory(service)
+        calls = [await stalled(channel, taken) for _ in range(READERS)]
+        grown = await settled(service) - before
+        assert not any(call.done() for call in (first, *calls))
+        for call in calls:
+            call.cancel()
+    assert grown < READERS * A_READER, f"a reader holds {grown / READERS / 1024:.0f} KiB"
+
+
+async def stalled(channel: grpc.aio.Channel, taken: int) -> Any:
+    """Open a reader that takes so many bytes and then no more."""
+    read: Any = channel.unary_stream("/polos.v1.RunService/StreamWorkflow")
+    call = read(pb.StreamWorkflowRequest(workflow_run_id=RUN).SerializeToString())
+    await call.initial_metadata()
+    while taken > 0:
+        taken -= len(await call.read())
+    return call
+
+
+async def settled(service: ServiceProcess) -> int:
+    """Return the bytes that the service holds, once they do not grow any more."""
+    now = memory(service)
+    while True:
+        await asyncio.sleep(0.5)
+        before, now = now, memory(service)
+        if now <= before:
+            return now
+
+
+def memory(service: ServiceProcess) -> int:
+    """Return the bytes of memory that the service's process holds."""
+    assert service._process is not None
+    status = Path(f"/proc/{service._process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024

@@ -9,7 +9,8 @@ import pytest
 
 from polos import Agent, tool
 from tests.failures.scene import IMPATIENT, KEY, streaming
-from tests.support.hostile_provider import BEHAVIOURS, KEY_FORMS, Hostile, hostile_provider
+from tests.support.hostile_behaviours import BEHAVIOURS, KEY_FORMS
+from tests.support.hostile_provider import Hostile, hostile_provider
 from tests.support.reader import kinds
 from tests.support.service import stored
 

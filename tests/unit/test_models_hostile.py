@@ -22,7 +22,8 @@ from polos_service.models.openai import MAX_EVENTLESS_BYTES, OpenAI
 from tests.mock_answers import delta, finish, raw, say
 from tests.mock_provider import MockProvider
 from tests.model_failures import KEY, REQUEST, assert_tells_no_secret
-from tests.support.hostile_provider import KEY_FORMS, Hostile, hostile_provider
+from tests.support.hostile_behaviours import KEY_FORMS
+from tests.support.hostile_provider import Hostile, hostile_provider
 
 MEMORY = 32 * 1024 * 1024
 """Bytes that an answer may take while it is read: a line of it, taken apart."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polos_service.models.redact import MAX_SEARCHED, MAX_WORD, redact, word
-from tests.support.hostile_provider import KEY_FORMS
+from tests.support.hostile_behaviours import KEY_FORMS
 
 KEY = "wunderbar-9f8e7d6c5b4a"
 

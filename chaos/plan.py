@@ -12,9 +12,9 @@ TOOLS = ("jot", "block", "once", "break")
 """The tools of the app: `async def`, `def`, one that must not run twice, and one that raises
 an exception that cannot be formatted."""
 
-ID_SIZES = (4, 4, 4, 3_000, 300_000)
-"""Characters of the ids of a turn's tool calls: ordinary ones, such as hold a model's state,
-and such as fit into no event."""
+ID_SIZES = (4, 4, 4, 3_000, 150_000)
+"""Characters of the ids of a turn's tool calls: ordinary ones, some that hold a model's state,
+and some that are beyond every bound."""
 
 DEATHS = 4
 """Deaths of the service in a round; a run is claimed at most once more, and not given up."""

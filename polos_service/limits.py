@@ -17,5 +17,5 @@ CALLS_LIMIT = 128
 NAME_LIMIT = 256
 """Bytes of a name from outside, of a tool that a model asks for, say."""
 
-ID_LIMIT = 4096
+ID_LIMIT = 8 * 1024
 """Bytes of an id from outside: some gateways put a model's state into the id of a call."""

@@ -19,7 +19,7 @@ from polos_client.context import WorkflowContext
 from polos_client.stop import Step as Turn
 from polos_client.stop import StopCondition, StopConditionContext
 from polos_service.agents.definition import Definition
-from polos_service.agents.turn import Answer, Outcome, turn_of
+from polos_service.agents.turn import Answer, Outcome, fitting, turn_of
 from polos_service.errors import StepError
 from polos_service.models import Model, ModelRequest
 from polos_service.runs.context import RunContext
@@ -104,10 +104,11 @@ class AgentLoop:
             await step.emit(TextDelta(content=text, step_key=key, step=turn, attempt=attempt))
 
         streaming = self._definition.streaming
-        answer = await self._model.answer(
-            replace(request, attempt=attempt), say if streaming else unheard
+        answer = fitting(
+            await self._model.answer(
+                replace(request, attempt=attempt), say if streaming else unheard
+            )
         )
-        Answer.check(answer)
         if streaming and answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS:
             for call in answer.tool_calls:
                 await step.emit(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -29,22 +30,6 @@ class Answer:
     finish_reason: FinishReason.ValueType
     usage: Usage | None
     extra: Mapping[str, Any]
-
-    @staticmethod
-    def check(answer: ModelAnswer) -> None:
-        """Check that the events of this answer fit, whichever provider it comes from.
-
-        Raises:
-            StepError: it has too many tool calls, or one with an id or name that is too long.
-
-        """
-        if len(answer.tool_calls) > CALLS_LIMIT:
-            raise malformed(f"asks for {len(answer.tool_calls)} tool calls", CALLS_LIMIT)
-        for call in answer.tool_calls:
-            if (size := len(call.id.encode())) > ID_LIMIT:
-                raise malformed(f"has a tool call with an id of {size} bytes", ID_LIMIT)
-            if (size := len(call.name.encode())) > NAME_LIMIT:
-                raise malformed(f"has a tool call with a name of {size} bytes", NAME_LIMIT)
 
     @staticmethod
     def record(answer: ModelAnswer) -> StepOutput:
@@ -128,13 +113,31 @@ def turn_of(number: int, answer: Answer, outcomes: Sequence[Outcome]) -> Turn:
     )
 
 
-def malformed(what: str, limit: int) -> StepError:
-    """Return the failure of a model call whose answer is out of bounds."""
-    return StepError(
-        FailureReason.FAILURE_REASON_MODEL_MALFORMED,
-        f"The model's answer {what}; the limit is {limit}.",
-        retryable=True,
-    )
+def fitting(answer: ModelAnswer) -> ModelAnswer:
+    """Return the answer with tool calls that fit into events, whichever provider it comes from.
+
+    An id that is too long is replaced: a provider only compares the ids that it gets. A name
+    that is too long is cut: no tool has one like it.
+
+    Raises:
+        StepError: there are too many tool calls.
+
+    """
+    if len(answer.tool_calls) > CALLS_LIMIT:
+        raise StepError(
+            FailureReason.FAILURE_REASON_MODEL_MALFORMED,
+            f"The model asks for {len(answer.tool_calls)} tool calls; the limit is {CALLS_LIMIT}.",
+            retryable=True,
+        )
+    calls = [
+        ToolCall(
+            id=call.id if len(call.id.encode()) <= ID_LIMIT else f"call_{uuid.uuid4().hex}",
+            name=call.name.encode()[:NAME_LIMIT].decode(errors="ignore"),
+            arguments_json=call.arguments_json,
+        )
+        for call in answer.tool_calls
+    ]
+    return replace(answer, tool_calls=calls)
 
 
 def usage_of(usage: Usage | None) -> public.Usage | None:

@@ -13,6 +13,7 @@ import orjson
 
 from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
 from polos_service.errors import StepError
+from polos_service.limits import CALLS_LIMIT, ID_LIMIT
 from polos_service.models import ModelAnswer
 from polos_service.models.failures import Failures
 
@@ -32,16 +33,6 @@ FINISH_REASONS = {
     "function_call": FinishReason.FINISH_REASON_TOOL_CALLS,
 }
 """By the provider's word; a word that is not here counts as not told."""
-
-MAX_CALLS = 128
-"""Tool calls of one answer."""
-
-MAX_NAME_BYTES = 256
-"""Bytes of a tool's name; the tools of an agent have shorter ones."""
-
-MAX_ID = 256
-"""Characters of a tool call's id. A longer one is replaced, in the log and in the next request:
-a provider only compares the ids that it gets."""
 
 _HALF = re.compile("[\ud800-\udfff]")
 """Half of a surrogate pair."""
@@ -159,8 +150,8 @@ class Completion:
             raise TypeError(index)
         if known is not None and (not call_id or not known.id or call_id == known.id):
             return known
-        if len(self._calls) == MAX_CALLS:
-            raise self._failures.too_large(f"{MAX_CALLS} tool calls")
+        if len(self._calls) == CALLS_LIMIT:
+            raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
         call = _Call()
         self._calls.append(call)
         if index is not None:
@@ -208,15 +199,15 @@ class Completion:
     def _tool_call(self, call: _Call) -> ToolCall:
         if not call.name:
             raise self._failures.malformed("a tool call has no name")
-        name = _whole(call.name)
-        if len(name.encode()) > MAX_NAME_BYTES:
-            raise self._failures.malformed(f"a tool's name exceeds {MAX_NAME_BYTES} bytes")
         # Several servers write no arguments as no text, which is not JSON, and leave out the id.
         arguments = _whole("".join(call.arguments)) or "{}"
-        usable = 0 < len(call.id) <= MAX_ID and call.id.isascii() and call.id.isprintable()
+        # A provider only compares the ids that it gets: one of ours does as well.
+        usable = 0 < len(call.id) <= ID_LIMIT and call.id.isascii() and call.id.isprintable()
         own = not usable or self._failures.tells(call.id)
         return ToolCall(
-            id=f"call_{uuid.uuid4().hex}" if own else call.id, name=name, arguments_json=arguments
+            id=f"call_{uuid.uuid4().hex}" if own else call.id,
+            name=_whole(call.name),
+            arguments_json=arguments,
         )
 
     def _too_large(self) -> StepError:

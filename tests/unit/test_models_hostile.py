@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
+from polos_service.limits import CALLS_LIMIT
 from polos_service.models import ModelRequest
-from polos_service.models.completion import MAX_CALLS
 from polos_service.models.connection import MAX_ERROR_BYTES
 from polos_service.models.openai import MAX_EVENTLESS_BYTES, OpenAI
 from tests.mock_answers import delta, finish, raw, say
@@ -79,7 +79,6 @@ async def fails(model: OpenAI, url: str, **fields: Any) -> StepError:
         ("header-line", UNAVAILABLE, IN_FLIGHT),
         ("empty-calls", TOO_LARGE, IN_FLIGHT),
         ("many-calls", TOO_LARGE, IN_FLIGHT),
-        ("long-name", MALFORMED, IN_FLIGHT),
     ],
 )
 async def test_an_answer_is_read_up_to_a_bound_and_the_connection_closed(
@@ -256,8 +255,8 @@ async def test_an_index_that_is_not_a_number_is_malformed(index: object) -> None
 
 
 async def test_as_many_calls_as_allowed_are_taken() -> None:
-    calls = [{"index": at, "function": {"name": "f"}} for at in range(MAX_CALLS)]
-    assert len((await answered(calls)).tool_calls) == MAX_CALLS
+    calls = [{"index": at, "function": {"name": "f"}} for at in range(CALLS_LIMIT)]
+    assert len((await answered(calls)).tool_calls) == CALLS_LIMIT
 
 
 async def answered(fragments: list[dict[str, Any]]) -> Any:

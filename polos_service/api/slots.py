@@ -54,7 +54,7 @@ class Slots:
             if not self._taken[peer]:
                 del self._taken[peer]
 
-        context.add_done_callback(free)
+        context.add_done_callback(free)  # type: ignore[arg-type]  # the stubs want no function
 
     def _refusal(self, where: str, limit: int) -> TooManyCalls:
         return TooManyCalls(

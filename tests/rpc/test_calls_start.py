@@ -152,7 +152,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, str]] = {
         "cannot be given together with input",
     ),
     "input too large": ({"input": OVER}, "input", "has 1048577 bytes, the limit is 1048576"),
-    "no JSON": ({"input": "", "input_messages_json": "[{"}, "input_messages_json", "is not valid JSON"),
+    "no JSON": (
+        {"input": "", "input_messages_json": "[{"},
+        "input_messages_json",
+        "is not valid JSON",
+    ),
     "no array": ({"input": "", "input_messages_json": "{}"}, "input_messages_json", "JSON array"),
     "empty array": ({"input": "", "input_messages_json": "[]"}, "input_messages_json", "at least"),
     "no role": (

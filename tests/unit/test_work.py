@@ -108,9 +108,7 @@ async def test_a_replay_takes_as_few_messages_as_its_bytes_allow(tmp_path: Path)
         assert len(await streamed(served, run_id)) == 1
 
 
-async def test_a_cursor_inside_a_frame_parses_nothing(
-    wire: Wire, store: SqliteStore
-) -> None:
+async def test_a_cursor_inside_a_frame_parses_nothing(wire: Wire, store: SqliteStore) -> None:
     claim = await claimed(store)
     for first in range(1, 51, 10):
         await store.append(claim, frame(first, first + 9, data_of(first, 10)))

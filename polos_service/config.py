@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     """Streams that are open at once: readers of runs, watchers of health, reflection. A further
     one is refused as TOO_MANY_CALLS. See the table of memory in docs/operations.md."""
 
-    max_connection_streams: int = Field(default=1_000, ge=1)
+    max_connection_streams: int = Field(default=2_000, ge=1)
     """Streams that one connection may have open; a further one is refused as TOO_MANY_CALLS."""
 
     max_calls: int = Field(default=1_000, ge=2)

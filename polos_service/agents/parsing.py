@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -87,8 +88,7 @@ def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        [(twice, _)] = Counter(key for key, _ in pairs).most_common(1)
         raise ParseError(f"has the key {twice[:NUMBER_SHOWN]!r} twice in one object")
     return found
 

@@ -67,7 +67,8 @@ class Guard(grpc.aio.ServerInterceptor):
             try:
                 self._calls.take(context)
                 asked = requests if handler.request_streaming else await received(context)
-                return serialise(await handle(asked, context))
+                response: bytes = serialise(await handle(asked, context))
+                return response
             except BaseException as error:  # noqa: BLE001 - nothing may get out as it is
                 await refuse(method, context, error)
 

@@ -48,12 +48,13 @@ class Slots:
         if self.taken >= self._limit:
             raise self._refusal("the service", self._limit)
         self._taken[peer] += 1
-        context.add_done_callback(lambda _: self._free(peer))
 
-    def _free(self, peer: str) -> None:
-        self._taken[peer] -= 1
-        if not self._taken[peer]:
-            del self._taken[peer]
+        def free(_: object) -> None:
+            self._taken[peer] -= 1
+            if not self._taken[peer]:
+                del self._taken[peer]
+
+        context.add_done_callback(free)  # type: ignore[arg-type]  # the stubs want no function
 
     def _refusal(self, where: str, limit: int) -> TooManyCalls:
         return TooManyCalls(

@@ -22,6 +22,12 @@ FIELD = {
 SECOND = 1_000_000_000
 """Nanoseconds of a second."""
 
+EVENT_TAG = 0x0A
+"""The byte before each event of a frame: field 1, bytes of a length."""
+
+MAX_SHIFT = 21
+"""Bits before the last byte of a length: with four bytes it is far beyond any event."""
+
 VARINT_MORE = 0x80
 """The bit of a varint's byte which says that another byte follows."""
 
@@ -78,15 +84,23 @@ def cut(data: bytes, skip: int, limit: int) -> tuple[bytes, int]:
 
 
 def after_event(data: bytes, at: int) -> int:
-    """Return where the event ends that begins at `at`: one byte of tag, a length, the event."""
+    """Return where the event ends that begins at `at`: a tag, a length, and as many bytes.
+
+    Raises:
+        ValueError: there is no event, the frame is damaged.
+
+    """
     length = shift = 0
-    while True:
-        at += 1
-        byte = data[at]
-        length |= (byte & 0x7F) << shift
-        if byte < VARINT_MORE:
-            return at + 1 + length
-        shift += 7
+    if data[at] == EVENT_TAG:
+        while shift <= MAX_SHIFT and at + 1 < len(data):
+            at += 1
+            length |= (data[at] & 0x7F) << shift
+            if data[at] < VARINT_MORE:
+                if at + length < len(data):
+                    return at + 1 + length
+                break
+            shift += 7
+    raise ValueError("A frame of the log is damaged: it does not consist of whole events.")
 
 
 def position(latest: int) -> bytes:

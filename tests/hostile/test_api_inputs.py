@@ -67,7 +67,7 @@ JSON = [
 ]
 
 
-def wrong(message: Message) -> Iterator[tuple[str, Any]]:
+def wrong(message: Any) -> Iterator[tuple[str, Any]]:
     """Yield path and value of everything that a field of a message can be set to."""
     for field in message.DESCRIPTOR.fields:
         if field.type == FieldDescriptor.TYPE_MESSAGE:
@@ -126,7 +126,8 @@ async def code_of(served: Served, method: MethodDescriptor, request: Message) ->
                 pass
         else:
             await call
-    return await call.code()
+    code: Code = await call.code()
+    return code
 
 
 @pytest.mark.timeout(300)

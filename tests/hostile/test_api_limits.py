@@ -149,6 +149,11 @@ async def test_calls_that_never_send_their_request_are_counted_and_given_up(
             reader.cancel()
             for call in idle:
                 call.cancel()
+
+        async def room() -> bool:
+            return not await full()
+
+        await until(room, "the places are free again")
         monkeypatch.setattr(guard, "REQUEST_WAIT", 0.05)
         async with connection(served) as slow:
             call = await unsent(slow, method)

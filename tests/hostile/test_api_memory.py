@@ -15,10 +15,19 @@ from tests.support.process import ServiceProcess
 
 APP = """
 from polos import Agent
-from polos_client.scripted import script
+from polos_client.scripted import pause, script, turn
 
 demo = Agent("demo", "scripted", script("fine"))
+waiting = Agent("waiting", "scripted", script(turn(pause())))
 """
+
+WAITING = "waiting"
+"""An agent whose runs never end."""
+
+INPUT = 1_000_000
+"""Bytes of a large input."""
+
+STARTS = 60
 
 READERS = 200
 
@@ -28,6 +37,12 @@ A_READER = 256 * 1024
 DELTAS = 100_000
 """Events of the log: 5 MB, so that whoever queues it for each reader is found out."""
 
+STILL = 4
+"""Looks, half a second apart, without growth."""
+
+NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536))
+"""Options of a client that takes little ahead of its reader."""
+
 
 @pytest.mark.parametrize("taken", [0, 1_000_000])
 async def test_readers_that_stop_reading_hold_little(tmp_path: Path, taken: int) -> None:
@@ -36,7 +51,7 @@ async def test_readers_that_stop_reading_hold_little(tmp_path: Path, taken: int)
     app.write_text(APP)
     async with (
         ServiceProcess(app, tmp_path / "runs.db") as service,
-        grpc.aio.insecure_channel(service.address) as channel,
+        grpc.aio.insecure_channel(service.address, NARROW) as channel,
     ):
         first = await stalled(channel, taken)  # what the first one needs is not its own
         before = memory(service)
@@ -46,6 +61,32 @@ async def test_readers_that_stop_reading_hold_little(tmp_path: Path, taken: int)
         for call in calls:
             call.cancel()
     assert grown < READERS * A_READER, f"a reader holds {grown / READERS / 1024:.0f} KiB"
+
+
+async def test_a_stream_does_not_keep_the_request_that_started_its_run(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(APP)
+    async with (
+        ServiceProcess(app, tmp_path / "runs.db", POLOS_MAX_RUNS="1") as service,
+        grpc.aio.insecure_channel(service.address) as channel,
+    ):
+        calls = [await started(channel, WAITING, 1)]  # the others wait for it
+        calls += [await started(channel, WAITING, INPUT) for _ in range(5)]
+        before = memory(service)
+        calls += [await started(channel, WAITING, INPUT) for _ in range(STARTS)]
+        grown = await settled(service) - before
+        for call in calls:
+            call.cancel()
+    assert grown < STARTS * A_READER, f"a stream holds {grown / STARTS / 1024:.0f} KiB"
+
+
+async def started(channel: grpc.aio.Channel, agent_id: str, size: int) -> Any:
+    """Start a run with so large an input, and stream it."""
+    stream: Any = channel.unary_stream("/polos.v1.RunService/StreamRun")
+    request = pb.StreamRunRequest(agent_id=agent_id, input="x" * size)
+    call = stream(request.SerializeToString())
+    await call.read()
+    return call
 
 
 async def stalled(channel: grpc.aio.Channel, taken: int) -> Any:
@@ -59,13 +100,14 @@ async def stalled(channel: grpc.aio.Channel, taken: int) -> Any:
 
 
 async def settled(service: ServiceProcess) -> int:
-    """Return the bytes that the service holds, once they do not grow any more."""
-    now = memory(service)
-    while True:
+    """Return the bytes that the service holds, once they have not grown for a while."""
+    most, still = 0, 0
+    while still < STILL:
         await asyncio.sleep(0.5)
-        before, now = now, memory(service)
-        if now <= before:
-            return now
+        now = memory(service)
+        still = 0 if now > most else still + 1
+        most = max(most, now)
+    return most
 
 
 def memory(service: ServiceProcess) -> int:

@@ -67,6 +67,7 @@ async def test_what_is_not_committed_yet_is_shown_to_nobody(tmp_path: Path) -> N
         await gate.reached()
         before = len(event_bytes(stored(served.path, run_id)))
         live = served.raw(run_id, before)
+        assert not events_in(await live.read())  # the first response comes at once
         reading = asyncio.create_task(live.read())
         commits = HeldCommits(served.service)
         commits.hold()

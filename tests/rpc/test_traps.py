@@ -29,6 +29,7 @@ from polos_service.server import AGENT_SERVICE, RUN_SERVICE, Service
 from tests.support.control import Gate, Thread
 from tests.support.service import (
     BOUND,
+    Served,
     answer_of,
     events_in,
     scripted,
@@ -43,6 +44,11 @@ WAITING = scripted(turn("Hello ", pause()), id="waiting")
 
 PINGS = "grpc.keepalive_time_ms"
 ALLOWED = "grpc.http2.min_ping_interval_without_data_ms"
+
+
+async def said(served: Served, run_id: str) -> bool:
+    """Return whether a run's log has begun."""
+    return (await served.store.get("default", run_id)).latest > 0
 
 
 def refusal(error: grpc.aio.AioRpcError) -> PolosError:
@@ -71,6 +77,7 @@ async def test_a_cancellation_inside_a_handler_becomes_a_status(
 
     async with serving(tmp_path, WAITING) as served:
         run_id = await served.start(WAITING)
+        await until(lambda: said(served, run_id), "there is something to read")
         monkeypatch.setattr(served.service._store, cancelled, raises)
         async with asyncio.timeout(BOUND):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -91,6 +98,7 @@ async def test_the_text_of_an_unexpected_exception_does_not_leave_the_service(
 
     async with serving(tmp_path, WAITING) as served:
         run_id = await served.start(WAITING)
+        await until(lambda: said(served, run_id), "there is something to read")
         monkeypatch.setattr(served.service._store, failing, raises)
         with structlog.testing.capture_logs() as logs:
             with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -85,8 +85,9 @@ class StreamRunResponse(_message.Message):
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order, without gap. Empty in a heartbeat, which is sent after 15 s
-        of silence, so that a slow model can be told from a dead link.
+        """Events in order, without gap. Empty in a heartbeat, which is sent at once
+        where there is no event yet, and after 15 s of silence, so that a slow model
+        can be told from a dead link.
         """
 
     def __init__(
@@ -143,8 +144,9 @@ class StreamWorkflowResponse(_message.Message):
     """Sequence of the newest event in the log when this was sent."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order, without gap. Empty in a heartbeat, which is sent after 15 s
-        of silence, so that a slow model can be told from a dead link.
+        """Events in order, without gap. Empty in a heartbeat, which is sent at once
+        where there is no event yet, and after 15 s of silence, so that a slow model
+        can be told from a dead link.
         """
 
     def __init__(

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import signal
 from collections.abc import Callable
 
 STOP = (signal.SIGINT, signal.SIGTERM)
-
-IMPATIENT = 130
-"""Exit code after a second signal, as a shell has it for an interrupted program."""
 
 
 class StopSignals:
@@ -20,23 +16,20 @@ class StopSignals:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._first = asyncio.Event()
-        self._asked = False
-        self._arm()
+        for number in STOP:
+            handle_once(number, self._heard)
 
     async def first(self) -> None:
         """Return when the first signal has come."""
         await self._first.wait()
 
-    def _arm(self) -> None:
-        for number in STOP:
-            handle_once(number, self._heard)
-
     def _heard(self, *_: object) -> None:
-        """Run between two bytecodes of whatever the main thread does; the loop may be stuck."""
-        if self._asked:
-            os._exit(IMPATIENT)
-        self._asked = True
-        self._arm()
+        """Run between two bytecodes of whatever the main thread does; the loop may be stuck.
+
+        From then on the kernel ends the process at the next signal, whoever holds what.
+        """
+        for number in STOP:
+            signal.signal(number, signal.SIG_DFL)
         self._loop.call_soon_threadsafe(self._first.set)
 
 

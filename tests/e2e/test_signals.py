@@ -142,7 +142,7 @@ async def test_a_second_signal_stops_at_once(
         polos.send(stop)
         await polos.said("^Stopping")
         polos.send(stop)
-        assert await polos.ended() == 130
+        assert await polos.ended() == -stop
     assert "Traceback" not in polos.output
 
 

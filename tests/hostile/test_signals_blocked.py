@@ -118,7 +118,7 @@ async def held(folder: Path, tool: str, *signals: signal.Signals) -> int:
 async def test_a_second_signal_ends_it_while_a_tool(
     tool: str, signals: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
-    assert await held(tmp_path, tool, *signals) in {130, *(-one for one in signals)}
+    assert await held(tmp_path, tool, *signals) in {-one for one in signals}
 
 
 @pytest.mark.parametrize("tool", HELD)
@@ -126,4 +126,4 @@ async def test_a_second_signal_ends_it_while_a_tool(
 async def test_a_second_signal_of_a_kind_ends_it_while_c_code_runs(
     tool: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    assert await held(tmp_path, tool, number, number) in {130, -number}
+    assert await held(tmp_path, tool, number, number) == -number

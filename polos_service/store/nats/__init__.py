@@ -192,7 +192,7 @@ class NatsStore:
         if held is not None:
             until = held.sequence
         else:
-            await self._claims.see(claim)
+            await self._records.get(claim.project, claim.run_id)
             last = await self._log.last(subject)
             until = last.sequence if last is not None else 0
         async for entry in self._log.history(subject, until):

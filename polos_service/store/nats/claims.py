@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from time import time_ns
 
-from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
+from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
 from polos_service.store import Claim, Frame
@@ -193,24 +193,12 @@ class Claims:
             if held is not None and held.lost:
                 raise fenced(claim)
             if self.find(claim) is None:
-                await self.see(claim)
+                await self._records.get(claim.project, claim.run_id)
             inbox = await self._records.commands(claim.project, claim.run_id)
             if not inbox <= frozenset(known):
                 return inbox
             with suppress(TimeoutError):
                 await asyncio.wait_for(arrived.wait(), self.period)
-
-    async def see(self, claim: Claim) -> None:
-        """See that the run of a claim is there.
-
-        Raises:
-            Fenced: it was removed.
-
-        """
-        try:
-            await self._records.get(claim.project, claim.run_id)
-        except (RunNotFound, RunExpired):
-            raise fenced(claim) from None
 
     async def _seek(self, item: Item) -> None:
         """Remove the item of a run that is not found, unless it is found after all."""

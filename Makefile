@@ -19,10 +19,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-peers bench chaos lint format generate docs lock clean
+.PHONY: help demo test test-peers bench bench-attacks chaos fuzz lint format generate docs lock clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.service $(VENV)/.demo ## Stream a real answer of a small model, without key or account
 	@$(BIN)/python -m examples.demo
@@ -36,6 +36,12 @@ test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other
 
 bench: $(VENV)/.bench ## Measure the service beside what people would use instead
 	$(BIN)/python -m bench
+
+bench-attacks: $(VENV)/.service ## Measure what hostile callers and providers cost the service
+	$(BIN)/python -m bench.attacks
+
+fuzz: $(VENV)/.dev ## Send the service anything for minutes; FUZZ="--seed 1 --seconds 60" says what and how long
+	$(BIN)/python -m fuzz $(FUZZ)
 
 chaos: $(VENV)/.dev ## Kill the service and cut its links 1,000 times over, and check every run
 	$(BIN)/python -m chaos

@@ -9,9 +9,13 @@ from chaos.campaign import ONE_SERVICE, seeded_bug
 from chaos.places import INSIDE, LINKS, OUTSIDE, Place
 from chaos.plan import plan, turn_of_places
 from chaos.provider import Provider
+from chaos.report import Total
 from chaos.round import play
 
 SEED = 1
+
+ROUNDS = 4
+"""Rounds at most: on a busy machine one may end before the service comes to a place."""
 
 SEEDED = ("notify-before-commit", "skipped-fence", "dropped-claim")
 """The bugs of the short form; `make test-peers` takes all."""
@@ -19,14 +23,18 @@ SEEDED = ("notify-before-commit", "skipped-fence", "dropped-claim")
 
 async def test_runs_survive_kills_and_cuts_at_chosen_places() -> None:
     places = (Place.MID_DELTA, Place.APPEND_ACK, Place.MID_TOOL, Place.TERMINAL_ACK)
+    total = Total()
     async with Provider() as provider:
-        result = await play(plan(SEED, 0, runs=24, places=places), provider)
-    assert result.findings == []
-    assert result.trials > 15
-    assert result.events > 1000
-    assert [place for place in places if not result.faults[place]] == []
-    assert any(result.faults[place] for place in LINKS)
-    assert result.faults[Place.CURSOR]
+        for number in range(ROUNDS):
+            total.add("", await play(plan(SEED, number, runs=24, places=places), provider))
+            if all(total.faults[place] for place in places):
+                break
+    assert total.findings == []
+    assert total.trials > 15
+    assert total.events > 1000
+    assert [place for place in places if not total.faults[place]] == []
+    assert any(total.faults[place] for place in LINKS)
+    assert total.faults[Place.CURSOR]
 
 
 async def test_the_harness_fails_with_seeded_bugs() -> None:

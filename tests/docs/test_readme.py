@@ -38,7 +38,7 @@ async def shell(script: str, env: dict[str, str]) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(running.communicate(), PATIENCE)
+    output, _ = await asyncio.wait_for(running.communicate(), 4 * PATIENCE)
     assert running.returncode == 0, output.decode()
     return output.decode()
 

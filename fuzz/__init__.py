@@ -1,0 +1,1 @@
+"""Everything that a hostile caller may send to a port: `python -m fuzz`."""

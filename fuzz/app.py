@@ -1,0 +1,30 @@
+"""What the fuzzed service serves; its tool writes each call's idempotency key into NOTES."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from polos import Agent, WorkflowContext, scripted, tool
+
+
+@tool(description="Note that it was called")
+def note(ctx: WorkflowContext) -> str:
+    """Write the call's key down."""
+    with Path(os.environ["NOTES"]).open("a") as notes:
+        notes.write(f"{ctx.idempotency_key}\n")
+    return "noted"
+
+
+noting = Agent(
+    id="noting",
+    provider="scripted",
+    model=scripted.script(scripted.turn("Noting.", scripted.call("note")), "Noted."),
+    tools=[note],
+)
+talking = Agent(id="talking", provider="scripted", model=scripted.script(" ".join("word" * 50)))
+waiting = Agent(
+    id="waiting",
+    provider="scripted",
+    model=scripted.script(scripted.turn("So far", scripted.pause())),
+)

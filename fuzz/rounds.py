@@ -1,0 +1,227 @@
+"""Rounds of attacks on one service, and what must hold after each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor
+
+from fuzz.bystander import Bystander
+from fuzz.calls import Answer, Caller, methods_of, plan
+from fuzz.messages import Messages
+from fuzz.raw import ATTACKS, attack, opening
+from fuzz.vitals import Vitals
+from polos.v1.run_pb2 import Run, RunState
+from polos.v1.run_service_pb2 import CancelRunRequest, ListRunsRequest
+from polos.v1.run_service_pb2_grpc import RunServiceStub
+from tests.support.process import PATIENCE, ServiceProcess
+
+if TYPE_CHECKING:  # mypy-protobuf's name for what the stub of a channel of grpc.aio is
+    from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
+
+APP = Path(__file__).with_name("app.py")
+
+ATTACKS_A_ROUND = 500
+CALLS = 0.8
+"""How many of the attacks are calls; the others are connections that are no gRPC client's."""
+
+AT_ONCE = 12
+HELD = 20
+"""Connections that stay open and unfinished throughout a round."""
+
+IDLE = 2.0
+"""Seconds for which the bystander is measured alone."""
+
+SAME = 3
+"""Findings of a method with the same status that are told; the others are counted."""
+
+GROWTH = 50_000_000
+"""Bytes that the service may hold more after the same attacks again."""
+
+MORE_THREADS = 4
+"""Threads by which the pools of gRPC may differ between two looks."""
+
+TIMES_SLOWER, ALWAYS_FINE = 50, 5.0
+"""How much slower than the 99th percentile when idle a bystander's slowest call may be, and the
+seconds that it may always take: the machine may have other work."""
+
+ENDED = {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
+
+
+@dataclass
+class Report:
+    """What came of the rounds.
+
+    Attributes:
+        answers: how many calls of a method ended with a status.
+        vitals: what the service held after each round.
+        runs: how many runs there were at the end.
+        findings: what must not be, a sentence each.
+
+    """
+
+    seed: int
+    answers: Counter[tuple[str, str]] = field(default_factory=Counter)
+    vitals: list[Vitals] = field(default_factory=list)
+    runs: int = 0
+    findings: list[str] = field(default_factory=list)
+
+    def add(self, answers: Iterable[Answer]) -> None:
+        """Count answers; one that no input may get is a finding."""
+        for answer in answers:
+            self.answers[answer.method, answer.code.name] += 1
+            if answer.bad and self.answers[answer.method, answer.code.name] <= SAME:
+                self.findings.append(str(answer))
+
+    def __str__(self) -> str:
+        """Return the counts and the findings, a line each."""
+        counts = [
+            f"{count:6} {method} {code}" for (method, code), count in sorted(self.answers.items())
+        ]
+        held = [
+            f"{one.memory / 1e6:6.0f} MB, {one.files} files, {one.threads} threads"
+            for one in self.vitals
+        ]
+        found = self.findings or ["0 findings"]
+        return "\n".join(
+            [f"seed {self.seed}, {self.runs} runs", *counts, "after each round:", *held, *found]
+        )
+
+
+async def play(seed: int, folder: Path, more: Callable[[], bool] = lambda: False) -> Report:
+    """Attack a service twice in the same way, then in others while there is to be `more`."""
+    report = Report(seed)
+    notes = folder / "notes"
+    notes.touch()
+    async with ServiceProcess(APP, folder / "runs.db", NOTES=str(notes)) as service:
+        methods = await asyncio.to_thread(methods_of, service.address)
+        async with Bystander(service.address) as idle:
+            await asyncio.sleep(IDLE)
+        async with Bystander(service.address) as beside:
+            await one_round(report, service, methods, 0)
+            await one_round(report, service, methods, 0)
+            number = 0
+            while more():
+                number += 1
+                await one_round(report, service, methods, number)
+        await settled(report, service)
+        report.findings += starved(idle, beside)
+        report.findings += ran_twice(notes.read_text().splitlines())
+    return report
+
+
+async def one_round(
+    report: Report, service: ServiceProcess, methods: Sequence[MethodDescriptor], number: int
+) -> None:
+    """Attack, end every run, and look at the service."""
+    at_once = asyncio.Semaphore(AT_ONCE)
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        caller = Caller(channel)
+        messages = Messages(caller.run_ids)
+
+        async def one(index: int) -> None:
+            random = Random(f"{report.seed} {number} {index}")
+            async with at_once:
+                if random.random() < CALLS:
+                    await caller.make(plan(random.choice(methods), messages, random))
+                    return
+                pieces = random.choice(ATTACKS)(random)
+                await attack(service.address, pieces, reset=random.random() < 0.5)
+
+        async with held(service.address, Random(f"{report.seed} {number}")):
+            await asyncio.gather(*map(one, range(ATTACKS_A_ROUND)))
+        report.add(caller.answers)
+    report.runs = await end_all(report, service)
+    report.vitals.append(Vitals.of(service.pid))
+
+
+@asynccontextmanager
+async def held(address: str, random: Random) -> AsyncIterator[None]:
+    """Keep connections that begin something and never go on."""
+    host, _, port = address.rpartition(":")
+    async with AsyncExitStack() as stack:
+        for _ in range(HELD):
+            _, writer = await asyncio.open_connection(host, int(port))
+            stack.callback(writer.transport.abort)
+            whole = opening()
+            writer.write(whole[: random.randrange(len(whole) + 1)])
+        yield
+
+
+async def end_all(report: Report, service: ServiceProcess) -> int:
+    """Cancel every run that has not ended; those that do not end then are findings."""
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        runs = RunServiceStub(channel)
+        found = await every_run(runs)
+        for run in found:
+            if run.state not in ENDED:
+                await runs.CancelRun(CancelRunRequest(run_id=run.run_id), timeout=PATIENCE)
+        end = time.monotonic() + PATIENCE
+        while left := [run for run in await every_run(runs) if run.state not in ENDED]:
+            if time.monotonic() > end:
+                names = ", ".join(f"{run.run_id} {RunState.Name(run.state)}" for run in left)
+                report.findings.append(f"cancelled runs that do not end: {names}")
+                break
+            await asyncio.sleep(0.05)
+    return len(found)
+
+
+async def every_run(runs: RunServiceAsyncStub) -> list[Run]:
+    """Return all runs, page by page."""
+    found: list[Run] = []
+    token = ""
+    while True:
+        page = await runs.ListRuns(ListRunsRequest(page_size=1000, page_token=token))
+        found += page.runs
+        token = page.next_page_token
+        if not token:
+            return found
+
+
+async def settled(report: Report, service: ServiceProcess) -> None:
+    """Wait until the service holds what it held after the first round; else say what it holds."""
+    first = report.vitals[0]
+    end = time.monotonic() + PATIENCE
+    while wrong := grown(first, Vitals.of(service.pid)):
+        if time.monotonic() > end:
+            report.findings += wrong
+            return
+        await asyncio.sleep(0.1)
+
+
+def grown(before: Vitals, now: Vitals) -> list[str]:
+    """Return what did not come back."""
+    found = []
+    if now.memory - before.memory > GROWTH:
+        found.append(f"memory grew from {before.memory:,} to {now.memory:,} bytes")
+    if now.files > before.files:
+        found.append(f"open files grew from {before.files} to {now.files}")
+    if now.threads > before.threads + MORE_THREADS:
+        found.append(f"threads grew from {before.threads} to {now.threads}")
+    return found
+
+
+def starved(idle: Bystander, beside: Bystander) -> list[str]:
+    """Return how a bystander was made to suffer."""
+    found = [f"a bystander's call failed: {status}" for status in beside.failed]
+    if beside.slowest > max(TIMES_SLOWER * idle.p99, ALWAYS_FINE):
+        found.append(f"a bystander waited {beside.slowest:.2f} s; idle: {idle.p99:.4f} s")
+    return found
+
+
+def ran_twice(keys: Sequence[str]) -> list[str]:
+    """Return which calls of a tool were made more than once."""
+    if not keys:
+        return ["no tool was called: the attack reaches nothing"]
+    return [
+        f"tool call {key} ran {times} times" for key, times in Counter(keys).items() if times > 1
+    ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
@@ -390,3 +391,20 @@ async def test_runnables_of_others_are_left_to_them(store: SqliteStore) -> None:
         await executor._take_up("default", claim.run_id, force=True)
         await until(lambda: executor.running == 0)
     assert (await store.get("default", claim.run_id)).state == QUEUED
+
+
+async def test_a_log_that_cannot_be_written_does_not_keep_a_run_from_ending(
+    store: SqliteStore,
+) -> None:
+    def full(*_: object) -> Any:
+        raise OSError("no space left on device")
+
+    before = structlog.get_config()
+    structlog.configure(processors=[full])
+    try:
+        async with executing(store, runnable(unprintable)):
+            run_id = await store.create(new_run())
+            *_, end = await all_events(store, run_id)
+    finally:
+        structlog.configure(**before)
+    assert end.error.reason == INTERNAL

@@ -76,7 +76,7 @@ class Cost:
     second_peak: int
     idle: float
     slowest: float
-    failed: int
+    failed: list[str]
 
 
 @asynccontextmanager
@@ -203,7 +203,7 @@ async def cost(attack: Attack, service: Server) -> Cost:
         second_peak=peaks[1],
         idle=idle.slowest,
         slowest=beside.slowest,
-        failed=len(beside.failed),
+        failed=beside.failed,
     )
 
 
@@ -239,6 +239,8 @@ def main(
             found = asyncio.run(cost(ATTACKS[name], service))
         table.add_row(ATTACKS[name].title, *figures(found))
         console.print(f"{name}: {time.monotonic() - begun:.0f} s", style="dim")
+        for status in found.failed:
+            console.print(f"a bystander's call failed: {status}", style="red")
     console.print(table)
 
 
@@ -252,7 +254,7 @@ def figures(found: Cost) -> list[str]:
     times = [found.idle * 1000, slowest]
     return [
         *(f"{size:,.0f}" for size in [*sizes, *times]),
-        str(found.failed),
+        str(len(found.failed)),
         "met" if met else "MISSED",
     ]
 

@@ -7,7 +7,7 @@ import os
 from bench.app import relay
 from polos import Agent
 
-__all__ = ["endless_fragments", "huge_error", "relay"]
+__all__ = ["endless_fragments", "huge_error", "relay", "short_tokens"]
 
 HOSTILE = os.environ["BENCH_HOSTILE"]
 
@@ -16,4 +16,7 @@ huge_error = Agent(
 )
 endless_fragments = Agent(
     id="endless_fragments", provider="openai", model="endless-fragments", provider_base_url=HOSTILE
+)
+short_tokens = Agent(
+    id="short_tokens", provider="openai", model="short-tokens", provider_base_url=HOSTILE
 )

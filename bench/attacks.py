@@ -19,20 +19,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.app import relay
+from bench.hostile_upstream import TOKENS
 from bench.processes import ROOT, Server, server
 from bench.product import serving, settings
 from bench.prompt import Prompt
 from bench.targets import provider
 from fuzz.bystander import Bystander
 from fuzz.vitals import Vitals
-from polos import PolosClient
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 
-READERS, READ_EVENTS = 1_000, 100_000
+READERS, READ_EVENTS = 1000, 100_000
 MESSAGES = 60_000
-GETS, GET_EVENTS = 20, 400_000
+GETS = 20
 
 HELD = 10.0
 """Seconds for which an attack that has no end goes on."""
@@ -57,14 +56,14 @@ class Attack:
     """An attack.
 
     Attributes:
-        events: of the run that is made beforehand; 0: none.
+        made: the agent of the run that is made beforehand; None: no such run.
         strike: attacks once; it is given the address and the run's id.
 
     """
 
     title: str
     strike: Callable[[str, str], Awaitable[None]]
-    events: int = 0
+    made: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Cost:
     second_peak: int
     idle: float
     slowest: float
-    failed: int
+    failed: list[str]
 
 
 @asynccontextmanager
@@ -146,10 +145,10 @@ async def drained(call: Any) -> None:
 
 ATTACKS = {
     "readers": Attack(
-        f"{READERS:,} readers that never read {READ_EVENTS:,} events", many_readers, READ_EVENTS
+        f"{READERS:,} readers that never read {READ_EVENTS:,} events", many_readers, "relay"
     ),
     "messages": Attack(f"{MESSAGES:,} messages in a start", many_messages),
-    "gets": Attack(f"{GETS} GetRun of {GET_EVENTS:,} events", many_gets, GET_EVENTS),
+    "gets": Attack(f"{GETS} GetRun of {TOKENS:,} events", many_gets, "short_tokens"),
     "error": Attack("a provider's error of 1 GB", huge_error),
     "fragments": Attack("a provider's endless empty fragments", endless_fragments),
 }
@@ -186,7 +185,7 @@ def watched(pid: int) -> Iterator[list[int]]:
 
 async def cost(attack: Attack, service: Server) -> Cost:
     """Attack twice, and measure."""
-    run_id = await made(service.address, attack.events) if attack.events else ""
+    run_id = await made(service.address, attack.made) if attack.made else ""
     async with Bystander(service.address) as idle:
         await asyncio.sleep(SETTLE)
     peaks, left = [], [Vitals.of(service.pid).memory]
@@ -204,15 +203,20 @@ async def cost(attack: Attack, service: Server) -> Cost:
         second_peak=peaks[1],
         idle=idle.slowest,
         slowest=beside.slowest,
-        failed=len(beside.failed),
+        failed=beside.failed,
     )
 
 
-async def made(address: str, events: int) -> str:
-    """Make a run with at least so many events."""
-    async with PolosClient(address) as client:
-        result = await (await relay.stream(client, str(Prompt(events)))).result()
-    return result.agent_run_id
+async def made(address: str, agent: str) -> str:
+    """Make a run with many events, and return its id."""
+    async with calling(address) as (_, runs):
+        request = pb.StreamRunRequest(agent_id=agent, input=str(Prompt(READ_EVENTS)))
+        call = runs.StreamRun(request)
+        run_id = str(dict(await call.initial_metadata())["polos-run-id"])
+        async for response in call:
+            latest = response.latest_sequence
+        assert latest > READ_EVENTS, f"the run of {agent} has {latest} events"
+    return run_id
 
 
 def main(
@@ -235,6 +239,8 @@ def main(
             found = asyncio.run(cost(ATTACKS[name], service))
         table.add_row(ATTACKS[name].title, *figures(found))
         console.print(f"{name}: {time.monotonic() - begun:.0f} s", style="dim")
+        for status in found.failed:
+            console.print(f"a bystander's call failed: {status}", style="red")
     console.print(table)
 
 
@@ -248,7 +254,7 @@ def figures(found: Cost) -> list[str]:
     times = [found.idle * 1000, slowest]
     return [
         *(f"{size:,.0f}" for size in [*sizes, *times]),
-        str(found.failed),
+        str(len(found.failed)),
         "met" if met else "MISSED",
     ]
 

@@ -17,10 +17,23 @@ ERROR_HEAD = (
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 )
-FRAGMENT = (
-    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m",'
-    b'"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"function":{"arguments":""}}]},'
-    b'"finish_reason":null}]}\n\n'
+FRAGMENTS = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    b'[{"index":0,"delta":{"tool_calls":[%b]},"finish_reason":null}]}\n\n'
+    % b",".join([b"{}"] * 2000)
+)
+
+
+TOKENS = 400_000
+"""Tokens of a long answer: a byte each, so that it stays within what an answer may have."""
+
+TOKEN = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    b'[{"index":0,"delta":{"content":"x"},"finish_reason":null}]}\n\n'
+)
+ENDING = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    b'[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
 )
 
 
@@ -32,6 +45,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         body = await reader.readexactly(length)
         if b'"huge-error"' in body:
             await huge_error(writer)
+        elif b'"short-tokens"' in body:
+            await short_tokens(writer)
         else:
             await endless_fragments(writer)
     writer.close()
@@ -46,12 +61,23 @@ async def huge_error(writer: asyncio.StreamWriter) -> None:
 
 
 async def endless_fragments(writer: asyncio.StreamWriter) -> None:
-    """Begin a tool call, and add nothing to it for ever."""
-    many = FRAGMENT * 1000
+    """Add nothing to no tool call, for ever."""
+    many = FRAGMENTS * 10
     writer.write(STREAM_HEAD)
     while True:
         writer.write(b"%x\r\n%b\r\n" % (len(many), many))
         await writer.drain()
+
+
+async def short_tokens(writer: asyncio.StreamWriter) -> None:
+    """Say as many tokens as go into an answer."""
+    piece = TOKEN * 1000
+    writer.write(STREAM_HEAD)
+    for _ in range(TOKENS // 1000):
+        writer.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+        await writer.drain()
+    writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(ENDING), ENDING))
+    await writer.drain()
 
 
 async def serve() -> None:

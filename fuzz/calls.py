@@ -26,6 +26,9 @@ BAD = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}
 HOW = ("plain", "nearly", "nearly", "nearly", "message", "mutated", "mutated", "garbage", "empty")
 """How the bytes of a request are made, as often as it stands here."""
 
+LOCAL = "Internal error from Core"
+"""What grpc's client says of a stream that ended while it wrote: no answer of the service."""
+
 RUN_ID = "polos-run-id"
 SHOWN = 300
 """Bytes of a request that a finding shows."""
@@ -73,7 +76,7 @@ class Answer:
     @property
     def bad(self) -> bool:
         """Whether no input may be answered so."""
-        return self.code in BAD
+        return self.code in BAD and self.details != LOCAL
 
     def __str__(self) -> str:
         """Return what is needed to send it again."""

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from random import Random
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -210,29 +210,35 @@ ATTACKS: tuple[Attack, ...] = (
 
 
 async def attack(address: str, pieces: Iterator[bytes], *, reset: bool) -> None:
-    """Send the pieces on a connection of their own; leave by closing it, or by a reset."""
+    """Send the pieces on a connection of their own, and listen a moment."""
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        async with connected(address, reset=reset) as (reader, writer):
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.wait_for(writer.drain(), ANSWER_TIMEOUT)
+            while await asyncio.wait_for(reader.read(PIECE), ANSWER_TIMEOUT):
+                pass
+
+
+@asynccontextmanager
+async def connected(
+    address: str, *, reset: bool
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect for as long as the block; leave by closing the connection, or by a reset."""
     host, _, port = address.rpartition(":")
     try:
         reader, writer = await asyncio.open_connection(host, int(port))
     except OSError as error:
         raise AssertionError(f"the service takes no connection: {error}") from error
-    with contextlib.suppress(ConnectionError, TimeoutError), leaving(writer, reset=reset):
-        for piece in pieces:
-            writer.write(piece)
-            await asyncio.wait_for(writer.drain(), ANSWER_TIMEOUT)
-        while await asyncio.wait_for(reader.read(PIECE), ANSWER_TIMEOUT):
-            pass
-
-
-@contextmanager
-def leaving(writer: asyncio.StreamWriter, *, reset: bool) -> Iterator[None]:
-    """Leave a connection at the end of the block, without waiting for anything."""
     try:
-        yield
+        yield reader, writer
     finally:
         if reset:
-            connection = writer.get_extra_info("socket")
             linger = struct.pack("ii", 1, 0)
             with contextlib.suppress(OSError):
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                writer.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, linger
+                )
         writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()

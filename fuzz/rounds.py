@@ -18,7 +18,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from fuzz.bystander import Bystander
 from fuzz.calls import Answer, Caller, methods_of, plan
 from fuzz.messages import Messages
-from fuzz.raw import ATTACKS, attack, opening
+from fuzz.raw import ATTACKS, attack, connected, opening
 from fuzz.vitals import Vitals
 from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2 import CancelRunRequest, ListRunsRequest
@@ -147,11 +147,9 @@ async def one_round(
 @asynccontextmanager
 async def held(address: str, random: Random) -> AsyncIterator[None]:
     """Keep connections that begin something and never go on."""
-    host, _, port = address.rpartition(":")
     async with AsyncExitStack() as stack:
         for _ in range(HELD):
-            _, writer = await asyncio.open_connection(host, int(port))
-            stack.callback(writer.transport.abort)
+            _, writer = await stack.enter_async_context(connected(address, reset=False))
             whole = opening()
             writer.write(whole[: random.randrange(len(whole) + 1)])
         yield

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, field_serializer
 
-from polos import Agent, scripted, tool
+from polos import Agent, Tool, scripted, tool
 
 FOR_EVER = 10**9
 CROWD = 1000
@@ -212,7 +212,7 @@ async def return_half_of_a_surrogate_pair() -> str:
     return "\ud800"
 
 
-TOOLS = [
+TOOLS: list[Tool] = [
     raise_what_cannot_be_formatted,
     raise_what_exits_when_told,
     raise_what_has_no_name,

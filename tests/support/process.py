@@ -29,6 +29,9 @@ POLOS = Path(sysconfig.get_path("scripts")) / "polos"
 PATIENCE = 60.0
 """Seconds in which a process starts, says what is waited for, or ends; else the test fails."""
 
+PIECE = 1_000_000
+"""Bytes of a process's output that are read at once."""
+
 
 def environment(**variables: str) -> dict[str, str]:
     """Return this process's environment without what would configure a service, and these."""
@@ -164,5 +167,12 @@ class ServiceProcess:
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        async for line in process.stdout:
-            self.lines.append(line.decode(errors="replace").rstrip("\n"))
+        line = bytearray()  # longer than any buffer, if a test makes it so
+        while piece := await process.stdout.read(PIECE):
+            *ends, rest = piece.split(b"\n")
+            for end in ends:
+                self.lines.append((line + end).decode(errors="replace"))
+                line.clear()
+            line += rest
+        if line:
+            self.lines.append(line.decode(errors="replace"))

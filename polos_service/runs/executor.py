@@ -17,9 +17,9 @@ from polos_service.store import CANCEL, Claim, RunStore
 RETRY_PAUSE = 1.0
 """Seconds before a store that failed, or a run that failed once, is tried again."""
 
-RETRY_PAUSE_LIMIT = 30.0
-"""Seconds before a run that failed again and again is tried again, at most; the pause
-doubles from RETRY_PAUSE with each failure."""
+RETRY_PAUSE_GROWTH, RETRY_PAUSE_LIMIT = 3.0, 60.0
+"""With each failure in a row the pause grows so many times, up to so many seconds: a store
+that is away for a minute does not cost its runs the claims that they have."""
 
 EXPIRY_PERIOD = 1.0
 """Seconds between two looks for runs that should have ended."""
@@ -135,8 +135,8 @@ class Executor:
                 for key in [key for key, since in self._cancelling.items() if since <= stuck]:
                     del self._cancelling[key]
                     await self._end_stuck(key, stuck)
-            except Exception:
-                log.exception("expiry_failed")
+            except Exception as error:  # noqa: BLE001 - the next look may succeed
+                tell("expiry_failed", error)
 
     async def _end_stuck(self, key: Key, stuck: int) -> None:
         if self._held_since.get(key, stuck) <= stuck:  # else it is being ended here just now
@@ -147,9 +147,9 @@ class Executor:
             await self._slots.acquire()
             try:
                 claim = await self._store.claim(self._runnables.keys())
-            except Exception:
+            except Exception as error:  # noqa: BLE001 - the next try may succeed
                 self._slots.release()
-                log.exception("claim_failed")
+                tell("claim_failed", error)
                 await self._clock.sleep(RETRY_PAUSE)
                 continue
             except BaseException:
@@ -201,7 +201,7 @@ class Executor:
 
     async def _release_later(self, claim: Claim, failures: int) -> None:
         """Offer a run again after a pause that grows, or as soon as it is cancelled."""
-        pause = min(RETRY_PAUSE * 2.0 ** (failures - 1), RETRY_PAUSE_LIMIT)
+        pause = min(RETRY_PAUSE * RETRY_PAUSE_GROWTH ** (failures - 1), RETRY_PAUSE_LIMIT)
         rest = asyncio.ensure_future(self._clock.sleep(pause))
         cancel = asyncio.ensure_future(self._store.commands(claim, claim.commands))
         try:
@@ -226,3 +226,11 @@ class Executor:
                 await self._clock.sleep(RETRY_PAUSE)
             else:
                 return
+
+
+def tell(event: str, error: Exception) -> None:
+    """Log a failure, with a traceback unless the store says what is wrong."""
+    if isinstance(error, StoreUnavailable):
+        log.warning(event, error=str(error))
+    else:
+        log.error(event, exc_info=error)

@@ -87,7 +87,6 @@ class StoreFile:
             self._lock.release()
             raise
         self._log = -1
-        close_to_others(self.path)
 
     def remember(self) -> None:
         """Keep in mind which files SQLite has opened; call it when it has read through each.
@@ -99,6 +98,7 @@ class StoreFile:
         self._known = {name: identity(name.stat()) for name in (self.path, *beside(self.path))}
         if self._known[self.path] != identity(os.fstat(self.descriptor)):
             raise OSError("the file was replaced while it was opened")
+        close_to_others(self.path)
         self._log = os.open(f"{self.path}-wal", os.O_RDONLY)  # SQLite has no lock on this one
         self._header = os.pread(self.descriptor, HEADER, 0)
 

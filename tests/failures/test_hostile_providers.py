@@ -28,7 +28,7 @@ ALONE = sorted(
 SILENT = ("bad-chunks", "half-open", "informational")
 """What only the bound on silence ends."""
 
-FINE = {"cookies", "drip", "fine", "surrogates", "usage"}
+FINE = {"cookies", "drip", "fine", "long-name", "surrogates", "usage"}
 """What answers in the end."""
 
 

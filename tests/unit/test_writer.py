@@ -155,18 +155,19 @@ async def test_an_event_over_the_limit_is_refused_and_takes_no_number(
     assert [(one.sequence, one.text_delta.content) for one in events] == [(1, "a"), (2, "b")]
 
 
-async def test_the_largest_event_passes(store: HeldStore, claim: Claim, writer: Writer) -> None:
+async def test_the_largest_event_passes(store: HeldStore, claim: Claim) -> None:
     store.allow_all()
     size = EVENT_LIMIT - 1000
-    writer.emit(text("x" * size))
-    writer.emit(text("x" * (EVENT_LIMIT - (len_of_event(store, claim) - size))))
-    await soon(writer.flush())
+    async with writing(store, claim, FakeClock()) as writer:  # a time has more bytes than another
+        writer.emit(text("x" * size))
+        writer.emit(text("x" * (EVENT_LIMIT - (len_of_event(store, claim) - size))))
+        await soon(writer.flush())
     assert len(store.asked[-1].data) == EVENT_LIMIT
 
 
 def len_of_event(store: HeldStore, claim: Claim) -> int:
     """Return the length of an event of EVENT_LIMIT - 1000 characters in this run."""
-    probe = Writer(store, claim, SystemClock())
+    probe = Writer(store, claim, FakeClock())
     probe.emit(text("x" * (EVENT_LIMIT - 1000)))
     return probe._backlog
 

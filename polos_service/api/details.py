@@ -6,12 +6,11 @@ their bytes. All others are passed over without being decoded.
 
 from __future__ import annotations
 
-import asyncio
-
 from polos.v1.event_pb2 import Event, StepFinish, ToolCall
 from polos.v1.run_pb2 import Run, ToolResult
 from polos_service.api.messages import run_of
 from polos_service.api.tail import READ_LIMIT, response_of
+from polos_service.api.turns import Turns
 from polos_service.runs.frame import cut, decode
 from polos_service.store import ENDED, RunStore
 
@@ -21,16 +20,13 @@ TOOL = b"\x12\x04tool"
 RESULTS_LIMIT = 1024 * 1024
 """Bytes of tool results in an answer of `GetRun` at most."""
 
-TURNS = 2
-"""Pieces of logs that are read before everything else has its turn again."""
-
 
 class Details:
     """Reads logs for answers, a piece at a time, fairly between all that are asked for."""
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: RunStore, turns: Turns) -> None:
         self._store = store
-        self._turns = asyncio.Semaphore(TURNS)
+        self._turns = turns
 
     async def ended(self, project: str, run_id: str) -> Run:
         """Return the run with its outcome, if it has ended.
@@ -58,12 +54,11 @@ class Details:
         results = Results(run)
         after = 0
         while after < run.latest_sequence:
-            async with self._turns:
-                part = await self._store.read(project, run_id, after, READ_LIMIT)
-                data, after = response_of(part, after)
-                if TOOL in data:
-                    results.add(decode(data))
-                await asyncio.sleep(0)  # inside: who reads next does so in the loop's next turn
+            await self._turns.next()
+            part = await self._store.read(project, run_id, after, READ_LIMIT)
+            data, after = response_of(part, after)
+            if TOOL in data:
+                results.add(decode(data))
         return run
 
 

@@ -33,7 +33,7 @@ class RunService:
         self._starts = starts
         self._executor = executor
         self._tails = tails
-        self._details = Details(store)
+        self._details = Details(store, tails.turns)
 
     async def StreamRun(
         self, request: pb.StreamRunRequest, context: Context

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from polos_client.errors import CursorAhead, Draining
+from polos_service.api.turns import Turns
 from polos_service.runs.frame import cut, position
 from polos_service.store import RunStore, Slice
 
@@ -23,9 +24,15 @@ RECONNECT_AFTER = 0.2
 
 
 class Tails:
-    """All readers. Each holds a cursor and nothing else: a slow one costs no memory."""
+    """All readers. Each holds a cursor and nothing else: a slow one costs no memory.
+
+    Attributes:
+        turns: for whoever reads a log from far behind its end.
+
+    """
 
     def __init__(self, store: RunStore, heartbeat: float = HEARTBEAT) -> None:
+        self.turns = Turns()
         self._store = store
         self._heartbeat = heartbeat
         self._closed = False
@@ -51,8 +58,10 @@ class Tails:
             RunNotFound: there is no such run, or it was deleted meanwhile.
 
         """
-        speak = True
+        speak = behind = True
         while True:
+            if behind:  # whoever keeps up reads little, and must not wait
+                await self.turns.next()
             closed = self._closed  # before the read: what a run wrote until then is still sent
             part = await self._store.read(project, run_id, after, READ_LIMIT)
             latest, ended = part.latest, part.ended
@@ -65,7 +74,8 @@ class Tails:
                 yield response
             if ended and after == latest:
                 return
-            if after < latest:
+            behind = after < latest
+            if behind:
                 continue
             if closed:
                 raise Draining(

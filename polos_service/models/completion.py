@@ -100,6 +100,8 @@ class Completion:
             self.finish = finish if isinstance(finish, str) else "unknown"
         delta = choice.get("delta") or {}
         if calls := delta.get("tool_calls"):
+            if len(calls) > CALLS_LIMIT:
+                raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
             for fragment in calls:
                 self._add(fragment)
         if reasoning := delta.get("reasoning_content"):

@@ -42,6 +42,10 @@ MAX_STREAM_BYTES = 256 * 1024 * 1024
 """Bytes of one answer, whatever stands in them: what the largest answer allowed takes if each
 byte of it comes in a chunk of its own of 500 bytes."""
 
+TURN_BYTES = 16 * 1024
+"""Bytes of events that are read before everything else has its turn: a provider may send them
+faster than they are read."""
+
 
 class OpenAI:
     """The provider `openai`.
@@ -177,7 +181,7 @@ async def _events(
 ) -> bool:
     """Read events to the end; False if there was none."""
     lines, found = DataLines(), False
-    total = eventless = 0
+    total = eventless = handled = 0
     async for piece in pieces:
         silence.heard()
         total += len(piece)
@@ -189,6 +193,10 @@ async def _events(
                 return True
             if text := completion.take(data):
                 await emit(text)
+            handled += len(data)
+            if handled > TURN_BYTES:
+                handled = 0
+                await asyncio.sleep(0)
         if eventless > MAX_EVENTLESS_BYTES:
             what = f"{MAX_EVENTLESS_BYTES} bytes came without an event in them"
             raise failures.malformed(what, retryable=False)

@@ -20,6 +20,7 @@ from grpc_status import rpc_status
 from polos_client import errors
 from polos_service.api.errors import status_of
 from polos_service.api.slots import Slots
+from polos_service.api.turns import Turns
 
 REQUEST_WAIT = 20.0
 """Seconds in which a call's request must have arrived."""
@@ -37,6 +38,7 @@ class Guard(grpc.aio.ServerInterceptor):
         """Guard with these places: for methods that answer once, and for those that stream."""
         self._calls = calls
         self._streams = streams
+        self._turns = Turns()
 
     async def intercept_service(
         self,
@@ -80,6 +82,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(requests: Any, context: Context) -> None:
             try:
                 self._streams.take(context)
+                await self._turns.next()
                 if handler.request_streaming:
                     answers = handle(requests, context)
                 else:

@@ -14,7 +14,12 @@ RETRY_AFTER = 1.0
 
 
 class Slots:
-    """Places for calls of one kind. A call has its place until its last byte has left."""
+    """Places for calls of one kind. A call has its place until its last byte has left.
+
+    Attributes:
+        taken: how many places are taken.
+
+    """
 
     def __init__(self, kind: str, limit: int, connection_limit: int) -> None:
         """Make places.
@@ -29,11 +34,7 @@ class Slots:
         self._limit = limit
         self._connection_limit = connection_limit
         self._taken: Counter[str] = Counter()
-
-    @property
-    def taken(self) -> int:
-        """How many places are taken."""
-        return self._taken.total()
+        self.taken = 0
 
     def take(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Take a place until the call is over.
@@ -48,8 +49,10 @@ class Slots:
         if self.taken >= self._limit:
             raise self._refusal("the service", self._limit)
         self._taken[peer] += 1
+        self.taken += 1
 
         def free(_: object) -> None:
+            self.taken -= 1
             self._taken[peer] -= 1
             if not self._taken[peer]:
                 del self._taken[peer]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-CROWD = 8
-"""Pieces of work that wait, beyond which they get half of the loop's time and no more: each
-call that comes in needs a turn or two of the loop only to be taken up."""
+CROWD, REST = 8, 2
+"""Where more pieces of work wait than CROWD, there is a pause behind each, REST times as long as
+the turn in which it was done: each call that comes in needs turns of the loop of its own."""
 
 
 class Turns:
@@ -36,7 +36,7 @@ class Turns:
     def _pass_on(self) -> None:
         """Run in the loop's next turn, when everything else that was ready has run."""
         if len(self._waiting) > CROWD:
-            self._loop.call_later(self._loop.time() - self._began, self._give)
+            self._loop.call_later(REST * (self._loop.time() - self._began), self._give)
         else:
             self._give()
 

@@ -130,17 +130,24 @@ class Executor:
             await self._clock.sleep(EXPIRY_PERIOD)
             stuck = self._clock.now() - round(STUCK * SECOND)
             try:
-                for key in await self._store.overdue(self._clock.now(), stuck):
-                    await self._end_stuck(key, stuck)
-                for key in [key for key, since in self._cancelling.items() if since <= stuck]:
-                    del self._cancelling[key]
-                    await self._end_stuck(key, stuck)
+                late = list(await self._store.overdue(self._clock.now(), stuck))
             except Exception as error:  # noqa: BLE001 - the next look may succeed
                 tell("expiry_failed", error)
+                late = []
+            for key in [key for key, since in self._cancelling.items() if since <= stuck]:
+                del self._cancelling[key]
+                late.append(key)
+            for key in late:
+                await self._end_stuck(key, stuck)
 
     async def _end_stuck(self, key: Key, stuck: int) -> None:
-        if self._held_since.get(key, stuck) <= stuck:  # else it is being ended here just now
+        if self._held_since.get(key, stuck) > stuck:
+            return  # it is being ended here just now
+        try:
             await self._take_up(*key, force=True)
+        except Exception as error:  # noqa: BLE001 - it must not keep others from ending
+            tell("expiry_failed", error)
+            self._cancelling[key] = self._clock.now()
 
     async def _claim(self) -> None:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-CROWD, REST = 8, 2
+CROWD, REST = 100, 2
 """Where more pieces of work wait than CROWD, there is a pause behind each, REST times as long as
 the turn in which it was done: each call that comes in needs turns of the loop of its own."""
 

@@ -1,4 +1,4 @@
-"""Connections that are no gRPC client's: bytes, frames and silences of HTTP/2."""
+"""Connections that do not come from a gRPC client: bytes, frames and silences of HTTP/2."""
 
 from __future__ import annotations
 

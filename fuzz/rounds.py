@@ -32,7 +32,8 @@ APP = Path(__file__).with_name("app.py")
 
 ATTACKS_A_ROUND = 500
 CALLS = 0.8
-"""How many of the attacks are calls; the others are connections that are no gRPC client's."""
+"""The share of calls among the attacks; the others are connections that do not come from a gRPC
+client."""
 
 AT_ONCE = 12
 HELD = 20

@@ -124,11 +124,11 @@ async def send(
 ) -> httpx2.Response:
     """Ask for a chat completion and return the answer, of which the headers are read.
 
-    Its user closes it. User and password of the address are sent where there is no key.
+    The caller closes it. User and password of the address are sent where there is no key.
 
     Raises:
         RefusedError: the provider answered with another status than success.
-        LostError: there is no answer.
+        LostError: no answer came.
 
     """
     data = _encoded(body)

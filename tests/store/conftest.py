@@ -10,7 +10,8 @@ import pytest
 from polos_service.store import RunStore
 from polos_service.store.nats import NatsStore
 from polos_service.store.sqlite import SqliteStore
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, replica
+from tests.support.nats_stranger import Stranger
 
 
 async def sqlite(request: pytest.FixtureRequest) -> RunStore:
@@ -41,3 +42,26 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
     opened = await FACTORIES[request.param](request)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
+    """Give a replica that loses its claims after a second of silence."""
+    opened = await replica(nats_server)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
+    """Give a second replica beside `one`."""
+    opened = await replica(nats_server)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def stranger(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[Stranger]:
+    """Give somebody else who publishes on the server of `one`."""
+    async with Stranger(nats_server) as somebody:
+        yield somebody

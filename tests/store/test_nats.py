@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ from polos_service.store.nats import NatsStore
 from polos_service.store.nats.record import Life
 from polos_service.store.nats.stored import Stored
 from polos_service.store.nats.subjects import log_subject
-from tests.support.nats import NatsServer
+from tests.support.nats import CLAIM_TIMEOUT, NatsServer, replica
 from tests.support.stores import (
     ALL,
     COMPLETED,
@@ -32,26 +31,6 @@ from tests.support.stores import (
     spans,
     until,
 )
-
-CLAIM_TIMEOUT = 1.0
-
-
-async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
-    return await NatsStore.open(server.address(patience), claim_timeout=CLAIM_TIMEOUT)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await replica(nats_server)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await replica(nats_server)
-    yield store
-    await store.close()
 
 
 def hang(store: NatsStore) -> None:

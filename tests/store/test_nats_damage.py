@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -33,24 +32,6 @@ from tests.support.stores import (
 
 FAILED = RunState.RUN_STATE_FAILED
 LIST = RunQuery(limit=99)
-
-
-async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
-    return await NatsStore.open(server.address(patience), claim_timeout=1.0)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await replica(nats_server)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await replica(nats_server)
-    yield store
-    await store.close()
 
 
 async def lose(store: NatsStore, run_id: str, event: int) -> None:

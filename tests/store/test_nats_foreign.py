@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
@@ -39,26 +38,6 @@ from tests.support.stores import (
 LIST = RunQuery(limit=99)
 
 every_kind = pytest.mark.parametrize("kind", GARBAGE)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def stranger(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[Stranger]:
-    async with Stranger(nats_server) as somebody:
-        yield somebody
 
 
 async def queue_is_empty(store: NatsStore) -> None:

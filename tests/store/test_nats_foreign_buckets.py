@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 
 import orjson
 import pytest
@@ -19,7 +18,6 @@ from polos_service.store.nats.subjects import (
     request_subject,
     run_subject,
 )
-from tests.support.nats import NatsServer
 from tests.support.nats_stranger import GARBAGE, Stranger, works
 from tests.support.stores import (
     COMPLETED,
@@ -33,26 +31,6 @@ from tests.support.stores import (
 LIST = RunQuery(limit=99)
 
 every_kind = pytest.mark.parametrize("kind", GARBAGE)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def stranger(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[Stranger]:
-    async with Stranger(nats_server) as somebody:
-        yield somebody
 
 
 GOOD_RECORD = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,20 +17,6 @@ from polos_service.store.nats import NatsStore
 from polos_service.store.nats.subjects import log_subject
 from tests.support.nats import NatsServer
 from tests.support.stores import COMPLETED, claimed, ended, frame, new_run, soon, until
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await NatsStore.open(nats_server.address(), claim_timeout=1.0)
-    yield store
-    await store.close()
 
 
 class Stopped:

@@ -20,7 +20,7 @@ from polos_service.errors import Fenced
 from polos_service.store import CANCEL, Claim, RunQuery
 from polos_service.store.nats import Address, NatsStore
 from polos_service.store.nats.subjects import LOG, RUNS, WORK, log_subject
-from tests.support.nats import NatsServer
+from tests.support.nats import NatsServer, replica
 from tests.support.stores import (
     ALL,
     COMPLETED,
@@ -35,24 +35,6 @@ from tests.support.stores import (
 
 FAILED = RunState.RUN_STATE_FAILED
 LIST = RunQuery(limit=99)
-
-
-async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
-    return await NatsStore.open(server.address(patience), claim_timeout=1.0)
-
-
-@pytest.fixture
-async def one(nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await replica(nats_server)
-    yield store
-    await store.close()
-
-
-@pytest.fixture
-async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsStore]:
-    store = await replica(nats_server)
-    yield store
-    await store.close()
 
 
 async def briefly(call: Awaitable[Any]) -> None:

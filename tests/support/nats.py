@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Self
 
 from chaos.process import free_port
-from polos_service.store.nats import Address
+from polos_service.store.nats import Address, NatsStore
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 
 PATIENCE = 60.0
 """Seconds in which a server has to come up."""
+
+CLAIM_TIMEOUT = 1.0
+"""Seconds of silence after which a replica loses its claims."""
 
 
 class NatsServer:
@@ -76,3 +79,8 @@ class NatsServer:
             self._process.send_signal(number)
             self._process.wait(PATIENCE)
             self._process = None
+
+
+async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
+    """Open a store that tries each request for so many seconds."""
+    return await NatsStore.open(server.address(patience), claim_timeout=CLAIM_TIMEOUT)

@@ -10,8 +10,8 @@ import pytest
 
 from polos import Event, PolosClient, RunFailed
 from tests.e2e.stage import ASSISTANT, notes, service
-from tests.mock_answers import Part, call, cut, finish, hang_up, hold, say, status, tokens
-from tests.mock_provider import MockProvider
+from tests.support.mock_answers import Part, call, cut, finish, hang_up, hold, say, status, tokens
+from tests.support.mock_provider import MockProvider
 from tests.support.process import ServiceProcess
 from tests.support.reader import assert_whole, kinds, texts
 

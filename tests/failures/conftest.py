@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from polos_service.runs import context, step
-from tests.mock_provider import MockProvider
+from tests.support.mock_provider import MockProvider
 
 
 @pytest.fixture

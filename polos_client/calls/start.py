@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.duration_pb2 import Duration
+from pydantic import BaseModel
 
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
@@ -42,7 +43,7 @@ class Start:
 
     agent: Agent
     input: Input
-    initial_state: Mapping[str, Any] | None = None
+    initial_state: Mapping[str, Any] | BaseModel | None = None
     session_id: str | None = None
     user_id: str | None = None
     run_timeout_seconds: float | None = None
@@ -88,10 +89,7 @@ class Start:
         if self.user_id is not None:
             options.user_id = _named("user_id", self.user_id)
         if self.initial_state is not None:
-            if not isinstance(self.initial_state, Mapping):
-                told = type(self.initial_state).__name__
-                raise InvalidRequest({"initial_state": f"must be a dict, not {told}"})
-            text = _json("initial_state", self.initial_state, dict, _MAX_STATE)
+            text = _json("initial_state", _state(self.initial_state), dict, _MAX_STATE)
             options.initial_state_json = text
         if self.provider_options:
             text = _json("provider_kwargs", self.provider_options, dict, _MAX_STATE)
@@ -127,22 +125,35 @@ def checked_payload(payload: Any) -> bool:
     """Check the payload of `agent.invoke` and return whether the run shall stream.
 
     Raises:
-        InvalidRequest: it is no dict, has no input, or a key that is not known.
+        InvalidRequest: it is not a dict, has no input, a key that is not known, or a value of
+            another type.
 
     """
     if not isinstance(payload, Mapping):
         told = type(payload).__name__
         raise InvalidRequest({"payload": f'must be a dict like {{"input": "Hello"}}, not {told}'})
-    unknown = sorted(set(payload) - {"input", "streaming"})
+    unknown = sorted(set(payload) - {"input", "streaming", "provider_kwargs"})
     if unknown:
-        known = "is not known; there are input and streaming"
+        known = "is not known; there are input, streaming and provider_kwargs"
         raise InvalidRequest({f"payload.{name}": known for name in unknown})
     if "input" not in payload:
         raise InvalidRequest({"payload.input": "is missing"})
     streaming = payload.get("streaming", False)
     if not isinstance(streaming, bool):
         raise InvalidRequest({"payload.streaming": f"must be True or False, not {streaming!r}"})
+    options = payload.get("provider_kwargs")
+    if not isinstance(options, Mapping | None):
+        raise InvalidRequest({"payload.provider_kwargs": f"must be a dict, not {options!r:.80}"})
     return streaming
+
+
+def _state(state: Any) -> Mapping[str, Any]:
+    if isinstance(state, BaseModel):
+        return state.model_dump(mode="json")
+    if not isinstance(state, Mapping):
+        told = type(state).__name__
+        raise InvalidRequest({"initial_state": f"must be a dict or a pydantic model, not {told}"})
+    return state
 
 
 def _conversation(messages: Any) -> Sequence[Any]:

@@ -164,7 +164,9 @@ def test_every_form_of_an_address_is_taken(address: str) -> None:
 async def test_a_state_that_is_no_dict_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path, FINE) as served:
         state: Any = ["a"]
-        with pytest.raises(InvalidRequest, match=r"^initial_state must be a dict, not list$"):
+        with pytest.raises(
+            InvalidRequest, match=r"^initial_state must be a dict or a pydantic model, not list$"
+        ):
             await FINE.run(served.client, "Go.", initial_state=state)
         assert query(served.path, "SELECT count(*) FROM runs") == [(0,)]
 

@@ -221,6 +221,7 @@ def test_a_start_says_all_it_was_given() -> None:
         ({}, "payload.input is missing"),
         ({"input": "go", "stream": True}, "payload.stream is not known"),
         ({"input": "go", "streaming": "yes"}, "payload.streaming must be True or False"),
+        ({"input": "go", "provider_kwargs": [1]}, r"payload.provider_kwargs must be a dict, not"),
     ],
 )
 async def test_a_payload_with_other_keys_is_refused(payload: Any, message: str) -> None:

@@ -230,3 +230,8 @@ class RunCancelled(RunError):
 
 class RunTimeout(RunError):
     """The run took longer than it was given, and was ended."""
+
+
+for _error in (one for one in tuple(vars().values()) if isinstance(one, type)):
+    if issubclass(_error, PolosError):
+        _error.__module__ = "polos"  # tracebacks show the name that programs import

@@ -279,3 +279,8 @@ class StepExecutionError(PolosError):
 
 class ExecutionCancelledError(PolosError):
     """The run of a workflow was cancelled, seen from its own code. Nothing raises it yet."""
+
+
+for _error in (one for one in tuple(vars().values()) if isinstance(one, type)):
+    if issubclass(_error, PolosError):
+        _error.__module__ = "polos"  # tracebacks show the name that programs import

@@ -6,7 +6,7 @@ it is given. Nothing is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
@@ -126,6 +126,17 @@ def refuse(what: str, options: Mapping[str, Any]) -> None:
             raise DefinitionError(
                 f"{what}({name}={value!r:.80}) is not built yet in this version; {advice}"
             )
+
+
+def not_built_yet(module: str, names: Collection[str]) -> Callable[[str], type]:
+    """Return the `__getattr__` of a module in which these names are placeholders."""
+
+    def find(name: str) -> type:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return placeholder(name)
+
+    return find
 
 
 @cache

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from polos_client.errors import DefinitionError, InvalidRequest
+from polos_client.errors import InvalidRequest
 from polos_client.event import Event
 
 if TYPE_CHECKING:
@@ -55,13 +55,3 @@ async def _events(client: PolosClient, run_id: str, after: int) -> AsyncGenerato
         async for batch in batches:
             for proto in batch:
                 yield Event(proto, run_id)
-
-
-def publish(*args: Any, **options: Any) -> NoReturn:  # noqa: ARG001
-    """Refuse: events of one's own are not built yet in this version.
-
-    Raises:
-        DefinitionError: always.
-
-    """
-    raise DefinitionError("events.publish is not built yet in this version")

@@ -132,7 +132,7 @@ class Agent:
         bounded = any(one.name == max_steps.name for one in given)
         return given if bounded else (*given, max_steps(count=default_steps()))
 
-    async def run(
+    async def run(  # noqa: PLR0917 - the order of the original SDK
         self,
         client: PolosClient,
         input: Input,
@@ -181,7 +181,7 @@ class Agent:
         )
         return await running.run(client, start, timeout)
 
-    async def stream(
+    async def stream(  # noqa: PLR0917 - the order of the original SDK
         self,
         client: PolosClient,
         input: Input,
@@ -228,7 +228,7 @@ class Agent:
         )
         return await running.stream(client, start)
 
-    async def invoke(
+    async def invoke(  # noqa: PLR0917 - the order of the original SDK
         self,
         client: PolosClient,
         payload: Mapping[str, Any],

@@ -27,7 +27,6 @@ from polos_client.errors import (
     CALL_ERRORS,
     CallError,
     ConnectionLost,
-    DefinitionError,
     InvalidRequest,
     RunNotFound,
 )
@@ -258,8 +257,6 @@ async def test_events_need_a_run_and_a_cursor_that_is_not_negative() -> None:
         events.stream_workflow(client, RUN)
     with pytest.raises(InvalidRequest, match="cannot be negative"):
         events.stream_workflow(client, workflow_run_id=RUN, last_sequence_id=-1)
-    with pytest.raises(DefinitionError, match="not built yet"):
-        events.publish(client, topic="x")
 
 
 async def test_the_events_of_an_unknown_run_raise() -> None:

@@ -19,7 +19,7 @@ from polos_client.result import AgentResult, ToolResult, Usage
 
 
 def test_a_failed_run_is_a_runtime_error() -> None:
-    with pytest.raises(RuntimeError, match="^away$") as raised:
+    with pytest.raises(RuntimeError, match=r"^away$") as raised:
         raise RunFailed("away", run_id="r", reason="internal", usage=Usage())
     assert isinstance(raised.value, RunError)
     assert not isinstance(RunCancelled("x", run_id="r", reason="c", usage=Usage()), RuntimeError)

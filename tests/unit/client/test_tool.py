@@ -176,7 +176,7 @@ def test_what_is_not_built_yet_is_refused(option: dict[str, Any]) -> None:
 
 
 def test_an_option_that_is_not_known_is_refused() -> None:
-    with pytest.raises(DefinitionError, match="^@tool takes no retries$"):
+    with pytest.raises(DefinitionError, match=r"^@tool takes no retries$"):
         tool(retries=3)
 
 

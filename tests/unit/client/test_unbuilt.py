@@ -27,13 +27,16 @@ BUILT = {
 }
 
 
+DOCUMENTED = """
+    id provider model description system_prompt tools temperature max_output_tokens
+    provider_base_url provider_llm_api queue stop_conditions output_schema on_start on_end
+    on_agent_step_start on_agent_step_end on_tool_start on_tool_end guardrails
+    guardrail_max_retries compaction stream_to_workflow
+"""
+
+
 def test_the_parameters_of_agent_stand_in_the_documented_order() -> None:
-    documented = (
-        "id provider model description system_prompt tools temperature max_output_tokens "
-        "provider_base_url provider_llm_api queue stop_conditions output_schema on_start on_end "
-        "on_agent_step_start on_agent_step_end on_tool_start on_tool_end guardrails "
-        "guardrail_max_retries compaction stream_to_workflow"
-    ).split()
+    documented = DOCUMENTED.split()
     found = inspect.signature(Agent).parameters
     assert list(found)[: len(documented)] == documented
     assert all(one.kind is one.POSITIONAL_OR_KEYWORD for one in found.values())
@@ -78,10 +81,9 @@ def test_each_use_is_refused_by_name(name: str, use: Callable[[Any], Any]) -> No
 
 def test_a_name_stands_in_annotations() -> None:
     context: Any = placeholder("AgentContext")
-
-    def reads(ctx: context, more: list[context] | None = None) -> context | None: ...
-
-    assert get_type_hints(reads)["ctx"] is context
+    names: dict[str, Any] = {"AgentContext": context}
+    exec("def read(ctx: AgentContext, more: list[AgentContext] | None) -> None: ...", names)
+    assert get_type_hints(names["read"])["ctx"] is context
     assert not isinstance("text", context)
     assert not hasattr(context, "agent_id")
     assert placeholder("AgentContext") is context

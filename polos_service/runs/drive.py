@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from google.protobuf.message import Message
 
 from polos_client.errors import StoreUnavailable
+from polos_service.errors import Unable
 from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
@@ -68,6 +69,7 @@ class Drive:
             Fenced: the claim was lost.
             LetGo: the run is for another process to go on with.
             StoreUnavailable: the store refused to read or write.
+            Unable: this process cannot go on with the run.
 
         """
         journal = await self._read(failures)
@@ -118,7 +120,10 @@ class Drive:
         if write in done:
             write.result()  # before the terminal event it ends only by raising
         if work in done:
-            return ending_of(ctx, ctx.broken or work.result())
+            result = ctx.broken or work.result()
+            if isinstance(result, Unable):
+                raise result
+            return ending_of(ctx, result)
         if order in done:
             return order.result()(ctx)
         raise LetGo

@@ -23,11 +23,9 @@ from polos_service.runs.endings import (
 )
 from polos_service.runs.frame import SECOND
 from polos_service.runs.journal import Journal
+from polos_service.runs.runnable import Runnable
 from polos_service.runs.writer import Writer
 from polos_service.store import CANCEL, Claim, RunStore
-
-Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
-"""Runs a definition and returns the payload of its terminal event."""
 
 CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
@@ -108,7 +106,7 @@ class Drive:
             return defective(ctx, ValueError(f"its log cannot be read: {journal.damage}"))
         if journal.claims > MAX_CLAIMS:
             return given_up(ctx)
-        work = asyncio.create_task(outcome(runnable(ctx, self._claim.definition)))
+        work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
         left = asyncio.create_task(self._left.wait())
         try:

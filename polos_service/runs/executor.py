@@ -11,8 +11,9 @@ from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced, Unable
 from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
-from polos_service.runs.drive import Drive, LetGo, Runnable
+from polos_service.runs.drive import Drive, LetGo
 from polos_service.runs.frame import SECOND
+from polos_service.runs.runnable import Runnable
 from polos_service.store import CANCEL, Claim, RunStore
 
 RETRY_PAUSE = 1.0

@@ -36,6 +36,7 @@ OPTIONS: Mapping[str, Option] = {
     "concurrency_key": Option(advice=_NO_QUEUE),
     "guardrail_max_retries": Option((2,)),
     "guardrails": Option(([], ())),
+    "last_timestamp": Option(advice="pass last_sequence_id"),
     "on_agent_step_end": Option(([], ())),
     "on_agent_step_start": Option(([], ())),
     "on_end": Option(([], ())),
@@ -47,6 +48,8 @@ OPTIONS: Mapping[str, Option] = {
     ),
     "provider_llm_api": Option(("chat_completions",), "the provider openai has chat_completions"),
     "queue": Option(advice=_NO_QUEUE),
+    "queue_concurrency_limit": Option(advice=_NO_QUEUE),
+    "queue_name": Option(advice=_NO_QUEUE),
     "stream_to_workflow": Option((False,)),
 }
 """The parameters of `Agent`, `@tool`, starts and `Polos` that are not built yet."""
@@ -80,7 +83,6 @@ NAMES: Mapping[str, str] = {
     "SchedulePayload": "",
     "SlackChannel": "",
     "SlackChannelConfig": "",
-    "StreamEvent": "events.stream_workflow yields an Event",
     "StreamResult": "agent.stream returns an AgentStream",
     "WebSearchOptions": "",
     "WebSearchResult": "",

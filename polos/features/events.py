@@ -3,16 +3,16 @@
 from typing import TYPE_CHECKING
 
 from polos_client.calls.events import stream_workflow
+from polos_client.event import Event as StreamEvent
 from polos_client.unbuilt import not_built_yet
 
-__all__ = ["stream_workflow"]
+__all__ = ["StreamEvent", "stream_workflow"]
 
 if not TYPE_CHECKING:  # checkers refuse what is not built
     _UNBUILT = (
         "BatchEventPayload",
         "EventData",
         "EventPayload",
-        "StreamEvent",
         "batch_publish",
         "publish",
         "stream_topic",

@@ -122,7 +122,7 @@ class PolosClient:
         if channel is not None:
             await channel.close()
 
-    async def start(self, request: rpc.CreateRunRequest) -> Run:
+    async def create_run(self, request: rpc.CreateRunRequest) -> Run:
         """Start a run and return it when it is on disk.
 
         A `request_id` makes it safe to try again where an answer was lost; a request

@@ -43,7 +43,7 @@ async def run(client: PolosClient, start: Start, timeout: float | None) -> Agent
         raise InvalidRequest({"timeout": f"is {timeout!r}; {wanted}"})
     _prepare(client, start)
     begun = asyncio.get_running_loop().time()
-    started = await client.start(start.create_request(streaming=False))
+    started = await client.create_run(start.create_request(streaming=False))
     folded = RunAccumulator()
     try:
         async with asyncio.timeout_at(None if timeout is None else begun + timeout):
@@ -83,7 +83,7 @@ async def invoke(client: PolosClient, start: Start, *, streaming: bool) -> Execu
 
     """
     _prepare(client, start)
-    return ExecutionHandle.of(await client.start(start.create_request(streaming=streaming)))
+    return ExecutionHandle.of(await client.create_run(start.create_request(streaming=streaming)))
 
 
 def _prepare(client: Any, start: Start) -> None:

@@ -109,6 +109,41 @@ NAMES: Mapping[str, str] = {
 """The names of the original SDK that are not built yet, and what to do instead, if anything."""
 
 
+CONTEXT = frozenset(
+    {
+        "agent_id",
+        "cancel_event",
+        "channel_context",
+        "channels",
+        "created_at",
+        "deployment_id",
+        "max_tokens",
+        "model",
+        "otel_span_id",
+        "otel_traceparent",
+        "parent_execution_id",
+        "provider",
+        "retry_count",
+        "root_execution_id",
+        "root_workflow_id",
+        "state",
+        "step",
+        "system_prompt",
+        "temperature",
+        "to_dict",
+        "tools",
+        "workflow_type",
+    }
+)
+"""What a context of the original SDK has, and a tool's context does not have yet."""
+
+
+PROVIDERS = frozenset(
+    {"anthropic", "azure", "fireworks", "gemini", "groq", "litellm", "ollama", "together"}
+)
+"""The providers of the original SDK that are not built yet."""
+
+
 def refuse(what: str, options: Mapping[str, Any]) -> None:
     """Refuse every option that asks for something.
 
@@ -161,11 +196,11 @@ class _Placeholder(type):
     def __getattr__(cls, name: str) -> NoReturn:
         if name.startswith("__"):  # the interpreter and libraries look for these
             raise AttributeError(name)
-        raise _NotBuiltAttributeError(_not_built(cls.__name__))
+        raise NotBuiltAttributeError(_not_built(cls.__name__))
 
 
-class _NotBuiltAttributeError(DefinitionError, AttributeError):
-    """An attribute of what is not built: `hasattr` says False, and programs read why."""
+class NotBuiltAttributeError(DefinitionError, AttributeError):
+    """An attribute that is not built: `hasattr` says False, and programs read why."""
 
 
 def _not_built(name: str) -> str:

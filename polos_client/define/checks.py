@@ -10,6 +10,7 @@ from polos_client.deadlines import is_number
 from polos_client.define.stop import StopCondition, as_condition
 from polos_client.define.tool import Tool
 from polos_client.errors import DefinitionError
+from polos_client.unbuilt import PROVIDERS
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _PROVIDERS = ("openai", "scripted")
@@ -28,8 +29,14 @@ def agent_id(value: object) -> str:
 def provider_name(value: str) -> str:
     """Return the provider; raise DefinitionError unless there is one of that name."""
     if value not in _PROVIDERS:
+        known = value in PROVIDERS
+        refused = (
+            f"the provider {value!r} is not built yet in this version"
+            if known
+            else (f"there is no provider {value!r}")
+        )
         raise DefinitionError(
-            f"there is no provider {value!r}; there are {', '.join(_PROVIDERS)} "
+            f"{refused}; there are {' and '.join(_PROVIDERS)} "
             "('openai' serves any compatible server: set provider_base_url)"
         )
     return value

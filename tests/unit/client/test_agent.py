@@ -61,7 +61,7 @@ def test_what_is_not_built_yet_is_refused(option: dict[str, Any]) -> None:
     [
         ({"id": "a b"}, "the agent id 'a b'"),
         ({"id": "x" * 129}, "the agent id"),
-        ({"provider": "clever"}, "there are openai, scripted"),
+        ({"provider": "clever"}, "there is no provider 'clever'; there are openai and scripted"),
         ({"model": ""}, "the model must be the name of one"),
         ({"tools": [print]}, "print is a plain function: put @tool on it"),
         ({"tools": ["add"]}, "'add' is not a tool"),

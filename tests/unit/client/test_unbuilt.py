@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
+import pickle
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import pytest
 
 from polos_client.define.agent import Agent
+from polos_client.define.context import WorkflowContext
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import NAMES, OPTIONS, placeholder, refuse
 
@@ -87,6 +90,15 @@ def test_a_name_stands_in_annotations() -> None:
     assert not isinstance("text", context)
     assert not hasattr(context, "agent_id")
     assert placeholder("AgentContext") is context
+
+
+def test_what_a_context_does_not_have_yet_is_refused_by_name() -> None:
+    ctx: Any = WorkflowContext(workflow_id="a", execution_id="r", step_key="k", idempotency_key="i")
+    with pytest.raises(DefinitionError, match=r"^ctx.step is not built yet in this version$"):
+        ctx.step.run("key", print)
+    assert not hasattr(ctx, "state")
+    assert not hasattr(ctx, "nothing")
+    assert copy.deepcopy(ctx) == pickle.loads(pickle.dumps(ctx)) == ctx
 
 
 def test_advice_is_given_where_there_is_some() -> None:

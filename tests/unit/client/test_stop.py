@@ -223,3 +223,21 @@ async def test_a_pinned_condition_is_restored_with_its_own_configuration() -> No
     for name in ("said", "max_tokens"):
         with pytest.raises(LookupError, match="no longer takes the configuration"):
             restore(name, {"other": 1}, loaded)
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("max_steps", {"count": 10}),
+        ("max_tokens", {"limit": 5}),
+        ("executed_tool", {"tool_names": ["add"]}),
+        ("has_text", {"texts": ["done"]}),
+    ],
+)
+def test_a_condition_that_0_1_0_stored_means_the_same(
+    monkeypatch: pytest.MonkeyPatch, name: str, config: dict[str, Any]
+) -> None:
+    monkeypatch.setenv(BOUND, "7")
+    for agent in (stopping(), stopping(max_steps(count=3)), stopping(has_text(texts=["x"]))):
+        restored = restore(name, config, agent.stop_conditions)
+        assert (restored.name, restored.config) == (name, config)

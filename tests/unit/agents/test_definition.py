@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import catalog
-from tests.support.runs import executing, opened
+from tests.support.runs import executing
 from tests.support.stores import all_events, new_run
 
 DATA = Path(__file__).parents[2] / "data"
@@ -54,12 +53,6 @@ WEATHER = Agent(
     stop_conditions=[max_tokens(limit=1000), enough],
     deadlines=Deadlines(tool_call=30.0),
 )
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 def sample(version: str) -> dict[str, Any]:

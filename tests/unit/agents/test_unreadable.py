@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,7 +15,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import catalog
-from tests.support.runs import Code, FakeClock, done, executing, kinds, opened
+from tests.support.runs import Code, FakeClock, done, executing, kinds
 from tests.support.service import scripted
 from tests.support.stores import all_events, new_run, until
 
@@ -28,12 +26,6 @@ UNREADABLE = {
     "a newer version": ({"kind": "agent", "v": 2, "agent_id": "demo"}, "agent", "2"),
     "a version of another form": ({"kind": "agent", "v": "2026-01"}, "agent", "2026-01"),
 }
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -30,7 +29,7 @@ from polos_service.service import Runs
 from polos_service.store import RunQuery
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import catalog, use_cases
-from tests.support.runs import executing, opened
+from tests.support.runs import executing
 from tests.support.service import events_in, kinds, scripted, text_of
 from tests.support.stores import soon
 
@@ -46,12 +45,6 @@ async def echo(text: str) -> str:
 
 TALKER = scripted(turn("Hello. ", call("echo", text="x")), "Bye.", tools=(echo,))
 WAITING = scripted(turn("Hello. ", pause()))
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 @asynccontextmanager

@@ -115,8 +115,9 @@ class Guard(grpc.aio.ServerInterceptor):
 
     def _for_caller(self, handle: Any, context: Context) -> Callable[[Any, Context], Any]:
         """Return what handles a call; methods of our own services are told who is calling."""
-        caller = self._identify(context.invocation_metadata() or ())
-        return partial(handle.function, caller) if isinstance(handle, CallerMethod) else handle
+        if not isinstance(handle, CallerMethod):
+            return handle  # type: ignore[no-any-return]  # grpc's own method
+        return partial(handle.function, self._identify(context.invocation_metadata() or ()))
 
 
 def checking(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

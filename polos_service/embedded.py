@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from polos_client.calls.client import PolosClient
+from polos_client.calls.connection import Definition
 from polos_client.define.agent import Agent
 from polos_service.config import Settings
 from polos_service.server import Service
@@ -33,7 +34,7 @@ class Polos(PolosClient):
                 gone at the end.
 
         """
-        super().__init__("127.0.0.1:0")
+        super().__init__("127.0.0.1:0", tls=False)
         self._agents = tuple(agents)
         self._store = store
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -70,14 +71,16 @@ class Polos(PolosClient):
             self._service = None
         self._clean_up()
 
-    def prepare(self, agent: Agent) -> None:
+    def prepare(self, definition: Definition) -> None:
         """Load an agent that is about to run.
 
         Raises:
             DefinitionError: another agent has its id.
 
         """
-        self._running().registry.add(agent)
+        service = self._running()
+        if isinstance(definition, Agent):
+            service.registry.add(definition)
 
     async def channel(self) -> Any:
         """Return the channel to the service in this process."""

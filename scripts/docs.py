@@ -29,10 +29,9 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
     yield table(
         ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
     )
-    address = text(PolosClient.__init__.__doc__ or "")
-    yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`. {address}"
-    client = attributes(PolosClient).items()
-    yield table(["attribute", "meaning"], [(f"`{name}`", what) for name, what in client])
+    yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`"
+    client = attributes(PolosClient.__init__, "Args").items()
+    yield table(["argument", "meaning"], [(f"`{name}`", what) for name, what in client])
 
 
 def arguments(cls: type) -> Signature:

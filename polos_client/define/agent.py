@@ -151,7 +151,7 @@ class Agent:
 
         not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=input,
             initial_state=initial_state,
             session_id=session_id,
@@ -159,6 +159,7 @@ class Agent:
             deadlines=deadlines,
             provider_options=provider_kwargs,
         )
+        running.prepare(client, self)
         return await running.run(client, start, timeout)
 
     async def stream(
@@ -197,7 +198,7 @@ class Agent:
 
         not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=input,
             initial_state=initial_state,
             session_id=session_id,
@@ -206,6 +207,7 @@ class Agent:
             deadlines=deadlines,
             provider_options=provider_kwargs,
         )
+        running.prepare(client, self)
         return await running.stream(client, start)
 
     async def invoke(
@@ -243,7 +245,7 @@ class Agent:
 
         streaming = checked_payload(payload)
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=payload["input"],
             initial_state=initial_state,
             session_id=session_id,
@@ -251,6 +253,7 @@ class Agent:
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
         )
+        running.prepare(client, self)
         return await running.invoke(client, start, streaming=streaming)
 
 

@@ -17,6 +17,7 @@ from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.define.agent import Agent
 from polos_client.errors import Draining, InvalidRequest
+from polos_client.wire import INPUT_LIMIT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 from polos_service.agents.definition import Definition
 from polos_service.agents.parsing import ParseError, parse
 from polos_service.agents.registry import Registry
@@ -25,20 +26,12 @@ from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.store import NewRun, RunStore
 
-INPUT_LIMIT = 1024 * 1024
-STATE_LIMIT = 256 * 1024
-"""Bytes of an input, and of an initial state or the model options, at most."""
-
 OPTIONS_LIMIT = 100
 """Model options of a run; no provider has as many."""
 
 CHECKED_AT_ONCE = 32 * 1024
 """Bytes of a start that is checked in the loop, in a few milliseconds; larger ones are
 checked in a thread, one after the other."""
-
-NAME_LIMIT = 256
-REQUEST_ID_LIMIT = 128
-"""Characters of a session's or user's id, and of a request id, at most."""
 
 DRAIN_RETRY = 1.0
 """Seconds after which a start that was refused at the end may find the next process."""

@@ -9,12 +9,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import Run, RunState
 from polos_client.errors import InvalidRequest
+from polos_client.wire import PAGE_LIMIT
 from polos_service.runs.frame import SECOND
 from polos_service.store import RunQuery, RunRecord
 
 PAGE_SIZE = 50
-PAGE_LIMIT = 1000
-"""Runs or agents a page: where nothing is asked for, and at most."""
+"""Runs or agents that a page holds where nothing is asked for."""
 
 FIRST_SECOND = -62_135_596_800
 LAST_SECOND = 253_402_300_799

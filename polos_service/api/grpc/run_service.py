@@ -11,6 +11,7 @@ import grpc
 
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
+from polos_client.wire import RUN_ID_KEY
 from polos_service.agents.start import Starts
 from polos_service.api.grpc import PROJECT
 from polos_service.api.grpc.details import Details
@@ -51,7 +52,7 @@ class RunService:
             ),
         )
         del request  # an input of 1 MiB, for which a reader has no use
-        await context.send_initial_metadata((("polos-run-id", run_id),))
+        await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
         async for response in self._tails.tail(PROJECT, run_id, 0):
             yield response
 
@@ -63,7 +64,7 @@ class RunService:
         if request.after_sequence < 0:
             raise InvalidRequest({"after_sequence": f"is {request.after_sequence}, not 0 or more"})
         record = await self._store.get(PROJECT, request.workflow_run_id)
-        await context.send_initial_metadata((("polos-run-id", record.run_id),))
+        await context.send_initial_metadata(((RUN_ID_KEY, record.run_id),))
         async for response in self._tails.tail(PROJECT, record.run_id, request.after_sequence):
             yield response
 

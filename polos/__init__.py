@@ -8,8 +8,10 @@ from importlib import import_module
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
+from polos_client.unbuilt import NAMES, not_built_yet
+
 if TYPE_CHECKING:
-    from polos_client.calls import events
+    from polos.features import events
     from polos_client.calls.client import PolosClient
     from polos_client.calls.handle import ExecutionHandle
     from polos_client.calls.stream import AgentStream, TextChunk
@@ -24,14 +26,15 @@ if TYPE_CHECKING:
         MaxTokensConfig,
         Step,
         StopConditionContext,
+        ToolCall,
+        ToolCallFunction,
         executed_tool,
         has_text,
         max_steps,
         max_tokens,
         stop_condition,
     )
-    from polos_client.define.tool import Tool, tool
-    from polos_client.define.workflow import workflow
+    from polos_client.define.tool import Tool, ToolApproval, tool
     from polos_client.errors import (
         AgentNotFound,
         CallError,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
         CursorAhead,
         DefinitionError,
         Draining,
+        ExecutionCancelledError,
         InternalError,
         InvalidRequest,
         PermissionDenied,
@@ -51,11 +55,13 @@ if TYPE_CHECKING:
         RunNotFinished,
         RunNotFound,
         RunTimeout,
+        StepExecutionError,
         StoreUnavailable,
         TooLarge,
         TooManyCalls,
         TooManyRuns,
         Unauthenticated,
+        WorkflowTimeoutError,
     )
     from polos_client.event import Event
     from polos_client.result import AgentResult, ToolResult, Usage
@@ -74,6 +80,7 @@ __all__ = [
     "Draining",
     "Event",
     "ExecutedToolConfig",
+    "ExecutionCancelledError",
     "ExecutionHandle",
     "HasTextConfig",
     "InternalError",
@@ -93,6 +100,7 @@ __all__ = [
     "RunNotFound",
     "RunTimeout",
     "Step",
+    "StepExecutionError",
     "StopConditionContext",
     "StoreUnavailable",
     "TextChunk",
@@ -100,10 +108,14 @@ __all__ = [
     "TooManyCalls",
     "TooManyRuns",
     "Tool",
+    "ToolApproval",
+    "ToolCall",
+    "ToolCallFunction",
     "ToolResult",
     "Unauthenticated",
     "Usage",
     "WorkflowContext",
+    "WorkflowTimeoutError",
     "events",
     "executed_tool",
     "has_text",
@@ -112,7 +124,6 @@ __all__ = [
     "scripted",
     "stop_condition",
     "tool",
-    "workflow",
 ]
 
 _HOMES = {
@@ -128,6 +139,7 @@ _HOMES = {
     "Draining": "polos_client.errors",
     "Event": "polos_client.event",
     "ExecutedToolConfig": "polos_client.define.stop",
+    "ExecutionCancelledError": "polos_client.errors",
     "ExecutionHandle": "polos_client.calls.handle",
     "HasTextConfig": "polos_client.define.stop",
     "InternalError": "polos_client.errors",
@@ -147,6 +159,7 @@ _HOMES = {
     "RunNotFound": "polos_client.errors",
     "RunTimeout": "polos_client.errors",
     "Step": "polos_client.define.stop",
+    "StepExecutionError": "polos_client.errors",
     "StopConditionContext": "polos_client.define.stop",
     "StoreUnavailable": "polos_client.errors",
     "TextChunk": "polos_client.calls.stream",
@@ -154,22 +167,25 @@ _HOMES = {
     "TooManyCalls": "polos_client.errors",
     "TooManyRuns": "polos_client.errors",
     "Tool": "polos_client.define.tool",
+    "ToolApproval": "polos_client.define.tool",
+    "ToolCall": "polos_client.define.stop",
+    "ToolCallFunction": "polos_client.define.stop",
     "ToolResult": "polos_client.result",
     "Unauthenticated": "polos_client.errors",
     "Usage": "polos_client.result",
     "WorkflowContext": "polos_client.define.context",
+    "WorkflowTimeoutError": "polos_client.errors",
     "executed_tool": "polos_client.define.stop",
     "has_text": "polos_client.define.stop",
     "max_steps": "polos_client.define.stop",
     "max_tokens": "polos_client.define.stop",
     "stop_condition": "polos_client.define.stop",
     "tool": "polos_client.define.tool",
-    "workflow": "polos_client.define.workflow",
 }
 """The module that defines each name."""
 
 _MODULES = {
-    "events": "polos_client.calls.events",
+    "events": "polos.features.events",
     "scripted": "polos_client.define.scripted",
 }
 """The modules that are public as they are."""
@@ -184,7 +200,7 @@ if not TYPE_CHECKING:  # checkers read the imports above, and refuse any other n
         elif name in _HOMES:
             value = getattr(_load(name), name)
         else:
-            raise AttributeError(f"module 'polos' has no attribute {name!r}")
+            value = not_built_yet(__name__, NAMES)(name)
         globals()[name] = value
         return value
 

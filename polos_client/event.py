@@ -21,12 +21,21 @@ class Event:
 
     """
 
-    __slots__ = ("_data", "_root_run_id", "proto")
+    __slots__ = ("_data", "_root_run_id", "_root_workflow_id", "proto")
 
-    def __init__(self, proto: pb.Event, root_run_id: str | None = None) -> None:
-        """Wrap `proto`, of the log of `root_run_id` (None: of the event's own run)."""
+    def __init__(
+        self,
+        proto: pb.Event,
+        root_run_id: str | None = None,
+        root_workflow_id: str | None = None,
+    ) -> None:
+        """Wrap `proto`, of the log of `root_run_id`, a run of `root_workflow_id`.
+
+        None stands for what the event itself names.
+        """
         self.proto = proto
         self._root_run_id = root_run_id
+        self._root_workflow_id = root_workflow_id
         self._data: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -44,8 +53,9 @@ class Event:
 
     @property
     def topic(self) -> str:
-        """Where it was published: `workflow/{workflow_id}/{run_id}`."""
-        return f"workflow/{self.proto.workflow_id}/{self.proto.run_id}"
+        """Where it was published, `workflow/{workflow_id}/{run_id}` of the root run."""
+        workflow_id = self._root_workflow_id or self.proto.workflow_id
+        return f"workflow/{workflow_id}/{self._root_run_id or self.proto.run_id}"
 
     @property
     def event_type(self) -> str:
@@ -242,7 +252,12 @@ def _call(call: pb.ToolCall, *, with_arguments: bool) -> dict[str, Any]:
         function["arguments"] = call.arguments_json
     return {
         "tool_name": call.name,
-        "tool_call": {"id": call.id, "type": "function", "function": function},
+        "tool_call": {
+            "id": call.id,
+            "call_id": call.id,
+            "type": "function",
+            "function": function,
+        },
     }
 
 

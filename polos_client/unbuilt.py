@@ -6,7 +6,7 @@ it is given. Nothing is ignored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
@@ -83,7 +83,6 @@ NAMES: Mapping[str, str] = {
     "SchedulePayload": "",
     "SlackChannel": "",
     "SlackChannelConfig": "",
-    "StreamEvent": "events.stream_workflow yields an Event",
     "StreamResult": "agent.stream returns an AgentStream",
     "WebSearchOptions": "",
     "WebSearchResult": "",
@@ -110,6 +109,41 @@ NAMES: Mapping[str, str] = {
 """The names of the original SDK that are not built yet, and what to do instead, if anything."""
 
 
+CONTEXT = frozenset(
+    {
+        "agent_id",
+        "cancel_event",
+        "channel_context",
+        "channels",
+        "created_at",
+        "deployment_id",
+        "max_tokens",
+        "model",
+        "otel_span_id",
+        "otel_traceparent",
+        "parent_execution_id",
+        "provider",
+        "retry_count",
+        "root_execution_id",
+        "root_workflow_id",
+        "state",
+        "step",
+        "system_prompt",
+        "temperature",
+        "to_dict",
+        "tools",
+        "workflow_type",
+    }
+)
+"""What a context of the original SDK has, and a tool's context does not have yet."""
+
+
+PROVIDERS = frozenset(
+    {"anthropic", "azure", "fireworks", "gemini", "groq", "litellm", "ollama", "together"}
+)
+"""The providers of the original SDK that are not built yet."""
+
+
 def refuse(what: str, options: Mapping[str, Any]) -> None:
     """Refuse every option that asks for something.
 
@@ -129,6 +163,17 @@ def refuse(what: str, options: Mapping[str, Any]) -> None:
             raise DefinitionError(
                 f"{what}({name}={value!r:.80}) is not built yet in this version; {advice}"
             )
+
+
+def not_built_yet(module: str, names: Collection[str]) -> Callable[[str], type]:
+    """Return the `__getattr__` of a module in which these names are placeholders."""
+
+    def find(name: str) -> type:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return placeholder(name)
+
+    return find
 
 
 @cache
@@ -151,11 +196,11 @@ class _Placeholder(type):
     def __getattr__(cls, name: str) -> NoReturn:
         if name.startswith("__"):  # the interpreter and libraries look for these
             raise AttributeError(name)
-        raise _NotBuiltAttributeError(_not_built(cls.__name__))
+        raise NotBuiltAttributeError(_not_built(cls.__name__))
 
 
-class _NotBuiltAttributeError(DefinitionError, AttributeError):
-    """An attribute of what is not built: `hasattr` says False, and programs read why."""
+class NotBuiltAttributeError(DefinitionError, AttributeError):
+    """An attribute that is not built: `hasattr` says False, and programs read why."""
 
 
 def _not_built(name: str) -> str:

@@ -151,7 +151,7 @@ class Connection:
         """Open a stream of responses; whether it is refused shows when it is read."""
         return method(await self.channel())(request, metadata=self._metadata)
 
-    async def start(self, request: rpc.CreateRunRequest) -> Run:
+    async def create_run(self, request: rpc.CreateRunRequest) -> Run:
         """Start a run and return it when it is on disk.
 
         A `request_id` makes it safe to try again where an answer was lost; a request

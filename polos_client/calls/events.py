@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from polos_client.errors import InvalidRequest
 from polos_client.event import Event
-from polos_client.unbuilt import placeholder, refuse
+from polos_client.unbuilt import refuse
 
 if TYPE_CHECKING:
     from polos_client.calls.connection import Connection
-
-StreamEvent = Event
-"""What `stream_workflow` yields, by its other name."""
-
-EventData = placeholder("EventData")
-batch_publish = placeholder("batch_publish")
-publish = placeholder("publish")
-stream_topic = placeholder("stream_topic")
 
 _MAX_SEQUENCE = 2**63 - 1
 

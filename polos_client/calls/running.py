@@ -55,7 +55,7 @@ async def run(client: Connection, start: Start, timeout: float | None) -> AgentR
         wanted = "it must be a number of seconds above 0, or None"
         raise InvalidRequest({"timeout": f"is {timeout!r}; {wanted}"})
     begun = asyncio.get_running_loop().time()
-    started = await client.start(start.create_request(streaming=False))
+    started = await client.create_run(start.create_request(streaming=False))
     folded = RunAccumulator()
     try:
         async with asyncio.timeout_at(None if timeout is None else begun + timeout):
@@ -94,7 +94,7 @@ async def invoke(client: Connection, start: Start, *, streaming: bool) -> Execut
         ConnectionLost: it could not be reached.
 
     """
-    return ExecutionHandle.of(await client.start(start.create_request(streaming=streaming)))
+    return ExecutionHandle.of(await client.create_run(start.create_request(streaming=streaming)))
 
 
 async def _run_id(client: Connection, call: _Call) -> str:

@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any, Literal, assert_type
 
+from pydantic import BaseModel
+
 from polos import (
     Agent,
     AgentResult,
@@ -21,8 +23,11 @@ from polos import (
     TextChunk,
     ToolResult,
     Usage,
+    WorkflowTimeoutError,
     events,
 )
+from polos.features.events import stream_workflow
+from polos.types import AgentResult as SameResult
 from polos.v1 import event_pb2
 
 
@@ -98,6 +103,26 @@ async def failures(agent: Agent, client: PolosClient) -> None:
     except ConnectionLost as error:
         assert_type(error.run_id, str | None)
         assert_type(error.cursor, int)
+
+
+class Cart(BaseModel):
+    items: list[str]
+
+
+async def as_the_original_sdk_has_it(agent: Agent, client: PolosClient) -> None:
+    try:
+        result = await agent.run(client, "Hello", Cart(items=[]), "session", "user", 60)
+        assert_type(result, SameResult)
+        assert_type(result.tool_results[0].tool_call_call_id, str)
+    except WorkflowTimeoutError as error:
+        assert_type(error.execution_id, str)
+        assert_type(error.timeout_seconds, float | None)
+    handle = await agent.invoke(client, {"input": "Hello"}, None, None, "session", "user")
+    async for event in stream_workflow(client, agent.id, handle.id):
+        assert_type(event.event_type, str)
+    polos = Polos(log_file="polos.log", max_concurrent_workflows=3, port=0)
+    await polos.start()
+    await polos.stop()
 
 
 async def in_one_process(agent: Agent) -> None:

@@ -30,7 +30,6 @@ from polos_client.errors import (
     InvalidRequest,
     RunNotFound,
 )
-from polos_client.event import Event
 from tests.support.fake_service import (
     AGENT,
     RUN,
@@ -215,6 +214,7 @@ def test_a_start_says_all_it_was_given() -> None:
         ({}, "payload.input is missing"),
         ({"input": "go", "stream": True}, "payload.stream is not known"),
         ({"input": "go", "streaming": "yes"}, "payload.streaming must be True or False"),
+        ({"input": "go", "provider_kwargs": [1]}, r"payload.provider_kwargs must be a dict, not"),
     ],
 )
 async def test_a_payload_with_other_keys_is_refused(payload: Any, message: str) -> None:
@@ -253,16 +253,9 @@ async def test_events_need_a_run_and_a_cursor_that_is_not_negative() -> None:
         events.stream_workflow(client, workflow_run_id=RUN, last_sequence_id=-1)
 
 
-@pytest.mark.parametrize("name", ["EventData", "batch_publish", "publish", "stream_topic"])
-def test_events_of_ones_own_are_refused(name: str) -> None:
-    with pytest.raises(DefinitionError, match=f"^{name} is not built yet in this version"):
-        getattr(events, name)(PolosClient("127.0.0.1:1"), topic="x")
-
-
 def test_events_since_a_time_are_refused() -> None:
     with pytest.raises(DefinitionError, match=r"last_timestamp=1\) is not built yet"):
         events.stream_workflow(PolosClient(), workflow_run_id=RUN, last_timestamp=1)
-    assert events.StreamEvent is Event
 
 
 async def test_the_events_of_an_unknown_run_raise() -> None:

@@ -20,6 +20,7 @@ ADD = {
     "tool_name": "add",
     "tool_call": {
         "id": "c1",
+        "call_id": "c1",
         "type": "function",
         "function": {"name": "add", "tool_name": "add", "arguments": '{"a": 1}'},
     },
@@ -112,6 +113,7 @@ def folded(payloads: list[dict[str, Any]]) -> RunAccumulator:
                 "tool_name": "add",
                 "tool_call": {
                     "id": "c1",
+                    "call_id": "c1",
                     "type": "function",
                     "function": {"name": "add", "tool_name": "add"},
                 },
@@ -223,10 +225,11 @@ def test_data_has_the_documented_keys_and_no_others(
 
 
 def test_an_event_of_a_sub_agent_is_numbered_in_its_root_s_log() -> None:
-    made = Event(event(3, run_id="sub-1", parent=RUN), RUN)
+    made = Event(event(3, run_id="sub-1", parent=RUN), RUN, "root-agent")
     assert made.id == f"{RUN}:3"
     assert made.sequence_id == 3
-    assert made.topic == f"workflow/{AGENT}/sub-1"
+    assert made.topic == f"workflow/root-agent/{RUN}"
+    assert Event(event(3)).topic == f"workflow/{AGENT}/{RUN}"
     assert made.data["_metadata"]["execution_id"] == "sub-1"
     assert made.created_at == datetime(2026, 1, 2, 3, 4, 5, 500_000, tzinfo=UTC)
 
@@ -259,7 +262,8 @@ def test_the_fold_of_a_run_with_tools_is_its_result() -> None:
     result = run.result()
     assert run.text == "Let me see. It is 3."
     assert result.result == "It is 3."
-    assert [one.model_dump() for one in result.tool_results] == [
+    later = {"result_schema", "tool_call_call_id"}
+    assert [one.model_dump(exclude=later) for one in result.tool_results] == [
         {
             "tool_name": "add",
             "status": "failed",

@@ -6,6 +6,7 @@ import asyncio
 
 import grpc
 import pytest
+from pydantic import BaseModel
 
 from polos.v1 import event_pb2 as pb
 from polos.v1 import run_pb2
@@ -13,10 +14,7 @@ from polos_client.calls.client import PolosClient
 from polos_client.calls.connection import Definition
 from polos_client.calls.handle import ExecutionHandle
 from polos_client.define.agent import Agent
-from polos_client.errors import (
-    RunFailed,
-    RunTimeout,
-)
+from polos_client.errors import DefinitionError, RunFailed, RunTimeout
 from polos_client.result import AgentResult
 from tests.support.fake_service import (
     AGENT,
@@ -117,6 +115,39 @@ async def test_run_returns_the_result_of_a_run_that_does_not_stream() -> None:
     assert start.input_messages_json == '[{"role":"user","content":"1 + 2?"}]'
     assert start.options.user_id == "u"
     assert not start.options.HasField("timeout")
+
+
+async def test_arguments_stand_in_the_order_of_the_original_sdk() -> None:
+    service = FakeService()
+    async with connected(service) as client:
+        await demo().run(client, "go", {"a": 1}, "session", "user", 60)
+        await demo().stream(client, "go", {"a": 1}, "session", "user", 5)
+        payload = {"input": "go", "provider_kwargs": {"seed": 7}}
+        await demo().invoke(client, payload, None, None, "session", "user", {"a": 1}, 5)
+    assert len(service.starts) == 3
+    for start in service.starts:
+        assert start.options.initial_state_json == '{"a":1}'
+        assert (start.options.session_id, start.options.user_id) == ("session", "user")
+    assert service.starts[-1].options.provider_options_json == '{"seed":7}'
+    assert [start.options.timeout.seconds for start in service.starts] == [0, 5, 5]
+
+
+async def test_the_state_may_be_a_model() -> None:
+    class Cart(BaseModel):
+        items: list[str]
+
+    service = FakeService()
+    async with connected(service) as client:
+        await demo().run(client, "go", initial_state=Cart(items=["tea"]))
+    assert service.starts[0].options.initial_state_json == '{"items":["tea"]}'
+
+
+async def test_queues_of_a_start_are_refused() -> None:
+    client = PolosClient("127.0.0.1:1")
+    with pytest.raises(DefinitionError, match=r"agent.invoke\(queue='q'\) is not built yet"):
+        await demo().invoke(client, {"input": "go"}, queue="q")
+    with pytest.raises(DefinitionError, match=r"agent.invoke\(concurrency_key='k'\) is not built"):
+        await demo().invoke(client, {"input": "go"}, concurrency_key="k")
 
 
 async def test_a_run_that_takes_too_long_is_cancelled_and_says_so() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection
@@ -14,12 +14,12 @@ import pytest
 
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_client.define.scripted import say, turn
-from polos_service.api.grpc.tail import READ_LIMIT, Tails
+from polos_service.reading.tail import READ_LIMIT, Readers
 from polos_service.runs import frame as frames
 from polos_service.runs.clock import SystemClock
 from polos_service.store import Claim, RunQuery
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import opened, text, writing
+from tests.support.runs import text, writing
 from tests.support.service import Served, events_in, scripted, serving, words
 from tests.support.stores import HeldStore, claimed, ended, frame, soon, until
 
@@ -65,12 +65,6 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     return counting
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
-
-
 async def streamed(served: Served, run_id: str, after: int = 0) -> list[bytes]:
     """Read a run to its end; return the messages as bytes."""
     return [message async for message in served.raw(run_id, after)]
@@ -112,7 +106,7 @@ async def test_a_cursor_inside_a_frame_parses_nothing(wire: Wire, store: SqliteS
     claim = await claimed(store)
     for first in range(1, 51, 10):
         await store.append(claim, frame(first, first + 9, data_of(first, 10)))
-    tail = Tails(store).tail(claim.project, claim.run_id, 14)
+    tail = Readers(store).tail(claim.project, claim.run_id, 14)
     (response,) = [await anext(tail)]
     assert [one.sequence for one in events_in(response)] == list(range(15, 51))
     assert (wire.parsed, wire.encoded) == (0, 0)
@@ -223,7 +217,7 @@ async def test_a_reader_that_keeps_up_asks_nothing_however_long_the_run(
 
 async def cost_of_wake(store: SqliteStore, claim: Claim, newest: int) -> int:
     """Wake a reader that has seen all; return the statements until it has sent the news."""
-    tail = Tails(store).tail(claim.project, claim.run_id, newest - 1)
+    tail = Readers(store).tail(claim.project, claim.run_id, newest - 1)
     await anext(tail)
     with traced(store._reader) as statements:
         news = asyncio.ensure_future(anext(tail))
@@ -237,10 +231,10 @@ async def cost_of_wake(store: SqliteStore, claim: Claim, newest: int) -> int:
 async def test_readers_of_a_silent_run_ask_nothing(store: SqliteStore) -> None:
     claim = await claimed(store)
     await store.append(claim, frame(1))
-    tails = [Tails(store).tail(claim.project, claim.run_id, 0) for _ in range(20)]
-    for tail in tails:
+    readers = [Readers(store).tail(claim.project, claim.run_id, 0) for _ in range(20)]
+    for tail in readers:
         await anext(tail)
-    waits = [asyncio.ensure_future(anext(tail)) for tail in tails]
+    waits = [asyncio.ensure_future(anext(tail)) for tail in readers]
     await asyncio.sleep(0)
     other = await claimed(store)
     with traced(store._reader) as statements:

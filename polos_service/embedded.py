@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from polos_client.calls.client import PolosClient
+from polos_client.calls.connection import Definition
 from polos_client.define.agent import DEFINED, Agent
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import refuse
@@ -75,7 +76,7 @@ class Polos(PolosClient):
         _warn_of_ignored(api_url=api_url, api_key=api_key, deployment_id=deployment_id)
         if port is not None and not (type(port) is int and 0 <= port <= MAX_PORT):
             raise DefinitionError(f"the port must be from 0 to {MAX_PORT}, not {port!r}")
-        super().__init__(f"{HOST}:0")
+        super().__init__(f"{HOST}:0", tls=False)
         self._agents = tuple(agents)
         for one in self._agents:
             if not isinstance(one, Agent):
@@ -154,14 +155,16 @@ class Polos(PolosClient):
         finally:
             await self.stop()
 
-    def prepare(self, agent: Agent) -> None:
+    def prepare(self, definition: Definition) -> None:
         """Load an agent that is about to run.
 
         Raises:
             DefinitionError: another agent has its id.
 
         """
-        self._running().load(agent)
+        service = self._running()
+        if isinstance(definition, Agent):
+            service.load(definition)
 
     async def channel(self) -> Any:
         """Return the channel to the service in this process."""

@@ -37,10 +37,9 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
         ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
     )
     yield f"## Agents\n\n{STEPS}"
-    address = text(PolosClient.__init__.__doc__ or "")
-    yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`. {address}"
-    client = attributes(PolosClient).items()
-    yield table(["attribute", "meaning"], [(f"`{name}`", what) for name, what in client])
+    yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`"
+    client = attributes(PolosClient.__init__, "Args").items()
+    yield table(["argument", "meaning"], [(f"`{name}`", what) for name, what in client])
 
 
 def arguments(cls: type) -> Signature:

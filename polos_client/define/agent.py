@@ -171,7 +171,7 @@ class Agent:
 
         not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=input,
             initial_state=initial_state,
             session_id=session_id,
@@ -179,6 +179,7 @@ class Agent:
             deadlines=deadlines,
             provider_options=provider_kwargs,
         )
+        running.prepare(client, self)
         return await running.run(client, start, timeout)
 
     async def stream(  # noqa: PLR0917 - the order of the original SDK
@@ -217,7 +218,7 @@ class Agent:
 
         not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=input,
             initial_state=initial_state,
             session_id=session_id,
@@ -226,6 +227,7 @@ class Agent:
             deadlines=deadlines,
             provider_options=provider_kwargs,
         )
+        running.prepare(client, self)
         return await running.stream(client, start)
 
     async def invoke(  # noqa: PLR0917 - the order of the original SDK
@@ -270,7 +272,7 @@ class Agent:
         refuse("agent.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         streaming = checked_payload(payload)
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=payload["input"],
             initial_state=initial_state,
             session_id=session_id,
@@ -279,4 +281,5 @@ class Agent:
             deadlines=deadlines,
             provider_options=payload.get("provider_kwargs") or {},
         )
+        running.prepare(client, self)
         return await running.invoke(client, start, streaming=streaming)

@@ -234,7 +234,7 @@ async def test_invoke_returns_a_handle_at_once(tmp_path: Path, *, streaming: boo
         streamed = {"text_delta", "tool_call"} & {event.event_type for event in read}
         assert streamed == ({"text_delta", "tool_call"} if streaming else set())
         standing = await handle.get(served.client)
-        assert (standing["status"], standing["result"]["result"]) == ("completed", "After.")
+        assert (standing["status"], standing["result"].result) == ("completed", "After.")
         assert await handle.cancel(served.client) is False
 
 

@@ -16,9 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
 from polos.v1 import run_pb2
-from polos.v1 import run_service_pb2 as rpc
 from polos.v1.error_pb2 import ErrorReason
-from polos_client.calls import client as client_module
+from polos_client.calls import connection as connection_module
 from polos_client.calls import events, status
 from polos_client.calls.client import PolosClient
 from polos_client.calls.start import Start
@@ -27,6 +26,7 @@ from polos_client.errors import (
     CALL_ERRORS,
     CallError,
     ConnectionLost,
+    DefinitionError,
     InvalidRequest,
     RunNotFound,
 )
@@ -119,7 +119,7 @@ async def test_nobody_at_the_address_is_said_with_what_to_do() -> None:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         async with PolosClient(address, reconnect_timeout=0.2) as client:
-            async with asyncio.timeout(client_module.PATIENCE / 2):
+            async with asyncio.timeout(connection_module.PATIENCE / 2):
                 for call in (client.get_run(RUN), demo().stream(client, "go")):
                     with pytest.raises(ConnectionLost, match=f"{address}.*polos serve"):
                         await call
@@ -156,12 +156,6 @@ async def test_cancelling_a_call_cancels_its_task() -> None:
             await call
 
 
-async def test_a_page_of_runs_is_returned() -> None:
-    async with connected(FakeService()) as client:
-        page = await client.list_runs(rpc.ListRunsRequest(workflow_id=AGENT))
-    assert [one.run_id for one in page.runs] == [RUN]
-
-
 def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -179,7 +173,7 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
         ({"input": ""}, "input is empty"),
         ({"input": []}, "input is empty"),
         ({"input": "x" * (1024 * 1024 + 1)}, "input has 1048577 bytes; at most 1048576"),
-        ({"input": "\ud800"}, "input is no valid Unicode"),
+        ({"input": "\ud800"}, "input is not valid Unicode"),
         ({"input": [{"role": object(), "content": "go"}]}, "input cannot be written as JSON"),
         ({"initial_state": {"a": float("nan")}}, "initial_state cannot be written as JSON"),
         ({"initial_state": {"a": "x" * 262144}}, "initial_state has 262152 bytes"),
@@ -191,7 +185,7 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
     ],
 )
 def test_what_cannot_travel_is_refused_before_it_does(fields: dict[str, Any], message: str) -> None:
-    start = Start(**{"agent": demo(), "input": "go", **fields})
+    start = Start(**{"workflow_id": AGENT, "input": "go", **fields})
     with pytest.raises(InvalidRequest, match=re.escape(message)):
         start.stream_request()
     with pytest.raises(InvalidRequest, match=re.escape(message)):
@@ -200,7 +194,7 @@ def test_what_cannot_travel_is_refused_before_it_does(fields: dict[str, Any], me
 
 def test_a_start_says_all_it_was_given() -> None:
     start = Start(
-        agent=demo(),
+        workflow_id=AGENT,
         input="x" * 1024 * 1024,
         initial_state={"a": 1},
         run_timeout_seconds=1.5,
@@ -257,6 +251,11 @@ async def test_events_need_a_run_and_a_cursor_that_is_not_negative() -> None:
         events.stream_workflow(client, RUN)
     with pytest.raises(InvalidRequest, match="cannot be negative"):
         events.stream_workflow(client, workflow_run_id=RUN, last_sequence_id=-1)
+
+
+def test_events_since_a_time_are_refused() -> None:
+    with pytest.raises(DefinitionError, match=r"last_timestamp=1\) is not built yet"):
+        events.stream_workflow(PolosClient(), workflow_run_id=RUN, last_timestamp=1)
 
 
 async def test_the_events_of_an_unknown_run_raise() -> None:

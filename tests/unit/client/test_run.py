@@ -11,9 +11,11 @@ from pydantic import BaseModel
 from polos.v1 import event_pb2 as pb
 from polos.v1 import run_pb2
 from polos_client.calls.client import PolosClient
+from polos_client.calls.connection import Definition
 from polos_client.calls.handle import ExecutionHandle
 from polos_client.define.agent import Agent
 from polos_client.errors import DefinitionError, RunFailed, RunTimeout
+from polos_client.result import AgentResult
 from tests.support.fake_service import (
     AGENT,
     RUN,
@@ -52,18 +54,22 @@ async def test_a_handle_tells_the_result_with_its_tool_results() -> None:
     assert handle.model_dump() == {
         "id": RUN,
         "workflow_id": AGENT,
+        "created_at": "2026-01-02T03:04:05+00:00",
+        "parent_execution_id": None,
         "root_workflow_id": AGENT,
         "root_execution_id": RUN,
-        "created_at": "2026-01-02T03:04:05+00:00",
         "session_id": None,
+        "user_id": None,
+        "step_key": None,
     }
     assert got["status"] == "completed"
     assert got["completed_at"] == "2026-01-02T03:05:05+00:00"
     assert got["error"] is None
-    assert got["result"]["result"] == "The sum is 3."
-    first, second = got["result"]["tool_results"]
-    assert (first["status"], first["input"], first["result"]) == ("completed", {"a": 1}, 3)
-    assert (second["status"], second["input"], second["error"]) == ("failed", "{no", "no JSON")
+    assert isinstance(got["result"], AgentResult)
+    assert got["result"].result == "The sum is 3."
+    first, second = got["result"].tool_results
+    assert (first.status, first.input, first.result) == ("completed", {"a": 1}, 3)
+    assert (second.status, second.input, second.error) == ("failed", "{no", "no JSON")
 
 
 async def test_a_handle_reads_tool_results_that_were_left_out_from_the_log() -> None:
@@ -76,7 +82,7 @@ async def test_a_handle_reads_tool_results_that_were_left_out_from_the_log() -> 
     service = FakeService(log=log, run=completed(tool_results_omitted=1))
     async with connected(service) as client:
         got = await ExecutionHandle.of(service.run).get(client)
-    assert [one["result"] for one in got["result"]["tool_results"]] == [3]
+    assert [one.result for one in got["result"].tool_results] == [3]
 
 
 async def test_a_handle_of_a_failed_run_tells_the_error() -> None:
@@ -188,8 +194,8 @@ async def test_the_hook_of_a_client_sees_the_agent_before_each_start() -> None:
     prepared: list[str] = []
 
     class Watching(PolosClient):
-        def prepare(self, agent: Agent) -> None:
-            prepared.append(agent.id)
+        def prepare(self, definition: Definition) -> None:
+            prepared.append(definition.id)
 
     async with connected(FakeService()) as plain, Watching(plain.address) as client:
         await demo().run(client, "go")

@@ -17,6 +17,7 @@ from bench.table import Goal, Row, Samples
 from polos.v1.event_pb2 import AgentFinish, TextDelta
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.frame import Encoder
+from polos_service.runs.lineage import Lineage
 from polos_service.store import Frame, NewRun
 from polos_service.store.sqlite import statements as sql
 from polos_service.store.sqlite.schema import connect, prepare
@@ -113,7 +114,7 @@ def insert(db: sqlite3.Connection, created: int, index: int) -> None:
     text = TextDelta(content="A sentence of the answer. " * 8, step_key="llm:1", step=1, attempt=1)
     for sequence, payload in enumerate([text, text, AgentFinish(result="done")], start=1):
         terminal = isinstance(payload, AgentFinish)
-        data = Encoder(name, "relay").encode(
+        data = Encoder(Lineage(name, "relay")).encode(
             payload,
             sequence=sequence,
             time=created,

@@ -157,9 +157,7 @@ class RunContext:
         await self._holding.boundary(None)
         return await self._perform(self._begin(key, kind, call, resumes=resumes), body, tries)
 
-    async def begin_child(
-        self, attempt: Attempt, workflow_id: str, payload: Message
-    ) -> RunContext:
+    async def begin_child(self, attempt: Attempt, workflow_id: str, payload: Message) -> RunContext:
         """Return the context of the child run that this attempt of a step begins, or has begun.
 
         When this returns the child's first event is durable: its code may begin, and its id
@@ -295,13 +293,9 @@ class RunContext:
             self._announce(again, error.reason, error.message)
         return again
 
-    def _announce(
-        self, attempt: Attempt, reason: FailureReason.ValueType, message: str
-    ) -> None:
+    def _announce(self, attempt: Attempt, reason: FailureReason.ValueType, message: str) -> None:
         self._emit(
-            StepRetry(
-                step_key=attempt.key, attempt=attempt.number, reason=reason, message=message
-            )
+            StepRetry(step_key=attempt.key, attempt=attempt.number, reason=reason, message=message)
         )
 
     def _replay(self, recorded: StepFinish) -> StepOutput:

@@ -44,9 +44,7 @@ class Encoder:
     def __init__(self, lineage: Lineage) -> None:
         self.lineage = lineage
         self._frame = StreamRunResponse()
-        self._event = self._frame.events.add(
-            run_id=lineage.run_id, workflow_id=lineage.workflow_id
-        )
+        self._event = self._frame.events.add(run_id=lineage.run_id, workflow_id=lineage.workflow_id)
         if (origin := lineage.origin) is not None:
             self._event.parent_run_id = origin.run_id
             self._event.parent_step_key = origin.step_key

@@ -114,10 +114,6 @@ class Journals:
                 journals.damage = journals.damage or f"{type(error).__name__}: {error}"
         return journals
 
-    def of(self, run_id: str) -> Journal:
-        """Return the journal of a run; an empty one if the log does not have the run."""
-        return self._runs.get(run_id) or Journal()
-
     def child(self, origin: Origin) -> Journal | None:
         """Return the journal of the child that this attempt began; None if it began none."""
         return self._children.get(origin)

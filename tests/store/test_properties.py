@@ -242,7 +242,7 @@ class LogMachine(RuleBasedStateMachine):
     def the_folds_are_those_of_the_model(self) -> None:
         for run in self.known:
             events = decode(b"".join(run.events))
-            folded = RunAccumulator()
+            folded = RunAccumulator(run.run_id)
             if events:
                 folded.add(events)
             assert folded.text == run.talk.text

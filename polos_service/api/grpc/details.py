@@ -44,7 +44,7 @@ class Details:
         return run
 
     async def whole(self, project: str, run_id: str) -> Run:
-        """Return the run with its outcome and the results of its tools.
+        """Return the run with its outcome and the results of its own tools.
 
         Raises:
             RunNotFound: there is no such run.
@@ -63,7 +63,7 @@ class Details:
 
 
 class Results:
-    """Puts the results of tools into a run."""
+    """Puts the results of a root run's own tools into it."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -75,6 +75,8 @@ class Results:
         for event in events:
             if event.sequence > self._run.latest_sequence:
                 break
+            if event.run_id != self._run.run_id:
+                continue
             if event.step_start.HasField("tool_call"):
                 self._calls[event.step_start.step_key] = event.step_start.tool_call
             elif event.step_finish.HasField("tool_call"):

@@ -84,7 +84,7 @@ async def replay(address: str, tokens: int, times: int) -> Measured:
 
 async def relay_again(client: PolosClient, run_id: str) -> float:
     """Return the seconds that the text of a finished run takes."""
-    from polos_client.follow import fold  # noqa: PLC0415 - what `AgentStream.text` reads with
+    from polos_client.calls.follow import fold  # noqa: PLC0415 - what `AgentStream.text` reads with
 
     begun = time.perf_counter()
     folded = await fold(client, run_id)

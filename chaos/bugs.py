@@ -22,10 +22,10 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.frame import decode
 from polos_service.runs.journal import Journal
 from polos_service.store import Claim, Frame, NewRun
-from polos_service.store import statements as sql
-from polos_service.store.committer import Committer
 from polos_service.store.signals import Signals
 from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite.committer import Committer
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 from chaos.base import Result
 from chaos.bugs import BUGS, Bug
-from chaos.cluster_bugs import CLUSTER_BUGS
-from chaos.cluster_plan import cluster_plan
-from chaos.cluster_round import STUCK as CLUSTER_STUCK
-from chaos.cluster_round import play_cluster
+from chaos.cluster.bugs import CLUSTER_BUGS
+from chaos.cluster.plan import cluster_plan
+from chaos.cluster.round import STUCK as CLUSTER_STUCK
+from chaos.cluster.round import play_cluster
 from chaos.places import CLUSTER, ONE_PROCESS, Place
 from chaos.plan import plan
 from chaos.provider import Provider

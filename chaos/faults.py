@@ -19,9 +19,9 @@ from polos_service.runs.journal import Journal
 from polos_service.runs.step import StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
-from polos_service.store import statements as sql
-from polos_service.store.committer import Committer
 from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite.committer import Committer
 
 Original = Callable[..., Any]
 

@@ -9,8 +9,8 @@ import os
 import sys
 
 from chaos.bugs import BUGS
-from chaos.cluster_bugs import CLUSTER_BUGS
-from chaos.cluster_faults import watch_nats
+from chaos.cluster.bugs import CLUSTER_BUGS
+from chaos.cluster.faults import watch_nats
 from chaos.faults import Faults, install
 
 faults = Faults.from_environment()

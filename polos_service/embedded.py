@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from polos_client.agent import Agent
-from polos_client.client import PolosClient
+from polos_client.calls.client import PolosClient
+from polos_client.define.agent import Agent
 from polos_service.config import Settings
 from polos_service.server import Service
 

@@ -11,17 +11,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from polos.v1 import agent_service_pb2, run_service_pb2
-from polos_client.agent import Agent
+from polos_client.define.agent import Agent
 from polos_client.errors import StoreUnavailable
 from polos_service import logs
 from polos_service.agents.registry import Registry
 from polos_service.agents.start import Starts
-from polos_service.api.agent_service import AgentService
-from polos_service.api.guard import Guard
-from polos_service.api.handlers import generic_handler
-from polos_service.api.run_service import RunService
-from polos_service.api.slots import Slots
-from polos_service.api.tail import Tails
+from polos_service.api.grpc.agent_service import AgentService
+from polos_service.api.grpc.guard import Guard
+from polos_service.api.grpc.handlers import generic_handler
+from polos_service.api.grpc.run_service import RunService
+from polos_service.api.grpc.slots import Slots
+from polos_service.api.grpc.tail import Tails
 from polos_service.config import Settings
 from polos_service.listening import ListenError, probe, reaches_further
 from polos_service.models import Model

@@ -15,8 +15,8 @@ from google.rpc.code_pb2 import Code
 
 from polos.v1 import error_pb2
 from polos_client import errors
-from polos_client.client import PolosClient
-from polos_service.api.errors import CODES
+from polos_client.calls.client import PolosClient
+from polos_service.api.grpc.errors import CODES
 from polos_service.config import Settings
 from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text

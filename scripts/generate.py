@@ -12,9 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
 
 PUBLIC = {
-    "polos_client.agent": ["Agent"],
-    "polos_client.client": ["PolosClient"],
-    "polos_client.context": ["WorkflowContext"],
+    "polos_client.define.agent": ["Agent"],
+    "polos_client.calls.client": ["PolosClient"],
+    "polos_client.define.context": ["WorkflowContext"],
     "polos_client.deadlines": ["Deadlines"],
     "polos_client.errors": [
         "AgentNotFound",
@@ -41,9 +41,9 @@ PUBLIC = {
         "Unauthenticated",
     ],
     "polos_client.event": ["Event"],
-    "polos_client.handle": ["ExecutionHandle"],
+    "polos_client.calls.handle": ["ExecutionHandle"],
     "polos_client.result": ["AgentResult", "ToolResult", "Usage"],
-    "polos_client.stop": [
+    "polos_client.define.stop": [
         "ExecutedToolConfig",
         "HasTextConfig",
         "MaxStepsConfig",
@@ -56,15 +56,15 @@ PUBLIC = {
         "max_tokens",
         "stop_condition",
     ],
-    "polos_client.stream": ["AgentStream", "TextChunk"],
-    "polos_client.tool": ["Tool", "tool"],
-    "polos_client.workflow": ["workflow"],
+    "polos_client.calls.stream": ["AgentStream", "TextChunk"],
+    "polos_client.define.tool": ["Tool", "tool"],
+    "polos_client.define.workflow": ["workflow"],
     "polos_service.embedded": ["Polos"],
 }
 """The names that `polos` shows, by the module that defines them."""
 
-MODULES = ["events", "scripted"]
-"""Modules of polos_client that `polos` shows as they are."""
+MODULES = {"events": "polos_client.calls", "scripted": "polos_client.define"}
+"""Modules that `polos` shows as they are, and the packages that they stand in."""
 
 HEADER = '''"""The public names of Polos, each loaded when it is first used."""
 
@@ -77,7 +77,7 @@ from typing import TYPE_CHECKING, Any
 LOADER = """
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        value: Any = import_module(f"polos_client.{name}")
+        value: Any = import_module(f"{_MODULES[name]}.{name}")
     elif name in _HOMES:
         value = getattr(_load(name, _HOMES[name]), name)
     else:
@@ -106,12 +106,12 @@ def __dir__() -> list[str]:
 def package() -> str:
     """Return the text of `polos/__init__.py`."""
     homes = {name: module for module, names in PUBLIC.items() for name in names}
-    typed = [("polos_client", name) for name in MODULES]
+    typed = [(package, name) for name, package in MODULES.items()]
     typed += [(module, name) for name, module in homes.items()]
     lines = [HEADER, "if TYPE_CHECKING:"]
     lines += [f"    from {module} import {name} as {name}" for module, name in typed]
     lines += ["", "_HOMES = {", *(f'    "{name}": "{homes[name]}",' for name in sorted(homes)), "}"]
-    lines += ["_MODULES = {", *(f'    "{name}",' for name in MODULES), "}", ""]
+    lines += ["_MODULES = {", *(f'    "{name}": "{p}",' for name, p in MODULES.items()), "}", ""]
     lines += ["__all__ = [", *(f'    "{name}",' for name in sorted([*homes, *MODULES])), "]", ""]
     return "\n".join([*lines, LOADER])
 

@@ -18,8 +18,8 @@ from polos.v1.event_pb2 import AgentFinish, TextDelta
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.frame import Encoder
 from polos_service.store import Frame, NewRun
-from polos_service.store import statements as sql
-from polos_service.store.schema import connect, prepare
+from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite.schema import connect, prepare
 
 RUNS = 100_000
 MONTH = 30 * 24 * 3600 * 10**9

@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from polos_client import events as events
-    from polos_client import scripted as scripted
-    from polos_client.agent import Agent as Agent
-    from polos_client.client import PolosClient as PolosClient
-    from polos_client.context import WorkflowContext as WorkflowContext
+    from polos_client.calls import events as events
+    from polos_client.define import scripted as scripted
+    from polos_client.define.agent import Agent as Agent
+    from polos_client.calls.client import PolosClient as PolosClient
+    from polos_client.define.context import WorkflowContext as WorkflowContext
     from polos_client.deadlines import Deadlines as Deadlines
     from polos_client.errors import AgentNotFound as AgentNotFound
     from polos_client.errors import CallError as CallError
@@ -35,33 +35,33 @@ if TYPE_CHECKING:
     from polos_client.errors import TooManyRuns as TooManyRuns
     from polos_client.errors import Unauthenticated as Unauthenticated
     from polos_client.event import Event as Event
-    from polos_client.handle import ExecutionHandle as ExecutionHandle
+    from polos_client.calls.handle import ExecutionHandle as ExecutionHandle
     from polos_client.result import AgentResult as AgentResult
     from polos_client.result import ToolResult as ToolResult
     from polos_client.result import Usage as Usage
-    from polos_client.stop import ExecutedToolConfig as ExecutedToolConfig
-    from polos_client.stop import HasTextConfig as HasTextConfig
-    from polos_client.stop import MaxStepsConfig as MaxStepsConfig
-    from polos_client.stop import MaxTokensConfig as MaxTokensConfig
-    from polos_client.stop import Step as Step
-    from polos_client.stop import StopConditionContext as StopConditionContext
-    from polos_client.stop import executed_tool as executed_tool
-    from polos_client.stop import has_text as has_text
-    from polos_client.stop import max_steps as max_steps
-    from polos_client.stop import max_tokens as max_tokens
-    from polos_client.stop import stop_condition as stop_condition
-    from polos_client.stream import AgentStream as AgentStream
-    from polos_client.stream import TextChunk as TextChunk
-    from polos_client.tool import Tool as Tool
-    from polos_client.tool import tool as tool
-    from polos_client.workflow import workflow as workflow
+    from polos_client.define.stop import ExecutedToolConfig as ExecutedToolConfig
+    from polos_client.define.stop import HasTextConfig as HasTextConfig
+    from polos_client.define.stop import MaxStepsConfig as MaxStepsConfig
+    from polos_client.define.stop import MaxTokensConfig as MaxTokensConfig
+    from polos_client.define.stop import Step as Step
+    from polos_client.define.stop import StopConditionContext as StopConditionContext
+    from polos_client.define.stop import executed_tool as executed_tool
+    from polos_client.define.stop import has_text as has_text
+    from polos_client.define.stop import max_steps as max_steps
+    from polos_client.define.stop import max_tokens as max_tokens
+    from polos_client.define.stop import stop_condition as stop_condition
+    from polos_client.calls.stream import AgentStream as AgentStream
+    from polos_client.calls.stream import TextChunk as TextChunk
+    from polos_client.define.tool import Tool as Tool
+    from polos_client.define.tool import tool as tool
+    from polos_client.define.workflow import workflow as workflow
     from polos_service.embedded import Polos as Polos
 
 _HOMES = {
-    "Agent": "polos_client.agent",
+    "Agent": "polos_client.define.agent",
     "AgentNotFound": "polos_client.errors",
     "AgentResult": "polos_client.result",
-    "AgentStream": "polos_client.stream",
+    "AgentStream": "polos_client.calls.stream",
     "CallError": "polos_client.errors",
     "ConnectionLost": "polos_client.errors",
     "CursorAhead": "polos_client.errors",
@@ -69,16 +69,16 @@ _HOMES = {
     "DefinitionError": "polos_client.errors",
     "Draining": "polos_client.errors",
     "Event": "polos_client.event",
-    "ExecutedToolConfig": "polos_client.stop",
-    "ExecutionHandle": "polos_client.handle",
-    "HasTextConfig": "polos_client.stop",
+    "ExecutedToolConfig": "polos_client.define.stop",
+    "ExecutionHandle": "polos_client.calls.handle",
+    "HasTextConfig": "polos_client.define.stop",
     "InternalError": "polos_client.errors",
     "InvalidRequest": "polos_client.errors",
-    "MaxStepsConfig": "polos_client.stop",
-    "MaxTokensConfig": "polos_client.stop",
+    "MaxStepsConfig": "polos_client.define.stop",
+    "MaxTokensConfig": "polos_client.define.stop",
     "PermissionDenied": "polos_client.errors",
     "Polos": "polos_service.embedded",
-    "PolosClient": "polos_client.client",
+    "PolosClient": "polos_client.calls.client",
     "PolosError": "polos_client.errors",
     "RequestIdReused": "polos_client.errors",
     "RunCancelled": "polos_client.errors",
@@ -88,28 +88,28 @@ _HOMES = {
     "RunNotFinished": "polos_client.errors",
     "RunNotFound": "polos_client.errors",
     "RunTimeout": "polos_client.errors",
-    "Step": "polos_client.stop",
-    "StopConditionContext": "polos_client.stop",
+    "Step": "polos_client.define.stop",
+    "StopConditionContext": "polos_client.define.stop",
     "StoreUnavailable": "polos_client.errors",
-    "TextChunk": "polos_client.stream",
+    "TextChunk": "polos_client.calls.stream",
     "TooLarge": "polos_client.errors",
     "TooManyRuns": "polos_client.errors",
-    "Tool": "polos_client.tool",
+    "Tool": "polos_client.define.tool",
     "ToolResult": "polos_client.result",
     "Unauthenticated": "polos_client.errors",
     "Usage": "polos_client.result",
-    "WorkflowContext": "polos_client.context",
-    "executed_tool": "polos_client.stop",
-    "has_text": "polos_client.stop",
-    "max_steps": "polos_client.stop",
-    "max_tokens": "polos_client.stop",
-    "stop_condition": "polos_client.stop",
-    "tool": "polos_client.tool",
-    "workflow": "polos_client.workflow",
+    "WorkflowContext": "polos_client.define.context",
+    "executed_tool": "polos_client.define.stop",
+    "has_text": "polos_client.define.stop",
+    "max_steps": "polos_client.define.stop",
+    "max_tokens": "polos_client.define.stop",
+    "stop_condition": "polos_client.define.stop",
+    "tool": "polos_client.define.tool",
+    "workflow": "polos_client.define.workflow",
 }
 _MODULES = {
-    "events",
-    "scripted",
+    "events": "polos_client.calls",
+    "scripted": "polos_client.define",
 }
 
 __all__ = [
@@ -168,7 +168,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        value: Any = import_module(f"polos_client.{name}")
+        value: Any = import_module(f"{_MODULES[name]}.{name}")
     elif name in _HOMES:
         value = getattr(_load(name, _HOMES[name]), name)
     else:

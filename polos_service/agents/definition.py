@@ -9,9 +9,9 @@ from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
-from polos_client.agent import Agent
 from polos_client.deadlines import Deadlines
-from polos_client.stop import StopCondition, restore
+from polos_client.define.agent import Agent
+from polos_client.define.stop import StopCondition, restore
 from polos_service.errors import StepError
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
 
-from polos_client.agent import Agent
+from polos_client.define.agent import Agent
 from polos_client.errors import DefinitionError, PolosError
 
 

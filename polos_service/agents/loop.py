@@ -14,10 +14,10 @@ from dataclasses import replace
 from itertools import count
 
 from polos.v1.event_pb2 import AgentFinish, FinishReason, TextDelta, ToolCall, ToolCallRequested
-from polos_client.agent import Agent
-from polos_client.context import WorkflowContext
-from polos_client.stop import Step as Turn
-from polos_client.stop import StopCondition, StopConditionContext
+from polos_client.define.agent import Agent
+from polos_client.define.context import WorkflowContext
+from polos_client.define.stop import Step as Turn
+from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.definition import Definition
 from polos_service.agents.turn import Answer, Outcome, fitting, turn_of
 from polos_service.errors import StepError

@@ -8,7 +8,7 @@ from types import CodeType
 
 from google.protobuf.message import Message
 
-from polos_client.agent import Agent
+from polos_client.define.agent import Agent
 from polos_client.errors import AgentNotFound, DefinitionError
 from polos_service.agents.definition import Definition
 from polos_service.agents.loop import AgentLoop

@@ -14,8 +14,8 @@ from google.protobuf.duration_pb2 import Duration
 from polos.v1.run_pb2 import Deadlines as DeadlinesMessage
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest
-from polos_client.agent import Agent
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
+from polos_client.define.agent import Agent
 from polos_client.errors import Draining, InvalidRequest
 from polos_service.agents.definition import Definition
 from polos_service.agents.parsing import ParseError, parse

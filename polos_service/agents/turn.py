@@ -13,8 +13,8 @@ import orjson
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
 from polos_client import result as public
+from polos_client.define.stop import Step as Turn
 from polos_client.event import parsed
-from polos_client.stop import Step as Turn
 from polos_service.errors import StepError
 from polos_service.limits import CALLS_LIMIT, ID_LIMIT, NAME_LIMIT
 from polos_service.models import ModelAnswer

@@ -16,7 +16,7 @@ from polos_service.cli.service import Address, AgentId, connected
 from polos_service.cli.watch import Watch, cancel
 
 if TYPE_CHECKING:
-    from polos_client.client import PolosClient
+    from polos_client.calls.client import PolosClient
 
 COMMANDS = "/new begins a new conversation, /quit or Ctrl-D ends; Ctrl-C cancels an answer"
 
@@ -89,7 +89,7 @@ class Conversation:
 
     async def _answer(self, client: PolosClient, asked: list[dict[str, str]]) -> str | None:
         """Return the answer, watched; None if the run was cancelled or failed."""
-        from polos_client import running  # noqa: PLC0415 - grpc: `--help` needs none
+        from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` needs none
 
         stream = await running.stream(client, start_of(self._agent, asked, **self._fields))
         ended = await Watch(client, stream.id, self._output, cancel).run(stream.events)

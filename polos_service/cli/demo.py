@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from polos_service.cli.exits import fail, reporting
 
 if TYPE_CHECKING:
-    from polos_client.agent import Agent
-    from polos_client.client import PolosClient
+    from polos_client.calls.client import PolosClient
+    from polos_client.define.agent import Agent
+    from polos_client.define.scripted import Part
     from polos_client.event import Event
-    from polos_client.scripted import Part
     from polos_service.cli.view import View
 
 QUESTION = "Is the light on at the Northern Head?"

@@ -10,7 +10,7 @@ from polos_service.cli.exits import REFUSED, fail
 from polos_service.cli.service import PATIENCE, Address, call
 
 if TYPE_CHECKING:
-    from polos_client.client import PolosClient
+    from polos_client.calls.client import PolosClient
 
 
 def health(address: Address = None) -> None:

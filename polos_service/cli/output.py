@@ -134,7 +134,7 @@ def output_for(*, as_json: bool) -> Output:
 
 def come_back(address: str, run_id: str) -> None:
     """Say how to read a run on, that goes on without us."""
-    from polos_client.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
+    from polos_client.calls.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
 
     where = "" if address == PolosClient().address else f" --address {address}"
     typer.echo(f"Come back to it with: polos runs tail {run_id}{where}", err=True)

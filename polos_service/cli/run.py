@@ -15,8 +15,8 @@ from polos_service.cli.service import Address, AgentId, AsJson, call
 from polos_service.cli.watch import Watch, ask, detach, on_terminal
 
 if TYPE_CHECKING:
-    from polos_client.client import PolosClient
-    from polos_client.start import Start
+    from polos_client.calls.client import PolosClient
+    from polos_client.calls.start import Start
 
 Session = Annotated[str | None, typer.Option(help="Groups runs for listing.")]
 User = Annotated[str | None, typer.Option(help="Who it is for, for listing.")]
@@ -81,7 +81,7 @@ def run(
 
 async def watched(start: Start, client: PolosClient, *, as_json: bool) -> int:
     """Start a run, watch it to its end, and return the exit code."""
-    from polos_client import running  # noqa: PLC0415 - grpc: `--help` needs none
+    from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` needs none
 
     stream = await running.stream(client, start)
     decide = ask if on_terminal() and not as_json else detach
@@ -93,9 +93,9 @@ async def watched(start: Start, client: PolosClient, *, as_json: bool) -> int:
 
 def start_of(agent: str, input: Any, **fields: Any) -> Start:
     """Return the start of a run of the agent; its definition is the service's, only the id ours."""
-    from polos_client.agent import Agent  # noqa: PLC0415 - what `--help` does not need
+    from polos_client.calls.start import Start  # noqa: PLC0415
+    from polos_client.define.agent import Agent  # noqa: PLC0415 - what `--help` does not need
     from polos_client.errors import DefinitionError  # noqa: PLC0415
-    from polos_client.start import Start  # noqa: PLC0415
 
     try:
         named = Agent(agent, "scripted", "the service knows")

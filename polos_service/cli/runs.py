@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from polos.v1.run_pb2 import Run
     from polos.v1.run_service_pb2 import ListRunsRequest
-    from polos_client.client import PolosClient
+    from polos_client.calls.client import PolosClient
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, cancel and delete runs.")
 
@@ -161,8 +161,8 @@ async def each(
 
 async def followed(run_id: str, after: int, client: PolosClient, *, as_json: bool) -> int:
     """Follow a run and return the exit code."""
+    from polos_client.calls.events import stream_workflow  # noqa: PLC0415
     from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
-    from polos_client.events import stream_workflow  # noqa: PLC0415
 
     events = stream_workflow(client, workflow_run_id=run_id, last_sequence_id=after)
     ended = await Watch(client, run_id, output_for(as_json=as_json), detach).run(events)

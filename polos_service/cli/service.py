@@ -12,7 +12,7 @@ from polos_client.errors import ConnectionLost, PolosError
 from polos_service.cli.exits import reporting
 
 if TYPE_CHECKING:
-    from polos_client.client import PolosClient
+    from polos_client.calls.client import PolosClient
 
 PATIENCE = 3.0
 """Seconds for which a command waits for a service to be there at all."""
@@ -64,7 +64,7 @@ async def connected(
         PolosError: whatever `work` raises.
 
     """
-    from polos_client.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
+    from polos_client.calls.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
 
     async with PolosClient(address) as client:
         await reach(client)

@@ -18,7 +18,7 @@ from polos_service.cli.exits import INTERRUPTED, REFUSED, complain
 from polos_service.cli.output import Output, come_back
 
 if TYPE_CHECKING:
-    from polos_client.client import PolosClient
+    from polos_client.calls.client import PolosClient
     from polos_client.event import Event
 
 

@@ -1,4 +1,4 @@
-"""The provider `scripted`: plays the turns of `polos_client.scripted` instead of a model."""
+"""The provider `scripted`: plays the turns of `polos_client.define.scripted` instead of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
-from polos_client import scripted
+from polos_client.define import scripted
 from polos_client.errors import DefinitionError
 from polos_service.errors import StepError
 from polos_service.models import Emit, ModelAnswer, ModelRequest

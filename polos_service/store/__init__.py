@@ -13,7 +13,13 @@ from typing import Protocol
 from polos.v1.run_pb2 import RunState
 
 CANCEL = "cancel"
-"""The command that asks the holder of a run's claim to cancel it."""
+"""The kind, and the id, of the command that cancels a run: an inbox holds it once."""
+
+INBOX_LIMIT = 1000
+"""Commands that a run's inbox takes, besides one that cancels it."""
+
+INBOX_BYTES = 8 * 1024 * 1024
+"""Bytes of payloads that a run's inbox takes in all."""
 
 MAX_QUEUED = 10_000
 """Runs that may be queued where nothing else is said: more would wait for hours."""
@@ -63,6 +69,27 @@ class RunRecord:
     start_time: int | None
     finish_time: int | None
     latest: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """A message to a run, for the holder of its claim.
+
+    Attributes:
+        id: unique in the inbox of a root run; at most 128 characters. The same id again is
+            the same command: the first one stays.
+        kind: what is asked for, for example `cancel`.
+        run_id: the run it is for: the root, or one of its children.
+        step_key: the step it is for; empty if it is for the whole run.
+        payload: JSON text, at most 480 KiB; empty if there is none.
+
+    """
+
+    id: str
+    kind: str
+    run_id: str
+    step_key: str = ""
+    payload: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

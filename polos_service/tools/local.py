@@ -14,8 +14,8 @@ from pydantic_core import PydanticSerializationError
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import ToolCall
-from polos_client.context import WorkflowContext
-from polos_client.tool import Tool, describe
+from polos_client.define.context import WorkflowContext
+from polos_client.define.tool import Tool, describe
 from polos_service.errors import StepError
 from polos_service.logs import get_logger
 from polos_service.tools.isolation import start_tool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chaos.cluster_plan import cluster_plan
+from chaos.cluster.plan import cluster_plan
 from chaos.places import BLOWS, REPLICA
 
 SEED = 1

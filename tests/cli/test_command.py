@@ -69,7 +69,7 @@ def test_the_page_has_every_command() -> None:
 @pytest.mark.parametrize("arguments", [["run", "sums", "Go."], ["runs", "list"], ["health"]])
 def test_a_caller_loads_nothing_of_the_service(arguments: list[str]) -> None:
     modules = loaded(*arguments)
-    assert "polos_client.client" in modules
+    assert "polos_client.calls.client" in modules
     assert not modules & {"openai", "sqlite3", "uvloop", "structlog", "watchfiles"}
     ours = {name for name in modules if name.startswith("polos_service.")}
     assert {name.split(".")[1] for name in ours} == {"cli"}

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests import mock_answers as mock
 from tests.docs.pages import README, write_files
-from tests.mock_provider import MockProvider, Received
+from tests.support import mock_answers as mock
+from tests.support.mock_provider import MockProvider, Received
 from tests.support.process import ServiceProcess
 
 ANSWER = ["It is 21 degrees ", "and clear ", "in Tokyo."]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from polos import Agent, Tool, scripted
-from tests import mock_answers as mock
-from tests.mock_provider import MockProvider
+from tests.support import mock_answers as mock
+from tests.support.mock_provider import MockProvider
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from polos import Agent
-from tests.mock_provider import MockProvider
+from tests.support.mock_provider import MockProvider
 from tests.support.process import ServiceProcess, until
 
 APP = """

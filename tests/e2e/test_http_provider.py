@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from polos import Event, PolosClient, RunFailed
 from tests.e2e.stage import ASSISTANT, notes, service
-from tests.mock_answers import Part, call, cut, finish, hang_up, hold, say, status, tokens
-from tests.mock_provider import MockProvider
+from tests.support.mock_answers import Part, call, cut, finish, hang_up, hold, say, status, tokens
+from tests.support.mock_provider import MockProvider
 from tests.support.process import ServiceProcess
 from tests.support.reader import assert_whole, kinds, texts
 
 KEY = "planted-key-0123456789abcdef"
 ORGANIZATION = "org-planted"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
 
 
 async def stream(polos: ServiceProcess, input: str = "Go") -> tuple[list[Event], list[str]]:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from polos import PolosClient
-from polos_client import client as client_module
+from polos_client.calls import client as client_module
 from tests.e2e.stage import ASSISTANT, noted, notes, service
-from tests.mock_answers import call, hold, say
-from tests.mock_provider import MockProvider
+from tests.support.mock_answers import call, hold, say
+from tests.support.mock_provider import MockProvider
 from tests.support.process import PATIENCE
 from tests.support.reader import Events, Reader, assert_whole, kinds, texts
 
 STOP = pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lambda one: one.name)
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
 
 
 @STOP

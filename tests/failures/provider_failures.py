@@ -11,7 +11,7 @@ import pytest
 from polos import AgentStream, Deadlines, Event, RunFailed
 from polos_service.agents.loop import MODEL_TRIES
 from tests.failures.scene import IMPATIENT, KEY
-from tests.mock_answers import Part, call, chunk, cut, finish, hold, raw, reset, say, status
+from tests.support.mock_answers import Part, call, chunk, cut, finish, hold, raw, reset, say, status
 
 QUOTES = {"error": {"message": f"Incorrect API key provided: {KEY}."}}
 QUOTA = {"error": {"message": f"No credit for {KEY}.", "code": "insufficient_quota"}}

@@ -15,8 +15,8 @@ import pytest
 from polos import Agent, tool
 from polos.v1.run_pb2 import RunState
 from tests.failures.scene import IMPATIENT, assert_stored, streaming
-from tests.mock_answers import Part, call, chunk, finish, hold, raw, say, tokens
-from tests.mock_provider import MockProvider
+from tests.support.mock_answers import Part, call, chunk, finish, hold, raw, say, tokens
+from tests.support.mock_provider import MockProvider
 from tests.support.reader import kinds, texts
 
 

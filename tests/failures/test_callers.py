@@ -26,7 +26,7 @@ from polos import (
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.agent_service_pb2 import GetAgentRequest
 from polos.v1.run_pb2 import RunState
-from polos_client.status import to_error
+from polos_client.calls.status import to_error
 from tests.failures.scene import contents
 from tests.support.service import Served, answer_of, query, scripted, serving, until
 

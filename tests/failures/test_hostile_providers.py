@@ -15,7 +15,7 @@ from tests.support.reader import kinds
 from tests.support.service import stored
 
 ENDLESS = ("empty-chunks", "empty-fragments")
-"""Bounded by 256 MiB: tests/unit/test_models_hostile.py lowers the bound."""
+"""Bounded by 256 MiB: tests/unit/models/test_hostile.py lowers the bound."""
 
 CALLS = ("long-id", "key-id")
 """These call a tool at each model call."""

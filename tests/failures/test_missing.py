@@ -7,11 +7,11 @@ from pathlib import Path
 from polos import Agent
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunState
-from polos_client.scripted import call as calls
+from polos_client.define.scripted import call as calls
 from tests.failures.scene import serving_at
-from tests.mock_answers import call, say
-from tests.mock_provider import MockProvider
 from tests.support.control import Gate
+from tests.support.mock_answers import call, say
+from tests.support.mock_provider import MockProvider
 from tests.support.service import answer_of, scripted, serving
 
 FINE = scripted("fine", id="fine")

@@ -26,8 +26,8 @@ from tests.failures.scene import (
     streaming,
     unused_address,
 )
-from tests.mock_answers import call, finish, reset, say, status, tokens
-from tests.mock_provider import MockProvider
+from tests.support.mock_answers import call, finish, reset, say, status, tokens
+from tests.support.mock_provider import MockProvider
 from tests.support.reader import kinds
 
 PASSING = [name for name, failure in FAILURES.items() if failure.retryable]

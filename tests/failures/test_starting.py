@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from polos_client.client import PolosClient
+from polos_client.calls.client import PolosClient
 from polos_client.errors import DefinitionError, StoreUnavailable
 from polos_service.listening import ListenError
 from polos_service.server import Service

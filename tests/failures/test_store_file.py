@@ -14,18 +14,18 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from polos_client.agent import Agent
-from polos_client.client import PolosClient
-from polos_client.scripted import call, say, script, turn
+from polos_client.calls.client import PolosClient
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, say, script, turn
 from tests.support.process import POLOS, ServiceProcess, environment, until
 
 APP = """
 import asyncio
 from pathlib import Path
 
-from polos_client.agent import Agent
-from polos_client.scripted import call, say, script, turn
-from polos_client.tool import tool
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, say, script, turn
+from polos_client.define.tool import tool
 
 
 @tool

@@ -10,9 +10,9 @@ import grpc
 import pytest
 
 from polos import ConnectionLost, PolosClient, events
-from polos_client import client as client_module
+from polos_client.calls import client as client_module
 from tests.failures.scene import unused_address
-from tests.mock_provider import MockProvider
+from tests.support.mock_provider import MockProvider
 from tests.support.service import scripted
 
 FINE = scripted("fine", id="fine")

@@ -16,10 +16,10 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from polos.v1 import run_service_pb2 as pb
-from polos_client.agent import Agent
+from polos_client.calls.status import to_error
+from polos_client.define.agent import Agent
+from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError, InvalidRequest
-from polos_client.status import to_error
-from polos_client.tool import tool
 from polos_service.agents.parsing import DEPTH_LIMIT, ParseError, parse
 from polos_service.config import Settings
 from polos_service.server import AGENT_SERVICE, RUN_SERVICE, Service

@@ -17,10 +17,10 @@ from grpc_reflection.v1alpha import reflection_pb2
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunState
 from polos.v1.run_service_pb2_grpc import RunServiceStub
+from polos_client.calls.status import to_error
+from polos_client.define.scripted import pause, turn
 from polos_client.errors import CallError, TooManyCalls
-from polos_client.scripted import pause, turn
-from polos_client.status import to_error
-from polos_service.api import guard
+from polos_service.api.grpc import guard
 from tests.support.service import BOUND, Served, scripted, serving, until
 
 Code = grpc.StatusCode

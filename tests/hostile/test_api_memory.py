@@ -15,7 +15,7 @@ from tests.support.process import ServiceProcess
 
 APP = """
 from polos import Agent
-from polos_client.scripted import pause, script, turn
+from polos_client.define.scripted import pause, script, turn
 
 demo = Agent("demo", "scripted", script("fine"))
 waiting = Agent("waiting", "scripted", script(turn(pause())))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from polos_client.agent import Agent
-from polos_client.client import PolosClient
+from polos_client.calls.client import PolosClient
+from polos_client.calls.follow import fold
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, turn
+from polos_client.define.tool import Tool
 from polos_client.errors import ConnectionLost
-from polos_client.follow import fold
-from polos_client.scripted import call, turn
-from polos_client.tool import Tool
 from tests.support.control import Gate
 from tests.support.service import BOUND, scripted, serving, until
 

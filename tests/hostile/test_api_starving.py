@@ -14,12 +14,12 @@ import pytest
 from polos.v1 import agent_service_pb2 as agents_pb
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.event_pb2 import Event
-from polos_client.agent import Agent
-from polos_client.tool import tool
+from polos_client.define.agent import Agent
+from polos_client.define.tool import tool
 from polos_service.agents import start
-from polos_service.api import details
-from polos_service.api.details import Details
-from polos_service.api.turns import Turns
+from polos_service.api.grpc import details
+from polos_service.api.grpc.details import Details
+from polos_service.api.grpc.turns import Turns
 from polos_service.runs.frame import decode
 from tests.hostile.logs import RUN, append_log
 from tests.support.runs import opened
@@ -193,7 +193,7 @@ def described(id: str) -> Agent:
 async def test_a_page_of_runs_has_a_bound_in_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polos_service.api.messages.PAGE_BYTES", 2_000)
+    monkeypatch.setattr("polos_service.api.grpc.messages.PAGE_BYTES", 2_000)
     async with serving(tmp_path, FINE) as served:
         made = []
         for _ in range(6):

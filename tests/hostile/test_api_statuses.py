@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from polos.v1 import run_service_pb2 as pb
 from polos_client import errors
-from polos_client.status import to_error
-from polos_service.api.errors import CODES, status_of, to_status
+from polos_client.calls.status import to_error
+from polos_service.api.grpc.errors import CODES, status_of, to_status
 from polos_service.store.nats.link import Refused
 from tests.support.service import BOUND, Served, scripted, serving
 
@@ -202,7 +202,7 @@ async def test_a_response_that_cannot_be_written_is_an_error_of_ours(
 
     async with serving(tmp_path, FINE) as served:
         run_id = await served.start(FINE)
-        monkeypatch.setattr("polos_service.api.run_service.page_of", lambda *_: None)
+        monkeypatch.setattr("polos_service.api.grpc.run_service.page_of", lambda *_: None)
         monkeypatch.setattr(served.service._tails, "tail", numbers)
         with structlog.testing.capture_logs():
             list_runs: Any = served.runs.ListRuns

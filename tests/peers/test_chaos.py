@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from chaos.cluster_plan import cluster_plan
-from chaos.cluster_round import play_cluster
+from chaos.cluster.plan import cluster_plan
+from chaos.cluster.round import play_cluster
 from chaos.places import Place
 from chaos.provider import Provider
 from tests.support.program import ROOT

@@ -17,8 +17,8 @@ from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.docs.pages import README, write_files
 from tests.docs.web import web_page
-from tests.mock_answers import call, cut, hold, say, status
-from tests.mock_provider import MockProvider
+from tests.support.mock_answers import call, cut, hold, say, status
+from tests.support.mock_provider import MockProvider
 from tests.support.process import PATIENCE, ServiceProcess
 from tests.support.program import AGENTS, ROOT, line_of, program
 

@@ -9,8 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
-from tests.mock_answers import call, say
-from tests.mock_provider import MockProvider
+from tests.support.mock_answers import call, say
+from tests.support.mock_provider import MockProvider
 
 ROOT = Path(__file__).resolve().parents[2]
 

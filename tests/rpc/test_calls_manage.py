@@ -14,6 +14,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from polos.v1 import agent_service_pb2 as agents_pb
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import Run, RunOptions, RunState
+from polos_client.calls.status import to_error
+from polos_client.define.scripted import call, fail, pause, say, turn
+from polos_client.define.tool import tool
 from polos_client.errors import (
     CallError,
     CursorAhead,
@@ -21,9 +24,6 @@ from polos_client.errors import (
     RunNotFinished,
     RunNotFound,
 )
-from polos_client.scripted import call, fail, pause, say, turn
-from polos_client.status import to_error
-from polos_client.tool import tool
 from tests.support.control import Gate
 from tests.support.service import Served, query, scripted, serving, until, words
 

@@ -14,6 +14,8 @@ import pytest
 from polos.v1 import agent_service_pb2 as agents_pb
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunOptions, RunState
+from polos_client.calls.status import to_error
+from polos_client.define.scripted import call, turn
 from polos_client.errors import (
     AgentNotFound,
     CallError,
@@ -21,8 +23,6 @@ from polos_client.errors import (
     RequestIdReused,
     TooManyRuns,
 )
-from polos_client.scripted import call, turn
-from polos_client.status import to_error
 from tests.support.control import Gate
 from tests.support.service import Served, events_in, query, scripted, serving
 

@@ -9,8 +9,8 @@ import pytest
 
 from polos import Agent, Deadlines, DefinitionError, InvalidRequest, RunTimeout, tool
 from polos.v1 import run_service_pb2 as pb
+from polos_client.define.scripted import call, pause, say, script, turn
 from polos_client.errors import RunFailed
-from polos_client.scripted import call, pause, say, script, turn
 from polos_service.runs import step
 from tests.support.service import serving
 

@@ -14,10 +14,10 @@ from grpc_health.v1 import health_pb2
 
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunState
+from polos_client.calls.status import to_error
+from polos_client.define.scripted import call, pause, turn
 from polos_client.errors import DefinitionError, Draining
-from polos_client.scripted import call, pause, turn
-from polos_client.status import to_error
-from polos_service.api.tail import Tails
+from polos_service.api.grpc.tail import Tails
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore
 from tests.support.control import Gate

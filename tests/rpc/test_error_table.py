@@ -16,8 +16,8 @@ from polos.v1 import run_service_pb2 as pb
 from polos.v1.error_pb2 import ErrorReason
 from polos.v1.run_pb2 import RunOptions
 from polos_client import errors
-from polos_client.status import to_error
-from polos_service.api.errors import CODES
+from polos_client.calls.status import to_error
+from polos_service.api.grpc.errors import CODES
 from tests.support.service import scripted, serving
 
 RAISED: list[errors.CallError] = [

@@ -15,20 +15,20 @@ from polos.v1 import agent_service_pb2 as agents_pb
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunOptions, RunState
-from polos_client.agent import Agent
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, pause, say, turn
+from polos_client.define.stop import StopConditionContext, stop_condition
+from polos_client.define.tool import tool
 from polos_client.errors import RunNotFound
-from polos_client.scripted import call, pause, say, turn
-from polos_client.stop import StopConditionContext, stop_condition
-from polos_client.tool import tool
 from polos_service.limits import EVENT_LIMIT
 from polos_service.logs import log_to_stderr
 from polos_service.store import CANCEL, RunQuery
 from polos_service.store.sqlite import SqliteStore
-from tests.mock_answers import call as ask
-from tests.mock_answers import say as answer
-from tests.mock_answers import status
-from tests.mock_provider import MockProvider
 from tests.support.control import Gate
+from tests.support.mock_answers import call as ask
+from tests.support.mock_answers import say as answer
+from tests.support.mock_answers import status
+from tests.support.mock_provider import MockProvider
 from tests.support.service import Served, answer_of, query, scripted, serving, stored
 from tests.support.wire import event_bytes
 

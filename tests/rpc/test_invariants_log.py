@@ -15,8 +15,8 @@ import structlog.testing
 
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunState
-from polos_client.scripted import call, cut, fail, pause, say, turn
-from polos_client.tool import tool
+from polos_client.define.scripted import call, cut, fail, pause, say, turn
+from polos_client.define.tool import tool
 from polos_service.store import Slice
 from polos_service.store.sqlite import SqliteStore
 from tests.support.control import Gate, HeldCommits, Thread

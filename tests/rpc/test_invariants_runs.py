@@ -12,14 +12,14 @@ from polos.v1 import run_service_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import RunState
-from polos_client.agent import Agent
-from polos_client.scripted import call, cut, fail, say, turn
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, cut, fail, say, turn
 from polos_service.runs.writer import BACKLOG_LIMIT
 from polos_service.server import Service
-from tests.mock_answers import hold, status
-from tests.mock_answers import say as answer
-from tests.mock_provider import MockProvider
 from tests.support.control import Gate, HeldCommits, Talker
+from tests.support.mock_answers import hold, status
+from tests.support.mock_answers import say as answer
+from tests.support.mock_provider import MockProvider
 from tests.support.service import (
     BOUND,
     Served,

@@ -18,7 +18,7 @@ from tests.support.process import PATIENCE, ServiceProcess
 
 APP = """
 from polos import Agent, tool
-from polos_client.scripted import call, pause, say, script, turn
+from polos_client.define.scripted import call, pause, say, script, turn
 
 
 @tool

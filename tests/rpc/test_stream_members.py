@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from polos_client import events as events_module
-from polos_client.agent import Agent
+from polos_client.calls import events as events_module
+from polos_client.calls.stream import AgentStream
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, cut, fail, pause, say, turn, usage
+from polos_client.define.stop import MaxStepsConfig, max_steps
+from polos_client.define.tool import tool
 from polos_client.errors import (
     InvalidRequest,
     RunCancelled,
@@ -18,10 +22,6 @@ from polos_client.errors import (
 )
 from polos_client.event import Event
 from polos_client.result import Usage
-from polos_client.scripted import call, cut, fail, pause, say, turn, usage
-from polos_client.stop import MaxStepsConfig, max_steps
-from polos_client.stream import AgentStream
-from polos_client.tool import tool
 from tests.support.control import Gate
 from tests.support.service import BOUND, scripted, serving, until
 

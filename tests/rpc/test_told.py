@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from polos import Agent, tool
-from polos_client.scripted import call, script
+from polos_client.define.scripted import call, script
 from polos_service.config import Settings, SettingsInvalidError
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore

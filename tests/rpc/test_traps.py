@@ -17,13 +17,13 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from polos.v1 import run_service_pb2 as pb
-from polos_client import client as client_module
+from polos_client.calls import client as client_module
+from polos_client.calls.status import to_error
+from polos_client.define.scripted import call, pause, turn
+from polos_client.define.tool import tool
 from polos_client.errors import Draining, InternalError, InvalidRequest, PolosError
-from polos_client.scripted import call, pause, turn
-from polos_client.status import to_error
-from polos_client.tool import tool
 from polos_service import server as server_module
-from polos_service.api.handlers import generic_handler
+from polos_service.api.grpc.handlers import generic_handler
 from polos_service.listening import ListenError
 from polos_service.server import AGENT_SERVICE, RUN_SERVICE, Service
 from tests.support.control import Gate, Thread

@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 import pytest
 
 from polos_client.errors import StoreUnavailable
-from polos_service.store.committer import Job
 from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite.committer import Job
 from tests.support.stores import new_run, settled, soon, until
 
 

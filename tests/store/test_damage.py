@@ -15,9 +15,9 @@ from structlog.testing import capture_logs
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store import Claim
-from polos_service.store import damage as module
-from polos_service.store.schema import PAGE_SIZE
 from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite import damage as module
+from polos_service.store.sqlite.schema import PAGE_SIZE
 from tests.support.stores import ALL, PATIENCE, claimed, ended, frame, history, new_run, soon
 
 FRAME = b"x" * 3000

@@ -11,8 +11,8 @@ from grpc_health.v1 import health_pb2
 
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunState
-from polos_client.scripted import call, turn
-from polos_client.tool import tool
+from polos_client.define.scripted import call, turn
+from polos_client.define.tool import tool
 from polos_service.config import Settings, SettingsInvalidError
 from tests.support.nats import NatsServer
 from tests.support.service import Served, scripted, serving, until, words

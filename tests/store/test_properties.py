@@ -25,8 +25,8 @@ from hypothesis.stateful import (
 
 from polos.v1.event_pb2 import Event, StepFinish
 from polos.v1.run_pb2 import RunState
+from polos_client.calls.stream import _chunk
 from polos_client.fold import RunAccumulator
-from polos_client.stream import _chunk
 from polos_service.errors import Fenced
 from polos_service.runs.frame import Encoder, cut, decode
 from polos_service.runs.journal import Journal, private_line

@@ -11,8 +11,8 @@ import pytest
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunExpired, RunNotFound
 from polos_service.store import Frame, RunQuery, RunStore
-from polos_service.store.schema import FIRST, connect, prepare
 from polos_service.store.sqlite import EXPIRY_PIECE, SqliteStore
+from polos_service.store.sqlite.schema import FIRST, connect, prepare
 from tests.support.stores import claimed, new_run
 
 COMPLETED = RunState.RUN_STATE_COMPLETED

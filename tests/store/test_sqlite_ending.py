@@ -15,8 +15,8 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
 from polos_service.errors import Fenced
 from polos_service.store import RunQuery
-from polos_service.store import statements as sql
 from polos_service.store.sqlite import EXPIRY_PIECE, SqliteStore
+from polos_service.store.sqlite import statements as sql
 from tests.support.stores import COMPLETED, claimed, ended, frame, history, new_run, soon, until
 
 

@@ -15,8 +15,8 @@ from polos_client.errors import StoreUnavailable
 from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.step import Step, StepOutput
-from polos_service.store.schema import PAGE_SIZE
 from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite.schema import PAGE_SIZE
 from tests.support.runs import executing, kinds, runnable
 from tests.support.stores import ALL, all_events, claimed, frame, new_run, soon, spans, until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import CreateRunRequest
-from polos_client.agent import Agent
+from polos_client.define.agent import Agent
 from polos_service.agents.registry import Registry
 from polos_service.agents.start import Starts
 from polos_service.models import Emit, Model, ModelAnswer, ModelRequest

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from polos.v1.event_pb2 import FinishReason
-from polos_client.tool import Tool, tool
+from polos_client.define.tool import Tool, tool
 from polos_service.models import Emit, ModelAnswer, ModelRequest
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore

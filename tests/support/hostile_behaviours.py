@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from tests.mock_answers import chunk, event
+from tests.support.mock_answers import chunk, event
 
 BOMB_BYTES = 400 * 1024 * 1024
 """What the compressed bodies decompress to."""

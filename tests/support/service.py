@@ -18,10 +18,10 @@ from polos.v1 import run_service_pb2 as pb
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2_grpc import RunServiceStub
-from polos_client.agent import Agent
-from polos_client.client import PolosClient
-from polos_client.scripted import script
-from polos_client.tool import Tool
+from polos_client.calls.client import PolosClient
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import script
+from polos_client.define.tool import Tool
 from polos_service.config import Settings
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore

@@ -1,0 +1,1 @@
+"""What talks to a service: the client, starts, streams and handles."""

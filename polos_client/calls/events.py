@@ -1,0 +1,67 @@
+"""Reading any run's events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from polos_client.errors import DefinitionError, InvalidRequest
+from polos_client.event import Event
+
+if TYPE_CHECKING:
+    from polos_client.calls.client import PolosClient
+
+_MAX_SEQUENCE = 2**63 - 1
+
+
+def stream_workflow(
+    client: PolosClient,
+    workflow_id: str | None = None,
+    workflow_run_id: str | None = None,
+    last_sequence_id: int | None = None,
+) -> AsyncGenerator[Event, None]:
+    """Return a run's events, until its terminal event; each once, over lost connections.
+
+    Args:
+        client: where the service is.
+        workflow_id: the agent; accepted for callers who name it, the run's id finds it.
+        workflow_run_id: the run. Required.
+        last_sequence_id: the cursor to begin after; default: the start.
+
+    Raises:
+        InvalidRequest: no run is named, or the cursor is negative or beyond 64 bits.
+        CallError: the service refused: there is no such run, for example.
+        ConnectionLost: the service could not be reached, or broke its protocol.
+
+    """
+    if not workflow_run_id:
+        known = f" ({workflow_id!r} was given as workflow_id)" if workflow_id else ""
+        raise InvalidRequest(
+            {"workflow_run_id": f"is missing{known}; pass workflow_run_id=handle.id"}
+        )
+    after = last_sequence_id or 0
+    if after < 0:
+        raise InvalidRequest({"last_sequence_id": f"is {after}; it cannot be negative"})
+    if after > _MAX_SEQUENCE:
+        raise InvalidRequest({"last_sequence_id": f"is {after}; no run has that many events"})
+    return _events(client, workflow_run_id, after)
+
+
+async def _events(client: PolosClient, run_id: str, after: int) -> AsyncGenerator[Event, None]:
+    from polos_client.calls.follow import follow  # noqa: PLC0415 - grpc loads only when read
+
+    async with aclosing(follow(client, run_id, after=after)) as batches:
+        async for batch in batches:
+            for proto in batch:
+                yield Event(proto, run_id)
+
+
+def publish(*args: Any, **options: Any) -> NoReturn:  # noqa: ARG001
+    """Refuse: events of one's own are not built yet in this version.
+
+    Raises:
+        DefinitionError: always.
+
+    """
+    raise DefinitionError("events.publish is not built yet in this version")

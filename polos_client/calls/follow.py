@@ -1,0 +1,191 @@
+"""One run's events exactly once, over any number of reconnects.
+
+A reader holds a cursor, the sequence of the last event it has seen. Whatever breaks the
+connection, it asks for the log after that cursor; every response is checked against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import grpc.aio
+
+from polos.v1 import run_service_pb2 as rpc
+from polos.v1.event_pb2 import Event
+from polos_client.calls.backoff import Backoff
+from polos_client.calls.client import raise_if_own_cancellation
+from polos_client.errors import ConnectionLost, PolosError
+from polos_client.fold import RunAccumulator
+
+if TYPE_CHECKING:
+    from polos_client.calls.client import PolosClient
+
+Response = rpc.StreamRunResponse | rpc.StreamWorkflowResponse
+LogCall = (
+    grpc.aio.UnaryStreamCall[rpc.StreamRunRequest, rpc.StreamRunResponse]
+    | grpc.aio.UnaryStreamCall[rpc.StreamWorkflowRequest, rpc.StreamWorkflowResponse]
+)
+
+SILENCE = 45.0
+"""Seconds without a response after which a link is dead: three heartbeats."""
+
+
+class _DroppedError(Exception):
+    """The connection broke; the log can be read on from the cursor."""
+
+    def __init__(self, failure: PolosError) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+async def follow(
+    client: PolosClient, run_id: str, *, after: int = 0, opened: LogCall | None = None
+) -> AsyncGenerator[Sequence[Event], None]:
+    """Yield a run's events in batches, as they come, until its terminal event.
+
+    Args:
+        client: where the service is.
+        run_id: the root run.
+        after: the cursor to begin after; 0 is the start.
+        opened: a call that reads the log from the start already; it is used up.
+
+    Raises:
+        ConnectionLost: the service could not be reached for the client's
+            `reconnect_timeout`, or broke its protocol.
+        CallError: the service refused: there is no such run, for example.
+
+    """
+    reader = _Reader(client, run_id, after)
+    backoff = Backoff(client.reconnect_timeout)
+    while not reader.ended:
+        try:
+            async with aclosing(reader.attach(opened, backoff)) as batches:
+                async for batch in batches:
+                    yield batch
+        except _DroppedError as dropped:
+            await reader.wait(backoff, dropped.failure)
+        opened = None
+
+
+async def fold(
+    client: PolosClient,
+    run_id: str,
+    *,
+    into: RunAccumulator | None = None,
+    opened: LogCall | None = None,
+) -> RunAccumulator:
+    """Read a run to its end and return the fold of its events.
+
+    Args:
+        client: where the service is.
+        run_id: the root run.
+        into: a fold to go on with, from its last event; default: a new one.
+        opened: as in `follow`.
+
+    Raises:
+        ConnectionLost: as in `follow`.
+        CallError: as in `follow`.
+
+    """
+    folded = RunAccumulator() if into is None else into
+    async with aclosing(follow(client, run_id, after=folded.sequence, opened=opened)) as batches:
+        async for batch in batches:
+            folded.add(batch)
+    return folded
+
+
+class _Reader:
+    """Reads one log, attached to one call after the other."""
+
+    def __init__(self, client: PolosClient, run_id: str, after: int) -> None:
+        self._client = client
+        self._run_id = run_id
+        self._after = after
+        self._cursor = after
+        self.ended = False
+
+    async def attach(
+        self, opened: LogCall | None, backoff: Backoff
+    ) -> AsyncGenerator[Sequence[Event], None]:
+        """Yield what one call brings, after the cursor.
+
+        Raises:
+            _DroppedError: the connection broke.
+
+        """
+        call = opened or await self._open()
+        try:
+            while not self.ended and (response := await self._read(call)) is not None:
+                backoff.reset()
+                if fresh := self._fresh(response):
+                    yield fresh
+        finally:
+            call.cancel()  # leaving an iteration does not end the call by itself
+        self._end()
+
+    async def wait(self, backoff: Backoff, failure: PolosError) -> None:
+        """Wait before the next call; raise ConnectionLost if that takes too long."""
+        try:
+            await backoff.wait(failure)
+        except PolosError as error:
+            raise self._lost(f"reading run {self._run_id} broke off: {failure}") from error
+
+    async def _open(self) -> LogCall:
+        request = rpc.StreamWorkflowRequest(
+            workflow_run_id=self._run_id, after_sequence=self._cursor
+        )
+        return (await self._client.stub()).StreamWorkflow(request)
+
+    async def _read(self, call: LogCall) -> Response | None:
+        """Return the next response; None after the last one."""
+        try:
+            async with asyncio.timeout(SILENCE):
+                response = await call.read()
+        except grpc.aio.AioRpcError as error:
+            raise _DroppedError(self._client.refused(error)) from error
+        except TimeoutError as error:
+            silent = f"{self._client.address} said nothing for {SILENCE:g} s, not even a heartbeat"
+            raise _DroppedError(ConnectionLost(silent)) from error
+        except asyncio.CancelledError:
+            raise_if_own_cancellation()
+            raise self._lost(str(self._client.closed())) from None
+        return response if isinstance(response, Response) else None
+
+    def _fresh(self, response: Response) -> Sequence[Event]:
+        """Return the events after the cursor, and move it."""
+        events = list(response.events)
+        due = range(self._cursor + 1, self._cursor + 1 + len(events))
+        if [event.sequence for event in events] != list(due):
+            events = [event for event in events if self._is_fresh(event)]
+        elif events:
+            self._cursor = due[-1]
+        self.ended = bool(events) and events[-1].terminal
+        return events
+
+    def _is_fresh(self, event: Event) -> bool:
+        """Return whether the event is the next one, and move the cursor; False: it was seen."""
+        if event.sequence > self._cursor + 1:
+            raise self._lost(
+                f"the stream of run {self._run_id} jumped from event {self._cursor} to "
+                f"{event.sequence}: the service lost events, or something between changed them"
+            )
+        fresh = event.sequence == self._cursor + 1
+        self._cursor = max(self._cursor, event.sequence)
+        return fresh
+
+    def _end(self) -> None:
+        """Judge a stream that ended with OK."""
+        if self.ended:
+            return
+        if self._cursor > self._after or not self._after:
+            raise self._lost(
+                f"the stream of run {self._run_id} ended after event {self._cursor}, without the "
+                "event that ends the run: what was read is not complete"
+            )
+        self.ended = True  # we began at the run's terminal event: there is nothing after it
+
+    def _lost(self, message: str) -> ConnectionLost:
+        return ConnectionLost(message, run_id=self._run_id, cursor=self._cursor)

@@ -1,0 +1,185 @@
+"""AgentStream: a run that was started to be read as it goes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, NoReturn, Self
+
+from polos.v1 import event_pb2 as pb
+from polos_client.calls.follow import LogCall, fold, follow
+from polos_client.calls.handle import cancel, standing
+from polos_client.event import Event
+from polos_client.fold import RunAccumulator
+from polos_client.result import AgentResult
+
+if TYPE_CHECKING:
+    from polos_client.calls.client import PolosClient
+
+
+class TextChunk(str):
+    """A piece of an agent's text.
+
+    Attributes:
+        reset: True in an empty chunk that takes back every chunk before it of the same
+            `step_key`: that model call begins anew.
+        step_key: the model call that says it, for example `llm:1`.
+
+    """
+
+    __slots__ = ("reset", "step_key")
+    reset: bool
+    step_key: str
+
+    def __new__(cls, text: str, *, step_key: str, reset: bool = False) -> Self:
+        """Make a chunk of `text`."""
+        chunk = super().__new__(cls, text)
+        chunk.step_key = step_key
+        chunk.reset = reset
+        return chunk
+
+
+class AgentStream:
+    """A run, to be read as it goes.
+
+    Its members may be used in any order, more than once and beside each other: the first
+    reads the run live, each further one reads it again from its log. Leaving a loop early
+    leaks nothing. To drop the stream detaches from the run, which goes on.
+
+    Attributes:
+        agent_run_id: the run.
+
+    """
+
+    def __init__(self, client: PolosClient, run_id: str, opened: LogCall) -> None:
+        """Take over `opened`, a call that reads the log of `run_id` from the start."""
+        self.agent_run_id = run_id
+        self._client = client
+        self._opened: LogCall | None = opened
+        self._folded: RunAccumulator | None = None
+        # grpc itself does not end a call that nobody refers to any more (ran).
+        self._unread = weakref.finalize(self, opened.cancel)
+        self._unread.atexit = False
+
+    def __repr__(self) -> str:
+        return f"<AgentStream {self.agent_run_id}>"
+
+    if not TYPE_CHECKING:  # checkers refuse the loop by themselves, where there is no such method
+
+        def __aiter__(self) -> NoReturn:
+            """Refuse: there are two ways to go through a stream."""
+            raise TypeError(
+                "an AgentStream is not iterated itself: `async for` goes over stream.events or "
+                "stream.text_chunks"
+            )
+
+    @property
+    def id(self) -> str:
+        """The run's id."""
+        return self.agent_run_id
+
+    @property
+    def events(self) -> AsyncGenerator[Event, None]:
+        """Every event from the start, until the terminal one. A failed run raises nothing.
+
+        Raises:
+            ConnectionLost: the service could not be reached, or broke its protocol.
+            CallError: the service refused: the run was removed, for example.
+
+        """
+        return self._events()
+
+    @property
+    def text_chunks(self) -> AsyncGenerator[TextChunk, None]:
+        """The text of the agent's own model calls, as it comes.
+
+        Raises:
+            RunError: at the end, if the run failed, was cancelled or timed out.
+            ConnectionLost: the service could not be reached, or broke its protocol.
+            CallError: the service refused: the run was removed, for example.
+
+        """
+        return self._text_chunks()
+
+    async def text(self) -> str:
+        """Return the whole text of the agent's own model calls, once the run has ended.
+
+        Raises:
+            RunError: the run failed, was cancelled or timed out.
+            ConnectionLost: the service could not be reached, or broke its protocol.
+            CallError: the service refused: the run was removed, for example.
+
+        """
+        folded = await self._fold()
+        folded.result()
+        return folded.text
+
+    async def result(self) -> AgentResult:
+        """Return the result, with all tool results, once the run has ended.
+
+        Raises:
+            RunError: the run failed, was cancelled or timed out.
+            ConnectionLost: the service could not be reached, or broke its protocol.
+            CallError: the service refused: the run was removed, for example.
+
+        """
+        return (await self._fold()).result()
+
+    async def get(self) -> dict[str, Any]:
+        """Return how the run stands, as `ExecutionHandle.get` does."""
+        return await standing(self._client, self.agent_run_id)
+
+    async def cancel(self) -> bool:
+        """Cancel the run; False if it had ended otherwise before."""
+        return await cancel(self._client, self.agent_run_id)
+
+    def _batches(self) -> AsyncGenerator[Sequence[pb.Event], None]:
+        return follow(self._client, self.agent_run_id, opened=self._take())
+
+    def _take(self) -> LogCall | None:
+        """Return the call that `agent.stream` opened, to the first who asks."""
+        self._unread.detach()
+        opened, self._opened = self._opened, None
+        return opened
+
+    async def _fold(self) -> RunAccumulator:
+        if self._folded is None:
+            self._folded = await fold(self._client, self.agent_run_id, opened=self._take())
+        return self._folded
+
+    async def _events(self) -> AsyncGenerator[Event, None]:
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                for proto in batch:
+                    yield Event(proto, self.agent_run_id)
+
+    async def _text_chunks(self) -> AsyncGenerator[TextChunk, None]:
+        folded = RunAccumulator()
+        said: dict[str, int] = {}
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                folded.add(batch)
+                for event in batch:
+                    chunk = _chunk(event, said)
+                    if chunk is not None:
+                        yield chunk
+        folded.result()  # raises what the run ended with: a cut answer is no whole one
+
+
+def _chunk(event: pb.Event, said: dict[str, int]) -> TextChunk | None:
+    """Return what an event adds to the root run's text; None if it adds nothing.
+
+    Args:
+        event: the event.
+        said: by step, the attempt whose text was said and not taken back; kept up to date.
+
+    """
+    if event.HasField("text_delta") and not event.HasField("parent_run_id"):
+        delta = event.text_delta
+        said[delta.step_key] = delta.attempt
+        return TextChunk(delta.content, step_key=delta.step_key)
+    if event.HasField("step_retry") and not event.HasField("parent_run_id"):
+        key = event.step_retry.step_key
+        return TextChunk("", step_key=key, reset=True) if said.pop(key, None) else None
+    return None

@@ -1,0 +1,1 @@
+"""What an author writes: agents, tools, stop conditions and workflows."""

@@ -1,0 +1,273 @@
+"""`@tool`: a function that a model may call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Generic, overload
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
+from pydantic_core import PydanticUndefined
+from typing_extensions import ParamSpec, TypeVar
+
+from polos_client.define.context import WorkflowContext
+from polos_client.define.signature import is_model, label, parameters
+from polos_client.define.unbuilt import refuse
+from polos_client.errors import DefinitionError
+
+# With defaults, so that `Tool` alone means a tool of any function.
+_P = ParamSpec("_P", default=...)
+_R = TypeVar("_R", default=Any)
+_FnP = ParamSpec("_FnP")
+_FnR = TypeVar("_FnR")
+
+_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_MAX_PROBLEMS = 20
+"""More problems than these are only counted, so that the model's answer stays short."""
+
+
+class Tool(Generic[_P, _R]):
+    """A function that a model may call, made by `@tool`. Called itself, it is the plain function.
+
+    Attributes:
+        id: the name the model calls it by.
+        description: what it does, for the model; empty if nothing was said.
+        parameters: JSON Schema of the arguments, as the model sees it.
+        fn: the plain function.
+        is_async: True if `fn` is an `async def`.
+        at_most_once: True if an interrupted call is not made again.
+
+    """
+
+    def __init__(
+        self,
+        fn: Callable[_P, _R],
+        names: Mapping[str, Any],
+        *,
+        id: str | None = None,  # the documented name
+        description: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        at_most_once: bool = False,
+    ) -> None:
+        """Read the function's signature; `names` are the local names where it is defined.
+
+        Raises:
+            DefinitionError: the id, the signature or the schema cannot be used.
+
+        """
+        self.id = _checked_id(fn, id)
+        self.description = (description or inspect.getdoc(fn) or "").strip()
+        self.fn = fn
+        self.is_async = inspect.iscoroutinefunction(fn)
+        self.at_most_once = at_most_once
+        self._context_name, self._arguments = _read(self.id, fn, names)
+        self.parameters = dict(parameters) if parameters else self._arguments.schema()
+        functools.update_wrapper(self, fn, updated=())
+
+    def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call the plain function, for tests of it."""
+        return self.fn(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.id}>"
+
+    def validate(self, arguments_json: str) -> dict[str, Any]:
+        """Return the keyword arguments for `invoke` that a model's JSON text stands for.
+
+        An empty text is taken as no arguments: models send that for tools without any.
+
+        Raises:
+            pydantic.ValidationError: the text is no JSON object, or does not fit the
+                parameters.
+
+        """
+        return self._arguments.parse(arguments_json.strip() or "{}")
+
+    def invoke(self, ctx: WorkflowContext, kwargs: Mapping[str, Any]) -> Any:
+        """Call the function with what `validate` returned; an async one gives an awaitable."""
+        fn: Callable[..., Any] = self.fn
+        if self._context_name is None:
+            return fn(**kwargs)
+        return fn(**{self._context_name: ctx}, **kwargs)
+
+
+class _OneModel:
+    """The arguments are one pydantic model, which the function takes whole."""
+
+    def __init__(self, name: str, model: type[BaseModel]) -> None:
+        self._name = name
+        self._model = model
+
+    def schema(self) -> dict[str, Any]:
+        return self._model.model_json_schema()
+
+    def parse(self, text: str) -> dict[str, Any]:
+        return {self._name: self._model.model_validate_json(text)}
+
+
+class _Plain:
+    """Each argument is a parameter of the function."""
+
+    def __init__(self, tool_id: str, found: list[inspect.Parameter]) -> None:
+        # Aliases, since a parameter may have a name that means something to BaseModel.
+        self._names = {f"argument_{index}": one.name for index, one in enumerate(found)}
+        fields: dict[str, Any] = {
+            field: (Annotated[one.annotation, Field(alias=one.name)], _default(one))
+            for field, one in zip(self._names, found, strict=True)
+        }
+        self._model: type[BaseModel] = create_model(
+            tool_id, __config__=ConfigDict(extra="forbid"), **fields
+        )
+
+    def schema(self) -> dict[str, Any]:
+        return self._model.model_json_schema()
+
+    def parse(self, text: str) -> dict[str, Any]:
+        model = self._model.model_validate_json(text)
+        return {name: getattr(model, field) for field, name in self._names.items()}
+
+
+@overload
+def tool(fn: Callable[_FnP, _FnR], /) -> Tool[_FnP, _FnR]: ...
+
+
+@overload
+def tool(
+    *,
+    id: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    at_most_once: bool = False,
+    queue: str | None = None,
+    approval: str = "none",
+    **unbuilt: Any,
+) -> Callable[[Callable[_FnP, _FnR]], Tool[_FnP, _FnR]]: ...
+
+
+def tool(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    id: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    at_most_once: bool = False,
+    queue: str | None = None,
+    approval: str = "none",
+    **unbuilt: Any,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a tool of a function: `@tool`, or `@tool(id=..., ...)`.
+
+    The function takes a `WorkflowContext` first, if it wants one, and then either one
+    pydantic model or typed parameters. `async def` runs in the service's event loop,
+    `def` in a thread.
+
+    Args:
+        fn: the function, where the decorator stands bare.
+        id: the name the model calls it by, 1 to 64 of letters, digits, `_` and `-`;
+            default: the function's name.
+        description: what it does, for the model; default: the docstring.
+        parameters: JSON Schema that the model sees instead of the one made from the
+            signature; arguments are still validated by the signature.
+        at_most_once: what happens to a call in whose middle the service's process ends:
+            False, it is made again with the same idempotency key; True, it is not, and
+            the model is told that its outcome is unknown.
+        queue: not built yet.
+        approval: "none"; "always" is not built yet.
+        unbuilt: refused.
+
+    Raises:
+        DefinitionError: the tool cannot be made, or asks for what is not built yet.
+
+    """
+    refuse(
+        "@tool", {"queue": queue, "approval": None if approval == "none" else approval, **unbuilt}
+    )
+    if fn is not None:
+        return Tool(fn, sys._getframe(1).f_locals)  # noqa: SLF001 - see signature.parameters
+
+    def decorate(fn: Callable[..., Any]) -> Tool:
+        names = sys._getframe(1).f_locals  # noqa: SLF001
+        return Tool(
+            fn,
+            names,
+            id=id,
+            description=description,
+            parameters=parameters,
+            at_most_once=at_most_once,
+        )
+
+    return decorate
+
+
+def describe(error: ValueError) -> str:
+    """Return what is wrong with a tool's arguments, in a short text for the model."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    lines = [_problem(one["type"], one["loc"], one["msg"]) for one in problems[:_MAX_PROBLEMS]]
+    more = len(problems) - len(lines)
+    return "; ".join([*lines, *([f"and {more} more"] if more else [])])
+
+
+def _problem(kind: str, loc: tuple[int | str, ...], message: str) -> str:
+    if kind == "json_invalid" and not loc:
+        return f"the arguments are no JSON: {message.removeprefix('Invalid JSON: ')}"
+    path = ".".join(str(part) for part in loc)
+    return f"{path}: {message}" if path else message
+
+
+def _checked_id(fn: Any, given: str | None) -> str:
+    if not callable(fn) or isinstance(fn, Tool):
+        raise DefinitionError(f"@tool goes on a function, not on {fn!r}")
+    name = getattr(fn, "__name__", "") if given is None else given
+    if not _ID.fullmatch(name):
+        raise DefinitionError(
+            f"the tool id {name!r} must be 1 to 64 letters, digits, '_' or '-'; "
+            "give one with @tool(id=...)"
+        )
+    if name == "llm":
+        raise DefinitionError("the tool id 'llm' is taken: the steps of model calls are called so")
+    return str(name)
+
+
+def _read(
+    tool_id: str, fn: Callable[..., Any], names: Mapping[str, Any]
+) -> tuple[str | None, _OneModel | _Plain]:
+    """Return the name of the context's parameter, None if there is none, and the arguments."""
+    if inspect.isasyncgenfunction(fn) or inspect.isgeneratorfunction(fn):
+        raise DefinitionError(f"{label(fn)}: a tool returns one value; it cannot yield")
+    found = parameters(fn, names)
+    context_name = found.pop(0).name if found and _is_context(found[0]) else None
+    for one in found:
+        if one.annotation is one.empty:
+            raise DefinitionError(f"{label(fn)}: parameter {one.name!r} needs a type")
+        _check_type(fn, one)
+    if len(found) == 1 and is_model(found[0].annotation):
+        return context_name, _OneModel(found[0].name, found[0].annotation)
+    return context_name, _Plain(tool_id, found)
+
+
+def _check_type(fn: Callable[..., Any], parameter: inspect.Parameter) -> None:
+    told = inspect.formatannotation(parameter.annotation)
+    message = (
+        f"{label(fn)}: the type of parameter {parameter.name!r}, {told}, cannot be described as "
+        "JSON Schema; use values of JSON, or pydantic models or dataclasses of them"
+    )
+    try:
+        _Plain("tool", [parameter]).schema()
+    except PydanticUserError:  # it gives advice about pydantic's models, of no use at a function
+        raise DefinitionError(message) from None
+    except Exception as error:
+        raise DefinitionError(message) from error
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation is WorkflowContext or parameter.name == "ctx"
+
+
+def _default(parameter: inspect.Parameter) -> Any:
+    return PydanticUndefined if parameter.default is parameter.empty else parameter.default

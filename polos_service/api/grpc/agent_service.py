@@ -1,0 +1,71 @@
+"""AgentService: tells which agents are loaded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import grpc
+
+from polos.v1 import agent_service_pb2 as pb
+from polos.v1.agent_pb2 import Agent as AgentMessage
+from polos.v1.agent_pb2 import Tool as ToolMessage
+from polos_client.define.agent import Agent
+from polos_client.errors import InvalidRequest
+from polos_service.agents.definition import shown
+from polos_service.agents.registry import Registry
+from polos_service.api.grpc.messages import PAGE_BYTES, page_size
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AgentService:
+    """The servicer."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    async def GetAgent(self, request: pb.GetAgentRequest, context: Context) -> pb.GetAgentResponse:
+        """Return one agent."""
+        if not request.agent_id:
+            raise InvalidRequest({"agent_id": "is empty"})
+        return pb.GetAgentResponse(agent=message_of(self._registry.agent(request.agent_id)))
+
+    async def ListAgents(
+        self, request: pb.ListAgentsRequest, context: Context
+    ) -> pb.ListAgentsResponse:
+        """Return a page of agents; the token is the id of the last one on the page before."""
+        limit = page_size(request.page_size)
+        page = pb.ListAgentsResponse()
+        size = 0
+        for agent in self._registry.agents():
+            if agent.id <= request.page_token:
+                continue
+            message = message_of(agent)
+            size += message.ByteSize()
+            if len(page.agents) == limit or (page.agents and size > PAGE_BYTES):
+                page.next_page_token = page.agents[-1].agent_id
+                break
+            page.agents.append(message)
+        return page
+
+
+def message_of(agent: Agent) -> AgentMessage:
+    """Return the agent as a message; prompts and addresses are not in it."""
+    return AgentMessage(
+        agent_id=agent.id,
+        description=agent.description,
+        provider=agent.provider,
+        model=shown(agent.provider, agent.model),
+        tools=[
+            ToolMessage(
+                name=tool.id,
+                description=tool.description,
+                parameters_json=json.dumps(tool.parameters),
+            )
+            for tool in agent.tools
+        ],
+        temperature=agent.temperature,
+        max_output_tokens=agent.max_output_tokens,
+        stop_conditions=[stop.name for stop in agent.stop_conditions],
+    )

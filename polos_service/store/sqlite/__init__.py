@@ -1,0 +1,366 @@
+"""Runs in a SQLite file, for one process on one machine.
+
+Writes go through one thread that commits in groups (WAL, synchronous=FULL); reads
+happen in the loop, on a connection of their own. The file belongs to one process (see
+`file`), and what becomes of it while it is open is watched (see `condition`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from polos_client.errors import StoreUnavailable
+from polos_service.errors import Fenced
+from polos_service.store import (
+    ENDED,
+    MAX_QUEUED,
+    Claim,
+    Entry,
+    Frame,
+    NewRun,
+    RunQuery,
+    RunRecord,
+    Slice,
+)
+from polos_service.store.signals import Signals
+from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite.committer import Committer
+from polos_service.store.sqlite.condition import Condition
+from polos_service.store.sqlite.file import InUseError, StoreFile
+from polos_service.store.sqlite.schema import Synchronous, connect, prepare
+
+T = TypeVar("T")
+
+EXPIRY_PIECE = 256
+"""Frames that are deleted at a time: one commit that delays nobody for long."""
+
+PAGE = 1024 * 1024
+"""Bytes of history read before the loop gets a turn."""
+
+PROBE_PATIENCE = 1.0
+"""Seconds in which a disk that failed must write again, to be taken for well."""
+
+
+class SqliteStore:
+    """A RunStore in one file, made by `open`."""
+
+    def __init__(self, file: StoreFile, synchronous: Synchronous, max_queued: int) -> None:
+        self._file = file
+        self._max_queued = max_queued
+        self._writer = f"{os.uname().nodename}:{os.getpid()}"
+        self._db = connect(file.path, synchronous)
+        self._reader = connect(file.path)
+        self._reader.execute("PRAGMA query_only = ON")
+        self._condition = Condition(file)
+        self._condition.require_owner(self._reader)
+        file.remember()
+        self._signals = Signals()
+        self._heads: dict[tuple[str, str], Frame] = {}
+        self._removing: set[asyncio.Task[None]] = set()
+        self._committer = Committer(self._db, self._condition)
+        for run in sql.removals(self._reader):
+            self._spawn(self._remove(run))
+
+    @classmethod
+    async def open(
+        cls, path: Path, synchronous: Synchronous = "FULL", max_queued: int = MAX_QUEUED
+    ) -> SqliteStore:
+        """Open the file, made if it is missing, and queue what a former process ran.
+
+        Raises:
+            StoreUnavailable: another process has it, it has a second name, it cannot be
+                written, or it is not a store of this version.
+
+        """
+        try:
+            file = StoreFile(path)
+            try:
+                prepare(file.path, file.token)
+                return cls(file, synchronous, max_queued)
+            except BaseException:
+                file.close()
+                raise
+        except InUseError:
+            raise StoreUnavailable(
+                f"The store {path} is in use by another process. Stop that one, or give this "
+                "one a store of its own (--store, POLOS_STORE)."
+            ) from None
+        except (OSError, sqlite3.Error) as error:
+            raise StoreUnavailable(f"The store {path} cannot be opened: {error}.") from error
+
+    async def expire(self, before: int) -> bool:
+        """Remove a piece of what ended before a time."""
+        return await self._commit(lambda db: sql.expire(db, before, EXPIRY_PIECE))
+
+    async def healthy(self) -> bool:
+        """Return whether the file is there, whole and ours, and the disk does what it is told."""
+        if not self._committer.working:
+            return False
+        with suppress(StoreUnavailable, TimeoutError):
+            self._condition.require()
+            with self._reading():
+                self._condition.require_owner(self._reader)
+            await self._condition.look()
+            if self._condition.failing:
+                async with asyncio.timeout(PROBE_PATIENCE):
+                    await self._commit(sql.touch)
+                self._condition.failing = False
+            self._condition.require()
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Commit what was submitted, close the file, and let go of it."""
+        await self._committer.close()
+        await self._condition.close()
+        self._reader.close()
+        if self._condition.trouble is None:
+            with suppress(sqlite3.Error):  # the next one takes it over all the same
+                self._db.execute("DELETE FROM owner")
+        self._db.close()
+        self._file.close()
+
+    async def create(self, run: NewRun) -> str:
+        """Store a queued run."""
+        return await self._commit(
+            lambda db: sql.insert_run(db, run, self._max_queued), lambda: self._notify("queue")
+        )
+
+    async def claim(self, workflows: Collection[str]) -> Claim:
+        """Claim the oldest queued run of these workflows."""
+        while True:
+            queued = self._signals.event("queue")
+            names = list(workflows)  # here: the commit's thread would race with who adds one
+            claim = await self._claim(partial(sql.find_queued, workflows=names))
+            if claim is not None:
+                return claim
+            await queued.wait()
+
+    async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
+        """Claim this run, if it is queued, or with `force` if it has not ended."""
+        return await self._claim(lambda db: sql.find_run(db, project, run_id, held=force))
+
+    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
+        """Return queued runs past their deadline, and held ones that are long past it."""
+        with self._reading():
+            return sql.overdue(self._reader, now, stuck)
+
+    async def waiting(self) -> Mapping[str, int]:
+        """Return how many runs are queued, by workflow."""
+        with self._reading():
+            return sql.waiting(self._reader)
+
+    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+        """Queue the run again."""
+        try:
+            await self._commit(
+                lambda db: sql.requeue(db, claim, failed=failed), lambda: self._released(claim)
+            )
+        except StoreUnavailable:
+            if not self._condition.taken_over:  # else the claim was lost, with all others
+                raise
+
+    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
+        """Append a frame, then wake the run's readers."""
+        try:
+            await self._commit(
+                lambda db: sql.insert_frame(db, claim, frame, private),
+                lambda: self._appended(claim, frame),
+            )
+        except StoreUnavailable as error:
+            if self._condition.taken_over:
+                raise Fenced(str(error)) from None
+            raise
+
+    async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
+        """Read frames from the cursor on."""
+        # What was appended last is all that a reader lacks who keeps up; the file is not asked.
+        head = self._heads.get((project, run_id))
+        if head is not None and head.first <= after + 1 <= head.last:
+            return Slice(frames=(head,), latest=head.last, ended=False)
+        with self._reading():
+            # The state is read before the frames: where it says that the run has ended,
+            # the frames read after it are all there will ever be.
+            run, state = self._find(project, run_id)
+            frames = taken(sql.frames_after(self._reader, run, after), limit)
+            return Slice(
+                frames=frames, latest=sql.latest_of(self._reader, run), ended=state in ENDED
+            )
+
+    async def wait(self, project: str, run_id: str, after: int) -> None:
+        """Wait for an event after the cursor."""
+        while True:
+            appended = self._signals.event(("log", project, run_id))
+            if self._grown(project, run_id, after):
+                return
+            await appended.wait()
+
+    async def history(self, claim: Claim) -> AsyncIterator[Entry]:
+        """Yield every frame with its private part."""
+        place = (-1, 0)
+        while True:
+            # A page at a time: a statement that stays open would hold the reader's
+            # snapshot, and every tail with it, where it was.
+            with self._reading(f"log of run {claim.run_id}"):
+                run, _ = self._find(claim.project, claim.run_id)
+                place, page = sql.history_page(self._reader, run, place, PAGE)
+            if not page:
+                return
+            for entry in page:
+                yield entry
+            await asyncio.sleep(0)
+
+    async def command(self, project: str, run_id: str, kind: str) -> None:
+        """Put a command into the inbox of a run that has not ended."""
+        await self._commit(
+            lambda db: sql.insert_command(db, project, run_id, kind),
+            lambda: self._notify("inbox", project, run_id),
+        )
+
+    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
+        """Wait for a command that is not known."""
+        while True:
+            arrived = self._signals.event(("inbox", claim.project, claim.run_id))
+            with self._reading():
+                run, _ = self._find(claim.project, claim.run_id)
+                inbox = sql.inbox_of(self._reader, run)
+            if not inbox <= frozenset(known):
+                return inbox
+            await arrived.wait()
+
+    async def get(self, project: str, run_id: str) -> RunRecord:
+        """Return the run's record."""
+        with self._reading():
+            return sql.record_of(self._reader, project, run_id)
+
+    async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
+        """Return a page of records."""
+        with self._reading():
+            return sql.records(self._reader, project, query)
+
+    async def delete(self, project: str, run_id: str) -> None:
+        """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
+        # In a task of its own: a caller that goes away leaves no half of a log behind.
+        await asyncio.shield(self._spawn(self._delete(project, run_id)))
+
+    async def _delete(self, project: str, run_id: str) -> None:
+        def begin(db: sqlite3.Connection) -> int | None:
+            run = sql.begin_removal(db, project, run_id)
+            return run if sql.remove(db, run, EXPIRY_PIECE) else None
+
+        run = await self._commit(begin, lambda: self._notify("log", project, run_id))
+        if run is not None:
+            await self._remove(run)
+
+    async def _remove(self, run: int) -> None:
+        while await self._commit(lambda db: sql.remove(db, run, EXPIRY_PIECE)):
+            pass
+
+    def _spawn(self, removal: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(removal)
+        self._removing.add(task)
+        task.add_done_callback(self._removed)
+        return task
+
+    def _removed(self, task: asyncio.Task[None]) -> None:
+        self._removing.discard(task)
+        if not task.cancelled():
+            task.exception()  # told to who waits; the next to open the store goes on with it
+
+    async def _commit(
+        self,
+        operation: Callable[[sqlite3.Connection], T],
+        committed: Callable[[], None] | None = None,
+    ) -> T:
+        try:
+            return await self._committer.submit(operation, committed)
+        except sqlite3.Error as error:
+            self._condition.saw(error)
+            raise StoreUnavailable(f"The store refused to write: {error}.") from error
+
+    async def _claim(self, find: Callable[[sqlite3.Connection], int | None]) -> Claim | None:
+        claiming = asyncio.ensure_future(
+            self._commit(lambda db: sql.begin_claim(db, find(db), self._writer))
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # The commit is under way all the same: nobody would ever hold that claim.
+            claiming.add_done_callback(self._give_back)
+            raise
+
+    def _give_back(self, claiming: asyncio.Task[Claim | None]) -> None:
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        claim = claiming.result()
+        if claim is not None:
+            with suppress(StoreUnavailable):  # closed: the next to open it queues the run
+                self._committer.submit(
+                    lambda db: sql.requeue(db, claim, failed=False),
+                    lambda: self._released(claim),
+                )
+
+    @contextmanager
+    def _reading(self, what: str = "store") -> Iterator[None]:
+        """Tell what SQLite finds wrong, or finds, as what it means to a caller."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            self._condition.saw(error)
+            raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
+        except (TypeError, ValueError, OverflowError) as error:  # a value that does not fit
+            raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
+
+    def _notify(self, *key: str) -> None:
+        self._signals.notify(key[0] if len(key) == 1 else key)
+
+    def _find(self, project: str, run_id: str) -> tuple[int, int]:
+        return sql.row_of(self._reader, project, run_id)
+
+    def _released(self, claim: Claim) -> None:
+        self._heads.pop((claim.project, claim.run_id), None)
+        self._notify("queue")
+
+    def _appended(self, claim: Claim, frame: Frame) -> None:
+        key = (claim.project, claim.run_id)
+        if frame.outcome is None:
+            self._heads[key] = frame
+        else:
+            self._heads.pop(key, None)
+        self._notify("log", *key)
+
+    def _grown(self, project: str, run_id: str, after: int) -> bool:
+        head = self._heads.get((project, run_id))
+        if head is not None:
+            return head.last > after
+        with self._reading():
+            run, state = self._find(project, run_id)
+            return state in ENDED or sql.latest_of(self._reader, run) > after
+
+
+def taken(frames: Iterable[Frame], limit: int) -> list[Frame]:
+    """Return the frames up to the one that reaches `limit` bytes."""
+    found = []
+    size = 0
+    for frame in frames:
+        found.append(frame)
+        size += len(frame.data)
+        if size >= limit:
+            break
+    return found

@@ -1,0 +1,106 @@
+"""Whether a SQLite store can be relied on: what was seen of its file, and what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+
+from polos_client.errors import StoreUnavailable
+from polos_service.logs import get_logger
+from polos_service.store.sqlite.damage import Pages, is_damage
+from polos_service.store.sqlite.file import StoreFile
+
+ADVICE = (
+    "Nothing more is stored. Stop the service, put the file or a back-up in place, and start again."
+)
+
+SHARE = 20
+"""A look through all pages may take one part in so many of the time."""
+
+PATIENCE = 1.0
+"""Seconds for which the question after the store's health waits for such a look."""
+
+log = get_logger(__name__)
+
+
+class Condition:
+    """What is wrong with a store, if anything is.
+
+    Attributes:
+        trouble: why nothing is written any more; it stays until the process ends.
+        taken_over: the trouble is that another process has the store now.
+        failing: the disk did not do what it was told last; it may do so again.
+
+    """
+
+    def __init__(self, file: StoreFile) -> None:
+        self.trouble: str | None = None
+        self.taken_over = False
+        self.failing = False
+        self._file = file
+        self._pages = Pages(file)
+        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.Task[None] | None = None
+        self._next_look = 0.0
+
+    def require(self) -> None:
+        """Raise StoreUnavailable if a commit would be lost, or was. From any thread."""
+        if self.trouble is None and (fault := self._file.fault()) is not None:
+            self._fail(fault)
+        if self.trouble is not None:
+            raise StoreUnavailable(self.trouble)
+
+    def require_owner(self, db: sqlite3.Connection) -> None:
+        """Raise StoreUnavailable if another process has taken the store over."""
+        row = db.execute("SELECT token FROM owner").fetchone()
+        if row != (self._file.token,):
+            self.taken_over = True
+            self._fail(f"another process has taken over {self._file.path.name}")
+            self.require()
+
+    def saw(self, error: sqlite3.Error) -> None:
+        """Learn from an error of a read or a write."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if is_damage(error):
+            self._fail(f"{self._file.path.name} is damaged ({error})")
+        elif code == sqlite3.SQLITE_IOERR and not self.failing:
+            self.failing = True
+            log.error("store_disk_error", path=str(self._file.path), error=str(error))
+
+    async def look(self) -> None:
+        """Look at the file, and for a moment at its pages, if they have changed."""
+        if self._look is None and self._pages.changed() and time.monotonic() >= self._next_look:
+            self._look = asyncio.create_task(self._look_through(), name="polos-store-look")
+        if self._look is not None:
+            await asyncio.wait({self._look}, timeout=PATIENCE)
+
+    async def close(self) -> None:
+        """Wait for a look that is under way: it needs the file."""
+        if self._look is not None:
+            await asyncio.wait({self._look})
+
+    async def _look_through(self) -> None:
+        begun = time.monotonic()
+        try:
+            damage = await asyncio.to_thread(self._pages.damage)
+        except Exception:
+            log.exception("store_look_failed", path=str(self._file.path))
+        else:
+            if damage is not None:
+                self._fail(f"{self._file.path.name} is damaged ({damage})")
+        finally:
+            self._look = None
+            self._next_look = begun + SHARE * (time.monotonic() - begun)
+
+    def _fail(self, what: str) -> None:
+        if self.trouble is not None:
+            return
+        self.trouble = f"The store cannot be used: {what}. {ADVICE}"
+        # In the loop: what goes wrong with the log must not end the thread that commits.
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self._tell, what)
+
+    def _tell(self, what: str) -> None:
+        log.error("store_failed", path=str(self._file.path), error=what)

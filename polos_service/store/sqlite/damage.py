@@ -1,0 +1,126 @@
+"""Finds what in a database was overwritten behind SQLite's back: pages, and values of rows."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from types import UnionType
+from typing import Any
+
+from polos_service.store.sqlite.file import StoreFile
+
+CHECK_LIMIT = 256 * 1024 * 1024
+"""Bytes of a file that is looked through: about a second. Damage in a larger one is noticed where
+it is read."""
+
+IMAGE_LIMIT = 8 * 1024 * 1024
+"""Bytes of a file that is also looked through without its write-ahead log, which hides pages:
+about twice of what the log grows to."""
+
+LOOKS = 5
+"""Looks before a file that changes all the time is left for later."""
+
+PAUSE = 0.05
+"""Seconds between two looks: longer than the clock of the file system stands still."""
+
+DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""What SQLite says of a file that holds something else than it wrote."""
+
+SOUND = "ok"
+
+
+class ForeignValueError(sqlite3.DatabaseError):
+    """A row holds what was never written into it."""
+
+
+class Pages:
+    """The pages of a store's file, looked through again when the file has changed.
+
+    Its time of change is what tells: it changes where the write-ahead log is written back,
+    and where anybody else writes into the file.
+    """
+
+    def __init__(self, file: StoreFile) -> None:
+        self._file = file
+        self._sound = -1
+
+    def changed(self) -> bool:
+        """Return whether the file has changed since it was last found sound."""
+        status = os.fstat(self._file.descriptor)
+        return status.st_mtime_ns != self._sound and status.st_size <= CHECK_LIMIT
+
+    def damage(self) -> str | None:
+        """Return what is wrong with the pages, None if nothing is. For a thread.
+
+        The file is in flux while the log is written back, so what is wrong must be wrong
+        twice, with no change from before the first look until after the second.
+        """
+        previous = -1
+        for _ in range(LOOKS):
+            now = self._time()
+            found = self._look()
+            if found is None:
+                self._sound = now
+                return None
+            if now == previous == self._time():
+                return found
+            previous = now
+            time.sleep(PAUSE)
+        return None
+
+    def _time(self) -> int:
+        return os.fstat(self._file.descriptor).st_mtime_ns
+
+    def _look(self) -> str | None:
+        return self._through_log() or self._without_log()
+
+    def _through_log(self) -> str | None:
+        # A connection of its own: others have the pages in their caches.
+        address = f"{self._file.path.as_uri()}?mode=rw"
+        try:
+            db = sqlite3.connect(address, uri=True)
+        except sqlite3.Error:
+            return None  # no descriptor is free, say: that tells nothing of the pages
+        return verdict(db)
+
+    def _without_log(self) -> str | None:
+        size = os.fstat(self._file.descriptor).st_size
+        if size > IMAGE_LIMIT:
+            return None
+        image = bytearray(os.pread(self._file.descriptor, size, 0))
+        image[18:20] = b"\1\1"  # "has no write-ahead log"
+        db = sqlite3.connect(":memory:")
+        db.deserialize(bytes(image))
+        return verdict(db)
+
+
+def verdict(db: sqlite3.Connection) -> str | None:
+    """Return what SQLite finds wrong with a database, and close it."""
+    try:
+        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        return str(error) if is_damage(error) else None
+    finally:
+        db.close()
+    return None if found == SOUND else str(found).rpartition("\n")[2]
+
+
+def is_damage(error: BaseException) -> bool:
+    """Return whether the error says that the file holds something else than SQLite wrote."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in DAMAGED or isinstance(error, ForeignValueError)
+
+
+def fitting(row: Sequence[Any], *types: type | UnionType) -> Sequence[Any]:
+    """Return the row, whose values must have these types: a damaged one may have others.
+
+    Raises:
+        ForeignValueError: they have not.
+
+    """
+    for value, kind in zip(row, types, strict=True):
+        if not isinstance(value, kind):
+            raise ForeignValueError(f"a row holds {type(value).__name__} in place of {kind}")
+    return row

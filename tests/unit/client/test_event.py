@@ -1,0 +1,328 @@
+"""Events: every kind as the documented keys, and folded to text and result."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from polos.v1 import event_pb2 as pb
+from polos.v1.error_pb2 import FailureReason
+from polos_client.errors import RunCancelled, RunFailed
+from polos_client.event import Event
+from polos_client.fold import RunAccumulator
+from tests.support.fake_service import AGENT, RUN, delta, event, finish, numbered
+
+CALL = pb.ToolCall(id="c1", name="add", arguments_json='{"a": 1}')
+ADD = {
+    "tool_name": "add",
+    "tool_call": {
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "add", "tool_name": "add", "arguments": '{"a": 1}'},
+    },
+}
+USAGE = pb.Usage(input_tokens=2, output_tokens=3, total_tokens=5, cache_read_input_tokens=0)
+TOKENS = {
+    "input_tokens": 2,
+    "output_tokens": 3,
+    "total_tokens": 5,
+    "cache_read_input_tokens": 0,
+}
+SECOND = Duration(seconds=1, nanos=500_000_000)
+FAILURE = pb.StepFailure(
+    message="boom", reason=FailureReason.FAILURE_REASON_TOOL_FAILED, retryable=True
+)
+
+
+def folded(payloads: list[dict[str, Any]]) -> RunAccumulator:
+    accumulator = RunAccumulator()
+    for one in numbered(payloads):
+        accumulator.add([one])
+    return accumulator
+
+
+@pytest.mark.parametrize(
+    ("payload", "data"),
+    [
+        (delta("Hi"), {"content": "Hi", "step": 1, "step_key": "llm:1", "attempt": 1}),
+        (
+            {
+                "tool_call": pb.ToolCallRequested(
+                    tool_call=CALL, step_key="llm:1", step=1, attempt=1
+                )
+            },
+            {**ADD, "step": 1, "step_key": "llm:1", "attempt": 1},
+        ),
+        (
+            {"step_start": pb.StepStart(step_key="llm:1", step_type="llm", attempt=1)},
+            {"step_key": "llm:1", "step_type": "llm", "attempt": 1},
+        ),
+        (
+            {
+                "step_start": pb.StepStart(
+                    step_key="add", step_type="tool", attempt=1, tool_call=CALL
+                )
+            },
+            {"step_key": "add", "step_type": "tool", "attempt": 1, **ADD},
+        ),
+        (
+            {
+                "step_finish": pb.StepFinish(
+                    step_key="llm:1",
+                    step_type="llm",
+                    attempt=2,
+                    duration=SECOND,
+                    result_json='{"content": "Hi", "tool_calls": []}',
+                    usage=USAGE,
+                    cost=pb.Cost(usd_micros=25),
+                    finish_reason=pb.FINISH_REASON_TOOL_CALLS,
+                )
+            },
+            {
+                "step_key": "llm:1",
+                "step_type": "llm",
+                "attempt": 2,
+                "duration": 1.5,
+                "data": {"result": {"content": "Hi", "tool_calls": []}},
+                "usage": TOKENS,
+                "cost": 0.000025,
+                "finish_reason": "tool_calls",
+            },
+        ),
+        (
+            {
+                "step_finish": pb.StepFinish(
+                    step_key="add",
+                    step_type="tool",
+                    attempt=1,
+                    failure=FAILURE,
+                    tool_call=pb.ToolCall(id="c1", name="add"),
+                )
+            },
+            {
+                "step_key": "add",
+                "step_type": "tool",
+                "attempt": 1,
+                "error": "boom",
+                "reason": "tool_failed",
+                "retryable": True,
+                "tool_name": "add",
+                "tool_call": {
+                    "id": "c1",
+                    "type": "function",
+                    "function": {"name": "add", "tool_name": "add"},
+                },
+            },
+        ),
+        (
+            {
+                "step_retry": pb.StepRetry(
+                    step_key="llm:1",
+                    attempt=2,
+                    reason=FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
+                    message="again",
+                )
+            },
+            {"step_key": "llm:1", "attempt": 2, "reason": "process_restarted", "error": "again"},
+        ),
+        (
+            {
+                "agent_start": pb.AgentStart(
+                    agent_id="demo",
+                    provider="openai",
+                    model="m",
+                    tools=["add"],
+                    temperature=0.0,
+                    max_output_tokens=9,
+                    stop_conditions=["max_steps"],
+                    streaming=True,
+                )
+            },
+            {
+                "agent_id": "demo",
+                "provider": "openai",
+                "model": "m",
+                "tools": ["add"],
+                "temperature": 0.0,
+                "max_output_tokens": 9,
+                "stop_conditions": ["max_steps"],
+                "streaming": True,
+            },
+        ),
+        (
+            {
+                "agent_finish": pb.AgentFinish(
+                    result="Hi",
+                    usage=USAGE,
+                    cost=pb.Cost(usd_micros=1_000_000),
+                    finish_reason=pb.FINISH_REASON_STOP_CONDITION,
+                    stop_condition="max_steps",
+                    total_steps=2,
+                    duration=SECOND,
+                )
+            },
+            {
+                "usage": TOKENS,
+                "cost": 1.0,
+                "total_steps": 2,
+                "duration": 1.5,
+                "result": {
+                    "agent_run_id": RUN,
+                    "result": "Hi",
+                    "total_steps": 2,
+                    "usage": TOKENS,
+                    "cost": 1.0,
+                    "duration": 1.5,
+                    "finish_reason": "stop_condition",
+                    "stop_condition": "max_steps",
+                },
+            },
+        ),
+        ({"workflow_start": pb.WorkflowStart()}, {}),
+        ({"workflow_start": pb.WorkflowStart(payload_json="21")}, {"payload": 21}),
+        (
+            {"workflow_finish": pb.WorkflowFinish(result_json="[1]", duration=SECOND)},
+            {"result": [1], "duration": 1.5},
+        ),
+        (
+            {
+                "error": pb.Error(
+                    message="away",
+                    reason=FailureReason.FAILURE_REASON_INTERNAL,
+                    usage=USAGE,
+                    total_steps=1,
+                    error_id="e1",
+                    provider_request_id="q1",
+                )
+            },
+            {
+                "error": "away",
+                "reason": "internal",
+                "retryable": False,
+                "usage": TOKENS,
+                "total_steps": 1,
+                "error_id": "e1",
+                "provider_request_id": "q1",
+            },
+        ),
+        ({"run_cancelled": pb.RunCancelled(usage=USAGE)}, {"usage": TOKENS, "total_steps": 0}),
+        ({}, {}),
+    ],
+    ids=lambda one: next(iter(one), "unknown") if isinstance(one, dict) else None,
+)
+def test_data_has_the_documented_keys_and_no_others(
+    payload: dict[str, Any], data: dict[str, Any]
+) -> None:
+    made = Event(event(3, **payload))
+    assert made.event_type == next(iter(payload), "unknown")
+    assert made.data == {**data, "_metadata": {"execution_id": RUN, "workflow_id": AGENT}}
+    assert made.data is made.data
+
+
+def test_an_event_of_a_sub_agent_is_numbered_in_its_root_s_log() -> None:
+    made = Event(event(3, run_id="sub-1", parent=RUN), RUN)
+    assert made.id == f"{RUN}:3"
+    assert made.sequence_id == 3
+    assert made.topic == f"workflow/{AGENT}/sub-1"
+    assert made.data["_metadata"]["execution_id"] == "sub-1"
+    assert made.created_at == datetime(2026, 1, 2, 3, 4, 5, 500_000, tzinfo=UTC)
+
+
+def test_an_enum_value_of_a_later_version_is_unknown() -> None:
+    error: Any = pb.Error(message="away")
+    error.reason = 999
+    assert Event(event(1, error=error)).data["reason"] == "unknown"
+
+
+def test_large_integers_and_kinds_of_numbers_survive() -> None:
+    made = pb.StepFinish(step_key="add", step_type="tool", result_json="[21, 9007199254740993]")
+    assert Event(event(1, step_finish=made)).data["data"]["result"] == [21, 9007199254740993]
+
+
+def test_the_fold_of_a_run_with_tools_is_its_result() -> None:
+    bad = pb.ToolCall(id="c2", name="add", arguments_json="{no")
+    run = folded(
+        [
+            {"step_start": pb.StepStart(step_key="llm:1", step_type="llm", attempt=1)},
+            delta("Let me see. "),
+            {"step_start": pb.StepStart(step_key="add", step_type="tool", tool_call=CALL)},
+            {"step_start": pb.StepStart(step_key="add:2", step_type="tool", tool_call=bad)},
+            {"step_finish": pb.StepFinish(step_key="add:2", step_type="tool", failure=FAILURE)},
+            {"step_finish": pb.StepFinish(step_key="add", step_type="tool", result_json="3")},
+            delta("It is 3.", step=2),
+            {"agent_finish": finish("It is 3."), "terminal": True},
+        ]
+    )
+    result = run.result()
+    assert run.text == "Let me see. It is 3."
+    assert result.result == "It is 3."
+    assert [one.model_dump() for one in result.tool_results] == [
+        {
+            "tool_name": "add",
+            "status": "failed",
+            "input": "{no",
+            "result": None,
+            "error": "boom",
+            "tool_call_id": "c2",
+        },
+        {
+            "tool_name": "add",
+            "status": "completed",
+            "input": {"a": 1},
+            "result": 3,
+            "error": None,
+            "tool_call_id": "c1",
+        },
+    ]
+
+
+def test_a_run_that_does_not_stream_has_its_text_from_finished_steps() -> None:
+    content = '{"content": "Hi", "tool_calls": []}'
+    step = pb.StepFinish(step_key="llm:1", step_type="llm", result_json=content, usage=USAGE)
+    nothing = pb.StepFinish(step_key="llm:2", step_type="llm", result_json='{"content": null}')
+    run = folded([delta("H"), {"step_finish": step}, {"step_finish": nothing}])
+    assert run.text == "Hi"
+    assert run.usage.total_tokens == 5
+    assert run.usage.cache_read_input_tokens == 0
+    assert run.usage.cache_creation_input_tokens is None
+    with pytest.raises(ValueError, match="has not ended"):
+        run.result()
+
+
+def test_what_a_smaller_attempt_says_is_void_even_when_it_comes_late() -> None:
+    retry = {"step_retry": pb.StepRetry(step_key="llm:1", attempt=2)}
+    run = folded([delta("a"), retry, delta("late", attempt=1), delta("b", attempt=2)])
+    assert run.text == "b"
+
+
+def test_a_sub_agent_adds_nothing_to_its_root() -> None:
+    accumulator = RunAccumulator()
+    step = pb.StepFinish(step_key="add", step_type="tool", result_json="3", usage=USAGE)
+    accumulator.add([event(1, run_id="sub-1", parent=RUN, **delta("sub"))])
+    accumulator.add([event(2, run_id="sub-1", parent=RUN, step_finish=step)])
+    assert accumulator.text == ""
+    assert accumulator.tool_results == []
+    assert accumulator.usage.total_tokens == 0
+    assert accumulator.sequence == 2
+
+
+def test_an_ending_of_a_later_version_is_a_failure_that_says_so() -> None:
+    with pytest.raises(RunFailed, match="does not know; update it"):
+        folded([delta("x"), {"terminal": True}]).result()
+
+
+def test_a_cancelled_run_keeps_its_text_and_tokens() -> None:
+    with pytest.raises(RunCancelled) as caught:
+        folded(
+            [delta("x"), {"run_cancelled": pb.RunCancelled(usage=USAGE), "terminal": True}]
+        ).result()
+    assert (caught.value.text, caught.value.usage.total_tokens) == ("x", 5)
+
+
+def test_the_result_of_a_workflow_is_its_value() -> None:
+    finished = pb.WorkflowFinish(result_json='{"a": 1}', duration=SECOND)
+    result = folded([{"workflow_finish": finished, "terminal": True}]).result()
+    assert (result.result, result.duration) == ({"a": 1}, 1.5)

@@ -1,0 +1,155 @@
+"""The provider `openai`: which address gets which key."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from polos.v1.error_pb2 import FailureReason
+from polos_service.errors import StepError
+from polos_service.models import ModelRequest
+from polos_service.models.openai import OPENAI_URL, OpenAI
+from tests.support.mock_answers import say, status
+from tests.support.mock_provider import MockProvider
+
+SECRET = "env-secret-1234567890"
+
+
+@pytest.fixture
+async def other() -> AsyncIterator[MockProvider]:
+    async with MockProvider() as provider:
+        yield provider
+
+
+@pytest.fixture
+def _environment(monkeypatch: pytest.MonkeyPatch, other: MockProvider) -> None:
+    """Set all that the `openai` package reads by itself."""
+    for name in ("API_KEY", "ADMIN_KEY", "ORG_ID", "PROJECT_ID", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"OPENAI_{name}", f"{SECRET}-{name}")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", f"X-Own: {SECRET}")
+    monkeypatch.setenv("OPENAI_BASE_URL", other.url)
+
+
+@asynccontextmanager
+async def open_model(**configuration: Any) -> AsyncIterator[OpenAI]:
+    model = OpenAI(**configuration)
+    try:
+        yield model
+    finally:
+        await model.close()
+
+
+async def ignore(text: str) -> None:
+    pass
+
+
+async def ask(model: OpenAI, base_url: str | None = None) -> None:
+    await model.answer(ModelRequest(model="mock", messages=[], base_url=base_url), ignore)
+
+
+async def test_the_key_goes_to_the_configured_address_only(
+    provider: MockProvider, other: MockProvider
+) -> None:
+    provider.reply(say("x"))
+    other.reply(say("x"))
+    async with open_model(base_url=provider.url, api_key=SecretStr(SECRET)) as model:
+        await ask(model)
+        await ask(model, other.url)
+    assert provider.requests[0].headers["authorization"] == f"Bearer {SECRET}"
+    assert other.requests[0].headers["authorization"] == "Bearer none"
+    assert SECRET not in str(other.requests[0])
+
+
+async def test_an_address_gets_the_key_that_is_mapped_to_it(
+    provider: MockProvider, other: MockProvider
+) -> None:
+    provider.reply(say("x"))
+    other.reply(say("x"))
+    keys = {other.url + "/": SecretStr("theirs\n")}
+    async with open_model(base_url=provider.url, api_key=SecretStr("ours"), keys=keys) as model:
+        await ask(model, other.url)
+        await ask(model, provider.url + "/")
+    assert other.requests[0].headers["authorization"] == "Bearer theirs"
+    assert provider.requests[0].headers["authorization"] == "Bearer ours"
+
+
+@pytest.mark.usefixtures("_environment")
+async def test_nothing_of_the_environment_reaches_another_address(
+    provider: MockProvider, other: MockProvider
+) -> None:
+    other.reply(say("x"))
+    async with open_model(base_url=provider.url) as model:
+        await ask(model, other.url)
+    assert SECRET not in str(other.requests[0])
+
+
+@pytest.mark.usefixtures("_environment")
+async def test_the_configured_address_gets_the_organisation_but_no_key_of_the_environment(
+    provider: MockProvider, other: MockProvider
+) -> None:
+    provider.reply(say("x"))
+    async with open_model(base_url=provider.url) as model:
+        await ask(model)
+    headers = provider.requests[0].headers
+    assert headers["authorization"] == "Bearer none"
+    assert headers["openai-organization"] == f"{SECRET}-ORG_ID"
+    assert other.requests == []
+
+
+async def test_a_redirect_is_not_followed(provider: MockProvider, other: MockProvider) -> None:
+    provider.reply(status(307, location=other.url + "/chat/completions"))
+    async with open_model(base_url=provider.url, api_key=SecretStr(SECRET)) as model:
+        with pytest.raises(StepError, match="HTTP 307"):
+            await ask(model)
+    assert other.requests == []
+
+
+async def test_without_a_key_openai_is_not_asked() -> None:
+    async with open_model() as model:
+        with pytest.raises(StepError, match="set OPENAI_API_KEY") as raised:
+            await ask(model)
+    assert raised.value.reason == FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION
+    assert "api.openai.com" in raised.value.message
+
+
+@pytest.mark.usefixtures("_environment")
+async def test_the_key_of_another_address_is_not_sent_to_openai(provider: MockProvider) -> None:
+    async with open_model(base_url=provider.url, api_key=SecretStr(SECRET)) as model:
+        with pytest.raises(StepError, match=r"no key for api\.openai\.com"):
+            await ask(model, OPENAI_URL)
+
+
+@pytest.mark.parametrize("key", ["schlüssel-1234", "two\nlines"])
+async def test_a_key_that_no_header_can_carry_is_refused_without_telling_it(
+    provider: MockProvider, key: str
+) -> None:
+    async with open_model(base_url=provider.url, api_key=SecretStr(key)) as model:
+        with pytest.raises(StepError) as raised:
+            await ask(model)
+    assert raised.value.reason == FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION
+    assert key not in str(vars(raised.value))
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    "url", ["localhost:8080", "ftp://host/v1", "http://", "http://[::1", "/v1"]
+)
+async def test_what_is_no_address_is_refused(url: str) -> None:
+    async with open_model() as model:
+        with pytest.raises(StepError, match="not an http:// or https:// address") as raised:
+            await ask(model, url)
+    assert raised.value.reason == FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST
+
+
+async def test_a_closed_provider_opens_again_when_it_is_asked(provider: MockProvider) -> None:
+    provider.reply(say("x"))
+    provider.reply(say("x"))
+    async with open_model(base_url=provider.url) as model:
+        await ask(model)
+        await model.close()
+        await ask(model)
+    assert provider.connections == 2

@@ -15,8 +15,8 @@ from polos_client.errors import RequestIdReused, RunExpired, StoreUnavailable, T
 from polos_service.errors import Fenced
 from polos_service.store import CANCEL, Claim, RunQuery
 from polos_service.store.nats import NatsStore
-from polos_service.store.nats.record import Life
-from polos_service.store.nats.stored import Stored
+from polos_service.store.nats.messages import StoredMessage
+from polos_service.store.nats.records import Life
 from polos_service.store.nats.subjects import log_subject
 from tests.support.nats import CLAIM_TIMEOUT, NatsServer, replica
 from tests.support.stores import (
@@ -158,7 +158,7 @@ async def test_a_lost_acknowledgement_is_no_fence_and_no_second_frame(
     one: NatsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = await claimed(one)
-    real = one._link._ask
+    real = one._jetstream._ask
     lost: list[object] = []
 
     async def ask(subject: str, *args: Any) -> dict[str, Any]:
@@ -168,7 +168,7 @@ async def test_a_lost_acknowledgement_is_no_fence_and_no_second_frame(
             raise NatsTimeoutError
         return answer
 
-    monkeypatch.setattr(one._link, "_ask", ask)
+    monkeypatch.setattr(one._jetstream, "_ask", ask)
     await one.append(claim, frame(1, 3, b"once"))
     await one.append(claim, frame(4, outcome=COMPLETED))
     assert lost
@@ -179,7 +179,7 @@ async def test_an_append_that_was_given_up_but_stored_is_seen_at_the_release(
     one: NatsStore, other: NatsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = await queued_and_claimed(one)
-    real = one._link._ask
+    real = one._jetstream._ask
 
     async def ask(subject: str, *args: Any) -> dict[str, Any]:
         answer = await real(subject, *args)
@@ -187,10 +187,10 @@ async def test_an_append_that_was_given_up_but_stored_is_seen_at_the_release(
             raise StoreUnavailable("no acknowledgement in time")
         return answer
 
-    monkeypatch.setattr(one._link, "_ask", ask)
+    monkeypatch.setattr(one._jetstream, "_ask", ask)
     with pytest.raises(StoreUnavailable):
         await one.append(claim, frame(1))
-    monkeypatch.setattr(one._link, "_ask", real)
+    monkeypatch.setattr(one._jetstream, "_ask", real)
     await one.release(claim)
     again = await soon(other.claim({"agent"}))
     assert (again.run_id, again.latest) == (claim.run_id, 1)
@@ -259,7 +259,7 @@ async def test_a_reader_that_missed_its_wake_up_finds_what_was_stored(
     one: NatsStore, other: NatsStore
 ) -> None:
     claim = await claimed(one)
-    tail = await other._tails.of("default", claim.run_id)
+    tail = await other._feeds.of("default", claim.run_id)
     assert tail.news is not None
     await tail.news.unsubscribe()
     waiting = asyncio.create_task(other.wait("default", claim.run_id, 0))
@@ -312,7 +312,7 @@ async def test_an_item_of_a_run_that_has_ended_mends_its_record(
     async def crash(*args: object) -> None:
         raise StoreUnavailable("the process ended")
 
-    monkeypatch.setattr(one._claims, "finish", crash)
+    monkeypatch.setattr(one._records, "finish", crash)
     await one.append(claim, frame(1, outcome=COMPLETED))
     assert (await other._records.get("default", claim.run_id)).life is Life.OPEN
     assert (await other.get("default", claim.run_id)).state == COMPLETED
@@ -353,13 +353,13 @@ async def test_a_cursor_anywhere_in_a_long_log_among_others_is_found(
         fresh = await soon(one._log.read(log_subject("default", claim.run_id), cursor, 1))
         assert [part.first for part in fresh] == [cursor // 2 * 2 + 1]
     searches: list[object] = []
-    real = one._link.next
+    real = one._jetstream.next
 
-    async def counted(*args: Any) -> Stored | None:
+    async def counted(*args: Any) -> StoredMessage | None:
         searches.append(args)
         return await real(*args)
 
-    monkeypatch.setattr(one._link, "next", counted)
+    monkeypatch.setattr(one._jetstream, "next", counted)
     cursor = 100
     for _ in range(50):
         found = await one.read("default", claim.run_id, cursor, 1)
@@ -374,13 +374,13 @@ async def test_a_replica_that_lags_behind_makes_no_hole_in_a_history(
     claim = await claimed(one)
     for number in range(1, 8):
         await one.append(claim, frame(number, data=b"%d" % number))
-    real = one._link.batch
+    real = one._jetstream.page
 
-    async def holey(stream: str, body: dict[str, Any]) -> list[Stored]:
-        found = await real(stream, body)
+    async def holey(*args: Any) -> list[StoredMessage]:
+        found = await real(*args)
         return found[:2] + found[3:-1]
 
-    monkeypatch.setattr(one._link, "batch", holey)
+    monkeypatch.setattr(one._jetstream, "page", holey)
     entries = await history(one, claim)
     assert [entry.data for entry in entries] == [b"", *(b"%d" % n for n in range(1, 8))]
     found = await one._log.read(log_subject("default", claim.run_id), 0, ALL)
@@ -422,7 +422,7 @@ async def test_an_expiry_that_stopped_half_way_is_gone_on_with(
         await one.expire(time.time_ns())
     with pytest.raises(RunExpired):
         await other.read("default", claim.run_id, 0, ALL)
-    monkeypatch.setattr("polos_service.store.nats.removal.UNDER_WAY", 0)
+    monkeypatch.setattr("polos_service.store.nats.upkeep.UNDER_WAY", 0)
     assert await other.expire(0)
     assert await other._log.last(log_subject("default", claim.run_id)) is None
     assert not await other.expire(0)
@@ -432,17 +432,17 @@ async def test_idle_readers_ask_nobody(one: NatsStore, other: NatsStore) -> None
     claim = await claimed(one)
     await one.append(claim, frame(1))
     waits = [asyncio.create_task(other.wait("default", claim.run_id, 1)) for _ in range(50)]
-    await until(lambda: ("default", claim.run_id) in other._tails._tails)
-    tail = await other._tails.of("default", claim.run_id)
+    await until(lambda: ("default", claim.run_id) in other._feeds._feeds)
+    tail = await other._feeds.of("default", claim.run_id)
     await until(lambda: tail.readers == 50)
-    before = other._link._client.stats["out_msgs"]
+    before = other._jetstream._connection.stats["out_msgs"]
     await asyncio.gather(*(other.read("default", claim.run_id, 1, ALL) for _ in range(50)))
-    assert other._link._client.stats["out_msgs"] - before < 5
+    assert other._jetstream._connection.stats["out_msgs"] - before < 5
     await one.append(claim, frame(2))
     await soon(asyncio.gather(*waits))
     parts = await asyncio.gather(*(other.read("default", claim.run_id, 1, ALL) for _ in range(50)))
     assert all(list(part.frames) == [frame(2)] for part in parts)
-    assert other._link._client.stats["out_msgs"] - before < 20, "one read for all of them"
+    assert other._jetstream._connection.stats["out_msgs"] - before < 20, "one read for all of them"
 
 
 async def test_a_start_beyond_the_bound_is_refused_until_a_run_is_taken_up(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chaos.nodes import Node, Nodes
+from chaos.cluster.nodes import Node, Nodes
 from polos.v1.run_pb2 import RunState
-from polos_service.store.nats import Address, NatsStore
+from polos_service.store.nats import Endpoint, NatsStore
 from polos_service.store.nats.subjects import REQUESTS
 from tests.support.stores import new_run
 
@@ -47,5 +47,5 @@ async def test_a_start_while_most_servers_are_away_is_made_when_they_are_back(
 
 async def opened(node: Node) -> NatsStore:
     """Open the store at one server."""
-    address = Address(servers=[f"nats://127.0.0.1:{node.port}"], patience=PATIENCE)
+    address = Endpoint(servers=[f"nats://127.0.0.1:{node.port}"], patience=PATIENCE)
     return await NatsStore.open(address, replicas=3)

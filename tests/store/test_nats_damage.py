@@ -13,8 +13,8 @@ from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.store import CANCEL, Claim, RunQuery
 from polos_service.store.nats import NatsStore
-from polos_service.store.nats.head import HEADER
-from polos_service.store.nats.record import Life
+from polos_service.store.nats.frames import HEADER
+from polos_service.store.nats.records import Life
 from polos_service.store.nats.subjects import LOG, WORK, log_subject
 from tests.support.nats import NatsServer
 from tests.support.nats_stranger import Stranger
@@ -39,12 +39,12 @@ async def lose(store: NatsStore, run_id: str, event: int) -> None:
     held = log_subject("default", run_id)
     number = 1
     while True:
-        message = await store._link.next(LOG, held, number)
+        message = await store._jetstream.next(LOG, held, number)
         assert message is not None
         if message.headers[HEADER].startswith(f"{event} {event} "):
             break
         number = message.sequence + 1
-    await store._link.request(f"STREAM.MSG.DELETE.{LOG}", {"seq": message.sequence})
+    await store._jetstream.request(f"STREAM.MSG.DELETE.{LOG}", {"seq": message.sequence})
 
 
 async def cut_short(store: NatsStore, claim: Claim, event: int) -> None:
@@ -58,9 +58,9 @@ async def cut_short(store: NatsStore, claim: Claim, event: int) -> None:
 async def behind_a_strangers_head(store: NatsStore, server: NatsServer, claim: Claim) -> None:
     """Have the last message's header destroyed."""
     async with Stranger(server) as stranger:
-        last = await store._link.last(LOG, log_subject("default", claim.run_id))
+        last = await store._jetstream.last(LOG, log_subject("default", claim.run_id))
         assert last is not None
-        await store._link.request(f"STREAM.MSG.DELETE.{LOG}", {"seq": last.sequence})
+        await store._jetstream.request(f"STREAM.MSG.DELETE.{LOG}", {"seq": last.sequence})
         await stranger.store(last.subject, last.data, {HEADER: last.headers[HEADER] + " broken"})
 
 
@@ -128,7 +128,7 @@ async def test_a_held_run_is_taken_from_its_holder_by_force(
     assert await spans(one, new) == [(1, 1), (2, 2)]
     assert await other.claim_run("default", old.run_id, force=True) is None
     async with asyncio.timeout(20):
-        while (await one._link.request(f"STREAM.INFO.{WORK}"))["state"]["messages"]:
+        while (await one._jetstream.request(f"STREAM.INFO.{WORK}"))["state"]["messages"]:
             await asyncio.sleep(0.02)
 
 
@@ -198,7 +198,7 @@ async def test_a_start_that_crashed_before_the_queue_is_queued_by_whoever_finds_
     lost = new_run(deadline=time.time_ns())
     await one._records.create(lost)
     assert await other.overdue(time.time_ns(), 0) == [], "it may be on its way"
-    monkeypatch.setattr("polos_service.store.nats.sweep.SETTLED", -60)
+    monkeypatch.setattr("polos_service.store.nats.upkeep.UNDER_WAY", -60)
     assert list(await other.overdue(time.time_ns(), 0)) == [("default", lost.run_id)]
     assert (await soon(other.claim({"agent"}))).run_id == lost.run_id
 
@@ -212,10 +212,10 @@ async def test_a_record_that_was_left_open_after_the_end_is_closed_and_expires(
         """Do nothing, as if it were lost."""
 
     with monkeypatch.context() as patch:
-        patch.setattr(one._claims, "finish", leave)
+        patch.setattr(one._records, "finish", leave)
         await one.append(claim, frame(1, outcome=COMPLETED))
     assert (await other._records.get("default", claim.run_id)).life is Life.OPEN
-    monkeypatch.setattr("polos_service.store.nats.sweep.SETTLED", -60)
+    monkeypatch.setattr("polos_service.store.nats.upkeep.UNDER_WAY", -60)
     await other.overdue(time.time_ns(), 0)
     assert (await other._records.get("default", claim.run_id)).life is Life.ENDED
     assert await other.expire(time.time_ns())
@@ -228,14 +228,14 @@ async def test_lists_read_large_frames_a_piece_at_a_time(
     for claim in runs:
         await one.append(claim, frame(1, data=b"x" * 400_000))
     pages: list[int] = []
-    real = one._link._page
+    real = one._jetstream._direct
 
     async def counted(*args: Any) -> Any:
         page = await real(*args)
         pages.append(sum(len(message.data) for message in page.messages))
         return page
 
-    monkeypatch.setattr(one._link, "_page", counted)
+    monkeypatch.setattr(one._jetstream, "_direct", counted)
     found = await one.list("default", LIST)
     assert [run.latest for run in found] == [1] * 12
     assert max(pages) < 2 * 1024 * 1024

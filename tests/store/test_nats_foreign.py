@@ -42,7 +42,7 @@ every_kind = pytest.mark.parametrize("kind", GARBAGE)
 
 async def queue_is_empty(store: NatsStore) -> None:
     async with asyncio.timeout(20):
-        while (await store._link.request(f"STREAM.INFO.{WORK}"))["state"]["messages"]:
+        while (await store._jetstream.request(f"STREAM.INFO.{WORK}"))["state"]["messages"]:
             await asyncio.sleep(0.01)
 
 
@@ -187,7 +187,7 @@ async def test_what_is_foreign_is_counted_once_and_logged_once(
     told = [entry for entry in logs if entry["log_level"] != "info"]
     assert [entry["event"] for entry in told] == ["foreign_messages_skipped"]
     assert told[0]["subject"] == subject
-    assert one._link.foreign.count == 20
+    assert one._jetstream.foreign.count == 20
 
 
 async def test_many_foreign_messages_are_looked_through_once(
@@ -198,9 +198,9 @@ async def test_many_foreign_messages_are_looked_through_once(
     await one.append(claim, frame(1))
     await asyncio.gather(*(stranger.store(subject) for _ in range(3000)))
     assert (await other.get("default", claim.run_id)).latest == 1
-    before = other._link._client.stats["out_msgs"]
+    before = other._jetstream._connection.stats["out_msgs"]
     assert (await other.get("default", claim.run_id)).latest == 1
-    assert other._link._client.stats["out_msgs"] - before < 10
+    assert other._jetstream._connection.stats["out_msgs"] - before < 10
     await one.append(claim, frame(2))
     assert await soon(spans(other, claim)) == [(1, 1), (2, 2)]
 
@@ -221,7 +221,7 @@ async def test_an_acknowledgement_is_lost_and_a_foreign_message_follows(
     one: NatsStore, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claim = await claimed(one)
-    real = one._link._ask
+    real = one._jetstream._ask
     subject = log_subject("default", claim.run_id)
     lost: list[object] = []
 
@@ -233,7 +233,7 @@ async def test_an_acknowledgement_is_lost_and_a_foreign_message_follows(
             raise TimeoutError
         return answer
 
-    monkeypatch.setattr(one._link, "_ask", ask)
+    monkeypatch.setattr(one._jetstream, "_ask", ask)
     await one.append(claim, frame(1))
     await one.append(claim, frame(2, outcome=COMPLETED))
     assert lost
@@ -246,19 +246,19 @@ async def test_garbage_on_subjects_that_are_listened_to_ends_no_connection(
     claim = await claimed(one)
     waiting = asyncio.create_task(other.wait("default", claim.run_id, 0))
     key = ("default", claim.run_id)
-    await until(lambda: key in other._tails._tails)
+    await until(lambda: key in other._feeds._feeds)
     claiming = asyncio.create_task(other.claim({"agent"}))
-    await until(lambda: bool(other._work._answers))
+    await until(lambda: bool(other._queue._answers))
     subjects = [
         "polos.new." + log_subject(*key).removeprefix("polos.log."),
         "polos.inbox.x",
         "polos.inbox.=!.=1",
         "polos.inbox.a.b.c",
         f"polos.inbox.default.{claim.run_id}",
-        f"{other._work._inbox}.agent",
-        f"{other._work._inbox}.none",
+        f"{other._queue._reply_subject}.agent",
+        f"{other._queue._reply_subject}.none",
         "polos.work.agent.default.x",
-        other._link.inbox(),
+        other._jetstream.new_reply_subject(),
     ]
     for subject in subjects:
         for payload, headers in GARBAGE.values():
@@ -271,8 +271,8 @@ async def test_garbage_on_subjects_that_are_listened_to_ends_no_connection(
     claiming.cancel()
     await works(one, other)
     for store in (one, other):
-        assert store._link._client.stats["reconnects"] == 0
-        assert store._link._client.is_connected
+        assert store._jetstream._connection.stats["reconnects"] == 0
+        assert store._jetstream._connection.is_connected
 
 
 async def test_headers_that_no_client_sends_stand_in_no_ones_way(

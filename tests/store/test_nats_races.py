@@ -123,9 +123,9 @@ async def test_a_reader_is_not_left_with_a_tail_that_was_retired_before_it_waits
     one: NatsStore,
 ) -> None:
     claim = await claimed(one)
-    tail = await one._tails.of("default", claim.run_id)
-    one._tails.forget(("default", claim.run_id))
-    await asyncio.wait_for(one._tails.wait(tail, 0), 5)
+    tail = await one._feeds.of("default", claim.run_id)
+    one._feeds.forget(("default", claim.run_id))
+    await asyncio.wait_for(one._feeds.wait(tail, 0), 5)
 
 
 async def test_a_run_that_expired_before_its_deadline_is_not_asked_about_for_ever(
@@ -136,7 +136,7 @@ async def test_a_run_that_expired_before_its_deadline_is_not_asked_about_for_eve
     await one.create(new_run(deadline=now + 10**12))
     await one._listing.overdue(now, 0)
     record = await one._records.get("default", claim.run_id)
-    await one._work.put(record)
+    await one._queue.put(record)
     await one._listing.overdue(now, 0)
     assert await one.expire(time.time_ns())
     assert claim.run_id not in [run_id for _, run_id in await one.overdue(now + 2 * 10**12, 0)]
@@ -154,8 +154,10 @@ async def test_a_command_is_heard_of_only_when_it_was_stored(
         heard.append((message.subject, "Nats-Sequence" in (message.headers or {})))
         done.set()
 
-    (news,) = [sub for sub in one._link._client._subs.values() if sub._cb == one._commanded]
-    await one._link.subscribe(news._subject, hear)
+    (news,) = [
+        sub for sub in one._jetstream._connection._subs.values() if sub._cb == one._commanded
+    ]
+    await one._jetstream.subscribe(news._subject, hear)
     await other.command("default", claim.run_id, CANCEL)
     await soon(done.wait())
     assert [stored for _, stored in heard] == [True]
@@ -167,7 +169,7 @@ async def test_what_a_lost_connection_may_have_swallowed_is_asked_for_again(
     claim = await claimed(one)
     for number in range(1, 4):
         await one.append(claim, frame(number))
-    client = one._link._client
+    client = one._jetstream._connection
     inbox = client.new_inbox
     asked: list[str] = []
 
@@ -179,7 +181,7 @@ async def test_what_a_lost_connection_may_have_swallowed_is_asked_for_again(
 
     monkeypatch.setattr(client, "new_inbox", asking)
     body = {"seq": 1, "next_by_subj": log_subject("default", claim.run_id), "batch": 10}
-    assert len(await soon(one._link.batch("POLOS_LOG", body))) == 4
+    assert len(await soon(one._jetstream.batch("POLOS_LOG", body))) == 4
     assert len(asked) == 2
 
 
@@ -188,7 +190,7 @@ async def test_what_is_asked_while_nats_is_away_leaves_nothing_behind(
 ) -> None:
     store = await NatsStore.open(nats_server.address(0.3))
     claim = await claimed(store)
-    client = store._link._client
+    client = store._jetstream._connection
     await until(lambda: not client._pending_data_size)
     await asyncio.to_thread(nats_server.stop)
     await until(lambda: not client.is_connected)
@@ -205,6 +207,6 @@ async def test_what_is_asked_while_nats_is_away_leaves_nothing_behind(
 async def test_a_request_that_nats_refuses_is_told_as_the_port_has_it(
     one: NatsStore,
 ) -> None:
-    await one._link.request("STREAM.DELETE.POLOS_WORK")
+    await one._jetstream.request("STREAM.DELETE.POLOS_WORK")
     with pytest.raises(StoreUnavailable, match="stream not found"):
         await soon(one.waiting())

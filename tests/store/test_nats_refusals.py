@@ -18,7 +18,7 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import CallError, StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.store import CANCEL, Claim, RunQuery
-from polos_service.store.nats import Address, NatsStore
+from polos_service.store.nats import Endpoint, NatsStore
 from polos_service.store.nats.subjects import LOG, RUNS, WORK, log_subject
 from tests.support.nats import NatsServer, replica
 from tests.support.stores import (
@@ -103,13 +103,13 @@ async def test_what_nats_refuses_is_told_in_the_ports_words(
     await store.create(new_run())
     claim = await soon(store.claim({"agent"}))
     await store.append(claim, frame(1))
-    config = (await store._link.request(f"STREAM.INFO.{stream}"))["config"]
+    config = (await store._jetstream.request(f"STREAM.INFO.{stream}"))["config"]
     if how == "deleted":
-        await store._link.request(f"STREAM.DELETE.{stream}")
+        await store._jetstream.request(f"STREAM.DELETE.{stream}")
     elif how == "sealed":
-        await store._link.request(f"STREAM.UPDATE.{stream}", {**config, "sealed": True})
+        await store._jetstream.request(f"STREAM.UPDATE.{stream}", {**config, "sealed": True})
     else:
-        await store._link.request(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 10})
+        await store._jetstream.request(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 10})
     only_the_ports(await everything(store, claim))
     await soon(store.close())
 
@@ -119,7 +119,7 @@ async def configured(folder: Path, text: str) -> AsyncIterator[tuple[NatsServer,
     config = folder / "nats.conf"
     config.write_text(text)
     with NatsServer(folder, "--config", str(config)) as server:
-        address = Address(servers=(f"nats://me:pw@127.0.0.1:{server.port}",), patience=0.4)
+        address = Endpoint(servers=(f"nats://me:pw@127.0.0.1:{server.port}",), patience=0.4)
         store = await NatsStore.open(address, claim_timeout=1.0)
         try:
             yield server, store
@@ -163,8 +163,8 @@ async def test_limits_of_an_account_and_missing_permissions_are_told_in_the_port
 
 async def test_a_consumer_that_is_deleted_is_made_again(one: NatsStore) -> None:
     claiming = asyncio.create_task(one.claim({"agent"}))
-    await until(lambda: "agent" in one._work._answers)
-    await one._link.request(f"CONSUMER.DELETE.{WORK}.agent")
+    await until(lambda: "agent" in one._queue._answers)
+    await one._jetstream.request(f"CONSUMER.DELETE.{WORK}.agent")
     run_id = await one.create(new_run())
     assert (await soon(claiming)).run_id == run_id
 
@@ -176,9 +176,9 @@ async def test_an_answer_that_does_not_come_from_jetstream_is_as_good_as_none(
 
     async def mislead(message: Any) -> None:
         for answer in (b"garbage", b"[]", b'{"seq": "x"}', b'{"error": 7}', b'{"error": {}}'):
-            await other._link._client.publish(message.reply, answer)
+            await other._jetstream._connection.publish(message.reply, answer)
 
-    await other._link.subscribe(log_subject("default", claim.run_id), mislead)
+    await other._jetstream.subscribe(log_subject("default", claim.run_id), mislead)
     await soon(one.append(claim, frame(1)))
     await soon(one.append(claim, frame(2, outcome=COMPLETED)))
     assert await spans(one, claim) == [(1, 1), (2, 2)]
@@ -187,21 +187,21 @@ async def test_an_answer_that_does_not_come_from_jetstream_is_as_good_as_none(
 @pytest.mark.parametrize("stream", [LOG, WORK, RUNS, "KV_POLOS_REQUESTS"])
 async def test_health_misses_a_stream_and_says_so_once(one: NatsStore, stream: str) -> None:
     assert await one.healthy()
-    await one._link.request(f"STREAM.DELETE.{stream}")
+    await one._jetstream.request(f"STREAM.DELETE.{stream}")
     with capture_logs() as logs:
         assert not await one.healthy()
         assert not await one.healthy()
     assert [entry["event"] for entry in logs] == ["nats_cannot_be_used"]
     assert stream in logs[0]["problem"] or "not found" in logs[0]["problem"]
-    await NatsStore.close(await NatsStore.open(one._link._address))
+    await NatsStore.close(await NatsStore.open(one._jetstream._connection.endpoint))
     assert await one.healthy()
 
 
 async def test_health_sees_a_sealed_log_and_a_jetstream_that_is_off(
     one: NatsStore, nats_server: NatsServer, tmp_path: Path
 ) -> None:
-    config = (await one._link.request(f"STREAM.INFO.{LOG}"))["config"]
-    await one._link.request(f"STREAM.UPDATE.{LOG}", {**config, "sealed": True})
+    config = (await one._jetstream.request(f"STREAM.INFO.{LOG}"))["config"]
+    await one._jetstream.request(f"STREAM.UPDATE.{LOG}", {**config, "sealed": True})
     assert not await one.healthy()
     other = tmp_path / "off"
     other.mkdir()

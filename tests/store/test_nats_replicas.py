@@ -30,7 +30,9 @@ async def test_a_run_that_ends_past_the_queue_leaves_the_items_of_others_alone(
     past_queue = await claimed(other)
     waiting = asyncio.create_task(dying.claim({"agent"}))  # its item comes here, and goes back
     async with asyncio.timeout(60):
-        while (await other._link.request(f"CONSUMER.INFO.{WORK}.agent"))["num_ack_pending"] < 2:
+        while (await other._jetstream.request(f"CONSUMER.INFO.{WORK}.agent"))[
+            "num_ack_pending"
+        ] < 2:
             await asyncio.sleep(0.01)
     await other.create(new_run())
     behind = await soon(waiting)
@@ -46,7 +48,7 @@ async def test_a_reader_may_come_with_a_cursor_that_this_replica_has_not_heard_o
     deaf, other = replicas
     claim = await claimed(other)
     assert (await deaf.read(claim.project, claim.run_id, 0, ALL)).latest == 0
-    news = deaf._tails._tails[claim.project, claim.run_id].news
+    news = deaf._feeds._feeds[claim.project, claim.run_id].news
     assert news is not None
     await news.unsubscribe()
     await other.append(claim, frame(1, 3))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from chaos.process import free_port
-from polos_service.store.nats import Address, NatsStore
+from polos_service.store.nats import Endpoint, NatsStore
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 
@@ -43,8 +43,8 @@ class NatsServer:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
-    def address(self, patience: float = 15.0) -> Address:
-        return Address(servers=(self.url,), patience=patience)
+    def address(self, patience: float = 15.0) -> Endpoint:
+        return Endpoint(servers=(self.url,), patience=patience)
 
     def start(self) -> None:
         """Start it, and return when it answers."""

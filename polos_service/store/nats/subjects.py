@@ -18,6 +18,12 @@ REQUESTS = "KV_POLOS_REQUESTS"
 DEFINITIONS = "KV_POLOS_DEFINITIONS"
 COMMANDS = "KV_POLOS_COMMANDS"
 
+EVERY_RUN = "$KV.POLOS_RUNS.>"
+"""Where the records of all runs are kept."""
+
+EVERY_ITEM = "polos.work.>"
+"""Where all runs are queued."""
+
 COMMANDED = "polos.inbox.>"
 """Where it is published which run's inbox was written: after it was stored, not before."""
 

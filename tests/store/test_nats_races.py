@@ -12,11 +12,10 @@ import pytest
 
 from polos_client.errors import RequestIdReused, RunNotFound, StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL
 from polos_service.store.nats import NatsStore
 from polos_service.store.nats.subjects import log_subject
 from tests.support.nats import NatsServer
-from tests.support.stores import COMPLETED, claimed, ended, frame, new_run, soon, until
+from tests.support.stores import COMPLETED, cancel, claimed, ended, frame, new_run, soon, until
 
 
 class Stopped:
@@ -112,7 +111,7 @@ async def test_a_claim_that_came_back_here_ends_the_one_that_was_lost_here(
     held = one._claims.find(first)
     assert held is not None
     assert held.item is not None
-    obeying = asyncio.create_task(one.commands(first, frozenset()))
+    obeying = asyncio.create_task(one.commands(first, 0))
     assert await other._claims.take(replace(held.item, delivery=2)) is not None
     assert await one._claims.take(replace(held.item, delivery=3)) is not None
     with pytest.raises(Fenced):
@@ -156,7 +155,7 @@ async def test_a_command_is_heard_of_only_when_it_was_stored(
 
     (news,) = [sub for sub in one._link._client._subs.values() if sub._cb == one._commanded]
     await one._link.subscribe(news._subject, hear)
-    await other.command("default", claim.run_id, CANCEL)
+    await other.command("default", claim.run_id, cancel(claim.run_id))
     await soon(done.wait())
     assert [stored for _, stored in heard] == [True]
 

@@ -16,6 +16,7 @@ from polos_client.errors import StoreUnavailable, TooManyRuns
 from polos_service.store import (
     MAX_QUEUED,
     Claim,
+    Command,
     Entry,
     Frame,
     NewRun,
@@ -198,18 +199,18 @@ class NatsStore:
         async for entry in self._log.history(subject, until):
             yield entry
 
-    async def command(self, project: str, run_id: str, kind: str) -> None:
+    async def command(self, project: str, run_id: str, command: Command) -> None:
         """Put a command into the inbox of a run that has not ended."""
-        await self._background.finish(self._command(project, run_id, kind))
+        await self._background.finish(self._command(project, run_id, command.kind))
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait for a command that is not known.
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`.
 
         Raises:
             Fenced: the claim was lost.
 
         """
-        return await self._claims.commands(claim, known)
+        return await self._claims.commands(claim, seen)
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import time_ns
@@ -17,7 +17,7 @@ from time import time_ns
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
-from polos_service.store import Claim, Frame
+from polos_service.store import Claim, Command, Frame
 from polos_service.store.nats.background import Background
 from polos_service.store.nats.ends import Last
 from polos_service.store.nats.head import Head, Mark
@@ -180,8 +180,8 @@ class Claims:
                         await self._work.put_back(held.item)
             self._let_go(held)
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait for a command that is not known; look at each renewal, whatever is heard.
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`; look at each renewal, whatever is heard.
 
         Raises:
             Fenced: the claim was lost.
@@ -195,8 +195,8 @@ class Claims:
             if self.find(claim) is None:
                 await self._records.get(claim.project, claim.run_id)
             inbox = await self._records.commands(claim.project, claim.run_id)
-            if not inbox <= frozenset(known):
-                return inbox
+            if len(inbox) > seen:
+                return inbox[seen:]
             with suppress(TimeoutError):
                 await asyncio.wait_for(arrived.wait(), self.period)
 

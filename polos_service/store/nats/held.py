@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from time import time, time_ns
 
 from polos_service.errors import Fenced
-from polos_service.store import Claim
+from polos_service.store import Claim, Command
 from polos_service.store.nats.ends import Last
 from polos_service.store.nats.head import Head, Mark
 from polos_service.store.nats.record import Record
@@ -62,7 +62,11 @@ class Held:
 
 
 def taken(
-    record: Record, last: Last | None, item: Item | None, definition: bytes, inbox: frozenset[str]
+    record: Record,
+    last: Last | None,
+    item: Item | None,
+    definition: bytes,
+    inbox: tuple[Command, ...],
 ) -> Held:
     """Return a claim on a run that begins behind the last message of its log."""
     before = last.head if last is not None else None

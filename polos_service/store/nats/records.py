@@ -15,7 +15,7 @@ from typing import TypeVar
 import orjson
 
 from polos_client.errors import StoreUnavailable
-from polos_service.store import NewRun
+from polos_service.store import Command, NewRun
 from polos_service.store.nats.link import Conflict, Link
 from polos_service.store.nats.record import (
     REMOVED,
@@ -194,10 +194,10 @@ class Records:
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def commands(self, project: str, run_id: str) -> frozenset[str]:
+    async def commands(self, project: str, run_id: str) -> tuple[Command, ...]:
         """Return what the run's inbox holds."""
         found = await self._last(inbox_of, COMMANDS, inbox_subject(project, run_id))
-        return found or frozenset()
+        return tuple(Command(id=kind, kind=kind, run_id=run_id) for kind in sorted(found or ()))
 
     async def command(self, project: str, run_id: str, kind: str) -> None:
         """Put a command into the run's inbox, once."""

@@ -21,9 +21,10 @@ from polos_service.runs.endings import (
     timed_out,
 )
 from polos_service.runs.frame import SECOND
+from polos_service.runs.inbox import cancellation, cancels
 from polos_service.runs.journal import Journal
 from polos_service.runs.writer import Writer
-from polos_service.store import CANCEL, Claim, RunStore
+from polos_service.store import Claim, RunStore
 
 Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
 """Runs a definition and returns the payload of its terminal event."""
@@ -135,7 +136,7 @@ class Drive:
 
     def _due(self) -> Callable[[RunContext], Ending] | None:
         """Return how the run has to end before anything of it begins, if it has to."""
-        if CANCEL in self._claim.commands:
+        if cancels(self._claim, self._claim.commands):
             return cancelled
         return timed_out if self._remaining() == 0 else None
 
@@ -144,9 +145,7 @@ class Drive:
         deadline = asyncio.timeout(self._remaining())
         try:
             async with deadline:
-                inbox = self._claim.commands
-                while CANCEL not in inbox:
-                    inbox = await self._store.commands(self._claim, inbox)
+                await cancellation(self._store, self._claim)
         except TimeoutError:
             if not deadline.expired():
                 raise

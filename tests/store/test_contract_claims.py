@@ -11,8 +11,8 @@ import pytest
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
-from polos_service.store import CANCEL, RunStore
-from tests.support.stores import claimed, ended, new_run, settled, soon
+from polos_service.store import Command, RunStore
+from tests.support.stores import cancel, claimed, ended, new_run, settled, soon
 
 RUNNING = RunState.RUN_STATE_RUNNING
 QUEUED = RunState.RUN_STATE_QUEUED
@@ -42,7 +42,7 @@ async def test_a_claim_carries_what_its_run_was_created_with(store: RunStore) ->
     claim = await soon(store.claim({"w"}))
     assert (claim.project, claim.run_id, claim.workflow_id) == ("p", run.run_id, "w")
     assert (claim.definition, claim.deadline, claim.create_time) == (b"what", 123, 45)
-    assert (claim.latest, claim.commands) == (0, frozenset())
+    assert (claim.latest, claim.commands) == (0, ())
     assert claim.epoch > 0
     assert (await store.get("p", run.run_id)).state == RUNNING
 
@@ -167,40 +167,41 @@ async def test_release_queues_a_run_only_for_its_holder(store: RunStore) -> None
 
 async def test_a_command_reaches_the_holder(store: RunStore) -> None:
     claim = await claimed(store)
-    arriving = asyncio.create_task(store.commands(claim, frozenset()))
+    arriving = asyncio.create_task(store.commands(claim, 0))
     await settled()
     assert not arriving.done()
-    await store.command("default", claim.run_id, CANCEL)
-    assert await soon(arriving) == {CANCEL}
-    assert await soon(store.commands(claim, frozenset())) == {CANCEL}
+    await store.command("default", claim.run_id, cancel(claim.run_id))
+    assert list(await soon(arriving)) == [cancel(claim.run_id)]
+    assert list(await soon(store.commands(claim, 0))) == [cancel(claim.run_id)]
 
 
 async def test_a_command_is_told_once(store: RunStore) -> None:
     claim = await claimed(store)
-    await store.command("default", claim.run_id, CANCEL)
-    arriving = asyncio.create_task(store.commands(claim, {CANCEL}))
-    await store.command("default", claim.run_id, CANCEL)
+    await store.command("default", claim.run_id, cancel(claim.run_id))
+    arriving = asyncio.create_task(store.commands(claim, 1))
+    await store.command("default", claim.run_id, cancel(claim.run_id))
     await settled()
     assert not arriving.done()
-    await store.command("default", claim.run_id, "other")
-    assert await soon(arriving) == {CANCEL, "other"}
+    other = Command(id="1", kind="other", run_id=claim.run_id)
+    await store.command("default", claim.run_id, other)
+    assert list(await soon(arriving)) == [other]
 
 
 async def test_a_claim_begins_with_the_commands_that_came_before(store: RunStore) -> None:
     run_id = await store.create(new_run())
-    await store.command("default", run_id, CANCEL)
+    await store.command("default", run_id, cancel(run_id))
     claim = await store.claim_run("default", run_id)
     assert claim is not None
-    assert claim.commands == {CANCEL}
+    assert claim.commands == (cancel(run_id),)
     await store.release(claim)
     again = await soon(store.claim({"agent"}))
-    assert again.commands == {CANCEL}
+    assert again.commands == (cancel(run_id),)
 
 
 async def test_a_command_of_one_run_is_not_that_of_another(store: RunStore) -> None:
     first, second = await claimed(store), await claimed(store)
-    arriving = asyncio.create_task(store.commands(second, frozenset()))
-    await store.command("default", first.run_id, CANCEL)
+    arriving = asyncio.create_task(store.commands(second, 0))
+    await store.command("default", first.run_id, cancel(first.run_id))
     await settled()
     assert not arriving.done()
     arriving.cancel()
@@ -209,8 +210,8 @@ async def test_a_command_of_one_run_is_not_that_of_another(store: RunStore) -> N
 async def test_a_run_that_has_ended_ignores_commands(store: RunStore) -> None:
     claim = await ended(store)
     before = await store.get("default", claim.run_id)
-    await store.command("default", claim.run_id, CANCEL)
-    arriving = asyncio.create_task(store.commands(claim, frozenset()))
+    await store.command("default", claim.run_id, cancel(claim.run_id))
+    arriving = asyncio.create_task(store.commands(claim, 0))
     await settled()
     assert not arriving.done()
     arriving.cancel()
@@ -219,13 +220,13 @@ async def test_a_run_that_has_ended_ignores_commands(store: RunStore) -> None:
 
 async def test_a_command_for_an_unknown_run_is_refused(store: RunStore) -> None:
     with pytest.raises(RunNotFound, match="nothing"):
-        await store.command("default", "nothing", CANCEL)
+        await store.command("default", "nothing", cancel("nothing"))
 
 
 async def test_a_command_survives_that_its_sender_gave_up(store: RunStore) -> None:
     claim = await claimed(store)
-    arriving = asyncio.create_task(store.commands(claim, frozenset()))
-    sending = asyncio.create_task(store.command("default", claim.run_id, CANCEL))
+    arriving = asyncio.create_task(store.commands(claim, 0))
+    sending = asyncio.create_task(store.command("default", claim.run_id, cancel(claim.run_id)))
     await asyncio.sleep(0)
     sending.cancel()
-    assert await soon(arriving) == {CANCEL}
+    assert list(await soon(arriving)) == [cancel(claim.run_id)]

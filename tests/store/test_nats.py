@@ -13,7 +13,7 @@ from nats.errors import TimeoutError as NatsTimeoutError
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RequestIdReused, RunExpired, StoreUnavailable, TooManyRuns
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL, Claim, RunQuery
+from polos_service.store import Claim, RunQuery
 from polos_service.store.nats import NatsStore
 from polos_service.store.nats.messages import StoredMessage
 from polos_service.store.nats.records import Life
@@ -22,6 +22,7 @@ from tests.support.nats import CLAIM_TIMEOUT, NatsServer, replica
 from tests.support.stores import (
     ALL,
     COMPLETED,
+    cancel,
     claimed,
     ended,
     frame,
@@ -112,7 +113,7 @@ async def test_a_holder_learns_at_its_next_renewal_that_its_claim_was_lost(
     one: NatsStore, other: NatsStore
 ) -> None:
     old = await queued_and_claimed(one)
-    obeying = asyncio.create_task(one.commands(old, frozenset()))
+    obeying = asyncio.create_task(one.commands(old, 0))
     hang(one)
     await soon(other.claim({"agent"}))
     one._claims.start()
@@ -239,9 +240,9 @@ async def test_a_cancellation_reaches_the_holder_at_another_replica(
     one: NatsStore, other: NatsStore
 ) -> None:
     claim = await queued_and_claimed(one)
-    arriving = asyncio.create_task(one.commands(claim, frozenset()))
-    await other.command("default", claim.run_id, CANCEL)
-    assert await soon(arriving) == {CANCEL}
+    arriving = asyncio.create_task(one.commands(claim, 0))
+    await other.command("default", claim.run_id, cancel(claim.run_id))
+    assert list(await soon(arriving)) == [cancel(claim.run_id)]
 
 
 async def test_a_cancellation_whose_nudge_is_missed_is_found_at_a_renewal(
@@ -249,10 +250,10 @@ async def test_a_cancellation_whose_nudge_is_missed_is_found_at_a_renewal(
 ) -> None:
     claim = await queued_and_claimed(one)
     monkeypatch.setattr(one._signals, "notify", lambda key: None)
-    arriving = asyncio.create_task(one.commands(claim, frozenset()))
+    arriving = asyncio.create_task(one.commands(claim, 0))
     await asyncio.sleep(0)
-    await other.command("default", claim.run_id, CANCEL)
-    assert await soon(arriving) == {CANCEL}
+    await other.command("default", claim.run_id, cancel(claim.run_id))
+    assert list(await soon(arriving)) == [cancel(claim.run_id)]
 
 
 async def test_a_reader_that_missed_its_wake_up_finds_what_was_stored(
@@ -398,7 +399,8 @@ async def test_a_removed_run_leaves_nothing_but_a_tombstone(
     one: NatsStore, other: NatsStore
 ) -> None:
     claim = await ended(one, request_id="r")
-    await one.command("default", (await claimed(one)).run_id, CANCEL)
+    run_id = (await claimed(one)).run_id
+    await one.command("default", run_id, cancel(run_id))
     while await other.expire(time.time_ns()):
         pass
     with pytest.raises(RunExpired):

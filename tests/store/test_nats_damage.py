@@ -11,7 +11,7 @@ import pytest
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL, Claim, RunQuery
+from polos_service.store import Claim, RunQuery
 from polos_service.store.nats import NatsStore
 from polos_service.store.nats.frames import HEADER
 from polos_service.store.nats.records import Life
@@ -21,6 +21,7 @@ from tests.support.nats_stranger import Stranger
 from tests.support.stores import (
     ALL,
     COMPLETED,
+    cancel,
     claimed,
     ended,
     frame,
@@ -86,10 +87,10 @@ async def test_a_damaged_log_fails_its_own_run_only_which_can_still_end(
     await other.append(neighbour, frame(1, outcome=COMPLETED))
     assert len(await other.list("default", LIST)) == 2
     await one.release(claim, failed=True)
-    await other.command("default", claim.run_id, CANCEL)
+    await other.command("default", claim.run_id, cancel(claim.run_id))
     again = await soon(other.claim_run("default", claim.run_id))
     assert again is not None
-    assert (again.latest, again.commands) == (3, frozenset({CANCEL}))
+    assert (again.latest, again.commands) == (3, (cancel(claim.run_id),))
     await other.append(again, frame(4, outcome=RunState.RUN_STATE_CANCELLED))
     assert (await one.get("default", claim.run_id)).state == RunState.RUN_STATE_CANCELLED
     await one.delete("default", claim.run_id)
@@ -114,7 +115,7 @@ async def test_a_held_run_is_taken_from_its_holder_by_force(
     await one.create(new_run(workflow_id="rare"))
     old = await soon(one.claim({"rare"}))
     await one.append(old, frame(1))
-    obeying = asyncio.create_task(one.commands(old, frozenset()))
+    obeying = asyncio.create_task(one.commands(old, 0))
     assert await other.claim_run("default", old.run_id) is None
     new = await other.claim_run("default", old.run_id, force=True)
     assert new is not None

@@ -12,11 +12,10 @@ import pytest
 
 from polos_client.errors import RequestIdReused, RunNotFound, StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL
 from polos_service.store.nats import NatsStore
 from polos_service.store.nats.subjects import log_subject
 from tests.support.nats import NatsServer
-from tests.support.stores import COMPLETED, claimed, ended, frame, new_run, soon, until
+from tests.support.stores import COMPLETED, cancel, claimed, ended, frame, new_run, soon, until
 
 
 class Stopped:
@@ -112,7 +111,7 @@ async def test_a_claim_that_came_back_here_ends_the_one_that_was_lost_here(
     held = one._claims.find(first)
     assert held is not None
     assert held.item is not None
-    obeying = asyncio.create_task(one.commands(first, frozenset()))
+    obeying = asyncio.create_task(one.commands(first, 0))
     assert await other._claims.take(replace(held.item, delivery=2)) is not None
     assert await one._claims.take(replace(held.item, delivery=3)) is not None
     with pytest.raises(Fenced):
@@ -158,7 +157,7 @@ async def test_a_command_is_heard_of_only_when_it_was_stored(
         sub for sub in one._jetstream._connection._subs.values() if sub._cb == one._commanded
     ]
     await one._jetstream.subscribe(news._subject, hear)
-    await other.command("default", claim.run_id, CANCEL)
+    await other.command("default", claim.run_id, cancel(claim.run_id))
     await soon(done.wait())
     assert [stored for _, stored in heard] == [True]
 
@@ -180,8 +179,8 @@ async def test_what_a_lost_connection_may_have_swallowed_is_asked_for_again(
         return asked[-1]
 
     monkeypatch.setattr(client, "new_inbox", asking)
-    body = {"seq": 1, "next_by_subj": log_subject("default", claim.run_id), "batch": 10}
-    assert len(await soon(one._jetstream.batch("POLOS_LOG", body))) == 4
+    subject = log_subject("default", claim.run_id)
+    assert len(await soon(one._jetstream.page("POLOS_LOG", subject, 1))) == 4
     assert len(asked) == 2
 
 

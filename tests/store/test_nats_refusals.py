@@ -17,13 +17,14 @@ from structlog.testing import capture_logs
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import CallError, StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL, Claim, RunQuery
+from polos_service.store import Claim, RunQuery
 from polos_service.store.nats import Endpoint, NatsStore
 from polos_service.store.nats.subjects import LOG, RUNS, WORK, log_subject
 from tests.support.nats import NatsServer, replica
 from tests.support.stores import (
     ALL,
     COMPLETED,
+    cancel,
     claimed,
     frame,
     history,
@@ -68,8 +69,8 @@ async def everything(store: NatsStore, claim: Claim) -> list[BaseException | Non
         lambda: store.read("default", run_id, 0, ALL),
         lambda: briefly(store.wait("default", run_id, 1 << 40)),
         lambda: history(store, claim),
-        lambda: store.command("default", run_id, CANCEL),
-        lambda: briefly(store.commands(replace(claim, epoch=99), {CANCEL})),
+        lambda: store.command("default", run_id, cancel(run_id)),
+        lambda: briefly(store.commands(replace(claim, epoch=99), 1)),
         lambda: store.get("default", run_id),
         lambda: store.list("default", LIST),
         lambda: store.delete("default", run_id),

@@ -30,10 +30,10 @@ from polos_client.fold import RunAccumulator
 from polos_service.errors import Fenced
 from polos_service.runs.frame import Encoder, cut, decode
 from polos_service.runs.journal import Journal, private_line
-from polos_service.store import CANCEL, Claim, Frame
+from polos_service.store import Claim, Command, Frame
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import DONE
-from tests.support.stores import ALL, COMPLETED, new_run, soon
+from tests.support.stores import ALL, COMPLETED, cancel, new_run, soon
 from tests.support.talk import LANES, Talk
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Expected:
     state: RunState.ValueType = QUEUED
     epoch: int = 0
     events: list[bytes] = field(default_factory=list)
-    inbox: set[str] = field(default_factory=set)
+    inbox: list[Command] = field(default_factory=list)
     talk: Talk = field(default_factory=Talk)
 
 
@@ -148,7 +148,7 @@ class LogMachine(RuleBasedStateMachine):
         assert claim.run_id == run.run_id
         assert claim.epoch > run.epoch, "an epoch is never used again"
         assert claim.latest == len(run.events)
-        assert claim.commands == run.inbox
+        assert list(claim.commands) == run.inbox
         run.epoch = claim.epoch
         self.claims.append((run, claim))
         self.agree(run, self.do(Journal.load(self.store.history(claim))))
@@ -192,9 +192,9 @@ class LogMachine(RuleBasedStateMachine):
     @rule(pick=PICK)
     def command(self, pick: int) -> None:
         run = self.run_of(pick)
-        self.do(self.store.command("default", run.run_id, CANCEL))
+        self.do(self.store.command("default", run.run_id, cancel(run.run_id)))
         if run.state != COMPLETED:
-            run.inbox.add(CANCEL)
+            run.inbox += [] if run.inbox else [cancel(run.run_id)]
 
     @rule()
     def crash(self) -> None:

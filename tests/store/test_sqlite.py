@@ -17,9 +17,9 @@ import pytest
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFinished, StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL, Claim, RunQuery
+from polos_service.store import Claim, RunQuery
 from polos_service.store.sqlite import SqliteStore
-from tests.support.stores import ALL, claimed, ended, frame, history, new_run, settled, soon
+from tests.support.stores import ALL, cancel, claimed, ended, frame, history, new_run, settled, soon
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,14 +77,14 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     over = await ended(store)
     held = await claimed(store)
     await store.append(held, frame(1, 3, b"abc"), b"private")
-    await store.command("default", held.run_id, CANCEL)
+    await store.command("default", held.run_id, cancel(held.run_id))
     queued = await store.create(new_run(request_id="r"))
     await store.close()
     store = await SqliteStore.open(path)
     assert (await store.get("default", over.run_id)).state == RunState.RUN_STATE_COMPLETED
     assert await store.create(new_run(request_id="r")) == queued
     claim = await soon(store.claim({"agent"}))
-    assert (claim.run_id, claim.latest, claim.commands) == (held.run_id, 3, frozenset({CANCEL}))
+    assert (claim.run_id, claim.latest, claim.commands) == (held.run_id, 3, (cancel(held.run_id),))
     assert claim.epoch > held.epoch
     with pytest.raises(Fenced):
         await store.append(held, frame(4))
@@ -229,8 +229,8 @@ CALLS: list[tuple[str, Callable[[SqliteStore, Claim], Awaitable[object]]]] = [
     ("frames", lambda store, claim: store.read("default", claim.run_id, 0, ALL)),
     ("frames", lambda store, claim: store.wait("default", claim.run_id, 0)),
     ("frames", history),
-    ("commands", lambda store, claim: store.commands(claim, frozenset())),
-    ("commands", lambda store, claim: store.command("default", claim.run_id, CANCEL)),
+    ("commands", lambda store, claim: store.commands(claim, 0)),
+    ("commands", lambda store, claim: store.command("default", claim.run_id, cancel(claim.run_id))),
     ("runs", lambda store, claim: store.get("default", claim.run_id)),
     ("runs", lambda store, claim: store.create(new_run())),
     ("runs", lambda store, claim: store.claim({"agent"})),

@@ -17,7 +17,17 @@ from polos_service.errors import Fenced
 from polos_service.store import RunQuery
 from polos_service.store.sqlite import EXPIRY_PIECE, SqliteStore
 from polos_service.store.sqlite import statements as sql
-from tests.support.stores import COMPLETED, claimed, ended, frame, history, new_run, soon, until
+from tests.support.stores import (
+    COMPLETED,
+    cancel,
+    claimed,
+    ended,
+    frame,
+    history,
+    new_run,
+    soon,
+    until,
+)
 
 
 @pytest.fixture
@@ -136,7 +146,7 @@ async def test_a_run_that_is_being_deleted_is_gone_for_everybody(
         store.read("default", run_id, 0, 1),
         store.wait("default", run_id, 0),
         store.delete("default", run_id),
-        store.command("default", run_id, "cancel"),
+        store.command("default", run_id, cancel(run_id)),
     ):
         with pytest.raises(RunNotFound):
             await call

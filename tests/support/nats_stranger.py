@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import Mapping
-from typing import Self
+from typing import Any, Self
 
 from nats.aio.client import Client
 
@@ -79,6 +80,26 @@ class Stranger:
         """Publish into a stream, and return the stream's number for the message."""
         answer = await self._client.request(subject, payload, headers=headers, timeout=10)
         return int(json.loads(answer.data)["seq"])
+
+    async def request(self, what: str, body: Mapping[str, object] | None = None) -> Any:
+        """Return JetStream's answer to a request."""
+        payload = json.dumps(body or {}).encode()
+        answer = json.loads((await self._client.request(f"$JS.API.{what}", payload, 10)).data)
+        if "error" in answer:
+            raise LookupError(answer["error"])
+        return answer
+
+    async def last(self, stream: str, subject: str) -> bytes | None:
+        """Return the last message of a subject; None if there is none."""
+        try:
+            answer = await self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except LookupError:
+            return None
+        return base64.b64decode(answer["message"].get("data", ""))
+
+    async def count(self, stream: str) -> int:
+        """Return how many messages a stream has."""
+        return int((await self.request(f"STREAM.INFO.{stream}"))["state"]["messages"])
 
     async def publish(
         self, subject: str, payload: bytes = b"garbage", headers: dict[str, str] | None = None

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
-from polos_service.store import Claim, Frame
+from polos_service.store import Claim, Command, Frame
 from polos_service.store.nats.feeds import Feeds, Key
 from polos_service.store.nats.frames import Head, LogEnd, Mark
-from polos_service.store.nats.inbox import Inbox
+from polos_service.store.nats.inbox import Inbox, InboxView
 from polos_service.store.nats.lease import (
     Lease,
     fenced,
@@ -33,7 +33,7 @@ from polos_service.store.nats.log import Log, Superseded
 from polos_service.store.nats.queue import Queue, WorkItem
 from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
-from polos_service.store.nats.subjects import log_subject
+from polos_service.store.nats.subjects import inbox_subject, log_subject
 from polos_service.store.signals import Signals
 
 RENEWALS = 3
@@ -187,23 +187,25 @@ class Claims:
                         await self._queue.put_back(lease.item)
             self._let_go(lease)
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait for a command that is not known; look at each renewal, whatever is heard.
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`; look at each renewal, whatever is heard.
 
         Raises:
             Fenced: the claim was lost.
 
         """
         lease = self.find(claim)
+        view = InboxView() if lease is None else lease.inbox
+        key = (claim.project, claim.run_id)
         while True:
-            arrived = self._signals.event(("inbox", claim.project, claim.run_id))
+            arrived = self._signals.event(("inbox", inbox_subject(*key)))
             if lease is not None and lease.lost:
                 raise fenced(claim)
             if self.find(claim) is None:
-                await self._records.get(claim.project, claim.run_id)
-            inbox = await self._inbox.commands(claim.project, claim.run_id)
-            if not inbox <= frozenset(known):
-                return inbox
+                await self._records.get(*key)
+            await self._inbox.look(*key, view)
+            if len(view.commands) > seen:
+                return view.commands[seen:]
             with suppress(TimeoutError):
                 await asyncio.wait_for(arrived.wait(), self.period)
 
@@ -218,10 +220,11 @@ class Claims:
         self, record: Record, last: LogEnd | None, item: WorkItem | None, *, force: bool = False
     ) -> Claim | None:
         key = (record.project, record.run_id)
-        definition, inbox = await asyncio.gather(
-            self._definition(record, force=force), self._inbox.commands(*key)
+        view = InboxView()
+        definition, _ = await asyncio.gather(
+            self._definition(record, force=force), self._inbox.look(*key, view)
         )
-        lease = taken(record, last, item, definition, inbox)
+        lease = taken(record, last, item, definition, view)
         claim = lease.claim
         mark = {"claim": {"epoch": claim.epoch, "writer": self._writer}}
         head = lease.head(Mark.CLAIMED, claim.latest + 1, claim.latest)
@@ -292,7 +295,8 @@ class Claims:
     def _lose(self, lease: Lease) -> None:
         lease.lost = True
         self._let_go(lease)
-        self._signals.notify(("inbox", lease.claim.project, lease.claim.run_id))
+        inbox = inbox_subject(lease.claim.project, lease.claim.run_id)
+        self._signals.notify(("inbox", inbox))
 
     def _let_go(self, lease: Lease) -> None:
         key = (lease.claim.project, lease.claim.run_id)

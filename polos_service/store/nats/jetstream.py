@@ -158,6 +158,14 @@ class JetStream:
         }
         return (await self._direct(stream, body)).messages
 
+    async def page_or_next(self, stream: str, subject: str, sequence: int) -> list[StoredMessage]:
+        """Return messages as `page` does; where any replica has none, the leader may."""
+        found = await self.page(stream, subject, sequence)
+        if not found:
+            message = await self.next(stream, subject, sequence)
+            found = [] if message is None else [message]
+        return found
+
     async def lasts(self, stream: str, subjects: Sequence[str]) -> AsyncIterator[StoredMessage]:
         """Yield the last message of each subject that has one, from any replica."""
         body: dict[str, Any] = {"multi_last": [*subjects], "batch": len(subjects)}
@@ -176,13 +184,15 @@ class JetStream:
         payload: bytes,
         *,
         expected: int,
+        behind: str = "",
         same: Callable[[StoredMessage], bool],
         headers: Mapping[str, str] | None = None,
     ) -> int:
         """Store a message if `expected` is the last sequence of its subject; return its own.
 
-        An acknowledgement that was lost looks like a conflict; `same` tells whether the
-        last message is the one that was to be stored.
+        With `behind`, it must be the last sequence of all subjects that this pattern matches.
+        An acknowledgement that was lost looks like a conflict; `same` tells whether the last
+        message is the one that was to be stored.
 
         Raises:
             Conflict: the last message is another one.
@@ -190,6 +200,8 @@ class JetStream:
 
         """
         full = {EXPECTED_LAST: str(expected), **(headers or {})}
+        if behind:
+            full[EXPECTED_LAST + "-Subject"] = behind
 
         async def attempt(timeout: float) -> int:
             try:
@@ -197,7 +209,7 @@ class JetStream:
             except Refused as refused:
                 if refused.code not in WRONG_LAST:
                     raise
-            last = await self.last(stream, subject)
+            last = await self.last(stream, behind or subject)
             found = 0 if last is None else last.sequence
             if last is not None and same(last):
                 return found

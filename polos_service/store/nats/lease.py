@@ -12,6 +12,7 @@ from time import time, time_ns
 from polos_service.errors import Fenced
 from polos_service.store import Claim
 from polos_service.store.nats.frames import Head, LogEnd, Mark
+from polos_service.store.nats.inbox import InboxView
 from polos_service.store.nats.messages import seconds_of
 from polos_service.store.nats.queue import WorkItem
 from polos_service.store.nats.records import Record
@@ -27,6 +28,7 @@ class Lease:
         sequence: the stream's number for the log's last message.
         latest: the newest event.
         start: when the run's first claim began, in nanoseconds since the epoch.
+        inbox: what was read of the run's inbox.
         item: the work item; None if the claim was taken past the queue.
         proven: time of the loop at which it was last seen to hold.
 
@@ -39,6 +41,7 @@ class Lease:
     sequence: int
     latest: int
     start: int
+    inbox: InboxView
     item: WorkItem | None
     proven: float
     lost: bool = False
@@ -65,7 +68,7 @@ def taken(
     last: LogEnd | None,
     item: WorkItem | None,
     definition: bytes,
-    inbox: frozenset[str],
+    inbox: InboxView,
 ) -> Lease:
     """Return a claim on a run that begins behind the last message of its log."""
     before = last.head if last is not None else None
@@ -78,7 +81,7 @@ def taken(
         create_time=record.create_time,
         deadline=record.deadline,
         definition=definition,
-        commands=inbox,
+        commands=tuple(inbox.commands),
     )
     return Lease(
         record=record,
@@ -88,6 +91,7 @@ def taken(
         sequence=last.sequence if last else 0,
         latest=claim.latest,
         start=before.start if before else time_ns(),
+        inbox=inbox,
         item=item,
         proven=now(),
     )

@@ -72,10 +72,7 @@ class Ends:
     async def _newest(self, subject: str, start: int, high: int) -> LogEnd | None:
         newest: LogEnd | None = None
         while start < high:
-            page = await self._jetstream.page(LOG, subject, start)
-            if not page:  # a replica that lags behind may have none where the leader has one
-                message = await self._jetstream.next(LOG, subject, start)
-                page = [] if message is None else [message]
+            page = await self._jetstream.page_or_next(LOG, subject, start)
             for one in page:
                 if one.sequence < high:
                     newest = self._jetstream.foreign.read(LogEnd.of, one) or newest

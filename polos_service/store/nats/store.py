@@ -12,6 +12,7 @@ from polos_client.errors import StoreUnavailable, TooManyRuns
 from polos_service.store import (
     MAX_QUEUED,
     Claim,
+    Command,
     Entry,
     Frame,
     NewRun,
@@ -30,7 +31,7 @@ from polos_service.store.nats.queue import Bound, Queue
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
-from polos_service.store.nats.subjects import COMMANDED, log_subject, value_of
+from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
 from polos_service.store.nats.upkeep import Removal, Sweep
 from polos_service.store.refusals import not_finished
 from polos_service.store.signals import Signals
@@ -191,18 +192,18 @@ class NatsStore:
         async for entry in self._log.history(subject, until):
             yield entry
 
-    async def command(self, project: str, run_id: str, kind: str) -> None:
-        """Put a command into the inbox of a run that has not ended."""
-        await self._tasks.finish(self._command(project, run_id, kind))
+    async def command(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command last into the inbox of a run that has not ended."""
+        await self._tasks.finish(self._command(project, run_id, command))
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait for a command that is not known.
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`.
 
         Raises:
             Fenced: the claim was lost.
 
         """
-        return await self._claims.commands(claim, known)
+        return await self._claims.commands(claim, seen)
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
@@ -231,12 +232,7 @@ class NatsStore:
         self._claims.start()
 
     async def _commanded(self, message: Msg) -> None:
-        try:
-            project, run_id = (value_of(part) for part in message.subject.split(".")[2:])
-        except ValueError as error:
-            self._jetstream.foreign.skip(message.subject, 0, str(error))
-        else:
-            self._signals.notify(("inbox", project, run_id))
+        self._signals.notify(("inbox", inbox_of(message.subject)))
 
     async def _create(self, run: NewRun) -> str:
         """Store request id, record and queue in this order; a repeated start goes on from there."""
@@ -261,9 +257,13 @@ class NatsStore:
         if claim is not None:
             await self._claims.release(claim)
 
-    async def _command(self, project: str, run_id: str, kind: str) -> None:
-        if (await self._settled(project, run_id)).life is Life.OPEN:
-            await self._inbox.put(project, run_id, kind)
+    async def _command(self, project: str, run_id: str, command: Command) -> None:
+        if (await self._settled(project, run_id)).life is not Life.OPEN:
+            return
+        await self._inbox.put(project, run_id, command)
+        record = await self._records.sought(project, run_id)
+        if record is None or record.life not in (Life.OPEN, Life.ENDED):
+            await self._inbox.remove(project, run_id)  # as its removal did a moment too early
 
     async def _settled(self, project: str, run_id: str) -> Record:
         """Return the record, brought in line with the log."""

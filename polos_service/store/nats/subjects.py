@@ -118,5 +118,20 @@ def request_subject(project: str, request_id: str) -> str:
 
 
 def inbox_subject(project: str, run_id: str) -> str:
-    """Return where the commands for a run are kept."""
+    """Return where it is kept that a run is cancelled."""
     return f"$KV.POLOS_COMMANDS.{token(project)}.{token(run_id)}"
+
+
+def command_subject(project: str, run_id: str, command_id: str) -> str:
+    """Return where any other command for a run is kept."""
+    return f"{inbox_subject(project, run_id)}.{token(command_id)}"
+
+
+def command_subjects(project: str, run_id: str) -> str:
+    """Return the subjects of all other commands for a run."""
+    return f"{inbox_subject(project, run_id)}.*"
+
+
+def inbox_of(published: str) -> str:
+    """Return the subject of the inbox that a message below COMMANDED tells of."""
+    return "$KV.POLOS_COMMANDS." + ".".join(published.split(".")[2:4])

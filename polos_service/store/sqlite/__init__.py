@@ -31,6 +31,7 @@ from polos_service.store import (
     ENDED,
     MAX_QUEUED,
     Claim,
+    Command,
     Entry,
     Frame,
     NewRun,
@@ -226,22 +227,22 @@ class SqliteStore:
                 yield entry
             await asyncio.sleep(0)
 
-    async def command(self, project: str, run_id: str, kind: str) -> None:
+    async def command(self, project: str, run_id: str, command: Command) -> None:
         """Put a command into the inbox of a run that has not ended."""
         await self._commit(
-            lambda db: sql.insert_command(db, project, run_id, kind),
+            lambda db: sql.insert_command(db, project, run_id, command),
             lambda: self._notify("inbox", project, run_id),
         )
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait for a command that is not known."""
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`."""
         while True:
             arrived = self._signals.event(("inbox", claim.project, claim.run_id))
             with self._reading():
                 run, _ = self._find(claim.project, claim.run_id)
-                inbox = sql.inbox_of(self._reader, run)
-            if not inbox <= frozenset(known):
-                return inbox
+                found = sql.commands_after(self._reader, run, seen)
+            if found:
+                return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:

@@ -83,7 +83,26 @@ CREATE INDEX runs_stuck ON runs (deadline)
 CREATE INDEX runs_removing ON runs (id) WHERE state = {REMOVING};
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD)
+FOURTH = """
+ALTER TABLE commands RENAME TO former_commands;
+CREATE TABLE commands (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    command_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    step_key TEXT NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+CREATE INDEX commands_by_run ON commands (run);
+CREATE UNIQUE INDEX commands_by_id ON commands (run, command_id);
+INSERT INTO commands (run, command_id, kind, run_id, step_key, payload)
+    SELECT runs.id, kind, kind, run_id, '', x''
+    FROM former_commands JOIN runs ON runs.id = former_commands.run;
+DROP TABLE former_commands;
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)
 """What leads from each version of the schema to the next; a new file takes them all. The
 version is kept in the file's `user_version`."""
 

@@ -10,8 +10,27 @@ from typing import NoReturn
 
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import Fenced
-from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunQuery, RunRecord
-from polos_service.store.refusals import expired, not_finished, not_found, reused, too_many
+from polos_service.store import (
+    CANCEL,
+    ENDED,
+    INBOX_BYTES,
+    INBOX_LIMIT,
+    Claim,
+    Command,
+    Entry,
+    Frame,
+    NewRun,
+    RunQuery,
+    RunRecord,
+)
+from polos_service.store.refusals import (
+    expired,
+    inbox_full,
+    not_finished,
+    not_found,
+    reused,
+    too_many,
+)
 from polos_service.store.sqlite.damage import ForeignValueError, fitting
 from polos_service.store.sqlite.schema import EXPIRED, EXPIRING, QUEUED, REMOVING, RUNNING
 
@@ -141,7 +160,7 @@ def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim |
         create_time=create_time,
         deadline=deadline,
         definition=definition,
-        commands=inbox_of(db, run),
+        commands=commands_after(db, run, 0),
     )
 
 
@@ -215,11 +234,23 @@ def write_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) -> 
     return latest
 
 
-def insert_command(db: sqlite3.Connection, project: str, run_id: str, kind: str) -> None:
-    """Put a command into the run's inbox, unless the run has ended."""
+def insert_command(db: sqlite3.Connection, project: str, run_id: str, command: Command) -> None:
+    """Put a command last into the run's inbox, unless it is there or the run has ended."""
     run, state = row_of(db, project, run_id)
-    if state not in ENDED:
-        db.execute("INSERT OR IGNORE INTO commands (run, kind) VALUES (?, ?)", (run, kind))
+    if state in ENDED:
+        return
+    inserted = db.execute(
+        "INSERT OR IGNORE INTO commands (run, command_id, kind, run_id, step_key, payload) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (run, command.id, command.kind, command.run_id, command.step_key, command.payload),
+    ).rowcount
+    if inserted and command.id != CANCEL:
+        count, size = db.execute(
+            "SELECT count(*), sum(length(payload)) FROM commands WHERE run = ? AND command_id != ?",
+            (run, CANCEL),
+        ).fetchone()
+        if count > INBOX_LIMIT or size > INBOX_BYTES:
+            raise inbox_full(run_id)
 
 
 def begin_removal(db: sqlite3.Connection, project: str, run_id: str) -> int:
@@ -312,11 +343,19 @@ def latest_of(db: sqlite3.Connection, run: int) -> int:
     return int(row[0])
 
 
-def inbox_of(db: sqlite3.Connection, run: int) -> frozenset[str]:
-    """Return the commands in the run's inbox."""
-    return frozenset(
-        kind for (kind,) in db.execute("SELECT kind FROM commands WHERE run = ?", (run,))
-    )
+def commands_after(db: sqlite3.Connection, run: int, seen: int) -> tuple[Command, ...]:
+    """Return the commands in the run's inbox behind the first `seen`, in order of arrival."""
+    found = []
+    for row in db.execute(
+        "SELECT command_id, kind, run_id, step_key, payload FROM commands WHERE run = ? "
+        "ORDER BY id LIMIT -1 OFFSET ?",
+        (run, seen),
+    ):
+        command_id, kind, run_id, step_key, payload = fitting(row, str, str, str, str, bytes)
+        found.append(
+            Command(id=command_id, kind=kind, run_id=run_id, step_key=step_key, payload=payload)
+        )
+    return tuple(found)
 
 
 def frames_after(db: sqlite3.Connection, run: int, after: int) -> Iterator[Frame]:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import nkeys
@@ -17,6 +18,7 @@ from polos_service.store.nats import Endpoint, NatsStore
 from polos_service.store.nats.connection import Connection
 from tests.support.nats import NatsServer
 from tests.support.nats_access import certified, credentials, key, name, operated
+from tests.support.nats_wire import Wire
 from tests.support.stores import claimed, new_run, soon, until
 
 AT_ONCE = 15.0
@@ -88,12 +90,13 @@ async def test_credentials_that_expire_are_read_anew(tmp_path: Path) -> None:
     config, account = operated(tmp_path)
     mine = credentials(tmp_path / "mine", account, expires=int(time.time()) + 2)
     with NatsServer(tmp_path, "--config", str(config)) as server:
-        async with opened(Endpoint(servers=(server.url,), credentials=mine, patience=10)) as store:
-            before = store._jetstream._connection.client_id
+        async with (
+            Wire(server) as wire,
+            opened(replace(wire.endpoint(10), credentials=mine)) as store,
+        ):
             credentials(mine, account)
-            await until(lambda: not store._jetstream._connection.is_connected)
+            await until(lambda: wire.connections > 1)
             await soon(store.create(new_run()))
-            assert store._jetstream._connection.client_id != before
             assert await store.healthy()
 
 

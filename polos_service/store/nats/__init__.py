@@ -41,7 +41,7 @@ from polos_service.store.nats.sweep import Sweep
 from polos_service.store.nats.tails import Tails
 from polos_service.store.nats.work import Work
 from polos_service.store.refusals import not_finished
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 
 __all__ = ["Address", "NatsStore"]
 
@@ -57,7 +57,7 @@ class NatsStore:
 
     def __init__(self, link: Link, claim_timeout: float, max_queued: int) -> None:
         self._link = link
-        self._signals = Signals()
+        self._signals = Wakeups()
         self._background = Background()
         self._log = Log(link)
         self._records = Records(link)

@@ -29,7 +29,7 @@ from polos_service.store.nats.records import DefinitionLost, Records
 from polos_service.store.nats.subjects import log_subject
 from polos_service.store.nats.tails import Key, Tails
 from polos_service.store.nats.work import Item, Work
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 
 RENEWALS = 3
 """How often a claim is renewed in the time after which it would be lost."""
@@ -50,7 +50,7 @@ class Claims:
         records: Records,
         work: Work,
         tails: Tails,
-        signals: Signals,
+        signals: Wakeups,
         background: Background,
         claim_timeout: float,
     ) -> None:

@@ -29,7 +29,7 @@ from polos_service.store.nats.record import Life
 from polos_service.store.nats.records import Records
 from polos_service.store.nats.stored import from_replica
 from polos_service.store.nats.subjects import log_subject, news_subject
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 
 log = get_logger(__name__)
 
@@ -112,7 +112,7 @@ class Tails:
     """The tails of a replica."""
 
     def __init__(
-        self, link: Link, log: Log, records: Records, signals: Signals, background: Background
+        self, link: Link, log: Log, records: Records, signals: Wakeups, background: Background
     ) -> None:
         self._link = link
         self._log = log

@@ -1,29 +1,23 @@
-"""Runs that somebody else must end, and logs that go piece by piece."""
+"""Deleted runs: gone for everybody at once, and from the file piece by piece."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
-from polos_service.errors import Fenced
 from polos_service.store import RunQuery
-from polos_service.store.sqlite import EXPIRY_PIECE, SqliteStore
-from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite import SqliteStore, removal
 from tests.support.stores import (
     COMPLETED,
     cancel,
     claimed,
-    ended,
     frame,
-    history,
     new_run,
     soon,
     until,
@@ -37,73 +31,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await opened.close()
 
 
-async def test_a_forced_claim_takes_a_run_from_its_holder(store: SqliteStore) -> None:
-    held = await claimed(store, workflow_id="nobody has it")
-    await store.append(held, frame(1, data=b"\xff not a frame"))
-    assert await store.claim_run("default", held.run_id) is None
-    forced = await store.claim_run("default", held.run_id, force=True)
-    assert forced is not None
-    assert (forced.latest, forced.epoch) == (1, held.epoch + 1)
-    with pytest.raises(Fenced):
-        await store.append(held, frame(2))
-    await store.append(forced, frame(2, outcome=COMPLETED))
-    assert (await store.get("default", held.run_id)).state == COMPLETED
-
-
-async def test_a_forced_claim_takes_what_is_queued_and_nothing_that_ended(
-    store: SqliteStore,
-) -> None:
-    over = await ended(store)
-    queued = await store.create(new_run())
-    assert await store.claim_run("default", queued, force=True) is not None
-    assert await store.claim_run("default", over.run_id, force=True) is None
-    assert await store.claim_run("default", "nothing", force=True) is None
-    assert await store.claim_run("other", queued, force=True) is None
-
-
-@pytest.mark.parametrize("failed", [False, True])
-async def test_the_log_tells_how_a_claim_ended(store: SqliteStore, *, failed: bool) -> None:
-    claim = await claimed(store)
-    await store.release(claim, failed=failed)
-    again = await soon(store.claim({"agent"}))
-    marks = [json.loads(entry.private) for entry in await history(store, again)]
-    told = {"epoch": claim.epoch, "failed": True} if failed else {"epoch": claim.epoch}
-    assert marks[1] == {"released": told}
-
-
-async def test_overdue_are_the_queued_at_once_and_the_held_much_later(store: SqliteStore) -> None:
-    queued = [await store.create(new_run(deadline=at)) for at in (200, 100, 301)]
-    held = [await claimed(store, deadline=at) for at in (50, 51)]
-    await ended(store, deadline=1)
-    await store.create(new_run())
-    assert await store.overdue(300, 50) == [
-        ("default", queued[1]),
-        ("default", queued[0]),
-        ("default", held[0].run_id),
-    ]
-    assert await store.overdue(99, 49) == []
-
-
-@pytest.mark.parametrize(
-    ("state", "index"),
-    [(RunState.RUN_STATE_QUEUED, "runs_due"), (RunState.RUN_STATE_RUNNING, "runs_stuck")],
-)
-async def test_what_is_overdue_is_found_by_an_index(
-    store: SqliteStore, state: int, index: str
-) -> None:
-    plans: list[str] = []
-    seen: list[str] = []
-    store._reader.set_trace_callback(seen.append)
-    await store.overdue(1, 1)
-    store._reader.set_trace_callback(None)
-    for statement in seen:
-        if f"state = {state} " in statement:
-            plans += [row[3] for row in store._reader.execute(f"EXPLAIN QUERY PLAN {statement}")]
-    assert len(plans) == 1
-    assert index in plans[0]
-
-
-async def long(store: SqliteStore, frames: int = 3 * EXPIRY_PIECE, **fields: str) -> str:
+async def long(store: SqliteStore, frames: int = 3 * removal.PIECE, **fields: str) -> str:
     """Store a run of many frames that has ended."""
     claim = await claimed(store, **fields)
     appends = [store.append(claim, frame(number)) for number in range(1, frames)]
@@ -138,9 +66,9 @@ async def test_a_run_that_is_being_deleted_is_gone_for_everybody(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_id = await long(store, request_id="r")
-    monkeypatch.setattr(sql, "remove", lambda *_: True)  # it never comes to its end
+    monkeypatch.setattr(removal, "remove", lambda *_: True)  # it never comes to its end
     deleting = asyncio.create_task(store.delete("default", run_id))
-    await until(lambda: sql.removals(store._reader) != [])
+    await until(lambda: removal.removals(store._reader) != [])
     for call in (
         store.get("default", run_id),
         store.read("default", run_id, 0, 1),
@@ -173,7 +101,7 @@ async def test_a_deletion_that_a_crash_cut_off_is_finished_by_the_next(tmp_path:
     path = tmp_path / "runs.db"
     store = await SqliteStore.open(path)
     run_id = await long(store)
-    await store._commit(lambda db: sql.begin_removal(db, "default", run_id))
+    await store._commit(lambda db: removal.begin_removal(db, "default", run_id))
     await store.close()
     store = await SqliteStore.open(path)
     await until(lambda: left(path) == (0, 0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from polos_client.errors import RunNotFound
-from polos_service.store import RunQuery
+from polos_service.store import Command, RunQuery
 from polos_service.store.sqlite import SqliteStore, removal
 from tests.support.stores import (
     COMPLETED,
@@ -40,12 +40,12 @@ async def long(store: SqliteStore, frames: int = 3 * removal.PIECE, **fields: st
     return claim.run_id
 
 
-def left(path: Path) -> tuple[int, int]:
-    """Return how many runs and frames the file holds."""
+def left(path: Path) -> tuple[int, int, int]:
+    """Return how many runs, frames and commands the file holds."""
     with contextlib.closing(sqlite3.connect(path)) as db:
-        found = db.execute("SELECT (SELECT count(*) FROM runs), (SELECT count(*) FROM frames)")
-        runs, frames = found.fetchone()
-        return runs, frames
+        counts = (f"(SELECT count(*) FROM {table})" for table in ("runs", "frames", "inbox"))
+        runs, frames, commands = db.execute(f"SELECT {', '.join(counts)}").fetchone()
+        return runs, frames, commands
 
 
 async def test_a_long_run_is_deleted_in_pieces_between_which_others_commit(
@@ -94,7 +94,7 @@ async def test_a_deletion_whose_caller_went_away_is_finished(
     deleting = asyncio.create_task(store.delete("default", run_id))
     await asyncio.sleep(0)
     deleting.cancel()
-    await until(lambda: left(tmp_path / "runs.db") == (0, 0))
+    await until(lambda: left(tmp_path / "runs.db") == (0, 0, 0))
 
 
 async def test_a_deletion_that_a_crash_cut_off_is_finished_by_the_next(tmp_path: Path) -> None:
@@ -104,18 +104,53 @@ async def test_a_deletion_that_a_crash_cut_off_is_finished_by_the_next(tmp_path:
     await store._commit(lambda db: removal.begin_removal(db, "default", run_id))
     await store.close()
     store = await SqliteStore.open(path)
-    await until(lambda: left(path) == (0, 0))
+    await until(lambda: left(path) == (0, 0, 0))
     await store.close()
 
 
-async def test_a_piece_is_bounded_in_bytes_too(store: SqliteStore, tmp_path: Path) -> None:
+@pytest.fixture
+async def commits(store: SqliteStore) -> AsyncIterator[list[str]]:
+    """Give the commits of a store from now on."""
+    seen: list[str] = []
+
+    def note(statement: str) -> None:
+        if statement.startswith("COMMIT"):
+            seen.append(statement)
+
+    store._db.set_trace_callback(note)
+    yield seen
+    store._db.set_trace_callback(None)
+
+
+async def test_a_piece_is_bounded_in_bytes_too(
+    store: SqliteStore, tmp_path: Path, commits: list[str]
+) -> None:
     claim = await claimed(store)
     for number in range(1, 7):
         outcome = COMPLETED if number == 6 else None
         await store.append(claim, frame(number, data=b"x" * 500_000, outcome=outcome))
-    seen: list[int] = []
-    store._db.set_trace_callback(lambda statement: seen.append(statement.startswith("COMMIT")))
+    commits.clear()
     await store.delete("default", claim.run_id)
-    store._db.set_trace_callback(None)
-    assert sum(seen) >= 2
-    assert left(tmp_path / "runs.db") == (0, 0)
+    assert len(commits) >= 2
+    assert left(tmp_path / "runs.db") == (0, 0, 0)
+
+
+@pytest.mark.parametrize("way", ["delete", "expire"])
+async def test_a_full_inbox_goes_in_pieces_too(
+    store: SqliteStore, tmp_path: Path, commits: list[str], way: str
+) -> None:
+    claim, other = await claimed(store), await claimed(store)
+    for number in range(6):
+        command = Command(
+            id=f"{number}", kind="note", run_id=claim.run_id, payload=b"x" * 480 * 1024
+        )
+        await store.command("default", claim.run_id, command)
+    await store.command("default", other.run_id, cancel(other.run_id))
+    await store.append(claim, frame(1, outcome=COMPLETED))
+    commits.clear()
+    if way == "delete":
+        await store.delete("default", claim.run_id)
+    while await store.expire(1 << 62):
+        pass
+    assert len(commits) >= 3
+    assert left(tmp_path / "runs.db") == (1 if way == "delete" else 2, 1, 1)

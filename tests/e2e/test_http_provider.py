@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ from tests.support.reader import assert_whole, kinds, texts
 
 KEY = "planted-key-0123456789abcdef"
 ORGANIZATION = "org-planted"
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
 
 
 async def stream(polos: ServiceProcess, input: str = "Go") -> tuple[list[Event], list[str]]:

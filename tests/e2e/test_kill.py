@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,6 @@ from tests.support.mock_answers import call, hold, say
 from tests.support.mock_provider import MockProvider
 from tests.support.process import PATIENCE
 from tests.support.reader import Events, Reader, assert_whole, kinds, texts
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
 
 
 async def test_killed_in_the_middle_of_an_answer_every_reader_has_all_of_it_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,14 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 @pytest.fixture(params=FACTORIES)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
-    opened = await FACTORIES[request.param](request)
+def open_store(request: pytest.FixtureRequest) -> Callable[[], Awaitable[RunStore]]:
+    """Give what opens the test's store, for the first time or after it was closed."""
+    return partial(FACTORIES[request.param], request)
+
+
+@pytest.fixture
+async def store(open_store: Callable[[], Awaitable[RunStore]]) -> AsyncIterator[RunStore]:
+    opened = await open_store()
     yield opened
     await opened.close()
 

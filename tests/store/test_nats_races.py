@@ -17,7 +17,7 @@ from polos_service.store.nats.log import Log
 from polos_service.store.nats.records import Records
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import work_subject
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 from tests.support.nats import NatsServer
 from tests.support.nats_stranger import Stranger
 from tests.support.nats_wire import Wire, answers, asked, published
@@ -93,7 +93,7 @@ async def test_a_reader_is_not_left_with_a_feed_that_was_retired_before_it_waits
 ) -> None:
     claim = await claimed(one)
     jetstream = JetStream(await Connection.open(nats_server.address()))
-    feeds = Feeds(jetstream, Log(jetstream), Records(jetstream), Signals(), ShieldedTasks())
+    feeds = Feeds(jetstream, Log(jetstream), Records(jetstream), Wakeups(), ShieldedTasks())
     feed = await feeds.of("default", claim.run_id)
     feeds.forget(("default", claim.run_id))
     await soon(feeds.wait(feed, 0))

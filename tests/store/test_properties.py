@@ -189,12 +189,21 @@ class LogMachine(RuleBasedStateMachine):
         if self.holds(held):
             held[0].state = QUEUED
 
-    @rule(pick=PICK)
-    def command(self, pick: int) -> None:
+    @rule(pick=PICK, number=st.integers(0, 3), payload=st.binary(max_size=3))
+    def command(self, pick: int, number: int, payload: bytes) -> None:
         run = self.run_of(pick)
-        self.do(self.store.command("default", run.run_id, cancel(run.run_id)))
-        if run.state != COMPLETED:
-            run.inbox += [] if run.inbox else [cancel(run.run_id)]
+        sent = Command(id=str(number), kind="note", run_id=run.run_id, payload=payload)
+        sent = sent if number else cancel(run.run_id)
+        self.do(self.store.command("default", run.run_id, sent))
+        if run.state != COMPLETED and sent.id not in {one.id for one in run.inbox}:
+            run.inbox.append(sent)
+
+    @precondition(lambda self: self.holders())
+    @rule(pick=PICK, seen=st.integers(0, 3))
+    def obey(self, pick: int, seen: int) -> None:
+        run, claim = self.holders()[pick % len(self.holders())]
+        if seen < len(run.inbox):
+            assert list(self.do(self.store.commands(claim, seen))) == run.inbox[seen:]
 
     @rule()
     def crash(self) -> None:

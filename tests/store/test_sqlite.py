@@ -190,10 +190,10 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     await (await SqliteStore.open(path)).close()
     mark(99, path)
-    with pytest.raises(StoreUnavailable, match=r"version 99.*up to version 3") as refused:
+    with pytest.raises(StoreUnavailable, match=r"version 99.*up to version 4") as refused:
         await SqliteStore.open(path)
     assert str(path) in str(refused.value)
-    mark(3, path)
+    mark(4, path)
     await (await SqliteStore.open(path)).close()
 
 
@@ -229,8 +229,8 @@ CALLS: list[tuple[str, Callable[[SqliteStore, Claim], Awaitable[object]]]] = [
     ("frames", lambda store, claim: store.read("default", claim.run_id, 0, ALL)),
     ("frames", lambda store, claim: store.wait("default", claim.run_id, 0)),
     ("frames", history),
-    ("commands", lambda store, claim: store.commands(claim, 0)),
-    ("commands", lambda store, claim: store.command("default", claim.run_id, cancel(claim.run_id))),
+    ("inbox", lambda store, claim: store.commands(claim, 0)),
+    ("inbox", lambda store, claim: store.command("default", claim.run_id, cancel(claim.run_id))),
     ("runs", lambda store, claim: store.get("default", claim.run_id)),
     ("runs", lambda store, claim: store.create(new_run())),
     ("runs", lambda store, claim: store.claim({"agent"})),
@@ -280,4 +280,23 @@ async def test_a_claim_cancelled_right_before_the_end_is_queued_at_the_next_star
     assert failures == []
     store = await SqliteStore.open(tmp_path / "runs.db")
     assert (await soon(store.claim({"agent"}))).run_id == run_id
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "index"),
+    [(RunState.RUN_STATE_QUEUED, "runs_due"), (RunState.RUN_STATE_RUNNING, "runs_stuck")],
+)
+async def test_what_is_overdue_is_found_by_an_index(tmp_path: Path, state: int, index: str) -> None:
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    plans: list[str] = []
+    seen: list[str] = []
+    store._reader.set_trace_callback(seen.append)
+    await store.overdue(1, 1)
+    store._reader.set_trace_callback(None)
+    for statement in seen:
+        if f"state = {state} " in statement:
+            plans += [row[3] for row in store._reader.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert len(plans) == 1
+    assert index in plans[0]
     await store.close()

@@ -34,7 +34,7 @@ from polos_service.store.nats.queue import Queue, WorkItem
 from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import inbox_subject, log_subject
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 
 RENEWALS = 3
 """How often a claim is renewed in the time after which it would be lost."""
@@ -56,7 +56,7 @@ class Claims:
         inbox: Inbox,
         queue: Queue,
         feeds: Feeds,
-        signals: Signals,
+        wakeups: Wakeups,
         tasks: ShieldedTasks,
         claim_timeout: float,
     ) -> None:
@@ -65,7 +65,7 @@ class Claims:
         self._inbox = inbox
         self._queue = queue
         self._feeds = feeds
-        self._signals = signals
+        self._wakeups = wakeups
         self._tasks = tasks
         self._claim_timeout = claim_timeout
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
@@ -198,7 +198,7 @@ class Claims:
         view = InboxView() if lease is None else lease.inbox
         key = (claim.project, claim.run_id)
         while True:
-            arrived = self._signals.event(("inbox", inbox_subject(*key)))
+            arrived = self._wakeups.event(("inbox", inbox_subject(*key)))
             if lease is not None and lease.lost:
                 raise fenced(claim)
             if self.find(claim) is None:
@@ -296,7 +296,7 @@ class Claims:
         lease.lost = True
         self._let_go(lease)
         inbox = inbox_subject(lease.claim.project, lease.claim.run_id)
-        self._signals.notify(("inbox", inbox))
+        self._wakeups.notify(("inbox", inbox))
 
     def _let_go(self, lease: Lease) -> None:
         key = (lease.claim.project, lease.claim.run_id)

@@ -27,7 +27,7 @@ from polos_service.store.nats.messages import from_replica
 from polos_service.store.nats.records import Life, Records
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import log_subject, news_subject
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 
 log = get_logger(__name__)
 
@@ -114,13 +114,13 @@ class Feeds:
         jetstream: JetStream,
         log: Log,
         records: Records,
-        signals: Signals,
+        wakeups: Wakeups,
         tasks: ShieldedTasks,
     ) -> None:
         self._jetstream = jetstream
         self._log = log
         self._records = records
-        self._signals = signals
+        self._wakeups = wakeups
         self._tasks = tasks
         self._feeds: dict[Key, Feed] = {}
         self._opening: dict[Key, asyncio.Task[Feed]] = {}
@@ -174,7 +174,7 @@ class Feeds:
         """Wait for an event behind a cursor, or until the feed is one no more."""
         with self._reader(feed):
             while feed.latest <= after and self._feeds.get(feed.key) is feed:
-                event = self._signals.event(("log", *feed.key))
+                event = self._wakeups.event(("log", *feed.key))
                 await event.wait()
 
     def writing(self, key: Key, head: Head, frame: Frame) -> None:
@@ -204,7 +204,7 @@ class Feeds:
     def forget(self, key: Key) -> None:
         """Send the readers of a run that was removed to look again."""
         self._retire(key)
-        self._signals.notify(("log", *key))
+        self._wakeups.notify(("log", *key))
 
     async def _open(self, key: Key) -> Feed:
         subject = log_subject(*key)
@@ -250,7 +250,7 @@ class Feeds:
         if feed.ended:
             self._retire(feed.key)
         if grown or feed.ended:
-            self._signals.notify(("log", *feed.key))
+            self._wakeups.notify(("log", *feed.key))
 
     def _retire(self, key: Key) -> None:
         feed = self._feeds.pop(key, None)

@@ -34,7 +34,7 @@ from polos_service.store.nats.streams import Health, make_streams
 from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
 from polos_service.store.nats.upkeep import Removal, Sweep
 from polos_service.store.refusals import not_finished
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 
 CLAIM_TIMEOUT = 15.0
 """Seconds of silence after which a run passes to another replica."""
@@ -48,12 +48,12 @@ class NatsStore:
 
     def __init__(self, jetstream: JetStream, claim_timeout: float, max_queued: int) -> None:
         self._jetstream = jetstream
-        self._signals = Signals()
+        self._wakeups = Wakeups()
         self._tasks = ShieldedTasks()
         self._log = Log(jetstream)
         self._records = Records(jetstream)
         self._inbox = Inbox(jetstream)
-        self._feeds = Feeds(jetstream, self._log, self._records, self._signals, self._tasks)
+        self._feeds = Feeds(jetstream, self._log, self._records, self._wakeups, self._tasks)
         self._queue = Queue(jetstream, self._tasks, claim_timeout)
         self._claims = Claims(
             log=self._log,
@@ -61,7 +61,7 @@ class NatsStore:
             inbox=self._inbox,
             queue=self._queue,
             feeds=self._feeds,
-            signals=self._signals,
+            wakeups=self._wakeups,
             tasks=self._tasks,
             claim_timeout=claim_timeout,
         )
@@ -232,7 +232,7 @@ class NatsStore:
         self._claims.start()
 
     async def _commanded(self, message: Msg) -> None:
-        self._signals.notify(("inbox", inbox_of(message.subject)))
+        self._wakeups.notify(("inbox", inbox_of(message.subject)))
 
     async def _create(self, run: NewRun) -> str:
         """Store request id, record and queue in this order; a repeated start goes on from there."""

@@ -84,8 +84,7 @@ CREATE INDEX runs_removing ON runs (id) WHERE state = {REMOVING};
 """
 
 FOURTH = """
-ALTER TABLE commands RENAME TO former_commands;
-CREATE TABLE commands (
+CREATE TABLE inbox (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
     command_id TEXT NOT NULL,
@@ -94,12 +93,12 @@ CREATE TABLE commands (
     step_key TEXT NOT NULL,
     payload BLOB NOT NULL
 ) STRICT;
-CREATE INDEX commands_by_run ON commands (run);
-CREATE UNIQUE INDEX commands_by_id ON commands (run, command_id);
-INSERT INTO commands (run, command_id, kind, run_id, step_key, payload)
-    SELECT runs.id, kind, kind, run_id, '', x''
-    FROM former_commands JOIN runs ON runs.id = former_commands.run;
-DROP TABLE former_commands;
+CREATE INDEX inbox_by_run ON inbox (run);
+CREATE UNIQUE INDEX inbox_by_command ON inbox (run, command_id);
+INSERT INTO inbox (run, command_id, kind, run_id, step_key, payload)
+    SELECT runs.id, commands.kind, commands.kind, runs.run_id, '', x''
+    FROM commands JOIN runs ON runs.id = commands.run;
+DROP TABLE commands;
 """
 
 MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
@@ -18,16 +16,10 @@ from polos_client.define.tool import tool
 from polos_service.models import ModelAnswer
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, played
-from tests.support.runs import kinds, opened
+from tests.support.runs import kinds
 
 STOP = FinishReason.FINISH_REASON_STOP
 SUFFIXES = ("", ":2", ":3", ":4")
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 @tool

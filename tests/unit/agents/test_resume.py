@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,12 +23,6 @@ from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, registry, serving, started
 from tests.support.runs import FakeClock, executing, kinds, opened
 from tests.support.stores import HeldStore, all_events, events_of, settled, soon, until
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 @stop_condition

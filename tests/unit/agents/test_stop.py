@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -26,13 +24,6 @@ from polos_client.define.stop import (
 from polos_client.define.tool import tool
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import played
-from tests.support.runs import opened
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 @tool

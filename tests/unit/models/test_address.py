@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -15,13 +14,7 @@ from polos_service.models.address import Address
 from polos_service.models.openai import OpenAI
 from tests.support.mock_answers import say, status
 from tests.support.mock_provider import MockProvider
-from tests.support.model_failures import KEY, REQUEST, assert_tells_no_secret, failure, ignore
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
+from tests.support.models import KEY, REQUEST, assert_tells_no_secret, failure, ignore
 
 
 def with_user(url: str, user: str) -> str:

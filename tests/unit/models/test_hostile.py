@@ -23,7 +23,7 @@ from tests.support.hostile_behaviours import KEY_FORMS
 from tests.support.hostile_provider import Hostile, hostile_provider
 from tests.support.mock_answers import delta, finish, raw, say
 from tests.support.mock_provider import MockProvider
-from tests.support.model_failures import KEY, REQUEST, assert_tells_no_secret
+from tests.support.models import KEY, REQUEST, assert_tells_no_secret
 
 MEMORY = 32 * 1024 * 1024
 """Bytes that an answer may take while it is read: a line of it, taken apart."""

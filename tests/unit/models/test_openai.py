@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,30 +12,7 @@ from polos_service.models import ModelAnswer, ModelRequest
 from polos_service.models.openai import OpenAI
 from tests.support.mock_answers import Part, call, chunk, delta, finish, hold, raw, say, tokens
 from tests.support.mock_provider import MockProvider
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def model(provider: MockProvider) -> AsyncIterator[OpenAI]:
-    model = OpenAI(base_url=provider.url)
-    yield model
-    await model.close()
-
-
-class Heard(list[str]):
-    async def emit(self, text: str) -> None:
-        self.append(text)
-
-
-async def ask(model: OpenAI, **fields: Any) -> tuple[ModelAnswer, list[str]]:
-    heard = Heard()
-    request = ModelRequest(model="mock", messages=[{"role": "user", "content": "Hi"}], **fields)
-    return await model.answer(request, heard.emit), heard
+from tests.support.models import Heard, ask
 
 
 async def test_text_is_emitted_in_its_pieces_and_answered_whole(

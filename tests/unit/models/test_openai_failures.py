@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.models.completion import MAX_ANSWER_BYTES
@@ -29,20 +27,7 @@ from tests.support.mock_answers import (
     status,
 )
 from tests.support.mock_provider import MockProvider
-from tests.support.model_failures import KEY, REQUEST, failure, ignore
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def model(provider: MockProvider) -> AsyncIterator[OpenAI]:
-    model = OpenAI(base_url=provider.url, api_key=SecretStr(KEY))
-    yield model
-    await model.close()
+from tests.support.models import KEY, REQUEST, failure, ignore
 
 
 @pytest.mark.parametrize("said", [[], [say("Hel")], [call("f", '{"a": ')]])

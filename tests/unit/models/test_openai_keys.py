@@ -20,12 +20,6 @@ SECRET = "env-secret-1234567890"
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
 async def other() -> AsyncIterator[MockProvider]:
     async with MockProvider() as provider:
         yield provider

@@ -4,30 +4,15 @@ from __future__ import annotations
 
 import email.utils
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.models.openai import OpenAI
 from tests.support.mock_answers import say, status
 from tests.support.mock_provider import MockProvider
-from tests.support.model_failures import KEY, failure
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def model(provider: MockProvider) -> AsyncIterator[OpenAI]:
-    model = OpenAI(base_url=provider.url, api_key=SecretStr(KEY))
-    yield model
-    await model.close()
+from tests.support.models import KEY, failure
 
 
 @pytest.mark.parametrize(

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import orjson
 import pytest
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models import ModelAnswer, ModelRequest
 from polos_service.models.openai import OpenAI
 from tests.support.mock_answers import call, delta, finish, say
 from tests.support.mock_provider import MockProvider
-
-
-@pytest.fixture
-async def provider() -> AsyncIterator[MockProvider]:
-    async with MockProvider() as provider:
-        yield provider
-
-
-@pytest.fixture
-async def model(provider: MockProvider) -> AsyncIterator[OpenAI]:
-    model = OpenAI(base_url=provider.url)
-    yield model
-    await model.close()
-
-
-class Heard(list[str]):
-    async def emit(self, text: str) -> None:
-        self.append(text)
-
-
-async def ask(model: OpenAI, **fields: Any) -> tuple[ModelAnswer, list[str]]:
-    heard = Heard()
-    request = ModelRequest(model="mock", messages=[{"role": "user", "content": "Hi"}], **fields)
-    return await model.answer(request, heard.emit), heard
+from tests.support.models import ask
 
 
 async def test_a_tool_call_is_put_together_from_its_fragments(

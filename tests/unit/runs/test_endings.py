@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from polos.v1.event_pb2 import Event, ToolCall, WorkflowFinish
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import Finished, StepError, Unrecorded
 from polos_service.limits import EVENT_LIMIT
-from polos_service.runs import drive
 from polos_service.runs import executor as module
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
@@ -28,7 +26,7 @@ from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import FakeClock, done, executing, kinds, opened, runnable
+from tests.support.runs import FakeClock, done, executing, kinds, runnable
 from tests.support.stores import all_events, claimed, new_run, soon, until
 
 INTERNAL = FailureReason.FAILURE_REASON_INTERNAL
@@ -36,16 +34,7 @@ GIVEN_UP = FailureReason.FAILURE_REASON_RUN_GIVEN_UP
 FAILED, QUEUED = RunState.RUN_STATE_FAILED, RunState.RUN_STATE_QUEUED
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive, "CANCEL_PATIENCE", 0.1)
-    monkeypatch.setattr(module, "RETRY_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def in_a_group(_ctx: RunContext) -> None:

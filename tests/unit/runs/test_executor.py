@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,25 +11,13 @@ from structlog.testing import capture_logs
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import StepError
-from polos_service.runs import drive
-from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.step import Step, StepOutput
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import done, executing, kinds, opened, runnable, text
+from tests.support.runs import done, executing, kinds, runnable, text
 from tests.support.stores import ALL, all_events, claimed, events_of, new_run, settled, soon, until
 
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive, "CANCEL_PATIENCE", 0.1)
-    monkeypatch.setattr(module, "RETRY_PAUSE", 0.01)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def forever(_step: Step) -> StepOutput:

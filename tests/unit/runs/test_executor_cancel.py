@@ -6,36 +6,24 @@ import asyncio
 import gc
 import random
 import threading
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
-from polos_service.runs import drive
 from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.step import Step, StepOutput
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
-from tests.support.runs import done, executing, kinds, opened, runnable, text
+from tests.support.runs import done, executing, kinds, runnable, text
 from tests.support.stores import all_events, cancel, events_of, new_run, settled, soon, until
 
 CANCELLED = RunState.RUN_STATE_CANCELLED
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive, "CANCEL_PATIENCE", 0.1)
-    monkeypatch.setattr(module, "RETRY_PAUSE", 0.01)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def test_a_running_run_is_cancelled_in_the_middle_of_a_step(store: SqliteStore) -> None:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
@@ -16,14 +12,8 @@ from polos_service.runs.endings import MAX_CLAIMS
 from polos_service.runs.executor import Executor
 from polos_service.runs.step import Step, StepOutput
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import done, executing, kinds, opened, runnable
+from tests.support.runs import done, executing, kinds, runnable
 from tests.support.stores import all_events, events_of, new_run, soon, until
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 async def test_stop_releases_a_run_where_its_next_step_would_begin(store: SqliteStore) -> None:

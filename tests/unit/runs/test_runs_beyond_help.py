@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,22 +19,14 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND, decode
 from polos_service.store import Claim, Entry
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import FakeClock, executing, opened, runnable
+from tests.support.runs import FakeClock, executing, runnable
 from tests.support.stores import ALL, claimed, frame, new_run
 
 INTERNAL = FailureReason.FAILURE_REASON_INTERNAL
 QUEUED = RunState.RUN_STATE_QUEUED
 
 
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_PAUSE", 0.001)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 async def damaged(store: SqliteStore, **fields: Any) -> str:

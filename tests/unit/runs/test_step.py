@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,16 +14,10 @@ from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.context import RunContext
 from polos_service.runs.step import BACKOFF_BASE, BACKOFF_CAP, Step, StepOutput
 from polos_service.store import Claim, RunStore
-from tests.support.runs import FakeClock, context, done, kinds, opened, text
+from tests.support.runs import FakeClock, context, done, kinds, text
 from tests.support.stores import claimed, events_of, history, soon
 
 UNAVAILABLE = FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[RunStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 class Work:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from polos.v1.event_pb2 import Cost, Usage
 from polos_service.runs.context import RunContext
 from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.totals import INT32_MAX, INT64_MAX, Totals
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import executing, kinds, opened, runnable
+from tests.support.runs import executing, kinds, runnable
 from tests.support.stores import all_events, new_run
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 async def huge(_step: Step) -> StepOutput:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from sqlite3 import Connection
@@ -19,7 +19,7 @@ from polos_service.runs import frame as frames
 from polos_service.runs.clock import SystemClock
 from polos_service.store import Claim, RunQuery
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import opened, text, writing
+from tests.support.runs import text, writing
 from tests.support.service import Served, events_in, scripted, serving, words
 from tests.support.stores import HeldStore, claimed, ended, frame, soon, until
 
@@ -63,12 +63,6 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Wire:
     counting = Wire()
     monkeypatch.setattr(frames, "StreamRunResponse", counting)
     return counting
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 async def streamed(served: Served, run_id: str, after: int = 0) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""How tests look at the failure of a model call."""
+"""How tests ask a model, and look at a call that fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from polos_service.errors import StepError
-from polos_service.models import ModelRequest
+from polos_service.models import ModelAnswer, ModelRequest
 from polos_service.models.openai import OpenAI
 
 KEY = "wunderbar-9f8e7d6c5b4a"
@@ -21,6 +21,20 @@ async def ignore(text: str) -> None:
 
 
 REQUEST = ModelRequest(model="mock", messages=[{"role": "user", "content": "Hi"}])
+
+
+class Heard(list[str]):
+    """The pieces of text that a model emitted."""
+
+    async def emit(self, text: str) -> None:
+        self.append(text)
+
+
+async def ask(model: OpenAI, **fields: Any) -> tuple[ModelAnswer, list[str]]:
+    """Return the answer to a request with these fields, and what was emitted."""
+    heard = Heard()
+    request = ModelRequest(model="mock", messages=[{"role": "user", "content": "Hi"}], **fields)
+    return await model.answer(request, heard.emit), heard
 
 
 async def failure(

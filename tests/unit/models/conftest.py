@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from polos_service.models.openai import OpenAI
+from tests.support.mock_provider import MockProvider
+from tests.support.models import KEY
+
+
+@pytest.fixture
+async def model(provider: MockProvider) -> AsyncIterator[OpenAI]:
+    """Give a model that is asked at the mock provider, with a key."""
+    model = OpenAI(base_url=provider.url, api_key=SecretStr(KEY))
+    yield model
+    await model.close()

@@ -54,3 +54,19 @@ class Finished(Exception):
 
 class Unrecorded(Exception):
     """The end of a step could not be recorded. The run must not go on as if it had been."""
+
+
+class Unable(Exception):
+    """This process cannot go on with the run. It leaves the run to one that can, after a pause.
+
+    The run does not end by it, and it does not count towards giving the run up. Raised by
+    the run's code, at its top level, where something is missing or cannot be read.
+
+    Attributes:
+        details: what the service's log says besides the message, by name.
+
+    """
+
+    def __init__(self, message: str, **details: str) -> None:
+        super().__init__(message)
+        self.details = details

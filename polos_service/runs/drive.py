@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from google.protobuf.message import Message
 
 from polos_client.errors import StoreUnavailable
+from polos_service.errors import Unable
 from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
@@ -22,11 +23,9 @@ from polos_service.runs.endings import (
 )
 from polos_service.runs.frame import SECOND
 from polos_service.runs.journal import Journal
+from polos_service.runs.runnable import Runnable
 from polos_service.runs.writer import Writer
 from polos_service.store import CANCEL, Claim, RunStore
-
-Runnable = Callable[[RunContext, bytes], Awaitable[Message]]
-"""Runs a definition and returns the payload of its terminal event."""
 
 CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
@@ -68,6 +67,7 @@ class Drive:
             Fenced: the claim was lost.
             LetGo: the run is for another process to go on with.
             StoreUnavailable: the store refused to read or write.
+            Unable: this process cannot go on with the run.
 
         """
         journal = await self._read(failures)
@@ -106,7 +106,7 @@ class Drive:
             return defective(ctx, ValueError(f"its log cannot be read: {journal.damage}"))
         if journal.claims > MAX_CLAIMS:
             return given_up(ctx)
-        work = asyncio.create_task(outcome(runnable(ctx, self._claim.definition)))
+        work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
         left = asyncio.create_task(self._left.wait())
         try:
@@ -118,7 +118,10 @@ class Drive:
         if write in done:
             write.result()  # before the terminal event it ends only by raising
         if work in done:
-            return ending_of(ctx, ctx.broken or work.result())
+            result = ctx.broken or work.result()
+            if isinstance(result, Unable):
+                raise result
+            return ending_of(ctx, result)
         if order in done:
             return order.result()(ctx)
         raise LetGo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.message import Message
@@ -12,9 +13,9 @@ from google.protobuf.message import Message
 from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
-from polos_service.runs.drive import Runnable
 from polos_service.runs.executor import Executor
 from polos_service.runs.journal import Journal
+from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, RunStore
@@ -94,14 +95,27 @@ async def executing(
         await executor.stop(0)
 
 
+@dataclass(frozen=True)
+class Code:
+    """A function of a context as a runnable, which ends with a payload."""
+
+    function: Callable[[RunContext], Awaitable[object]]
+    payload: Message = field(default_factory=lambda: DONE)
+    kind: str = "workflow"
+    id: str = "agent"
+    timeout: float | None = None
+
+    def pin(self, request: RunRequest) -> bytes:
+        return b"{}"
+
+    async def run(self, ctx: RunContext, pinned: bytes) -> Message:
+        await self.function(ctx)
+        return self.payload
+
+
 def runnable(function: Callable[[RunContext], Awaitable[object]]) -> Mapping[str, Runnable]:
     """Return a function of a context as the workflow `agent`, which ends with DONE."""
-
-    async def run(ctx: RunContext, _definition: bytes) -> Message:
-        await function(ctx)
-        return DONE
-
-    return {"agent": run}
+    return {"agent": Code(function)}
 
 
 def text(content: str, step: Step | None = None) -> TextDelta:

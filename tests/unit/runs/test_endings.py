@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import structlog
-from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
 from polos.v1.error_pb2 import FailureReason
@@ -20,13 +19,12 @@ from polos_service.limits import EVENT_LIMIT
 from polos_service.runs import executor as module
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
-from polos_service.runs.drive import Runnable
 from polos_service.runs.endings import MAX_CLAIMS
 from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import FakeClock, done, executing, kinds, runnable
+from tests.support.runs import Code, FakeClock, done, executing, kinds, runnable
 from tests.support.stores import all_events, claimed, new_run, soon, until
 
 INTERNAL = FailureReason.FAILURE_REASON_INTERNAL
@@ -128,10 +126,11 @@ async def test_whatever_a_run_s_code_raises_the_run_ends(
 async def test_an_end_that_cannot_be_stored_is_an_error(
     store: SqliteStore, payload: object
 ) -> None:
-    async def run(_ctx: RunContext, _definition: bytes) -> Message:
-        return payload  # type: ignore[return-value]  # that is the point
+    async def run(_ctx: RunContext) -> None:
+        pass
 
-    async with executing(store, {"agent": run}):
+    code = Code(run, payload)  # type: ignore[arg-type]  # that is the point
+    async with executing(store, {"agent": code}):
         run_id = await store.create(new_run())
         (end,) = await all_events(store, run_id)
     assert end.error.reason == INTERNAL
@@ -275,8 +274,7 @@ async def test_a_driver_that_something_cancels_lets_go_of_the_run(store: SqliteS
 async def test_runnables_of_others_are_left_to_them(store: SqliteStore) -> None:
     """A claim forced at the wrong moment changes nothing: the run goes back to the queue."""
     claim = await claimed(store, workflow_id="gone")
-    runnables: dict[str, Runnable] = {}
-    async with executing(store, runnables) as executor:
+    async with executing(store, {}) as executor:
         await executor._take_up("default", claim.run_id, force=True)
         await until(lambda: executor.running == 0)
     assert (await store.get("default", claim.run_id)).state == QUEUED

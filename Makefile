@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-peers coverage bench bench-attacks chaos fuzz lint format generate docs lock clean
+.PHONY: help demo test test-peers coverage bench bench-compare bench-attacks chaos fuzz lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ coverage: $(VENV)/.dev ## Measure which lines the tests run; TESTS=tests/unit me
 
 bench: $(VENV)/.bench ## Measure the service beside what people would use instead
 	$(BIN)/python -m bench
+
+bench-compare: $(VENV)/.service ## Measure whether a token costs more CPU than at REV=main
+	$(BIN)/python -m bench.compare $(REV)
 
 bench-attacks: $(VENV)/.service ## Measure what hostile callers and providers cost the service
 	$(BIN)/python -m bench.attacks

@@ -1,0 +1,105 @@
+"""What NATS has in the end, read message by message from the streams' leaders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
+
+from chaos.story import Log
+from polos.v1.run_pb2 import RunState
+from polos.v1.run_service_pb2 import StreamRunResponse
+from polos_service.store.nats.frames import Head, Mark
+from polos_service.store.nats.messages import NotOurs
+from polos_service.store.nats.subjects import LOG, RUNS, WORK
+
+TOGETHER = 64
+"""Messages that are asked for at a time."""
+
+PATIENCE = 15.0
+"""Seconds in which the items of ended runs have to leave the queue. One whose end was not
+acknowledged comes again after the claim timeout, and is found to have ended."""
+
+
+@asynccontextmanager
+async def jetstream(ports: Sequence[int]) -> AsyncIterator[JetStreamContext]:
+    """Connect to servers of a cluster."""
+    client = Client()
+    await client.connect(servers=[f"nats://127.0.0.1:{port}" for port in ports])
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()
+
+
+async def left_behind(stream: JetStreamContext) -> list[str]:
+    """Return what the queue still holds though every run has ended."""
+    end = time.monotonic() + PATIENCE
+    while count := (await stream.stream_info(WORK)).state.messages:
+        if time.monotonic() > end:
+            return [f"queue: {count} work items are left of runs that have ended"]
+        await asyncio.sleep(0.1)
+    return []
+
+
+async def logs_in(stream: JetStreamContext) -> Mapping[str, Log]:
+    """Read every run of the store, by its id; what a stranger published is nothing."""
+    found = {}
+    async for message in messages(stream, RUNS):
+        with suppress(ValueError, LookupError, TypeError):
+            record = json.loads(message.data or b"")
+            found[record["run_id"]] = Log(record["outcome"] or RunState.RUN_STATE_QUEUED)
+    claims: dict[str, Head] = {}
+    async for message in messages(stream, LOG):
+        run_id = str(message.subject).rpartition(".")[2]
+        try:
+            head = head_of(message)
+        except NotOurs:
+            continue
+        add(found[run_id], claims.get(run_id), head, message.data or b"")
+        if head.mark is Mark.CLAIMED:
+            claims[run_id] = head
+    return found
+
+
+def add(log: Log, claim: Head | None, head: Head, payload: bytes) -> None:
+    """Add a message to a log whose newest claim frame has the head `claim`."""
+    if head.mark is Mark.CLAIMED:
+        log.takeovers += claim is not None
+        if head.epoch != (claim.epoch if claim else 0) + 1:
+            log.problems.append(f"fence: claim {head.epoch} follows claim {claim}")
+    elif claim is None or head.claim != claim.claim:
+        log.problems.append(f"fence: a frame of claim {head.epoch} stands behind claim {claim}")
+    if head.mark is Mark.EVENTS:
+        log.frames.append((head.first, head.last))
+        log.events += StreamRunResponse.FromString(payload[: head.size]).events
+
+
+async def messages(stream: JetStreamContext, name: str) -> AsyncIterator[RawStreamMsg]:
+    """Yield every message of a stream, in its order."""
+    state = (await stream.stream_info(name)).state
+    for begin in range(state.first_seq, state.last_seq + 1, TOGETHER):
+        numbers = range(begin, min(begin + TOGETHER, state.last_seq + 1))
+        for message in await asyncio.gather(*(one(stream, name, seq) for seq in numbers)):
+            if message is not None:
+                yield message
+
+
+async def one(stream: JetStreamContext, name: str, sequence: int) -> RawStreamMsg | None:
+    """Return a message; None if there is a newer one of its subject instead."""
+    try:
+        return await stream.get_msg(name, sequence)
+    except NotFoundError:
+        return None
+
+
+def head_of(message: RawStreamMsg) -> Head:
+    """Return a message's head."""
+    return Head.of(message.headers or {})

@@ -1,0 +1,179 @@
+"""From requests that start a run to values. Every wrong field is named, with what is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+
+from polos.v1.run_pb2 import Deadlines as DeadlinesMessage
+from polos.v1.run_pb2 import RunOptions
+from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
+from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
+from polos_client.errors import InvalidRequest
+from polos_service.api.parsing import ParseError, parse
+from polos_service.caller import Caller
+from polos_service.runs.frame import SECOND
+from polos_service.runs.runnable import RunRequest
+
+INPUT_LIMIT = 1024 * 1024
+"""Bytes of an input at most."""
+
+STATE_LIMIT = 256 * 1024
+"""Bytes of an initial state, and of the model options, at most."""
+
+OPTIONS_LIMIT = 100
+"""Model options of a run at most; no provider has as many."""
+
+NAME_LIMIT = 256
+"""Characters of a session's or user's id at most."""
+
+REQUEST_ID_LIMIT = 128
+"""Characters of a request id at most."""
+
+
+def as_create(request: StreamRunRequest) -> CreateRunRequest:
+    """Return the request that starts the same run without reading it."""
+    return CreateRunRequest(
+        agent_id=request.agent_id,
+        input=request.input,
+        input_messages_json=request.input_messages_json,
+        options=request.options if request.HasField("options") else None,
+        request_id=request.request_id,
+        streaming=True,
+    )
+
+
+def run_request(caller: Caller, request: CreateRunRequest) -> RunRequest:
+    """Return the start that a request asks for.
+
+    Raises:
+        InvalidRequest: fields are wrong; it names all of them.
+
+    """
+    if not request.agent_id:
+        raise InvalidRequest({"agent_id": "is empty"})
+    fields = Fields(request)
+    if fields.violations:
+        raise InvalidRequest(fields.violations)
+    options = request.options
+    return RunRequest(
+        caller=caller,
+        runnable_id=request.agent_id,
+        payload=fields.messages,
+        digest=digest(request),
+        size=request.ByteSize(),
+        model_options=fields.model_options,
+        initial_state=fields.initial_state,
+        deadlines=fields.deadlines,
+        session_id=options.session_id if options.HasField("session_id") else None,
+        user_id=options.user_id if options.HasField("user_id") else None,
+        streaming=request.streaming,
+        request_id=request.request_id or None,
+    )
+
+
+class Fields:
+    """The values of a request's fields, and what is wrong with them, by field."""
+
+    def __init__(self, request: CreateRunRequest) -> None:
+        self.violations: dict[str, str] = {}
+        self.messages = self._messages(request)
+        self.initial_state = self._object(request.options, "initial_state_json")
+        self.model_options = self._options(request.options)
+        self.deadlines = Deadlines(
+            run=self._seconds(request.options, "timeout"),
+            first_token=self._seconds(request.options.deadlines, "first_token"),
+            token_gap=self._seconds(request.options.deadlines, "token_gap"),
+            tool_call=self._seconds(request.options.deadlines, "tool_call"),
+        )
+        self._bound("request_id", request.request_id, REQUEST_ID_LIMIT)
+        self._bound("options.session_id", request.options.session_id, NAME_LIMIT)
+        self._bound("options.user_id", request.options.user_id, NAME_LIMIT)
+
+    def _messages(self, request: CreateRunRequest) -> list[dict[str, Any]]:
+        if request.input and request.input_messages_json:
+            self.violations["input_messages_json"] = "cannot be given together with input"
+        elif request.input_messages_json:
+            return self._conversation(request.input_messages_json)
+        elif not request.input.strip():
+            self.violations["input"] = "is empty"
+        else:
+            self._size("input", request.input, INPUT_LIMIT)
+        return [{"role": "user", "content": request.input}]
+
+    def _conversation(self, text: str) -> list[dict[str, Any]]:
+        field = "input_messages_json"
+        messages = self._parse(field, text, INPUT_LIMIT)
+        if self.violations:
+            return []
+        if not isinstance(messages, list) or not messages:
+            self.violations[field] = "is not a JSON array with at least one message"
+            return []
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                self.violations[f"{field}[{index}]"] = "is not an object with a role"
+                return []
+        return messages
+
+    def _object(self, options: RunOptions, name: str) -> dict[str, Any]:
+        field = f"options.{name}"
+        if not options.HasField(name):  # type: ignore[arg-type]  # both fields are optional ones
+            return {}
+        found = len(self.violations)
+        value = self._parse(field, getattr(options, name), STATE_LIMIT)
+        if isinstance(value, dict):
+            return value
+        if len(self.violations) == found:
+            self.violations[field] = "is not a JSON object"
+        return {}
+
+    def _options(self, options: RunOptions) -> dict[str, Any]:
+        name = "provider_options_json"
+        value = self._object(options, name)
+        if len(value) > OPTIONS_LIMIT:
+            what = f"has {len(value)} members, the limit is {OPTIONS_LIMIT}"
+            self.violations[f"options.{name}"] = what
+            return {}
+        return value
+
+    def _parse(self, field: str, text: str, limit: int) -> Any:
+        if not self._size(field, text, limit):
+            return None
+        try:
+            return parse(text)
+        except ParseError as error:
+            self.violations[f"{field}{error.path}"] = str(error)
+            return None
+
+    def _seconds(self, options: RunOptions | DeadlinesMessage, name: str) -> float | None:
+        if not options.HasField(name):  # type: ignore[arg-type]  # each name is a field of it
+            return None
+        duration: Duration = getattr(options, name)
+        seconds = duration.seconds + duration.nanos / SECOND
+        if not MIN_SECONDS <= seconds <= MAX_SECONDS:
+            prefix = "options.deadlines" if isinstance(options, DeadlinesMessage) else "options"
+            self.violations[f"{prefix}.{name}"] = (
+                f"is {seconds} s, not from {MIN_SECONDS:g} s to {MAX_SECONDS:.0f} s"
+            )
+            return None
+        return seconds
+
+    def _bound(self, field: str, text: str, limit: int) -> None:
+        if len(text) > limit:
+            self.violations[field] = f"has {len(text)} characters, the limit is {limit}"
+
+    def _size(self, field: str, text: str, limit: int) -> bool:
+        size = len(text.encode())
+        if size > limit:
+            self.violations[field] = f"has {size} bytes, the limit is {limit}"
+        return size <= limit
+
+
+def digest(request: CreateRunRequest) -> bytes:
+    """Return what is the same for two requests that ask for the same run."""
+    payload = CreateRunRequest()
+    payload.CopyFrom(request)
+    payload.ClearField("request_id")
+    return hashlib.sha256(payload.SerializeToString(deterministic=True)).digest()

@@ -1,0 +1,186 @@
+"""An attempt of a step while it runs, and what a step returns."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Cost, FinishReason, StepFailure, StepFinish, ToolCall, Usage
+from polos_service.errors import StepError
+from polos_service.limits import OUTPUT_LIMIT
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import SECOND, Encoder
+from polos_service.runs.journal import private_line
+from polos_service.runs.writer import Writer
+
+BACKOFF_BASE = 0.5
+"""Seconds before the second try, doubled before each further one."""
+
+BACKOFF_CAP = 8.0
+"""Seconds before any further try at most, unless the provider asks for more."""
+
+
+RETRY_AFTER_LIMIT = 60.0
+"""Seconds that a provider may ask to wait; a run is not kept for longer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepOutput:
+    """What a step returns, the same whether it ran or its output stood in the log.
+
+    Attributes:
+        result_json: the output as JSON text, at most OUTPUT_LIMIT bytes.
+        private: JSON values stored beside it and never served.
+
+    """
+
+    result_json: str
+    usage: Usage | None = None
+    cost: Cost | None = None
+    finish_reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
+    private: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Attempt:
+    """One attempt of a step.
+
+    Attributes:
+        key: the step's key.
+        number: which attempt of the step this is, from 1; it voids what those before it said.
+        spoke: True once this attempt has emitted an event, or begun a child.
+
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        clock: Clock,
+        *,
+        key: str,
+        kind: str,
+        call: ToolCall | None,
+        number: int,
+        child: Encoder | None,
+    ) -> None:
+        self.key = key
+        self.number = number
+        self.spoke = False
+        self._kind = kind
+        self._call = call
+        self._child = child
+        self._writer = writer
+        self._clock = clock
+        self._began = clock.now()
+
+    async def emit(self, payload: Message) -> None:
+        """Emit an event; waits only while the backlog is over its bound."""
+        self._writer.emit(payload, child=self._child)
+        self.spoke = True
+        await self._writer.room()
+
+    async def checkpoint(self) -> None:
+        """Wait until all that was emitted is durable: before a side effect, for example."""
+        await self._writer.flush()
+
+    def again(self) -> Attempt:
+        """Return what begins now: the next attempt, or this one anew if it has said nothing."""
+        return Attempt(
+            self._writer,
+            self._clock,
+            key=self.key,
+            kind=self._kind,
+            call=self._call,
+            number=self.number + 1 if self.spoke else self.number,
+            child=self._child,
+        )
+
+    def finished(self, output: StepOutput) -> tuple[StepFinish, bytes]:
+        """Return the event that this attempt ends with, and what is stored beside it.
+
+        Raises:
+            StepError: the output is larger than an event can hold.
+            TypeError: a value of its private part is not a JSON value.
+            ValueError: a value does not fit its field, or is text that cannot be encoded.
+
+        """
+        private = b""
+        if output.private:
+            child = self._child.lineage.run_id if self._child else None
+            private = private_line(self.key, output.private, child)
+        check_size("output", len(output.result_json.encode()))
+        check_size("private part of the output", len(private))
+        finish = self._finish()
+        finish.MergeFrom(
+            StepFinish(
+                result_json=output.result_json,
+                usage=output.usage,
+                cost=output.cost,
+                finish_reason=output.finish_reason,
+            )
+        )
+        return finish, private
+
+    def failed(self, error: StepError) -> StepFinish:
+        """Return the event that this attempt ends with a failure."""
+        finish = self._finish()
+        finish.failure.CopyFrom(
+            StepFailure(
+                message=error.message,
+                reason=error.reason,
+                retryable=error.retryable,
+                provider_request_id=error.provider_request_id,
+            )
+        )
+        return finish
+
+    def _finish(self) -> StepFinish:
+        return StepFinish(
+            step_key=self.key,
+            step_type=self._kind,
+            attempt=self.number,
+            duration=duration(self._clock.now() - self._began),
+            tool_call=ToolCall(id=self._call.id, name=self._call.name) if self._call else None,
+        )
+
+
+Body = Callable[[Attempt], Awaitable[StepOutput]]
+"""What a step does; a StepError that it raises is recorded as the step's failure."""
+
+
+def duration(nanoseconds: int) -> Duration:
+    """Return so many nanoseconds, never less than none: clocks are set back."""
+    positive = max(0, nanoseconds)
+    return Duration(seconds=positive // SECOND, nanos=positive % SECOND)
+
+
+def worth_waiting(error: StepError) -> bool:
+    """Return whether the step is tried again, rather than failing now."""
+    return error.retryable and (error.retry_after or 0.0) <= RETRY_AFTER_LIMIT
+
+
+def pause(tries: int, retry_after: float | None) -> float:
+    """Return the seconds to wait after `tries` failures, jitter included."""
+    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** (tries - 1))
+    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains by guessing it
+    return max(backoff * jitter, retry_after or 0.0)
+
+
+def check_size(what: str, size: int) -> None:
+    """Check that a part of a step's output fits into an event.
+
+    Raises:
+        StepError: it is larger than an event can hold.
+
+    """
+    if size > OUTPUT_LIMIT:
+        raise StepError(
+            FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+            f"The {what} has {size} bytes, the limit is {OUTPUT_LIMIT}. "
+            "Return less, or a reference to it.",
+        )

@@ -77,7 +77,7 @@ class Polos(PolosClient):
             DefinitionError: another agent has its id.
 
         """
-        self._running().registry.add(agent)
+        self._running().load(agent)
 
     async def channel(self) -> Any:
         """Return the channel to the service in this process."""

@@ -13,8 +13,8 @@ from typing import Any
 import uvloop
 
 from polos_service import logs
-from polos_service.agents.loader import load
 from polos_service.config import Settings
+from polos_service.loader import load
 from polos_service.outlet import Standard
 from polos_service.server import Service
 from polos_service.signals import StopSignals
@@ -82,7 +82,7 @@ def banner(service: Service, settings: Settings, standard: Standard) -> None:
     """Say where the service listens, what it serves and where it stores."""
     host = settings.listen.rpartition(":")[0]
     standard.say(f"polos {version('polos-grpc')} listens at {host}:{service.port}")
-    for agent in service.registry.agents():
+    for agent in service.catalog.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
         standard.say(f"  agent {agent.id} ({agent.provider}; {tools})")
     standard.say(f"  store {settings.store_shown}")

@@ -44,7 +44,7 @@ async def run(client: PolosClient, start: Start, timeout: float | None) -> Agent
     _prepare(client, start)
     begun = asyncio.get_running_loop().time()
     started = await client.start(start.create_request(streaming=False))
-    folded = RunAccumulator()
+    folded = RunAccumulator(started.run_id)
     try:
         async with asyncio.timeout_at(None if timeout is None else begun + timeout):
             await follow.fold(client, started.run_id, into=folded)

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
-from polos_client.deadlines import Deadlines
 from polos_client.define.agent import Agent
 from polos_client.define.stop import StopCondition, restore
 from polos_service.errors import StepError
+from polos_service.runs.pinned import unpinned
+from polos_service.runs.runnable import RunRequest
+
+KIND: Literal["agent"] = "agent"
+"""The kind of an agent's definition."""
+
+VERSION: Literal[1] = 1
+"""The version of its format: a further one where this code's reading of it would be wrong."""
 
 
 class PinnedTool(BaseModel):
@@ -39,8 +46,13 @@ class PinnedDeadlines(BaseModel):
 
 
 class Definition(BaseModel):
-    """A run's definition. Private: it is stored beside the log and never served."""
+    """A run's definition. Private: it is stored beside the log and never served.
 
+    Version 0.1.0 wrote it without `kind` and `v`, and passes over members that it does not know.
+    """
+
+    kind: Literal["agent"] = KIND
+    v: Literal[1] = VERSION
     agent_id: str
     provider: str
     model: str
@@ -59,19 +71,9 @@ class Definition(BaseModel):
     streaming: bool
 
     @classmethod
-    def pin(
-        cls,
-        agent: Agent,
-        *,
-        messages: Sequence[Mapping[str, Any]],
-        options: Mapping[str, Any],
-        initial_state: Mapping[str, Any],
-        deadlines: Deadlines,
-        session_id: str | None,
-        user_id: str | None,
-        streaming: bool,
-    ) -> Definition:
-        """Return the definition of a run of this agent as it is now; every deadline is given."""
+    def pin(cls, agent: Agent, request: RunRequest) -> Definition:
+        """Return the definition of a run of this agent as it is now."""
+        deadlines = request.deadlines.over(agent.deadlines)
         return cls(
             agent_id=agent.id,
             provider=agent.provider,
@@ -88,13 +90,24 @@ class Definition(BaseModel):
                 PinnedStop(name=stop.name, config=stop.config) for stop in agent.stop_conditions
             ],
             deadlines=PinnedDeadlines.model_validate(deadlines, from_attributes=True),
-            messages=[dict(message) for message in messages],
-            options=dict(options),
-            initial_state=dict(initial_state),
-            session_id=session_id,
-            user_id=user_id,
-            streaming=streaming,
+            messages=request.payload,
+            options=dict(request.model_options),
+            initial_state=dict(request.initial_state),
+            session_id=request.session_id,
+            user_id=request.user_id,
+            streaming=request.streaming,
         )
+
+    @classmethod
+    def unpin(cls, pinned: bytes) -> Definition:
+        """Return the definition that was stored, by this version or an earlier one.
+
+        Raises:
+            Unable: it is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        return cls.model_validate(unpinned(pinned, KIND, VERSION))
 
     def started(self) -> AgentStart:
         """Return the event that a run begins with; prompts and addresses are not in it."""

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
+from enum import Enum, auto
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
-from polos_service.errors import Fenced
+from polos_service.errors import Fenced, Unable
 from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
-from polos_service.runs.drive import Drive, LetGo, Runnable
+from polos_service.runs.drive import Drive, LetGo
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import cancellation
+from polos_service.runs.runnable import Runnable
 from polos_service.store import CANCEL, Claim, Command, RunStore
 
 RETRY_PAUSE = 1.0
-"""Seconds before a store that failed, or a run that failed once, is tried again."""
+"""Seconds before a store that failed, or a run in trouble, is tried again."""
 
-RETRY_PAUSE_GROWTH, RETRY_PAUSE_LIMIT = 3.0, 60.0
-"""With each failure in a row the pause grows so many times, up to so many seconds: a store
-that is away for a minute does not cost its runs the claims that they have."""
+RETRY_PAUSE_GROWTH = 3.0
+"""Factor by which the pause grows each time that the same trouble recurs."""
+
+RETRY_PAUSE_LIMIT = 60.0
+"""Seconds that a pause takes at most: a store that is away for a minute does not cost its
+runs all the claims that they have."""
 
 EXPIRY_PERIOD = 1.0
 """Seconds between two looks for runs that should have ended."""
@@ -28,13 +33,23 @@ EXPIRY_PERIOD = 1.0
 STUCK = 20.0
 """Seconds after which a run that is to end, and has not ended, is taken from its holder."""
 
-FAILURES_LIMIT = 10_000
-"""Runs whose failures are counted here at most; the longest known are forgotten first."""
+TROUBLES_LIMIT = 10_000
+"""Runs whose troubles are counted here at most; the longest known are forgotten first."""
 
 Key = tuple[str, str]
 """Project and id of a run."""
 
 log = get_logger(__name__)
+
+
+class Trouble(Enum):
+    """Why a claim that did not end its run is released after a pause."""
+
+    FAILED = auto()
+    """The store failed, or something that nobody expects."""
+
+    UNABLE = auto()
+    """This process cannot go on with the run; another one may."""
 
 
 class Executor:
@@ -53,7 +68,7 @@ class Executor:
         self._runs: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.Task[None]] = set()
         self._held_since: dict[Key, int] = {}
-        self._failures: dict[Key, int] = {}
+        self._troubles: dict[Key, tuple[Trouble, int]] = {}
         self._cancelling: dict[Key, int] = {}
         self._closing = False
         self._stopping = False
@@ -176,40 +191,49 @@ class Executor:
         key = (claim.project, claim.run_id)
         self._held_since[key] = now = self._clock.now()
         try:
-            failed = await self._fails(claim)
+            trouble = await self._drive(claim)
         finally:
             if self._held_since.get(key) == now:
                 del self._held_since[key]
-        if not failed or self._closing:
-            self._failures.pop(key, None)
-            await self._release(claim, failed=failed)
+        former, times = self._troubles.pop(key, (None, 0))
+        if trouble is None or self._closing:
+            await self._release(claim, failed=trouble is Trouble.FAILED)
             return
-        self._failures[key] = failures = self._failures.pop(key, 0) + 1
-        if len(self._failures) > FAILURES_LIMIT:
-            del self._failures[next(iter(self._failures))]
-        rest = asyncio.create_task(self._release_later(claim, failures))
+        times = times + 1 if trouble is former else 1
+        self._troubles[key] = (trouble, times)
+        if len(self._troubles) > TROUBLES_LIMIT:
+            del self._troubles[next(iter(self._troubles))]
+        rest = asyncio.create_task(self._release_later(claim, trouble, times))
         self._resting.add(rest)
         rest.add_done_callback(self._resting.discard)
 
-    async def _fails(self, claim: Claim) -> bool:
-        """Drive the run, and return whether the claim comes to nothing by a failure."""
-        failures = self._failures.get((claim.project, claim.run_id), 0)
+    async def _drive(self, claim: Claim) -> Trouble | None:
+        """Drive the run; return the trouble that its claim comes to, None if it is free of it."""
+        trouble, times = self._troubles.get((claim.project, claim.run_id), (None, 0))
+        failures = times if trouble is Trouble.FAILED else 0
         drive = Drive(self._store, self._clock, claim, lambda: self._stopping)
         try:
             await drive.run(self._runnables.get(claim.workflow_id), failures)
         except LetGo:
             pass
+        except Unable as error:
+            log.warning("run_left", run_id=claim.run_id, reason=str(error), **error.details)
+            return Trouble.UNABLE
         except Fenced:
             log.warning("claim_lost", run_id=claim.run_id, epoch=claim.epoch)
         except BaseException:  # a cancellation that nobody here asked for, too
             if not self._stopped:
                 log.exception("run_released", run_id=claim.run_id)
-                return True
-        return False
+                return Trouble.FAILED
+        return None
 
-    async def _release_later(self, claim: Claim, failures: int) -> None:
+    async def _release_later(self, claim: Claim, trouble: Trouble, times: int) -> None:
         """Offer a run again after a pause that grows, or as soon as it is cancelled."""
-        pause = min(RETRY_PAUSE * RETRY_PAUSE_GROWTH ** (failures - 1), RETRY_PAUSE_LIMIT)
+        growth = RETRY_PAUSE_GROWTH ** min(times - 1, 20)  # a larger power overflows some day
+        pause = min(RETRY_PAUSE * growth, RETRY_PAUSE_LIMIT)
+        if claim.deadline is not None:
+            left = (claim.deadline - self._clock.now()) / SECOND
+            pause = min(pause, max(left, RETRY_PAUSE))
         rest = asyncio.ensure_future(self._clock.sleep(pause))
         cancel = asyncio.ensure_future(cancellation(self._store, claim))
         try:
@@ -219,7 +243,7 @@ class Executor:
         finally:
             rest.cancel()
             cancel.cancel()
-            await self._release(claim, failed=True)
+            await self._release(claim, failed=trouble is Trouble.FAILED)
         if cancel.done() and not cancel.cancelled() and cancel.exception() is None:
             await self._take_up(claim.project, claim.run_id)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from polos_service.agents.loader import load
+from polos_service.loader import load
 from tests.cli.commands import Cli, write_app
 from tests.support.process import ServiceProcess
 from tests.support.service import serving

@@ -20,9 +20,10 @@ from polos_client.calls.status import to_error
 from polos_client.define.agent import Agent
 from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError, InvalidRequest
-from polos_service.agents.parsing import DEPTH_LIMIT, ParseError, parse
+from polos_service.api.grpc.server import AGENT_SERVICE, RUN_SERVICE
+from polos_service.api.parsing import DEPTH_LIMIT, ParseError, parse
 from polos_service.config import Settings
-from polos_service.server import AGENT_SERVICE, RUN_SERVICE, Service
+from polos_service.server import Service
 from tests.support.nats import NatsServer
 from tests.support.service import Served, query, reaching, scripted, serving, settings_for
 

@@ -16,10 +16,10 @@ from polos.v1 import run_service_pb2 as pb
 from polos.v1.event_pb2 import Event
 from polos_client.define.agent import Agent
 from polos_client.define.tool import tool
-from polos_service.agents import start
-from polos_service.api.grpc import details
-from polos_service.api.grpc.details import Details
-from polos_service.api.grpc.turns import Turns
+from polos_service.api.grpc import requests
+from polos_service.pacer import Pacer
+from polos_service.reading import details
+from polos_service.reading.details import Details
 from polos_service.runs.frame import decode
 from tests.hostile.logs import RUN, append_log
 from tests.support.runs import opened
@@ -73,7 +73,7 @@ async def test_others_have_a_turn_after_every_few_pieces_of_a_long_log(tmp_path:
     async with opened(tmp_path) as store:
         await append_log(store, 20_000, tools=3)
         counted: Any = Counted(store)
-        answers = Details(counted, Turns())
+        answers = Details(counted, Pacer())
         asked = [asyncio.create_task(answers.whole("default", RUN)) for _ in range(ASKED)]
         while not all(one.done() for one in asked):
             await asyncio.sleep(0)
@@ -83,13 +83,14 @@ async def test_others_have_a_turn_after_every_few_pieces_of_a_long_log(tmp_path:
         for one in asked:
             run = one.result()
             assert [result.result_json for result in run.tool_results] == ["2", "1", "0"]
+            assert run.outcome is not None
             assert run.outcome.agent_finish.result == "done"
 
 
 async def test_deltas_are_not_decoded(tmp_path: Path, decoded: list[Event]) -> None:
     async with opened(tmp_path) as store:
         await append_log(store, 20_000, tools=1)
-        await Details(store, Turns()).whole("default", RUN)
+        await Details(store, Pacer()).whole("default", RUN)
         assert len(decoded) < 2_000  # the piece with the tool's events, and the last event
 
 
@@ -99,7 +100,8 @@ async def test_to_cancel_a_run_reads_nothing_of_its_log_but_the_end(
     async with opened(tmp_path) as store:
         await append_log(store, 20_000)
         counted: Any = Counted(store)
-        run = await Details(counted, Turns()).ended("default", RUN)
+        run = await Details(counted, Pacer()).ended("default", RUN)
+        assert run.outcome is not None
         assert run.outcome.terminal
         assert (counted.reads, len(decoded)) == (1, 1)
 
@@ -125,12 +127,12 @@ def checked_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Collect the names of the threads in which starts are checked."""
     names: list[str] = []
 
-    class Watched(start.Checked):
+    class Watched(requests.Fields):
         def __init__(self, request: Any) -> None:
             names.append(threading.current_thread().name)
             super().__init__(request)
 
-    monkeypatch.setattr(start, "Checked", Watched)
+    monkeypatch.setattr(requests, "Fields", Watched)
     return names
 
 
@@ -165,7 +167,7 @@ async def test_a_run_may_choose_so_many_options_and_no_more(tmp_path: Path) -> N
         request.options.provider_options_json = many
         with pytest.raises(Exception, match="has 10000 members, the limit is 100"):
             await served.runs.CreateRun(request)
-    assert calls == [0]
+    assert calls == []
 
 
 async def test_lists_are_cut_to_what_a_client_takes(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ async def test_methods_of_other_packages_are_guarded_too(
         asked = health_pb2.HealthCheckRequest(service="nobody")
         error = await told(served.health().Check(asked))
         assert error.code() is Code.NOT_FOUND  # its own status
-        health = served.service._health
+        health = served.service._server._health
         monkeypatch.setattr(health, "_server_status", Broken())
         with structlog.testing.capture_logs():
             assert_internal(await told(served.health().Check(asked, timeout=BOUND)))
@@ -187,7 +187,7 @@ async def test_a_method_that_cannot_be_looked_up_is_answered(
         def service(self, handler_call_details: Any) -> Any:
             raise TypeError(SECRET)
 
-    monkeypatch.setattr("polos_service.server.generic_handler", lambda *_: Broken())
+    monkeypatch.setattr("polos_service.api.grpc.server.generic_handler", lambda *_: Broken())
     async with serving(tmp_path, FINE) as served:
         with structlog.testing.capture_logs():
             list_runs: Any = served.runs.ListRuns
@@ -203,7 +203,7 @@ async def test_a_response_that_cannot_be_written_is_an_error_of_ours(
     async with serving(tmp_path, FINE) as served:
         run_id = await served.start(FINE)
         monkeypatch.setattr("polos_service.api.grpc.run_service.page_of", lambda *_: None)
-        monkeypatch.setattr(served.service._tails, "tail", numbers)
+        monkeypatch.setattr(served.readers, "tail", numbers)
         with structlog.testing.capture_logs():
             list_runs: Any = served.runs.ListRuns
             assert_internal(await told(list_runs(pb.ListRunsRequest(), timeout=BOUND)))

@@ -17,7 +17,7 @@ from polos.v1.run_pb2 import RunState
 from polos_client.calls.status import to_error
 from polos_client.define.scripted import call, pause, turn
 from polos_client.errors import DefinitionError, Draining
-from polos_service.api.grpc.tail import Tails
+from polos_service.reading.tail import Readers
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore
 from tests.support.control import Gate
@@ -159,20 +159,20 @@ async def test_readers_are_sent_away_even_where_a_heartbeat_is_just_due(tmp_path
         run_id = await served.start(agent)
         await until(lambda: settled(served, run_id), "the run waits")
         loop = asyncio.get_running_loop()
-        tails = Tails(served.service._store, heartbeat=0.05)
-        tail = tails.tail("default", run_id, 3)
+        readers = Readers(served.service._store, heartbeat=0.05)
+        tail = readers.tail("default", run_id, 3)
         assert not events_in(await anext(tail))  # the first response comes at once
         reading = asyncio.ensure_future(anext(tail))
         closed: asyncio.Future[None] = loop.create_future()
 
         def close() -> None:
             try:
-                closed.set_result(tails.close())  # type: ignore[func-returns-value]
+                closed.set_result(readers.close())  # type: ignore[func-returns-value]
             except RuntimeError as error:
                 closed.set_exception(error)
 
-        await until(lambda: bool(tails._waits), "the reader waits")
-        (wait,) = tails._waits
+        await until(lambda: bool(readers._waits), "the reader waits")
+        (wait,) = readers._waits
         due = wait.when()
         assert due is not None
         loop.call_at(due + 0.001, close)

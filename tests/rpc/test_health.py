@@ -14,7 +14,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from polos.v1 import run_service_pb2
-from polos_service.server import AGENT_SERVICE, RUN_SERVICE, Service
+from polos_service.api.grpc.server import AGENT_SERVICE, RUN_SERVICE
+from polos_service.server import Service
 from tests.support.service import Served, reaching, serving, settings_for
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

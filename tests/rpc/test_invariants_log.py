@@ -157,7 +157,7 @@ async def test_a_stalled_reader_costs_no_memory_and_delays_nobody(tmp_path: Path
     agent = scripted(turn(*(call("fill") for _ in range(60))), "done", tools=(fill,))
     async with serving(tmp_path, agent) as served:
         store = CountingStore(served.store)
-        served.service._tails._store = store
+        served.readers._store = store
         run_id = await served.start(agent, streaming=False)
         stalled = served.raw(run_id)
         await stalled.initial_metadata()

@@ -12,6 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from polos_service import server as server_module
+from polos_service.api.grpc import server as grpc_module
+from polos_service.api.grpc.server import GrpcServer
 from polos_service.runs.executor import Executor
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore
@@ -49,9 +51,9 @@ async def hangs(*_: object) -> Any:
 @pytest.mark.parametrize(
     ("owner", "part", "failure"),
     [
-        (Service, "_register", fails_at_once),
-        (Service, "_listen", fails_at_once),
-        (Service, "_say", fails),
+        (grpc_module, "generic_handler", fails_at_once),
+        (GrpcServer, "listen", fails_at_once),
+        (GrpcServer, "tell_health", fails),
         (SqliteStore, "waiting", fails),
         (Executor, "start", fails_at_once),
         (Service, "_keep", fails_at_once),
@@ -79,7 +81,7 @@ async def test_a_start_that_fails_leaves_no_task_thread_port_or_lock(
         ("_executor", "stop", "runs"),
         ("_providers", "close", "providers"),
         ("_server", "stop", "calls"),
-        ("_health", "enter_graceful_shutdown", "health"),
+        ("_server", "announce_stop", "health"),
         ("_store", "close", "store"),
     ],
     ids=lambda hung: hung[-1],

@@ -22,10 +22,12 @@ from polos_client.calls.status import to_error
 from polos_client.define.scripted import call, pause, turn
 from polos_client.define.tool import tool
 from polos_client.errors import Draining, InternalError, InvalidRequest, PolosError
-from polos_service import server as server_module
+from polos_service import server as root
+from polos_service.api.grpc import server as server_module
 from polos_service.api.grpc.handlers import generic_handler
+from polos_service.api.grpc.server import AGENT_SERVICE, RUN_SERVICE
 from polos_service.listening import ListenError
-from polos_service.server import AGENT_SERVICE, RUN_SERVICE, Service
+from polos_service.server import Service
 from tests.support.control import Gate, Thread
 from tests.support.service import (
     BOUND,
@@ -58,7 +60,7 @@ def refusal(error: grpc.aio.AioRpcError) -> PolosError:
 
 async def test_breaking_out_of_a_loop_ends_the_call_in_the_service(tmp_path: Path) -> None:
     async with serving(tmp_path, WAITING) as served:
-        waits = served.service._tails._waits
+        waits = served.readers._waits
         stream = await WAITING.stream(served.client, "Go.")
         async for _event in stream.events:
             break
@@ -282,7 +284,7 @@ async def test_an_async_tool_that_holds_the_loop_is_named(
     logs: list[Any] = []
     named = asyncio.Event()
     gate = Gate("hog")
-    monkeypatch.setattr(server_module, "BLOCKED_LIMIT", 0.05)
+    monkeypatch.setattr(root, "BLOCKED_LIMIT", 0.05)
     monkeypatch.setattr(gate.opened, "wait", lambda: hold_the_loop(logs, named))
     agent = scripted(turn(call("hog")), "after", tools=(gate.tool,))
     with structlog.testing.capture_logs() as captured:

@@ -10,12 +10,17 @@ from typing import Any
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.define.agent import Agent
-from polos_service.agents.registry import Registry
-from polos_service.agents.start import Starts
+from polos_service.agents.runnable import AgentRunnable
+from polos_service.api.caller import ANONYMOUS
+from polos_service.api.grpc.requests import run_request
+from polos_service.catalog import Catalog
 from polos_service.models import Emit, Model, ModelAnswer, ModelRequest
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.runs.clock import SystemClock
+from polos_service.runs.executor import Executor
+from polos_service.service import Runs
+from polos_service.sidethread import SideThread
 from polos_service.store import RunStore
 from tests.support.runs import executing
 from tests.support.stores import all_events
@@ -47,29 +52,38 @@ class Recorder:
         return list(self.requests[-1].messages)
 
 
-def registry(*agents: Agent, model: Model | None = None) -> Registry:
-    return Registry(Providers({"scripted": lambda: model or Scripted()}), agents)
+def catalog(*agents: Agent, model: Model | None = None) -> Catalog:
+    """Return a catalog of these agents, whose provider is a script or this model."""
+    providers = Providers({"scripted": lambda: model or Scripted()})
+    return Catalog(AgentRunnable(agent, providers) for agent in agents)
 
 
-async def started(store: RunStore, agents: Registry, **fields: Any) -> str:
+def use_cases(store: RunStore, agents: Catalog, executor: Executor | None = None) -> Runs:
+    """Return the use cases; without an executor of their own nothing takes up runs."""
+    clock = SystemClock()
+    return Runs(store, agents, executor or Executor(store, agents, clock, 1), clock, SideThread())
+
+
+async def started(store: RunStore, agents: Catalog, **fields: Any) -> str:
     """Create a run of the only agent."""
     (agent,) = agents.agents()
     values = {"agent_id": agent.id, "input": "Hello", "streaming": True, **fields}
-    return await Starts(agents, store, SystemClock()).start("default", CreateRunRequest(**values))
+    request = run_request(ANONYMOUS, CreateRunRequest(**values))
+    return await use_cases(store, agents).start(request)
 
 
 async def played(
     store: RunStore, agent: Agent, model: Model | None = None, **fields: Any
 ) -> list[Event]:
     """Run an agent to its end and return its events."""
-    agents = registry(agent, model=model)
+    agents = catalog(agent, model=model)
     async with executing(store, agents):
         return await all_events(store, await started(store, agents, **fields))
 
 
 @asynccontextmanager
-async def serving(store: RunStore, agent: Agent) -> AsyncIterator[Registry]:
-    """Give a registry of one agent whose runs are taken up."""
-    agents = registry(agent)
+async def serving(store: RunStore, agent: Agent) -> AsyncIterator[Catalog]:
+    """Give a catalog of one agent whose runs are taken up."""
+    agents = catalog(agent)
     async with executing(store, agents):
         yield agents

@@ -23,6 +23,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.scripted import script
 from polos_client.define.tool import Tool
 from polos_service.config import Settings
+from polos_service.reading.tail import Readers
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore
 
@@ -51,6 +52,11 @@ class Served:
         store = self.service._store
         assert isinstance(store, SqliteStore)
         return store
+
+    @property
+    def readers(self) -> Readers:
+        """All who read logs in the service."""
+        return self.service._runs._readers
 
     async def start(self, agent: Agent, *, streaming: bool = True, **more: Any) -> str:
         """Start a run and return its id."""

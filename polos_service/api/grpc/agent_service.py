@@ -13,32 +13,35 @@ from polos.v1.agent_pb2 import Tool as ToolMessage
 from polos_client.define.agent import Agent
 from polos_client.errors import InvalidRequest
 from polos_service.agents.definition import shown
-from polos_service.agents.registry import Registry
 from polos_service.api.grpc.messages import PAGE_BYTES, page_size
+from polos_service.caller import Caller
+from polos_service.catalog import Catalog
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AgentService:
-    """The servicer."""
+    """The servicer. Every agent is visible to every caller."""
 
-    def __init__(self, registry: Registry) -> None:
-        self._registry = registry
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
-    async def GetAgent(self, request: pb.GetAgentRequest, context: Context) -> pb.GetAgentResponse:
+    async def GetAgent(
+        self, caller: Caller, request: pb.GetAgentRequest, context: Context
+    ) -> pb.GetAgentResponse:
         """Return one agent."""
         if not request.agent_id:
             raise InvalidRequest({"agent_id": "is empty"})
-        return pb.GetAgentResponse(agent=message_of(self._registry.agent(request.agent_id)))
+        return pb.GetAgentResponse(agent=message_of(self._catalog.agent(request.agent_id)))
 
     async def ListAgents(
-        self, request: pb.ListAgentsRequest, context: Context
+        self, caller: Caller, request: pb.ListAgentsRequest, context: Context
     ) -> pb.ListAgentsResponse:
         """Return a page of agents; the token is the id of the last one on the page before."""
         limit = page_size(request.page_size)
         page = pb.ListAgentsResponse()
         size = 0
-        for agent in self._registry.agents():
+        for agent in self._catalog.agents():
             if agent.id <= request.page_token:
                 continue
             message = message_of(agent)

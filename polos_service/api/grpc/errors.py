@@ -42,14 +42,19 @@ STORE_RETRY = 1.0
 """Seconds after which a store that failed is worth another call."""
 
 MESSAGE_LIMIT = 600
+"""Bytes of a status's message at most. A status travels in headers, of which gRPC takes 8 KiB."""
+
 VALUE_LIMIT = 300
+"""Bytes of a value in a status's metadata at most."""
+
 FIELD_LIMIT = 100
+"""Bytes of the name of a wrong field at most."""
+
 WRONG_LIMIT = 400
-"""Bytes of a status's message, of a value in its metadata, of a field, and of what is wrong
-with it. A status travels in headers, of which gRPC takes 8 KiB in all."""
+"""Bytes of what is wrong with a field at most."""
 
 VIOLATIONS = 5
-"""Fields that are told to be wrong, at most."""
+"""Wrong fields that a status names at most."""
 
 log = get_logger(__name__)
 

@@ -1,6 +1,7 @@
 """The interceptor around every method, those of other packages included.
 
-It counts the call, receives the request, and turns whatever is raised into a status.
+It counts the call, learns who is calling, receives the request, and turns whatever is raised
+into a status.
 Requests are read here and not by grpc: a call that never sends its request is counted and
 given up, and a stream does not keep the request that it began with.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -18,9 +20,12 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from polos_client import errors
+from polos_service.api.caller import Metadata
 from polos_service.api.grpc.errors import status_of
+from polos_service.api.grpc.handlers import CallerMethod
 from polos_service.api.grpc.slots import Slots
-from polos_service.api.grpc.turns import Turns
+from polos_service.caller import Caller
+from polos_service.pacer import Pacer
 
 REQUEST_WAIT = 20.0
 """Seconds in which a call's request must have arrived."""
@@ -34,11 +39,21 @@ if TYPE_CHECKING:  # it takes parameters in its stubs only
 class Guard(grpc.aio.ServerInterceptor):
     """Bounds the calls, and lets no exception's text out."""
 
-    def __init__(self, calls: Slots, streams: Slots) -> None:
-        """Guard with these places: for methods that answer once, and for those that stream."""
+    def __init__(
+        self, calls: Slots, streams: Slots, identify: Callable[[Metadata], Caller]
+    ) -> None:
+        """Guard a server.
+
+        Args:
+            calls: places for methods that answer once.
+            streams: places for methods that stream.
+            identify: returns who makes a call with this metadata, or raises a CallError.
+
+        """
         self._calls = calls
         self._streams = streams
-        self._turns = Turns()
+        self._pacer = Pacer()
+        self._identify = identify
 
     async def intercept_service(
         self,
@@ -68,8 +83,9 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(requests: Any, context: Context) -> bytes:
             try:
                 self._calls.take(context)
+                answering = self._for_caller(handle, context)
                 asked = requests if handler.request_streaming else await received(context)
-                response: bytes = serialise(await handle(asked, context))
+                response: bytes = serialise(await answering(asked, context))
                 return response
             except BaseException as error:  # noqa: BLE001 - nothing may get out as it is
                 await refuse(method, context, error)
@@ -82,11 +98,12 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(requests: Any, context: Context) -> None:
             try:
                 self._streams.take(context)
-                await self._turns.next()
+                streaming = self._for_caller(handle, context)
+                await self._pacer.next()
                 if handler.request_streaming:
-                    answers = handle(requests, context)
+                    answers = streaming(requests, context)
                 else:
-                    answers = handle(await received(context), context)
+                    answers = streaming(await received(context), context)
                 if isinstance(answers, AsyncGenerator):
                     await written(answers, context)
                 else:  # it writes by itself
@@ -95,6 +112,12 @@ class Guard(grpc.aio.ServerInterceptor):
                 await refuse(method, context, error)
 
         return answer
+
+    def _for_caller(self, handle: Any, context: Context) -> Callable[[Any, Context], Any]:
+        """Return what handles a call; methods of our own services are told who is calling."""
+        if not isinstance(handle, CallerMethod):
+            return handle  # type: ignore[no-any-return]  # grpc's own method
+        return partial(handle.function, self._identify(context.invocation_metadata() or ()))
 
 
 def checking(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

@@ -6,11 +6,23 @@ bytes of their response message already, so their serialiser is the identity.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
+import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
+
+from polos_service.caller import Caller
+
+
+@dataclass(frozen=True, slots=True)
+class CallerMethod:
+    """A method that is told who calls: the guard passes the caller before request and context."""
+
+    function: Callable[[Caller, Any, grpc.aio.ServicerContext[Any, Any]], Any]
 
 
 def generic_handler(service: ServiceDescriptor, servicer: object) -> grpc.GenericRpcHandler:
@@ -23,7 +35,7 @@ def method_handler(method: MethodDescriptor, servicer: object) -> grpc.RpcMethod
     """Return the handler of one method."""
     request = GetMessageClass(method.input_type)
     response = GetMessageClass(method.output_type)
-    function = getattr(servicer, method.name)
+    function: Any = CallerMethod(getattr(servicer, method.name))
     if method.server_streaming:
         return grpc.unary_stream_rpc_method_handler(function, request.FromString)
     return grpc.unary_unary_rpc_method_handler(

@@ -9,16 +9,21 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import Run, RunState
 from polos_client.errors import InvalidRequest
+from polos_service.reading.details import RunDetails
 from polos_service.runs.frame import SECOND
 from polos_service.store import RunQuery, RunRecord
 
 PAGE_SIZE = 50
+"""Runs or agents a page where the request names no number."""
+
 PAGE_LIMIT = 1000
-"""Runs or agents a page: where nothing is asked for, and at most."""
+"""Runs or agents a page at most."""
 
 FIRST_SECOND = -62_135_596_800
+"""The least number of seconds since the epoch that a `google.protobuf.Timestamp` may hold."""
+
 LAST_SECOND = 253_402_300_799
-"""Seconds since the epoch that a `google.protobuf.Timestamp` may hold."""
+"""The greatest number of seconds since the epoch that it may hold."""
 
 PAGE_BYTES = 1024 * 1024
 """Bytes of runs or agents a page, unless the first alone is larger."""
@@ -38,6 +43,16 @@ def run_of(record: RunRecord) -> Run:
         finish_time=timestamp(record.finish_time),
         latest_sequence=record.latest,
     )
+
+
+def details_of(details: RunDetails) -> Run:
+    """Return the record with what is known beyond it as a message."""
+    run = run_of(details.record)
+    if details.outcome is not None:
+        run.outcome.CopyFrom(details.outcome)
+    run.tool_results.extend(details.tool_results)
+    run.tool_results_omitted = details.omitted
+    return run
 
 
 def page_of(records: Sequence[RunRecord], limit: int) -> pb.ListRunsResponse:
@@ -96,7 +111,7 @@ def nanoseconds(request: pb.ListRunsRequest, field: str) -> int | None:
     """Return a time field as nanoseconds since the epoch, None where it is absent.
 
     Raises:
-        InvalidRequest: it is no time.
+        InvalidRequest: it is out of range.
 
     """
     if not request.HasField(field):  # type: ignore[arg-type]  # both names are fields

@@ -20,7 +20,7 @@ from polos_client.define.stop import StopConditionContext, max_steps, stop_condi
 from polos_client.define.tool import Tool, tool
 from polos_service.store import ENDED
 from polos_service.store.sqlite import SqliteStore
-from tests.support.agents import Recorder, registry, serving, started
+from tests.support.agents import Recorder, catalog, serving, started
 from tests.support.runs import FakeClock, executing, kinds, opened
 from tests.support.stores import HeldStore, all_events, events_of, settled, soon, until
 
@@ -54,7 +54,7 @@ async def interrupted(store: SqliteStore, begun: asyncio.Event, agent: Agent) ->
 
 
 async def resumed(store: SqliteStore, run_id: str, agent: Agent, model: Any = None) -> list[Event]:
-    async with executing(store, registry(agent, model=model)):
+    async with executing(store, catalog(agent, model=model)):
         return await all_events(store, run_id)
 
 
@@ -119,7 +119,7 @@ async def test_a_run_waits_for_its_agent_to_be_loaded(store: SqliteStore) -> Non
     one, begun = slow()
     agent = Agent("a", "scripted", SCRIPT, tools=[one])
     run_id = await interrupted(store, begun, agent)
-    async with executing(store, registry(Agent("b", "scripted", script("other")))):
+    async with executing(store, catalog(Agent("b", "scripted", script("other")))):
         await settled()
         assert (await store.get("default", run_id)).state not in ENDED
     assert (await resumed(store, run_id, agent))[-1].agent_finish.result == "third"
@@ -167,7 +167,7 @@ async def crashed(path: Path, run_id: str | None, agent: Agent, appends: int) ->
     """Drive the run for so many appends, and no further."""
     store = await HeldStore.open(path)
     store.allow(appends)
-    agents = registry(agent)
+    agents = catalog(agent)
     try:
         async with executing(store, agents, clock=FakeClock()):
             run = run_id or await started(store, agents)
@@ -210,7 +210,7 @@ async def test_wherever_it_crashes_a_run_ends_as_if_it_had_not(crashes: list[int
         executed.clear()
         async with (
             opened(Path(folder)) as store,
-            executing(store, registry(agent), clock=FakeClock()),
+            executing(store, catalog(agent), clock=FakeClock()),
         ):
             assert run_id is not None
             events = await all_events(store, run_id)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import structlog
-from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
 from polos.v1.error_pb2 import FailureReason
@@ -18,15 +17,14 @@ from polos.v1.run_pb2 import RunState
 from polos_service.errors import Finished, StepError, Unrecorded
 from polos_service.limits import EVENT_LIMIT
 from polos_service.runs import executor as module
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
-from polos_service.runs.drive import Runnable
 from polos_service.runs.endings import MAX_CLAIMS
-from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import FakeClock, done, executing, kinds, runnable
+from tests.support.runs import Code, FakeClock, done, executing, kinds, runnable
 from tests.support.stores import all_events, claimed, new_run, soon, until
 
 INTERNAL = FailureReason.FAILURE_REASON_INTERNAL
@@ -72,7 +70,7 @@ async def unprintable(_ctx: RunContext) -> None:
 async def swallowing(ctx: RunContext) -> None:
     """Go on as if nothing had happened after a step failed in a way that nobody expects."""
 
-    async def break_down(_step: Step) -> StepOutput:
+    async def break_down(_attempt: Attempt) -> StepOutput:
         raise KeyError("a defect")
 
     for key in ("a", "b"):
@@ -84,9 +82,9 @@ async def swallowing_unrecorded(ctx: RunContext) -> None:
     """Go on after a step whose end could not be recorded."""
     huge = ToolCall(id="i" * EVENT_LIMIT, name="n")
 
-    async def work(step: Step) -> StepOutput:
-        step._call = huge
-        return await done(step)
+    async def work(attempt: Attempt) -> StepOutput:
+        attempt._call = huge
+        return await done(attempt)
 
     for key in ("a", "b"):
         with suppress(Unrecorded):
@@ -128,10 +126,11 @@ async def test_whatever_a_run_s_code_raises_the_run_ends(
 async def test_an_end_that_cannot_be_stored_is_an_error(
     store: SqliteStore, payload: object
 ) -> None:
-    async def run(_ctx: RunContext, _definition: bytes) -> Message:
-        return payload  # type: ignore[return-value]  # that is the point
+    async def run(_ctx: RunContext) -> None:
+        pass
 
-    async with executing(store, {"agent": run}):
+    code = Code(run, payload)  # type: ignore[arg-type]  # that is the point
+    async with executing(store, {"agent": code}):
         run_id = await store.create(new_run())
         (end,) = await all_events(store, run_id)
     assert end.error.reason == INTERNAL
@@ -150,7 +149,7 @@ async def test_an_output_that_cannot_be_stored_is_recorded_as_a_failure(
     async def run(ctx: RunContext) -> None:
         for number, output in enumerate(outputs):
 
-            async def work(_step: Step, output: StepOutput = output) -> StepOutput:
+            async def work(_attempt: Attempt, output: StepOutput = output) -> StepOutput:
                 return output
 
             try:
@@ -275,8 +274,7 @@ async def test_a_driver_that_something_cancels_lets_go_of_the_run(store: SqliteS
 async def test_runnables_of_others_are_left_to_them(store: SqliteStore) -> None:
     """A claim forced at the wrong moment changes nothing: the run goes back to the queue."""
     claim = await claimed(store, workflow_id="gone")
-    runnables: dict[str, Runnable] = {}
-    async with executing(store, runnables) as executor:
+    async with executing(store, {}) as executor:
         await executor._take_up("default", claim.run_id, force=True)
         await until(lambda: executor.running == 0)
     assert (await store.get("default", claim.run_id)).state == QUEUED

@@ -14,7 +14,7 @@ import pytest
 
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_client.define.scripted import say, turn
-from polos_service.api.grpc.tail import READ_LIMIT, Tails
+from polos_service.reading.tail import READ_LIMIT, Readers
 from polos_service.runs import frame as frames
 from polos_service.runs.clock import SystemClock
 from polos_service.store import Claim, RunQuery
@@ -106,7 +106,7 @@ async def test_a_cursor_inside_a_frame_parses_nothing(wire: Wire, store: SqliteS
     claim = await claimed(store)
     for first in range(1, 51, 10):
         await store.append(claim, frame(first, first + 9, data_of(first, 10)))
-    tail = Tails(store).tail(claim.project, claim.run_id, 14)
+    tail = Readers(store).tail(claim.project, claim.run_id, 14)
     (response,) = [await anext(tail)]
     assert [one.sequence for one in events_in(response)] == list(range(15, 51))
     assert (wire.parsed, wire.encoded) == (0, 0)
@@ -217,7 +217,7 @@ async def test_a_reader_that_keeps_up_asks_nothing_however_long_the_run(
 
 async def cost_of_wake(store: SqliteStore, claim: Claim, newest: int) -> int:
     """Wake a reader that has seen all; return the statements until it has sent the news."""
-    tail = Tails(store).tail(claim.project, claim.run_id, newest - 1)
+    tail = Readers(store).tail(claim.project, claim.run_id, newest - 1)
     await anext(tail)
     with traced(store._reader) as statements:
         news = asyncio.ensure_future(anext(tail))
@@ -231,10 +231,10 @@ async def cost_of_wake(store: SqliteStore, claim: Claim, newest: int) -> int:
 async def test_readers_of_a_silent_run_ask_nothing(store: SqliteStore) -> None:
     claim = await claimed(store)
     await store.append(claim, frame(1))
-    tails = [Tails(store).tail(claim.project, claim.run_id, 0) for _ in range(20)]
-    for tail in tails:
+    readers = [Readers(store).tail(claim.project, claim.run_id, 0) for _ in range(20)]
+    for tail in readers:
         await anext(tail)
-    waits = [asyncio.ensure_future(anext(tail)) for tail in tails]
+    waits = [asyncio.ensure_future(anext(tail)) for tail in readers]
     await asyncio.sleep(0)
     other = await claimed(store)
     with traced(store._reader) as statements:

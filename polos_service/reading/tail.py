@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from polos_client.errors import CursorAhead, Draining
-from polos_service.api.grpc.turns import Turns
+from polos_service.pacer import Pacer
 from polos_service.runs.frame import cut, position
 from polos_service.store import RunStore, Slice
 
@@ -23,16 +23,16 @@ RECONNECT_AFTER = 0.2
 """Seconds after which a reader that is sent away may find the next process."""
 
 
-class Tails:
-    """All readers. Each holds a cursor and nothing else: a slow one costs no memory.
+class Readers:
+    """All who read logs. Each holds a cursor and nothing else: a slow one costs no memory.
 
     Attributes:
-        turns: for whoever reads a log from far behind its end.
+        pacer: for whoever reads a log from far behind its end.
 
     """
 
     def __init__(self, store: RunStore, heartbeat: float = HEARTBEAT) -> None:
-        self.turns = Turns()
+        self.pacer = Pacer()
         self._store = store
         self._heartbeat = heartbeat
         self._closed = False
@@ -61,7 +61,7 @@ class Tails:
         speak = behind = True
         while True:
             if behind:  # whoever keeps up reads little, and must not wait
-                await self.turns.next()
+                await self.pacer.next()
             closed = self._closed  # before the read: what a run wrote until then is still sent
             part = await self._store.read(project, run_id, after, READ_LIMIT)
             latest, ended = part.latest, part.ended

@@ -1,16 +1,19 @@
-"""Turns for work on long logs, so that whoever wants little is not kept waiting by it."""
+"""Paces work on long logs, so that whoever wants little is not kept waiting by it."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 
-CROWD, REST = 100, 2
-"""Where more pieces of work wait than CROWD, there is a pause behind each, REST times as long as
-the turn in which it was done: each call that comes in needs turns of the loop of its own."""
+CROWD = 100
+"""Pieces of work that may wait before each is followed by a pause: every call that comes in needs
+turns of the loop of its own."""
+
+REST = 2
+"""How many times as long as a piece of work the pause behind it is."""
 
 
-class Turns:
+class Pacer:
     """Lets one piece of work begin in each turn of the loop; the others wait in order."""
 
     def __init__(self) -> None:

@@ -1,126 +1,81 @@
-"""Accepts starts: checks a request, pins its definition, and puts the run on disk."""
+"""From requests that start a run to values. Every wrong field is named, with what is wrong."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import uuid_utils
 from google.protobuf.duration_pb2 import Duration
 
 from polos.v1.run_pb2 import Deadlines as DeadlinesMessage
 from polos.v1.run_pb2 import RunOptions
-from polos.v1.run_service_pb2 import CreateRunRequest
+from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
-from polos_client.define.agent import Agent
-from polos_client.errors import Draining, InvalidRequest
-from polos_service.agents.definition import Definition
-from polos_service.agents.parsing import ParseError, parse
-from polos_service.agents.registry import Registry
-from polos_service.models import Model
-from polos_service.runs.clock import Clock
+from polos_client.errors import InvalidRequest
+from polos_service.api.parsing import ParseError, parse
+from polos_service.caller import Caller
 from polos_service.runs.frame import SECOND
-from polos_service.store import NewRun, RunStore
+from polos_service.runs.runnable import RunRequest
 
 INPUT_LIMIT = 1024 * 1024
+"""Bytes of an input at most."""
+
 STATE_LIMIT = 256 * 1024
-"""Bytes of an input, and of an initial state or the model options, at most."""
+"""Bytes of an initial state, and of the model options, at most."""
 
 OPTIONS_LIMIT = 100
-"""Model options of a run; no provider has as many."""
-
-CHECKED_AT_ONCE = 32 * 1024
-"""Bytes of a start that is checked in the loop, in a few milliseconds; larger ones are
-checked in a thread, one after the other."""
+"""Model options of a run at most; no provider has as many."""
 
 NAME_LIMIT = 256
+"""Characters of a session's or user's id at most."""
+
 REQUEST_ID_LIMIT = 128
-"""Characters of a session's or user's id, and of a request id, at most."""
-
-DRAIN_RETRY = 1.0
-"""Seconds after which a start that was refused at the end may find the next process."""
+"""Characters of a request id at most."""
 
 
-class Starts:
-    """Turns requests into runs."""
-
-    def __init__(self, registry: Registry, store: RunStore, clock: Clock) -> None:
-        self._registry = registry
-        self._store = store
-        self._clock = clock
-        self._draining = False
-        self._checking = ThreadPoolExecutor(1, "polos-check")
-
-    def drain(self) -> None:
-        """Refuse every start from now on."""
-        self._draining = True
-        self._checking.shutdown(wait=False)
-
-    async def start(self, project: str, request: CreateRunRequest) -> str:
-        """Put the run on disk and return its id; a repeated request id returns its run's.
-
-        Raises:
-            AgentNotFound: the agent is not loaded.
-            Draining: the service is about to stop.
-            InvalidRequest: a field is wrong.
-            RequestIdReused: the request id started a run with another payload.
-
-        """
-        if self._draining:
-            raise Draining("The service is about to stop. Try again.", retry_after=DRAIN_RETRY)
-        if not request.agent_id:
-            raise InvalidRequest({"agent_id": "is empty"})
-        agent = self._registry.agent(request.agent_id)
-        model = self._registry.model(agent)
-        if request.ByteSize() <= CHECKED_AT_ONCE:
-            run = self._new_run(project, agent, model, request)
-        else:
-            loop = asyncio.get_running_loop()
-            run = await loop.run_in_executor(
-                self._checking, self._new_run, project, agent, model, request
-            )
-        return await self._store.create(run)
-
-    def _new_run(
-        self, project: str, agent: Agent, model: Model, request: CreateRunRequest
-    ) -> NewRun:
-        checked = Checked(request)
-        checked.take_options(model.check(checked.model_options))
-        if checked.violations:
-            raise InvalidRequest(checked.violations)
-        options = request.options
-        now = self._clock.now()
-        deadlines = checked.deadlines.over(agent.deadlines)
-        definition = Definition.pin(
-            agent,
-            messages=checked.messages,
-            options=checked.model_options,
-            initial_state=checked.initial_state,
-            deadlines=deadlines,
-            session_id=optional(options, "session_id"),
-            user_id=optional(options, "user_id"),
-            streaming=request.streaming,
-        )
-        return NewRun(
-            project=project,
-            run_id=str(uuid_utils.uuid7()),
-            workflow_id=agent.id,
-            request_id=request.request_id or None,
-            digest=digest(request),
-            definition=definition.model_dump_json().encode(),
-            session_id=definition.session_id,
-            user_id=definition.user_id,
-            streaming=request.streaming,
-            create_time=now,
-            deadline=now + round(deadlines.run * SECOND) if deadlines.run else None,
-        )
+def as_create(request: StreamRunRequest) -> CreateRunRequest:
+    """Return the request that starts the same run without reading it."""
+    return CreateRunRequest(
+        agent_id=request.agent_id,
+        input=request.input,
+        input_messages_json=request.input_messages_json,
+        options=request.options if request.HasField("options") else None,
+        request_id=request.request_id,
+        streaming=True,
+    )
 
 
-class Checked:
-    """A request's values, and what is wrong with them, by field."""
+def run_request(caller: Caller, request: CreateRunRequest) -> RunRequest:
+    """Return the start that a request asks for.
+
+    Raises:
+        InvalidRequest: fields are wrong; it names all of them.
+
+    """
+    if not request.agent_id:
+        raise InvalidRequest({"agent_id": "is empty"})
+    fields = Fields(request)
+    if fields.violations:
+        raise InvalidRequest(fields.violations)
+    options = request.options
+    return RunRequest(
+        caller=caller,
+        runnable_id=request.agent_id,
+        payload=fields.messages,
+        digest=digest(request),
+        size=request.ByteSize(),
+        model_options=fields.model_options,
+        initial_state=fields.initial_state,
+        deadlines=fields.deadlines,
+        session_id=options.session_id if options.HasField("session_id") else None,
+        user_id=options.user_id if options.HasField("user_id") else None,
+        streaming=request.streaming,
+        request_id=request.request_id or None,
+    )
+
+
+class Fields:
+    """The values of a request's fields, and what is wrong with them, by field."""
 
     def __init__(self, request: CreateRunRequest) -> None:
         self.violations: dict[str, str] = {}
@@ -136,11 +91,6 @@ class Checked:
         self._bound("request_id", request.request_id, REQUEST_ID_LIMIT)
         self._bound("options.session_id", request.options.session_id, NAME_LIMIT)
         self._bound("options.user_id", request.options.user_id, NAME_LIMIT)
-
-    def take_options(self, wrong: Mapping[str, str]) -> None:
-        """Add what the provider finds wrong with the model options."""
-        for name, what in wrong.items():
-            self.violations[f"options.provider_options_json.{name}"] = what
 
     def _messages(self, request: CreateRunRequest) -> list[dict[str, Any]]:
         if request.input and request.input_messages_json:
@@ -219,11 +169,6 @@ class Checked:
         if size > limit:
             self.violations[field] = f"has {size} bytes, the limit is {limit}"
         return size <= limit
-
-
-def optional(options: RunOptions, name: str) -> str | None:
-    """Return a string field's value, None where it is absent."""
-    return getattr(options, name) if options.HasField(name) else None  # type: ignore[arg-type]
 
 
 def digest(request: CreateRunRequest) -> bytes:

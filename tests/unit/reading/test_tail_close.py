@@ -12,8 +12,9 @@ from polos.v1.event_pb2 import AgentFinish, AgentStart
 from polos.v1.run_pb2 import RunState
 from polos.v1.run_service_pb2 import StreamWorkflowResponse
 from polos_client.errors import Draining
-from polos_service.api.grpc.tail import Tails
+from polos_service.reading.tail import Readers
 from polos_service.runs.frame import Encoder
+from polos_service.runs.lineage import Lineage
 from polos_service.store import Claim, Frame, NewRun
 from polos_service.store.sqlite import SqliteStore
 
@@ -42,13 +43,13 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def begin(store: SqliteStore) -> Claim:
     claim = await store.claim(["agent"])
-    data = Encoder("run", "agent").encode(AgentStart(), sequence=1, time=1)
+    data = Encoder(Lineage("run", "agent")).encode(AgentStart(), sequence=1, time=1)
     await store.append(claim, Frame(first=1, last=1, data=data))
     return claim
 
 
 async def end(store: SqliteStore, claim: Claim) -> None:
-    data = Encoder("run", "agent").encode(AgentFinish(), sequence=2, time=2, terminal=True)
+    data = Encoder(Lineage("run", "agent")).encode(AgentFinish(), sequence=2, time=2, terminal=True)
     ended = RunState.RUN_STATE_COMPLETED
     await store.append(claim, Frame(first=2, last=2, data=data, outcome=ended))
 
@@ -60,23 +61,23 @@ def sequences(responses: list[bytes]) -> list[int]:
 
 async def test_a_run_that_ended_before_the_close_is_read_to_its_end(store: SqliteStore) -> None:
     claim = await begin(store)
-    tails = Tails(store)
-    tail = tails.tail("default", "run", 0)
+    readers = Readers(store)
+    tail = readers.tail("default", "run", 0)
     seen = [await anext(tail)]
     await end(store, claim)  # while the reader is busy with what it got
-    tails.close()
+    readers.close()
     seen += [response async for response in tail]
     assert sequences(seen) == [1, 2]
 
 
 async def test_a_waiting_reader_of_a_run_that_goes_on_is_sent_away(store: SqliteStore) -> None:
     await begin(store)
-    tails = Tails(store)
-    tail = tails.tail("default", "run", 0)
+    readers = Readers(store)
+    tail = readers.tail("default", "run", 0)
     seen = [await anext(tail)]
     waiting = asyncio.ensure_future(anext(tail))
     await asyncio.sleep(0)  # it reads, and finds nothing more
-    tails.close()
+    readers.close()
     with pytest.raises(Draining):
         await waiting
     assert sequences(seen) == [1]
@@ -86,19 +87,19 @@ async def test_a_busy_reader_of_a_run_that_goes_on_is_sent_away_at_once(
     store: SqliteStore,
 ) -> None:
     await begin(store)
-    tails = Tails(store, heartbeat=3600)
-    tail = tails.tail("default", "run", 0)
+    readers = Readers(store, heartbeat=3600)
+    tail = readers.tail("default", "run", 0)
     await anext(tail)
-    tails.close()  # while the reader is busy with what it got
+    readers.close()  # while the reader is busy with what it got
     with pytest.raises(Draining):
         await asyncio.wait_for(anext(tail), 30)
 
 
 async def test_a_reader_that_comes_after_the_close_gets_what_there_is(store: SqliteStore) -> None:
     await begin(store)
-    tails = Tails(store)
-    tails.close()
-    tail = tails.tail("default", "run", 0)
+    readers = Readers(store)
+    readers.close()
+    tail = readers.tail("default", "run", 0)
     assert sequences([await anext(tail)]) == [1]
     with pytest.raises(Draining):
         await anext(tail)

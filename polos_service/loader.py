@@ -50,7 +50,7 @@ def from_file(path: Path) -> ModuleType:
         raise DefinitionError(f"{path} cannot be imported as Python.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    with told_as_theirs(path.name):
+    with reraise_as_load_error(path.name):
         spec.loader.exec_module(module)
     return module
 
@@ -62,13 +62,13 @@ def from_name(name: str) -> ModuleType:
             f"{name!r} is neither a file that ends in .py nor the name of a module."
         )
     sys.path.insert(0, str(Path.cwd()))
-    with told_as_theirs(name):
+    with reraise_as_load_error(name):
         return importlib.import_module(name)
 
 
 @contextmanager
-def told_as_theirs(name: str) -> Iterator[None]:
-    """Tell what an import raises as its author wants to see it."""
+def reraise_as_load_error(name: str) -> Iterator[None]:
+    """Raise what an import raises as a LoadError that its author can read."""
     try:
         yield
     except Exception as error:

@@ -1,0 +1,103 @@
+"""An agent as something that can be started."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from polos_client.deadlines import Deadlines
+from polos_client.define.agent import Agent
+from polos_client.errors import DefinitionError, InvalidRequest
+from polos_service.agents.definition import KIND, Definition
+from polos_service.agents.loop import AgentLoop
+from polos_service.caller import Caller
+from polos_service.models.providers import Providers
+from polos_service.runs.context import RunContext
+from polos_service.runs.runnable import RunRequest
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRunnable:
+    """An agent, and the providers that its runs ask. Equal if it is the same agent."""
+
+    agent: Agent
+    providers: Providers
+
+    def __post_init__(self) -> None:
+        """Load the provider: later that would stall the runs of others.
+
+        Raises:
+            DefinitionError: the agent has what JSON cannot hold.
+
+        """
+        check_storable(self.agent)
+        _ = self.providers[self.agent.provider]
+
+    @property
+    def kind(self) -> str:
+        """The kind of an agent."""
+        return KIND
+
+    @property
+    def id(self) -> str:
+        """The agent's id."""
+        return self.agent.id
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a run takes at most if its start names no other bound."""
+        return self.agent.deadlines.run
+
+    def pin(self, request: RunRequest) -> bytes:
+        """Return the definition of a run.
+
+        Raises:
+            InvalidRequest: the provider does not take the model options.
+
+        """
+        wrong = self.providers[self.agent.provider].check(request.model_options)
+        if wrong:
+            raise InvalidRequest(
+                {f"options.provider_options_json.{name}": what for name, what in wrong.items()}
+            )
+        return Definition.pin(self.agent, request).model_dump_json().encode()
+
+    async def run(self, ctx: RunContext, pinned: bytes) -> Message:
+        """Run the agent as the definition says, with the code that is loaded now.
+
+        Raises:
+            StepError: a model call failed for good, or code of the definition is missing.
+            Unable: the definition is of another kind, or a newer version.
+
+        """
+        definition = Definition.unpin(pinned)
+        model = self.providers[definition.provider]
+        return await AgentLoop(self.agent, model, ctx, definition).run()
+
+
+def check_storable(agent: Agent) -> None:
+    """Refuse an agent whose runs could not be stored: NaN in a schema, half a character.
+
+    Raises:
+        DefinitionError: it has what JSON cannot hold.
+
+    """
+    request = RunRequest(
+        caller=Caller(project="", principal="", scopes=frozenset()),
+        runnable_id=agent.id,
+        payload=[],
+        digest=b"",
+        size=0,
+        model_options={},
+        initial_state={},
+        deadlines=Deadlines(),
+    )
+    try:
+        pinned = Definition.pin(agent, request)
+        json.dumps(pinned.model_dump(), allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise DefinitionError(
+            f"The agent {agent.id!r} cannot be written as JSON: {error}."
+        ) from error

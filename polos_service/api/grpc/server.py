@@ -1,0 +1,136 @@
+"""The gRPC server: our services, health and reflection, with bounds on what callers take."""
+
+from __future__ import annotations
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from polos.v1 import agent_service_pb2, run_service_pb2
+from polos_service import logs
+from polos_service.api.caller import caller_of
+from polos_service.api.grpc.agent_service import AgentService
+from polos_service.api.grpc.guard import Guard
+from polos_service.api.grpc.handlers import generic_handler
+from polos_service.api.grpc.run_service import RunService
+from polos_service.api.grpc.slots import Slots
+from polos_service.catalog import Catalog
+from polos_service.config import Settings
+from polos_service.listening import ListenError, probe, reaches_further
+from polos_service.service import Runs
+from polos_service.sidethread import SideThread
+
+MESSAGE_LIMIT = 2 * 1024 * 1024
+"""Bytes of a request: an input of 1 MiB, state and model options of 256 KiB each, and the rest."""
+
+METADATA_LIMIT = 8 * 1024
+"""Bytes of a call's metadata; between this and twice as many, grpc refuses some calls."""
+
+REFUSED_AT_ONCE = 100
+"""Calls beyond its bounds that a connection may have, to be told so; more wait at the client."""
+
+OPTIONS = (
+    # Else a second server on the same port starts, and takes a share of the calls.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_metadata_size", METADATA_LIMIT),
+    ("grpc.absolute_max_metadata_size", 2 * METADATA_LIMIT),
+    # Requests are small: a connection's window need not grow with its bandwidth.
+    ("grpc.http2.bdp_probe", 0),
+    # The client pings a silent link every 30 s; by default that is too often for a
+    # server, which answers with GOAWAY too_many_pings.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+"""Options of every server; what depends on the settings is added to them."""
+
+EXPOSED = (
+    "whoever reaches this port may start and read every run: there are no TLS and credentials yet"
+)
+"""What the log advises where other machines may reach the port."""
+
+RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
+"""The descriptor of RunService."""
+
+AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
+"""The descriptor of AgentService."""
+
+SERVED = (RUN_SERVICE.full_name, AGENT_SERVICE.full_name)
+"""The services whose health is told."""
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+"""The health of a service that answers."""
+
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+"""The health of a service whose store does not answer."""
+
+log = logs.get_logger(__name__)
+
+
+class GrpcServer:
+    """A gRPC server that serves the use cases, made inside the running loop."""
+
+    def __init__(
+        self, settings: Settings, runs: Runs, catalog: Catalog, side_thread: SideThread
+    ) -> None:
+        self._health = health.aio.HealthServicer()
+        self._server = bare_server(settings)
+        self._server.add_generic_rpc_handlers(
+            (
+                generic_handler(RUN_SERVICE, RunService(runs, side_thread)),
+                generic_handler(AGENT_SERVICE, AgentService(catalog)),
+            )
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*SERVED, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
+        )
+
+    def listen(self, address: str) -> int:
+        """Listen at HOST:PORT, and return the port.
+
+        Raises:
+            ListenError: the address cannot be listened at.
+
+        """
+        probe(address)
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:  # somebody was quicker, between probe and here
+            raise ListenError(f"Cannot listen at {address}: {error}.") from error
+        if reaches_further(address):
+            log.warning("listens_beyond_this_machine", address=address, advice=EXPOSED)
+        return port
+
+    async def start(self) -> None:
+        """Serve."""
+        await self._server.start()
+        await self.tell_health(healthy=True)
+
+    async def tell_health(self, *, healthy: bool) -> None:
+        """Tell whoever asks for it whether the service can work."""
+        for name in ("", *SERVED):
+            await self._health.set(name, SERVING if healthy else NOT_SERVING)
+
+    async def announce_stop(self) -> None:
+        """Say NOT_SERVING from now on, while calls are still served."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self, grace: float) -> None:
+        """Take no further call, and end those that are open after `grace` seconds."""
+        await self._server.stop(grace)
+
+
+def bare_server(settings: Settings) -> grpc.aio.Server:
+    """Return a server with the settings' bounds, on which nothing is registered."""
+    calls = Slots("call", settings.max_calls, settings.max_calls // 2)
+    streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
+    on_a_connection = settings.max_connection_streams + settings.max_calls // 2
+    options = (
+        *OPTIONS,
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
+    )
+    return grpc.aio.server(interceptors=[Guard(calls, streams, caller_of)], options=options)

@@ -1,0 +1,104 @@
+"""What the service has loaded, by id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import CodeType
+
+from polos_client.define.agent import Agent
+from polos_client.define.tool import Tool
+from polos_client.errors import AgentNotFound, DefinitionError
+from polos_service.agents.runnable import AgentRunnable
+from polos_service.runs.runnable import Runnable
+
+
+class Catalog(Mapping[str, Runnable]):
+    """Runnables by id. More can be added at any time.
+
+    The tools of agents are known by id, too, and cannot be started on their own.
+    """
+
+    def __init__(self, runnables: Iterable[Runnable] = ()) -> None:
+        """Load these runnables.
+
+        Raises:
+            DefinitionError: two of them have one id.
+
+        """
+        self._runnables: dict[str, Runnable] = {}
+        for runnable in runnables:
+            self.add(runnable)
+
+    def __getitem__(self, runnable_id: str) -> Runnable:
+        """Return a runnable; KeyError if there is none of that id."""
+        return self._runnables[runnable_id]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate the ids."""
+        return iter(self._runnables)
+
+    def __len__(self) -> int:
+        """Return how many runnables are loaded."""
+        return len(self._runnables)
+
+    def add(self, runnable: Runnable) -> None:
+        """Load a runnable; the same one again changes nothing.
+
+        Raises:
+            DefinitionError: another one has its id.
+
+        """
+        loaded = self._runnables.setdefault(runnable.id, runnable)
+        if loaded != runnable:
+            what = f"{runnable.kind}s" if loaded.kind == runnable.kind else "runnables"
+            raise DefinitionError(
+                f"Two {what} have the id {runnable.id!r}. Give one of them another id."
+            )
+
+    def find(self, runnable_id: str) -> Runnable:
+        """Return the runnable that a start names.
+
+        Raises:
+            AgentNotFound: none of that id is loaded.
+
+        """
+        runnable = self._runnables.get(runnable_id)
+        if runnable is None:
+            raise self._missing(runnable_id)
+        return runnable
+
+    def agent(self, agent_id: str) -> Agent:
+        """Return an agent.
+
+        Raises:
+            AgentNotFound: none of that id is loaded.
+
+        """
+        runnable = self.find(agent_id)
+        if not isinstance(runnable, AgentRunnable):
+            raise self._missing(agent_id)
+        return runnable.agent
+
+    def agents(self) -> list[Agent]:
+        """Return the agents by id."""
+        found = (one.agent for one in self._runnables.values() if isinstance(one, AgentRunnable))
+        return sorted(found, key=lambda agent: agent.id)
+
+    def tools(self) -> list[Tool]:
+        """Return the tools of all agents; different ones may have the same id."""
+        return [tool for agent in self.agents() for tool in agent.tools]
+
+    def tool_code(self) -> dict[CodeType, str]:
+        """Return the tools' ids by the code of their functions."""
+        return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
+
+    def _missing(self, runnable_id: str) -> AgentNotFound:
+        known = sorted(self._runnables)
+        what = f"There is no agent {runnable_id!r}."
+        if any(tool.id == runnable_id for tool in self.tools()):
+            what = f"{runnable_id!r} is a tool, and a tool cannot be started on its own yet."
+        return AgentNotFound(
+            f"{what} Loaded: {', '.join(known) or 'none'}.",
+            agent_id=runnable_id,
+            known=",".join(known),
+        )

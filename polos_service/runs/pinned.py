@@ -1,0 +1,49 @@
+"""Pinned definitions: what a run was started with, stored beside its log and never served.
+
+A pinned definition is a JSON object. Its members `kind` and `v` say what kind of runnable it
+is of, and which version of that kind's format it has; the rest is the kind's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic_core import from_json
+
+from polos_service.errors import Unable
+
+FIRST_KIND = "agent"
+"""The kind of a definition that names none: version 0.1.0 ran agents only."""
+
+FIRST_VERSION = 1
+"""The version of a definition that names none."""
+
+
+def unpinned(pinned: bytes, kind: str, version: int) -> dict[str, Any]:
+    """Return a pinned definition as it was written, if it is one that the caller reads.
+
+    Args:
+        pinned: the definition, as stored.
+        kind: the kind that the caller reads.
+        version: the version of its format that the caller reads.
+
+    Raises:
+        Unable: it is of another kind or version; another process may read it.
+        TypeError: it is JSON, but not an object.
+        ValueError: it is not JSON.
+
+    """
+    definition = from_json(pinned)
+    if not isinstance(definition, dict):
+        raise TypeError("The pinned definition is not a JSON object.")
+    found = definition.get("kind", FIRST_KIND), definition.get("v", FIRST_VERSION)
+    if found != (kind, version):
+        raise Unable(
+            f"Its definition has the kind {found[0]!r} in version {found[1]!r}. This process reads "
+            f"{kind!r} in version {version}: serve the run with the version of polos-grpc and the "
+            "code that it was started with, or cancel it.",
+            kind=str(found[0]),
+            version=str(found[1]),
+            reads=f"{kind} {version}",
+        )
+    return definition

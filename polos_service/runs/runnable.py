@@ -1,0 +1,91 @@
+"""What can be started by its id, and what a start asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from google.protobuf.message import Message
+
+from polos_client.deadlines import Deadlines
+from polos_service.caller import Caller
+from polos_service.runs.context import RunContext
+from polos_service.runs.lineage import Origin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRequest:
+    """A start: what is to run, with what, for whom.
+
+    Attributes:
+        caller: who starts it; the run belongs to their project.
+        runnable_id: what is to run.
+        payload: what it is given, a JSON value; an agent takes a conversation, which is a
+            list of messages in the form of the OpenAI chat API.
+        digest: the same for two starts that ask for the same run; tells a repeated
+            `request_id` from a reused one.
+        size: bytes that the start had when it was received.
+        model_options: parameters of the provider's API.
+        initial_state: what tools find in their context, as JSON values.
+        deadlines: those of this run; what is None is up to the runnable.
+        session_id: groups runs; at most 256 characters.
+        user_id: whom it is for; at most 256 characters.
+        streaming: whether the log carries text and tool calls as they come.
+        request_id: makes the start idempotent within the project; at most 128 characters.
+        origin: the step that starts it; None if a caller does.
+
+    """
+
+    caller: Caller
+    runnable_id: str
+    payload: Any
+    digest: bytes
+    size: int
+    model_options: Mapping[str, Any]
+    initial_state: Mapping[str, Any]
+    deadlines: Deadlines
+    session_id: str | None = None
+    user_id: str | None = None
+    streaming: bool = False
+    request_id: str | None = None
+    origin: Origin | None = None
+
+
+class Runnable(Protocol):
+    """What can be started by its id: an agent, for example."""
+
+    @property
+    def kind(self) -> str:
+        """What it is: `agent`."""
+        ...
+
+    @property
+    def id(self) -> str:
+        """Its id, unique in a service."""
+        ...
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that a run takes at most if its start names no other bound; None: any time."""
+        ...
+
+    def pin(self, request: RunRequest) -> bytes:
+        """Return the definition of a run, as `runs.pinned` says.
+
+        Called in a thread if the request is large.
+
+        Raises:
+            InvalidRequest: the runnable cannot be started with this.
+
+        """
+        ...
+
+    async def run(self, ctx: RunContext, pinned: bytes) -> Message:
+        """Run a definition, whatever the code says by now, and return the terminal payload.
+
+        Raises:
+            StepError: a step failed for good.
+
+        """
+        ...

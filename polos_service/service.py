@@ -1,0 +1,154 @@
+"""What callers can do with runs, whatever protocol they speak."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+
+import uuid_utils
+
+from polos_client.errors import Draining
+from polos_service.caller import Caller
+from polos_service.catalog import Catalog
+from polos_service.reading.details import Details, RunDetails
+from polos_service.reading.tail import Readers
+from polos_service.runs.clock import Clock
+from polos_service.runs.executor import Executor
+from polos_service.runs.frame import SECOND
+from polos_service.runs.runnable import RunRequest
+from polos_service.sidethread import SideThread
+from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
+
+CANCEL_WAIT = 5.0
+"""Seconds that `cancel` waits for the terminal event."""
+
+DRAIN_RETRY = 1.0
+"""Seconds after which a start that was refused at the end may find the next process."""
+
+
+class Runs:
+    """The use cases. A caller sees the runs of their own project only.
+
+    Every one of them may raise StoreUnavailable.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        catalog: Catalog,
+        executor: Executor,
+        clock: Clock,
+        side_thread: SideThread,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._executor = executor
+        self._clock = clock
+        self._side_thread = side_thread
+        self._readers = Readers(store)
+        self._details = Details(store, self._readers.pacer)
+        self._draining = False
+
+    def drain(self) -> None:
+        """Refuse every start from now on."""
+        self._draining = True
+
+    def close(self) -> None:
+        """Send all readers away, to come back to the next process."""
+        self._readers.close()
+
+    async def start(self, request: RunRequest) -> str:
+        """Put a run on disk and return its id; a repeated request id returns its run's.
+
+        Raises:
+            AgentNotFound: nothing of that id is loaded.
+            Draining: the service is about to stop.
+            InvalidRequest: the runnable cannot be started with this.
+            RequestIdReused: the request id started a run with another payload.
+            TooManyRuns: as many runs wait as may.
+
+        """
+        if self._draining:
+            raise Draining("The service is about to stop. Try again.", retry_after=DRAIN_RETRY)
+        runnable = self._catalog.find(request.runnable_id)
+        definition = await self._side_thread.call(request.size, runnable.pin, request)
+        now = self._clock.now()
+        timeout = request.deadlines.run or runnable.timeout
+        return await self._store.create(
+            NewRun(
+                project=request.caller.project,
+                run_id=str(uuid_utils.uuid7()),
+                workflow_id=runnable.id,
+                request_id=request.request_id,
+                digest=request.digest,
+                definition=definition,
+                session_id=request.session_id,
+                user_id=request.user_id,
+                streaming=request.streaming,
+                create_time=now,
+                deadline=now + round(timeout * SECOND) if timeout else None,
+            )
+        )
+
+    async def record(self, caller: Caller, run_id: str) -> RunRecord:
+        """Return what is known of a run without its log.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        return await self._store.get(caller.project, run_id)
+
+    async def get(self, caller: Caller, run_id: str) -> RunDetails:
+        """Return a run with its outcome and the results of its tools.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        return await self._details.whole(caller.project, run_id)
+
+    def tail(self, caller: Caller, run_id: str, after: int) -> AsyncIterator[bytes]:
+        """Yield a run's log from a cursor on, as encoded responses, until its terminal event.
+
+        Raises:
+            CursorAhead: the cursor is past the newest event.
+            Draining: the service is about to stop.
+            RunNotFound: there is no such run, or it was deleted meanwhile.
+
+        """
+        return self._readers.tail(caller.project, run_id, after)
+
+    async def list(self, caller: Caller, query: RunQuery) -> Sequence[RunRecord]:
+        """Return the runs that the query asks for, the newest first."""
+        return await self._store.list(caller.project, query)
+
+    async def cancel(self, caller: Caller, run_id: str) -> RunDetails:
+        """Cancel a run, wait up to CANCEL_WAIT for its end, and return it with its outcome.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        await self._executor.cancel(caller.project, run_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CANCEL_WAIT):
+                await self._ended(caller, run_id)
+        return await self._details.ended(caller.project, run_id)
+
+    async def delete(self, caller: Caller, run_id: str) -> None:
+        """Remove an ended run, whole.
+
+        Raises:
+            RunNotFinished: it has not ended.
+            RunNotFound: there is no such run.
+
+        """
+        await self._store.delete(caller.project, run_id)
+
+    async def _ended(self, caller: Caller, run_id: str) -> None:
+        record = await self.record(caller, run_id)
+        while record.state not in ENDED:
+            await self._store.wait(caller.project, run_id, record.latest)
+            record = await self.record(caller, run_id)

@@ -1,0 +1,103 @@
+"""What a run was started with is read by every later version, and by the one before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polos.v1.run_service_pb2 import CreateRunRequest
+from polos_client.deadlines import Deadlines
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, script, turn
+from polos_client.define.stop import StopConditionContext, max_tokens, stop_condition
+from polos_client.define.tool import tool
+from polos_service.agents.definition import Definition
+from polos_service.agents.runnable import AgentRunnable
+from polos_service.api.caller import ANONYMOUS
+from polos_service.api.grpc.requests import run_request
+from polos_service.models.providers import Providers
+from polos_service.models.scripted import Scripted
+from polos_service.store.sqlite import SqliteStore
+from tests.support.agents import catalog
+from tests.support.runs import executing
+from tests.support.stores import all_events, new_run
+
+DATA = Path(__file__).parents[2] / "data"
+
+SAMPLES = sorted(DATA.glob("definition-*.json"))
+"""What a run of the agent below was pinned as, by the version that did it."""
+
+
+@tool(description="Tells the weather of a city.")
+async def get_weather(city: str) -> dict[str, Any]:
+    return {"city": city, "celsius": 21}
+
+
+@stop_condition
+def enough(ctx: StopConditionContext) -> bool:
+    return False
+
+
+WEATHER = Agent(
+    "weather",
+    "scripted",
+    script(turn("Let me look. ", call("get_weather", city="Tokyo")), "It is clear."),
+    system_prompt="Be brief. Sei höflich.",
+    tools=[get_weather],
+    temperature=0.5,
+    max_output_tokens=100,
+    provider_base_url="http://127.0.0.1:11434/v1",
+    stop_conditions=[max_tokens(limit=1000), enough],
+    deadlines=Deadlines(tool_call=30.0),
+)
+
+
+def sample(version: str) -> dict[str, Any]:
+    """Return what this version wrote."""
+    definition: dict[str, Any] = json.loads((DATA / f"definition-{version}.json").read_bytes())
+    return definition
+
+
+def test_there_is_a_sample_of_each_version() -> None:
+    assert [path.stem for path in SAMPLES] == ["definition-0.1.0", "definition-0.2.0"]
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_every_version_s_definition_is_read_whole(path: Path) -> None:
+    definition = Definition.unpin(path.read_bytes()).model_dump()
+    assert definition == {"kind": "agent", "v": 1} | json.loads(path.read_bytes())
+    assert definition["initial_state"]["big"] == 123456789012345678901234567890
+
+
+@pytest.mark.parametrize(
+    "pinned", [path.read_bytes() for path in SAMPLES], ids=[path.stem for path in SAMPLES]
+)
+async def test_every_version_s_run_goes_on(store: SqliteStore, pinned: bytes) -> None:
+    run_id = await store.create(new_run(workflow_id="weather", definition=pinned))
+    async with executing(store, catalog(WEATHER)):
+        begin, *_, end = await all_events(store, run_id)
+    assert begin.agent_start.stop_conditions == ["max_tokens", "enough", "max_steps"]
+    assert (end.agent_finish.result, end.agent_finish.total_steps) == ("It is clear.", 2)
+
+
+def test_version_0_1_0_reads_what_is_pinned_now() -> None:
+    # It passes over members that it does not know, and needs all that it wrote itself.
+    assert sample("0.2.0") == {"kind": "agent", "v": 1} | sample("0.1.0")
+
+
+def test_what_is_pinned_now_is_the_newest_sample() -> None:
+    newest = json.loads(SAMPLES[-1].read_bytes())
+    request = CreateRunRequest(
+        agent_id="weather",
+        input_messages_json=json.dumps(newest["messages"]),
+        streaming=True,
+    )
+    request.options.session_id = newest["session_id"]
+    request.options.user_id = newest["user_id"]
+    request.options.initial_state_json = json.dumps(newest["initial_state"])
+    request.options.provider_options_json = json.dumps(newest["options"])
+    runnable = AgentRunnable(WEATHER, Providers({"scripted": Scripted}))
+    assert json.loads(runnable.pin(run_request(ANONYMOUS, request))) == newest

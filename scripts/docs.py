@@ -21,7 +21,6 @@ from polos_service.config import Settings
 from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
 
-
 STEPS = (
     "`POLOS_AGENT_MAX_STEPS` bounds the model calls of a run whose agent has no `max_steps`; "
     "by default 10. The service reads it when it starts a run."

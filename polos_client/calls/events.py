@@ -27,7 +27,7 @@ def stream_workflow(
 
     Args:
         client: where the service is.
-        workflow_id: the agent; accepted for callers who name it, the run's id finds it.
+        workflow_id: the agent, as the topic of the events names it; the run's id finds it.
         workflow_run_id: the run. Required.
         last_sequence_id: the cursor to begin after; default: the start.
         last_timestamp: not built yet.
@@ -50,13 +50,17 @@ def stream_workflow(
         raise InvalidRequest({"last_sequence_id": f"is {after}; it cannot be negative"})
     if after > _MAX_SEQUENCE:
         raise InvalidRequest({"last_sequence_id": f"is {after}; no run has that many events"})
-    return _events(client, workflow_run_id, after)
+    return _events(client, workflow_id, workflow_run_id, after)
 
 
-async def _events(client: Connection, run_id: str, after: int) -> AsyncGenerator[Event, None]:
+async def _events(
+    client: Connection, workflow_id: str | None, run_id: str, after: int
+) -> AsyncGenerator[Event, None]:
     from polos_client.calls.follow import follow  # noqa: PLC0415 - grpc loads only when read
 
     async with aclosing(follow(client, run_id, after=after)) as batches:
         async for batch in batches:
             for proto in batch:
-                yield Event(proto, run_id)
+                if workflow_id is None and not proto.HasField("parent_run_id"):
+                    workflow_id = proto.workflow_id  # the first event of a run is its own
+                yield Event(proto, run_id, workflow_id)

@@ -162,7 +162,7 @@ class AgentStream:
         async with aclosing(self._batches()) as batches:
             async for batch in batches:
                 for proto in batch:
-                    yield Event(proto, self.agent_run_id)
+                    yield Event(proto, self.id, self.workflow_id)
 
     async def _text_chunks(self) -> AsyncGenerator[TextChunk, None]:
         folded = RunAccumulator()

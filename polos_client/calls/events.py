@@ -27,7 +27,7 @@ def stream_workflow(
 
     Args:
         client: where the service is.
-        workflow_id: the agent, as the topic of the events names it; the run's id finds it.
+        workflow_id: the agent of the run, for the events' topic; the run's id finds it.
         workflow_run_id: the run. Required.
         last_sequence_id: the cursor to begin after; default: the start.
         last_timestamp: not built yet.
@@ -61,6 +61,6 @@ async def _events(
     async with aclosing(follow(client, run_id, after=after)) as batches:
         async for batch in batches:
             for proto in batch:
-                if workflow_id is None and not proto.HasField("parent_run_id"):
-                    workflow_id = proto.workflow_id  # the first event of a run is its own
+                if workflow_id is None and proto.run_id == run_id:
+                    workflow_id = proto.workflow_id
                 yield Event(proto, run_id, workflow_id)

@@ -15,22 +15,15 @@ from polos_client.errors import RunError
 from polos_client.fold import conclude, tool_result
 from polos_client.result import AgentResult, Usage
 
+UNKNOWN = (
+    *("payload", "deployment_id", "assigned_to_worker", "retry_count", "queue_name"),
+    *("concurrency_key", "batch_id", "cancelled_by", "run_timeout_seconds"),
+)
+"""Documented keys of a record that this service does not tell."""
+
 
 async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
-    """Return how a run stands; a key without a value is None.
-
-    Returns:
-        `status` ("queued", "running", "waiting", "completed", "failed" or "cancelled"),
-        `result` (the AgentResult; None unless completed), `error` (the message; None unless
-        failed), `created_at` and `completed_at` (ISO 8601 in UTC), `parent_execution_id`,
-        `root_workflow_id`, `root_execution_id`, `output_schema_name` and `step_key`.
-
-    Raises:
-        RunNotFound: there is no such run any more.
-        CallError: the service refused.
-        ConnectionLost: it could not be reached.
-
-    """
+    """Return how a run stands: see `ExecutionHandle.get`."""
     run = await connection.get_run(run_id)
     result = await _result(connection, run)
     return {
@@ -42,21 +35,7 @@ async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
 
 
 async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
-    """Return a run's record as JSON values; a key without a value is None.
-
-    Returns:
-        What `standing` tells, with `result` as a dict and without `root_workflow_id`, and
-        `id`, `workflow_id`, `started_at`, `cancelled_at`, `session_id`, `user_id`. Always None,
-        since this service does not tell them: `payload`, `deployment_id`, `assigned_to_worker`,
-        `retry_count`, `queue_name`, `concurrency_key`, `batch_id`, `cancelled_by`,
-        `run_timeout_seconds`.
-
-    Raises:
-        RunNotFound: there is no such run any more.
-        CallError: the service refused.
-        ConnectionLost: it could not be reached.
-
-    """
+    """Return a run's record as JSON values: see `PolosClient.get_execution`."""
     run = await connection.get_run(run_id)
     result = await _result(connection, run)
     cancelled = run.state == RunState.RUN_STATE_CANCELLED
@@ -70,14 +49,8 @@ async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
         "cancelled_at": iso(run.finish_time) if cancelled else None,
         "session_id": run.session_id if run.HasField("session_id") else None,
         "user_id": run.user_id if run.HasField("user_id") else None,
-        **dict.fromkeys(_UNKNOWN),
+        **dict.fromkeys(UNKNOWN),
     }
-
-
-_UNKNOWN = (
-    *("payload", "deployment_id", "assigned_to_worker", "retry_count", "queue_name"),
-    *("concurrency_key", "batch_id", "cancelled_by", "run_timeout_seconds"),
-)
 
 
 async def cancel(connection: Connection, run_id: str) -> bool:

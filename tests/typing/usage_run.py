@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
 from typing import Any, Literal, assert_type
 
@@ -28,7 +28,7 @@ from polos import (
 )
 from polos.features.events import stream_workflow
 from polos.types import AgentResult as SameResult
-from polos.v1 import event_pb2
+from polos.v1 import event_pb2, run_pb2
 
 
 async def text(agent: Agent, client: PolosClient) -> None:
@@ -46,6 +46,10 @@ async def text(agent: Agent, client: PolosClient) -> None:
     assert_type(stream.id, str)
     assert_type(await stream.get(), dict[str, Any])
     assert_type(await stream.cancel(), bool)
+    assert_type(stream.handle, ExecutionHandle)
+    assert_type(stream.topic, str)
+    assert_type(stream.created_at, str | None)
+    assert_type(stream.to_dict(), dict[str, Any])
 
 
 async def every_event(agent: Agent, client: PolosClient) -> None:
@@ -83,10 +87,29 @@ async def listen(agent: Agent, client: PolosClient) -> None:
     assert_type(handle.id, str)
     assert_type(await handle.get(client), dict[str, Any])
     assert_type(await handle.cancel(client), bool)
+    assert_type(handle.to_dict(), dict[str, Any])
+    assert_type(ExecutionHandle(id=handle.id).created_at, str | None)
     run = events.stream_workflow(client, workflow_run_id=handle.id, last_sequence_id=3)
     assert_type(run, AsyncGenerator[Event, None])
     async for event in events.stream_workflow(client, handle.workflow_id, handle.id):
         assert_type(event, Event)
+
+
+async def by_id(client: PolosClient) -> None:
+    handle = await client.invoke("weather", {"input": "Hello"}, session_id="s", request_id="r")
+    assert_type(handle, ExecutionHandle)
+    assert_type(await client.get_execution(handle.id), dict[str, Any])
+    assert_type(await client.cancel_execution(handle.id), bool)
+    runs = client.list_runs(workflow_id="weather", state="completed", limit=10)
+    assert_type(runs, AsyncIterator[run_pb2.Run])
+    async for run in runs:
+        assert_type(run.run_id, str)
+
+
+def reaching() -> None:
+    assert_type(PolosClient("https://polos.example", tls="ca.pem", api_key="k"), PolosClient)
+    PolosClient(api_url="http://127.0.0.1:8080", project_id="p", tls=False)
+    PolosClient(tls=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def failures(agent: Agent, client: PolosClient) -> None:

@@ -15,6 +15,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
+from polos.v1 import event_pb2 as pb
 from polos.v1 import run_pb2
 from polos.v1.error_pb2 import ErrorReason
 from polos_client.calls import connection as connection_module
@@ -38,6 +39,7 @@ from tests.support.fake_service import (
     abort,
     answer_log,
     connected,
+    event,
     hang,
     refuse,
     run_of,
@@ -235,6 +237,19 @@ async def test_the_events_of_a_run_are_read_by_keyword_by_position_and_from_a_cu
     assert [one.proto for one in named] == answer_log()
     assert placed == [f"{RUN}:{sequence}" for sequence in range(1, 8)]
     assert rest == [6, 7]
+
+
+async def test_the_topic_of_every_event_is_the_roots() -> None:
+    child = event(2, run_id=f"{RUN}:1", parent=RUN, step_start=pb.StepStart(step_key="llm:1"))
+    child.workflow_id = "helper"
+    log = [*answer_log()[:1], child, *answer_log()[2:]]
+    async with connected(FakeService(log=log)) as client:
+        whole = [one async for one in events.stream_workflow(client, workflow_run_id=RUN)]
+        rest = [one async for one in events.stream_workflow(client, AGENT, RUN, 1)]
+        stream = await demo().stream(client, "go")
+        live = [one async for one in stream.events]
+    assert {one.topic for one in [*whole, *rest, *live]} == {stream.topic}
+    assert whole[1].data["_metadata"]["workflow_id"] == "helper"
 
 
 async def test_leaving_the_events_of_a_run_early_ends_the_call() -> None:

@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-peers bench bench-attacks chaos fuzz lint format generate docs lock clean
+.PHONY: help demo test test-peers bench bench-compare bench-attacks chaos fuzz lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other
 
 bench: $(VENV)/.bench ## Measure the service beside what people would use instead
 	$(BIN)/python -m bench
+
+bench-compare: $(VENV)/.service ## Measure whether a token costs more CPU than at REV=main
+	$(BIN)/python -m bench.compare $(REV)
 
 bench-attacks: $(VENV)/.service ## Measure what hostile callers and providers cost the service
 	$(BIN)/python -m bench.attacks

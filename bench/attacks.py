@@ -80,16 +80,16 @@ class Cost:
 
 
 @asynccontextmanager
-async def calling(address: str) -> AsyncIterator[tuple[grpc.aio.Channel, Any]]:
-    """Open one hostile connection."""
+async def calling(address: str) -> AsyncIterator[Any]:
+    """Open one hostile connection, and yield the calls on it."""
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        yield channel, RunServiceStub(channel)
+        yield RunServiceStub(channel)
 
 
 async def many_readers(address: str, run_id: str) -> None:
     """Open streams of a long run, and read none of them."""
-    async with calling(address) as (_, runs):
+    async with calling(address) as runs:
         request = pb.StreamWorkflowRequest(workflow_run_id=run_id)
         calls = [runs.StreamWorkflow(request) for _ in range(READERS)]
         await asyncio.gather(*(call.initial_metadata() for call in calls), return_exceptions=True)
@@ -103,13 +103,13 @@ async def many_messages(address: str, _: str) -> None:
     said = [{"role": "user", "content": str(Prompt(1))}, *[{"role": "user"}] * (MESSAGES - 1)]
     text = json.dumps(said, separators=(",", ":"))
     request = pb.StreamRunRequest(agent_id="relay", input_messages_json=text)
-    async with calling(address) as (_, runs):
+    async with calling(address) as runs:
         await drained(runs.StreamRun(request))
 
 
 async def many_gets(address: str, run_id: str) -> None:
     """Ask for the outcome of a long run many times at once."""
-    async with calling(address) as (_, runs):
+    async with calling(address) as runs:
         gets = [runs.GetRun(pb.GetRunRequest(run_id=run_id), timeout=TIMEOUT) for _ in range(GETS)]
 
         async def got(call: Any) -> None:
@@ -121,13 +121,13 @@ async def many_gets(address: str, run_id: str) -> None:
 
 async def huge_error(address: str, _: str) -> None:
     """Run an agent whose provider refuses with a gigabyte."""
-    async with calling(address) as (_, runs):
+    async with calling(address) as runs:
         await drained(runs.StreamRun(pb.StreamRunRequest(agent_id="huge_error", input="Go.")))
 
 
 async def endless_fragments(address: str, _: str) -> None:
     """Run an agent whose provider adds nothing to a tool call, for ever; cancel it in the end."""
-    async with calling(address) as (_, runs):
+    async with calling(address) as runs:
         call = runs.StreamRun(pb.StreamRunRequest(agent_id="endless_fragments", input="Go."))
         run_id = str(dict(await call.initial_metadata())["polos-run-id"])
         with contextlib.suppress(TimeoutError):
@@ -209,7 +209,7 @@ async def cost(attack: Attack, service: Server) -> Cost:
 
 async def made(address: str, agent: str) -> str:
     """Make a run with many events, and return its id."""
-    async with calling(address) as (_, runs):
+    async with calling(address) as runs:
         request = pb.StreamRunRequest(agent_id=agent, input=str(Prompt(READ_EVENTS)))
         call = runs.StreamRun(request)
         run_id = str(dict(await call.initial_metadata())["polos-run-id"])

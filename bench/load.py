@@ -25,15 +25,17 @@ WARM_UP = 1.5
 """Seconds over which paced answers are started, and settle, before they are measured."""
 
 
-async def relay(name: str, address: str, runs: int, tokens: int) -> Measured:
-    """Read answers as fast as they come, all at once."""
+async def relay(name: str, address: str, runs: int, tokens: int, times: int = 1) -> Measured:
+    """Read answers as fast as they come, so many at once, so many times in a row."""
     reader = READERS[name](address)
     await count(reader, 1)  # the connections are made, the code is warm
     begun = time.perf_counter()
-    counts = await asyncio.gather(*(count(reader, tokens) for _ in range(runs)))
+    for _ in range(times):
+        counts = await asyncio.gather(*(count(reader, tokens) for _ in range(runs)))
+        assert counts == [tokens] * runs, f"{name} lost tokens: {counts}"
+    passed = times * runs * tokens
     seconds = time.perf_counter() - begun
-    assert counts == [tokens] * runs, f"{name} lost tokens: {counts}"
-    return {"tokens_per_second": runs * tokens / seconds}
+    return {"tokens_per_second": passed / seconds, "passed": passed}
 
 
 async def count(reader: Reader, tokens: int) -> int:
@@ -89,6 +91,7 @@ async def paced(name: str, address: str, runs: int, rate: int, seconds: float) -
         **percentiles(delays),
         "read": len(delays) / (runs * rate * seconds),
         "passed": sum(one.result() for one in done),
+        "late": len(late),
     }
 
 

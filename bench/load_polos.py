@@ -78,18 +78,17 @@ async def replay(address: str, tokens: int, times: int) -> Measured:
         async for event in events.stream_workflow(client, workflow_run_id=result.agent_run_id):
             seen = event.sequence_id
         iterated.append(seen / (time.perf_counter() - begun))
-        again = await relay_again(client, result.agent_run_id)
-        texts.append(seen / again)
+        texts.append(seen / await text_seconds(client, tokens))
     return {"events": max(iterated), "text": max(texts), "count": seen}
 
 
-async def relay_again(client: PolosClient, run_id: str) -> float:
-    """Return the seconds that the text of a finished run takes."""
-    from polos_client.calls.follow import fold  # noqa: PLC0415 - what `AgentStream.text` reads with
-
+async def text_seconds(client: PolosClient, tokens: int) -> float:
+    """Return the seconds that `AgentStream.text` takes for a run that has ended."""
+    stream = await relay.stream(client, str(Prompt(tokens)))
+    async for _ in events.stream_workflow(client, workflow_run_id=stream.id):
+        pass  # another reader waits for the end: the stream itself has read nothing yet
     begun = time.perf_counter()
-    folded = await fold(client, run_id)
-    assert folded.text
+    assert await stream.text()
     return time.perf_counter() - begun
 
 
@@ -144,6 +143,7 @@ class StalledReader:
     def __init__(self, address: str, run_id: str) -> None:
         options = (("grpc.use_local_subchannel_pool", 1),)
         self._channel = grpc.aio.insecure_channel(address, options=options)
+        stream: grpc.aio.UnaryStreamMultiCallable[StreamWorkflowRequest, bytes]
         stream = self._channel.unary_stream(
             "/polos.v1.RunService/StreamWorkflow",
             request_serializer=StreamWorkflowRequest.SerializeToString,

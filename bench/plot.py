@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 
 from bench.table import Goal, Row
 
@@ -31,7 +32,7 @@ def draw(rows: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
-def bar(axes: plt.Axes, place: int, goal: Goal) -> None:
+def bar(axes: Axes, place: int, goal: Goal) -> None:
     """Draw one goal."""
     axes.barh(place, goal.figure, height=0.6, color=GOOD if goal.met else MISSED)
     axes.plot([goal.bound] * 2, [place - 0.42, place + 0.42], color=BOUND, linewidth=2)

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LISTENS = re.compile(r"listens at (127\.0\.0\.1:\d+)$")
+CPUCLOCK_SCHED = 2
+"""Marks the clock of a process's CPU time in nanoseconds, as clock_getcpuclockid(3) returns it."""
+
 LOAD_TIMEOUT = 180.0
 """Seconds after which a load that has not ended counts as failed."""
 
@@ -36,6 +40,11 @@ class Server:
     def written(self) -> int:
         """Bytes that the process has sent to the disk so far."""
         return _count(self.pid, "io", "write_bytes")
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU that the process has used so far, with all its threads."""
+        return time.clock_gettime(~self.pid << 3 | CPUCLOCK_SCHED)
 
     @property
     def memory(self) -> int:
@@ -63,18 +72,17 @@ def environment(**variables: str) -> dict[str, str]:
 @contextmanager
 def server(*command: str, **variables: str) -> Iterator[Server]:
     """Start a server, wait until it says where it listens, and end it."""
-    process = subprocess.Popen(  # noqa: S603 - commands of this package
+    with subprocess.Popen(  # noqa: S603 - commands of this package
         [sys.executable, "-m", *command],
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env=environment(**variables),
-    )
-    try:
-        yield Server(_listening(process), process.pid)
-    finally:
-        process.kill()
-        process.wait()
+    ) as process:
+        try:
+            yield Server(_listening(process), process.pid)
+        finally:
+            process.kill()
 
 
 def _listening(process: subprocess.Popen[str]) -> str:
@@ -82,7 +90,7 @@ def _listening(process: subprocess.Popen[str]) -> str:
     for line in process.stdout:
         if found := LISTENS.search(line):
             return found[1]
-    raise RuntimeError(f"{process.args} ended without listening")
+    raise RuntimeError(f"{process.args!r} ended without listening")
 
 
 def load(scenario: str, **arguments: Any) -> dict[str, Any]:

@@ -19,7 +19,6 @@ from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_service.errors import Fenced
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
-from polos_service.runs.frame import decode
 from polos_service.runs.journal import Journal
 from polos_service.store import Claim, Frame, NewRun
 from polos_service.store.signals import Signals
@@ -109,7 +108,7 @@ def doubled_terminal() -> None:
         if frame.outcome is not None:
             run, _ = sql.row_of(db, claim.project, claim.run_id)
             again = Event()
-            again.CopyFrom(decode(frame.data)[-1])
+            again.CopyFrom(StreamRunResponse.FromString(frame.data).events[-1])
             again.sequence = frame.last + 1
             data = StreamRunResponse(events=[again]).SerializeToString()
             sql.write_frame(

@@ -14,9 +14,9 @@ from typing import Any
 from chaos.places import Place
 from polos.v1.event_pb2 import TextDelta
 from polos_service.agents import loop
+from polos_service.runs.attempt import StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.runs.journal import Journal
-from polos_service.runs.step import StepOutput
+from polos_service.runs.journal import Journals
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
@@ -191,12 +191,12 @@ def watch_recovery(faults: Faults) -> None:
             faults.arm(Place.CLAIM)
         return claim
 
-    @around(Journal, "load")
-    async def _(original: Original, *args: Any) -> Journal:
-        journal: Journal = await original(*args)
-        if journal.started:
+    @around(Journals, "load")
+    async def _(original: Original, *args: Any) -> Journals:
+        journals: Journals = await original(*args)
+        if journals.root.started:
             faults.at(Place.FOLD)
-        return journal
+        return journals
 
 
 def watch_steps(faults: Faults) -> None:

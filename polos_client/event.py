@@ -29,13 +29,10 @@ class Event:
         root_run_id: str | None = None,
         root_workflow_id: str | None = None,
     ) -> None:
-        """Wrap `proto`, of the log of `root_run_id`, a run of `root_workflow_id`.
-
-        None stands for what the event itself names.
-        """
+        """Wrap `proto`, from the log of this root run (None: the event is the root's own)."""
         self.proto = proto
-        self._root_run_id = root_run_id
-        self._root_workflow_id = root_workflow_id
+        self._root_run_id = root_run_id or proto.run_id
+        self._root_workflow_id = root_workflow_id or proto.workflow_id
         self._data: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -44,7 +41,7 @@ class Event:
     @property
     def id(self) -> str:
         """The root run's id and the sequence, joined by a colon; unique in a service."""
-        return f"{self._root_run_id or self.proto.run_id}:{self.proto.sequence}"
+        return f"{self._root_run_id}:{self.proto.sequence}"
 
     @property
     def sequence_id(self) -> int:
@@ -53,9 +50,8 @@ class Event:
 
     @property
     def topic(self) -> str:
-        """Where it was published, `workflow/{workflow_id}/{run_id}` of the root run."""
-        workflow_id = self._root_workflow_id or self.proto.workflow_id
-        return f"workflow/{workflow_id}/{self._root_run_id or self.proto.run_id}"
+        """The log it is in: `workflow/{workflow_id}/{run_id}` of the root run."""
+        return f"workflow/{self._root_workflow_id}/{self._root_run_id}"
 
     @property
     def event_type(self) -> str:
@@ -76,7 +72,7 @@ class Event:
 
 
 def parsed(text: str) -> Any:
-    """Return the value of a JSON text; the text itself where it is no JSON."""
+    """Return the value of a JSON text; the text itself where it is not valid JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

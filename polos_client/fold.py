@@ -21,9 +21,10 @@ from polos_client.result import AgentResult, ToolResult, Usage
 
 
 class RunAccumulator:
-    """Folds the events of one root run, added in order.
+    """Folds a log whose events are added in order: to what one run of it says and does.
 
-    Events of sub-agents are passed over: text, tools and tokens are the root's own.
+    Text, tools and tokens are the run's own. Events of the runs that its steps began are
+    passed over, whether they stand or are void.
 
     Attributes:
         outcome: the terminal event; None until it was added.
@@ -31,9 +32,11 @@ class RunAccumulator:
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str) -> None:
+        """Begin to fold the events of the run `run_id`."""
         self.outcome: pb.Event | None = None
         self.sequence = 0
+        self._run_id = run_id
         self._texts: defaultdict[str, list[str]] = defaultdict(list)
         self._attempts: dict[str, int] = {}
         self._calls: dict[str, pb.ToolCall] = {}
@@ -43,7 +46,7 @@ class RunAccumulator:
     def add(self, events: Sequence[pb.Event]) -> None:
         """Take the next events, at least one; a kind that is not known is passed over."""
         for event in events:
-            if event.HasField("parent_run_id"):
+            if event.run_id != self._run_id:
                 continue
             if not event.HasField("text_delta"):
                 self._take(event)
@@ -115,6 +118,35 @@ class RunAccumulator:
             self._texts[step.step_key] = [_content(step.result_json)]
         if step.HasField("usage"):
             self._usages.append(step.usage)
+
+
+class Voids:
+    """Tells which runs of a log are void because the step that began them begins anew.
+
+    A `step_retry` voids every child that an earlier attempt of the step began, with all
+    descendants of that child. What the earlier attempt itself said is for the reader to drop.
+    """
+
+    def __init__(self) -> None:
+        """Begin before the first event."""
+        self._attempts: dict[tuple[str, str], int] = {}
+        self._origins: dict[str, pb.Event] = {}
+
+    def add(self, event: pb.Event) -> None:
+        """Take the log's next event into account."""
+        if event.HasField("parent_run_id"):
+            self._origins.setdefault(event.run_id, event)
+        if event.HasField("step_retry"):
+            retry = event.step_retry
+            self._attempts[event.run_id, retry.step_key] = retry.attempt
+
+    def void(self, run_id: str) -> bool:
+        """Return whether a run is void, as far as the events so far tell."""
+        while (origin := self._origins.get(run_id)) is not None:
+            run_id = origin.parent_run_id
+            if origin.parent_attempt < self._attempts.get((run_id, origin.parent_step_key), 1):
+                return True
+        return False
 
 
 def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from polos.v1.error_pb2 import FailureReason
+from polos_client.event import failure_reason
 from polos_service.limits import MESSAGE_LIMIT, NAME_LIMIT
 
 
@@ -70,3 +71,21 @@ class Unable(Exception):
     def __init__(self, message: str, **details: str) -> None:
         super().__init__(message)
         self.details = details
+
+
+class Nondeterministic(Unable):
+    """The run's code asks for a step, or for a child, as another one than the log has.
+
+    The code was changed while the run was under way. Code that asks as before goes on with it.
+    """
+
+    def __init__(self, what: str, *, run_id: str, step_key: str, recorded: str, asked: str) -> None:
+        super().__init__(
+            f"The log of run {run_id} has {what} of step {step_key!r} as {recorded!r}, and the "
+            f"run's code asks for {asked!r}. Go back to the code that the run was started with, "
+            "or cancel the run.",
+            code=failure_reason(FailureReason.FAILURE_REASON_NONDETERMINISTIC),
+            step_key=step_key,
+            recorded=recorded,
+            asked=asked,
+        )

@@ -19,3 +19,6 @@ NAME_LIMIT = 256
 
 ID_LIMIT = 8 * 1024
 """Bytes of an id from outside: some gateways put a model's state into the id of a call."""
+
+KEY_LIMIT = 1024
+"""Bytes of a step's key: each event of a child has that of the step which began the child."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -14,14 +14,19 @@ from statistics import median
 from bench.processes import ROOT, Server, environment, load, server
 from bench.product import serving, settings
 from bench.table import Goal, Row, Samples
-from polos.v1.event_pb2 import AgentFinish, TextDelta
+from polos.v1.event_pb2 import AgentFinish, Event, TextDelta
 from polos.v1.run_pb2 import RunState
-from polos_service.runs.frame import Encoder
-from polos_service.store import Frame, NewRun
-from polos_service.store.sqlite import statements as sql
-from polos_service.store.sqlite.schema import connect, prepare
+from polos.v1.run_service_pb2 import StreamRunResponse
+from polos_service.config import Settings
+from polos_service.server import open_store
+from polos_service.store import Frame, NewRun, RunStore
 
-RUNS = 100_000
+RUNS, LISTED = 100_000, 60
+"""Runs of the full store, and of the empty one: enough to fill a page of a list."""
+
+AT_ONCE = 1_000
+"""Runs that are written at a time while a store is filled: commits are shared."""
+
 MONTH = 30 * 24 * 3600 * 10**9
 OPERATIONS = ("start", "attach", "list")
 IMPORTS = {
@@ -36,11 +41,10 @@ def stored(upstream: Server, rounds: int) -> Row:
     starts: Samples = {"polos": []}
     with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder:
         full, empty = Path(folder, "full.db"), Path(folder, "empty.db")
-        finished = fill(full, RUNS)
-        fill(empty, 60)  # a page to list
+        finished, other = asyncio.run(fill(full, RUNS)), asyncio.run(fill(empty, LISTED))
         for _ in range(rounds):
             beside = timed(upstream, full, finished)
-            alone = timed(upstream, empty, finished_of(empty))
+            alone = timed(upstream, empty, other)
             starts["polos"].append(beside["start_ms"])
             for name in OPERATIONS:
                 key = f"{name}_ms"
@@ -63,26 +67,19 @@ def timed(upstream: Server, store: Path, finished: str) -> dict[str, float]:
         return load("stored", address=service.address, runs=150, finished=finished)
 
 
-def fill(path: Path, runs: int) -> str:
-    """Make a store of finished runs of three frames, as the service writes them; return one."""
-    prepare(path)
-    db = connect(path)
-    db.execute("BEGIN")
-    now = time.time_ns() - MONTH
-    for index in range(runs):
-        insert(db, now + index * (MONTH // runs), index)
-    db.execute("COMMIT")
-    db.close()
-    return run_id(now + (runs // 2) * (MONTH // runs), runs // 2)
-
-
-def finished_of(path: Path) -> str:
-    """Return the first run in a store."""
-    db = sqlite3.connect(path)
+async def fill(path: Path, runs: int) -> str:
+    """Make a store of finished runs of three frames, spread over a month; return one's id."""
+    settings = Settings(store=f"sqlite://{path}", max_queued=runs, synchronous="NORMAL")
+    store = await open_store(settings)
     try:
-        return str(db.execute("SELECT run_id FROM runs ORDER BY id LIMIT 1").fetchone()[0])
+        first = time.time_ns() - MONTH
+        created = [first + index * (MONTH // runs) for index in range(runs)]
+        for begin in range(0, runs, AT_ONCE):
+            some = range(begin, min(begin + AT_ONCE, runs))
+            await asyncio.gather(*(insert(store, created[index], index) for index in some))
     finally:
-        db.close()
+        await store.close()
+    return run_id(created[runs // 2], runs // 2)
 
 
 def run_id(created: int, index: int) -> str:
@@ -91,12 +88,11 @@ def run_id(created: int, index: int) -> str:
     return f"{stamp[:8]}-{stamp[8:]}-7000-8000-{index:012x}"
 
 
-def insert(db: sqlite3.Connection, created: int, index: int) -> None:
-    """Insert a finished run."""
-    name = run_id(created, index)
+async def insert(store: RunStore, created: int, index: int) -> None:
+    """Store a run, and write it to its end."""
     run = NewRun(
         project="default",
-        run_id=name,
+        run_id=run_id(created, index),
         workflow_id="relay",
         request_id=f"request-{index}",
         digest=b"d" * 32,
@@ -107,21 +103,19 @@ def insert(db: sqlite3.Connection, created: int, index: int) -> None:
         create_time=created,
         deadline=None,
     )
-    sql.insert_run(db, run, 1)  # none is queued for longer than it takes to claim it
-    claim = sql.begin_claim(db, sql.find_run(db, "default", name), "bench")
+    await store.create(run)
+    claim = await store.claim_run(run.project, run.run_id)
     assert claim is not None
     text = TextDelta(content="A sentence of the answer. " * 8, step_key="llm:1", step=1, attempt=1)
-    for sequence, payload in enumerate([text, text, AgentFinish(result="done")], start=1):
-        terminal = isinstance(payload, AgentFinish)
-        data = Encoder(name, "relay").encode(
-            payload,
-            sequence=sequence,
-            time=created,
-            terminal=terminal,
-        )
-        outcome = RunState.RUN_STATE_COMPLETED if terminal else None
+    end = Event(agent_finish=AgentFinish(result="done"), terminal=True)
+    events = [Event(text_delta=text), Event(text_delta=text), end]
+    for sequence, event in enumerate(events, start=1):
+        event.run_id, event.workflow_id, event.sequence = run.run_id, run.workflow_id, sequence
+        event.create_time.FromNanoseconds(created)
+        data = StreamRunResponse(events=[event]).SerializeToString()
+        outcome = RunState.RUN_STATE_COMPLETED if event.terminal else None
         frame = Frame(first=sequence, last=sequence, data=data, outcome=outcome)
-        sql.insert_frame(db, claim, frame, b"")
+        await store.append(claim, frame)
 
 
 def imports(_upstream: Server, rounds: int) -> Row:

@@ -17,7 +17,6 @@ from chaos.faults import Original, around
 from chaos.places import Place
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
-from polos_service.runs.frame import decode
 from polos_service.store import Claim, Entry
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.head import Head
@@ -77,7 +76,7 @@ def doubled_terminal() -> None:
             return sequence
         payload: bytes = more[0]
         again = Event()
-        again.CopyFrom(decode(payload[: head.size])[-1])
+        again.CopyFrom(StreamRunResponse.FromString(payload[: head.size]).events[-1])
         again.sequence = head.last + 1
         data = StreamRunResponse(events=[again]).SerializeToString()
         second = replace(head, first=again.sequence, last=again.sequence, size=len(data))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from polos_client.errors import InvalidRequest
@@ -50,17 +49,6 @@ def stream_workflow(
         raise InvalidRequest({"last_sequence_id": f"is {after}; it cannot be negative"})
     if after > _MAX_SEQUENCE:
         raise InvalidRequest({"last_sequence_id": f"is {after}; no run has that many events"})
-    return _events(client, workflow_id, workflow_run_id, after)
+    from polos_client.calls import follow  # noqa: PLC0415 - grpc loads only when read
 
-
-async def _events(
-    client: Connection, workflow_id: str | None, run_id: str, after: int
-) -> AsyncGenerator[Event, None]:
-    from polos_client.calls.follow import follow  # noqa: PLC0415 - grpc loads only when read
-
-    async with aclosing(follow(client, run_id, after=after)) as batches:
-        async for batch in batches:
-            for proto in batch:
-                if workflow_id is None and proto.run_id == run_id:
-                    workflow_id = proto.workflow_id
-                yield Event(proto, run_id, workflow_id)
+    return follow.events(client, workflow_run_id, workflow_id, after=after)

@@ -12,12 +12,13 @@ from contextlib import aclosing
 
 import grpc.aio
 
+from polos.v1 import event_pb2 as pb
 from polos.v1 import run_service_pb2 as rpc
-from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.backoff import Backoff
 from polos_client.calls.connection import Connection, raise_if_own_cancellation
 from polos_client.errors import ConnectionLost, PolosError
+from polos_client.event import Event
 from polos_client.fold import RunAccumulator
 from polos_client.wire import SILENCE
 
@@ -38,7 +39,7 @@ class _DroppedError(Exception):
 
 async def follow(
     connection: Connection, run_id: str, *, after: int = 0, opened: LogCall | None = None
-) -> AsyncGenerator[Sequence[Event], None]:
+) -> AsyncGenerator[Sequence[pb.Event], None]:
     """Yield a run's events in batches, as they come, until its terminal event.
 
     Args:
@@ -65,6 +66,26 @@ async def follow(
         opened = None
 
 
+async def events(
+    connection: Connection,
+    run_id: str,
+    workflow_id: str | None = None,
+    *,
+    after: int = 0,
+    opened: LogCall | None = None,
+) -> AsyncGenerator[Event, None]:
+    """Yield what `follow` yields, one by one, as programs see it.
+
+    `workflow_id` is what the run executes, for the topic; as the log says where it is None.
+    """
+    async with aclosing(follow(connection, run_id, after=after, opened=opened)) as batches:
+        async for batch in batches:
+            for proto in batch:
+                if proto.run_id == run_id:
+                    workflow_id = proto.workflow_id
+                yield Event(proto, run_id, workflow_id)
+
+
 async def fold(
     connection: Connection,
     run_id: str,
@@ -85,7 +106,7 @@ async def fold(
         CallError: as in `follow`.
 
     """
-    folded = RunAccumulator() if into is None else into
+    folded = RunAccumulator(run_id) if into is None else into
     async with aclosing(
         follow(connection, run_id, after=folded.sequence, opened=opened)
     ) as batches:
@@ -106,7 +127,7 @@ class _Reader:
 
     async def attach(
         self, opened: LogCall | None, backoff: Backoff
-    ) -> AsyncGenerator[Sequence[Event], None]:
+    ) -> AsyncGenerator[Sequence[pb.Event], None]:
         """Yield what one call brings, after the cursor.
 
         Raises:
@@ -155,7 +176,7 @@ class _Reader:
             raise self._lost(str(self._connection.closed())) from None
         return response if isinstance(response, Response) else None
 
-    def _fresh(self, response: Response) -> Sequence[Event]:
+    def _fresh(self, response: Response) -> Sequence[pb.Event]:
         """Return the events after the cursor, and move it."""
         events = list(response.events)
         due = range(self._cursor + 1, self._cursor + 1 + len(events))
@@ -166,7 +187,7 @@ class _Reader:
         self.ended = bool(events) and events[-1].terminal
         return events
 
-    def _is_fresh(self, event: Event) -> bool:
+    def _is_fresh(self, event: pb.Event) -> bool:
         """Return whether the event is the next one, and move the cursor; False: it was seen."""
         if event.sequence > self._cursor + 1:
             raise self._lost(

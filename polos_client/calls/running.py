@@ -56,7 +56,7 @@ async def run(client: Connection, start: Start, timeout: float | None) -> AgentR
         raise InvalidRequest({"timeout": f"is {timeout!r}; {wanted}"})
     begun = asyncio.get_running_loop().time()
     started = await client.create_run(start.create_request(streaming=False))
-    folded = RunAccumulator()
+    folded = RunAccumulator(started.run_id)
     try:
         async with asyncio.timeout_at(None if timeout is None else begun + timeout):
             await fold(client, started.run_id, into=folded)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from polos.v1 import event_pb2 as pb
 from polos_client.calls.connection import Connection
-from polos_client.calls.follow import LogCall, fold, follow
+from polos_client.calls.follow import LogCall, events, fold, follow
 from polos_client.calls.handle import ExecutionHandle
 from polos_client.event import Event
 from polos_client.fold import RunAccumulator
@@ -94,7 +94,7 @@ class AgentStream:
             CallError: the service refused: the run was removed, for example.
 
         """
-        return self._events()
+        return events(self.client, self.id, self.workflow_id, opened=self._take())
 
     @property
     def text_chunks(self) -> AsyncGenerator[TextChunk, None]:
@@ -158,38 +158,32 @@ class AgentStream:
             self._folded = await fold(self.client, self.id, opened=self._take())
         return self._folded
 
-    async def _events(self) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._batches()) as batches:
-            async for batch in batches:
-                for proto in batch:
-                    yield Event(proto, self.id, self.workflow_id)
-
     async def _text_chunks(self) -> AsyncGenerator[TextChunk, None]:
-        folded = RunAccumulator()
+        folded = RunAccumulator(self.agent_run_id)
         said: dict[str, int] = {}
         async with aclosing(self._batches()) as batches:
             async for batch in batches:
                 folded.add(batch)
                 for event in batch:
-                    chunk = _chunk(event, said)
-                    if chunk is not None:
+                    own = event.run_id == self.agent_run_id
+                    if own and (chunk := _chunk(event, said)) is not None:
                         yield chunk
         folded.result()  # raises what the run ended with: a cut answer is no whole one
 
 
 def _chunk(event: pb.Event, said: dict[str, int]) -> TextChunk | None:
-    """Return what an event adds to the root run's text; None if it adds nothing.
+    """Return what an event adds to its run's text; None if it adds nothing.
 
     Args:
-        event: the event.
+        event: an event of the run.
         said: by step, the attempt whose text was said and not taken back; kept up to date.
 
     """
-    if event.HasField("text_delta") and not event.HasField("parent_run_id"):
+    if event.HasField("text_delta"):
         delta = event.text_delta
         said[delta.step_key] = delta.attempt
         return TextChunk(delta.content, step_key=delta.step_key)
-    if event.HasField("step_retry") and not event.HasField("parent_run_id"):
+    if event.HasField("step_retry"):
         key = event.step_retry.step_key
         return TextChunk("", step_key=key, reset=True) if said.pop(key, None) else None
     return None

@@ -22,8 +22,8 @@ from polos_service.agents.definition import Definition
 from polos_service.agents.turn import Answer, Outcome, fitting, turn_of
 from polos_service.errors import StepError
 from polos_service.models import Model, ModelRequest
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.runs.step import Step, StepOutput
 from polos_service.tools.local import call_tool
 
 PARALLEL_TOOLS = 32
@@ -92,27 +92,27 @@ class AgentLoop:
         output = await self._ctx.step(
             f"llm:{number}",
             "llm",
-            lambda step: self._answer(step, request),
+            lambda attempt: self._answer(attempt, request),
             tries=MODEL_TRIES,
         )
         return Answer.of(output)
 
-    async def _answer(self, step: Step, request: ModelRequest) -> StepOutput:
-        key, turn, attempt = step.key, request.turn, step.attempt
+    async def _answer(self, attempt: Attempt, request: ModelRequest) -> StepOutput:
+        key, turn, number = attempt.key, request.turn, attempt.number
 
         async def say(text: str) -> None:
-            await step.emit(TextDelta(content=text, step_key=key, step=turn, attempt=attempt))
+            await attempt.emit(TextDelta(content=text, step_key=key, step=turn, attempt=number))
 
         streaming = self._definition.streaming
         answer = fitting(
             await self._model.answer(
-                replace(request, attempt=attempt), say if streaming else unheard
+                replace(request, attempt=number), say if streaming else unheard
             )
         )
         if streaming and answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS:
             for call in answer.tool_calls:
-                await step.emit(
-                    ToolCallRequested(tool_call=call, step_key=key, step=turn, attempt=attempt)
+                await attempt.emit(
+                    ToolCallRequested(tool_call=call, step_key=key, step=turn, attempt=number)
                 )
         return Answer.record(answer)
 
@@ -128,26 +128,26 @@ class AgentLoop:
     async def _call(self, key: str, call: ToolCall) -> Outcome:
         try:
             output = await self._ctx.step(
-                key, "tool", lambda step: self._use(step, call), call=call
+                key, "tool", lambda attempt: self._use(attempt, call), call=call
             )
         except StepError as error:
             return Outcome(call=call, error=error.message)
         return Outcome(call=call, result_json=output.result_json)
 
-    async def _use(self, step: Step, call: ToolCall) -> StepOutput:
+    async def _use(self, attempt: Attempt, call: ToolCall) -> StepOutput:
         async with self._hands:
-            return await self._use_one(step, call)
+            return await self._use_one(attempt, call)
 
-    async def _use_one(self, step: Step, call: ToolCall) -> StepOutput:
-        await step.checkpoint()
+    async def _use_one(self, attempt: Attempt, call: ToolCall) -> StepOutput:
+        await attempt.checkpoint()
         context = WorkflowContext(
             workflow_id=self._definition.agent_id,
             execution_id=self._ctx.run_id,
             session_id=self._definition.session_id,
             user_id=self._definition.user_id,
-            step_key=step.key,
-            attempt=step.attempt,
-            idempotency_key=f"{self._ctx.run_id}/{step.key}",
+            step_key=attempt.key,
+            attempt=attempt.number,
+            idempotency_key=f"{self._ctx.run_id}/{attempt.key}",
             initial_state=json.loads(self._initial_state),
         )
         limit = self._definition.deadlines.tool_call

@@ -18,7 +18,7 @@ from polos_client.event import parsed
 from polos_service.errors import StepError
 from polos_service.limits import CALLS_LIMIT, ID_LIMIT, NAME_LIMIT
 from polos_service.models import ModelAnswer
-from polos_service.runs.step import StepOutput
+from polos_service.runs.attempt import StepOutput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

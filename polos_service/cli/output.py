@@ -62,7 +62,7 @@ class PlainText(_Piped):
 
     def show(self, event: Event) -> None:
         """Print the text of a model call that has finished; problems go to standard error."""
-        if text := finished_text(event):
+        if is_own(event) and (text := finished_text(event)):
             sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
             sys.stdout.flush()
         if event.proto.terminal and (problem := problem_of(event)):
@@ -77,26 +77,32 @@ def print_json(value: dict[str, Any]) -> None:
 
 def as_dict(event: Event) -> dict[str, Any]:
     """Return an event with its place in the log."""
+    parent = {} if is_own(event) else {"parent_run_id": event.proto.parent_run_id}
     return {
         "sequence": event.sequence_id,
         "run_id": event.proto.run_id,
+        **parent,
         "event_type": event.event_type,
         "data": event.data,
         "created_at": event.created_at.isoformat(),
     }
 
 
+def is_own(event: Event) -> bool:
+    """Return whether the event is of the root run, rather than of a child."""
+    return not event.proto.HasField("parent_run_id")
+
+
 def finished_text(event: Event) -> str:
-    """Return what a model call of the agent itself has said, at the event that ends it."""
-    step = event.proto.step_finish
-    if step.step_type != "llm" or event.proto.HasField("parent_run_id"):
+    """Return what a model call has said, at the event that ends it."""
+    if event.proto.step_finish.step_type != "llm":
         return ""
     result = event.data.get("data", {}).get("result")
     return str(result.get("content") or "") if isinstance(result, dict) else ""
 
 
 def problem_of(event: Event) -> str | None:
-    """Return in a sentence what is not well with the run that `event` ended; None: nothing."""
+    """Return in a sentence what went wrong in the run that `event` ended; None: nothing."""
     data = event.data
     match event.event_type:
         case "agent_finish":

@@ -2,7 +2,9 @@
 
 What is final goes to the screen for good, line by line. What may still become void, the text
 of the model call at hand, is kept in a region below it that is drawn anew, together with a
-line that says what goes on; when a retry takes the text back, it leaves the screen.
+line that says what goes on; when a retry takes the text back, it leaves the screen. A child's
+lines are set apart by a bar for each step between it and the root; its text comes when a model
+call of it has finished.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from polos_client.event import Event
-from polos_service.cli.output import Output, finished_text, printable, problem_of
+from polos_client.fold import Voids
+from polos_service.cli.output import Output, finished_text, is_own, printable, problem_of
 
 BRIEF = 200
 """Characters of a tool's arguments or result that are shown."""
@@ -27,6 +30,9 @@ VOID = 60
 
 FRAMES = 12
 """Times a second that the region is drawn."""
+
+BAR = "│ "
+"""What stands before each line of a child, once a generation."""
 
 STATUS_LINES = 2
 """Lines of the screen that the text at hand leaves free."""
@@ -45,7 +51,9 @@ class View(Output):
         self._console = console
         self._live: Live | None = None
         self._saying: list[str] = []
-        self._doing: dict[str, float] = {}
+        self._doing: dict[tuple[str, str], tuple[str, float]] = {}
+        self._voids = Voids()
+        self._bars: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         """Take the screen."""
@@ -77,8 +85,9 @@ class View(Output):
             self._live.start()
 
     def show(self, event: Event) -> None:
-        """Show the next event; those of sub-agents are passed over."""
-        if event.proto.HasField("parent_run_id"):
+        """Show the next event, unless it is of a child that is void."""
+        self._voids.add(event.proto)
+        if self._voids.void(event.proto.run_id):
             return
         if event.proto.terminal:
             self._end(event)
@@ -86,46 +95,71 @@ class View(Output):
         data = event.data
         match event.event_type:
             case "agent_start":
-                self._say(f"{data['agent_id']} · {data['provider']} · {data['model']}", "dim")
+                text = f"{data['agent_id']} · {data['provider']} · {data['model']}"
+                self._say(text, "dim", self._bar(event))
+            case "workflow_start":
+                self._say(event.proto.workflow_id, "dim", self._bar(event))
             case "step_start":
-                self._start(data)
-            case "text_delta":
+                self._start(event)
+            case "text_delta" if is_own(event):
                 self._saying.append(data["content"])
             case "step_retry":
-                self._retry(data)
+                self._retry(event)
             case "step_finish":
                 self._finish(event)
+            case "agent_finish" | "workflow_finish" | "error" | "run_cancelled":
+                self._end_child(event)
 
     def note(self, text: str, style: str = "") -> None:
         """Print a line above the region."""
         self._say(text, style)
 
-    def _start(self, data: dict[str, Any]) -> None:
-        self._doing[data["step_key"]] = monotonic()
+    def _bar(self, event: Event) -> str:
+        """Return what stands before the lines of the event's run."""
+        if is_own(event):
+            return ""
+        run_id, parent = event.proto.run_id, event.proto.parent_run_id
+        return self._bars.setdefault(run_id, self._bars.get(parent, "") + BAR)
+
+    def _start(self, event: Event) -> None:
+        data, key = event.data, event.data["step_key"]
+        label = key if is_own(event) else f"{event.proto.workflow_id} {key}"
+        self._doing[event.proto.run_id, key] = (label, monotonic())
         if "tool_call" in data:
             arguments = data["tool_call"]["function"]["arguments"]
-            self._say(f"→ {data['tool_name']}({brief(arguments)})", "magenta")
+            self._say(f"→ {data['tool_name']}({brief(arguments)})", "magenta", self._bar(event))
 
-    def _retry(self, data: dict[str, Any]) -> None:
-        void = brief("".join(self._saying), VOID)
-        self._saying.clear()
-        said = f"; void is what it said: {void}" if void else ""
-        self._say(f"↻ {data['step_key']} begins anew: {data['error']}{said}", "yellow")
+    def _retry(self, event: Event) -> None:
+        said = ""
+        if is_own(event):
+            said = brief("".join(self._saying), VOID)
+            self._saying.clear()
+        self._doing = {at: one for at, one in self._doing.items() if not self._voids.void(at[0])}
+        void = f"; void is what it said: {said}" if said else ""
+        text = f"↻ {event.data['step_key']} begins anew: {event.data['error']}{void}"
+        self._say(text, "yellow", self._bar(event))
 
     def _finish(self, event: Event) -> None:
-        data = event.data
-        self._doing.pop(data["step_key"], None)
+        data, bar = event.data, self._bar(event)
+        self._doing.pop((event.proto.run_id, data["step_key"]), None)
         if text := finished_text(event):
-            self._saying.clear()  # first, so that the region does not show it once more
-            self._say(text)
-        elif "error" in data:
+            if is_own(event):
+                self._saying.clear()  # first, so that the region does not show it once more
+            self._say(text, bar=bar)
+        elif "error" in data and is_own(event):
             self._leave_unfinished()
         name = data.get("tool_name") or data["step_key"]
         spent = " · ".join([f"{data.get('duration', 0):.2f} s", *tokens(data)])
         if "error" in data:
-            self._say(f"✗ {name} · {spent} · {data['error']}", "red")
+            self._say(f"✗ {name} · {spent} · {data['error']}", "red", bar)
         else:
-            self._say(f"✓ {name} · {spent}{result_of(data)}", "dim")
+            self._say(f"✓ {name} · {spent}{result_of(data)}", "dim", bar)
+
+    def _end_child(self, event: Event) -> None:
+        problem, bar = problem_of(event), self._bar(event)
+        if problem is not None:
+            self._say(f"✗ {problem}", "red", bar)
+        self._say(f"ended · {totals(event.data)}", "dim", bar)
 
     def _end(self, event: Event) -> None:
         self._leave_unfinished()
@@ -144,10 +178,12 @@ class View(Output):
             self._saying.clear()
             self._say(f"{text} …", "dim")
 
-    def _say(self, text: str, style: str = "") -> None:
+    def _say(self, text: str, style: str = "", bar: str = "") -> None:
         if self._live is not None:
             self._live.refresh()  # else the region comes back as it was, under the line
-        self._console.print(Text(printable(text).rstrip("\n"), style), soft_wrap=True)
+        shown = printable(text).rstrip("\n")
+        barred = bar + shown.replace("\n", f"\n{bar}")
+        self._console.print(Text(barred, style), soft_wrap=True)
 
     def _region(self) -> Group:
         """Return what is drawn anew: the end of the text at hand, and what goes on."""
@@ -160,7 +196,7 @@ class View(Output):
 
     def _status(self) -> Spinner:
         now = monotonic()
-        doing = [f"{key} {now - began:.0f} s" for key, began in self._doing.items()]
+        doing = [f"{label} {now - began:.0f} s" for label, began in self._doing.values()]
         return Spinner("dots", Text(", ".join(doing) or "waiting", "dim"), style="dim")
 
 

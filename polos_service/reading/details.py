@@ -63,7 +63,7 @@ class Details:
         return RunDetails(record=record, outcome=decode(data)[0])
 
     async def whole(self, project: str, run_id: str) -> RunDetails:
-        """Return the run with its outcome and the results of its tools.
+        """Return the run with its outcome and the results of its own tools.
 
         Raises:
             RunNotFound: there is no such run.
@@ -71,7 +71,7 @@ class Details:
         """
         details = await self.ended(project, run_id)
         latest = details.record.latest
-        results = Results(latest)
+        results = Results(details.record)
         after = 0
         while after < latest:
             await self._pacer.next()
@@ -83,7 +83,7 @@ class Details:
 
 
 class Results:
-    """Collects the results of a run's tools.
+    """Collects the results of a root run's own tools.
 
     Attributes:
         found: the results, RESULTS_LIMIT bytes at most.
@@ -91,19 +91,21 @@ class Results:
 
     """
 
-    def __init__(self, latest: int) -> None:
-        """Collect from the events up to this sequence; what came later is passed over."""
+    def __init__(self, record: RunRecord) -> None:
+        """Collect from the events that the record knows of; what came later is passed over."""
         self.found: list[ToolResult] = []
         self.omitted = 0
-        self._latest = latest
+        self._record = record
         self._calls: dict[str, ToolCall] = {}
         self._size = 0
 
     def add(self, events: Sequence[Event]) -> None:
         """Take the next events."""
         for event in events:
-            if event.sequence > self._latest:
+            if event.sequence > self._record.latest:
                 break
+            if event.run_id != self._record.run_id:
+                continue
             if event.step_start.HasField("tool_call"):
                 self._calls[event.step_start.step_key] = event.step_start.tool_call
             elif event.step_finish.HasField("tool_call"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import NoReturn
 
 from google.protobuf.duration_pb2 import Duration
@@ -10,143 +11,291 @@ from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
-from polos_service.errors import StepError, Unrecorded
-from polos_service.runs.clock import Clock
-from polos_service.runs.journal import Journal
-from polos_service.runs.step import (
-    Step,
+from polos_service.errors import Nondeterministic, StepError, Unable, Unrecorded
+from polos_service.limits import KEY_LIMIT
+from polos_service.logs import get_logger
+from polos_service.runs.attempt import (
+    Attempt,
+    Body,
     StepOutput,
-    Work,
     duration,
     pause,
     worth_waiting,
 )
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import Encoder
+from polos_service.runs.journal import Journal, Journals
+from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.totals import Totals
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim
 
-Boundary = Callable[[], Awaitable[None]]
-"""Awaited where a step is about to begin; does not return where the run is to be let go."""
+Boundary = Callable[[Unable | None], Awaitable[None]]
+"""Awaited where a step is about to begin, and with a reason where the run cannot go on. Does
+not return where the run is to be let go, so that its code cannot go on regardless."""
+
+UNASKED_SHOWN = 20
+"""Step keys at most that a warning in the service's log names."""
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a root run and its children share while one claim is worked on.
+
+    Attributes:
+        root: id of the root run.
+        journals: what the log said when the claim began.
+        writer: the log's one writer.
+        clock: the time.
+        boundary: see `Boundary`.
+        broken: why a step's end could not be recorded; None as long as each could. The root
+            run ends then, whatever its code makes of it.
+
+    """
+
+    root: str
+    journals: Journals
+    writer: Writer
+    clock: Clock
+    boundary: Boundary
+    broken: Unrecorded | None = None
 
 
 class RunContext:
-    """One run, as its runnable sees it.
+    """One run, the root or a child, as its runnable sees it.
 
     Attributes:
         run_id: the run.
-        totals: usage, cost and count of the model calls that finished.
-        broken: why a step's end could not be recorded; None as long as each could. The run
-            ends then, whatever its code makes of it.
+        totals: usage, cost and count of the run's own model calls that finished.
 
     """
 
     def __init__(
-        self, claim: Claim, journal: Journal, writer: Writer, clock: Clock, boundary: Boundary
+        self, holding: Holding, lineage: Lineage, journal: Journal, create_time: int
     ) -> None:
-        self.run_id = claim.run_id
+        """Set out; `create_time` is in nanoseconds since the epoch."""
+        self.run_id = lineage.run_id
         self.totals = Totals()
-        self.broken: Unrecorded | None = None
-        self._create_time = claim.create_time
+        self._holding = holding
         self._journal = journal
-        self._writer = writer
-        self._clock = clock
-        self._boundary = boundary
+        self._create_time = create_time
+        self._writer = holding.writer
+        self._clock = holding.clock
+        self._child = Encoder(lineage) if lineage.origin else None
         self._used: set[str] = set()
+        self._parents: set[Origin] = set()
+
+    @classmethod
+    def of_root(
+        cls, claim: Claim, journals: Journals, writer: Writer, clock: Clock, boundary: Boundary
+    ) -> RunContext:
+        """Return the context of a claimed run."""
+        holding = Holding(claim.run_id, journals, writer, clock, boundary)
+        lineage = Lineage(claim.run_id, claim.workflow_id)
+        return cls(holding, lineage, journals.root, claim.create_time)
+
+    @property
+    def broken(self) -> Unrecorded | None:
+        """Why a step's end could not be recorded, in the root run or a child; None: each could."""
+        return self._holding.broken
 
     def start(self, payload: Message) -> None:
         """Emit the run's first event, unless the log has it."""
         if not self._journal.started:
-            self._writer.emit(payload)
+            self._emit(payload)
 
     def age(self) -> Duration:
         """Return the time since the run was created."""
         return duration(self._clock.now() - self._create_time)
 
     async def step(
-        self, key: str, kind: str, work: Work, *, call: ToolCall | None = None, tries: int = 1
+        self,
+        key: str,
+        kind: str,
+        body: Body,
+        *,
+        call: ToolCall | None = None,
+        tries: int = 1,
+        resumes: bool = False,
     ) -> StepOutput:
-        """Return the output that the log holds for `key`, or run `work` and record its output.
+        """Return the output that the log holds for `key`, or run `body` and record its output.
 
         A retryable StepError is tried again, up to `tries` times in all, after a pause
         that grows: silently as long as the attempt has emitted nothing, else announced
-        by `step_retry`. `call` is the tool call that a tool step makes.
+        by `step_retry`.
+
+        Args:
+            key: any text of 1 to KEY_LIMIT bytes, used once in the run.
+            kind: the step's type, for example `llm`; the same whenever the step is asked for.
+            body: what the step does.
+            call: the tool call that a tool step makes.
+            tries: how often the step is tried in all.
+            resumes: True if the body emits nothing itself and begins a child: after a crash
+                its attempt goes on with that child, instead of a new attempt.
 
         Raises:
             StepError: the step failed, now or when it was recorded.
             Unrecorded: the end of this step, or of one before it, could not be recorded.
-            ValueError: the key was used before in this run.
+            ValueError: the key was used before in this run, is empty, or too long.
 
         """
         if self.broken is not None:
             raise self.broken
         if key in self._used:
             raise ValueError(f"The step key {key!r} was used before in run {self.run_id}.")
+        if not 1 <= len(key.encode()) <= KEY_LIMIT:
+            raise ValueError(f"The step key {key!r:.80} does not have 1 to {KEY_LIMIT} bytes.")
         self._used.add(key)
+        recorded_kind = self._journal.kinds.get(key, kind)
+        if recorded_kind != kind:
+            await self._leave(self._nondeterministic(key, "the kind", recorded_kind, kind))
         recorded = self._journal.finished.get(key)
         if recorded is not None:
             return self._replay(recorded)
-        await self._boundary()
-        return await self._perform(self._begin(key, kind, call), work, tries)
+        await self._holding.boundary(None)
+        return await self._perform(self._begin(key, kind, call, resumes=resumes), body, tries)
 
-    def _begin(self, key: str, kind: str, call: ToolCall | None) -> Step:
+    async def begin_child(self, attempt: Attempt, workflow_id: str, payload: Message) -> RunContext:
+        """Return the context of the child run that this attempt of a step begins, or has begun.
+
+        When this returns the child's first event is durable: its code may begin, and its id
+        be told. The child ends with `finish`.
+
+        Args:
+            attempt: an attempt of a step of this run; it begins one child at most.
+            workflow_id: the agent or workflow that the child executes.
+            payload: the child's first event, if it begins now.
+
+        Raises:
+            StepError: the first event is larger than every store takes.
+            ValueError: the attempt has begun a child before.
+
+        """
+        origin = Origin(self.run_id, attempt.key, attempt.number)
+        if origin in self._parents:
+            raise ValueError(f"Step {attempt.key!r} of run {self.run_id} has a child already.")
+        self._parents.add(origin)
+        attempt.spoke = True
+        journal = self._holding.journals.child(origin)
+        if journal is not None and journal.lineage is not None:
+            recorded = journal.lineage.workflow_id
+            if recorded != workflow_id:
+                await self._leave(
+                    self._nondeterministic(attempt.key, "the child", recorded, workflow_id)
+                )
+            return RunContext(self._holding, journal.lineage, journal, journal.start_time)
+        run_id = f"{self._holding.root}:{self._writer.latest + 1}"
+        lineage = Lineage(run_id, workflow_id, origin)
+        child = RunContext(self._holding, lineage, Journal(lineage), self._clock.now())
+        child._emit(payload)
+        await self._writer.flush()
+        return child
+
+    async def finish(self, payload: Message) -> None:
+        """Emit the last event of a child, unless the log has it; durable when this returns."""
+        if not self._journal.ended:
+            self._emit(payload)
+            await self._writer.flush()
+        self.warn_of_unasked()
+
+    def warn_of_unasked(self) -> None:
+        """Say in the service's log which recorded steps the run's code no longer asked for."""
+        unasked = [key for key in self._journal.attempts if key not in self._used]
+        if unasked:
+            shown = ", ".join(unasked[:UNASKED_SHOWN])
+            log.warning("steps_unasked", run_id=self.run_id, count=len(unasked), step_keys=shown)
+
+    def _emit(self, payload: Message, private: bytes = b"") -> None:
+        self._writer.emit(payload, private, child=self._child)
+
+    async def _leave(self, reason: Unable) -> NoReturn:
+        """Leave the run to another process; its code does not get to see that."""
+        await self._holding.boundary(reason)
+        raise reason
+
+    def _nondeterministic(self, key: str, what: str, recorded: str, asked: str) -> Unable:
+        return Nondeterministic(
+            what, run_id=self.run_id, step_key=key, recorded=recorded, asked=asked
+        )
+
+    def _begin(self, key: str, kind: str, call: ToolCall | None, *, resumes: bool) -> Attempt:
         begun = self._journal.attempts.get(key, 0)
-        step = Step(self._writer, self._clock, key=key, kind=kind, call=call, attempt=begun + 1)
-        if begun:
+        number = begun if begun and resumes else begun + 1
+        attempt = Attempt(
+            self._writer,
+            self._clock,
+            key=key,
+            kind=kind,
+            call=call,
+            number=number,
+            child=self._child,
+        )
+        if not begun:
+            self._emit(StepStart(step_key=key, step_type=kind, attempt=1, tool_call=call))
+        elif resumes:
+            attempt.spoke = True
+        else:
             self._announce(
-                step,
+                attempt,
                 FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
                 "The service's process ended in the middle of this step.",
             )
-        else:
-            self._writer.emit(StepStart(step_key=key, step_type=kind, attempt=1, tool_call=call))
-        return step
+        return attempt
 
-    async def _perform(self, step: Step, work: Work, tries: int) -> StepOutput:
+    async def _perform(self, attempt: Attempt, body: Body, tries: int) -> StepOutput:
         for tried in range(1, tries + 1):
             try:
-                output = await work(step)
+                output = await body(attempt)
             except StepError as error:
                 if tried == tries or not worth_waiting(error):
-                    await self._fail(step, error)
+                    await self._fail(attempt, error)
                 await self._clock.sleep(pause(tried, error.retry_after))
-                step = self._again(step, error)
+                attempt = self._again(attempt, error)
+            except Unable as reason:
+                await self._leave(reason)
             except Exception as error:
-                self.broken = Unrecorded(f"Step {step.key!r} failed in a way that nobody expects.")
-                raise self.broken from error
+                if self.broken is not None:
+                    raise
+                broken = Unrecorded(f"Step {attempt.key!r} failed in a way that nobody expects.")
+                self._holding.broken = broken
+                raise broken from error
             else:
-                return await self._finish(step, output)
+                return await self._finish(attempt, output)
         raise ValueError(f"A step needs at least one try, not {tries}.")
 
-    async def _finish(self, step: Step, output: StepOutput) -> StepOutput:
+    async def _finish(self, attempt: Attempt, output: StepOutput) -> StepOutput:
         """Record the step's output, or if that is impossible, that the step failed."""
         try:
-            finish, private = step.finished(output)
-            self._writer.emit(finish, private)
+            finish, private = attempt.finished(output)
+            self._emit(finish, private)
         except (StepError, TypeError, ValueError) as error:
-            await self._fail(step, unstorable(error))
+            await self._fail(attempt, unstorable(error))
         self.totals.add(finish)
         await self._writer.flush()
         return output
 
-    async def _fail(self, step: Step, error: StepError) -> NoReturn:
+    async def _fail(self, attempt: Attempt, error: StepError) -> NoReturn:
         """Record that the step failed, and raise why."""
         try:
-            self._writer.emit(step.failed(error))
+            self._emit(attempt.failed(error))
         except (StepError, TypeError, ValueError) as cause:
-            self.broken = Unrecorded(f"The end of step {step.key!r} could not be recorded.")
-            raise self.broken from cause
+            broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
+            self._holding.broken = broken
+            raise broken from cause
         await self._writer.flush()
         raise error
 
-    def _again(self, step: Step, error: StepError) -> Step:
-        again = step.again()
-        if step.spoke:
+    def _again(self, attempt: Attempt, error: StepError) -> Attempt:
+        again = attempt.again()
+        if attempt.spoke:
             self._announce(again, error.reason, error.message)
         return again
 
-    def _announce(self, step: Step, reason: FailureReason.ValueType, message: str) -> None:
-        self._writer.emit(
-            StepRetry(step_key=step.key, attempt=step.attempt, reason=reason, message=message)
+    def _announce(self, attempt: Attempt, reason: FailureReason.ValueType, message: str) -> None:
+        self._emit(
+            StepRetry(step_key=attempt.key, attempt=attempt.number, reason=reason, message=message)
         )
 
     def _replay(self, recorded: StepFinish) -> StepOutput:

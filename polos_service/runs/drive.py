@@ -22,7 +22,7 @@ from polos_service.runs.endings import (
     timed_out,
 )
 from polos_service.runs.frame import SECOND
-from polos_service.runs.journal import Journal
+from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable
 from polos_service.runs.writer import Writer
 from polos_service.store import CANCEL, Claim, RunStore
@@ -53,7 +53,7 @@ class Drive:
         self._clock = clock
         self._claim = claim
         self._leaving = leaving
-        self._left = asyncio.Event()
+        self._left = asyncio.get_running_loop().create_future()
 
     async def run(self, runnable: Runnable | None, failures: int) -> None:
         """Run to the terminal event, and return when it is durable.
@@ -70,30 +70,31 @@ class Drive:
             Unable: this process cannot go on with the run.
 
         """
-        journal = await self._read(failures)
+        journals = await self._read(failures)
         writer = Writer(self._store, self._claim, self._clock)
-        ctx = RunContext(self._claim, journal, writer, self._clock, self._boundary)
+        ctx = RunContext.of_root(self._claim, journals, writer, self._clock, self._boundary)
         write = asyncio.create_task(writer.run())
         try:
-            self._end(ctx, writer, await self._ending(ctx, journal, runnable, write))
+            self._end(ctx, writer, await self._ending(ctx, journals, runnable, write))
             await write
         finally:
             writer.close()
             await stopped(write)
 
-    async def _read(self, failures: int) -> Journal:
+    async def _read(self, failures: int) -> Journals:
         """Fold the log; that it cannot be read does not keep a run from ending for ever."""
+        root = self._claim.run_id
         try:
-            return await Journal.load(self._store.history(self._claim))
+            return await Journals.load(root, self._store.history(self._claim))
         except StoreUnavailable as error:
             if self._due() is None and failures < MAX_CLAIMS:
                 raise
-            return Journal(damage=str(error))
+            return Journals(root, damage=str(error))
 
     async def _ending(
         self,
         ctx: RunContext,
-        journal: Journal,
+        journals: Journals,
         runnable: Runnable | None,
         write: asyncio.Task[None],
     ) -> Ending:
@@ -102,29 +103,30 @@ class Drive:
             return due(ctx)
         if runnable is None:
             raise LetGo
-        if journal.damage:
-            return defective(ctx, ValueError(f"its log cannot be read: {journal.damage}"))
-        if journal.claims > MAX_CLAIMS:
+        if journals.damage:
+            return defective(ctx, ValueError(f"its log cannot be read: {journals.damage}"))
+        if journals.claims > MAX_CLAIMS:
             return given_up(ctx)
         work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
-        left = asyncio.create_task(self._left.wait())
         try:
             done, _ = await asyncio.wait(
-                {write, work, order, left}, return_when=asyncio.FIRST_COMPLETED
+                {write, work, order, self._left}, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
-            await stopped(work, order, left)
+            await stopped(work, order)
         if write in done:
             write.result()  # before the terminal event it ends only by raising
         if work in done:
             result = ctx.broken or work.result()
             if isinstance(result, Unable):
                 raise result
+            if isinstance(result, Message):
+                ctx.warn_of_unasked()
             return ending_of(ctx, result)
         if order in done:
             return order.result()(ctx)
-        raise LetGo
+        raise self._left.result()
 
     def _end(self, ctx: RunContext, writer: Writer, ending: Ending) -> None:
         """Emit the terminal event: of any ending, or if it cannot be stored, of a defect."""
@@ -161,10 +163,12 @@ class Drive:
             return None
         return max(0.0, (self._claim.deadline - self._clock.now()) / SECOND)
 
-    async def _boundary(self) -> None:
-        if self._leaving():
-            self._left.set()
-            await asyncio.Event().wait()  # the next process goes on from here
+    async def _boundary(self, unable: Unable | None) -> None:
+        if unable is None and not self._leaving():
+            return
+        if not self._left.done():
+            self._left.set_result(unable or LetGo())
+        await asyncio.Event().wait()  # the next process goes on from here
 
 
 async def outcome(work: Awaitable[Message]) -> Message | BaseException:

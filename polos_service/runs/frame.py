@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
+from polos_service.runs.lineage import Lineage
 
 FIELD = {
     field.message_type.full_name: field.name
@@ -33,11 +34,21 @@ VARINT_MORE = 0x80
 
 
 class Encoder:
-    """Encodes a run's events, all on one message: to make one for each took twice the time."""
+    """Encodes one run's events, all on one message: to make one for each took twice the time.
 
-    def __init__(self, run_id: str, workflow_id: str) -> None:
+    Attributes:
+        lineage: the run.
+
+    """
+
+    def __init__(self, lineage: Lineage) -> None:
+        self.lineage = lineage
         self._frame = StreamRunResponse()
-        self._event = self._frame.events.add(run_id=run_id, workflow_id=workflow_id)
+        self._event = self._frame.events.add(run_id=lineage.run_id, workflow_id=lineage.workflow_id)
+        if (origin := lineage.origin) is not None:
+            self._event.parent_run_id = origin.run_id
+            self._event.parent_step_key = origin.step_key
+            self._event.parent_attempt = origin.attempt
         self._time = self._event.create_time
 
     def encode(

@@ -11,15 +11,7 @@ from google.protobuf.message import Message
 from polos_client.deadlines import Deadlines
 from polos_service.caller import Caller
 from polos_service.runs.context import RunContext
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parent:
-    """The step that starts a run: its run, its key, and its attempt, from 1."""
-
-    run_id: str
-    step_key: str
-    attempt: int
+from polos_service.runs.lineage import Origin
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +33,7 @@ class RunRequest:
         user_id: whom it is for; at most 256 characters.
         streaming: whether the log carries text and tool calls as they come.
         request_id: makes the start idempotent within the project; at most 128 characters.
-        parent: what starts it, if a run does.
+        origin: the step that starts it; None if a caller does.
 
     """
 
@@ -57,7 +49,7 @@ class RunRequest:
     user_id: str | None = None
     streaming: bool = False
     request_id: str | None = None
-    parent: Parent | None = None
+    origin: Origin | None = None
 
 
 class Runnable(Protocol):

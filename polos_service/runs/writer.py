@@ -1,4 +1,4 @@
-"""The one writer of a run's log.
+"""The one writer of a log: of the root run's events, and of its children's.
 
 Emitting never waits for storage: events queue, encoded, and whatever queued while the
 last append was under way travels in the next one. Under load frames grow; with one slow
@@ -18,6 +18,7 @@ from polos_service.errors import Finished, StepError
 from polos_service.limits import EVENT_LIMIT
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import Encoder
+from polos_service.runs.lineage import Lineage
 from polos_service.store import Claim, Frame, RunStore
 
 FRAME_LIMIT = 256 * 1024
@@ -28,16 +29,21 @@ BACKLOG_LIMIT = 1024 * 1024
 
 
 class Writer:
-    """Numbers, encodes and appends the events of one claim."""
+    """Numbers, encodes and appends the events of one claim.
+
+    Attributes:
+        latest: the sequence of the newest event that was emitted.
+
+    """
 
     def __init__(self, store: RunStore, claim: Claim, clock: Clock) -> None:
         self._store = store
         self._claim = claim
         self._clock = clock
-        self._encoder = Encoder(claim.run_id, claim.workflow_id)
+        self._root = Encoder(Lineage(claim.run_id, claim.workflow_id))
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
-        self._latest = claim.latest
+        self.latest = claim.latest
         self._durable = claim.latest
         self._outcome: RunState.ValueType | None = None
         self._closed = False
@@ -45,9 +51,20 @@ class Writer:
         self._progress = asyncio.Event()
 
     def emit(
-        self, payload: Message, private: bytes = b"", outcome: RunState.ValueType | None = None
+        self,
+        payload: Message,
+        private: bytes = b"",
+        outcome: RunState.ValueType | None = None,
+        *,
+        child: Encoder | None = None,
     ) -> None:
-        """Queue an event; with an outcome it is the run's terminal one.
+        """Queue an event, of the root run or of the child that this encoder is for.
+
+        Args:
+            payload: what happened.
+            private: what is stored beside it and never served.
+            outcome: the state that the event leaves the root run in, if it is the terminal one.
+            child: the encoder of a child; default: the event is of the root run.
 
         Raises:
             Finished: the terminal event was emitted before, or the writer is closed.
@@ -57,9 +74,9 @@ class Writer:
         if self._outcome is not None:
             raise Finished(f"Run {self._claim.run_id} has ended; nothing follows that.")
         self._check_open()
-        data = self._encoder.encode(
+        data = (child or self._root).encode(
             payload,
-            sequence=self._latest + 1,
+            sequence=self.latest + 1,
             time=self._clock.now(),
             terminal=outcome is not None,
         )
@@ -69,7 +86,7 @@ class Writer:
                 f"An event of {len(data)} bytes is over the limit of {EVENT_LIMIT}.",
             )
         self._outcome = outcome
-        self._latest += 1
+        self.latest += 1
         self._pending.append((data, private))
         self._backlog += len(data)
         self._work.set()
@@ -82,7 +99,7 @@ class Writer:
 
     async def flush(self) -> None:
         """Wait until all that was emitted is durable; raises Finished if the writer is closed."""
-        target = self._latest
+        target = self.latest
         while self._durable < target:
             self._check_open()
             await self._progress.wait()
@@ -114,7 +131,7 @@ class Writer:
         first = self._durable + 1
         data, private = self._take()
         last = first + len(data) - 1
-        outcome = self._outcome if last == self._latest else None
+        outcome = self._outcome if last == self.latest else None
         frame = Frame(first=first, last=last, data=b"".join(data), outcome=outcome)
         await self._store.append(self._claim, frame, b"".join(private))
         self._durable = last

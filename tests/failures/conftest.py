@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polos_service.runs import context, step
+from polos_service.runs import attempt, context
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     asked: list[float] = []
 
     def pause(tries: int, retry_after: float | None) -> float:
-        asked.append(step.pause(tries, retry_after))
+        asked.append(attempt.pause(tries, retry_after))
         return 0.0
 
     monkeypatch.setattr(context, "pause", pause)

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from polos.v1.event_pb2 import AgentFinish, StepFinish, StepStart, TextDelta, ToolCall
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.frame import Encoder
+from polos_service.runs.lineage import Lineage
 from polos_service.store import Frame, NewRun, RunStore
 from polos_service.store.sqlite import SqliteStore
 
@@ -46,7 +47,7 @@ async def append_log(store: RunStore, deltas: int, tools: int = 0) -> None:
         )
     )
     claim = await store.claim(["demo"])
-    encoder = Encoder(RUN, "demo")
+    encoder = Encoder(Lineage(RUN, "demo"))
     payloads: list[Message] = [
         TextDelta(content=f"word{index} ", step_key="llm:1", step=1, attempt=1)
         for index in range(deltas)

@@ -6,13 +6,14 @@ import pytest
 
 from polos.v1.event_pb2 import TextDelta
 from polos_service.runs.frame import Encoder, cut, decode
+from polos_service.runs.lineage import Lineage
 
 SIZES = [1, 100, 127, 128, 300, 20_000, 2, 16_384, 5, 500_000, 1]
 
 
 def frame(sizes: list[int]) -> bytes:
     """Return a frame of deltas whose texts have these sizes."""
-    encoder = Encoder("run", "demo")
+    encoder = Encoder(Lineage("run", "demo"))
     return b"".join(
         encoder.encode(TextDelta(content="x" * size), sequence=number, time=number)
         for number, size in enumerate(sizes, 1)

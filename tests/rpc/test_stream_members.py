@@ -59,7 +59,7 @@ async def test_members_can_be_used_one_after_another_and_again(tmp_path: Path) -
         assert await stream.text() == TEXT
         result = await stream.result()
         assert await seen(stream) == first
-        assert (await stream.get())["result"] == result.model_dump()
+        assert (await stream.get())["result"] == result
         assert await stream.cancel() is False
         assert stream.id == stream.agent_run_id == result.agent_run_id
 

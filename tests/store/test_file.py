@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import sqlite3
 import stat
 import subprocess
 import sys
@@ -20,10 +19,9 @@ from structlog.testing import capture_logs
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.runs.frame import decode
 from polos_service.store.sqlite import SqliteStore
 from polos_service.store.sqlite.schema import prepare
-from tests.support.stores import ALL, claimed, frame, new_run, soon, spans
+from tests.support.stores import claimed, frame, new_run, soon, spans
 
 ROOT = Path(__file__).parents[2]
 
@@ -278,24 +276,4 @@ async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -
     told = [one for one in logs if one["event"] == "store_closed_to_others"]
     assert {Path(one["path"]).name for one in told} == set(FILES)
     assert {one["former_mode"] for one in told} == {"0644"}
-    await store.close()
-
-
-async def test_a_file_of_version_2_goes_on_with_its_runs(tmp_path: Path) -> None:
-    path = tmp_path / "runs.db"
-    shutil.copyfile(ROOT / "tests" / "data" / "store-version-2.db", path)
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
-        runs = dict(db.execute("SELECT workflow_id, run_id FROM runs"))
-    store = await SqliteStore.open(path)
-    done = await store.get("default", runs["finished"])
-    assert done.state == RunState.RUN_STATE_COMPLETED
-    log = await store.read("default", runs["finished"], 0, ALL)
-    assert decode(log.frames[-1].data)[-1].agent_finish.result == "All done."
-    for workflow in ("held", "absent"):
-        claim = await soon(store.claim({workflow}))
-        assert claim.run_id == runs[workflow]
-        await store.append(claim, frame(claim.latest + 1))
-        await store.release(claim)
-    assert await store.healthy()
     await store.close()

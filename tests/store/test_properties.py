@@ -29,7 +29,8 @@ from polos_client.calls.stream import _chunk
 from polos_client.fold import RunAccumulator
 from polos_service.errors import Fenced
 from polos_service.runs.frame import Encoder, cut, decode
-from polos_service.runs.journal import Journal, private_line
+from polos_service.runs.journal import Journals, private_line
+from polos_service.runs.lineage import Lineage
 from polos_service.store import CANCEL, Claim, Frame
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import DONE
@@ -75,7 +76,7 @@ def written(run: Expected, moves: list[tuple[str, int]], *, last: bool) -> Writt
     payloads = [talk.move(*move) for move in moves] + ([DONE] if last else [])
     for sequence, payload in enumerate(payloads, len(run.events) + 1):
         events.append(
-            Encoder(run.run_id, "agent").encode(
+            Encoder(Lineage(run.run_id, "agent")).encode(
                 payload,
                 sequence=sequence,
                 time=sequence,
@@ -151,7 +152,7 @@ class LogMachine(RuleBasedStateMachine):
         assert claim.commands == run.inbox
         run.epoch = claim.epoch
         self.claims.append((run, claim))
-        self.agree(run, self.do(Journal.load(self.store.history(claim))))
+        self.agree(run, self.do(Journals.load(run.run_id, self.store.history(claim))))
 
     @precondition(lambda self: self.holders())
     @rule(pick=PICK, moves=MOVES, ending=st.integers(0, 7))
@@ -241,15 +242,16 @@ class LogMachine(RuleBasedStateMachine):
     def the_folds_are_those_of_the_model(self) -> None:
         for run in self.known:
             events = decode(b"".join(run.events))
-            folded = RunAccumulator()
+            folded = RunAccumulator(run.run_id)
             if events:
                 folded.add(events)
             assert folded.text == run.talk.text
             assert (folded.outcome is not None) == (run.state == COMPLETED)
             assert chunked(events) == run.talk.texts
 
-    def agree(self, run: Expected, journal: Journal) -> None:
+    def agree(self, run: Expected, journals: Journals) -> None:
         """Assert that the fold which recovery starts from is what the model has."""
+        journal = journals.root
         assert journal.started == bool(run.events)
         assert {key: one.attempt for key, one in journal.finished.items()} == run.talk.finished
         assert journal.attempts == run.talk.attempts

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from polos.v1.event_pb2 import TextDelta
 from polos_client.errors import StoreUnavailable
 from polos_service.runs import executor as module
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.runs.step import Step, StepOutput
 from polos_service.store.sqlite import SqliteStore
 from polos_service.store.sqlite.schema import PAGE_SIZE
 from tests.support.runs import executing, kinds, runnable
@@ -59,13 +59,15 @@ async def test_a_run_goes_on_when_there_is_room_again(
     monkeypatch.setattr(module, "RETRY_PAUSE", 0.5)
     attempts: list[int] = []
 
-    async def talk(step: Step) -> StepOutput:
-        attempts.append(step.attempt)
+    async def talk(attempt: Attempt) -> StepOutput:
+        attempts.append(attempt.number)
         if len(attempts) == 1:
             fill(full)
         for _ in range(50):
-            await step.emit(TextDelta(content="x" * 3000, step_key=step.key, attempt=step.attempt))
-            await step.checkpoint()
+            await attempt.emit(
+                TextDelta(content="x" * 3000, step_key=attempt.key, attempt=attempt.number)
+            )
+            await attempt.checkpoint()
         return StepOutput(result_json="1")
 
     async def run(ctx: RunContext) -> None:

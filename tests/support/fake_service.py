@@ -42,7 +42,7 @@ def event(
 
 def delta(
     content: str, *, step: int = 1, attempt: int = 1, key: str | None = None
-) -> dict[str, pb.TextDelta]:
+) -> dict[str, Any]:
     step_key = key or f"llm:{step}"
     return {
         "text_delta": pb.TextDelta(content=content, step_key=step_key, step=step, attempt=attempt)

@@ -11,12 +11,13 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish
+from polos_service.errors import Unable
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
-from polos_service.runs.journal import Journal
+from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
-from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, RunStore
 from polos_service.store.sqlite import SqliteStore
@@ -69,13 +70,15 @@ async def context(
 ) -> AsyncIterator[RunContext]:
     """Give the context of a claimed run."""
     clock = clock or SystemClock()
-    journal = await Journal.load(store.history(claim))
+    journals = await Journals.load(claim.run_id, store.history(claim))
     async with writing(store, claim, clock) as writer:
-        yield RunContext(claim, journal, writer, clock, go_on)
+        yield RunContext.of_root(claim, journals, writer, clock, go_on)
 
 
-async def go_on() -> None:
-    """Be a boundary at which nothing lets go of the run."""
+async def go_on(unable: Unable | None) -> None:
+    """Be a boundary at which nothing lets go of the run, unless it cannot go on: then raise."""
+    if unable is not None:
+        raise unable
 
 
 @asynccontextmanager
@@ -118,15 +121,15 @@ def runnable(function: Callable[[RunContext], Awaitable[object]]) -> Mapping[str
     return {"agent": Code(function)}
 
 
-def text(content: str, step: Step | None = None) -> TextDelta:
+def text(content: str, attempt: Attempt | None = None) -> TextDelta:
     """Return the payload of a piece of text."""
-    if step is None:
+    if attempt is None:
         return TextDelta(content=content)
-    return TextDelta(content=content, step_key=step.key, attempt=step.attempt)
+    return TextDelta(content=content, step_key=attempt.key, attempt=attempt.number)
 
 
-async def done(_step: Step) -> StepOutput:
-    """Do nothing: the work of a step."""
+async def done(_attempt: Attempt) -> StepOutput:
+    """Do nothing: the body of a step."""
     return StepOutput(result_json="1")
 
 

@@ -193,6 +193,12 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The model fell silent in the middle of its answer."""
     FAILURE_REASON_TOOL_TIMEOUT: _FailureReason.ValueType  # 20
     """The tool took longer than its deadline."""
+    FAILURE_REASON_NONDETERMINISTIC: _FailureReason.ValueType  # 21
+    """The run's code asks for a recorded step as one of another kind: the code was
+    changed. It does not end the run, which goes on once a service with the former
+    code has it: until then the service's own log names the step, and no event has
+    this reason.
+    """
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -247,4 +253,10 @@ FAILURE_REASON_MODEL_STALLED: FailureReason.ValueType  # 19
 """The model fell silent in the middle of its answer."""
 FAILURE_REASON_TOOL_TIMEOUT: FailureReason.ValueType  # 20
 """The tool took longer than its deadline."""
+FAILURE_REASON_NONDETERMINISTIC: FailureReason.ValueType  # 21
+"""The run's code asks for a recorded step as one of another kind: the code was
+changed. It does not end the run, which goes on once a service with the former
+code has it: until then the service's own log names the step, and no event has
+this reason.
+"""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

@@ -85,9 +85,12 @@ class Event(_message.Message):
     WORKFLOW_FINISH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     RUN_CANCELLED_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
+    PARENT_ATTEMPT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run this event belongs to: the root run, or a sub-agent's run that
-    writes into its root's log.
+    """The run this event belongs to: the root run, or a child, which is a run that
+    a step began and that writes into its root's log. A child's id is `ROOT:N`:
+    the root's id, and the sequence of the child's first event.
     """
     sequence: _builtins.int
     """Position in the root run's log: 1, 2, 3, ... without gap or reuse. It is the
@@ -97,10 +100,22 @@ class Event(_message.Message):
     workflow_id: _builtins.str
     """Id of the agent or workflow that `run_id` executes."""
     parent_run_id: _builtins.str
-    """The run that started this one. Absent at a root run."""
+    """The run whose step began the child `run_id`: the root run, or a child itself.
+    On every event of a child, together with `parent_step_key` and
+    `parent_attempt`; absent at a root run.
+    """
     terminal: _builtins.bool
     """True at the event that ends the root run; exactly one event of a log has it,
     the last. Readers stop here even where they do not know the payload's kind.
+    """
+    parent_step_key: _builtins.str
+    """The step of `parent_run_id` that began the child, 1 to 1024 bytes. Absent at
+    a root run.
+    """
+    parent_attempt: _builtins.int
+    """Which attempt of that step began the child, from 1. A `step_retry` of that run
+    and step with a greater attempt voids the child's events, and those of its own
+    children. Absent at a root run.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -170,17 +185,27 @@ class Event(_message.Message):
         workflow_finish: Global___WorkflowFinish | None = ...,
         error: Global___Error | None = ...,
         run_cancelled: Global___RunCancelled | None = ...,
+        parent_step_key: _builtins.str | None = ...,
+        parent_attempt: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_run_id", b"_parent_run_id", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_run_id", b"parent_run_id", "payload", b"payload", "run_cancelled", b"run_cancelled", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "text_delta", b"text_delta", "tool_call", b"tool_call", "workflow_finish", b"workflow_finish", "workflow_start", b"workflow_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "run_cancelled", b"run_cancelled", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "text_delta", b"text_delta", "tool_call", b"tool_call", "workflow_finish", b"workflow_finish", "workflow_start", b"workflow_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_run_id", b"_parent_run_id", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_run_id", b"parent_run_id", "payload", b"payload", "run_cancelled", b"run_cancelled", "run_id", b"run_id", "sequence", b"sequence", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "terminal", b"terminal", "text_delta", b"text_delta", "tool_call", b"tool_call", "workflow_finish", b"workflow_finish", "workflow_id", b"workflow_id", "workflow_start", b"workflow_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "run_cancelled", b"run_cancelled", "run_id", b"run_id", "sequence", b"sequence", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "terminal", b"terminal", "text_delta", b"text_delta", "tool_call", b"tool_call", "workflow_finish", b"workflow_finish", "workflow_id", b"workflow_id", "workflow_start", b"workflow_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__parent_attempt: _TypeAlias = _typing.Literal["parent_attempt"]  # noqa: Y015
+    _WhichOneofArgType__parent_attempt: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt"]  # noqa: Y015
     _WhichOneofReturnType__parent_run_id: _TypeAlias = _typing.Literal["parent_run_id"]  # noqa: Y015
     _WhichOneofArgType__parent_run_id: _TypeAlias = _typing.Literal["_parent_run_id", b"_parent_run_id"]  # noqa: Y015
+    _WhichOneofReturnType__parent_step_key: _TypeAlias = _typing.Literal["parent_step_key"]  # noqa: Y015
+    _WhichOneofArgType__parent_step_key: _TypeAlias = _typing.Literal["_parent_step_key", b"_parent_step_key"]  # noqa: Y015
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["text_delta", "tool_call", "step_start", "step_finish", "step_retry", "agent_start", "agent_finish", "workflow_start", "workflow_finish", "error", "run_cancelled"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_attempt) -> _WhichOneofReturnType__parent_attempt | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_run_id) -> _WhichOneofReturnType__parent_run_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_step_key) -> _WhichOneofReturnType__parent_step_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
 
@@ -307,7 +332,7 @@ class StepStart(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
-    """The step's name, used once in a run: `llm:N` for the Nth model call, else
+    """The step's name, 1 to 1024 bytes, used once in a run: `llm:N` for the Nth model call, else
     the tool's name (`unknown_tool` where the agent has none of that name), with
     `:2`, `:3`, ... where it repeats.
     """
@@ -459,7 +484,8 @@ class StepRetry(_message.Message):
     """The step's key."""
     attempt: _builtins.int
     """The attempt that begins now, from 2. Every `text_delta` and `tool_call` of
-    the same `run_id` and `step_key` with a smaller attempt is void.
+    the same `run_id` and `step_key` with a smaller attempt is void, and so is
+    every child that was begun under a smaller attempt.
     """
     reason: _error_pb2.FailureReason.ValueType
     """Why the attempt before it did not finish."""

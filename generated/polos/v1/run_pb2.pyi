@@ -115,8 +115,9 @@ class Run(_message.Message):
 
     @_builtins.property
     def tool_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolResult]:
-        """The tools' results, in the order in which the calls ended. Filled by
-        `GetRun` up to 1 MiB in all; see `tool_results_omitted`.
+        """The results of the run's own tools, in the order in which the calls ended;
+        those of its children are not among them. Filled by `GetRun` up to 1 MiB in
+        all; see `tool_results_omitted`.
         """
 
     def __init__(

@@ -12,7 +12,7 @@ from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
 from polos_client.errors import RunCancelled, RunFailed
 from polos_client.event import Event
-from polos_client.fold import RunAccumulator
+from polos_client.fold import RunAccumulator, Voids
 from tests.support.fake_service import AGENT, RUN, delta, event, finish, numbered
 
 CALL = pb.ToolCall(id="c1", name="add", arguments_json='{"a": 1}')
@@ -39,7 +39,7 @@ FAILURE = pb.StepFailure(
 
 
 def folded(payloads: list[dict[str, Any]]) -> RunAccumulator:
-    accumulator = RunAccumulator()
+    accumulator = RunAccumulator(RUN)
     for one in numbered(payloads):
         accumulator.add([one])
     return accumulator
@@ -224,13 +224,14 @@ def test_data_has_the_documented_keys_and_no_others(
     assert made.data is made.data
 
 
-def test_an_event_of_a_sub_agent_is_numbered_in_its_root_s_log() -> None:
-    made = Event(event(3, run_id="sub-1", parent=RUN), RUN, "root-agent")
+def test_an_event_of_a_child_is_in_its_root_s_log_and_names_its_own_run() -> None:
+    proto = event(3, run_id=CHILD, parent=RUN)
+    proto.workflow_id = "sub"
+    made = Event(proto, RUN, AGENT)
     assert made.id == f"{RUN}:3"
     assert made.sequence_id == 3
-    assert made.topic == f"workflow/root-agent/{RUN}"
-    assert Event(event(3)).topic == f"workflow/{AGENT}/{RUN}"
-    assert made.data["_metadata"]["execution_id"] == "sub-1"
+    assert made.topic == f"workflow/{AGENT}/{RUN}"
+    assert made.data["_metadata"] == {"execution_id": CHILD, "workflow_id": "sub"}
     assert made.created_at == datetime(2026, 1, 2, 3, 4, 5, 500_000, tzinfo=UTC)
 
 
@@ -302,15 +303,61 @@ def test_what_a_smaller_attempt_says_is_void_even_when_it_comes_late() -> None:
     assert run.text == "b"
 
 
-def test_a_sub_agent_adds_nothing_to_its_root() -> None:
-    accumulator = RunAccumulator()
+CHILD = f"{RUN}:2"
+
+
+def log_of_a_child() -> list[pb.Event]:
+    """Return what a child says and does under keys that its root has as well, to its end."""
     step = pb.StepFinish(step_key="add", step_type="tool", result_json="3", usage=USAGE)
-    accumulator.add([event(1, run_id="sub-1", parent=RUN, **delta("sub"))])
-    accumulator.add([event(2, run_id="sub-1", parent=RUN, step_finish=step)])
-    assert accumulator.text == ""
+    payloads: list[dict[str, Any]] = [
+        {"agent_start": pb.AgentStart()},
+        {"step_start": pb.StepStart(step_key="add", step_type="tool", tool_call=CALL)},
+        delta("sub"),
+        {"step_retry": pb.StepRetry(step_key="llm:1", attempt=2)},
+        {"step_finish": step},
+        {"agent_finish": finish("sub")},
+    ]
+    return [event(2 + n, run_id=CHILD, parent=RUN, **one) for n, one in enumerate(payloads)]
+
+
+def test_a_child_adds_nothing_to_its_root() -> None:
+    accumulator = RunAccumulator(RUN)
+    accumulator.add([event(1, **delta("root"))])
+    accumulator.add(log_of_a_child())
+    assert accumulator.text == "root"
     assert accumulator.tool_results == []
     assert accumulator.usage.total_tokens == 0
-    assert accumulator.sequence == 2
+    assert accumulator.sequence == 7
+    assert accumulator.outcome is None, "a child's end is not the log's"
+
+
+def test_a_fold_is_of_the_run_that_it_was_made_for() -> None:
+    accumulator = RunAccumulator(CHILD)
+    accumulator.add([event(1, **delta("root")), *log_of_a_child()])
+    assert accumulator.text == ""
+    assert [one.result for one in accumulator.tool_results] == [3]
+    assert accumulator.usage.total_tokens == 5
+
+
+def test_a_retry_voids_what_was_begun_under_the_attempt_before_with_its_descendants() -> None:
+    def start(run_id: str, parent: str, key: str, attempt: int) -> pb.Event:
+        made = event(1, run_id=run_id, parent=parent, agent_start=pb.AgentStart())
+        made.parent_step_key, made.parent_attempt = key, attempt
+        return made
+
+    voids = Voids()
+    voids.add(start("child", RUN, "ask", 1))
+    voids.add(start("grandchild", "child", "ask", 1))
+    voids.add(start("sibling", RUN, "other", 1))
+    voids.add(event(2, run_id="sibling", step_retry=pb.StepRetry(step_key="ask", attempt=2)))
+    runs = ("child", "grandchild", "sibling", RUN)
+    assert not any(voids.void(run_id) for run_id in runs), "the key alone is not the step"
+    voids.add(event(3, step_retry=pb.StepRetry(step_key="ask", attempt=2)))
+    assert [voids.void(run_id) for run_id in runs] == [True, True, False, False]
+    voids.add(start("again", RUN, "ask", 2))
+    assert not voids.void("again")
+    voids.add(start("late", "grandchild", "x", 1))
+    assert voids.void("late")
 
 
 def test_an_ending_of_a_later_version_is_a_failure_that_says_so() -> None:

@@ -14,6 +14,7 @@ from polos.v1.run_service_pb2 import StreamWorkflowResponse
 from polos_client.errors import Draining
 from polos_service.reading.tail import Readers
 from polos_service.runs.frame import Encoder
+from polos_service.runs.lineage import Lineage
 from polos_service.store import Claim, Frame, NewRun
 from polos_service.store.sqlite import SqliteStore
 
@@ -42,13 +43,13 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 async def begin(store: SqliteStore) -> Claim:
     claim = await store.claim(["agent"])
-    data = Encoder("run", "agent").encode(AgentStart(), sequence=1, time=1)
+    data = Encoder(Lineage("run", "agent")).encode(AgentStart(), sequence=1, time=1)
     await store.append(claim, Frame(first=1, last=1, data=data))
     return claim
 
 
 async def end(store: SqliteStore, claim: Claim) -> None:
-    data = Encoder("run", "agent").encode(AgentFinish(), sequence=2, time=2, terminal=True)
+    data = Encoder(Lineage("run", "agent")).encode(AgentFinish(), sequence=2, time=2, terminal=True)
     ended = RunState.RUN_STATE_COMPLETED
     await store.append(claim, Frame(first=2, last=2, data=data, outcome=ended))
 

@@ -17,10 +17,10 @@ from polos.v1.run_pb2 import RunState
 from polos_service.errors import Finished, StepError, Unrecorded
 from polos_service.limits import EVENT_LIMIT
 from polos_service.runs import executor as module
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS
-from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
@@ -70,7 +70,7 @@ async def unprintable(_ctx: RunContext) -> None:
 async def swallowing(ctx: RunContext) -> None:
     """Go on as if nothing had happened after a step failed in a way that nobody expects."""
 
-    async def break_down(_step: Step) -> StepOutput:
+    async def break_down(_attempt: Attempt) -> StepOutput:
         raise KeyError("a defect")
 
     for key in ("a", "b"):
@@ -82,9 +82,9 @@ async def swallowing_unrecorded(ctx: RunContext) -> None:
     """Go on after a step whose end could not be recorded."""
     huge = ToolCall(id="i" * EVENT_LIMIT, name="n")
 
-    async def work(step: Step) -> StepOutput:
-        step._call = huge
-        return await done(step)
+    async def work(attempt: Attempt) -> StepOutput:
+        attempt._call = huge
+        return await done(attempt)
 
     for key in ("a", "b"):
         with suppress(Unrecorded):
@@ -149,7 +149,7 @@ async def test_an_output_that_cannot_be_stored_is_recorded_as_a_failure(
     async def run(ctx: RunContext) -> None:
         for number, output in enumerate(outputs):
 
-            async def work(_step: Step, output: StepOutput = output) -> StepOutput:
+            async def work(_attempt: Attempt, output: StepOutput = output) -> StepOutput:
                 return output
 
             try:

@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import StepError
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.runs.step import Step, StepOutput
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import done, executing, kinds, runnable, text
 from tests.support.stores import ALL, all_events, claimed, events_of, new_run, settled, soon, until
@@ -20,7 +20,7 @@ from tests.support.stores import ALL, all_events, claimed, events_of, new_run, s
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
-async def forever(_step: Step) -> StepOutput:
+async def forever(_attempt: Attempt) -> StepOutput:
     await asyncio.Event().wait()
     raise AssertionError
 
@@ -160,16 +160,16 @@ async def test_stop_hands_runs_over_and_the_next_executor_resumes_them(store: Sq
     second_begun, restarted = asyncio.Event(), False
 
     async def run(ctx: RunContext) -> None:
-        async def first(_step: Step) -> StepOutput:
+        async def first(_attempt: Attempt) -> StepOutput:
             calls.append("first")
             return StepOutput(result_json='"kept"')
 
-        async def second(step: Step) -> StepOutput:
+        async def second(attempt: Attempt) -> StepOutput:
             calls.append("second")
-            await step.emit(text("half", step))
-            await step.checkpoint()
+            await attempt.emit(text("half", attempt))
+            await attempt.checkpoint()
             second_begun.set()
-            return await (done if restarted else forever)(step)
+            return await (done if restarted else forever)(attempt)
 
         assert (await ctx.step("first", "tool", first)).result_json == '"kept"'
         await ctx.step("second", "tool", second)
@@ -225,11 +225,11 @@ async def test_a_fenced_run_stops_at_once_and_writes_nothing(store: SqliteStore)
         finally:
             stopped.set()
 
-    async def work(step: Step) -> StepOutput:
+    async def work(attempt: Attempt) -> StepOutput:
         begun.set()
         await fenced.wait()
-        await step.emit(text("too late", step))
-        return await forever(step)
+        await attempt.emit(text("too late", attempt))
+        return await forever(attempt)
 
     run_id = await store.create(new_run())
     with capture_logs() as logs:

@@ -13,8 +13,8 @@ from structlog.testing import capture_logs
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFound
 from polos_service.runs import executor as module
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.runs.step import Step, StepOutput
 from polos_service.store import CANCEL
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.usefixtures("impatient")
 async def test_a_running_run_is_cancelled_in_the_middle_of_a_step(store: SqliteStore) -> None:
     begun, cleaned = asyncio.Event(), asyncio.Event()
 
-    async def work(step: Step) -> StepOutput:
-        await step.emit(text("half", step))
+    async def work(attempt: Attempt) -> StepOutput:
+        await attempt.emit(text("half", attempt))
         begun.set()
         try:
             await asyncio.Event().wait()
@@ -94,9 +94,9 @@ async def test_a_blocking_function_does_not_keep_its_run_from_ending(store: Sqli
         begun.set()
         free.wait(60)
 
-    async def work(step: Step) -> StepOutput:
+    async def work(attempt: Attempt) -> StepOutput:
         await in_thread(block)
-        return await done(step)
+        return await done(attempt)
 
     async def run(ctx: RunContext) -> None:
         await ctx.step("a", "tool", work)
@@ -117,7 +117,7 @@ async def test_code_that_swallows_cancellation_does_not_keep_its_run_from_ending
 ) -> None:
     begun, free, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def work(step: Step) -> StepOutput:
+    async def work(attempt: Attempt) -> StepOutput:
         begun.set()
         while not free.is_set():
             try:

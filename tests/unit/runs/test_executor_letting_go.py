@@ -6,11 +6,11 @@ import asyncio
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS
 from polos_service.runs.executor import Executor
-from polos_service.runs.step import Step, StepOutput
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import done, executing, kinds, runnable
 from tests.support.stores import all_events, events_of, new_run, soon, until
@@ -19,7 +19,7 @@ from tests.support.stores import all_events, events_of, new_run, soon, until
 async def test_stop_releases_a_run_where_its_next_step_would_begin(store: SqliteStore) -> None:
     begun, free = asyncio.Event(), asyncio.Event()
 
-    async def first(_step: Step) -> StepOutput:
+    async def first(_attempt: Attempt) -> StepOutput:
         begun.set()
         await free.wait()
         return StepOutput(result_json="1")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -17,14 +15,8 @@ from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import FakeClock, done, executing, kinds, opened, runnable
+from tests.support.runs import FakeClock, done, executing, kinds, runnable
 from tests.support.stores import all_events, new_run, soon, until
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
-    async with opened(tmp_path) as one:
-        yield one
 
 
 class Code:

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
+import orjson
 from google.protobuf.message import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from polos.v1.event_pb2 import StepFailure, StepFinish, StepRetry, StepStart, TextDelta
+from polos.v1.event_pb2 import (
+    AgentFinish,
+    AgentStart,
+    StepFailure,
+    StepFinish,
+    StepRetry,
+    StepStart,
+    TextDelta,
+)
 from polos_service.runs.frame import Encoder
-from polos_service.runs.journal import Journal, private_line
+from polos_service.runs.journal import Journals, private_line
+from polos_service.runs.lineage import Lineage, Origin
 from polos_service.store import Entry
 
-
-def event(payload: Message) -> bytes:
-    return Encoder("r", "w").encode(payload, sequence=1, time=0)
+ROOT = Lineage("r", "w")
 
 
-async def folded(*entries: Entry) -> Journal:
+def event(payload: Message, lineage: Lineage = ROOT) -> bytes:
+    return Encoder(lineage).encode(payload, sequence=1, time=7)
+
+
+async def folded(*entries: Entry) -> Journals:
     async def history() -> AsyncIterator[Entry]:
         for entry in entries:
             yield entry
 
-    return await Journal.load(history())
+    return await Journals.load("r", history())
 
 
 CLAIM = Entry(data=b"", private=b'{"claim": {"epoch": 1, "writer": "here:1"}}\n')
@@ -31,7 +45,8 @@ RELEASED = Entry(data=b"", private=b'{"released": {"epoch": 1}}\n')
 
 
 async def test_a_log_of_claims_has_not_started() -> None:
-    assert await folded(CLAIM, CLAIM) == Journal(claims=2)
+    journals = await folded(CLAIM, CLAIM)
+    assert (journals.claims, journals.root.started, journals.damage) == (2, False, "")
 
 
 async def test_claims_count_until_a_step_finishes_or_they_are_released() -> None:
@@ -41,26 +56,34 @@ async def test_claims_count_until_a_step_finishes_or_they_are_released() -> None
     assert (await folded(CLAIM, finish, RELEASED, CLAIM)).claims == 1
 
 
+async def test_a_child_s_finished_step_is_progress() -> None:
+    finish = event(StepFinish(step_key="a", result_json="1"), CHILD)
+    assert (await folded(CLAIM, CLAIM, Entry(data=finish, private=b""), CLAIM)).claims == 1
+
+
 async def test_any_event_starts_a_run() -> None:
-    journal = await folded(CLAIM, Entry(data=event(TextDelta(content="a")), private=b""))
-    assert journal.started
+    journals = await folded(CLAIM, Entry(data=event(TextDelta(content="a")), private=b""))
+    assert journals.root.started
+    assert journals.root.start_time == 7
 
 
 async def test_the_last_word_about_each_step_counts() -> None:
     data = [
-        event(StepStart(step_key="a", attempt=1)),
-        event(StepStart(step_key="b", attempt=1)),
+        event(StepStart(step_key="a", step_type="llm", attempt=1)),
+        event(StepStart(step_key="b", step_type="tool", attempt=1)),
         event(StepRetry(step_key="a", attempt=2)),
         event(StepRetry(step_key="a", attempt=3)),
         event(StepFinish(step_key="b", attempt=1, result_json="7")),
-        event(StepStart(step_key="c", attempt=1)),
+        event(StepStart(step_key="c", step_type="tool", attempt=1)),
         event(StepFinish(step_key="c", failure=StepFailure(message="no"))),
     ]
-    journal = await folded(
+    journals = await folded(
         CLAIM, Entry(data=b"".join(data[:4]), private=b""), CLAIM,
         Entry(data=b"".join(data[4:]), private=b""),
     )  # fmt: skip
+    journal = journals.root
     assert journal.attempts == {"a": 3, "b": 1, "c": 1}
+    assert journal.kinds == {"a": "llm", "b": "tool", "c": "tool"}
     assert {key: one.result_json for key, one in journal.finished.items()} == {"b": "7", "c": ""}
     assert journal.finished["c"].failure.message == "no"
 
@@ -68,5 +91,104 @@ async def test_the_last_word_about_each_step_counts() -> None:
 async def test_private_lines_concatenate_and_may_hold_any_text() -> None:
     first = {"thought": "a\nb\r\n\u2028\x85", "n": [1, None, {"x": 1.5}]}
     lines = private_line("llm:1", first) + private_line("llm:2", {"y": 2})
-    journal = await folded(Entry(data=event(TextDelta(content="a")), private=lines))
-    assert journal.private == {"llm:1": first, "llm:2": {"y": 2}}
+    journals = await folded(Entry(data=event(TextDelta(content="a")), private=lines))
+    assert journals.root.private == {"llm:1": first, "llm:2": {"y": 2}}
+
+
+CHILD = Lineage("r:2", "sub", Origin("r", "ask", 1))
+
+
+async def test_the_same_key_in_a_child_is_another_step() -> None:
+    data = [
+        event(StepStart(step_key="llm:1", step_type="llm", attempt=1)),
+        event(AgentStart(), CHILD),
+        event(StepStart(step_key="llm:1", step_type="llm", attempt=1), CHILD),
+        event(StepRetry(step_key="llm:1", attempt=2), CHILD),
+        event(StepFinish(step_key="llm:1", attempt=2, result_json="2"), CHILD),
+        event(AgentFinish(), CHILD),
+    ]
+    private = private_line("llm:1", {"of": "root"}) + private_line("llm:1", {"of": "child"}, "r:2")
+    journals = await folded(Entry(data=b"".join(data), private=private))
+    assert journals.root.attempts == {"llm:1": 1}
+    assert journals.root.finished == {}
+    assert journals.root.private == {"llm:1": {"of": "root"}}
+    assert not journals.root.ended
+    child = journals.child(Origin("r", "ask", 1))
+    assert child is not None
+    assert child.lineage == CHILD
+    assert child.attempts == {"llm:1": 2}
+    assert child.finished["llm:1"].result_json == "2"
+    assert child.private == {"llm:1": {"of": "child"}}
+    assert child.ended
+
+
+async def test_a_child_is_found_by_the_attempt_that_began_it_and_by_no_other() -> None:
+    journals = await folded(Entry(data=event(AgentStart(), CHILD), private=b""))
+    assert journals.child(Origin("r", "ask", 1)) is not None
+    for other in (Origin("r", "ask", 2), Origin("r", "other", 1), Origin("r:2", "ask", 1)):
+        assert journals.child(other) is None
+
+
+async def test_a_private_line_of_a_run_without_events_is_damage() -> None:
+    journals = await folded(Entry(data=b"", private=private_line("a", {}, "r:9")))
+    assert "r:9" in journals.damage
+
+
+def test_a_root_s_private_line_is_as_0_1_0_reads_it_and_a_child_s_as_it_passes_over() -> None:
+    assert orjson.loads(private_line("a", {"x": 1})) == {"step": "a", "private": {"x": 1}}
+    known = {"step", "claim", "released"}
+    assert not known & set(orjson.loads(private_line("a", {"x": 1}, "r:2")))
+
+
+RUNS = (
+    ROOT,
+    CHILD,
+    Lineage("r:3", "sub", Origin("r", "ask", 2)),
+    Lineage("r:4", "leaf", Origin("r:2", "ask", 1)),
+)
+KEYS = st.sampled_from(["ask", "llm:1", "llm:1/x", "run"])
+KINDS = st.sampled_from(["llm", "tool"])
+ATTEMPTS = st.integers(1, 3)
+PAYLOADS: st.SearchStrategy[Message] = st.one_of(
+    st.builds(
+        StepStart, step_key=KEYS, step_type=st.sampled_from(["llm", "tool"]), attempt=ATTEMPTS
+    ),
+    st.builds(StepRetry, step_key=KEYS, attempt=ATTEMPTS),
+    st.builds(StepFinish, step_key=KEYS, attempt=ATTEMPTS, result_json=st.sampled_from("123")),
+    st.builds(TextDelta, step_key=KEYS, content=st.just("x")),
+    st.builds(AgentFinish),
+)
+EVENTS = st.tuples(st.sampled_from(RUNS), PAYLOADS, st.none() | st.integers(0, 9))
+"""An event of a run, and what is private beside it."""
+
+
+def entry(lineage: Lineage, payload: Message, value: int | None) -> Entry:
+    private = b""
+    if isinstance(payload, StepFinish) and value is not None:
+        child = None if lineage is ROOT else lineage.run_id
+        private = private_line(payload.step_key, {"value": value}, child)
+    return Entry(data=event(payload, lineage), private=private)
+
+
+def joined(entries: Sequence[Entry]) -> Entry:
+    return Entry(
+        data=b"".join(one.data for one in entries), private=b"".join(one.private for one in entries)
+    )
+
+
+@settings(deadline=None)
+@given(events=st.lists(EVENTS, max_size=30), cut=st.integers(0, 30))
+async def test_interleaved_runs_fold_as_if_each_were_alone(
+    events: list[tuple[Lineage, Message, int | None]], cut: int
+) -> None:
+    entries = [entry(*one) for one in events]
+    together = await folded(joined(entries[:cut]), CLAIM, joined(entries[cut:]))
+    for lineage in RUNS:
+        own = [one for one, (run, _, _) in zip(entries, events, strict=True) if run is lineage]
+        alone = await folded(*own)
+        if lineage.origin is None:
+            assert together.root == alone.root
+        else:
+            assert together.child(lineage.origin) == alone.child(lineage.origin)
+            assert (together.child(lineage.origin) is None) == (not own)
+    assert not together.damage

@@ -11,8 +11,8 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
+from polos_service.runs.attempt import BACKOFF_BASE, BACKOFF_CAP, Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.runs.step import BACKOFF_BASE, BACKOFF_CAP, Step, StepOutput
 from polos_service.store import Claim, RunStore
 from tests.support.runs import FakeClock, context, done, kinds, text
 from tests.support.stores import claimed, events_of, history, soon
@@ -34,10 +34,10 @@ class Work:
         self._say = say
         self._output = output or StepOutput(result_json='"out"')
 
-    async def __call__(self, step: Step) -> StepOutput:
+    async def __call__(self, attempt: Attempt) -> StepOutput:
         self.calls += 1
         for content in self._say:
-            await step.emit(text(content, step))
+            await attempt.emit(text(content, attempt))
         if self.calls <= len(self._failures):
             raise self._failures[self.calls - 1]
         return self._output
@@ -63,7 +63,7 @@ async def test_a_step_begins_and_ends_in_the_log(store: RunStore) -> None:
     call = ToolCall(id="c", name="tool", arguments_json='{"a": 1}')
     async with context(store, claim, clock) as ctx:
 
-        async def work(step: Step) -> StepOutput:
+        async def work(attempt: Attempt) -> StepOutput:
             clock.time += 1_500_000_000
             return StepOutput(result_json="7")
 
@@ -218,9 +218,9 @@ async def test_a_crash_in_the_middle_begins_the_next_attempt(store: RunStore, cr
     class Crash(BaseException):
         pass
 
-    async def crash(step: Step) -> StepOutput:
-        await step.emit(text("half", step))
-        await step.checkpoint()
+    async def crash(attempt: Attempt) -> StepOutput:
+        await attempt.emit(text("half", attempt))
+        await attempt.checkpoint()
         raise Crash
 
     for _ in range(crashes):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from polos.v1.event_pb2 import Cost, Usage
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.runs.step import Step, StepOutput
 from polos_service.runs.totals import INT32_MAX, INT64_MAX, Totals
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import executing, kinds, runnable
 from tests.support.stores import all_events, new_run
 
 
-async def huge(_step: Step) -> StepOutput:
+async def huge(_attempt: Attempt) -> StepOutput:
     usage = Usage(
         input_tokens=INT32_MAX,
         output_tokens=INT32_MAX,

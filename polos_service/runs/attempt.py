@@ -1,4 +1,4 @@
-"""A step while it runs, and what it returns."""
+"""An attempt of a step while it runs, and what a step returns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polos.v1.event_pb2 import Cost, FinishReason, StepFailure, StepFinish, Tool
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.clock import Clock
-from polos_service.runs.frame import SECOND
+from polos_service.runs.frame import SECOND, Encoder
 from polos_service.runs.journal import private_line
 from polos_service.runs.writer import Writer
 
@@ -47,13 +47,13 @@ class StepOutput:
     private: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Step:
+class Attempt:
     """One attempt of a step.
 
     Attributes:
         key: the step's key.
-        attempt: from 1; each attempt voids what the one before it said.
-        spoke: True once this attempt has emitted an event.
+        number: which attempt of the step this is, from 1; it voids what those before it said.
+        spoke: True once this attempt has emitted an event, or begun a child.
 
     """
 
@@ -65,20 +65,22 @@ class Step:
         key: str,
         kind: str,
         call: ToolCall | None,
-        attempt: int,
+        number: int,
+        child: Encoder | None,
     ) -> None:
         self.key = key
-        self.attempt = attempt
+        self.number = number
         self.spoke = False
         self._kind = kind
         self._call = call
+        self._child = child
         self._writer = writer
         self._clock = clock
         self._began = clock.now()
 
     async def emit(self, payload: Message) -> None:
         """Emit an event; waits only while the backlog is over its bound."""
-        self._writer.emit(payload)
+        self._writer.emit(payload, child=self._child)
         self.spoke = True
         await self._writer.room()
 
@@ -86,15 +88,16 @@ class Step:
         """Wait until all that was emitted is durable: before a side effect, for example."""
         await self._writer.flush()
 
-    def again(self) -> Step:
+    def again(self) -> Attempt:
         """Return what begins now: the next attempt, or this one anew if it has said nothing."""
-        return Step(
+        return Attempt(
             self._writer,
             self._clock,
             key=self.key,
             kind=self._kind,
             call=self._call,
-            attempt=self.attempt + 1 if self.spoke else self.attempt,
+            number=self.number + 1 if self.spoke else self.number,
+            child=self._child,
         )
 
     def finished(self, output: StepOutput) -> tuple[StepFinish, bytes]:
@@ -106,7 +109,10 @@ class Step:
             ValueError: a value does not fit its field, or is text that cannot be encoded.
 
         """
-        private = private_line(self.key, output.private) if output.private else b""
+        private = b""
+        if output.private:
+            child = self._child.lineage.run_id if self._child else None
+            private = private_line(self.key, output.private, child)
         check_size("output", len(output.result_json.encode()))
         check_size("private part of the output", len(private))
         finish = self._finish()
@@ -137,13 +143,13 @@ class Step:
         return StepFinish(
             step_key=self.key,
             step_type=self._kind,
-            attempt=self.attempt,
+            attempt=self.number,
             duration=duration(self._clock.now() - self._began),
             tool_call=ToolCall(id=self._call.id, name=self._call.name) if self._call else None,
         )
 
 
-Work = Callable[[Step], Awaitable[StepOutput]]
+Body = Callable[[Attempt], Awaitable[StepOutput]]
 """What a step does; a StepError that it raises is recorded as the step's failure."""
 
 

@@ -1,0 +1,117 @@
+"""What the command shows of a run whose steps have begun other runs."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from polos.v1 import event_pb2 as pb
+from polos.v1.error_pb2 import FailureReason
+from polos_client.event import Event
+from polos_service.cli.output import JsonLines, PlainText
+from polos_service.cli.view import View
+from tests.support.fake_service import AGENT, RUN, delta, event, finish
+
+CHILD, GRANDCHILD = f"{RUN}:3", f"{RUN}:9"
+CALL = pb.ToolCall(id="c", name="add", arguments_json='{"a": 1}')
+START = {"agent_start": pb.AgentStart(agent_id="sub", provider="scripted", model="script")}
+
+
+def say(content: str) -> dict[str, pb.StepFinish]:
+    result = f'{{"content": "{content}", "tool_calls": []}}'
+    return {"step_finish": pb.StepFinish(step_key="llm:1", step_type="llm", result_json=result)}
+
+
+def log(*payloads: tuple[str, str, dict[str, Any]]) -> list[Event]:
+    """Return a log of payloads, each with its run and the run's parent; empty: the root."""
+    events = []
+    for sequence, (run_id, parent, payload) in enumerate(payloads, 1):
+        proto = event(sequence, run_id=run_id, parent=parent or None, **payload)
+        if parent:
+            proto.workflow_id, proto.parent_step_key, proto.parent_attempt = "sub", "ask", 1
+        events.append(Event(proto, RUN, AGENT))
+    return events
+
+
+FAILED = pb.Error(message="no luck", reason=FailureReason.FAILURE_REASON_TOOL_FAILED)
+LOG = log(
+    (RUN, "", {"agent_start": pb.AgentStart(agent_id="a", provider="scripted", model="script")}),
+    (RUN, "", {"step_start": pb.StepStart(step_key="ask", step_type="agent", attempt=1)}),
+    (CHILD, RUN, START),
+    (CHILD, RUN, {"step_start": pb.StepStart(step_key="llm:1", step_type="llm", attempt=1)}),
+    (CHILD, RUN, delta("Two\\nlines")),
+    (CHILD, RUN, say("Two\\nlines")),
+    (CHILD, RUN, {"step_start": pb.StepStart(step_key="add", step_type="tool", tool_call=CALL)}),
+    (CHILD, RUN, {"step_finish": pb.StepFinish(step_key="add", step_type="tool", tool_call=CALL)}),
+    (GRANDCHILD, CHILD, {"workflow_start": pb.WorkflowStart()}),
+    (GRANDCHILD, CHILD, {"error": FAILED}),
+    (CHILD, RUN, {"agent_finish": finish("Two\\nlines")}),
+    (RUN, "", {"step_finish": pb.StepFinish(step_key="ask", step_type="agent", result_json="1")}),
+    (RUN, "", say("The root's own.")),
+    (RUN, "", {"agent_finish": finish("The root's own."), "terminal": True}),
+)
+
+
+def shown(events: list[Event]) -> list[str]:
+    """Return the lines that a console gets which is not a terminal."""
+    console = Console(file=io.StringIO(), width=200)
+    with View(console) as view:
+        for one in events:
+            view.show(one)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_child_stands_apart_from_its_root() -> None:
+    assert shown(LOG) == [
+        "a · scripted · script",
+        "│ sub · scripted · script",
+        "│ Two",
+        "│ lines",
+        "│ ✓ llm:1 · 0.00 s",
+        '│ → add({"a": 1})',
+        "│ ✓ add · 0.00 s · null",
+        "│ │ sub",
+        "│ │ ✗ no luck",
+        "│ │ ended · 0 model calls",
+        "│ ended · 1 model call · 5 tokens in, 4 out · $0.001500 · 1.50 s",
+        "✓ ask · 0.00 s · 1",
+        "The root's own.",
+        "✓ llm:1 · 0.00 s",
+        f"done · 1 model call · 5 tokens in, 4 out · $0.001500 · 1.50 s · run {RUN}",
+    ]
+
+
+def test_nothing_of_a_void_child_is_shown() -> None:
+    retry = {"step_retry": pb.StepRetry(step_key="ask", attempt=2, message="away")}
+    late = {"step_finish": pb.StepFinish(step_key="add", step_type="tool", tool_call=CALL)}
+    lines = shown(
+        [*LOG[:4], *log((RUN, "", retry), (CHILD, RUN, late), (GRANDCHILD, CHILD, START))]
+    )
+    assert lines == [
+        "a · scripted · script",
+        "│ sub · scripted · script",
+        "↻ ask begins anew: away",
+    ]
+
+
+def test_a_pipe_gets_the_root_s_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with PlainText() as output:
+        for one in LOG:
+            output.show(one)
+    assert capsys.readouterr().out == "The root's own.\n"
+
+
+def test_json_names_the_run_of_each_event_and_its_parent(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with JsonLines() as output:
+        for one in LOG:
+            output.show(one)
+    lines = capsys.readouterr().out.splitlines()
+    assert '"parent_run_id"' not in lines[0]
+    assert f'"run_id": "{CHILD}", "parent_run_id": "{RUN}"' in lines[2]
+    assert f'"run_id": "{GRANDCHILD}", "parent_run_id": "{CHILD}"' in lines[8]

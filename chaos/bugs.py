@@ -7,6 +7,7 @@ product's functions. The harness must fail with any of them.
 from __future__ import annotations
 
 import itertools
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,10 +22,9 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.journal import Journal
 from polos_service.store import Claim, Frame, NewRun
-from polos_service.store.signals import Signals
-from polos_service.store.sqlite import SqliteStore
-from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite import SqliteStore, claims, log, runs
 from polos_service.store.sqlite.committer import Committer
+from polos_service.store.wakeups import Wakeups
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def notify_before_commit() -> None:
 def reused_sequence() -> None:
     """Number the first event of a new claim as the last one of the old."""
 
-    @around(sql, "begin_claim")
+    @around(claims, "begin_claim")
     def _(original: Original, *args: Any) -> Claim | None:
         claim: Claim | None = original(*args)
         return claim and replace(claim, latest=max(0, claim.latest - 1))
@@ -78,42 +78,48 @@ def skipped_fence() -> None:
 def written_despite(*errors: type[Exception]) -> None:
     """Write a frame although the store refuses it."""
 
-    @around(sql, "insert_frame")
+    @around(log, "insert_frame")
     def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
         try:
             original(db, claim, frame, private)
         except errors:
-            run, _ = sql.row_of(db, claim.project, claim.run_id)
-            sql.write_frame(db, run, frame, private)
+            run, _ = runs.row_of(db, claim.project, claim.run_id)
+            write(db, run, frame, private)
             if frame.outcome is not None:
                 db.execute("UPDATE runs SET state = ? WHERE id = ?", (frame.outcome, run))
+
+
+def write(db: sqlite3.Connection, run: int, frame: Frame, private: bytes) -> None:
+    """Write a frame, whatever the log holds and whoever has the claim."""
+    db.execute(
+        "INSERT INTO frames (run, first, last, data, private) VALUES (?, ?, ?, ?, ?)",
+        (run, frame.first, frame.last, frame.data, private),
+    )
 
 
 def lost_wakeup() -> None:
     """Forget to wake a run's readers, each third time."""
     count = itertools.count(1)
 
-    @around(Signals, "notify")
-    def _(original: Original, signals: Signals, key: Any) -> None:
+    @around(Wakeups, "notify")
+    def _(original: Original, wakeups: Wakeups, key: Any) -> None:
         if key[0] != "log" or next(count) % 3:
-            original(signals, key)
+            original(wakeups, key)
 
 
 def doubled_terminal() -> None:
     """Write the terminal event twice."""
 
-    @around(sql, "insert_frame")
+    @around(log, "insert_frame")
     def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
         original(db, claim, frame, private)
         if frame.outcome is not None:
-            run, _ = sql.row_of(db, claim.project, claim.run_id)
+            run, _ = runs.row_of(db, claim.project, claim.run_id)
             again = Event()
             again.CopyFrom(StreamRunResponse.FromString(frame.data).events[-1])
             again.sequence = frame.last + 1
             data = StreamRunResponse(events=[again]).SerializeToString()
-            sql.write_frame(
-                db, run, Frame(first=again.sequence, last=again.sequence, data=data), b""
-            )
+            write(db, run, Frame(first=again.sequence, last=again.sequence, data=data), b"")
 
 
 def dropped_claim() -> None:
@@ -138,7 +144,7 @@ def finished_step_again() -> None:
 def second_start() -> None:
     """Take a start that is repeated with its request id for a new one."""
 
-    @around(sql, "insert_run")
+    @around(runs, "insert_run")
     def _(original: Original, db: Any, run: NewRun) -> Any:
         return original(db, replace(run, request_id=None))
 

@@ -19,8 +19,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.journal import Journals
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
-from polos_service.store.sqlite import SqliteStore
-from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite import SqliteStore, claims, log, runs
 from polos_service.store.sqlite.committer import Committer
 
 Original = Callable[..., Any]
@@ -141,7 +140,7 @@ def watch_store(faults: Faults) -> None:
     def _(original: Original, committer: Committer, db: Any, *more: Any) -> None:
         original(committer, WatchedConnection(db, faults), *more)
 
-    @around(sql, "insert_run")
+    @around(runs, "insert_run")
     def _(original: Original, *args: Any) -> Any:
         faults.at(Place.START)
         run_id = original(*args)
@@ -152,7 +151,7 @@ def watch_store(faults: Faults) -> None:
 def watch_appends(faults: Faults) -> None:
     """Put places around appends."""
 
-    @around(sql, "insert_frame")
+    @around(log, "insert_frame")
     def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
         original(db, claim, frame, private)
         if frame.outcome is not None:
@@ -184,7 +183,7 @@ def watch_recovery(faults: Faults) -> None:
         faults.at(Place.OPEN)  # what a dead process ran is queued again by now
         original(*args)
 
-    @around(sql, "begin_claim")
+    @around(claims, "begin_claim")
     def _(original: Original, *args: Any) -> Claim | None:
         claim: Claim | None = original(*args)
         if claim is not None and claim.latest:

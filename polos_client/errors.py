@@ -13,6 +13,7 @@ PolosError
 │   ├── CursorAhead          the cursor is past the newest event
 │   ├── TooManyRuns          too many runs wait; try again later
 │   ├── TooManyCalls         too many calls or streams are open; try again later
+│   ├── TooManyCommands      the run's inbox is full
 │   ├── TooLarge             the request is too large
 │   ├── Draining             the service is about to stop; try again
 │   ├── StoreUnavailable     the store does not answer or refuses to write
@@ -130,6 +131,12 @@ class TooManyCalls(CallError):
     """Too many calls or streams are open, in the service or on the connection."""
 
     reason = "TOO_MANY_CALLS"
+
+
+class TooManyCommands(CallError):
+    """The run's inbox is full."""
+
+    reason = "TOO_MANY_COMMANDS"
 
 
 class TooLarge(CallError):

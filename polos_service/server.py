@@ -194,15 +194,15 @@ async def open_store(settings: Settings) -> RunStore:
             settings.store_path, settings.synchronous, settings.max_queued
         )
     # Loaded late: a service with a file has no use for it.
-    from polos_service.store.nats import Address, NatsStore  # noqa: PLC0415
+    from polos_service.store.nats import Endpoint, NatsStore  # noqa: PLC0415
 
-    address = Address(
+    endpoint = Endpoint(
         servers=settings.nats_servers,
         credentials=settings.nats_creds,
         nkey=settings.nats_nkey,
     )
     return await NatsStore.open(
-        address,
+        endpoint,
         replicas=settings.nats_replicas,
         claim_timeout=settings.claim_timeout,
         max_queued=settings.max_queued,

@@ -19,8 +19,8 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_service.store import Claim, Entry
 from polos_service.store.nats.claims import Claims
-from polos_service.store.nats.head import Head
-from polos_service.store.nats.link import Conflict, Link
+from polos_service.store.nats.frames import Head
+from polos_service.store.nats.jetstream import Conflict, JetStream
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.subjects import LOG
 
@@ -31,11 +31,13 @@ BEHIND = 3
 def unfenced() -> None:
     """Write behind whatever is the last message, whoever wrote it."""
 
-    @around(Link, "put")
-    async def _(original: Original, link: Link, stream: str, *args: Any, **named: Any) -> int:
+    @around(JetStream, "put")
+    async def _(
+        original: Original, jetstream: JetStream, stream: str, *args: Any, **named: Any
+    ) -> int:
         while True:
             try:
-                written: int = await original(link, stream, *args, **named)
+                written: int = await original(jetstream, stream, *args, **named)
             except Conflict as conflict:
                 if stream != LOG or conflict.last is None:
                     raise
@@ -52,7 +54,7 @@ def early_acknowledgement() -> None:
         claim: Claim | None = await original(claims, *args)
         held = None if claim is None else claims.find(claim)
         if held is not None and held.item is not None:
-            await claims._work.done(held.item)  # noqa: SLF001
+            await claims._queue.done(held.item)  # noqa: SLF001
         return claim
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from chaos.faults import Faults, Original, around
 from chaos.places import Place
-from polos_service.store.nats.head import Head, Mark
+from polos_service.store.nats.frames import Head, Mark
 from polos_service.store.nats.log import Log
+from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import Records
-from polos_service.store.nats.work import Work
 
 
 def watch_nats(faults: Faults) -> None:
@@ -28,7 +28,7 @@ def watch_nats(faults: Faults) -> None:
         faults.at(Place.START)  # the request id is reserved, and there is no record
         return await original(*args)
 
-    @around(Work, "put")
+    @around(Queue, "put")
     async def _(original: Original, *args: Any) -> None:
         await original(*args)
         faults.at(Place.START_ACK)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from chaos.base import BaseRound, Result
-from chaos.cluster import Cluster
-from chaos.cluster.log import jetstream, left_behind, logs_in
+from chaos.cluster.logs import jetstream, left_behind, logs_in
 from chaos.cluster.plan import SIZE, Blow, ClusterPlan
+from chaos.cluster.system import Cluster
 from chaos.link import Link
 from chaos.places import REPLICA, Place
 from chaos.plan import PATIENCE

@@ -22,10 +22,11 @@ from polos_service.runs.endings import (
     timed_out,
 )
 from polos_service.runs.frame import SECOND
+from polos_service.runs.inbox import cancellation, cancels
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable
 from polos_service.runs.writer import Writer
-from polos_service.store import CANCEL, Claim, RunStore
+from polos_service.store import Claim, RunStore
 
 CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
@@ -140,7 +141,7 @@ class Drive:
 
     def _due(self) -> Callable[[RunContext], Ending] | None:
         """Return how the run has to end before anything of it begins, if it has to."""
-        if CANCEL in self._claim.commands:
+        if cancels(self._claim, self._claim.commands):
             return cancelled
         return timed_out if self._remaining() == 0 else None
 
@@ -149,9 +150,7 @@ class Drive:
         deadline = asyncio.timeout(self._remaining())
         try:
             async with deadline:
-                inbox = self._claim.commands
-                while CANCEL not in inbox:
-                    inbox = await self._store.commands(self._claim, inbox)
+                await cancellation(self._store, self._claim)
         except TimeoutError:
             if not deadline.expired():
                 raise

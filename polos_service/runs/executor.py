@@ -13,8 +13,9 @@ from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.drive import Drive, LetGo
 from polos_service.runs.frame import SECOND
+from polos_service.runs.inbox import cancellation
 from polos_service.runs.runnable import Runnable
-from polos_service.store import CANCEL, Claim, RunStore
+from polos_service.store import CANCEL, Claim, Command, RunStore
 
 RETRY_PAUSE = 1.0
 """Seconds before a store that failed, or a run in trouble, is tried again."""
@@ -114,7 +115,7 @@ class Executor:
             RunNotFound: there is no such run.
 
         """
-        await self._store.command(project, run_id, CANCEL)
+        await self._store.command(project, run_id, Command(id=CANCEL, kind=CANCEL, run_id=run_id))
         self._cancelling[project, run_id] = self._clock.now()
         await self._take_up(project, run_id)
 
@@ -234,7 +235,7 @@ class Executor:
             left = (claim.deadline - self._clock.now()) / SECOND
             pause = min(pause, max(left, RETRY_PAUSE))
         rest = asyncio.ensure_future(self._clock.sleep(pause))
-        cancel = asyncio.ensure_future(self._store.commands(claim, claim.commands))
+        cancel = asyncio.ensure_future(cancellation(self._store, claim))
         try:
             await asyncio.wait({rest, cancel}, return_when=asyncio.FIRST_COMPLETED)
             if not rest.done() and cancel.exception() is not None:

@@ -13,16 +13,17 @@ from typing import Protocol
 from polos.v1.run_pb2 import RunState
 
 CANCEL = "cancel"
-"""The kind, and the id, of the command that cancels a run: an inbox holds it once."""
+"""The kind of a command that cancels, and the id of the one that cancels a root run. An inbox
+takes that one even when it is full."""
 
 INBOX_LIMIT = 1000
-"""Commands that a run's inbox takes, besides one that cancels it."""
+"""Commands that a run's inbox holds at most, not counting the one whose id is CANCEL."""
 
 INBOX_BYTES = 8 * 1024 * 1024
-"""Bytes of payloads that a run's inbox takes in all."""
+"""Bytes that the payloads in a run's inbox have at most, not counting that of CANCEL."""
 
 MAX_QUEUED = 10_000
-"""Runs that may be queued where nothing else is said: more would wait for hours."""
+"""Runs that may be queued unless a store is opened with another bound."""
 
 ENDED = frozenset(
     {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
@@ -98,7 +99,7 @@ class Claim:
 
     Attributes:
         latest: sequence of the newest event when the claim began.
-        commands: what the run's inbox held when the claim began.
+        commands: what the run's inbox held when the claim began, in order of arrival.
 
     """
 
@@ -110,7 +111,7 @@ class Claim:
     create_time: int
     deadline: int | None
     definition: bytes
-    commands: frozenset[str]
+    commands: tuple[Command, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,18 +252,26 @@ class RunStore(Protocol):
         """Yield the whole log with its private parts, for the holder to fold."""
         ...
 
-    async def command(self, project: str, run_id: str, kind: str) -> None:
-        """Put a command into the run's inbox, once; a run that has ended ignores it.
+    async def command(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command last into the inbox of a root run, and wake the run's holder.
+
+        The command is durable when this returns. Nothing happens if the inbox holds a
+        command with this id, whatever else is in it, or if the run has ended. The command
+        whose id is CANCEL is always taken.
 
         Raises:
-            RunExpired: it was removed by `expire`.
+            RunExpired: the run was removed by `expire`.
             RunNotFound: there is no such run.
+            TooManyCommands: the inbox would hold more than INBOX_LIMIT commands or
+                INBOX_BYTES bytes of payloads.
 
         """
         ...
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait until the run's inbox holds a command that is not known; return all of it.
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait until the run's inbox holds more than `seen` commands; return those behind them.
+
+        They are in order of arrival. An inbox keeps its commands until the run is removed.
 
         Raises:
             Fenced: the claim was lost, as far as a store of many processes can tell.

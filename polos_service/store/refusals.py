@@ -7,8 +7,10 @@ from polos_client.errors import (
     RunExpired,
     RunNotFinished,
     RunNotFound,
+    TooManyCommands,
     TooManyRuns,
 )
+from polos_service.store import INBOX_BYTES, INBOX_LIMIT
 
 QUEUE_RETRY = 1.0
 """Seconds after which a start that found the queue full may find room in it."""
@@ -20,6 +22,15 @@ def too_many(queued: int) -> TooManyRuns:
         f"{queued} runs are queued, which is as many as may be (POLOS_MAX_QUEUED). This one was "
         "not started; try again later, or start more replicas of the service.",
         retry_after=QUEUE_RETRY,
+    )
+
+
+def inbox_full(run_id: str) -> TooManyCommands:
+    """Return the error for a command to a run whose inbox has no room for it."""
+    return TooManyCommands(
+        f"The inbox of run {run_id} is full: it holds at most {INBOX_LIMIT} commands with "
+        f"{INBOX_BYTES} bytes of payloads. The run can still be cancelled.",
+        run_id=run_id,
     )
 
 

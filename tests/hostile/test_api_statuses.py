@@ -17,7 +17,7 @@ from polos.v1 import run_service_pb2 as pb
 from polos_client import errors
 from polos_client.calls.status import to_error
 from polos_service.api.grpc.errors import CODES, status_of, to_status
-from polos_service.store.nats.link import Refused
+from polos_service.store.nats.jetstream import Refused
 from tests.support.service import BOUND, Served, scripted, serving
 
 Code = grpc.StatusCode

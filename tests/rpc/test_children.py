@@ -139,8 +139,7 @@ async def test_text_tools_and_tokens_are_the_root_s_own(served: Served) -> None:
 
 async def chunks(served: Served, run_id: str) -> list[TextChunk]:
     opened: Any = served.runs.StreamWorkflow(StreamWorkflowRequest(workflow_run_id=run_id))
-    handle = ExecutionHandle.of(await served.client.get_run(run_id))
-    stream = AgentStream(served.client, handle, opened)
+    stream = AgentStream(served.client, ExecutionHandle(id=run_id), opened)
     return [one async for one in stream.text_chunks]
 
 

@@ -22,7 +22,7 @@ from polos_client.define.tool import tool
 from polos_client.errors import RunNotFound
 from polos_service.limits import EVENT_LIMIT
 from polos_service.logs import log_to_stderr
-from polos_service.store import CANCEL, RunQuery
+from polos_service.store import CANCEL, Command, RunQuery
 from polos_service.store.sqlite import SqliteStore
 from tests.support.control import Gate
 from tests.support.mock_answers import call as ask
@@ -123,7 +123,9 @@ def reads_of(store: SqliteStore, run_id: str) -> list[Callable[[str], Awaitable[
         lambda project: store.get(project, run_id),
         lambda project: store.read(project, run_id, 0, 1),
         lambda project: store.wait(project, run_id, 0),
-        lambda project: store.command(project, run_id, CANCEL),
+        lambda project: store.command(
+            project, run_id, Command(id=CANCEL, kind=CANCEL, run_id=run_id)
+        ),
         lambda project: store.delete(project, run_id),
     ]
 

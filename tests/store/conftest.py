@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from polos_service.store.nats import NatsStore
 from polos_service.store.sqlite import SqliteStore
 from tests.support.nats import NatsServer, replica
 from tests.support.nats_stranger import Stranger
+from tests.support.nats_wire import Wire
+
+HASTE = 3.0
+"""Seconds for which an impatient replica tries a request: more than one attempt takes."""
 
 
 async def sqlite(request: pytest.FixtureRequest) -> RunStore:
@@ -38,8 +43,14 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 @pytest.fixture(params=FACTORIES)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[RunStore]:
-    opened = await FACTORIES[request.param](request)
+def open_store(request: pytest.FixtureRequest) -> Callable[[], Awaitable[RunStore]]:
+    """Give what opens the test's store, for the first time or after it was closed."""
+    return partial(FACTORIES[request.param], request)
+
+
+@pytest.fixture
+async def store(open_store: Callable[[], Awaitable[RunStore]]) -> AsyncIterator[RunStore]:
+    opened = await open_store()
     yield opened
     await opened.close()
 
@@ -61,7 +72,30 @@ async def other(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[NatsSt
 
 
 @pytest.fixture
-async def stranger(one: NatsStore, nats_server: NatsServer) -> AsyncIterator[Stranger]:
-    """Give somebody else who publishes on the server of `one`."""
+async def wire(nats_server: NatsServer) -> AsyncIterator[Wire]:
+    """Give a wire to the server, on which messages are lost, held and changed."""
+    async with Wire(nats_server) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def wired(wire: Wire) -> AsyncIterator[NatsStore]:
+    """Give a replica at the end of `wire`."""
+    opened = await wire.store()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def hasty(wire: Wire) -> AsyncIterator[NatsStore]:
+    """Give a replica at the end of `wire` that tries each request for a few seconds."""
+    opened = await wire.store(patience=HASTE)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def stranger(nats_server: NatsServer) -> AsyncIterator[Stranger]:
+    """Give somebody else who publishes on the server."""
     async with Stranger(nats_server) as somebody:
         yield somebody

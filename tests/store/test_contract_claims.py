@@ -1,4 +1,4 @@
-"""The contract of every store: who may write a run's log, and the run's inbox."""
+"""The contract of every store: who may write a run's log."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from collections.abc import Collection, Iterator
 import pytest
 
 from polos.v1.run_pb2 import RunState
-from polos_client.errors import RunNotFound
-from polos_service.store import CANCEL, RunStore
+from polos_service.store import RunStore
 from tests.support.stores import claimed, ended, new_run, settled, soon
 
 RUNNING = RunState.RUN_STATE_RUNNING
@@ -42,7 +41,7 @@ async def test_a_claim_carries_what_its_run_was_created_with(store: RunStore) ->
     claim = await soon(store.claim({"w"}))
     assert (claim.project, claim.run_id, claim.workflow_id) == ("p", run.run_id, "w")
     assert (claim.definition, claim.deadline, claim.create_time) == (b"what", 123, 45)
-    assert (claim.latest, claim.commands) == (0, frozenset())
+    assert (claim.latest, claim.commands) == (0, ())
     assert claim.epoch > 0
     assert (await store.get("p", run.run_id)).state == RUNNING
 
@@ -163,69 +162,3 @@ async def test_release_queues_a_run_only_for_its_holder(store: RunStore) -> None
     await store.release(new)
     await store.claim_run("default", old.run_id)
     assert (await store.get("default", old.run_id)).start_time == start, "the first claim's"
-
-
-async def test_a_command_reaches_the_holder(store: RunStore) -> None:
-    claim = await claimed(store)
-    arriving = asyncio.create_task(store.commands(claim, frozenset()))
-    await settled()
-    assert not arriving.done()
-    await store.command("default", claim.run_id, CANCEL)
-    assert await soon(arriving) == {CANCEL}
-    assert await soon(store.commands(claim, frozenset())) == {CANCEL}
-
-
-async def test_a_command_is_told_once(store: RunStore) -> None:
-    claim = await claimed(store)
-    await store.command("default", claim.run_id, CANCEL)
-    arriving = asyncio.create_task(store.commands(claim, {CANCEL}))
-    await store.command("default", claim.run_id, CANCEL)
-    await settled()
-    assert not arriving.done()
-    await store.command("default", claim.run_id, "other")
-    assert await soon(arriving) == {CANCEL, "other"}
-
-
-async def test_a_claim_begins_with_the_commands_that_came_before(store: RunStore) -> None:
-    run_id = await store.create(new_run())
-    await store.command("default", run_id, CANCEL)
-    claim = await store.claim_run("default", run_id)
-    assert claim is not None
-    assert claim.commands == {CANCEL}
-    await store.release(claim)
-    again = await soon(store.claim({"agent"}))
-    assert again.commands == {CANCEL}
-
-
-async def test_a_command_of_one_run_is_not_that_of_another(store: RunStore) -> None:
-    first, second = await claimed(store), await claimed(store)
-    arriving = asyncio.create_task(store.commands(second, frozenset()))
-    await store.command("default", first.run_id, CANCEL)
-    await settled()
-    assert not arriving.done()
-    arriving.cancel()
-
-
-async def test_a_run_that_has_ended_ignores_commands(store: RunStore) -> None:
-    claim = await ended(store)
-    before = await store.get("default", claim.run_id)
-    await store.command("default", claim.run_id, CANCEL)
-    arriving = asyncio.create_task(store.commands(claim, frozenset()))
-    await settled()
-    assert not arriving.done()
-    arriving.cancel()
-    assert await store.get("default", claim.run_id) == before
-
-
-async def test_a_command_for_an_unknown_run_is_refused(store: RunStore) -> None:
-    with pytest.raises(RunNotFound, match="nothing"):
-        await store.command("default", "nothing", CANCEL)
-
-
-async def test_a_command_survives_that_its_sender_gave_up(store: RunStore) -> None:
-    claim = await claimed(store)
-    arriving = asyncio.create_task(store.commands(claim, frozenset()))
-    sending = asyncio.create_task(store.command("default", claim.run_id, CANCEL))
-    await asyncio.sleep(0)
-    sending.cancel()
-    assert await soon(arriving) == {CANCEL}

@@ -10,8 +10,8 @@ import pytest
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RequestIdReused, RunNotFinished, RunNotFound
-from polos_service.store import CANCEL, RunQuery, RunRecord, RunStore
-from tests.support.stores import ALL, claimed, ended, frame, history, new_run, settled, soon
+from polos_service.store import RunQuery, RunRecord, RunStore
+from tests.support.stores import ALL, cancel, claimed, ended, frame, history, new_run, settled, soon
 
 QUEUED = RunState.RUN_STATE_QUEUED
 
@@ -90,7 +90,7 @@ async def test_nothing_of_a_project_is_reached_from_another(store: RunStore) -> 
         with pytest.raises(RunNotFound):
             await soon(store.wait("theirs", run_id, 0))
         with pytest.raises(RunNotFound):
-            await store.command("theirs", run_id, CANCEL)
+            await store.command("theirs", run_id, cancel(run_id))
         with pytest.raises(RunNotFound):
             await store.delete("theirs", run_id)
         assert await store.claim_run("theirs", run_id) is None
@@ -98,7 +98,7 @@ async def test_nothing_of_a_project_is_reached_from_another(store: RunStore) -> 
     assert await listed(store, "mine") == [queued, claim.run_id]
     mine = await store.claim_run("mine", queued)
     assert mine is not None
-    assert mine.commands == frozenset()
+    assert mine.commands == ()
 
 
 async def test_the_same_run_id_in_two_projects_is_two_runs(store: RunStore) -> None:
@@ -107,9 +107,9 @@ async def test_the_same_run_id_in_two_projects_is_two_runs(store: RunStore) -> N
     await store.append(first, frame(1, data=b"a"), b"private a")
     await store.append(second, frame(1, data=b"b"), b"private b")
     waiting = asyncio.create_task(store.wait("b", "same", 1))
-    arriving = asyncio.create_task(store.commands(second, frozenset()))
+    arriving = asyncio.create_task(store.commands(second, 0))
     await settled()
-    await store.command("a", "same", CANCEL)
+    await store.command("a", "same", cancel("same"))
     await store.append(first, frame(2, outcome=RunState.RUN_STATE_COMPLETED))
     await settled()
     assert not waiting.done()
@@ -188,7 +188,7 @@ async def test_a_run_that_has_not_ended_is_not_deleted(store: RunStore) -> None:
 
 async def test_a_deleted_run_is_gone_whole(store: RunStore) -> None:
     claim = await claimed(store, request_id="r", digest=b"a")
-    await store.command("default", claim.run_id, CANCEL)
+    await store.command("default", claim.run_id, cancel(claim.run_id))
     await store.append(claim, frame(1, outcome=RunState.RUN_STATE_COMPLETED), b"private")
     await store.delete("default", claim.run_id)
     for gone in (
@@ -196,15 +196,15 @@ async def test_a_deleted_run_is_gone_whole(store: RunStore) -> None:
         store.read("default", claim.run_id, 0, ALL),
         store.wait("default", claim.run_id, 0),
         store.delete("default", claim.run_id),
-        store.command("default", claim.run_id, CANCEL),
+        store.command("default", claim.run_id, cancel(claim.run_id)),
         history(store, claim),
-        store.commands(claim, frozenset()),
+        store.commands(claim, 0),
     ):
         with pytest.raises(RunNotFound):
             await soon(gone)
     assert await listed(store) == []
     again = await claimed(store, run_id=claim.run_id, request_id="r", digest=b"b")
-    assert (again.latest, again.commands) == (0, frozenset())
+    assert (again.latest, again.commands) == (0, ())
     assert [one.data for one in await history(store, again)] == [b""]
 
 

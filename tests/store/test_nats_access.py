@@ -7,16 +7,18 @@ import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import nkeys
 import pytest
 
 from polos_client.errors import StoreUnavailable
-from polos_service.store.nats import Address, NatsStore
-from polos_service.store.nats.link import Link
+from polos_service.store.nats import Endpoint, NatsStore
+from polos_service.store.nats.connection import Connection
 from tests.support.nats import NatsServer
 from tests.support.nats_access import certified, credentials, key, name, operated
+from tests.support.nats_wire import Wire
 from tests.support.stores import claimed, new_run, soon, until
 
 AT_ONCE = 15.0
@@ -24,7 +26,7 @@ AT_ONCE = 15.0
 
 
 @asynccontextmanager
-async def opened(address: Address) -> AsyncIterator[NatsStore]:
+async def opened(address: Endpoint) -> AsyncIterator[NatsStore]:
     store = await soon(NatsStore.open(address))
     try:
         yield store
@@ -32,7 +34,7 @@ async def opened(address: Address) -> AsyncIterator[NatsStore]:
         await store.close()
 
 
-async def refused_at_once(address: Address, why: str) -> None:
+async def refused_at_once(address: Endpoint, why: str) -> None:
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match=why) as told:
         await soon(NatsStore.open(address))
@@ -42,7 +44,7 @@ async def refused_at_once(address: Address, why: str) -> None:
 
 
 async def test_a_password_is_never_told() -> None:
-    address = Address(servers=("nats://user:secret@127.0.0.1:1",), patience=0.2)
+    address = Endpoint(servers=("nats://user:secret@127.0.0.1:1",), patience=0.2)
     with pytest.raises(StoreUnavailable) as told:
         await soon(NatsStore.open(address))
     assert "127.0.0.1:1" in str(told.value)
@@ -52,11 +54,11 @@ async def test_a_password_is_never_told() -> None:
 async def test_a_wrong_or_missing_password_is_refused_at_once(tmp_path: Path) -> None:
     with NatsServer(tmp_path, "--user", "me", "--pass", "secret") as server:
         place = server.url.removeprefix("nats://")
-        async with opened(Address(servers=(f"nats://me:secret@{place}",))) as store:
+        async with opened(Endpoint(servers=(f"nats://me:secret@{place}",))) as store:
             assert (await claimed(store)).epoch == 1
         for who in ("", "me:secretive@", "secret@"):
             await refused_at_once(
-                Address(servers=(f"nats://{who}{place}",)), f"{place} cannot be used .*Violation"
+                Endpoint(servers=(f"nats://{who}{place}",)), f"{place} cannot be used .*Violation"
             )
 
 
@@ -67,10 +69,10 @@ async def test_an_nkey_of_somebody_else_or_none_is_refused_at_once(tmp_path: Pat
     config = tmp_path / "nats.conf"
     config.write_text(f'authorization {{ users: [{{ nkey: "{name(mine)}" }}] }}')
     with NatsServer(tmp_path, "--config", str(config)) as server:
-        async with opened(Address(servers=(server.url,), nkey=tmp_path / "mine")) as store:
+        async with opened(Endpoint(servers=(server.url,), nkey=tmp_path / "mine")) as store:
             assert (await claimed(store)).epoch == 1
         for file, why in (("others", "Violation"), ("broken", "nkeys"), ("none", "No such file")):
-            await refused_at_once(Address(servers=(server.url,), nkey=tmp_path / file), why)
+            await refused_at_once(Endpoint(servers=(server.url,), nkey=tmp_path / file), why)
 
 
 async def test_a_credentials_file_holds_a_jwt_and_its_key(tmp_path: Path) -> None:
@@ -78,22 +80,23 @@ async def test_a_credentials_file_holds_a_jwt_and_its_key(tmp_path: Path) -> Non
     mine = credentials(tmp_path / "mine", account)
     others = credentials(tmp_path / "others", key(nkeys.PREFIX_BYTE_ACCOUNT))
     with NatsServer(tmp_path, "--config", str(config)) as server:
-        async with opened(Address(servers=(server.url,), credentials=mine)) as store:
+        async with opened(Endpoint(servers=(server.url,), credentials=mine)) as store:
             assert (await claimed(store)).epoch == 1
         for file, why in ((others, "Violation"), (tmp_path / "none", "No such file")):
-            await refused_at_once(Address(servers=(server.url,), credentials=file), why)
+            await refused_at_once(Endpoint(servers=(server.url,), credentials=file), why)
 
 
 async def test_credentials_that_expire_are_read_anew(tmp_path: Path) -> None:
     config, account = operated(tmp_path)
     mine = credentials(tmp_path / "mine", account, expires=int(time.time()) + 2)
     with NatsServer(tmp_path, "--config", str(config)) as server:
-        async with opened(Address(servers=(server.url,), credentials=mine, patience=10)) as store:
-            before = store._link._client.client_id
+        async with (
+            Wire(server) as wire,
+            opened(replace(wire.endpoint(10), credentials=mine)) as store,
+        ):
             credentials(mine, account)
-            await until(lambda: not store._link._client.is_connected)
+            await until(lambda: wire.connections > 1)
             await soon(store.create(new_run()))
-            assert store._link._client.client_id != before
             assert await store.healthy()
 
 
@@ -103,7 +106,7 @@ async def test_over_tls_a_server_is_trusted_whose_authority_ssl_cert_file_names(
     authority, certificate, secret = certified(tmp_path)
     tls = ("--tls", "--tlscert", str(certificate), "--tlskey", str(secret))
     with NatsServer(tmp_path, *tls, "--user", "me", "--pass", "secret") as server:
-        address = Address(servers=(f"tls://me:secret@127.0.0.1:{server.port}",))
+        address = Endpoint(servers=(f"tls://me:secret@127.0.0.1:{server.port}",))
         await refused_at_once(address, "certificate verify failed.*SSL_CERT_FILE")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         async with opened(address) as store:
@@ -112,7 +115,7 @@ async def test_over_tls_a_server_is_trusted_whose_authority_ssl_cert_file_names(
 
 async def test_no_password_is_told_to_a_server_that_offers_no_tls(tmp_path: Path) -> None:
     with NatsServer(tmp_path, "--user", "me", "--pass", "secret") as server:
-        address = Address(servers=(f"tls://me:secret@127.0.0.1:{server.port}",))
+        address = Endpoint(servers=(f"tls://me:secret@127.0.0.1:{server.port}",))
         await refused_at_once(address, "offers no TLS")
 
 
@@ -121,7 +124,7 @@ async def test_a_store_whose_user_was_taken_away_comes_back_with_the_user(tmp_pa
     config.write_text("authorization { user: me, password: secret }")
     with NatsServer(tmp_path, "--config", str(config)) as server:
         url = f"nats://me:secret@127.0.0.1:{server.port}"
-        async with opened(Address(servers=(url,), patience=15)) as store:
+        async with opened(Endpoint(servers=(url,), patience=15)) as store:
             config.write_text("authorization { user: other, password: secret }")
             server.tell(signal.SIGHUP)
             async with asyncio.timeout(60):
@@ -139,6 +142,6 @@ async def test_a_connection_that_is_refused_leaves_no_task(tmp_path: Path) -> No
         NatsServer(tmp_path, "--user", "me", "--pass", "secret") as server,
         pytest.raises(StoreUnavailable),
     ):
-        await soon(Link.open(Address(servers=(server.url,))))
+        await soon(Connection.open(Endpoint(servers=(server.url,))))
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before

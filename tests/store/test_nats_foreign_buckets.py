@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from polos_client.errors import RunNotFound, StoreUnavailable
-from polos_service.store import CANCEL, RunQuery
+from polos_service.store import RunQuery
 from polos_service.store.nats import NatsStore
 from polos_service.store.nats.subjects import (
     definition_subject,
@@ -21,6 +21,7 @@ from polos_service.store.nats.subjects import (
 from tests.support.nats_stranger import GARBAGE, Stranger, works
 from tests.support.stores import (
     COMPLETED,
+    cancel,
     claimed,
     ended,
     frame,
@@ -136,11 +137,11 @@ async def test_a_command_arrives_though_the_inbox_is_foreign(
 ) -> None:
     claim = await claimed(one)
     await stranger.store(inbox_subject("default", claim.run_id), *GARBAGE[kind])
-    arriving = asyncio.create_task(one.commands(claim, frozenset()))
-    await other.command("default", claim.run_id, CANCEL)
-    found = await soon(arriving)
-    while CANCEL not in found:  # a stranger's list of strings is a list of commands
-        found = await soon(one.commands(claim, found))
+    arriving = asyncio.create_task(one.commands(claim, 0))
+    await other.command("default", claim.run_id, cancel(claim.run_id))
+    found = list(await soon(arriving))
+    while cancel(claim.run_id) not in found:  # a stranger's list of strings is a list of commands
+        found += await soon(one.commands(claim, len(found)))
 
 
 @pytest.mark.parametrize("payload", [b"other", b""])

@@ -17,13 +17,16 @@ from structlog.testing import capture_logs
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import CallError, StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL, Claim, RunQuery
-from polos_service.store.nats import Address, NatsStore
+from polos_service.store import Claim, RunQuery
+from polos_service.store.nats import Endpoint, NatsStore
 from polos_service.store.nats.subjects import LOG, RUNS, WORK, log_subject
 from tests.support.nats import NatsServer, replica
+from tests.support.nats_stranger import Stranger
+from tests.support.nats_wire import Wire
 from tests.support.stores import (
     ALL,
     COMPLETED,
+    cancel,
     claimed,
     frame,
     history,
@@ -47,14 +50,8 @@ async def briefly(call: Awaitable[Any]) -> None:
         task.result()
 
 
-async def append_next(store: NatsStore, claim: Claim) -> None:
-    held = store._claims.find(claim)
-    if held is not None:
-        await store.append(claim, frame(held.latest + 1, data=b"x" * 1000))
-
-
-async def everything(store: NatsStore, claim: Claim) -> list[BaseException | None]:
-    """Call every method of the port; return what each raises."""
+async def everything(store: NatsStore, claim: Claim, first: int) -> list[BaseException | None]:
+    """Call every method of the port, append event `first`, say; return what each raises."""
     now, run_id = time.time_ns(), claim.run_id
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: store.create(new_run(request_id="again")),
@@ -64,12 +61,12 @@ async def everything(store: NatsStore, claim: Claim) -> list[BaseException | Non
         lambda: store.claim_run("default", run_id, force=True),
         lambda: store.overdue(now, now),
         store.waiting,
-        lambda: append_next(store, claim),
+        lambda: store.append(claim, frame(first, data=b"x" * 1000)),
         lambda: store.read("default", run_id, 0, ALL),
         lambda: briefly(store.wait("default", run_id, 1 << 40)),
         lambda: history(store, claim),
-        lambda: store.command("default", run_id, CANCEL),
-        lambda: briefly(store.commands(replace(claim, epoch=99), {CANCEL})),
+        lambda: store.command("default", run_id, cancel(run_id)),
+        lambda: briefly(store.commands(replace(claim, epoch=99), 1)),
         lambda: store.get("default", run_id),
         lambda: store.list("default", LIST),
         lambda: store.delete("default", run_id),
@@ -97,20 +94,19 @@ def only_the_ports(raised: list[BaseException | None]) -> None:
 @pytest.mark.parametrize("stream", [LOG, WORK, RUNS, "KV_POLOS_COMMANDS", "KV_POLOS_DEFINITIONS"])
 @pytest.mark.parametrize("how", ["deleted", "sealed", "full"])
 async def test_what_nats_refuses_is_told_in_the_ports_words(
-    nats_server: NatsServer, stream: str, how: str
+    nats_server: NatsServer, stranger: Stranger, stream: str, how: str
 ) -> None:
     store = await replica(nats_server, patience=0.4)
     await store.create(new_run())
     claim = await soon(store.claim({"agent"}))
     await store.append(claim, frame(1))
-    config = (await store._link.request(f"STREAM.INFO.{stream}"))["config"]
     if how == "deleted":
-        await store._link.request(f"STREAM.DELETE.{stream}")
+        await stranger.request(f"STREAM.DELETE.{stream}")
     elif how == "sealed":
-        await store._link.request(f"STREAM.UPDATE.{stream}", {**config, "sealed": True})
+        await stranger.change(stream, sealed=True)
     else:
-        await store._link.request(f"STREAM.UPDATE.{stream}", {**config, "max_bytes": 10})
-    only_the_ports(await everything(store, claim))
+        await stranger.change(stream, max_bytes=10)
+    only_the_ports(await everything(store, claim, 2))
     await soon(store.close())
 
 
@@ -119,7 +115,7 @@ async def configured(folder: Path, text: str) -> AsyncIterator[tuple[NatsServer,
     config = folder / "nats.conf"
     config.write_text(text)
     with NatsServer(folder, "--config", str(config)) as server:
-        address = Address(servers=(f"nats://me:pw@127.0.0.1:{server.port}",), patience=0.4)
+        address = Endpoint(servers=(f"nats://me:pw@127.0.0.1:{server.port}",), patience=0.4)
         store = await NatsStore.open(address, claim_timeout=1.0)
         try:
             yield server, store
@@ -152,56 +148,57 @@ async def test_limits_of_an_account_and_missing_permissions_are_told_in_the_port
         await store.append(claim, frame(1))
         (tmp_path / "nats.conf").write_text(ACCOUNT.format(**{**plain, **limits}))
         server.tell(signal.SIGHUP)
+        first = 2
         with pytest.raises(StoreUnavailable):
-            for number in range(2, 9999):
-                await soon(store.append(claim, frame(number, data=b"x" * 250_000)))
+            while first < 9999:
+                await soon(store.append(claim, frame(first, data=b"x" * 250_000)))
+                first += 1
                 await store.get("default", claim.run_id)
                 if "subscribe" in limits.get("user", ""):
                     raise StoreUnavailable("nothing that is asked for needs it")
-        only_the_ports([*await everything(store, claim), StoreUnavailable("")])
+        only_the_ports([*await everything(store, claim, first), StoreUnavailable("")])
 
 
-async def test_a_consumer_that_is_deleted_is_made_again(one: NatsStore) -> None:
-    claiming = asyncio.create_task(one.claim({"agent"}))
-    await until(lambda: "agent" in one._work._answers)
-    await one._link.request(f"CONSUMER.DELETE.{WORK}.agent")
+async def test_a_consumer_that_is_deleted_is_made_again(
+    one: NatsStore, wire: Wire, wired: NatsStore, stranger: Stranger
+) -> None:
+    claiming = asyncio.create_task(wired.claim({"agent"}))
+    await until(lambda: bool(wire.requests("CONSUMER.MSG.NEXT")))
+    await stranger.request(f"CONSUMER.DELETE.{WORK}.agent")
     run_id = await one.create(new_run())
     assert (await soon(claiming)).run_id == run_id
 
 
 async def test_an_answer_that_does_not_come_from_jetstream_is_as_good_as_none(
-    one: NatsStore, other: NatsStore
+    one: NatsStore, stranger: Stranger
 ) -> None:
     claim = await claimed(one)
-
-    async def mislead(message: Any) -> None:
-        for answer in (b"garbage", b"[]", b'{"seq": "x"}', b'{"error": 7}', b'{"error": {}}'):
-            await other._link._client.publish(message.reply, answer)
-
-    await other._link.subscribe(log_subject("default", claim.run_id), mislead)
+    lies = (b"garbage", b"[]", b'{"seq": "x"}', b'{"error": 7}', b'{"error": {}}')
+    await stranger.answer(log_subject("default", claim.run_id), lies)
     await soon(one.append(claim, frame(1)))
     await soon(one.append(claim, frame(2, outcome=COMPLETED)))
     assert await spans(one, claim) == [(1, 1), (2, 2)]
 
 
 @pytest.mark.parametrize("stream", [LOG, WORK, RUNS, "KV_POLOS_REQUESTS"])
-async def test_health_misses_a_stream_and_says_so_once(one: NatsStore, stream: str) -> None:
+async def test_health_misses_a_stream_and_says_so_once(
+    one: NatsStore, nats_server: NatsServer, stranger: Stranger, stream: str
+) -> None:
     assert await one.healthy()
-    await one._link.request(f"STREAM.DELETE.{stream}")
+    await stranger.request(f"STREAM.DELETE.{stream}")
     with capture_logs() as logs:
         assert not await one.healthy()
         assert not await one.healthy()
     assert [entry["event"] for entry in logs] == ["nats_cannot_be_used"]
     assert stream in logs[0]["problem"] or "not found" in logs[0]["problem"]
-    await NatsStore.close(await NatsStore.open(one._link._address))
+    await NatsStore.close(await NatsStore.open(nats_server.address()))
     assert await one.healthy()
 
 
 async def test_health_sees_a_sealed_log_and_a_jetstream_that_is_off(
-    one: NatsStore, nats_server: NatsServer, tmp_path: Path
+    one: NatsStore, stranger: Stranger, tmp_path: Path
 ) -> None:
-    config = (await one._link.request(f"STREAM.INFO.{LOG}"))["config"]
-    await one._link.request(f"STREAM.UPDATE.{LOG}", {**config, "sealed": True})
+    await stranger.change(LOG, sealed=True)
     assert not await one.healthy()
     other = tmp_path / "off"
     other.mkdir()

@@ -31,10 +31,10 @@ from polos_service.errors import Fenced
 from polos_service.runs.frame import Encoder, cut, decode
 from polos_service.runs.journal import Journals, private_line
 from polos_service.runs.lineage import Lineage
-from polos_service.store import CANCEL, Claim, Frame
+from polos_service.store import Claim, Command, Frame
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import DONE
-from tests.support.stores import ALL, COMPLETED, new_run, soon
+from tests.support.stores import ALL, COMPLETED, cancel, new_run, soon
 from tests.support.talk import LANES, Talk
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Expected:
     state: RunState.ValueType = QUEUED
     epoch: int = 0
     events: list[bytes] = field(default_factory=list)
-    inbox: set[str] = field(default_factory=set)
+    inbox: list[Command] = field(default_factory=list)
     talk: Talk = field(default_factory=Talk)
 
 
@@ -149,7 +149,7 @@ class LogMachine(RuleBasedStateMachine):
         assert claim.run_id == run.run_id
         assert claim.epoch > run.epoch, "an epoch is never used again"
         assert claim.latest == len(run.events)
-        assert claim.commands == run.inbox
+        assert list(claim.commands) == run.inbox
         run.epoch = claim.epoch
         self.claims.append((run, claim))
         self.agree(run, self.do(Journals.load(run.run_id, self.store.history(claim))))
@@ -190,12 +190,21 @@ class LogMachine(RuleBasedStateMachine):
         if self.holds(held):
             held[0].state = QUEUED
 
-    @rule(pick=PICK)
-    def command(self, pick: int) -> None:
+    @rule(pick=PICK, number=st.integers(0, 3), payload=st.binary(max_size=3))
+    def command(self, pick: int, number: int, payload: bytes) -> None:
         run = self.run_of(pick)
-        self.do(self.store.command("default", run.run_id, CANCEL))
-        if run.state != COMPLETED:
-            run.inbox.add(CANCEL)
+        sent = Command(id=str(number), kind="note", run_id=run.run_id, payload=payload)
+        sent = sent if number else cancel(run.run_id)
+        self.do(self.store.command("default", run.run_id, sent))
+        if run.state != COMPLETED and sent.id not in {one.id for one in run.inbox}:
+            run.inbox.append(sent)
+
+    @precondition(lambda self: self.holders())
+    @rule(pick=PICK, seen=st.integers(0, 3))
+    def obey(self, pick: int, seen: int) -> None:
+        run, claim = self.holders()[pick % len(self.holders())]
+        if seen < len(run.inbox):
+            assert list(self.do(self.store.commands(claim, seen))) == run.inbox[seen:]
 
     @rule()
     def crash(self) -> None:

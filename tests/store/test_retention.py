@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from polos.v1.run_pb2 import RunState
-from polos_client.errors import RunExpired, RunNotFound
+from polos_client.errors import RunExpired
 from polos_service.store import Frame, RunQuery, RunStore
-from polos_service.store.sqlite import EXPIRY_PIECE, SqliteStore
-from polos_service.store.sqlite.schema import FIRST, connect, prepare
-from tests.support.stores import claimed, new_run
+from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite.removal import PIECE
+from tests.support.stores import claimed
 
 COMPLETED = RunState.RUN_STATE_COMPLETED
 
@@ -47,7 +47,7 @@ async def test_what_ended_before_goes_and_the_rest_stays(store: RunStore) -> Non
 
 async def test_a_long_run_goes_in_pieces_and_is_gone_for_readers_at_once(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "runs.db")
-    run_id = await ended(store, frames=2 * EXPIRY_PIECE)
+    run_id = await ended(store, frames=2 * PIECE)
     pieces = 0
     while await store.expire(time.time_ns()):
         pieces += 1
@@ -63,7 +63,7 @@ async def test_a_long_run_goes_in_pieces_and_is_gone_for_readers_at_once(tmp_pat
 
 async def test_a_crash_in_the_middle_is_gone_on_with(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "runs.db")
-    run_id = await ended(store, frames=2 * EXPIRY_PIECE)
+    run_id = await ended(store, frames=2 * PIECE)
     assert await store.expire(time.time_ns())
     await store.close()
     store = await SqliteStore.open(tmp_path / "runs.db")
@@ -73,24 +73,3 @@ async def test_a_crash_in_the_middle_is_gone_on_with(tmp_path: Path) -> None:
         pass
     assert store._reader.execute("SELECT count(*) FROM frames").fetchone() == (0,)
     await store.close()
-
-
-async def test_a_file_of_the_first_version_is_migrated_with_its_runs(tmp_path: Path) -> None:
-    path = tmp_path / "runs.db"
-    db = connect(path)
-    db.executescript(f"BEGIN;{FIRST}PRAGMA user_version = 1;COMMIT;")
-    db.close()
-    store = await SqliteStore.open(path)
-    run_id = await store.create(new_run())
-    assert (await store.get("default", run_id)).run_id == run_id
-    assert store._reader.execute("PRAGMA user_version").fetchone() == (3,)
-    names = {name for (name,) in store._reader.execute("SELECT name FROM sqlite_master")}
-    assert {"runs_due", "runs_finished", "runs_expiring"} <= names
-    await store.close()
-    with pytest.raises(RunNotFound):
-        prepare(path, b"token")
-        reopened = await SqliteStore.open(path)
-        try:
-            await reopened.get("default", "none")
-        finally:
-            await reopened.close()

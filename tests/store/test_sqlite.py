@@ -17,9 +17,9 @@ import pytest
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunNotFinished, StoreUnavailable
 from polos_service.errors import Fenced
-from polos_service.store import CANCEL, Claim, RunQuery
+from polos_service.store import Claim, RunQuery
 from polos_service.store.sqlite import SqliteStore
-from tests.support.stores import ALL, claimed, ended, frame, history, new_run, settled, soon
+from tests.support.stores import ALL, cancel, claimed, ended, frame, history, new_run, settled, soon
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,14 +77,14 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     over = await ended(store)
     held = await claimed(store)
     await store.append(held, frame(1, 3, b"abc"), b"private")
-    await store.command("default", held.run_id, CANCEL)
+    await store.command("default", held.run_id, cancel(held.run_id))
     queued = await store.create(new_run(request_id="r"))
     await store.close()
     store = await SqliteStore.open(path)
     assert (await store.get("default", over.run_id)).state == RunState.RUN_STATE_COMPLETED
     assert await store.create(new_run(request_id="r")) == queued
     claim = await soon(store.claim({"agent"}))
-    assert (claim.run_id, claim.latest, claim.commands) == (held.run_id, 3, frozenset({CANCEL}))
+    assert (claim.run_id, claim.latest, claim.commands) == (held.run_id, 3, (cancel(held.run_id),))
     assert claim.epoch > held.epoch
     with pytest.raises(Fenced):
         await store.append(held, frame(4))
@@ -190,10 +190,10 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     await (await SqliteStore.open(path)).close()
     mark(99, path)
-    with pytest.raises(StoreUnavailable, match=r"version 99.*up to version 3") as refused:
+    with pytest.raises(StoreUnavailable, match=r"version 99.*up to version 4") as refused:
         await SqliteStore.open(path)
     assert str(path) in str(refused.value)
-    mark(3, path)
+    mark(4, path)
     await (await SqliteStore.open(path)).close()
 
 
@@ -229,8 +229,8 @@ CALLS: list[tuple[str, Callable[[SqliteStore, Claim], Awaitable[object]]]] = [
     ("frames", lambda store, claim: store.read("default", claim.run_id, 0, ALL)),
     ("frames", lambda store, claim: store.wait("default", claim.run_id, 0)),
     ("frames", history),
-    ("commands", lambda store, claim: store.commands(claim, frozenset())),
-    ("commands", lambda store, claim: store.command("default", claim.run_id, CANCEL)),
+    ("inbox", lambda store, claim: store.commands(claim, 0)),
+    ("inbox", lambda store, claim: store.command("default", claim.run_id, cancel(claim.run_id))),
     ("runs", lambda store, claim: store.get("default", claim.run_id)),
     ("runs", lambda store, claim: store.create(new_run())),
     ("runs", lambda store, claim: store.claim({"agent"})),
@@ -280,4 +280,23 @@ async def test_a_claim_cancelled_right_before_the_end_is_queued_at_the_next_star
     assert failures == []
     store = await SqliteStore.open(tmp_path / "runs.db")
     assert (await soon(store.claim({"agent"}))).run_id == run_id
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("state", "index"),
+    [(RunState.RUN_STATE_QUEUED, "runs_due"), (RunState.RUN_STATE_RUNNING, "runs_stuck")],
+)
+async def test_what_is_overdue_is_found_by_an_index(tmp_path: Path, state: int, index: str) -> None:
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    plans: list[str] = []
+    seen: list[str] = []
+    store._reader.set_trace_callback(seen.append)
+    await store.overdue(1, 1)
+    store._reader.set_trace_callback(None)
+    for statement in seen:
+        if f"state = {state} " in statement:
+            plans += [row[3] for row in store._reader.execute(f"EXPLAIN QUERY PLAN {statement}")]
+    assert len(plans) == 1
+    assert index in plans[0]
     await store.close()

@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from chaos.process import free_port
-from polos_service.store.nats import Address, NatsStore
+from polos_service.store import Claim
+from polos_service.store.nats import Endpoint, NatsStore
+from tests.support.stores import new_run, soon
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 
@@ -43,8 +45,8 @@ class NatsServer:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
-    def address(self, patience: float = 15.0) -> Address:
-        return Address(servers=(self.url,), patience=patience)
+    def address(self, patience: float = 15.0) -> Endpoint:
+        return Endpoint(servers=(self.url,), patience=patience)
 
     def start(self) -> None:
         """Start it, and return when it answers."""
@@ -84,3 +86,9 @@ class NatsServer:
 async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
     """Open a store that tries each request for so many seconds."""
     return await NatsStore.open(server.address(patience), claim_timeout=CLAIM_TIMEOUT)
+
+
+async def queued_and_claimed(store: NatsStore, **fields: Any) -> Claim:
+    """Create a run and claim it by its work item, as the executor does."""
+    await store.create(new_run(**fields))
+    return await soon(store.claim({"agent"}))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from polos_service.store import RunQuery
 from polos_service.store.nats import NatsStore
+from polos_service.store.nats.subjects import run_subject
 from tests.support.nats import NatsServer
 from tests.support.stores import COMPLETED, frame, new_run, soon
 
@@ -79,6 +82,76 @@ class Stranger:
         """Publish into a stream, and return the stream's number for the message."""
         answer = await self._client.request(subject, payload, headers=headers, timeout=10)
         return int(json.loads(answer.data)["seq"])
+
+    async def request(self, what: str, body: Mapping[str, object] | None = None) -> Any:
+        """Return JetStream's answer to a request."""
+        payload = json.dumps(body or {}).encode()
+        answer = json.loads((await self._client.request(f"$JS.API.{what}", payload, 10)).data)
+        if "error" in answer:
+            raise LookupError(answer["error"])
+        return answer
+
+    async def last(self, stream: str, subject: str) -> bytes | None:
+        """Return the last message of a subject; None if there is none."""
+        try:
+            answer = await self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except LookupError:
+            return None
+        return base64.b64decode(answer["message"].get("data", ""))
+
+    async def stored(self, stream: str, subject: str) -> list[dict[str, Any]]:
+        """Return the messages of a subject: `seq`, `hdrs` and `data`, decoded."""
+        found: list[dict[str, Any]] = []
+        while True:
+            at = {"seq": found[-1]["seq"] + 1 if found else 1, "next_by_subj": subject}
+            try:
+                message = (await self.request(f"STREAM.MSG.GET.{stream}", at))["message"]
+            except LookupError:
+                return found
+            for part in ("hdrs", "data"):
+                message[part] = base64.b64decode(message.get(part, "")).decode(errors="replace")
+            found.append(message)
+
+    async def delete(self, stream: str, sequence: int) -> None:
+        """Delete a message, as an operator does who must not."""
+        await self.request(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence})
+
+    async def change(self, stream: str, **settings: object) -> None:
+        """Change settings of a stream."""
+        config = (await self.request(f"STREAM.INFO.{stream}"))["config"]
+        await self.request(f"STREAM.UPDATE.{stream}", {**config, **settings})
+
+    async def life(self, run_id: str) -> str:
+        """Return how far a run is in the words of its record."""
+        record = await self.last("KV_POLOS_RUNS", run_subject("default", run_id))
+        assert record is not None
+        return str(json.loads(record)["life"])
+
+    async def empties(self, stream: str) -> None:
+        """Return when a stream has no message."""
+        async with asyncio.timeout(60):
+            while await self.count(stream):
+                await asyncio.sleep(0.01)
+
+    async def answer(self, subject: str, payloads: Sequence[bytes]) -> None:
+        """Answer whoever publishes there and wants an answer."""
+
+        async def mislead(message: Msg) -> None:
+            for payload in payloads:
+                await self._client.publish(message.reply, payload)
+
+        await self._client.subscribe(subject, cb=mislead)
+        await self._client.flush()
+
+    async def hear(self, subject: str) -> Msg:
+        """Return the next message that is published there; listens once it is awaited."""
+        subscription = await self._client.subscribe(subject)
+        await self._client.flush()
+        return await subscription.next_msg(timeout=60)
+
+    async def count(self, stream: str) -> int:
+        """Return how many messages a stream has."""
+        return int((await self.request(f"STREAM.INFO.{stream}"))["state"]["messages"])
 
     async def publish(
         self, subject: str, payload: bytes = b"garbage", headers: dict[str, str] | None = None

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.frame import decode
-from polos_service.store import ENDED, Claim, Entry, Frame, NewRun, RunStore
+from polos_service.store import CANCEL, ENDED, Claim, Command, Entry, Frame, NewRun, RunStore
 from polos_service.store.sqlite import SqliteStore
 
 T = TypeVar("T")
@@ -48,6 +48,11 @@ def new_run(**fields: Any) -> NewRun:
 def frame(first: int, last: int | None = None, data: bytes = b"x", outcome: Any = None) -> Frame:
     """Return a frame of arbitrary bytes."""
     return Frame(first=first, last=first if last is None else last, data=data, outcome=outcome)
+
+
+def cancel(run_id: str) -> Command:
+    """Return the command that cancels a root run."""
+    return Command(id=CANCEL, kind=CANCEL, run_id=run_id)
 
 
 async def claimed(store: RunStore, **fields: Any) -> Claim:

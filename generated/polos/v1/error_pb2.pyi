@@ -75,6 +75,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     are open, in the service or on this connection.
     Metadata: `kind`, which is `call` or `stream`; `limit`, how many may be open.
     """
+    ERROR_REASON_TOO_MANY_COMMANDS: _ErrorReason.ValueType  # 16
+    """RESOURCE_EXHAUSTED. The run's inbox is full; waiting does not help, but the
+    run can still be cancelled. Metadata: `run_id`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` is the name of one of
@@ -134,6 +138,10 @@ ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 15
 """RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many calls or streams
 are open, in the service or on this connection.
 Metadata: `kind`, which is `call` or `stream`; `limit`, how many may be open.
+"""
+ERROR_REASON_TOO_MANY_COMMANDS: ErrorReason.ValueType  # 16
+"""RESOURCE_EXHAUSTED. The run's inbox is full; waiting does not help, but the
+run can still be cancelled. Metadata: `run_id`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

@@ -26,6 +26,7 @@ CODES: dict[type[errors.CallError], Code] = {
     errors.CursorAhead: Code.OUT_OF_RANGE,
     errors.TooManyRuns: Code.RESOURCE_EXHAUSTED,
     errors.TooManyCalls: Code.RESOURCE_EXHAUSTED,
+    errors.TooManyCommands: Code.RESOURCE_EXHAUSTED,
     errors.TooLarge: Code.RESOURCE_EXHAUSTED,
     errors.Draining: Code.UNAVAILABLE,
     errors.StoreUnavailable: Code.UNAVAILABLE,

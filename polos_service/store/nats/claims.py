@@ -9,27 +9,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Collection
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from time import time_ns
 
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
-from polos_service.store import Claim, Frame
-from polos_service.store.nats.background import Background
-from polos_service.store.nats.ends import Last
-from polos_service.store.nats.head import Head, Mark
-from polos_service.store.nats.held import Held, fenced, held_past_queue, line, now, stale, taken
-from polos_service.store.nats.link import Conflict
+from polos_service.store import Claim, Command, Frame
+from polos_service.store.nats.feeds import Feeds, Key
+from polos_service.store.nats.frames import Head, LogEnd, Mark
+from polos_service.store.nats.inbox import Inbox, InboxView
+from polos_service.store.nats.lease import (
+    Lease,
+    fenced,
+    held_past_queue,
+    line,
+    now,
+    stale,
+    taken,
+)
 from polos_service.store.nats.log import Log, Superseded
-from polos_service.store.nats.record import Life, Record
-from polos_service.store.nats.records import DefinitionLost, Records
-from polos_service.store.nats.subjects import log_subject
-from polos_service.store.nats.tails import Key, Tails
-from polos_service.store.nats.work import Item, Work
-from polos_service.store.signals import Signals
+from polos_service.store.nats.queue import Queue, WorkItem
+from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
+from polos_service.store.nats.shielded import ShieldedTasks
+from polos_service.store.nats.subjects import inbox_subject, log_subject
+from polos_service.store.wakeups import Wakeups
 
 RENEWALS = 3
 """How often a claim is renewed in the time after which it would be lost."""
@@ -48,21 +53,23 @@ class Claims:
         *,
         log: Log,
         records: Records,
-        work: Work,
-        tails: Tails,
-        signals: Signals,
-        background: Background,
+        inbox: Inbox,
+        queue: Queue,
+        feeds: Feeds,
+        wakeups: Wakeups,
+        tasks: ShieldedTasks,
         claim_timeout: float,
     ) -> None:
         self._log = log
         self._records = records
-        self._work = work
-        self._tails = tails
-        self._signals = signals
-        self._background = background
+        self._inbox = inbox
+        self._queue = queue
+        self._feeds = feeds
+        self._wakeups = wakeups
+        self._tasks = tasks
         self._claim_timeout = claim_timeout
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
-        self._held: dict[Key, Held] = {}
+        self._leases: dict[Key, Lease] = {}
         self._renewing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -78,35 +85,35 @@ class Claims:
     @property
     def past_queue(self) -> int:
         """How many runs are held whose items are still in the queue."""
-        return sum(held.item is None for held in self._held.values())
+        return sum(lease.item is None for lease in self._leases.values())
 
     @property
     def period(self) -> float:
         """Seconds between two renewals."""
         return self._claim_timeout / RENEWALS
 
-    async def take(self, item: Item) -> Claim | None:
-        """Claim the run whose item was given to this replica; None if it is not to be had."""
+    async def take(self, item: WorkItem) -> Claim | None:
+        """Claim the run whose item was given to this replica; None if it cannot be claimed."""
         record = await self._records.find(item.project, item.run_id)
         if record is None:
-            self._background.spawn(self._seek(item))
+            self._tasks.spawn(self._seek(item))
             return None
         if record.life is not Life.OPEN:
-            await self._work.done(item)
+            await self._queue.done(item)
             return None
         last = await self._log.last(log_subject(item.project, item.run_id))
         if last is not None and last.head.outcome:
-            await self.finish(record, last.head)
-            await self._work.done(item)
+            await self._records.finish(record, last.head)
+            await self._queue.done(item)
             return None
         if last is not None and (self._adopts(item, last) or stale(item, last)):
             return None
         if last is not None and held_past_queue(last, self._claim_timeout):
-            await self._work.put_back(item, LOOK_AGAIN)
+            await self._queue.put_back(item, LOOK_AGAIN)
             return None
         claim = await self._begin(record, last, item)
         if claim is None:
-            await self._work.put_back(item, LOOK_AGAIN)
+            await self._queue.put_back(item, LOOK_AGAIN)
         return claim
 
     async def take_run(self, project: str, run_id: str, *, force: bool) -> Claim | None:
@@ -117,8 +124,8 @@ class Claims:
                 return None
             last = await self._log.last(log_subject(project, run_id))
             if last is not None and last.head.outcome:
-                await self.finish(record, last.head)
-                await self._work.remove(record)
+                await self._records.finish(record, last.head)
+                await self._queue.remove(record)
                 return None
             if last is not None and last.head.held and not force:
                 return None
@@ -126,10 +133,10 @@ class Claims:
             if claim is not None or not force:
                 return claim  # else its holder has appended meanwhile
 
-    def find(self, claim: Claim) -> Held | None:
+    def find(self, claim: Claim) -> Lease | None:
         """Return what is known of a claim, if it was not let go."""
-        held = self._held.get((claim.project, claim.run_id))
-        return held if held is not None and held.claim.epoch == claim.epoch else None
+        lease = self._leases.get((claim.project, claim.run_id))
+        return lease if lease is not None and lease.claim.epoch == claim.epoch else None
 
     async def append(self, claim: Claim, frame: Frame, private: bytes) -> None:
         """Append a frame, and do what follows the terminal one.
@@ -139,18 +146,18 @@ class Claims:
             ValueError: the frame is not the next one.
 
         """
-        held = self.find(claim)
-        if held is None:
+        lease = self.find(claim)
+        if lease is None:
             raise fenced(claim)
-        async with held.appending:
-            if held.lost or held.over:
+        async with lease.appending:
+            if lease.lost or lease.over:
                 raise fenced(claim)
-            if frame.first != held.latest + 1 or frame.last < frame.first:
+            if frame.first != lease.latest + 1 or frame.last < frame.first:
                 raise ValueError(
                     f"A frame of events {frame.first} to {frame.last} "
-                    f"cannot follow event {held.latest}."
+                    f"cannot follow event {lease.latest}."
                 )
-            head = held.head(
+            head = lease.head(
                 Mark.EVENTS,
                 frame.first,
                 frame.last,
@@ -158,78 +165,81 @@ class Claims:
                 outcome=int(frame.outcome or 0),
             )
             key = (claim.project, claim.run_id)
-            self._tails.writing(key, head, frame)
-            await self._write(held, head, frame.data + private)
-            self._tails.written(key, head, held.sequence)
+            self._feeds.writing(key, head, frame)
+            await self._write(lease, head, frame.data + private)
+            self._feeds.written(key, head, lease.sequence)
         if frame.outcome is not None:
-            await self._end(held, head)
+            await self._end(lease, head)
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Mark in the log that the run is let go, and why, then give its item back."""
         mark = {"epoch": claim.epoch, **({"failed": True} if failed else {})}
-        held = self.find(claim)
-        if held is None:
+        lease = self.find(claim)
+        if lease is None:
             return
-        async with held.appending:
-            if not held.lost and not held.over:
-                head = held.head(Mark.RELEASED, held.latest + 1, held.latest)
+        async with lease.appending:
+            if not lease.lost and not lease.over:
+                head = lease.head(Mark.RELEASED, lease.latest + 1, lease.latest)
                 with suppress(Fenced):
-                    await self._write(held, head, line({"released": mark}))
-                    held.over = True
-                    if held.item is not None:
-                        await self._work.put_back(held.item)
-            self._let_go(held)
+                    await self._write(lease, head, line({"released": mark}))
+                    lease.over = True
+                    if lease.item is not None:
+                        await self._queue.put_back(lease.item)
+            self._let_go(lease)
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait for a command that is not known; look at each renewal, whatever is heard.
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`; look at each renewal, whatever is heard.
 
         Raises:
             Fenced: the claim was lost.
 
         """
-        held = self.find(claim)
+        lease = self.find(claim)
+        view = InboxView() if lease is None else lease.inbox
+        key = (claim.project, claim.run_id)
         while True:
-            arrived = self._signals.event(("inbox", claim.project, claim.run_id))
-            if held is not None and held.lost:
+            arrived = self._wakeups.event(("inbox", inbox_subject(*key)))
+            if lease is not None and lease.lost:
                 raise fenced(claim)
             if self.find(claim) is None:
-                await self._records.get(claim.project, claim.run_id)
-            inbox = await self._records.commands(claim.project, claim.run_id)
-            if not inbox <= frozenset(known):
-                return inbox
+                await self._records.get(*key)
+            await self._inbox.look(*key, view)
+            if len(view.commands) > seen:
+                return view.commands[seen:]
             with suppress(TimeoutError):
                 await asyncio.wait_for(arrived.wait(), self.period)
 
-    async def _seek(self, item: Item) -> None:
+    async def _seek(self, item: WorkItem) -> None:
         """Remove the item of a run that is not found, unless it is found after all."""
         if await self._records.sought(item.project, item.run_id) is None:
-            await self._work.done(item)
+            await self._queue.done(item)
         else:
-            await self._work.put_back(item)
+            await self._queue.put_back(item)
 
     async def _begin(
-        self, record: Record, last: Last | None, item: Item | None, *, force: bool = False
+        self, record: Record, last: LogEnd | None, item: WorkItem | None, *, force: bool = False
     ) -> Claim | None:
         key = (record.project, record.run_id)
-        definition, inbox = await asyncio.gather(
-            self._definition(record, force=force), self._records.commands(*key)
+        view = InboxView()
+        definition, _ = await asyncio.gather(
+            self._definition(record, force=force), self._inbox.look(*key, view)
         )
-        held = taken(record, last, item, definition, inbox)
-        claim = held.claim
+        lease = taken(record, last, item, definition, view)
+        claim = lease.claim
         mark = {"claim": {"epoch": claim.epoch, "writer": self._writer}}
-        head = held.head(Mark.CLAIMED, claim.latest + 1, claim.latest)
+        head = lease.head(Mark.CLAIMED, claim.latest + 1, claim.latest)
         try:
-            held.sequence = await self._log.append(held.subject, head, line(mark), held.sequence)
+            lease.sequence = await self._log.append(lease.subject, head, line(mark), lease.sequence)
         except Superseded:
             return None
         # Behind a log that was removed since the look at it, a first message is in place, too.
         if last is None and not await self._records.open(*key):
             return None
-        held.proven = now()
-        former = self._held.get(key)
+        lease.proven = now()
+        former = self._leases.get(key)
         if former is not None:  # lost to another replica, which has lost it by now
             self._lose(former)
-        self._held[key] = held
+        self._leases[key] = lease
         return claim
 
     async def _definition(self, record: Record, *, force: bool) -> bytes:
@@ -242,89 +252,75 @@ class Claims:
             log.warning("definition_lost", run_id=record.run_id, error=str(error))
             return b""
 
-    async def _write(self, held: Held, head: Head, payload: bytes) -> None:
+    async def _write(self, lease: Lease, head: Head, payload: bytes) -> None:
         """Append the claim's next message, and note what the log's last one is then."""
         try:
-            held.sequence = await self._log.append(held.subject, head, payload, held.sequence)
+            lease.sequence = await self._log.append(lease.subject, head, payload, lease.sequence)
         except Superseded as superseded:
             last = superseded.last
-            if last is None or last.head.claim != held.name or not last.head.held:
-                self._lose(held)
-                raise fenced(held.claim) from None
+            if last is None or last.head.claim != lease.name or not last.head.held:
+                self._lose(lease)
+                raise fenced(lease.claim) from None
             # An append that was given up was stored after all.
-            held.sequence, held.latest = last.sequence, last.head.last
+            lease.sequence, lease.latest = last.sequence, last.head.last
             if head.mark is not Mark.RELEASED:
-                raise fenced(held.claim) from None
-            head = replace(head, first=held.latest + 1, last=held.latest)
-            await self._write(held, head, payload)
+                raise fenced(lease.claim) from None
+            head = replace(head, first=lease.latest + 1, last=lease.latest)
+            await self._write(lease, head, payload)
             return
-        held.latest = head.last
-        held.proven = now()
+        lease.latest = head.last
+        lease.proven = now()
 
-    async def _end(self, held: Held, head: Head) -> None:
+    async def _end(self, lease: Lease, head: Head) -> None:
         """Bring record and queue in line with the log; who gets the item mends what fails."""
-        held.over = True
-        self._let_go(held)
+        lease.over = True
+        self._let_go(lease)
         try:
-            await self.finish(held.record, head)
-            if held.item is not None:
-                await self._work.done(held.item)
+            await self._records.finish(lease.record, head)
+            if lease.item is not None:
+                await self._queue.done(lease.item)
             else:
-                await self._work.remove(held.record)
+                await self._queue.remove(lease.record)
         except StoreUnavailable as error:
-            log.warning("record_left_behind", run_id=held.claim.run_id, error=str(error))
+            log.warning("record_left_behind", run_id=lease.claim.run_id, error=str(error))
 
-    async def finish(self, record: Record, head: Head) -> Record:
-        """Tell in the record of an open run what its log says: that it has ended."""
-        ended = replace(
-            record,
-            life=Life.ENDED,
-            outcome=head.outcome,
-            latest=head.last,
-            start_time=head.start,
-            finish_time=time_ns(),
-        )
-        try:
-            return await self._records.write(ended)
-        except Conflict as conflict:
-            return self._records.read(conflict.last) or ended
-
-    def _adopts(self, item: Item, last: Last) -> bool:
+    def _adopts(self, item: WorkItem, last: LogEnd) -> bool:
         """Take over the item of a run that this replica holds already."""
-        held = self._held.get((item.project, item.run_id))
-        if held is None or held.name != last.head.claim or not last.head.held:
+        lease = self._leases.get((item.project, item.run_id))
+        if lease is None or lease.name != last.head.claim or not last.head.held:
             return False
-        held.item = item
+        lease.item = item
         return True
 
-    def _lose(self, held: Held) -> None:
-        held.lost = True
-        self._let_go(held)
-        self._signals.notify(("inbox", held.claim.project, held.claim.run_id))
+    def _lose(self, lease: Lease) -> None:
+        lease.lost = True
+        self._let_go(lease)
+        inbox = inbox_subject(lease.claim.project, lease.claim.run_id)
+        self._wakeups.notify(("inbox", inbox))
 
-    def _let_go(self, held: Held) -> None:
-        key = (held.claim.project, held.claim.run_id)
-        if self._held.get(key) is held:
-            del self._held[key]
+    def _let_go(self, lease: Lease) -> None:
+        key = (lease.claim.project, lease.claim.run_id)
+        if self._leases.get(key) is lease:
+            del self._leases[key]
 
     async def _renew_all(self) -> None:
         while True:
             await asyncio.sleep(self.period)
-            held = list(self._held.values())
-            for outcome in await asyncio.gather(*map(self._renew, held), return_exceptions=True):
+            renewals = map(self._renew, list(self._leases.values()))
+            for outcome in await asyncio.gather(*renewals, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     log.error("renewal_failed", exc_info=outcome)
 
-    async def _renew(self, held: Held) -> None:
+    async def _renew(self, lease: Lease) -> None:
         """Tell JetStream that the run is worked on, unless the log tells that it is not ours."""
         try:
-            if now() - held.proven > self.period / 2:
-                last = await self._log.last(held.subject)
-                if last is None or last.head.claim != held.name:
-                    self._lose(held)
+            if now() - lease.proven > self.period / 2:
+                last = await self._log.last(lease.subject)
+                if last is None or last.head.claim != lease.name:
+                    self._lose(lease)
                     return
-                held.proven = now()
-            if held.item is not None and not held.over:
-                await self._work.keep(held.item)
+                lease.proven = now()
+            if lease.item is not None and not lease.over:
+                await self._queue.keep(lease.item)
         except StoreUnavailable as error:
-            log.warning("renewal_failed", run_id=held.claim.run_id, error=str(error))
+            log.warning("renewal_failed", run_id=lease.claim.run_id, error=str(error))

@@ -16,14 +16,14 @@ from typing import cast
 
 from polos.v1.run_pb2 import RunState
 from polos_service.store import RunQuery, RunRecord
-from polos_service.store.nats.foreign import UNKNOWN
-from polos_service.store.nats.head import Head
-from polos_service.store.nats.link import Link
+from polos_service.store.nats.frames import Head
+from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.record import Life, Record
-from polos_service.store.nats.records import Records
-from polos_service.store.nats.stored import seconds_of
+from polos_service.store.nats.messages import SECOND, UNKNOWN, seconds_of
+from polos_service.store.nats.queue import Queue, Queued
+from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.subjects import (
+    EVERY_ITEM,
     NO_DAY,
     RUNS,
     WORK,
@@ -34,17 +34,12 @@ from polos_service.store.nats.subjects import (
     runs_of_day,
     value_of,
 )
-from polos_service.store.nats.work import Queued, Work
 
 PIECE = 200
 """Records that one request brings."""
 
-SCAN = 1000
-"""Messages that one request of a scan brings."""
-
-SECOND = 1_000_000_000
 DAY = 86_400
-"""Nanoseconds of a second, and seconds of a day."""
+"""Seconds of a day."""
 
 LOOK_AGAIN = 5
 """Seconds after which an overdue run is looked at again."""
@@ -53,11 +48,11 @@ LOOK_AGAIN = 5
 class Listing:
     """Looks over the runs of every replica."""
 
-    def __init__(self, link: Link, log: Log, records: Records, work: Work) -> None:
-        self._link = link
+    def __init__(self, jetstream: JetStream, log: Log, records: Records, queue: Queue) -> None:
+        self._jetstream = jetstream
         self._log = log
         self._records = records
-        self._work = work
+        self._queue = queue
         self._queue_seen = 0
         self._due: list[tuple[int, int, str, str]] = []
         """When to look at a run, its deadline, project and id; the first to come is first."""
@@ -90,7 +85,7 @@ class Listing:
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
         counts: Counter[str] = Counter()
-        names = await self._subjects(WORK, "polos.work.>")
+        names = await self._subjects(WORK, EVERY_ITEM)
         for start in range(0, len(names), PIECE):
             piece = map(self._queued_run, names[start : start + PIECE])
             runs = dict(one for one in piece if one is not None)
@@ -136,7 +131,7 @@ class Listing:
             run_id = value_of(subject.rpartition(".")[2])
             if run_subject(project, run_id) == subject:
                 return run_id
-        self._link.foreign.skip(subject, UNKNOWN, "no record has this subject")
+        self._jetstream.foreign.skip(subject, UNKNOWN, "no record has this subject")
         return None
 
     def _queued_run(self, subject: str) -> tuple[str, str] | None:
@@ -144,7 +139,7 @@ class Listing:
         with suppress(ValueError):
             workflow, project, run_id = subject.split(".")[2:]
             return f"polos.log.{day_of(value_of(run_id))}.{project}.{run_id}", value_of(workflow)
-        self._link.foreign.skip(subject, UNKNOWN, "no work item has this subject")
+        self._jetstream.foreign.skip(subject, UNKNOWN, "no work item has this subject")
         return None
 
     async def _days(self, query: RunQuery) -> AsyncIterator[str]:
@@ -153,7 +148,7 @@ class Listing:
         if query.before is not None:
             newest = min(newest, day_of(query.before))
         if newest != NO_DAY:
-            info = await self._link.request(f"STREAM.INFO.{RUNS}")
+            info = await self._jetstream.request(f"STREAM.INFO.{RUNS}")
             oldest = seconds_of(info["created"])
             if query.created_from is not None:
                 oldest = max(oldest, query.created_from / SECOND)
@@ -168,7 +163,7 @@ class Listing:
         found: list[str] = []
         while True:
             body = {"subjects_filter": pattern, "offset": len(found)}
-            info = await self._link.request(f"STREAM.INFO.{stream}", body)
+            info = await self._jetstream.request(f"STREAM.INFO.{stream}", body)
             page = info["state"].get("subjects") or {}
             found += page
             if not page or len(found) >= info.get("total", 0):
@@ -179,12 +174,11 @@ class Listing:
 
         What is not ours in the queue is removed: it counts as a run that waits.
         """
-        body = {"next_by_subj": "polos.work.>", "batch": SCAN}
-        while page := await self._link.batch(WORK, {"seq": self._queue_seen + 1, **body}):
+        while page := await self._jetstream.page(WORK, EVERY_ITEM, self._queue_seen + 1):
             for message in page:
-                queued = self._link.foreign.read(Queued.of, message)
+                queued = self._jetstream.foreign.read(Queued.of, message)
                 if queued is None:
-                    await self._work.discard(message.sequence)
+                    await self._queue.discard(message.sequence)
                 elif queued.deadline is not None:
                     due = (queued.deadline, queued.deadline, queued.project, queued.run_id)
                     heapq.heappush(self._due, due)

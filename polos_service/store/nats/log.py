@@ -10,16 +10,11 @@ from collections.abc import AsyncIterator
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store import Entry, Frame
-from polos_service.store.nats.batch import PAGE
-from polos_service.store.nats.ends import Ends, Last
-from polos_service.store.nats.head import BEHIND, Head, Mark, before
-from polos_service.store.nats.link import Conflict, Link
-from polos_service.store.nats.places import Known, Places
-from polos_service.store.nats.stored import Stored
+from polos_service.store.nats.frames import BEHIND, Head, LogEnd, Mark, before
+from polos_service.store.nats.jetstream import Conflict, JetStream
+from polos_service.store.nats.messages import StoredMessage
+from polos_service.store.nats.positions import Ends, LogPositions, Positions
 from polos_service.store.nats.subjects import LOG
-
-BATCH = 1000
-"""Messages that one request brings at most."""
 
 LEAST = 16 * 1024
 """Bytes that a request asks for at least: what is not needed costs less than a further one."""
@@ -30,14 +25,14 @@ NEAR = 64
 TRIES = 100
 """Foreign messages that may come in between, one after the other, while one of ours is appended."""
 
-Ours = tuple[Stored, Head]
+Ours = tuple[StoredMessage, Head]
 """A message of a log that is ours, and its head."""
 
 
 class Superseded(StoreUnavailable):
     """The log has another last message than its writer believed. `last` is it, if any."""
 
-    def __init__(self, last: Last | None) -> None:
+    def __init__(self, last: LogEnd | None) -> None:
         super().__init__("Another replica wrote to the run's log at the same time. Try again.")
         self.last = last
 
@@ -45,19 +40,19 @@ class Superseded(StoreUnavailable):
 class Log:
     """Appends and reads. What is read for recovery is proved to be whole."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._places = Places()
-        self._ends = Ends(link)
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
+        self._positions = Positions()
+        self._ends = Ends(jetstream)
 
-    async def last(self, subject: str) -> Last | None:
+    async def last(self, subject: str) -> LogEnd | None:
         """Return the last message of ours, from the stream's leader."""
-        return await self._ends.ours(subject, await self._link.last(LOG, subject))
+        return await self._ends.ours(subject, await self._jetstream.last(LOG, subject))
 
-    async def lasts(self, subjects: list[str]) -> dict[str, Last]:
+    async def lasts(self, subjects: list[str]) -> dict[str, LogEnd]:
         """Return the last message of ours of each log that has one, from any replica."""
-        found: dict[str, Last] = {}
-        async for one in self._link.lasts(LOG, subjects):
+        found: dict[str, LogEnd] = {}
+        async for one in self._jetstream.lasts(LOG, subjects):
             last = await self._ends.ours(one.subject, one)
             if last is not None:
                 found[one.subject] = last
@@ -75,7 +70,7 @@ class Log:
         for _ in range(TRIES):
             named = {} if end == expected else {BEHIND: str(expected)}
             try:
-                return await self._link.put(
+                return await self._jetstream.put(
                     LOG,
                     subject,
                     payload,
@@ -97,9 +92,9 @@ class Log:
 
     async def remove(self, subject: str) -> None:
         """Remove a log whole."""
-        self._places.forget(subject)
+        self._positions.forget(subject)
         self._ends.forget(subject)
-        await self._link.purge(LOG, subject)
+        await self._jetstream.purge(LOG, subject)
 
     async def history(self, subject: str, until: int) -> AsyncIterator[Entry]:
         """Yield the log up to the message with sequence `until`, its holder's own.
@@ -107,12 +102,12 @@ class Log:
         Pages come from any replica. Each message names the one before it, so a page that
         lacks anything shows, and the leader is asked instead.
         """
-        reached = place = 0  # our last message, and the last one of anybody
+        reached = position = 0  # our last message, and the last one of anybody
         while reached < until:
-            page = await self._page(subject, place + 1, PAGE)
+            page = await self._jetstream.page(LOG, subject, position + 1)
             ours = self._ours(page)
             if page and not ours:
-                place = page[-1].sequence
+                position = page[-1].sequence
                 continue
             found = chained(ours, reached, until)
             if not found:
@@ -125,7 +120,7 @@ class Log:
                 )
             for one, head in found:
                 yield head.entry(one.data)
-            reached = place = found[-1][0].sequence
+            reached = position = found[-1][0].sequence
 
     async def read(self, subject: str, after: int, limit: int) -> list[Frame]:
         """Return the frames that hold events after a cursor, up to `limit` bytes or one more.
@@ -133,14 +128,14 @@ class Log:
         None is missing between them. There are none if nothing follows the cursor, or if
         what follows was removed.
         """
-        known = self._places.of(subject)
-        place = await self._find(subject, after + 1, known)
+        known = self._positions.of(subject)
+        position = await self._find(subject, after + 1, known)
         frames: list[Frame] = []
         size = behind = 0
         while not frames or size < limit:
-            page = await self._page(subject, place, limit - size)
+            page = await self._jetstream.page(LOG, subject, position, max(limit - size, LEAST))
             if not page and not frames:
-                page = await self._from_leader(subject, place)
+                page = await self._from_leader(subject, position)
             if not page:
                 break
             for one, head in self._ours(page):
@@ -153,47 +148,42 @@ class Log:
                 frames.append(head.frame(one.data))
                 size += head.size
                 behind = one.sequence + 1
-            place = page[-1].sequence + 1
+            position = page[-1].sequence + 1
         if frames:
             known.add(frames[-1].last + 1, behind)
         return frames
 
-    def _head(self, message: Stored) -> Head | None:
-        last = self._link.foreign.read(Last.of, message)
+    def _head(self, message: StoredMessage) -> Head | None:
+        last = self._jetstream.foreign.read(LogEnd.of, message)
         return None if last is None else last.head
 
-    def _ours(self, page: list[Stored]) -> list[Ours]:
+    def _ours(self, page: list[StoredMessage]) -> list[Ours]:
         heads = ((one, self._head(one)) for one in page)
         return [(one, head) for one, head in heads if head is not None]
 
-    async def _next(self, subject: str, place: int) -> Ours | None:
-        """Return the first message of ours from a place on."""
-        page = await self._from_leader(subject, place)
+    async def _next(self, subject: str, position: int) -> Ours | None:
+        """Return the first message of ours from a position on."""
+        page = await self._from_leader(subject, position)
         while page:
             ours = self._ours(page)
             if ours:
                 return ours[0]
-            place = page[-1].sequence + 1
-            page = await self._page(subject, place, PAGE)
-            page = page or await self._from_leader(subject, place)
+            position = page[-1].sequence + 1
+            page = await self._jetstream.page(LOG, subject, position)
+            page = page or await self._from_leader(subject, position)
         return None
 
-    async def _from_leader(self, subject: str, place: int) -> list[Stored]:
-        message = await self._link.next(LOG, subject, place)
+    async def _from_leader(self, subject: str, position: int) -> list[StoredMessage]:
+        message = await self._jetstream.next(LOG, subject, position)
         return [] if message is None else [message]
 
-    async def _page(self, subject: str, place: int, limit: int) -> list[Stored]:
-        limit = min(max(limit, LEAST), PAGE)
-        body = {"seq": place, "next_by_subj": subject, "batch": BATCH, "max_bytes": limit}
-        return await self._link.batch(LOG, body)
-
-    async def _find(self, subject: str, event: int, known: Known) -> int:
-        """Return a place in the stream from which on the frame of an event is found."""
+    async def _find(self, subject: str, event: int, known: LogPositions) -> int:
+        """Return a position in the stream from which on the frame of an event is found."""
         (first, low), behind = known.around(event)
         if first == event:
             return low
         if behind is None:
-            last = await self._link.last(LOG, subject)
+            last = await self._jetstream.last(LOG, subject)
             if last is None:
                 return low
             behind = (0, last.sequence + 1)

@@ -1,40 +1,35 @@
-"""What is known of a run besides its log: its record, definition, request id and inbox.
+"""What is known of a run besides its log: its record, its definition and its request id.
 
 A record is written when the run is created, when it has ended, and when it is removed.
-Whether an open run is queued, held or ended, only its log tells.
+Whether an open run is queued, held or ended, only its log tells. Each `of` raises ValueError
+for a message that is not one of ours.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from time import time_ns
+from typing import Annotated, TypeVar
 
 import orjson
+from pydantic import Field, TypeAdapter
 
 from polos_client.errors import StoreUnavailable
-from polos_service.store import NewRun
-from polos_service.store.nats.link import Conflict, Link
-from polos_service.store.nats.record import (
-    REMOVED,
-    Life,
-    Record,
-    Reservation,
-    inbox_of,
-    piece_headers,
-    piece_of,
-)
-from polos_service.store.nats.stored import Stored
+from polos_service.store import ENDED, NewRun
+from polos_service.store.nats.frames import Head
+from polos_service.store.nats.jetstream import Conflict, JetStream
+from polos_service.store.nats.messages import NotOurs, StoredMessage
 from polos_service.store.nats.subjects import (
-    COMMANDS,
     DEFINITIONS,
     REQUESTS,
     RUNS,
     definition_subject,
     definition_subjects,
-    inbox_subject,
     request_subject,
     run_subject,
 )
@@ -42,22 +37,118 @@ from polos_service.store.refusals import expired, not_found, reused
 
 T = TypeVar("T")
 
-LOOKS, LOOK_PAUSE = 3, 1.0
-"""Looks for a record, and seconds between two, until it is believed that there is none."""
+Number = Annotated[int, Field(ge=0, lt=1 << 63)]
+"""A count, a sequence, or nanoseconds since the epoch: what protobuf's int64 holds."""
 
-PIECE = 512 * 1024
+LOOKS = 3
+"""Looks for a record until it is believed that there is none."""
+
+LOOK_PAUSE = 1.0
+"""Seconds between two looks for a record."""
+
+PIECE_BYTES = 512 * 1024
 """Bytes of a definition in one message: NATS takes 1 MiB at most by default."""
+
+PIECE_SUM = "Polos-Piece"
+"""The header of a definition's piece: its SHA-256, as hex. Pieces of older versions have none."""
 
 
 class DefinitionLost(StoreUnavailable):
     """A piece of a run's definition is not there, or not what was stored."""
 
 
-class Records:
-    """The buckets of records, definitions, request ids and commands."""
+class Life(StrEnum):
+    """How far a record is."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    OPEN = "open"
+    ENDED = "ended"
+    DELETING = "deleting"
+    EXPIRING = "expiring"
+    EXPIRED = "expired"
+
+
+REMOVED = frozenset({Life.EXPIRING, Life.EXPIRED})
+"""The lives of a run that retention removes, or has removed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """A run's record. Times are nanoseconds since the epoch.
+
+    Attributes:
+        digest: of the request's payload, as hex.
+        pieces: how many messages hold the definition.
+        life: how far it is.
+        outcome: the state that the run ended in; 0 if it is open.
+        latest: the terminal event's sequence; 0 if it is open.
+        revision: the bucket's sequence for this record; not stored.
+
+    """
+
+    project: str
+    run_id: str
+    workflow_id: str
+    request_id: str | None
+    digest: str
+    pieces: Number
+    session_id: str | None
+    user_id: str | None
+    streaming: bool
+    create_time: Number
+    deadline: Number | None
+    life: Life = Life.OPEN
+    outcome: Number = 0
+    latest: Number = 0
+    start_time: Number | None = None
+    finish_time: Number | None = None
+    revision: int = 0
+
+    @classmethod
+    def of(cls, message: StoredMessage) -> Record:
+        """Return the record that a message holds; fields that a newer version added are ignored."""
+        record = RECORD.validate_json(message.data, strict=True)
+        if run_subject(record.project, record.run_id) != message.subject:
+            raise NotOurs("it is the record of another run than its subject says")
+        if record.life is Life.ENDED and not (record.outcome in ENDED and record.finish_time):
+            raise NotOurs("it is the record of a run that ended, without how or when")
+        return replace(record, revision=message.sequence)
+
+    def encode(self) -> bytes:
+        """Return the record as a message's payload."""
+        fields = asdict(self)
+        del fields["revision"]
+        return orjson.dumps(fields)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reservation:
+    """Which run a request id made. `digest` is of the request's payload, as hex."""
+
+    run_id: str
+    digest: str
+
+    @classmethod
+    def of(cls, message: StoredMessage) -> Reservation:
+        """Return the reservation that a message holds."""
+        return RESERVATION.validate_json(message.data, strict=True)
+
+    def encode(self) -> bytes:
+        """Return the reservation as a message's payload."""
+        return orjson.dumps(asdict(self))
+
+
+RECORD = TypeAdapter(Record)
+"""Reads records."""
+
+RESERVATION = TypeAdapter(Reservation)
+"""Reads reservations."""
+
+
+class Records:
+    """The buckets of records, definitions and request ids."""
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
 
     async def reserve(self, run: NewRun) -> str:
         """Return the id of the run that this request id makes, or has made.
@@ -71,7 +162,9 @@ class Records:
         subject = request_subject(run.project, run.request_id)
         mine = Reservation(run_id=run.run_id, digest=run.digest.hex())
         try:
-            await self._put(REQUESTS, subject, mine.encode(), 0, decode=Reservation.of)
+            await self._jetstream.put_value(
+                Reservation.of, REQUESTS, subject, mine.encode(), revision=0
+            )
         except Conflict as conflict:
             made = self._there(Reservation.of, conflict)
             if made.digest != mine.digest:
@@ -84,17 +177,22 @@ class Records:
         if run.request_id is None:
             return False
         subject = request_subject(run.project, run.request_id)
-        return await self._last(Reservation.of, REQUESTS, subject) is not None
+        return await self._jetstream.value(Reservation.of, REQUESTS, subject) is not None
 
     async def create(self, run: NewRun) -> Record:
         """Store definition and record; return the record that there is then."""
         data = run.definition
-        pieces = [data[start : start + PIECE] for start in range(0, len(data), PIECE)]
+        pieces = [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
         for number, piece in enumerate(pieces):
             subject = definition_subject(run.project, run.run_id, number)
             with suppress(Conflict):  # a repeated start changes nothing
-                await self._put(
-                    DEFINITIONS, subject, piece, 0, decode=piece_of, headers=piece_headers(piece)
+                await self._jetstream.put_value(
+                    piece_of,
+                    DEFINITIONS,
+                    subject,
+                    piece,
+                    revision=0,
+                    headers={PIECE_SUM: hashlib.sha256(piece).hexdigest()},
                 )
         record = Record(
             project=run.project,
@@ -122,18 +220,29 @@ class Records:
 
         """
         subject = run_subject(record.project, record.run_id)
-        revision = await self._put(
-            RUNS, subject, record.encode(), record.revision, decode=Record.of
+        revision = await self._jetstream.put_value(
+            Record.of, RUNS, subject, record.encode(), revision=record.revision
         )
         return replace(record, revision=revision)
 
-    def read(self, message: Stored | None) -> Record | None:
-        """Return the record that a message holds; None if there is none, or it is not ours."""
-        return self._link.foreign.read(Record.of, message)
+    async def finish(self, record: Record, head: Head) -> Record:
+        """Write into an open run's record what the last head of its log says: it has ended."""
+        ended = replace(
+            record,
+            life=Life.ENDED,
+            outcome=head.outcome,
+            latest=head.last,
+            start_time=head.start,
+            finish_time=time_ns(),
+        )
+        try:
+            return await self.write(ended)
+        except Conflict as conflict:
+            return self._jetstream.foreign.read(Record.of, conflict.last) or ended
 
     async def find(self, project: str, run_id: str) -> Record | None:
         """Return the record, whatever its life; None if there is none."""
-        return await self._last(Record.of, RUNS, run_subject(project, run_id))
+        return await self._jetstream.value(Record.of, RUNS, run_subject(project, run_id))
 
     async def sought(self, project: str, run_id: str) -> Record | None:
         """Find the record, and believe only after a while that there is none.
@@ -170,8 +279,8 @@ class Records:
     async def many(self, subjects: list[str]) -> list[Record]:
         """Return the records under these subjects that there are, from any replica."""
         found = [
-            self._link.foreign.read(Record.of, message)
-            async for message in self._link.lasts(RUNS, subjects)
+            self._jetstream.foreign.read(Record.of, message)
+            async for message in self._jetstream.lasts(RUNS, subjects)
         ]
         return [record for record in found if record is not None]
 
@@ -185,7 +294,7 @@ class Records:
         pieces = []
         for number in range(record.pieces):
             subject = definition_subject(record.project, record.run_id, number)
-            piece = await self._last(piece_of, DEFINITIONS, subject)
+            piece = await self._jetstream.value(piece_of, DEFINITIONS, subject)
             if piece is None:  # removed meanwhile, or asked of a leader that is one no more
                 raise DefinitionLost(
                     f"NATS lacks piece {number} of the definition of run {record.run_id}. "
@@ -194,74 +303,33 @@ class Records:
             pieces.append(piece)
         return b"".join(pieces)
 
-    async def commands(self, project: str, run_id: str) -> frozenset[str]:
-        """Return what the run's inbox holds."""
-        found = await self._last(inbox_of, COMMANDS, inbox_subject(project, run_id))
-        return found or frozenset()
-
-    async def command(self, project: str, run_id: str, kind: str) -> None:
-        """Put a command into the run's inbox, once."""
-        subject = inbox_subject(project, run_id)
-        message = await self._link.last(COMMANDS, subject)
-        while kind not in (held := self._link.foreign.read(inbox_of, message) or frozenset()):
-            revision = 0 if message is None else message.sequence
-            payload = orjson.dumps(sorted(held | {kind}))
-            try:
-                await self._put(COMMANDS, subject, payload, revision, decode=inbox_of)
-            except Conflict as conflict:
-                message = conflict.last
-            else:
-                return
-
     async def strip(self, record: Record) -> None:
-        """Remove all but the record and the request id."""
-        project, run_id = record.project, record.run_id
-        await self._link.purge(DEFINITIONS, definition_subjects(project, run_id))
-        await self._link.purge(COMMANDS, inbox_subject(project, run_id))
+        """Remove the definition."""
+        subjects = definition_subjects(record.project, record.run_id)
+        await self._jetstream.purge(DEFINITIONS, subjects)
 
     async def drop(self, record: Record) -> None:
         """Remove the request id, unless it has made another run by now, then the record."""
         if record.request_id is not None:
             subject = request_subject(record.project, record.request_id)
-            message = await self._link.last(REQUESTS, subject)
-            made = self._link.foreign.read(Reservation.of, message)
+            message = await self._jetstream.last(REQUESTS, subject)
+            made = self._jetstream.foreign.read(Reservation.of, message)
             if message is not None and made is not None and made.run_id == record.run_id:
-                await self._link.purge(REQUESTS, subject, message.sequence)
-        await self._link.purge(RUNS, run_subject(record.project, record.run_id))
+                await self._jetstream.purge(REQUESTS, subject, message.sequence)
+        await self._jetstream.purge(RUNS, run_subject(record.project, record.run_id))
 
-    async def _last(self, decode: Callable[[Stored], T], bucket: str, subject: str) -> T | None:
-        return self._link.foreign.read(decode, await self._link.last(bucket, subject))
-
-    async def _put(
-        self,
-        bucket: str,
-        subject: str,
-        payload: bytes,
-        revision: int,
-        *,
-        decode: Callable[[Stored], object],
-        headers: Mapping[str, str] | None = None,
-    ) -> int:
-        """Store a value where `revision` is the last; what is not ours there is replaced."""
-        while True:
-            try:
-                return await self._link.put(
-                    bucket,
-                    subject,
-                    payload,
-                    expected=revision,
-                    same=lambda last: last.data == payload,
-                    headers=headers,
-                )
-            except Conflict as conflict:
-                last = conflict.last
-                if last is None or self._link.foreign.read(decode, last) is not None:
-                    raise
-                revision = last.sequence
-
-    def _there(self, decode: Callable[[Stored], T], conflict: Conflict) -> T:
+    def _there(self, decode: Callable[[StoredMessage], T], conflict: Conflict) -> T:
         """Return what stands where nothing was expected."""
-        found = self._link.foreign.read(decode, conflict.last)
+        found = self._jetstream.foreign.read(decode, conflict.last)
         if found is None:
             raise conflict
         return found
+
+
+def piece_of(message: StoredMessage) -> bytes:
+    """Return the piece of a definition that a message holds."""
+    if not message.data or "KV-Operation" in message.headers:
+        raise NotOurs("it is a definition's piece without content")
+    if message.headers.get(PIECE_SUM) not in (None, hashlib.sha256(message.data).hexdigest()):
+        raise NotOurs("it is a definition's piece with a wrong checksum")
+    return message.data

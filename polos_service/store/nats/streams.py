@@ -1,4 +1,4 @@
-"""The streams and buckets, made on first use."""
+"""The streams and buckets: made on first use, checked, and looked at for health."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from nats.errors import Error
 
 from polos_client.errors import StoreUnavailable
-from polos_service.store.nats.link import Link, Refused
+from polos_service.logs import get_logger
+from polos_service.store.nats.connection import Away
+from polos_service.store.nats.jetstream import JetStream, Refused
+from polos_service.store.nats.messages import SECOND
 from polos_service.store.nats.subjects import (
     COMMANDED,
     COMMANDS,
@@ -48,11 +52,16 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+HEARD = 10 * SECOND
+"""Nanoseconds of silence after which a stream's leader counts a replica as away."""
+
 OPERATORS = ("allow_rollup_hdrs", "deny_delete")
 """Settings that nothing here depends on: where they differ, an operator wanted it so."""
 
+log = get_logger(__name__)
 
-async def make_streams(link: Link, replicas: int) -> None:
+
+async def make_streams(jetstream: JetStream, replicas: int) -> None:
     """Make what is missing, and look whether the rest can do.
 
     Raises:
@@ -60,10 +69,10 @@ async def make_streams(link: Link, replicas: int) -> None:
             stream that works otherwise.
 
     """
-    await asyncio.gather(*(make_stream(link, name, replicas) for name in STREAMS))
+    await asyncio.gather(*(make_stream(jetstream, name, replicas) for name in STREAMS))
 
 
-async def make_stream(link: Link, name: str, replicas: int) -> None:
+async def make_stream(jetstream: JetStream, name: str, replicas: int) -> None:
     """Make a stream, unless it exists: then its operator decides about its replicas."""
     config = {
         "name": name,
@@ -73,14 +82,14 @@ async def make_stream(link: Link, name: str, replicas: int) -> None:
         **STREAMS[name],
     }
     try:
-        await link.request(f"STREAM.CREATE.{name}", config)
+        await jetstream.request(f"STREAM.CREATE.{name}", config)
     except Refused as refused:
         if refused.code != NAME_IN_USE:
             raise StoreUnavailable(
                 f"NATS does not make the stream {name}. {refused} It needs JetStream, and "
                 f"{replicas} servers for {replicas} replicas (POLOS_NATS_REPLICAS)."
             ) from refused
-        check(name, (await link.request(f"STREAM.INFO.{name}"))["config"])
+        check(name, (await jetstream.request(f"STREAM.INFO.{name}"))["config"])
 
 
 def check(name: str, found: Mapping[str, Any]) -> None:
@@ -102,3 +111,53 @@ def check(name: str, found: Mapping[str, Any]) -> None:
 def shown(value: object) -> str:
     """Return a setting as JSON, as NATS' own tools show it."""
     return orjson.dumps(value).decode()
+
+
+class Health:
+    """Whether the store can do its job, as far as NATS knows; what is wrong is logged once."""
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
+        self._told = ""
+
+    async def good(self) -> bool:
+        """Return whether events can be stored; asked once, for 2 s at most."""
+        wrong = await self._wrong()
+        if wrong and wrong != self._told:
+            log.warning("nats_cannot_be_used", problem=wrong)
+        self._told = wrong
+        return not wrong
+
+    async def _wrong(self) -> str:
+        """Return what is wrong; empty if nothing is."""
+        try:
+            names, info = await asyncio.gather(
+                self._names(), self._jetstream.ask_once(f"STREAM.INFO.{LOG}")
+            )
+        except (Error, Away, Refused, TimeoutError) as error:
+            return str(error) or "JetStream does not answer"
+        missing = sorted(STREAMS.keys() - names)
+        if missing:
+            return f"there is no stream {', '.join(missing)}: restore it, or start a service anew"
+        sealed = (info.get("config") or {}).get("sealed")
+        if sealed:
+            return f"the stream {LOG} is sealed: nothing can be stored in it"
+        return "" if led(info) else f"the stream {LOG} has no leader that hears most of its servers"
+
+    async def _names(self) -> set[str]:
+        names: set[str] = set()
+        while True:
+            page = await self._jetstream.ask_once("STREAM.NAMES", {"offset": len(names)})
+            names |= set(page.get("streams") or ())
+            if not page.get("streams") or len(names) >= page["total"]:
+                return names
+
+
+def led(info: Mapping[str, Any]) -> bool:
+    """Return whether a stream has a leader that hears most of its replicas."""
+    cluster = info.get("cluster")
+    if cluster is None:
+        return True  # a server alone
+    others = cluster.get("replicas") or []
+    heard = sum(one["active"] < HEARD and not one.get("offline") for one in others)
+    return bool(cluster.get("leader")) and 2 * (heard + 1) > len(others) + 1

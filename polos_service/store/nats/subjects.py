@@ -18,6 +18,12 @@ REQUESTS = "KV_POLOS_REQUESTS"
 DEFINITIONS = "KV_POLOS_DEFINITIONS"
 COMMANDS = "KV_POLOS_COMMANDS"
 
+EVERY_RUN = "$KV.POLOS_RUNS.>"
+"""Where the records of all runs are kept."""
+
+EVERY_ITEM = "polos.work.>"
+"""Where all runs are queued."""
+
 COMMANDED = "polos.inbox.>"
 """Where it is published which run's inbox was written: after it was stored, not before."""
 
@@ -112,5 +118,20 @@ def request_subject(project: str, request_id: str) -> str:
 
 
 def inbox_subject(project: str, run_id: str) -> str:
-    """Return where the commands for a run are kept."""
+    """Return where it is kept that a run is cancelled."""
     return f"$KV.POLOS_COMMANDS.{token(project)}.{token(run_id)}"
+
+
+def command_subject(project: str, run_id: str, command_id: str) -> str:
+    """Return where any other command for a run is kept."""
+    return f"{inbox_subject(project, run_id)}.{token(command_id)}"
+
+
+def command_subjects(project: str, run_id: str) -> str:
+    """Return the subjects of all other commands for a run."""
+    return f"{inbox_subject(project, run_id)}.*"
+
+
+def inbox_of(published: str) -> str:
+    """Return the subject of the inbox that a message below COMMANDED tells of."""
+    return "$KV.POLOS_COMMANDS." + ".".join(published.split(".")[2:4])

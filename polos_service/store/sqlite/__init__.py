@@ -15,7 +15,6 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -31,6 +30,7 @@ from polos_service.store import (
     ENDED,
     MAX_QUEUED,
     Claim,
+    Command,
     Entry,
     Frame,
     NewRun,
@@ -38,17 +38,14 @@ from polos_service.store import (
     RunRecord,
     Slice,
 )
-from polos_service.store.signals import Signals
-from polos_service.store.sqlite import statements as sql
+from polos_service.store.sqlite import claims, inbox, log, removal, runs
 from polos_service.store.sqlite.committer import Committer
-from polos_service.store.sqlite.condition import Condition
+from polos_service.store.sqlite.condition import Condition, touch
 from polos_service.store.sqlite.file import InUseError, StoreFile
 from polos_service.store.sqlite.schema import Synchronous, connect, prepare
+from polos_service.store.wakeups import Wakeups
 
 T = TypeVar("T")
-
-EXPIRY_PIECE = 256
-"""Frames that are deleted at a time: one commit that delays nobody for long."""
 
 PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
@@ -70,11 +67,11 @@ class SqliteStore:
         self._condition = Condition(file)
         self._condition.require_owner(self._reader)
         file.remember()
-        self._signals = Signals()
+        self._wakeups = Wakeups()
         self._heads: dict[tuple[str, str], Frame] = {}
         self._removing: set[asyncio.Task[None]] = set()
         self._committer = Committer(self._db, self._condition)
-        for run in sql.removals(self._reader):
+        for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
 
     @classmethod
@@ -106,7 +103,7 @@ class SqliteStore:
 
     async def expire(self, before: int) -> bool:
         """Remove a piece of what ended before a time."""
-        return await self._commit(lambda db: sql.expire(db, before, EXPIRY_PIECE))
+        return await self._commit(lambda db: removal.expire(db, before))
 
     async def healthy(self) -> bool:
         """Return whether the file is there, whole and ours, and the disk does what it is told."""
@@ -119,7 +116,7 @@ class SqliteStore:
             await self._condition.look()
             if self._condition.failing:
                 async with asyncio.timeout(PROBE_PATIENCE):
-                    await self._commit(sql.touch)
+                    await self._commit(touch)
                 self._condition.failing = False
             self._condition.require()
             return True
@@ -139,38 +136,39 @@ class SqliteStore:
     async def create(self, run: NewRun) -> str:
         """Store a queued run."""
         return await self._commit(
-            lambda db: sql.insert_run(db, run, self._max_queued), lambda: self._notify("queue")
+            lambda db: runs.insert_run(db, run, self._max_queued),
+            lambda: self._wakeups.notify("queue"),
         )
 
     async def claim(self, workflows: Collection[str]) -> Claim:
         """Claim the oldest queued run of these workflows."""
         while True:
-            queued = self._signals.event("queue")
+            queued = self._wakeups.event("queue")
             names = list(workflows)  # here: the commit's thread would race with who adds one
-            claim = await self._claim(partial(sql.find_queued, workflows=names))
+            claim = await self._claim(partial(claims.find_queued, workflows=names))
             if claim is not None:
                 return claim
             await queued.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
-        return await self._claim(lambda db: sql.find_run(db, project, run_id, held=force))
+        return await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
 
     async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
         """Return queued runs past their deadline, and held ones that are long past it."""
         with self._reading():
-            return sql.overdue(self._reader, now, stuck)
+            return claims.overdue(self._reader, now, stuck)
 
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
         with self._reading():
-            return sql.waiting(self._reader)
+            return claims.waiting(self._reader)
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
         try:
             await self._commit(
-                lambda db: sql.requeue(db, claim, failed=failed), lambda: self._released(claim)
+                lambda db: claims.requeue(db, claim, failed=failed), lambda: self._released(claim)
             )
         except StoreUnavailable:
             if not self._condition.taken_over:  # else the claim was lost, with all others
@@ -180,7 +178,7 @@ class SqliteStore:
         """Append a frame, then wake the run's readers."""
         try:
             await self._commit(
-                lambda db: sql.insert_frame(db, claim, frame, private),
+                lambda db: log.insert_frame(db, claim, frame, private),
                 lambda: self._appended(claim, frame),
             )
         except StoreUnavailable as error:
@@ -198,15 +196,15 @@ class SqliteStore:
             # The state is read before the frames: where it says that the run has ended,
             # the frames read after it are all there will ever be.
             run, state = self._find(project, run_id)
-            frames = taken(sql.frames_after(self._reader, run, after), limit)
+            frames = log.frames_after(self._reader, run, after, limit)
             return Slice(
-                frames=frames, latest=sql.latest_of(self._reader, run), ended=state in ENDED
+                frames=frames, latest=log.latest_of(self._reader, run), ended=state in ENDED
             )
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
         while True:
-            appended = self._signals.event(("log", project, run_id))
+            appended = self._wakeups.event(("log", project, run_id))
             if self._grown(project, run_id, after):
                 return
             await appended.wait()
@@ -219,40 +217,40 @@ class SqliteStore:
             # snapshot, and every tail with it, where it was.
             with self._reading(f"log of run {claim.run_id}"):
                 run, _ = self._find(claim.project, claim.run_id)
-                place, page = sql.history_page(self._reader, run, place, PAGE)
+                place, page = log.history_page(self._reader, run, place, PAGE)
             if not page:
                 return
             for entry in page:
                 yield entry
             await asyncio.sleep(0)
 
-    async def command(self, project: str, run_id: str, kind: str) -> None:
+    async def command(self, project: str, run_id: str, command: Command) -> None:
         """Put a command into the inbox of a run that has not ended."""
         await self._commit(
-            lambda db: sql.insert_command(db, project, run_id, kind),
-            lambda: self._notify("inbox", project, run_id),
+            lambda db: inbox.insert_command(db, project, run_id, command),
+            lambda: self._wakeups.notify(("inbox", project, run_id)),
         )
 
-    async def commands(self, claim: Claim, known: Collection[str]) -> frozenset[str]:
-        """Wait for a command that is not known."""
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`."""
         while True:
-            arrived = self._signals.event(("inbox", claim.project, claim.run_id))
+            arrived = self._wakeups.event(("inbox", claim.project, claim.run_id))
             with self._reading():
                 run, _ = self._find(claim.project, claim.run_id)
-                inbox = sql.inbox_of(self._reader, run)
-            if not inbox <= frozenset(known):
-                return inbox
+                found = inbox.commands_after(self._reader, run, seen)
+            if found:
+                return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
         with self._reading():
-            return sql.record_of(self._reader, project, run_id)
+            return runs.record_of(self._reader, project, run_id)
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
         with self._reading():
-            return sql.records(self._reader, project, query)
+            return runs.records(self._reader, project, query)
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
@@ -261,19 +259,19 @@ class SqliteStore:
 
     async def _delete(self, project: str, run_id: str) -> None:
         def begin(db: sqlite3.Connection) -> int | None:
-            run = sql.begin_removal(db, project, run_id)
-            return run if sql.remove(db, run, EXPIRY_PIECE) else None
+            run = removal.begin_removal(db, project, run_id)
+            return run if removal.remove(db, run) else None
 
-        run = await self._commit(begin, lambda: self._notify("log", project, run_id))
+        run = await self._commit(begin, lambda: self._wakeups.notify(("log", project, run_id)))
         if run is not None:
             await self._remove(run)
 
     async def _remove(self, run: int) -> None:
-        while await self._commit(lambda db: sql.remove(db, run, EXPIRY_PIECE)):
+        while await self._commit(lambda db: removal.remove(db, run)):
             pass
 
-    def _spawn(self, removal: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(removal)
+    def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(removing)
         self._removing.add(task)
         task.add_done_callback(self._removed)
         return task
@@ -296,7 +294,7 @@ class SqliteStore:
 
     async def _claim(self, find: Callable[[sqlite3.Connection], int | None]) -> Claim | None:
         claiming = asyncio.ensure_future(
-            self._commit(lambda db: sql.begin_claim(db, find(db), self._writer))
+            self._commit(lambda db: claims.begin_claim(db, find(db), self._writer))
         )
         try:
             return await asyncio.shield(claiming)
@@ -312,7 +310,7 @@ class SqliteStore:
         if claim is not None:
             with suppress(StoreUnavailable):  # closed: the next to open it queues the run
                 self._committer.submit(
-                    lambda db: sql.requeue(db, claim, failed=False),
+                    lambda db: claims.requeue(db, claim, failed=False),
                     lambda: self._released(claim),
                 )
 
@@ -327,15 +325,12 @@ class SqliteStore:
         except (TypeError, ValueError, OverflowError) as error:  # a value that does not fit
             raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
 
-    def _notify(self, *key: str) -> None:
-        self._signals.notify(key[0] if len(key) == 1 else key)
-
     def _find(self, project: str, run_id: str) -> tuple[int, int]:
-        return sql.row_of(self._reader, project, run_id)
+        return runs.row_of(self._reader, project, run_id)
 
     def _released(self, claim: Claim) -> None:
         self._heads.pop((claim.project, claim.run_id), None)
-        self._notify("queue")
+        self._wakeups.notify("queue")
 
     def _appended(self, claim: Claim, frame: Frame) -> None:
         key = (claim.project, claim.run_id)
@@ -343,7 +338,7 @@ class SqliteStore:
             self._heads[key] = frame
         else:
             self._heads.pop(key, None)
-        self._notify("log", *key)
+        self._wakeups.notify(("log", *key))
 
     def _grown(self, project: str, run_id: str, after: int) -> bool:
         head = self._heads.get((project, run_id))
@@ -351,16 +346,4 @@ class SqliteStore:
             return head.last > after
         with self._reading():
             run, state = self._find(project, run_id)
-            return state in ENDED or sql.latest_of(self._reader, run) > after
-
-
-def taken(frames: Iterable[Frame], limit: int) -> list[Frame]:
-    """Return the frames up to the one that reaches `limit` bytes."""
-    found = []
-    size = 0
-    for frame in frames:
-        found.append(frame)
-        size += len(frame.data)
-        if size >= limit:
-            break
-    return found
+            return state in ENDED or log.latest_of(self._reader, run) > after

@@ -83,7 +83,25 @@ CREATE INDEX runs_stuck ON runs (deadline)
 CREATE INDEX runs_removing ON runs (id) WHERE state = {REMOVING};
 """
 
-MIGRATIONS = (FIRST, SECOND, THIRD)
+FOURTH = """
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY,
+    run INTEGER NOT NULL,
+    command_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    step_key TEXT NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+CREATE INDEX inbox_by_run ON inbox (run);
+CREATE UNIQUE INDEX inbox_by_command ON inbox (run, command_id);
+INSERT INTO inbox (run, command_id, kind, run_id, step_key, payload)
+    SELECT runs.id, commands.kind, commands.kind, runs.run_id, '', x''
+    FROM commands JOIN runs ON runs.id = commands.run;
+DROP TABLE commands;
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)
 """What leads from each version of the schema to the next; a new file takes them all. The
 version is kept in the file's `user_version`."""
 

@@ -15,11 +15,10 @@ from polos_client.errors import RunNotFound
 from polos_service.runs import executor as module
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.store import CANCEL
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from tests.support.runs import done, executing, kinds, runnable, text
-from tests.support.stores import all_events, events_of, new_run, settled, soon, until
+from tests.support.stores import all_events, cancel, events_of, new_run, settled, soon, until
 
 CANCELLED = RunState.RUN_STATE_CANCELLED
 
@@ -82,7 +81,7 @@ async def test_a_cancellation_on_disk_is_obeyed_after_a_restart(store: SqliteSto
         raise AssertionError
 
     run_id = await store.create(new_run())
-    await store.command("default", run_id, CANCEL)
+    await store.command("default", run_id, cancel(run_id))
     async with executing(store, runnable(run)):
         assert kinds(await all_events(store, run_id)) == ["run_cancelled"]
 

@@ -1,4 +1,4 @@
-"""A claim as its holder knows it, and the marks that it writes."""
+"""A lease: a claim as its holder knows it, and the marks that it writes into the log."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from time import time, time_ns
 
 from polos_service.errors import Fenced
 from polos_service.store import Claim
-from polos_service.store.nats.ends import Last
-from polos_service.store.nats.head import Head, Mark
-from polos_service.store.nats.record import Record
-from polos_service.store.nats.stored import seconds_of
+from polos_service.store.nats.frames import Head, LogEnd, Mark
+from polos_service.store.nats.inbox import InboxView
+from polos_service.store.nats.messages import seconds_of
+from polos_service.store.nats.queue import WorkItem
+from polos_service.store.nats.records import Record
 from polos_service.store.nats.subjects import log_subject
-from polos_service.store.nats.work import Item
 
 
 @dataclass(eq=False, slots=True)
-class Held:
+class Lease:
     """A claim that this replica holds, as far as it knows.
 
     Attributes:
@@ -28,6 +28,7 @@ class Held:
         sequence: the stream's number for the log's last message.
         latest: the newest event.
         start: when the run's first claim began, in nanoseconds since the epoch.
+        inbox: what was read of the run's inbox.
         item: the work item; None if the claim was taken past the queue.
         proven: time of the loop at which it was last seen to hold.
 
@@ -40,7 +41,8 @@ class Held:
     sequence: int
     latest: int
     start: int
-    item: Item | None
+    inbox: InboxView
+    item: WorkItem | None
     proven: float
     lost: bool = False
     over: bool = False
@@ -62,8 +64,12 @@ class Held:
 
 
 def taken(
-    record: Record, last: Last | None, item: Item | None, definition: bytes, inbox: frozenset[str]
-) -> Held:
+    record: Record,
+    last: LogEnd | None,
+    item: WorkItem | None,
+    definition: bytes,
+    inbox: InboxView,
+) -> Lease:
     """Return a claim on a run that begins behind the last message of its log."""
     before = last.head if last is not None else None
     claim = Claim(
@@ -75,9 +81,9 @@ def taken(
         create_time=record.create_time,
         deadline=record.deadline,
         definition=definition,
-        commands=inbox,
+        commands=tuple(inbox.commands),
     )
-    return Held(
+    return Lease(
         record=record,
         claim=claim,
         subject=log_subject(record.project, record.run_id),
@@ -85,12 +91,13 @@ def taken(
         sequence=last.sequence if last else 0,
         latest=claim.latest,
         start=before.start if before else time_ns(),
+        inbox=inbox,
         item=item,
         proven=now(),
     )
 
 
-def stale(item: Item, last: Last) -> bool:
+def stale(item: WorkItem, last: LogEnd) -> bool:
     """Whether somebody holds the run who got its item at this delivery, or at a later one.
 
     So it is for a replica that was stopped when the item came, and finds it afterwards.
@@ -98,7 +105,7 @@ def stale(item: Item, last: Last) -> bool:
     return last.head.held and last.head.delivery >= item.delivery
 
 
-def held_past_queue(last: Last, claim_timeout: float) -> bool:
+def held_past_queue(last: LogEnd, claim_timeout: float) -> bool:
     """Whether somebody holds the run without its item, and wrote not long ago."""
     age = time() - seconds_of(last.time)
     return last.head.held and not last.head.delivery and age < claim_timeout

@@ -7,7 +7,7 @@ again that it is at work; else JetStream gives it to another.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ from pydantic import TypeAdapter
 
 from polos_client.errors import StoreUnavailable
 from polos_service.logs import get_logger
-from polos_service.store.nats.background import Background
-from polos_service.store.nats.foreign import NotOurs
-from polos_service.store.nats.link import API, Conflict, Link, Refused
-from polos_service.store.nats.record import Number, Record
-from polos_service.store.nats.stored import Stored
-from polos_service.store.nats.subjects import WORK, token, work_subject
+from polos_service.store.nats.jetstream import API, Conflict, JetStream, Refused
+from polos_service.store.nats.messages import NotOurs, StoredMessage
+from polos_service.store.nats.records import Number, Record
+from polos_service.store.nats.shielded import ShieldedTasks
+from polos_service.store.nats.subjects import EVERY_ITEM, WORK, token, work_subject
+from polos_service.store.refusals import too_many
 
 PULL = 5.0
 """Seconds that JetStream keeps a request for an item."""
@@ -33,14 +33,20 @@ PAUSE = 0.5
 WORK_TOKENS = 5
 """Tokens of a work item's subject."""
 
-ACK, ACK_TOKENS = "$JS.ACK.", 9
-"""How the subject begins that an item is answered on; its tokens, where it names no domain."""
+ACK = "$JS.ACK."
+"""How the subject begins that an item is answered on."""
+
+ACK_TOKENS = 9
+"""Tokens of that subject, where it names no domain."""
 
 EXPIRED = "408"
 """The status that tells that no item came in that time."""
 
 PENDING_LIMIT = 10_000_000
 """Items of one agent that may be held at a time, by all replicas."""
+
+COUNT_PERIOD = 1.0
+"""Seconds for which a count is good: replicas may let a few more in meanwhile."""
 
 log = get_logger(__name__)
 
@@ -54,7 +60,7 @@ class Queued:
     deadline: int | None
 
     @classmethod
-    def of(cls, message: Stored) -> Queued:
+    def of(cls, message: StoredMessage) -> Queued:
         """Return what a message says; what a newer version adds behind it is ignored."""
         found = orjson.loads(message.data)
         if not isinstance(found, list):
@@ -70,7 +76,7 @@ QUEUED: TypeAdapter[tuple[str, str, int | None]] = TypeAdapter(tuple[str, str, N
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class WorkItem:
     """A run that JetStream has given to this replica, until it falls silent.
 
     Attributes:
@@ -84,7 +90,7 @@ class Item:
     delivery: int
 
     @classmethod
-    def of(cls, message: Msg) -> Item:
+    def of(cls, message: Msg) -> WorkItem:
         """Return the item that JetStream delivered.
 
         Raises:
@@ -97,7 +103,7 @@ class Item:
         # Behind $JS.ACK a server may name its domain and account.
         at = 4 if len(parts) == ACK_TOKENS else 6
         queued = Queued.of(
-            Stored(
+            StoredMessage(
                 subject=message.subject,
                 sequence=int(parts[at + 1]),
                 data=message.data,
@@ -113,27 +119,30 @@ class Waiter:
     """Somebody who waits for an item of one of these workflows."""
 
     workflows: Collection[str]
-    future: asyncio.Future[Item]
+    future: asyncio.Future[WorkItem]
 
 
-class Work:
+class Queue:
     """The queue, as one replica sees it."""
 
-    def __init__(self, link: Link, background: Background, claim_timeout: float) -> None:
-        self._link = link
-        self._background = background
+    def __init__(self, jetstream: JetStream, tasks: ShieldedTasks, claim_timeout: float) -> None:
+        self._jetstream = jetstream
+        self._tasks = tasks
         self._claim_timeout = claim_timeout
         self._waiters: list[Waiter] = []
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._consumers: set[str] = set()
-        self._inbox = link.inbox()
+        self._reply_subject = jetstream.new_reply_subject()
         self._answers: dict[str, asyncio.Future[bool]] = {}
 
     async def start(self) -> None:
         """Listen for answers, and for runs that anybody queues."""
-        for subject, call in ((f"{self._inbox}.*", self._answer), ("polos.work.>", self._nudge)):
-            await self._link.subscribe(subject, call)
-        self._link.on_return(self._ask_anew)
+        for subject, call in (
+            (f"{self._reply_subject}.*", self._answer),
+            (EVERY_ITEM, self._nudge),
+        ):
+            await self._jetstream.subscribe(subject, call)
+        self._jetstream.on_return(self._ask_anew)
 
     async def close(self) -> None:
         """Ask for nothing more."""
@@ -147,12 +156,12 @@ class Work:
         subject = work_subject(record.workflow_id, record.project, record.run_id)
         payload = orjson.dumps([record.project, record.run_id, record.deadline])
         try:
-            await self._link.put(
+            await self._jetstream.put(
                 WORK, subject, payload, expected=0, same=lambda last: last.data == payload
             )
         except Conflict as conflict:
             last = conflict.last
-            if last is not None and self._link.foreign.read(Queued.of, last) is None:
+            if last is not None and self._jetstream.foreign.read(Queued.of, last) is None:
                 await self.discard(last.sequence)
                 await self.put(record)
 
@@ -163,7 +172,7 @@ class Work:
         forget other items that are held, and never give them to anybody again (NATS 2.15).
         """
         subject = work_subject(record.workflow_id, record.project, record.run_id)
-        message = await self._link.last(WORK, subject)
+        message = await self._jetstream.last(WORK, subject)
         if message is not None:
             await self.discard(message.sequence)
 
@@ -171,15 +180,15 @@ class Work:
         """Remove a message of the queue."""
         with suppress(Refused):  # whoever held it has removed it meanwhile
             body = {"seq": sequence, "no_erase": True}
-            await self._link.request(f"STREAM.MSG.DELETE.{WORK}", body)
+            await self._jetstream.request(f"STREAM.MSG.DELETE.{WORK}", body)
 
     async def queued(self, record: Record) -> bool:
         """Return whether the run has its item, held or not."""
         subject = work_subject(record.workflow_id, record.project, record.run_id)
-        message = await self._link.last(WORK, subject)
-        return self._link.foreign.read(Queued.of, message) is not None
+        message = await self._jetstream.last(WORK, subject)
+        return self._jetstream.foreign.read(Queued.of, message) is not None
 
-    async def next(self, workflows: Collection[str]) -> Item:
+    async def next(self, workflows: Collection[str]) -> WorkItem:
         """Wait for an item of one of these workflows; each one's come oldest first.
 
         `workflows` is read again whenever a run is queued. If the wait is cancelled, the
@@ -194,21 +203,21 @@ class Work:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             else:
-                self._background.spawn(self.put_back(waiter.future.result()))
+                self._tasks.spawn(self.put_back(waiter.future.result()))
             raise
 
-    async def keep(self, item: Item) -> None:
+    async def keep(self, item: WorkItem) -> None:
         """Say that the item is being worked on."""
-        await self._link.publish(item.reply, b"+WPI")
+        await self._jetstream.publish(item.reply, b"+WPI")
 
-    async def done(self, item: Item) -> None:
+    async def done(self, item: WorkItem) -> None:
         """Remove the item: its run has ended."""
-        await self._link.publish(item.reply, b"+ACK")
+        await self._jetstream.publish(item.reply, b"+ACK")
 
-    async def put_back(self, item: Item, delay: float = 0) -> None:
+    async def put_back(self, item: WorkItem, delay: float = 0) -> None:
         """Let the item be given to anybody, after so many seconds."""
         body = b" " + orjson.dumps({"delay": round(delay * 1e9)}) if delay else b""
-        await self._link.publish(item.reply, b"-NAK" + body)
+        await self._jetstream.publish(item.reply, b"-NAK" + body)
 
     async def _nudge(self, _: Msg) -> None:
         self._ask()
@@ -252,8 +261,8 @@ class Work:
         consumer = token(name)
         self._answers[consumer] = answer = asyncio.get_running_loop().create_future()
         body = orjson.dumps({"batch": 1, "expires": round(PULL * 1e9)})
-        await self._link.publish(
-            f"{API}.CONSUMER.MSG.NEXT.{WORK}.{consumer}", body, f"{self._inbox}.{consumer}"
+        await self._jetstream.publish(
+            f"{API}.CONSUMER.MSG.NEXT.{WORK}.{consumer}", body, f"{self._reply_subject}.{consumer}"
         )
         if not await asyncio.wait_for(answer, PULL + PAUSE):
             raise StoreUnavailable("the consumer of its work items is gone")
@@ -272,21 +281,21 @@ class Work:
 
     async def _take(self, consumer: str, message: Msg) -> None:
         try:
-            item = Item.of(message)
+            item = WorkItem.of(message)
         except ValueError as error:
-            self._link.foreign.skip(message.subject, 0, str(error))
-            await self._link.publish(message.reply, b"+TERM it is not a work item")
+            self._jetstream.foreign.skip(message.subject, 0, str(error))
+            await self._jetstream.publish(message.reply, b"+TERM it is not a work item")
         else:
             self._give(consumer, item)
 
-    def _give(self, consumer: str, item: Item) -> None:
+    def _give(self, consumer: str, item: WorkItem) -> None:
         for waiter in self._waiters:
             # One that was just cancelled stays in the list until its task gets a turn.
             if not waiter.future.done() and consumer in map(token, waiter.workflows):
                 self._waiters.remove(waiter)
                 waiter.future.set_result(item)
                 return
-        self._background.spawn(self.put_back(item))
+        self._tasks.spawn(self.put_back(item))
 
     async def _make_consumer(self, name: str) -> None:
         consumer = token(name)
@@ -300,8 +309,50 @@ class Work:
             "max_deliver": -1,
             "max_ack_pending": PENDING_LIMIT,
         }
-        await self._link.request(
+        await self._jetstream.request(
             f"CONSUMER.CREATE.{WORK}.{consumer}.polos.work.{consumer}.>",
             {"stream_name": WORK, "config": config},
         )
         self._consumers.add(name)
+
+
+class Bound:
+    """The bound of the queue, as one replica sees it."""
+
+    def __init__(self, jetstream: JetStream, most: int, past_queue: Callable[[], int]) -> None:
+        self._jetstream = jetstream
+        self._most = most
+        self._past_queue = past_queue
+        self._queued = 0
+        self._until = 0.0
+
+    async def enter(self) -> None:
+        """Count a run in that is about to be queued.
+
+        Raises:
+            TooManyRuns: as many runs are queued as may be.
+
+        """
+        now = asyncio.get_running_loop().time()
+        if self._queued >= self._most or now >= self._until:
+            self._queued = await self._count()
+            self._until = now + COUNT_PERIOD
+        if self._queued >= self._most:
+            raise too_many(self._most)
+        self._queued += 1
+
+    async def _count(self) -> int:
+        """Return how many items nobody holds; exact only where it matters."""
+        info = await self._jetstream.request(f"STREAM.INFO.{WORK}")
+        items = int(info["state"]["messages"]) - self._past_queue()
+        return items - await self._held_items() if items >= self._most else items
+
+    async def _held_items(self) -> int:
+        held = seen = 0
+        while True:
+            page = await self._jetstream.request(f"CONSUMER.LIST.{WORK}", {"offset": seen})
+            consumers = page["consumers"] or []
+            held += sum(int(one["num_ack_pending"]) for one in consumers)
+            seen += len(consumers)
+            if not consumers or seen >= page["total"]:
+                return held

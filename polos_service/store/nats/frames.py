@@ -1,4 +1,4 @@
-"""The head of a message in a log: what is known of a frame without its bytes."""
+"""A frame as a message of its log: its head tells all of it but the bytes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ from typing import Self, cast
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.store import ENDED, Entry, Frame
-from polos_service.store.nats.foreign import NotOurs
-from polos_service.store.nats.stored import NUMBER
+from polos_service.store.nats.jetstream import EXPECTED_LAST
+from polos_service.store.nats.messages import NUMBER, NotOurs, StoredMessage
 
 HEADER = "Polos-Frame"
 """The header that makes a message one of ours."""
 
 BEHIND = "Polos-Behind"
 """The header with the sequence of our message before this one, where foreign ones stand between."""
-
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-"""The header with the sequence of the message before this one, whoever wrote it."""
 
 FORM = re.compile(
     r"([0-9]{1,19}) " * 5 + r"([!-~]{1,64}) (events|claimed|released) ([0-9]{1,19}) ([0-9]{1,9})"
@@ -121,7 +118,7 @@ class Head:
     def state(self) -> RunState.ValueType:
         """The state that the run is in after this message."""
         if self.outcome:
-            return outcome_of(self)
+            return cast("RunState.ValueType", self.outcome)
         return RunState.RUN_STATE_RUNNING if self.held else RunState.RUN_STATE_QUEUED
 
     def frame(self, payload: bytes) -> Frame:
@@ -135,7 +132,7 @@ class Head:
             first=self.first,
             last=self.last,
             data=self.entry(payload).data,
-            outcome=outcome_of(self) if self.outcome else None,
+            outcome=self.state if self.outcome else None,
         )
 
     def entry(self, payload: bytes) -> Entry:
@@ -153,6 +150,26 @@ class Head:
         return Entry(data=payload[: self.size], private=payload[self.size :])
 
 
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """The last message of ours in a log. `time` is the server's, as it wrote it."""
+
+    sequence: int
+    head: Head
+    time: str
+
+    @classmethod
+    def of(cls, message: StoredMessage) -> Self:
+        """Return a message as the last one of its log.
+
+        Raises:
+            NotOurs: it is not one of ours.
+
+        """
+        before(message.headers)
+        return cls(message.sequence, Head.of(message.headers), message.time)
+
+
 def before(headers: Mapping[str, str]) -> int:
     """Return the sequence of our message before one of ours; 0 for the first.
 
@@ -160,12 +177,7 @@ def before(headers: Mapping[str, str]) -> int:
         NotOurs: the headers do not tell.
 
     """
-    told = headers.get(BEHIND) or headers.get(EXPECTED, "")
+    told = headers.get(BEHIND) or headers.get(EXPECTED_LAST, "")
     if not NUMBER.fullmatch(told):
-        raise NotOurs(f"it has no {EXPECTED} header")
+        raise NotOurs(f"it has no {EXPECTED_LAST} header")
     return int(told)
-
-
-def outcome_of(head: Head) -> RunState.ValueType:
-    """Return the outcome as the enumeration's value."""
-    return cast("RunState.ValueType", head.outcome)

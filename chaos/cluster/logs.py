@@ -16,8 +16,8 @@ from nats.js.errors import NotFoundError
 from chaos.story import Log
 from polos.v1.run_pb2 import RunState
 from polos.v1.run_service_pb2 import StreamRunResponse
-from polos_service.store.nats.foreign import NotOurs
-from polos_service.store.nats.head import Head, Mark
+from polos_service.store.nats.frames import Head, Mark
+from polos_service.store.nats.messages import NotOurs
 from polos_service.store.nats.subjects import LOG, RUNS, WORK
 
 TOGETHER = 64

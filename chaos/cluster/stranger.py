@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from chaos.cluster.log import jetstream
+from chaos.cluster.logs import jetstream
 from polos_service.store.nats.subjects import LOG
 
 MESSAGES = 30

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from weakref import WeakValueDictionary
 
 
-class Signals:
+class Wakeups:
     """Events by key. Take the event first, then look, then wait: no wake-up is lost."""
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""The logs that readers of this replica follow: one tail each, however many read it.
+"""The logs that readers of this replica follow: one feed each, however many read it.
 
-A tail hears of each message that JetStream stored (the stream republishes their heads),
+A feed hears of each message that JetStream stored (the stream republishes their heads),
 so a reader that has all asks nobody. It reads new frames once, for all its readers. What
 it may have missed, after a reconnect say, it finds in the log's last message.
 """
@@ -20,16 +20,14 @@ from nats.errors import Error
 from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
 from polos_service.logs import get_logger
 from polos_service.store import Frame
-from polos_service.store.nats.background import Background
-from polos_service.store.nats.ends import Last
-from polos_service.store.nats.head import Head
-from polos_service.store.nats.link import Link
+from polos_service.store.nats.frames import Head, LogEnd
+from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.record import Life
-from polos_service.store.nats.records import Records
-from polos_service.store.nats.stored import from_replica
+from polos_service.store.nats.messages import from_replica
+from polos_service.store.nats.records import Life, Records
+from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import log_subject, news_subject
-from polos_service.store.signals import Signals
+from polos_service.store.wakeups import Wakeups
 
 log = get_logger(__name__)
 
@@ -37,29 +35,29 @@ Key = tuple[str, str]
 """Project and id of a run."""
 
 KEPT = 256 * 1024
-"""Bytes of its newest frames that a tail keeps, the last frame in any case."""
+"""Bytes of its newest frames that a feed keeps, the last frame in any case."""
 
 LINGER = 20.0
-"""Seconds that a tail without readers stays: longer than a reader is silent for."""
+"""Seconds that a feed without readers stays: longer than a reader is silent for."""
 
 FIRST_LOOK, LATER_LOOK = 1.0, 15.0
-"""Seconds after which a tail looks whether it missed something, at first and then."""
+"""Seconds after which a feed looks whether it missed something, at first and then."""
 
 LOOKS = 64
-"""Looks at a time: after a reconnect every tail is to look."""
+"""Looks at a time: after a reconnect every feed is to look."""
 
 PERIOD = 0.5
-"""Seconds between two rounds through the tails."""
+"""Seconds between two rounds through the feeds."""
 
 
 @dataclass(eq=False, slots=True)
-class Tail:
+class Feed:
     """What is known of the end of a log.
 
     Attributes:
         sequence: the stream's number for the last message.
         latest: the newest event.
-        edge: the newest event when the tail began, or whose frame was read since; readers
+        edge: the newest event when the feed began, or whose frame was read since; readers
             before it are replaying.
         recent: the newest frames, without a gap.
         own: what this replica appends now: its news may come before its acknowledgement.
@@ -108,26 +106,31 @@ class Tail:
             self.size -= len(self.recent.popleft().data)
 
 
-class Tails:
-    """The tails of a replica."""
+class Feeds:
+    """The feeds of a replica."""
 
     def __init__(
-        self, link: Link, log: Log, records: Records, signals: Signals, background: Background
+        self,
+        jetstream: JetStream,
+        log: Log,
+        records: Records,
+        wakeups: Wakeups,
+        tasks: ShieldedTasks,
     ) -> None:
-        self._link = link
+        self._jetstream = jetstream
         self._log = log
         self._records = records
-        self._signals = signals
-        self._background = background
-        self._tails: dict[Key, Tail] = {}
-        self._opening: dict[Key, asyncio.Task[Tail]] = {}
+        self._wakeups = wakeups
+        self._tasks = tasks
+        self._feeds: dict[Key, Feed] = {}
+        self._opening: dict[Key, asyncio.Task[Feed]] = {}
         self._looks = asyncio.Semaphore(LOOKS)
         self._round: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look after the tails from now on."""
-        self._round = asyncio.create_task(self._look_after(), name="polos-tails")
-        self._link.on_return(self._look_soon)
+        """Look after the feeds from now on."""
+        self._round = asyncio.create_task(self._look_after(), name="polos-feeds")
+        self._jetstream.on_return(self._look_soon)
 
     async def close(self) -> None:
         """Stop looking after them."""
@@ -135,8 +138,8 @@ class Tails:
             self._round.cancel()
             await asyncio.wait({self._round})
 
-    async def of(self, project: str, run_id: str) -> Tail:
-        """Return the tail of a run; one of a run that has ended does not stay.
+    async def of(self, project: str, run_id: str) -> Feed:
+        """Return the feed of a run; one of a run that has ended does not stay.
 
         Raises:
             RunExpired: it was removed by `expire`.
@@ -144,160 +147,160 @@ class Tails:
 
         """
         key = (project, run_id)
-        tail = self._tails.get(key)
-        if tail is not None:
-            return tail
+        feed = self._feeds.get(key)
+        if feed is not None:
+            return feed
         opening = self._opening.get(key)
         if opening is None:
-            opening = self._opening[key] = self._background.begin(self._open(key))
+            opening = self._opening[key] = self._tasks.begin(self._open(key))
             opening.add_done_callback(lambda _: self._opening.pop(key))
         return await asyncio.shield(opening)
 
-    async def read(self, tail: Tail, after: int, limit: int) -> list[Frame]:
+    async def read(self, feed: Feed, after: int, limit: int) -> list[Frame]:
         """Return frames behind a cursor; the newest are read once for all who follow."""
-        found = tail.after(after, limit)
+        found = feed.after(after, limit)
         if found:
             return found
-        if after < tail.edge:
-            return await self._log.read(tail.subject, after, limit)
-        async with tail.reading:
-            found = tail.after(after, limit)
+        if after < feed.edge:
+            return await self._log.read(feed.subject, after, limit)
+        async with feed.reading:
+            found = feed.after(after, limit)
             if not found:
-                found = await self._log.read(tail.subject, after, limit)
-                tail.keep(found)
+                found = await self._log.read(feed.subject, after, limit)
+                feed.keep(found)
             return found
 
-    async def wait(self, tail: Tail, after: int) -> None:
-        """Wait for an event behind a cursor, or until the tail is one no more."""
-        with self._reader(tail):
-            while tail.latest <= after and self._tails.get(tail.key) is tail:
-                event = self._signals.event(("log", *tail.key))
+    async def wait(self, feed: Feed, after: int) -> None:
+        """Wait for an event behind a cursor, or until the feed is one no more."""
+        with self._reader(feed):
+            while feed.latest <= after and self._feeds.get(feed.key) is feed:
+                event = self._wakeups.event(("log", *feed.key))
                 await event.wait()
 
     def writing(self, key: Key, head: Head, frame: Frame) -> None:
         """Have a frame at hand that this replica is about to append."""
-        tail = self._tails.get(key)
-        if tail is not None:
-            tail.own = (head, frame)
+        feed = self._feeds.get(key)
+        if feed is not None:
+            feed.own = (head, frame)
 
     def written(self, key: Key, head: Head, sequence: int) -> None:
         """Take a frame into account that this replica has appended."""
-        tail = self._tails.get(key)
-        if tail is not None:
-            self._advance(tail, head, sequence)
+        feed = self._feeds.get(key)
+        if feed is not None:
+            self._advance(feed, head, sequence)
 
-    async def look(self, tail: Tail) -> bool:
+    async def look(self, feed: Feed) -> bool:
         """Learn from the log's leader what was not heard here; return whether there is a log.
 
         Raises:
             StoreUnavailable: NATS does not answer.
 
         """
-        last = await self._log.last(tail.subject)
+        last = await self._log.last(feed.subject)
         if last is not None:
-            self._advance(tail, last.head, last.sequence)
+            self._advance(feed, last.head, last.sequence)
         return last is not None
 
     def forget(self, key: Key) -> None:
         """Send the readers of a run that was removed to look again."""
         self._retire(key)
-        self._signals.notify(("log", *key))
+        self._wakeups.notify(("log", *key))
 
-    async def _open(self, key: Key) -> Tail:
+    async def _open(self, key: Key) -> Feed:
         subject = log_subject(*key)
         now = asyncio.get_running_loop().time()
-        tail = Tail(key, subject, idle_since=now, look_at=now + FIRST_LOOK)
+        feed = Feed(key, subject, idle_since=now, look_at=now + FIRST_LOOK)
 
         async def hear(message: Msg) -> None:
             stored = from_replica(message.data, message.headers or {})
             if stored is None:
-                self._link.foreign.skip(message.subject, 0, "no stream published it")
-            last = self._link.foreign.read(Last.of, stored)
+                self._jetstream.foreign.skip(message.subject, 0, "no stream published it")
+            last = self._jetstream.foreign.read(LogEnd.of, stored)
             if last is not None:
-                self._advance(tail, last.head, last.sequence)
+                self._advance(feed, last.head, last.sequence)
 
         # First listen, then look: what is stored in between is heard.
-        tail.news = await self._link.subscribe(news_subject(subject), hear)
+        feed.news = await self._jetstream.subscribe(news_subject(subject), hear)
         try:
             record, last = await asyncio.gather(self._records.get(*key), self._log.last(subject))
         except BaseException:
-            await unsubscribe(tail)
+            await unsubscribe(feed)
             raise
         if last is not None:
-            self._advance(tail, last.head, last.sequence)
-        tail.edge = tail.latest
-        if record.life is Life.ENDED or tail.ended:
-            tail.ended, tail.latest = True, max(tail.latest, record.latest)
-            await unsubscribe(tail)
+            self._advance(feed, last.head, last.sequence)
+        feed.edge = feed.latest
+        if record.life is Life.ENDED or feed.ended:
+            feed.ended, feed.latest = True, max(feed.latest, record.latest)
+            await unsubscribe(feed)
         else:
-            self._tails[key] = tail
-        return tail
+            self._feeds[key] = feed
+        return feed
 
-    def _advance(self, tail: Tail, head: Head, sequence: int) -> None:
-        if sequence <= tail.sequence:
+    def _advance(self, feed: Feed, head: Head, sequence: int) -> None:
+        if sequence <= feed.sequence:
             return
-        tail.sequence = sequence
-        if tail.own is not None and tail.own[0] == head:
-            if tail.own[1].first == tail.edge + 1:
-                tail.keep([tail.own[1]])
-            tail.own = None
-        grown = head.last > tail.latest
-        tail.latest = max(tail.latest, head.last)
-        tail.ended = tail.ended or head.outcome != 0
-        if tail.ended:
-            self._retire(tail.key)
-        if grown or tail.ended:
-            self._signals.notify(("log", *tail.key))
+        feed.sequence = sequence
+        if feed.own is not None and feed.own[0] == head:
+            if feed.own[1].first == feed.edge + 1:
+                feed.keep([feed.own[1]])
+            feed.own = None
+        grown = head.last > feed.latest
+        feed.latest = max(feed.latest, head.last)
+        feed.ended = feed.ended or head.outcome != 0
+        if feed.ended:
+            self._retire(feed.key)
+        if grown or feed.ended:
+            self._wakeups.notify(("log", *feed.key))
 
     def _retire(self, key: Key) -> None:
-        tail = self._tails.pop(key, None)
-        if tail is not None:
-            self._background.spawn(unsubscribe(tail))
+        feed = self._feeds.pop(key, None)
+        if feed is not None:
+            self._tasks.spawn(unsubscribe(feed))
 
     @contextmanager
-    def _reader(self, tail: Tail) -> Iterator[None]:
-        tail.readers += 1
+    def _reader(self, feed: Feed) -> Iterator[None]:
+        feed.readers += 1
         try:
             yield
         finally:
-            tail.readers -= 1
-            tail.idle_since = asyncio.get_running_loop().time()
+            feed.readers -= 1
+            feed.idle_since = asyncio.get_running_loop().time()
 
     def _look_soon(self) -> None:
-        for tail in self._tails.values():
-            tail.look_at = 0.0
+        for feed in self._feeds.values():
+            feed.look_at = 0.0
 
     async def _look_after(self) -> None:
         while True:
             await asyncio.sleep(PERIOD)
             now = asyncio.get_running_loop().time()
             due = []
-            for tail in list(self._tails.values()):
-                if not tail.readers and now - tail.idle_since > LINGER:
-                    self._retire(tail.key)
-                elif tail.look_at <= now:
-                    tail.look_at = now + LATER_LOOK
-                    due.append(self._look(tail))
+            for feed in list(self._feeds.values()):
+                if not feed.readers and now - feed.idle_since > LINGER:
+                    self._retire(feed.key)
+                elif feed.look_at <= now:
+                    feed.look_at = now + LATER_LOOK
+                    due.append(self._look(feed))
             for outcome in await asyncio.gather(*due, return_exceptions=True):
                 if isinstance(outcome, Exception):
                     log.error("look_failed", exc_info=outcome)
 
-    async def _look(self, tail: Tail) -> None:
+    async def _look(self, feed: Feed) -> None:
         async with self._looks:
-            await self._look_now(tail)
+            await self._look_now(feed)
 
-    async def _look_now(self, tail: Tail) -> None:
+    async def _look_now(self, feed: Feed) -> None:
         with suppress(StoreUnavailable):
-            if await self.look(tail):
+            if await self.look(feed):
                 return
             try:
-                await self._records.get(*tail.key)
+                await self._records.get(*feed.key)
             except (RunNotFound, RunExpired):
-                self.forget(tail.key)
+                self.forget(feed.key)
 
 
-async def unsubscribe(tail: Tail) -> None:
+async def unsubscribe(feed: Feed) -> None:
     """Listen no more."""
-    if tail.news is not None:
+    if feed.news is not None:
         with suppress(Error):
-            await tail.news.unsubscribe()
+            await feed.news.unsubscribe()

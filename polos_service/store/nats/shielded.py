@@ -1,4 +1,4 @@
-"""Tasks that go on though whoever began them is cancelled."""
+"""Tasks that go on to their end though whoever began them is cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 log = get_logger(__name__)
 
 
-class Background:
+class ShieldedTasks:
     """Holds the tasks until they are done."""
 
     def __init__(self) -> None:

@@ -1,0 +1,232 @@
+"""The inboxes of runs: commands for whoever holds the claim.
+
+Each command is a message on a subject of its own below that of its run. It is stored only
+behind the last message of the whole inbox, so that commands have an order, and each tells
+what the inbox holds with it. The command that cancels a run stands where version 0.1.0 writes
+and reads it: on the run's own subject, in a list of kinds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass, field
+from typing import Self
+
+import orjson
+from pydantic import TypeAdapter
+
+from polos_service.store import CANCEL, INBOX_BYTES, INBOX_LIMIT, Command
+from polos_service.store.nats.jetstream import Conflict, JetStream
+from polos_service.store.nats.messages import NotOurs, StoredMessage
+from polos_service.store.nats.records import Number
+from polos_service.store.nats.subjects import (
+    COMMANDS,
+    command_subject,
+    command_subjects,
+    inbox_subject,
+    token,
+)
+from polos_service.store.refusals import inbox_full
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heading:
+    """The first line of a command's message, as JSON; the payload follows it.
+
+    Attributes:
+        count: commands in the inbox, this one included, the one that cancels the run not.
+        size: bytes of their payloads.
+
+    """
+
+    id: str
+    kind: str
+    run_id: str
+    step_key: str
+    count: Number
+    size: Number
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InboxMessage:
+    """A command as a message of an inbox; `sequence` is the bucket's for it."""
+
+    command: Command
+    sequence: int
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, message: StoredMessage) -> Self:
+        """Return the command that a message holds; what a newer version adds is ignored.
+
+        Raises:
+            ValueError: it is not one of ours.
+
+        """
+        line, _, payload = message.data.partition(b"\n")
+        heading = HEADING.validate_json(line, strict=True)
+        if token(heading.id) != message.subject.rpartition(".")[2]:
+            raise NotOurs("it is another command than its subject says")
+        command = Command(
+            id=heading.id,
+            kind=heading.kind,
+            run_id=heading.run_id,
+            step_key=heading.step_key,
+            payload=payload,
+        )
+        return cls(
+            command=command, sequence=message.sequence, count=heading.count, size=heading.size
+        )
+
+
+HEADING = TypeAdapter(Heading)
+"""Reads the first line of a command's message."""
+
+KINDS = TypeAdapter(list[str])
+"""Reads the message on a run's own subject."""
+
+
+@dataclass(slots=True)
+class InboxView:
+    """What the holder of a claim knows of its run's inbox; it only grows.
+
+    Attributes:
+        commands: in the order in which they were seen to arrive.
+        read_to: sequence of the newest message that was read, the one that cancels aside.
+
+    """
+
+    commands: list[Command] = field(default_factory=list)
+    read_to: int = 0
+
+
+class Inbox:
+    """The bucket of commands."""
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
+
+    async def look(self, project: str, run_id: str, view: InboxView) -> None:
+        """Add to a view what a run's inbox holds by now."""
+        kinds, found = await asyncio.gather(
+            self._jetstream.last(COMMANDS, inbox_subject(project, run_id)),
+            self._messages(command_subjects(project, run_id), view.read_to),
+        )
+        read = self._jetstream.foreign.read
+        messages = [one for one in (read(InboxMessage.of, each) for each in found) if one]
+        arrived = [(one.sequence, one.command) for one in messages]
+        if kinds is not None and CANCEL in (read(kinds_of, kinds) or ()):
+            arrived.append((kinds.sequence, Command(id=CANCEL, kind=CANCEL, run_id=run_id)))
+        arrived.sort(key=lambda one: one[0])
+        # Another look may have added some of them meanwhile.
+        known = {one.id for one in view.commands}
+        view.commands += [command for _, command in arrived if command.id not in known]
+        view.read_to = max([view.read_to, *(each.sequence for each in found)])
+
+    async def put(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command last into a run's inbox, unless it holds one with this id.
+
+        Raises:
+            TooManyCommands: the inbox is full; one that cancels the run is taken nevertheless.
+
+        """
+        if command.id == CANCEL:
+            await self._put_cancel(project, run_id)
+            return
+        subject = command_subject(project, run_id, command.id)
+        inbox = command_subjects(project, run_id)
+
+        def same(last: StoredMessage) -> bool:
+            ours = self._jetstream.foreign.read(InboxMessage.of, last)
+            return ours is not None and ours.command.id == command.id
+
+        while True:
+            # The last message comes first: what is stored behind it is a conflict.
+            last = await self._jetstream.last(COMMANDS, inbox)
+            if await self._jetstream.value(InboxMessage.of, COMMANDS, subject) is not None:
+                return
+            count, size = await self._held(inbox, last)
+            count, size = count + 1, size + len(command.payload)
+            if count > INBOX_LIMIT or size > INBOX_BYTES:
+                raise inbox_full(run_id)
+            try:
+                await self._jetstream.put(
+                    COMMANDS,
+                    subject,
+                    encoded(command, count, size),
+                    behind=inbox,
+                    expected=0 if last is None else last.sequence,
+                    same=same,
+                )
+            except Conflict:
+                continue
+            return
+
+    async def remove(self, project: str, run_id: str) -> None:
+        """Remove all of a run's commands."""
+        await asyncio.gather(
+            self._jetstream.purge(COMMANDS, command_subjects(project, run_id)),
+            self._jetstream.purge(COMMANDS, inbox_subject(project, run_id)),
+        )
+
+    async def _held(self, inbox: str, last: StoredMessage | None) -> tuple[int, int]:
+        """Return how many commands an inbox holds, and how many bytes their payloads have."""
+        if last is None:
+            return 0, 0
+        newest = self._jetstream.foreign.read(InboxMessage.of, last)
+        if newest is not None:
+            return newest.count, newest.size
+        read = (
+            self._jetstream.foreign.read(InboxMessage.of, message)
+            for message in await self._messages(inbox, 0)
+        )
+        ours = [one for one in read if one is not None]
+        return len(ours), sum(len(one.command.payload) for one in ours)
+
+    async def _messages(self, inbox: str, after: int) -> list[StoredMessage]:
+        """Return the messages behind a sequence, all that the leader has."""
+        last = await self._jetstream.last(COMMANDS, inbox)
+        found: list[StoredMessage] = []
+        while last is not None and after < last.sequence:
+            page = await self._jetstream.page_or_next(COMMANDS, inbox, after + 1)
+            if not page:
+                break  # the inbox was removed meanwhile
+            found += page
+            after = page[-1].sequence
+        return found
+
+    async def _put_cancel(self, project: str, run_id: str) -> None:
+        """Put the kind into the run's own message; what another version put there stays."""
+        subject = inbox_subject(project, run_id)
+        message = await self._jetstream.last(COMMANDS, subject)
+        read = self._jetstream.foreign.read
+        while CANCEL not in (kinds := read(kinds_of, message) or []):
+            revision = 0 if message is None else message.sequence
+            payload = orjson.dumps(sorted({*kinds, CANCEL}))
+            try:
+                await self._jetstream.put_value(
+                    kinds_of, COMMANDS, subject, payload, revision=revision
+                )
+            except Conflict as conflict:
+                message = conflict.last
+            else:
+                return
+
+
+def encoded(command: Command, count: int, size: int) -> bytes:
+    """Return a command as a message of an inbox that holds so much with it."""
+    heading = Heading(
+        id=command.id,
+        kind=command.kind,
+        run_id=command.run_id,
+        step_key=command.step_key,
+        count=count,
+        size=size,
+    )
+    return orjson.dumps(asdict(heading)) + b"\n" + command.payload
+
+
+def kinds_of(message: StoredMessage) -> list[str]:
+    """Return the kinds of commands that the message on a run's own subject holds."""
+    return KINDS.validate_json(message.data, strict=True)

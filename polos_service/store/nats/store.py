@@ -1,0 +1,282 @@
+"""The store of one replica: every method of the port, put together from the parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from nats.aio.msg import Msg
+
+from polos_client.errors import StoreUnavailable, TooManyRuns
+from polos_service.store import (
+    MAX_QUEUED,
+    Claim,
+    Command,
+    Entry,
+    Frame,
+    NewRun,
+    RunQuery,
+    RunRecord,
+    Slice,
+)
+from polos_service.store.nats.claims import Claims
+from polos_service.store.nats.connection import Connection, Endpoint
+from polos_service.store.nats.feeds import Feeds
+from polos_service.store.nats.inbox import Inbox
+from polos_service.store.nats.jetstream import JetStream
+from polos_service.store.nats.listing import Listing
+from polos_service.store.nats.log import Log
+from polos_service.store.nats.queue import Bound, Queue
+from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.shielded import ShieldedTasks
+from polos_service.store.nats.streams import Health, make_streams
+from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
+from polos_service.store.nats.upkeep import Removal, Sweep
+from polos_service.store.refusals import not_finished
+from polos_service.store.wakeups import Wakeups
+
+CLAIM_TIMEOUT = 15.0
+"""Seconds of silence after which a run passes to another replica."""
+
+RETRY_PAUSE = 1.0
+"""Seconds before a reader who waits looks again for a NATS that was away."""
+
+
+class NatsStore:
+    """A RunStore in JetStream, made by `open`."""
+
+    def __init__(self, jetstream: JetStream, claim_timeout: float, max_queued: int) -> None:
+        self._jetstream = jetstream
+        self._wakeups = Wakeups()
+        self._tasks = ShieldedTasks()
+        self._log = Log(jetstream)
+        self._records = Records(jetstream)
+        self._inbox = Inbox(jetstream)
+        self._feeds = Feeds(jetstream, self._log, self._records, self._wakeups, self._tasks)
+        self._queue = Queue(jetstream, self._tasks, claim_timeout)
+        self._claims = Claims(
+            log=self._log,
+            records=self._records,
+            inbox=self._inbox,
+            queue=self._queue,
+            feeds=self._feeds,
+            wakeups=self._wakeups,
+            tasks=self._tasks,
+            claim_timeout=claim_timeout,
+        )
+        self._bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
+        self._listing = Listing(jetstream, self._log, self._records, self._queue)
+        self._sweep = Sweep(jetstream, self._log, self._records, self._queue)
+        self._health = Health(jetstream)
+        self._removal = Removal(jetstream, self._log, self._records, self._inbox, self._queue)
+
+    @classmethod
+    async def open(
+        cls,
+        endpoint: Endpoint,
+        *,
+        replicas: int = 1,
+        claim_timeout: float = CLAIM_TIMEOUT,
+        max_queued: int = MAX_QUEUED,
+    ) -> NatsStore:
+        """Connect, and make the streams that are missing.
+
+        Args:
+            endpoint: where NATS is.
+            replicas: servers that each message is kept by, where streams are made.
+            claim_timeout: seconds of silence after which a run passes to another replica.
+            max_queued: runs that may be queued.
+
+        Raises:
+            StoreUnavailable: NATS does not answer, or has no JetStream.
+
+        """
+        jetstream = JetStream(await Connection.open(endpoint))
+        try:
+            await make_streams(jetstream, replicas)
+            store = cls(jetstream, claim_timeout, max_queued)
+            await store._start()
+        except BaseException:
+            await jetstream.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Finish what was begun, as long as a request is tried for, and disconnect.
+
+        What is held passes to others.
+        """
+        await self._claims.close()
+        await self._queue.close()
+        await self._feeds.close()
+        await self._tasks.settle(self._jetstream.patience)
+        await self._jetstream.close()
+
+    async def create(self, run: NewRun) -> str:
+        """Store a queued run."""
+        return await self._tasks.finish(self._create(run))
+
+    async def claim(self, workflows: Collection[str]) -> Claim:
+        """Claim a queued run of these workflows; each one's come oldest first."""
+        while True:
+            item = await self._queue.next(workflows)
+            claim = await self._tasks.finish(self._claims.take(item), self._give_back)
+            if claim is not None:
+                return claim
+
+    async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
+        """Claim this run if it is queued, or with `force` from whoever holds it."""
+        return await self._tasks.finish(
+            self._claims.take_run(project, run_id, force=force), self._give_back
+        )
+
+    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
+        """Return queued runs past their deadline, and held ones whose deadline is long past.
+
+        Runs that a crash left half-way are mended on the way, some at each call.
+        """
+        await self._tasks.finish(self._sweep.go_on())
+        return await self._listing.overdue(now, stuck)
+
+    async def waiting(self) -> Mapping[str, int]:
+        """Return how many runs are queued, by workflow."""
+        return await self._listing.waiting()
+
+    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+        """Queue the run again."""
+        await self._tasks.finish(self._claims.release(claim, failed=failed))
+
+    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
+        """Append a frame, then wake the run's readers here; the stream wakes the others."""
+        await self._tasks.finish(self._claims.append(claim, frame, private))
+
+    async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
+        """Read frames from the cursor on."""
+        feed = await self._feeds.of(project, run_id)
+        if after > feed.latest:  # the reader comes from a replica that has heard more
+            await self._feeds.look(feed)
+        latest, ended = feed.latest, feed.ended
+        if after >= latest:
+            return Slice(frames=(), latest=latest, ended=ended)
+        frames = await self._feeds.read(feed, after, limit)
+        if not frames:
+            await self._records.get(project, run_id)  # removed meanwhile?
+            raise StoreUnavailable(
+                f"NATS lacks events of run {run_id} behind {after}. Restore the stream."
+            )
+        return Slice(frames=frames, latest=max(latest, frames[-1].last), ended=ended)
+
+    async def wait(self, project: str, run_id: str, after: int) -> None:
+        """Wait for an event after the cursor; while NATS is away, too."""
+        while True:
+            try:
+                feed = await self._feeds.of(project, run_id)
+            except StoreUnavailable:
+                await asyncio.sleep(RETRY_PAUSE)
+                continue
+            if feed.ended or feed.latest > after:
+                return
+            await self._feeds.wait(feed, after)
+
+    async def history(self, claim: Claim) -> AsyncIterator[Entry]:
+        """Yield every frame with its private part."""
+        held = self._claims.find(claim)
+        subject = log_subject(claim.project, claim.run_id)
+        if held is not None:
+            until = held.sequence
+        else:
+            await self._records.get(claim.project, claim.run_id)
+            last = await self._log.last(subject)
+            until = last.sequence if last is not None else 0
+        async for entry in self._log.history(subject, until):
+            yield entry
+
+    async def command(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command last into the inbox of a run that has not ended."""
+        await self._tasks.finish(self._command(project, run_id, command))
+
+    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+        """Wait for commands behind the first `seen`.
+
+        Raises:
+            Fenced: the claim was lost.
+
+        """
+        return await self._claims.commands(claim, seen)
+
+    async def get(self, project: str, run_id: str) -> RunRecord:
+        """Return the run's record."""
+        return await self._listing.get(project, run_id)
+
+    async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
+        """Return a page of records."""
+        return await self._listing.page(project, query)
+
+    async def delete(self, project: str, run_id: str) -> None:
+        """Remove an ended run with its log and inbox."""
+        await self._tasks.finish(self._delete(project, run_id))
+
+    async def expire(self, before: int) -> bool:
+        """Remove a run that ended before a time."""
+        return await self._tasks.finish(self._removal.expire(before))
+
+    async def healthy(self) -> bool:
+        """Return whether events can be stored, as far as NATS knows."""
+        return await self._health.good()
+
+    async def _start(self) -> None:
+        await self._jetstream.subscribe(COMMANDED, self._commanded)
+        await self._queue.start()
+        self._feeds.start()
+        self._claims.start()
+
+    async def _commanded(self, message: Msg) -> None:
+        self._wakeups.notify(("inbox", inbox_of(message.subject)))
+
+    async def _create(self, run: NewRun) -> str:
+        """Store request id, record and queue in this order; a repeated start goes on from there."""
+        try:
+            await self._bound.enter()
+        except TooManyRuns:
+            if not await self._records.reserved(run):
+                raise
+        run_id = await self._records.reserve(run)
+        record = await self._records.find(run.project, run_id)
+        if record is not None and record.life is Life.DELETING:
+            await self._removal.go_on(record)
+            # Under its own id: whoever still removes the other run must not find this one.
+            return await self._create(run)
+        if record is None:
+            record = await self._records.create(replace(run, run_id=run_id))
+        if record.life is Life.OPEN:
+            await self._queue.put(record)
+        return record.run_id
+
+    async def _give_back(self, claim: Claim | None) -> None:
+        if claim is not None:
+            await self._claims.release(claim)
+
+    async def _command(self, project: str, run_id: str, command: Command) -> None:
+        if (await self._settled(project, run_id)).life is not Life.OPEN:
+            return
+        await self._inbox.put(project, run_id, command)
+        record = await self._records.sought(project, run_id)
+        if record is None or record.life not in (Life.OPEN, Life.ENDED):
+            await self._inbox.remove(project, run_id)  # as its removal did a moment too early
+
+    async def _settled(self, project: str, run_id: str) -> Record:
+        """Return the record, brought in line with the log."""
+        record = await self._records.get(project, run_id)
+        if record.life is Life.OPEN:
+            last = await self._log.last(log_subject(project, run_id))
+            if last is not None and last.head.outcome:
+                return await self._records.finish(record, last.head)
+        return record
+
+    async def _delete(self, project: str, run_id: str) -> None:
+        record = await self._settled(project, run_id)
+        if record.life is Life.OPEN:
+            raise not_finished(run_id)
+        await self._removal.remove(record, Life.DELETING)
+        self._feeds.forget((project, run_id))

@@ -1,0 +1,121 @@
+"""Upkeep of the store: removal of runs, and mending of those that a crash left half-way.
+
+A record moves to the end of its stream whenever it is written. So a replica passes through the
+records in the order of their last writing, and looks at each once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from polos_client.errors import StoreUnavailable
+from polos_service.logs import get_logger
+from polos_service.store.nats.inbox import Inbox
+from polos_service.store.nats.jetstream import Conflict, JetStream
+from polos_service.store.nats.log import Log
+from polos_service.store.nats.messages import SECOND, seconds_of
+from polos_service.store.nats.queue import Queue
+from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.subjects import EVERY_RUN, RUNS, log_subject
+
+UNDER_WAY = 60.0
+"""Seconds for which a start, an end or a removal is left to the replica that is at it."""
+
+log = get_logger(__name__)
+
+
+class Removal:
+    """What one replica removes. Any other goes on where it stops."""
+
+    def __init__(
+        self, jetstream: JetStream, log: Log, records: Records, inbox: Inbox, queue: Queue
+    ) -> None:
+        self._jetstream = jetstream
+        self._log = log
+        self._records = records
+        self._inbox = inbox
+        self._queue = queue
+        self._passed = 0
+
+    async def remove(self, record: Record, life: Life) -> None:
+        """Remove an ended run; nothing happens if another replica is doing it."""
+        try:
+            tomb = await self._records.write(replace(record, life=life))
+        except Conflict:
+            return
+        await self.go_on(tomb)
+
+    async def expire(self, before: int) -> bool:
+        """Remove one run that ended before a time; False if there is none.
+
+        A record moves to the end of its stream whenever it is written. So those of runs
+        that have ended lie there in the order of their end, and what was passed once is
+        a tombstone, or comes again.
+        """
+        while page := await self._jetstream.page(RUNS, EVERY_RUN, self._passed + 1):
+            for message in page:
+                record = self._jetstream.foreign.read(Record.of, message)
+                if record is not None and record.life is Life.ENDED:
+                    # A clock that was wrong is not to keep everything behind it for ever.
+                    written = round(seconds_of(message.time) * SECOND)
+                    if min(record.finish_time or 0, written) >= before:
+                        return False
+                    await self.remove(record, Life.EXPIRING)
+                    return True
+                if record is not None and record.life in (Life.DELETING, Life.EXPIRING):
+                    if message.age < UNDER_WAY:
+                        return False
+                    await self.go_on(record)
+                    return True
+                self._passed = message.sequence
+        return False
+
+    async def go_on(self, tomb: Record) -> None:
+        """Remove what a tombstone's run still has."""
+        await self._log.remove(log_subject(tomb.project, tomb.run_id))
+        await self._queue.remove(tomb)
+        await self._records.strip(tomb)
+        await self._inbox.remove(tomb.project, tomb.run_id)
+        if tomb.life is Life.DELETING:
+            await self._records.drop(tomb)
+            return
+        try:
+            await self._records.write(replace(tomb, life=Life.EXPIRED, pieces=0))
+        except Conflict:
+            return  # another replica has finished it
+
+
+class Sweep:
+    """What one replica mends."""
+
+    def __init__(self, jetstream: JetStream, log: Log, records: Records, queue: Queue) -> None:
+        self._jetstream = jetstream
+        self._log = log
+        self._records = records
+        self._queue = queue
+        self._passed = 0
+
+    async def go_on(self) -> None:
+        """Look at the next records, and mend what is half-way."""
+        for message in await self._jetstream.page(RUNS, EVERY_RUN, self._passed + 1):
+            if message.age < UNDER_WAY:
+                return
+            record = self._jetstream.foreign.read(Record.of, message)
+            if record is not None and record.life is Life.OPEN:
+                try:
+                    await self._mend(record)
+                except StoreUnavailable as error:
+                    log.warning("run_not_mended", run_id=record.run_id, error=str(error))
+            self._passed = message.sequence
+
+    async def _mend(self, record: Record) -> None:
+        if await self._queue.queued(record):
+            return  # whoever gets the item goes on with the run
+        if not await self._records.open(record.project, record.run_id):
+            return  # it has ended meanwhile
+        last = await self._log.last(log_subject(record.project, record.run_id))
+        if last is not None and last.head.outcome:
+            await self._records.finish(record, last.head)
+        else:
+            await self._queue.put(record)
+        log.info("run_mended", run_id=record.run_id)

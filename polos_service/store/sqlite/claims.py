@@ -1,0 +1,95 @@
+"""Claims in SQLite: who may write a run's log, and which runs wait for somebody who does."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Collection
+
+from polos_service.store import Claim
+from polos_service.store.sqlite.damage import fitting
+from polos_service.store.sqlite.inbox import commands_after
+from polos_service.store.sqlite.log import HELD, insert_mark
+from polos_service.store.sqlite.schema import QUEUED, RUNNING
+
+OVERDUE_LIMIT = 100
+"""Runs that one look finds past their deadline, of the queued and of the held each."""
+
+
+def find_queued(db: sqlite3.Connection, workflows: Collection[str]) -> int | None:
+    """Return the row of the oldest queued run of these workflows."""
+    row = db.execute(
+        f"SELECT id FROM runs WHERE state = {QUEUED:d} "
+        "AND workflow_id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
+        (json.dumps(list(workflows)),),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def find_run(db: sqlite3.Connection, project: str, run_id: str, *, held: bool) -> int | None:
+    """Return the row of this run, if it is queued, or with `held` if somebody holds it."""
+    row = db.execute(
+        "SELECT id FROM runs WHERE project = ? AND run_id = ? AND state IN (?, ?)",
+        (project, run_id, QUEUED, RUNNING if held else QUEUED),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim | None:
+    """Take the run with a greater epoch, and append the claim frame."""
+    if run is None:
+        return None
+    row = db.execute(
+        "UPDATE runs SET state = ?, epoch = epoch + 1, start_time = coalesce(start_time, ?) "
+        "WHERE id = ? "
+        "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition",
+        (RUNNING, time.time_ns(), run),
+    ).fetchone()
+    project, run_id, workflow_id, epoch, create_time, deadline, definition = fitting(
+        row, str, str, str, int, int, int | None, bytes
+    )
+    latest = insert_mark(db, run, {"claim": {"epoch": epoch, "writer": writer}})
+    return Claim(
+        project=project,
+        run_id=run_id,
+        workflow_id=workflow_id,
+        epoch=epoch,
+        latest=latest,
+        create_time=create_time,
+        deadline=deadline,
+        definition=definition,
+        commands=commands_after(db, run, 0),
+    )
+
+
+def requeue(db: sqlite3.Connection, claim: Claim, *, failed: bool) -> None:
+    """Queue the run, if the claim still holds, and mark in the log that it was let go."""
+    row = db.execute(
+        f"UPDATE runs SET state = {QUEUED:d} WHERE {HELD} RETURNING id",
+        (claim.project, claim.run_id, claim.epoch),
+    ).fetchone()
+    if row is not None:
+        mark = {"epoch": claim.epoch, "failed": True} if failed else {"epoch": claim.epoch}
+        insert_mark(db, row[0], {"released": mark})
+
+
+def waiting(db: sqlite3.Connection) -> dict[str, int]:
+    """Return how many runs are queued, by workflow."""
+    return dict(
+        db.execute(
+            f"SELECT workflow_id, count(*) FROM runs WHERE state = {QUEUED:d} GROUP BY workflow_id"
+        )
+    )
+
+
+def overdue(db: sqlite3.Connection, now: int, stuck: int) -> list[tuple[str, str]]:
+    """Return project and id of queued runs due by `now`, and of held ones due by `stuck`."""
+    found: list[tuple[str, str]] = []
+    for state, due in ((QUEUED, now), (RUNNING, stuck)):
+        found += db.execute(
+            f"SELECT project, run_id FROM runs WHERE state = {state:d} "
+            "AND deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT ?",
+            (due, OVERDUE_LIMIT),
+        )
+    return found

@@ -1,0 +1,115 @@
+"""A run's log in SQLite: frames, marks of claims, and reading both."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from typing import NoReturn
+
+from polos_service.errors import Fenced
+from polos_service.store import Claim, Entry, Frame
+from polos_service.store.sqlite.damage import ForeignValueError, fitting
+from polos_service.store.sqlite.runs import LATEST
+from polos_service.store.sqlite.schema import RUNNING
+
+HELD = f"project = ? AND run_id = ? AND epoch = ? AND state = {RUNNING:d}"
+"""SQL for the row of a run whose claim still holds."""
+
+
+def insert_frame(db: sqlite3.Connection, claim: Claim, frame: Frame, private: bytes) -> None:
+    """Append a frame, if the claim still holds and the frame is the next one."""
+    held = (claim.project, claim.run_id, claim.epoch)
+    first, last = frame.first, frame.last
+    inserted = db.execute(
+        "INSERT INTO frames (run, first, last, data, private) SELECT id, ?, ?, ?, ? FROM runs "
+        f"WHERE {HELD} AND {LATEST} + 1 = ? AND ? >= ?",
+        (first, last, frame.data, private, *held, first, last, first),
+    ).rowcount
+    if inserted != 1:
+        refuse_frame(db, claim, frame)
+    if frame.outcome is not None:
+        db.execute(
+            f"UPDATE runs SET state = ?, finish_time = ? WHERE {HELD}",
+            (frame.outcome, time.time_ns(), *held),
+        )
+
+
+def refuse_frame(db: sqlite3.Connection, claim: Claim, frame: Frame) -> NoReturn:
+    """Raise why a frame cannot be appended."""
+    row = db.execute(
+        f"SELECT {LATEST} FROM runs WHERE {HELD}", (claim.project, claim.run_id, claim.epoch)
+    ).fetchone()
+    if row is None:
+        raise Fenced(f"The claim {claim.epoch} on run {claim.run_id} was lost.")
+    raise ValueError(
+        f"A frame of events {frame.first} to {frame.last} cannot follow event {row[0]}."
+    )
+
+
+def insert_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) -> int:
+    """Append a frame without events to the run's log; return the newest sequence."""
+    latest = latest_of(db, run)
+    db.execute(
+        "INSERT INTO frames (run, first, last, data, private) VALUES (?, ?, ?, x'', ?)",
+        (run, latest + 1, latest, json.dumps(mark).encode() + b"\n"),
+    )
+    return latest
+
+
+def latest_of(db: sqlite3.Connection, run: int) -> int:
+    """Return the newest sequence in the run's log, 0 if it is empty."""
+    row = db.execute("SELECT coalesce(max(last), 0) FROM frames WHERE run = ?", (run,)).fetchone()
+    return int(row[0])
+
+
+def frames_after(db: sqlite3.Connection, run: int, after: int, limit: int) -> list[Frame]:
+    """Return the frames that hold events after the cursor, up to the one that reaches `limit`.
+
+    `limit` is in bytes. Marks of claims hold no events, and are left out.
+    """
+    found = []
+    size = 0
+    following = after + 1
+    for row in db.execute(
+        "SELECT first, last, data FROM frames WHERE run = ? AND last > ? ORDER BY last, id",
+        (run, after),
+    ):
+        first, last, data = fitting(row, int, int, bytes)
+        if first > last:
+            continue
+        if first > following:
+            raise ForeignValueError(f"events {following} to {first - 1} are missing")
+        following = last + 1
+        found.append(Frame(first=first, last=last, data=data))
+        size += len(data)
+        if size >= limit:
+            break
+    return found
+
+
+def history_page(
+    db: sqlite3.Connection, run: int, place: tuple[int, int], limit: int
+) -> tuple[tuple[int, int], list[Entry]]:
+    """Return the entries behind a place in the log, up to the one that reaches `limit` bytes.
+
+    Returns:
+        The place behind the last of them, and the entries. The place before the first entry
+        of a log is (-1, 0).
+
+    """
+    page = []
+    size = 0
+    for found in db.execute(
+        "SELECT last, id, data, private FROM frames WHERE run = ? AND (last, id) > (?, ?) "
+        "ORDER BY last, id",
+        (run, *place),
+    ):
+        last, row, data, private = fitting(found, int, int, bytes, bytes)
+        page.append(Entry(data=data, private=private))
+        place = (last, row)
+        size += len(data) + len(private)
+        if size >= limit:
+            break
+    return place, page

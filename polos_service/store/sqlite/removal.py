@@ -1,0 +1,90 @@
+"""Removal of runs from SQLite: hidden at once, deleted in pieces that delay nobody for long.
+
+A run that a caller deletes leaves nothing behind. One that retention removes leaves its row,
+as a tombstone.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from polos_service.store import ENDED
+from polos_service.store.refusals import not_finished
+from polos_service.store.sqlite.runs import row_of
+from polos_service.store.sqlite.schema import EXPIRED, EXPIRING, REMOVING
+
+PIECE = 256
+"""Rows of a table that are deleted in one commit at most."""
+
+PIECE_BYTES = 1024 * 1024
+"""Bytes of a table's rows that are deleted in one commit at most, or a row more."""
+
+CONTENT = {"frames": "length(data) + length(private)", "inbox": "length(payload)"}
+"""The tables that hold what belongs to a run, with SQL for the bytes of a row of each."""
+
+
+def begin_removal(db: sqlite3.Connection, project: str, run_id: str) -> int:
+    """Hide a run that has ended from everybody, its request id too; return its row."""
+    run, state = row_of(db, project, run_id)
+    if state not in ENDED:
+        raise not_finished(run_id)
+    db.execute(
+        f"UPDATE runs SET state = {REMOVING}, definition = x'', request_id = NULL WHERE id = ?",
+        (run,),
+    )
+    return run
+
+
+def removals(db: sqlite3.Connection) -> list[int]:
+    """Return the rows of runs whose removal has begun."""
+    return [row for (row,) in db.execute(f"SELECT id FROM runs WHERE state = {REMOVING}")]
+
+
+def remove(db: sqlite3.Connection, run: int) -> bool:
+    """Remove a piece of a run that is being removed; False if nothing is left of it."""
+    if remove_piece(db, run):
+        return True
+    db.execute(f"DELETE FROM runs WHERE id = ? AND state = {REMOVING}", (run,))
+    return False
+
+
+def expire(db: sqlite3.Connection, before: int) -> bool:
+    """Remove a piece of a run that ended before a time; False if there is nothing to remove.
+
+    The tombstone comes first, so that nobody reads half a log.
+    """
+    row = db.execute(f"SELECT id FROM runs WHERE state = {EXPIRING} LIMIT 1").fetchone()
+    if row is None:
+        row = db.execute(
+            f"UPDATE runs SET state = {EXPIRING}, definition = x'' WHERE id = (SELECT id FROM runs "
+            f"WHERE finish_time < ? AND finish_time IS NOT NULL AND state < {EXPIRING} "
+            "ORDER BY finish_time LIMIT 1) RETURNING id",
+            (before,),
+        ).fetchone()
+    if row is None:
+        return False
+    if not remove_piece(db, row[0]):
+        db.execute(f"UPDATE runs SET state = {EXPIRED} WHERE id = ?", row)
+    return True
+
+
+def remove_piece(db: sqlite3.Connection, run: int) -> bool:
+    """Delete a piece of the run's log or of its inbox; return whether there may be more."""
+    for table, length in CONTENT.items():
+        rows = []
+        size = 0
+        for row, added in db.execute(
+            f"SELECT id, {length} FROM {table} WHERE run = ? LIMIT ?", (run, PIECE)
+        ):
+            rows.append(row)
+            size += added
+            if size >= PIECE_BYTES:
+                break
+        db.execute(
+            f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
+            (json.dumps(rows),),
+        )
+        if size >= PIECE_BYTES or len(rows) == PIECE:
+            return True
+    return False

@@ -1,0 +1,120 @@
+"""The rows of runs in SQLite: creating, finding and listing them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from polos.v1.run_pb2 import RunState
+from polos_service.store import NewRun, RunQuery, RunRecord
+from polos_service.store.refusals import expired, not_found, reused, too_many
+from polos_service.store.sqlite.damage import ForeignValueError, fitting
+from polos_service.store.sqlite.schema import EXPIRING, QUEUED, REMOVING
+
+LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
+"""SQL for the newest sequence in a run's log, 0 if it is empty."""
+
+RECORD = (
+    "run_id, workflow_id, state, session_id, user_id, streaming, "
+    f"create_time, start_time, finish_time, {LATEST}"
+)
+"""SQL for what a RunRecord has, in the order of its fields."""
+
+RECORD_TYPES = (
+    *(str, str, int, str | None, str | None, int),
+    *(int, int | None, int | None, int),
+)
+"""The types of the values of RECORD."""
+
+STATES = frozenset(RunState.values())
+"""The states that a row may have that is shown to callers."""
+
+
+def insert_run(db: sqlite3.Connection, run: NewRun, most: int) -> str:
+    """Insert a run, unless its request id made one before; return that run's id."""
+    if run.request_id is not None:
+        row = db.execute(
+            "SELECT run_id, digest FROM runs WHERE project = ? AND request_id = ?",
+            (run.project, run.request_id),
+        ).fetchone()
+        if row is not None:
+            run_id, digest = fitting(row, str, bytes)
+            if digest != run.digest:
+                raise reused(run.request_id, run_id)
+            return str(run_id)
+    (queued,) = db.execute(
+        f"SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = {QUEUED:d} LIMIT ?)", (most,)
+    ).fetchone()
+    if queued == most:
+        raise too_many(most)
+    db.execute(
+        "INSERT INTO runs (project, run_id, workflow_id, state, epoch, session_id, user_id, "
+        "streaming, create_time, deadline, request_id, digest, definition) "
+        "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.project,
+            run.run_id,
+            run.workflow_id,
+            QUEUED,
+            run.session_id,
+            run.user_id,
+            run.streaming,
+            run.create_time,
+            run.deadline,
+            run.request_id,
+            run.digest,
+            run.definition,
+        ),
+    )
+    return run.run_id
+
+
+def row_of(db: sqlite3.Connection, project: str, run_id: str) -> tuple[int, int]:
+    """Return row and state of a run that must exist."""
+    row = db.execute(
+        "SELECT id, state FROM runs WHERE project = ? AND run_id = ?", (project, run_id)
+    ).fetchone()
+    if row is None:
+        raise not_found(run_id)
+    run, state = fitting(row, int, int)
+    if state == REMOVING:
+        raise not_found(run_id)
+    if state >= EXPIRING:
+        raise expired(run_id)
+    return run, state
+
+
+def record_of(db: sqlite3.Connection, project: str, run_id: str) -> RunRecord:
+    """Return the record of a run that must exist."""
+    run, _ = row_of(db, project, run_id)
+    return to_record(db.execute(f"SELECT {RECORD} FROM runs WHERE id = ?", (run,)).fetchone())
+
+
+def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRecord]:
+    """Return the records that the query asks for."""
+    conditions = {
+        "project = ?": project,
+        "run_id < ?": query.before,
+        "workflow_id = ?": query.workflow_id,
+        "state = ?": query.state,
+        "session_id = ?": query.session_id,
+        "user_id = ?": query.user_id,
+        "create_time >= ?": query.created_from,
+        "create_time < ?": query.created_before,
+    }
+    given = {term: value for term, value in conditions.items() if value is not None}
+    rows = db.execute(
+        f"SELECT {RECORD} FROM runs WHERE +state < {EXPIRING} AND {' AND '.join(given)} "
+        "ORDER BY run_id DESC LIMIT ?",
+        (*given.values(), query.limit),
+    )
+    return [to_record(row) for row in rows]
+
+
+def to_record(row: Sequence[object]) -> RunRecord:
+    """Build a record from a row of the columns in RECORD."""
+    values = dict(zip(RunRecord.__dataclass_fields__, fitting(row, *RECORD_TYPES), strict=True))
+    if values["state"] not in STATES:
+        raise ForeignValueError(f"a run has the state {values['state']}")
+    values["streaming"] = bool(values["streaming"])
+    return RunRecord(**values)

@@ -1,0 +1,154 @@
+"""Files of former versions of the schema: their runs and commands go on."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from polos.v1.run_pb2 import RunState
+from polos_client.errors import StoreUnavailable
+from polos_service.runs.frame import decode
+from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite.schema import MIGRATIONS, QUEUED, RUNNING
+from tests.support.stores import ALL, cancel, claimed, frame, soon
+
+ROOT = Path(__file__).parents[2]
+
+INDEXES = {
+    "runs_by_id",
+    "runs_by_request",
+    "runs_by_workflow",
+    "runs_by_session",
+    "runs_by_user",
+    "runs_by_state",
+    "runs_queued",
+    "runs_running",
+    "runs_due",
+    "runs_stuck",
+    "runs_finished",
+    "runs_expiring",
+    "runs_removing",
+    "frames_by_run",
+    "inbox_by_run",
+    "inbox_by_command",
+}
+
+
+def write_former(path: Path, version: int) -> None:
+    """Write a file of a version before 4: of a running run, a queued one and one that ended.
+
+    All but the queued one were cancelled. A command of a run that is not there is left, too.
+    """
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for step in MIGRATIONS[:version]:
+            db.executescript(step)
+        db.execute(f"PRAGMA user_version = {version}")
+        states = {"running": RUNNING, "queued": QUEUED, "over": RunState.RUN_STATE_COMPLETED}
+        for run_id, state in states.items():
+            db.execute(
+                "INSERT INTO runs (project, run_id, workflow_id, state, epoch, streaming, "
+                "create_time, digest, definition) "
+                "VALUES ('default', ?, 'agent', ?, 1, 1, 1, x'', ?)",
+                (run_id, state, run_id.encode()),
+            )
+        db.execute("INSERT INTO commands SELECT id, 'cancel' FROM runs WHERE run_id != 'queued'")
+        db.execute("INSERT INTO commands VALUES (99, 'cancel')")
+        db.commit()
+
+
+def columns(path: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return the columns of each table and index of a file."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        names = [name for (name,) in db.execute("SELECT name FROM sqlite_master ORDER BY name")]
+        return {name: list(db.execute(f"PRAGMA table_xinfo({name})")) for name in names}
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+async def test_the_commands_of_a_former_version_are_cancels(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "runs.db"
+    write_former(path, version)
+    store = await SqliteStore.open(path)
+    for run_id, commands in (("running", (cancel("running"),)), ("queued", ())):
+        claim = await store.claim_run("default", run_id)
+        assert claim is not None
+        assert (claim.definition, claim.commands) == (run_id.encode(), commands)
+        await store.command("default", run_id, cancel(run_id))
+        assert list(await soon(store.commands(claim, 0))) == [cancel(run_id)]
+    assert (await store.get("default", "over")).state == RunState.RUN_STATE_COMPLETED
+    await store.delete("default", "over")
+    left = store._reader.execute("SELECT run_id FROM inbox ORDER BY run_id").fetchall()
+    assert left == [("queued",), ("running",)]
+    await store.close()
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+async def test_a_former_file_gets_the_schema_of_a_new_one(tmp_path: Path, version: int) -> None:
+    write_former(tmp_path / "former.db", version)
+    for name in ("former.db", "new.db"):
+        await (await SqliteStore.open(tmp_path / name)).close()
+        with contextlib.closing(sqlite3.connect(tmp_path / name)) as db:
+            assert db.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
+    former, new = columns(tmp_path / "former.db"), columns(tmp_path / "new.db")
+    assert former == new
+    assert set(new) >= INDEXES
+    assert "commands" not in new
+
+
+async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    write_former(path, 3)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE t (inbox_by_command)")
+        db.execute("CREATE INDEX inbox_by_command ON t (inbox_by_command)")
+        db.commit()
+    with pytest.raises(StoreUnavailable, match="inbox_by_command"):
+        await SqliteStore.open(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (3,)
+        assert db.execute("SELECT count(*) FROM commands").fetchone() == (3,)
+        db.execute("DROP TABLE t")
+        db.commit()
+    store = await SqliteStore.open(path)
+    claim = await store.claim_run("default", "running")
+    assert claim is not None
+    assert claim.commands == (cancel("running"),)
+    await store.close()
+
+
+async def test_a_migrated_file_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    write_former(path, 3)
+    store = await SqliteStore.open(path)
+    created = await claimed(store)
+    await store.command("default", created.run_id, cancel(created.run_id))
+    await store.close()
+    store = await SqliteStore.open(path)
+    for run_id in ("running", created.run_id):
+        claim = await store.claim_run("default", run_id)
+        assert claim is not None
+        assert claim.commands == (cancel(run_id),)
+    await store.close()
+
+
+async def test_a_file_of_version_2_goes_on_with_its_runs(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    shutil.copyfile(ROOT / "tests" / "data" / "store-version-2.db", path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (2,)
+        runs = dict(db.execute("SELECT workflow_id, run_id FROM runs"))
+    store = await SqliteStore.open(path)
+    done = await store.get("default", runs["finished"])
+    assert done.state == RunState.RUN_STATE_COMPLETED
+    log = await store.read("default", runs["finished"], 0, ALL)
+    assert decode(log.frames[-1].data)[-1].agent_finish.result == "All done."
+    for workflow in ("held", "absent"):
+        claim = await soon(store.claim({workflow}))
+        assert claim.run_id == runs[workflow]
+        await store.append(claim, frame(claim.latest + 1))
+        await store.release(claim)
+    assert await store.healthy()
+    await store.close()

@@ -35,7 +35,9 @@ from tests.support.wire import event_bytes
 DATA = Path(write_old_store.__file__).parent
 CHANGELOG = DATA.parents[1] / "CHANGELOG.md"
 
-STORES = sorted(path.stem for path in DATA.glob("*.json"))
+STORES = sorted(
+    path.stem for kind in ("store", "jetstream") for path in DATA.glob(f"{kind}-*.json")
+)
 """Kind and version of each store, for example `jetstream-0.1.0`."""
 
 LATER = timedelta(days=10)

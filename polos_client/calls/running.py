@@ -127,20 +127,25 @@ async def _give_up(
     try:
         ended = await client.cancel_run(run_id)
     except PolosError as error:
-        _timed_out(run_id, folded, f"took longer than {timeout:g} s; cancelling it failed: {error}")
+        _timed_out(run_id, folded, timeout, f"; cancelling it failed: {error}")
     if ended.state in ENDED_OTHERWISE:
         await fold(client, run_id, into=folded)
         return
-    _timed_out(run_id, folded, f"took longer than {timeout:g} s and was cancelled", ended)
+    _timed_out(run_id, folded, timeout, " and was cancelled", ended)
 
 
 def _timed_out(
-    run_id: str, folded: RunAccumulator, what: str, ended: Run | None = None
+    run_id: str,
+    folded: RunAccumulator,
+    timeout: float | None,
+    rest: str,
+    ended: Run | None = None,
 ) -> NoReturn:
     told = outcome_usage(ended.outcome) if ended is not None else None
     raise RunTimeout(
-        f"run {run_id} {what}",
+        f"run {run_id} took longer than {timeout:g} s{rest}",
         run_id=run_id,
+        timeout_seconds=timeout,
         reason="run_timeout",
         text=folded.text,
         usage=told or folded.usage,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,9 @@ from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines, is_duration
 from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
+
+NO_MEMORY = "session_id groups runs only: sessions have no memory yet in this version"
+"""What a start that gives a session is told, once a process."""
 
 
 def fresh_id() -> str:
@@ -84,6 +88,7 @@ class Start:
 
     def _fill_options(self, options: RunOptions) -> None:
         if self.session_id is not None:
+            warnings.warn(NO_MEMORY, stacklevel=2)  # shown once, as the place is always this one
             options.session_id = _named("session_id", self.session_id, NAME_LIMIT)
         if self.user_id is not None:
             options.user_id = _named("user_id", self.user_id, NAME_LIMIT)

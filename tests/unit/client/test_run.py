@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from polos.v1 import run_pb2
 from polos_client.calls.client import PolosClient
 from polos_client.calls.connection import Definition
 from polos_client.calls.handle import ExecutionHandle
+from polos_client.calls.start import NO_MEMORY
 from polos_client.define.agent import Agent
 from polos_client.errors import DefinitionError, RunFailed, RunTimeout
 from polos_client.result import AgentResult
@@ -132,6 +134,15 @@ async def test_arguments_stand_in_the_order_of_the_original_sdk() -> None:
     assert [start.options.timeout.seconds for start in service.starts] == [0, 5, 5]
 
 
+async def test_a_session_is_told_once_to_have_no_memory() -> None:
+    async with connected(FakeService()) as client:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")
+            for _ in range(2):
+                await demo().run(client, "go", session_id="s")
+    assert [str(one.message) for one in told] == [NO_MEMORY]
+
+
 async def test_the_state_may_be_a_model() -> None:
     class Cart(BaseModel):
         items: list[str]
@@ -162,6 +173,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_says_so() -> None:
     assert caught.value.usage.total_tokens == 4
     assert caught.value.text == "The sum "
     assert caught.value.reason == "run_timeout"
+    assert (caught.value.execution_id, caught.value.timeout_seconds) == (RUN, 0.2)
 
 
 async def test_a_run_that_ended_while_it_was_cancelled_gives_its_result() -> None:

@@ -17,11 +17,11 @@ from chaos.faults import Original, around
 from chaos.places import Place
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
-from polos_service.store import Claim, Entry
-from polos_service.store.nats.claims import Claims
+from polos_service.store import Entry
 from polos_service.store.nats.frames import Head
 from polos_service.store.nats.jetstream import Conflict, JetStream
 from polos_service.store.nats.log import Log
+from polos_service.store.nats.queue import Queue, WorkItem
 from polos_service.store.nats.subjects import LOG
 
 BEHIND = 3
@@ -47,15 +47,13 @@ def unfenced() -> None:
 
 
 def early_acknowledgement() -> None:
-    """Remove a run's work item when it is claimed."""
+    """Remove a run's work item as soon as a replica gets it."""
 
-    @around(Claims, "_begin")
-    async def _(original: Original, claims: Claims, *args: Any) -> Claim | None:
-        claim: Claim | None = await original(claims, *args)
-        held = None if claim is None else claims.find(claim)
-        if held is not None and held.item is not None:
-            await claims._queue.done(held.item)  # noqa: SLF001
-        return claim
+    @around(Queue, "next")
+    async def _(original: Original, queue: Queue, *args: Any) -> WorkItem:
+        item: WorkItem = await original(queue, *args)
+        await queue.done(item)
+        return item
 
 
 def stale_recovery() -> None:

@@ -17,6 +17,7 @@ from urllib.request import urlopen
 from chaos.process import PATIENCE, Process, free_port, inherited
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
+"""The program: that of this environment, or any."""
 
 ANSWER = 1.0
 """Seconds in which a server answers how it is."""
@@ -36,6 +37,7 @@ cluster {{
   no_advertise: true  # clients know no way but their links
 }}
 """
+"""The configuration of a server."""
 
 
 class Node(Process):

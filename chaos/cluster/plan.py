@@ -30,9 +30,11 @@ AFTER = (10, 150)
 """Events that the readers see in a life before it ends with a blow: from, to."""
 
 SERVICE_SECONDS = (1.2 * CLAIM_TIMEOUT, 3 * CLAIM_TIMEOUT)
+"""Seconds for which a replica is stopped or cut off: from, to."""
+
 NODE_SECONDS = (3.0, 11.0)
-"""Seconds for which something is stopped or cut off: from, to. NATS elects a leader anew after
-4 to 9 s."""
+"""Seconds for which a server of NATS is stopped: from, to. NATS elects a new leader after 4 to
+9 s."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

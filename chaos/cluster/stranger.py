@@ -29,6 +29,8 @@ ELSEWHERE = (
 """Where no run has anything. In a bucket a message takes the place of the one before it."""
 
 PAYLOADS = (b"", b"garbage", b'["default", 7, "x"]', b'{"run_id": null}', b"x" * 200_000)
+"""Payloads that are published."""
+
 HEADERS = (
     None,
     {"Polos-Frame": "1 2 3"},
@@ -36,7 +38,7 @@ HEADERS = (
     {"Status": "404"},
     {"Nats-Sequence": "x"},
 )
-"""What is published: any of these with any of those."""
+"""Headers that any of the payloads is published with."""
 
 
 async def publish(ports: Sequence[int], chance: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""A cluster of NATS servers, replicas of the service on it, and what happens to them."""
+"""The system under test: NATS servers, replicas of the service, and what is done to them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Replica:
 
 
 class Cluster:
-    """Everything; an async context manager.
+    """The servers and the replicas; an async context manager.
 
     Attributes:
         nodes: the servers of NATS.
@@ -177,6 +177,7 @@ SUFFERED_BY_REPLICAS: Mapping[Place, Callable[[Replica, Blow], Awaitable[None]]]
     Place.SERVICE_PAUSE: pause_replica,
     Place.SERVICE_PART: part_replica,
 }
+"""What is done to a replica, by place."""
 
 SUFFERED_BY_NODES: Mapping[Place, Callable[[Node, Blow], Awaitable[None]]] = {
     Place.NODE_KILL: kill_node,
@@ -184,3 +185,4 @@ SUFFERED_BY_NODES: Mapping[Place, Callable[[Node, Blow], Awaitable[None]]] = {
     Place.NODE_PAUSE: pause_node,
     Place.LEADER_PAUSE: pause_node,
 }
+"""What is done to a server of NATS, by place."""

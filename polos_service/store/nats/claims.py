@@ -1,8 +1,8 @@
 """The claims that this replica holds: how they begin, go on, are lost, and end.
 
-Two things make a claim. The claim frame, which only one of any number of replicas gets
-into the log behind the last message, decides who may write. The work item, which
-JetStream gives to another replica when its holder falls silent, decides who tries.
+Two things make a claim. The claim frame decides who may write: only one replica gets it into
+the log behind the last message. The work item decides who tries: JetStream gives it to
+another replica when its holder falls silent.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Claims:
 
     @property
     def past_queue(self) -> int:
-        """How many runs are held whose items are still in the queue."""
+        """How many runs are held whose items are still queued."""
         return sum(lease.item is None for lease in self._leases.values())
 
     @property
@@ -93,7 +93,7 @@ class Claims:
         return self._claim_timeout / RENEWALS
 
     async def take(self, item: WorkItem) -> Claim | None:
-        """Claim the run whose item was given to this replica; None if it cannot be claimed."""
+        """Claim the run whose item this replica got; None if it cannot be claimed."""
         record = await self._records.find(item.project, item.run_id)
         if record is None:
             self._tasks.spawn(self._seek(item))
@@ -117,7 +117,7 @@ class Claims:
         return claim
 
     async def take_run(self, project: str, run_id: str, *, force: bool) -> Claim | None:
-        """Claim a run past the queue, if nobody holds it, or with `force` from whoever does."""
+        """Claim a run without its item, if nobody holds it; with `force`, even from its holder."""
         while True:
             record = await self._records.find(project, run_id)
             if record is None or record.life is not Life.OPEN:
@@ -253,7 +253,7 @@ class Claims:
             return b""
 
     async def _write(self, lease: Lease, head: Head, payload: bytes) -> None:
-        """Append the claim's next message, and note what the log's last one is then."""
+        """Append the claim's next message, and remember the log's new end."""
         try:
             lease.sequence = await self._log.append(lease.subject, head, payload, lease.sequence)
         except Superseded as superseded:
@@ -272,7 +272,7 @@ class Claims:
         lease.proven = now()
 
     async def _end(self, lease: Lease, head: Head) -> None:
-        """Bring record and queue in line with the log; who gets the item mends what fails."""
+        """Update record and queue after the end; if that fails, whoever gets the item does it."""
         lease.over = True
         self._let_go(lease)
         try:
@@ -312,7 +312,7 @@ class Claims:
                     log.error("renewal_failed", exc_info=outcome)
 
     async def _renew(self, lease: Lease) -> None:
-        """Tell JetStream that the run is worked on, unless the log tells that it is not ours."""
+        """Tell JetStream that the run is worked on, unless the log shows another claim."""
         try:
             if now() - lease.proven > self.period / 2:
                 last = await self._log.last(lease.subject)

@@ -1,8 +1,8 @@
 """The logs that readers of this replica follow: one feed each, however many read it.
 
 A feed hears of each message that JetStream stored (the stream republishes their heads),
-so a reader that has all asks nobody. It reads new frames once, for all its readers. What
-it may have missed, after a reconnect say, it finds in the log's last message.
+so a reader that has everything asks nobody. It reads new frames once, for all its readers.
+What it may have missed, after a reconnect for example, the log's last message tells.
 """
 
 from __future__ import annotations
@@ -35,16 +35,19 @@ Key = tuple[str, str]
 """Project and id of a run."""
 
 KEPT = 256 * 1024
-"""Bytes of its newest frames that a feed keeps, the last frame in any case."""
+"""Bytes of newest frames that a feed keeps; it always keeps the last one."""
 
 LINGER = 20.0
-"""Seconds that a feed without readers stays: longer than a reader is silent for."""
+"""Seconds that a feed without readers stays: longer than a reader pauses between calls."""
 
-FIRST_LOOK, LATER_LOOK = 1.0, 15.0
-"""Seconds after which a feed looks whether it missed something, at first and then."""
+FIRST_LOOK = 1.0
+"""Seconds after which a new feed checks that it has missed nothing."""
+
+LATER_LOOK = 15.0
+"""Seconds between two further checks."""
 
 LOOKS = 64
-"""Looks at a time: after a reconnect every feed is to look."""
+"""Checks at a time: after a reconnect every feed has one due."""
 
 PERIOD = 0.5
 """Seconds between two rounds through the feeds."""
@@ -60,8 +63,8 @@ class Feed:
         edge: the newest event when the feed began, or whose frame was read since; readers
             before it are replaying.
         recent: the newest frames, without a gap.
-        own: what this replica appends now: its news may come before its acknowledgement.
-        readers: how many wait.
+        own: the frame that this replica is appending: its news may come before its acknowledgement.
+        readers: how many are waiting.
         idle_since, look_at: times of the loop.
 
     """
@@ -171,14 +174,14 @@ class Feeds:
             return found
 
     async def wait(self, feed: Feed, after: int) -> None:
-        """Wait for an event behind a cursor, or until the feed is one no more."""
+        """Wait for an event behind a cursor, or until the feed is retired."""
         with self._reader(feed):
             while feed.latest <= after and self._feeds.get(feed.key) is feed:
                 event = self._wakeups.event(("log", *feed.key))
                 await event.wait()
 
     def writing(self, key: Key, head: Head, frame: Frame) -> None:
-        """Have a frame at hand that this replica is about to append."""
+        """Keep at hand a frame that this replica is about to append."""
         feed = self._feeds.get(key)
         if feed is not None:
             feed.own = (head, frame)
@@ -202,7 +205,7 @@ class Feeds:
         return last is not None
 
     def forget(self, key: Key) -> None:
-        """Send the readers of a run that was removed to look again."""
+        """Make the readers of a run that was removed look again."""
         self._retire(key)
         self._wakeups.notify(("log", *key))
 
@@ -300,7 +303,7 @@ class Feeds:
 
 
 async def unsubscribe(feed: Feed) -> None:
-    """Listen no more."""
+    """Stop listening."""
     if feed.news is not None:
         with suppress(Error):
             await feed.news.unsubscribe()

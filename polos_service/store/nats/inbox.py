@@ -166,7 +166,7 @@ class Inbox:
     async def remove(self, project: str, run_id: str) -> None:
         """Remove all of a run's commands."""
         await asyncio.gather(
-            self._jetstream.purge(COMMANDS, command_subjects(project, run_id)),
+            self._jetstream.purge(COMMANDS, f"{inbox_subject(project, run_id)}.>"),
             self._jetstream.purge(COMMANDS, inbox_subject(project, run_id)),
         )
 

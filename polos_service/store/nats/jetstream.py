@@ -35,8 +35,11 @@ API = "$JS.API"
 ATTEMPT = 2.0
 """Seconds until a request without an answer is sent again."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.02, 0.5
-"""Seconds between two attempts; they double from the first to the longest."""
+FIRST_PAUSE = 0.02
+"""Seconds before the second attempt; each further pause is twice as long."""
+
+LONGEST_PAUSE = 0.5
+"""Seconds between two attempts at most."""
 
 NOT_FOUND = 404
 """Status of an answer: there is no such message."""

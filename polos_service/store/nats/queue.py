@@ -1,7 +1,7 @@
-"""The queue of runs to be worked on: JetStream hands each item to one replica at a time.
+"""The queue of runs that have not ended: JetStream gives each item to one replica at a time.
 
-An item stays in the stream until its run has ended. Whoever got it has to say again and
-again that it is at work; else JetStream gives it to another.
+An item stays in the stream until its run has ended. Whoever got it must keep saying that it is
+at work; otherwise JetStream gives it to another replica.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ PULL = 5.0
 """Seconds that JetStream keeps a request for an item."""
 
 PAUSE = 0.5
-"""Seconds before an item is asked for again where that failed."""
+"""Seconds after a failed request for an item, before the next one."""
 
 WORK_TOKENS = 5
 """Tokens of a work item's subject."""
 
 ACK = "$JS.ACK."
-"""How the subject begins that an item is answered on."""
+"""How the subject begins on which a delivered item is answered."""
 
 ACK_TOKENS = 9
-"""Tokens of that subject, where it names no domain."""
+"""Tokens of that subject, if it names no domain."""
 
 EXPIRED = "408"
-"""The status that tells that no item came in that time."""
+"""The status of an answer when no item came in time."""
 
 PENDING_LIMIT = 10_000_000
 """Items of one agent that may be held at a time, by all replicas."""
@@ -60,7 +60,7 @@ class Queued:
     deadline: int | None
 
     @classmethod
-    def of(cls, message: StoredMessage) -> Queued:
+    def of(cls, message: StoredMessage | Msg) -> Queued:
         """Return what a message says; what a newer version adds behind it is ignored."""
         found = orjson.loads(message.data)
         if not isinstance(found, list):
@@ -73,6 +73,7 @@ class Queued:
 
 
 QUEUED: TypeAdapter[tuple[str, str, int | None]] = TypeAdapter(tuple[str, str, Number | None])
+"""Reads the members of a message of the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +103,13 @@ class WorkItem:
             raise NotOurs("it was not delivered by JetStream")
         # Behind $JS.ACK a server may name its domain and account.
         at = 4 if len(parts) == ACK_TOKENS else 6
-        queued = Queued.of(
-            StoredMessage(
-                subject=message.subject,
-                sequence=int(parts[at + 1]),
-                data=message.data,
-                headers={},
-                time="",
-            )
-        )
+        queued = Queued.of(message)
         return cls(queued.project, queued.run_id, message.reply, int(parts[at]))
 
 
 @dataclass(slots=True)
 class Waiter:
-    """Somebody who waits for an item of one of these workflows."""
+    """A caller that waits for an item of one of these workflows."""
 
     workflows: Collection[str]
     future: asyncio.Future[WorkItem]
@@ -327,7 +320,7 @@ class Bound:
         self._until = 0.0
 
     async def enter(self) -> None:
-        """Count a run in that is about to be queued.
+        """Count one more run, which is about to be queued.
 
         Raises:
             TooManyRuns: as many runs are queued as may be.

@@ -1,4 +1,4 @@
-"""Tasks that go on to their end though whoever began them is cancelled."""
+"""Tasks that run to their end even if their caller is cancelled."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ShieldedTasks:
         return task
 
     def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Begin work that goes on though who awaits it is cancelled."""
+        """Begin work that continues even if the caller that awaits it is cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
@@ -35,11 +35,11 @@ class ShieldedTasks:
     async def finish(
         self, work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[None]] | None = None
     ) -> T:
-        """Do work to its end, though the caller is cancelled meanwhile.
+        """Do work to its end, even if the caller is cancelled meanwhile.
 
         Args:
             work: what is done.
-            undo: takes the work's result back, if the caller is no longer there for it.
+            undo: undoes the work, given its result, if the caller was cancelled.
 
         """
         task = self.begin(work)
@@ -51,7 +51,7 @@ class ShieldedTasks:
             raise
 
     async def settle(self, patience: float) -> None:
-        """Wait until everything is done; what is not after so many seconds is given up."""
+        """Wait until everything is done; cancel what is not done after so many seconds."""
         now = asyncio.get_running_loop().time
         end = now() + patience
         while self._tasks and now() < end:

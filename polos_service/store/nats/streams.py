@@ -31,7 +31,7 @@ BUCKET = {"max_msgs_per_subject": 1, "allow_rollup_hdrs": True, "deny_delete": T
 """What makes a stream a key-value bucket that NATS' own tools read."""
 
 COMMON = {"retention": "limits", "discard": "new", "allow_direct": True}
-"""What every stream has that says nothing else of it. Nothing is dropped to make room."""
+"""Settings of every stream, unless STREAMS says otherwise. Nothing is dropped to make room."""
 
 STREAMS: Mapping[str, Mapping[str, Any]] = {
     LOG: {
@@ -51,22 +51,23 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
         **BUCKET,
     },
 }
+"""The settings of each stream that what is built on it needs."""
 
 HEARD = 10 * SECOND
 """Nanoseconds of silence after which a stream's leader counts a replica as away."""
 
 OPERATORS = ("allow_rollup_hdrs", "deny_delete")
-"""Settings that nothing here depends on: where they differ, an operator wanted it so."""
+"""Settings that nothing here depends on: an operator may change them."""
 
 log = get_logger(__name__)
 
 
 async def make_streams(jetstream: JetStream, replicas: int) -> None:
-    """Make what is missing, and look whether the rest can do.
+    """Make the streams that are missing, and check the others.
 
     Raises:
         StoreUnavailable: JetStream is off, or cannot place so many replicas, or there is a
-            stream that works otherwise.
+            stream with a setting that differs.
 
     """
     await asyncio.gather(*(make_stream(jetstream, name, replicas) for name in STREAMS))
@@ -93,10 +94,10 @@ async def make_stream(jetstream: JetStream, name: str, replicas: int) -> None:
 
 
 def check(name: str, found: Mapping[str, Any]) -> None:
-    """Refuse a stream that exists and does not do what is built on it.
+    """Refuse a stream whose settings do not suit what is built on it.
 
     Raises:
-        StoreUnavailable: a setting differs that an operator is not free in.
+        StoreUnavailable: a setting differs that an operator must not change.
 
     """
     for setting, wanted in {**COMMON, **STREAMS[name]}.items():

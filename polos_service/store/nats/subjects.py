@@ -12,11 +12,22 @@ import time
 import uuid
 
 LOG = "POLOS_LOG"
+"""The stream of the logs of all runs."""
+
 WORK = "POLOS_WORK"
+"""The stream of work items: a work queue."""
+
 RUNS = "KV_POLOS_RUNS"
+"""The bucket of records."""
+
 REQUESTS = "KV_POLOS_REQUESTS"
+"""The bucket of request ids."""
+
 DEFINITIONS = "KV_POLOS_DEFINITIONS"
+"""The bucket of definitions."""
+
 COMMANDS = "KV_POLOS_COMMANDS"
+"""The bucket of commands."""
 
 EVERY_RUN = "$KV.POLOS_RUNS.>"
 """Where the records of all runs are kept."""
@@ -25,16 +36,22 @@ EVERY_ITEM = "polos.work.>"
 """Where all runs are queued."""
 
 COMMANDED = "polos.inbox.>"
-"""Where it is published which run's inbox was written: after it was stored, not before."""
+"""Where NATS publishes the heads of what was stored in inboxes; never what was refused."""
 
 NO_DAY = "00000000"
-"""The day of a run whose id does not tell when it was made."""
+"""The day of a run whose id does not contain its time."""
 
 LENGTH_LIMIT = 128
-"""Bytes of a token that is taken as it is; a longer value is hashed."""
+"""Bytes of the longest value that is not hashed."""
 
-ESCAPE, HASHED = "=", "~"
+ESCAPE = "="
+"""How a token begins that is a value in base 32."""
+
+HASHED = "~"
+"""How a token begins that is the SHA-256 of a value."""
+
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")
+"""Values that are tokens as they are."""
 
 
 def token(value: str) -> str:

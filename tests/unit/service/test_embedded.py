@@ -168,6 +168,7 @@ async def test_serving_ends_with_a_signal() -> None:
 
 
 async def test_the_log_file_takes_the_program_s_log_and_the_service_s(tmp_path: Path) -> None:
+    structlog.reset_defaults()  # other tests capture the log, which counts as configuring it
     path = tmp_path / "polos.log"
     path.write_text("before\n")
     root = logging.getLogger()

@@ -142,7 +142,9 @@ class Voids:
 
     def void(self, run_id: str) -> bool:
         """Return whether a run is void, as far as the events so far tell."""
-        while (origin := self._origins.get(run_id)) is not None:
+        seen = set()  # a damaged log may name a run among its own descendants
+        while run_id not in seen and (origin := self._origins.get(run_id)) is not None:
+            seen.add(run_id)
             run_id = origin.parent_run_id
             if origin.parent_attempt < self._attempts.get((run_id, origin.parent_step_key), 1):
                 return True

@@ -34,6 +34,9 @@ FRAMES = 12
 BAR = "│ "
 """What stands before each line of a child, once a generation."""
 
+GENERATIONS = 20
+"""Generations that are shown apart at most."""
+
 STATUS_LINES = 2
 """Lines of the screen that the text at hand leaves free."""
 
@@ -119,7 +122,8 @@ class View(Output):
         if is_own(event):
             return ""
         run_id, parent = event.proto.run_id, event.proto.parent_run_id
-        return self._bars.setdefault(run_id, self._bars.get(parent, "") + BAR)
+        bar = (self._bars.get(parent, "") + BAR)[: GENERATIONS * len(BAR)]
+        return self._bars.setdefault(run_id, bar)
 
     def _start(self, event: Event) -> None:
         data, key = event.data, event.data["step_key"]

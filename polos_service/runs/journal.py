@@ -110,7 +110,13 @@ class Journals:
                     journals.add(event)
                 for line in entry.private.splitlines():
                     journals.add_private(orjson.loads(line))
-            except (DecodeError, ValueError, TypeError, LookupError) as error:
+            except (
+                DecodeError,
+                ValueError,
+                TypeError,
+                LookupError,
+                AttributeError,
+            ) as error:
                 journals.damage = journals.damage or f"{type(error).__name__}: {error}"
         return journals
 

@@ -13,7 +13,7 @@ from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2_grpc import RunServiceStub
-from polos_client.calls.connection import Connection
+from polos_client.calls.connection import Connection, checked_id
 from polos_client.calls.states import STATES
 from polos_client.calls.target import Tls, find_target
 from polos_client.errors import DefinitionError, InvalidRequest
@@ -118,7 +118,12 @@ class PolosClient(Connection):
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - pydantic: a client alone needs none
-        from polos_client.calls.start import Start, checked_payload, fresh_id  # noqa: PLC0415
+        from polos_client.calls.start import (  # noqa: PLC0415
+            Start,
+            checked_payload,
+            fresh_id,
+            warn_of_session,
+        )
 
         refuse(
             "client.invoke",
@@ -130,6 +135,7 @@ class PolosClient(Connection):
         )
         given = {} if payload is None else payload
         streaming = checked_payload(given)
+        warn_of_session(session_id)
         start = Start(
             workflow_id=workflow_id,
             input=given["input"],
@@ -275,7 +281,7 @@ class PolosClient(Connection):
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.DeleteRunRequest(run_id=run_id)
+        request = rpc.DeleteRunRequest(run_id=checked_id(run_id))
         await self.call(lambda channel: RunServiceStub(channel).DeleteRun, request, again=False)
 
     async def get_agent(self, agent_id: str) -> AgentMessage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from polos_client.deadlines import DEFAULTS, Deadlines
 from polos_client.define import checks
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
-from polos_client.unbuilt import refuse
+from polos_client.unbuilt import missing, refuse
 
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
@@ -117,6 +117,11 @@ class Agent:
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self
 
+    if not TYPE_CHECKING:  # checkers refuse these names by themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise missing(self, name)
+
     def __repr__(self) -> str:
         return f"<Agent {self.id}>"
 
@@ -167,9 +172,10 @@ class Agent:
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - grpc loads only where something runs
-        from polos_client.calls.start import Start, not_named  # noqa: PLC0415
+        from polos_client.calls.start import Start, not_named, warn_of_session  # noqa: PLC0415
 
         not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
+        warn_of_session(session_id)
         start = Start(
             workflow_id=self.id,
             input=input,
@@ -214,9 +220,10 @@ class Agent:
 
         """
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import Start, not_named  # noqa: PLC0415
+        from polos_client.calls.start import Start, not_named, warn_of_session  # noqa: PLC0415
 
         not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
+        warn_of_session(session_id)
         start = Start(
             workflow_id=self.id,
             input=input,
@@ -267,10 +274,11 @@ class Agent:
 
         """
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import Start, checked_payload  # noqa: PLC0415
+        from polos_client.calls.start import Start, checked_payload, warn_of_session  # noqa: PLC0415
 
         refuse("agent.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         streaming = checked_payload(payload)
+        warn_of_session(session_id)
         start = Start(
             workflow_id=self.id,
             input=payload["input"],

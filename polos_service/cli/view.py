@@ -10,6 +10,7 @@ call of it has finished.
 from __future__ import annotations
 
 import json
+from itertools import islice
 from time import monotonic
 from typing import Any, Self
 
@@ -36,6 +37,9 @@ BAR = "│ "
 
 GENERATIONS = 20
 """Generations that are shown apart at most."""
+
+STEPS = 8
+"""Steps that go on which are named at most; the longest ones."""
 
 STATUS_LINES = 2
 """Lines of the screen that the text at hand leaves free."""
@@ -200,7 +204,10 @@ class View(Output):
 
     def _status(self) -> Spinner:
         now = monotonic()
-        doing = [f"{label} {now - began:.0f} s" for label, began in self._doing.values()]
+        shown = islice(self._doing.values(), STEPS)
+        doing = [f"{label} {now - began:.0f} s" for label, began in shown]
+        if len(self._doing) > STEPS:
+            doing.append(f"{len(self._doing) - STEPS} more")
         return Spinner("dots", Text(", ".join(doing) or "waiting", "dim"), style="dim")
 
 

@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-peers bench bench-compare bench-attacks chaos fuzz lint format generate docs lock clean
+.PHONY: help demo test test-peers coverage bench bench-compare bench-attacks chaos fuzz lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,12 @@ test: lint ## Check style, types and layers, and run the tests that every change
 test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other programs, and the long ones; SKIP="node chromium" leaves parts out
 	@bash scripts/chromium.sh
 	$(BIN)/python -m scripts.peers $(SKIP)
+
+coverage: $(VENV)/.dev ## Measure which lines the tests run; TESTS=tests/unit measures a part of them
+	$(BIN)/coverage erase
+	-$(BIN)/coverage run -m pytest --numprocesses 4 --dist worksteal $(TESTS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 bench: $(VENV)/.bench ## Measure the service beside what people would use instead
 	$(BIN)/python -m bench
@@ -71,7 +77,7 @@ lock: $(VENV)/.dev ## Pin the newest packages in requirements/
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove everything that was installed or cached
-	rm -rf $(VENV) .demo .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .demo .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
 	rm -rf examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

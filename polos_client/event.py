@@ -282,3 +282,4 @@ _PROJECTIONS: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
     "error": _error,
     "run_cancelled": _run_cancelled,
 }
+"""Makes the documented keys of a kind of event, by the name of its payload."""

@@ -34,7 +34,7 @@ class ToolResult(BaseModel):
     Attributes:
         tool_name: the tool, as the model named it.
         status: "completed" with a `result`, or "failed" with an `error`.
-        input: the arguments; the model's raw text where that is no JSON.
+        input: the arguments; the model's raw text where that is not valid JSON.
         result: what the tool returned, as JSON values; None if it failed.
         error: why it failed, in a sentence; None if it did not.
         tool_call_id: the provider's id of the call.

@@ -1,7 +1,7 @@
 """The RunStore port: an ordered, durable log for each run, and who may write it.
 
-Every record and every read is keyed by project first. A store knows frames as bytes
-with sequence numbers; what the events in them mean, it does not know.
+Every record and every read is keyed by project first. To a store, frames and commands are
+bytes: it does not know what the events in a frame mean, or what a command asks for.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class NewRun:
     """A run to be created. Times are nanoseconds since the epoch.
 
     Attributes:
-        request_id: makes the creation idempotent within the project; None does not.
-        digest: of the payload, to tell a repeated request id from a reused one.
-        definition: all that the run is started with; private, never served.
-        deadline: when the run must have ended; None is never.
+        request_id: makes the creation idempotent within the project, unless it is None.
+        digest: hash of the payload, to tell a repeated request from a reused request id.
+        definition: everything that the run is started with; private, never served.
+        deadline: when the run must have ended; None if it may take any time.
 
     """
 
@@ -58,7 +58,12 @@ class NewRun:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What is known of a run besides its log. Times are nanoseconds since the epoch."""
+    """What is known of a run besides its log. Times are nanoseconds since the epoch.
+
+    Attributes:
+        latest: sequence of the newest event, 0 if there is none.
+
+    """
 
     run_id: str
     workflow_id: str
@@ -77,12 +82,12 @@ class Command:
     """A message to a run, for the holder of its claim.
 
     Attributes:
-        id: unique in the inbox of a root run; at most 128 characters. The same id again is
-            the same command: the first one stays.
-        kind: what is asked for, for example `cancel`.
-        run_id: the run it is for: the root, or one of its children.
-        step_key: the step it is for; empty if it is for the whole run.
-        payload: JSON text, at most 480 KiB; empty if there is none.
+        id: unique in the inbox of a root run, at most 128 characters. A command with the id of
+            an earlier one is ignored.
+        kind: what is asked for, for example CANCEL. A holder ignores kinds that it does not know.
+        run_id: the run that the command is for: the root, or one of its children.
+        step_key: the step that the command is for; empty if it is for the whole run.
+        payload: JSON text of at most 480 KiB; empty if there is none.
 
     """
 
@@ -98,7 +103,7 @@ class Claim:
     """The right to write a run's log, until a claim with a greater epoch begins.
 
     Attributes:
-        latest: sequence of the newest event when the claim began.
+        latest: sequence of the newest event when the claim began, 0 if there was none.
         commands: what the run's inbox held when the claim began, in order of arrival.
 
     """
@@ -116,7 +121,7 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """Events `first` to `last`, encoded; `outcome` is the state a terminal one ends in."""
+    """Events `first` to `last`, encoded. `outcome` is the state that a terminal frame leads to."""
 
     first: int
     last: int
@@ -126,7 +131,7 @@ class Frame:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """A piece of a log. `ended` tells that no event after `latest` will ever come."""
+    """A piece of a log. If `ended`, no event after `latest` will ever come."""
 
     frames: Sequence[Frame]
     latest: int
@@ -135,7 +140,7 @@ class Slice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A frame of the log with what is private in it. A claim frame has no data."""
+    """A frame of the log with its private part. A claim frame has no data."""
 
     data: bytes
     private: bytes
@@ -143,10 +148,10 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunQuery:
-    """Which runs to list: every filter that is not None must hold; newest first.
+    """Which runs to list, newest first. Every filter that is not None must hold.
 
     Attributes:
-        before: only runs whose id is smaller, that is older; the page's cursor.
+        before: only runs with a smaller, that is older, id; the cursor of a page.
         created_from: nanoseconds since the epoch, inclusive.
         created_before: nanoseconds since the epoch, exclusive.
 
@@ -170,7 +175,7 @@ class RunStore(Protocol):
 
         Raises:
             RequestIdReused: the request id made a run with another digest.
-            TooManyRuns: as many runs are queued as the store was opened for.
+            TooManyRuns: as many runs are queued as the store was opened with as its bound.
 
         """
         ...
@@ -178,9 +183,9 @@ class RunStore(Protocol):
     async def claim(self, workflows: Collection[str]) -> Claim:
         """Wait for a queued run of one of these workflows, oldest first, and claim it.
 
-        The claim frame is durable when this returns: whoever held a claim before is
-        fenced. `workflows` is read again whenever a run is queued. Cancelling the wait
-        leaves no claim behind.
+        The claim frame is durable when this returns, and every earlier claim is fenced.
+        `workflows` is read again whenever a run is queued. Cancelling the wait leaves no claim
+        behind.
         """
         ...
 
@@ -188,17 +193,17 @@ class RunStore(Protocol):
         """Claim this run if it is queued; None if it is held or has ended.
 
         With `force`, a run that is held is taken from its holder, who is fenced: for a run
-        that is to end and whose holder does not end it. Works for every workflow, and
-        decodes nothing, so that a run with a damaged log can be claimed and ended, too.
+        that has to end and whose holder does not end it. This works for every workflow and
+        decodes nothing, so that a run with a damaged log can be ended as well.
         """
         ...
 
     async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
         """Return project and id of some runs that are open past their deadline.
 
-        They are queued and their deadline is `now` or before, or somebody holds them and
-        their deadline is `stuck` or before: their holder should have ended them by then.
-        Both are nanoseconds since the epoch.
+        They are queued, with a deadline at or before `now`, or held, with a deadline at or
+        before `stuck`, by which their holder should have ended them. Both are nanoseconds since
+        the epoch.
         """
         ...
 
@@ -209,13 +214,13 @@ class RunStore(Protocol):
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the claim's run again, for anyone. Nothing happens if it was lost or ended.
 
-        `failed` says that the claim ended by a failure. The log's mark tells, and such a
+        `failed` says that the claim ended by a failure. It is noted in the log, and such a
         claim counts towards giving the run up.
         """
         ...
 
     async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
-        """Append a frame; durable and visible when this returns, readers are woken then.
+        """Append a frame. It is durable when this returns, and readers are woken.
 
         Raises:
             Fenced: the claim was lost, or the run has ended.
@@ -227,9 +232,8 @@ class RunStore(Protocol):
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Return the frames that hold events after `after`, whole, in order.
 
-        Stops at the frame that reaches `limit` bytes, or before what was stored just now:
-        only a Slice without frames says that there are no more. The first frame may begin
-        at or before `after`.
+        Stops at the frame that reaches `limit` bytes, or earlier: only a Slice without frames
+        says that there are no more. The first frame may begin at or before `after`.
 
         Raises:
             RunExpired: it was removed by `expire`.
@@ -307,7 +311,7 @@ class RunStore(Protocol):
     async def expire(self, before: int) -> bool:
         """Remove a piece of a run that ended before this time; False if there is none.
 
-        Its tombstone comes first: from then on every read of it raises RunExpired.
+        The tombstone comes first: from then on every read of the run raises RunExpired.
         """
         ...
 
@@ -316,5 +320,5 @@ class RunStore(Protocol):
         ...
 
     async def close(self) -> None:
-        """Finish what was submitted and let go of the store."""
+        """Finish what was submitted and release the store."""
         ...

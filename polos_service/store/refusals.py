@@ -1,4 +1,4 @@
-"""Why a store refuses a call, in the same words whichever store it is."""
+"""The errors with which every store refuses a call, in the same words."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from polos_client.errors import (
 from polos_service.store import INBOX_BYTES, INBOX_LIMIT
 
 QUEUE_RETRY = 1.0
-"""Seconds after which a start that found the queue full may find room in it."""
+"""Seconds after which a start that found the queue full is worth another try."""
 
 
 def too_many(queued: int) -> TooManyRuns:
-    """Return the error for a start while this many runs are queued."""
+    """Return the error for a start while as many runs are queued as may be."""
     return TooManyRuns(
-        f"{queued} runs are queued, which is as many as may be (POLOS_MAX_QUEUED). This one was "
-        "not started; try again later, or start more replicas of the service.",
+        f"{queued} runs are queued, which is the limit (POLOS_MAX_QUEUED). This one was not "
+        "started; try again later, or start more replicas of the service.",
         retry_after=QUEUE_RETRY,
     )
 
@@ -52,7 +52,7 @@ def not_finished(run_id: str) -> RunNotFinished:
 
 
 def reused(request_id: str, run_id: str) -> RequestIdReused:
-    """Return the error for a request id that made a run of another payload."""
+    """Return the error for a request id that started a run with another payload."""
     return RequestIdReused(
         f"The request id {request_id!r} already started run {run_id} with another "
         "payload. Use a new request id for a new run.",

@@ -1,4 +1,4 @@
-"""Wake-ups by key: whoever waits holds the key's event, and nobody else does."""
+"""Wake-ups by key. An event lives only while somebody waits for it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 
 
 class Wakeups:
-    """Events by key. Take the event first, then look, then wait: no wake-up is lost."""
+    """Events by key. Take the event, then look, then wait: so no wake-up is lost."""
 
     def __init__(self) -> None:
         self._events: WeakValueDictionary[Hashable, asyncio.Event] = WeakValueDictionary()

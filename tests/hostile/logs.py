@@ -10,8 +10,9 @@ from polos.v1.event_pb2 import AgentFinish, StepFinish, StepStart, TextDelta, To
 from polos.v1.run_pb2 import RunState
 from polos_service.runs.frame import Encoder
 from polos_service.runs.lineage import Lineage
-from polos_service.store import Frame, NewRun, RunStore
+from polos_service.store import Frame, RunStore
 from polos_service.store.sqlite import SqliteStore
+from tests.support.stores import new_run
 
 RUN = "run"
 """The id of the run."""
@@ -31,21 +32,7 @@ async def write_log(folder: Path, deltas: int, tools: int = 0) -> None:
 
 async def append_log(store: RunStore, deltas: int, tools: int = 0) -> None:
     """Create the run and write its whole log."""
-    await store.create(
-        NewRun(
-            project="default",
-            run_id=RUN,
-            workflow_id="demo",
-            request_id=None,
-            digest=b"",
-            definition=b"",
-            session_id=None,
-            user_id=None,
-            streaming=True,
-            create_time=1,
-            deadline=None,
-        )
-    )
+    await store.create(new_run(run_id=RUN, workflow_id="demo"))
     claim = await store.claim(["demo"])
     encoder = Encoder(Lineage(RUN, "demo"))
     payloads: list[Message] = [

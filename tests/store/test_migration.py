@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -11,12 +10,9 @@ import pytest
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
-from polos_service.runs.frame import decode
 from polos_service.store.sqlite import SqliteStore
 from polos_service.store.sqlite.schema import MIGRATIONS, QUEUED, RUNNING
-from tests.support.stores import ALL, cancel, claimed, frame, soon
-
-ROOT = Path(__file__).parents[2]
+from tests.support.stores import cancel, claimed, soon
 
 INDEXES = {
     "runs_by_id",
@@ -131,24 +127,4 @@ async def test_a_migrated_file_is_opened_again(tmp_path: Path) -> None:
         claim = await store.claim_run("default", run_id)
         assert claim is not None
         assert claim.commands == (cancel(run_id),)
-    await store.close()
-
-
-async def test_a_file_of_version_2_goes_on_with_its_runs(tmp_path: Path) -> None:
-    path = tmp_path / "runs.db"
-    shutil.copyfile(ROOT / "tests" / "data" / "store-version-2.db", path)
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        assert db.execute("PRAGMA user_version").fetchone() == (2,)
-        runs = dict(db.execute("SELECT workflow_id, run_id FROM runs"))
-    store = await SqliteStore.open(path)
-    done = await store.get("default", runs["finished"])
-    assert done.state == RunState.RUN_STATE_COMPLETED
-    log = await store.read("default", runs["finished"], 0, ALL)
-    assert decode(log.frames[-1].data)[-1].agent_finish.result == "All done."
-    for workflow in ("held", "absent"):
-        claim = await soon(store.claim({workflow}))
-        assert claim.run_id == runs[workflow]
-        await store.append(claim, frame(claim.latest + 1))
-        await store.release(claim)
-    assert await store.healthy()
     await store.close()

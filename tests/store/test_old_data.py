@@ -35,7 +35,10 @@ from tests.support.wire import event_bytes
 DATA = Path(write_old_store.__file__).parent
 CHANGELOG = DATA.parents[1] / "CHANGELOG.md"
 
-STORES = sorted(path.stem for path in DATA.glob("*.json"))
+KINDS = tuple(write_old_store.KINDS)
+"""The kinds of stores."""
+
+STORES = sorted(path.stem for kind in KINDS for path in DATA.glob(f"{kind}-*.json"))
 """Kind and version of each store, for example `jetstream-0.1.0`."""
 
 LATER = timedelta(days=10)
@@ -127,7 +130,7 @@ def copied(name: str, source: Path, folder: Path) -> Iterator[Old]:
 def test_every_version_in_the_changelog_has_its_stores() -> None:
     released = re.findall(r"^## \[(\d\S*)\]", CHANGELOG.read_text(), re.MULTILINE)
     assert "0.1.0" in released
-    assert set(STORES) >= {f"{kind}-{one}" for one in released for kind in ("store", "jetstream")}
+    assert set(STORES) >= {f"{kind}-{one}" for one in released for kind in KINDS}
 
 
 async def test_all_runs_are_listed(old: Old) -> None:
@@ -236,7 +239,7 @@ async def test_an_ended_run_can_be_deleted(old: Old) -> None:
     assert left == {old.run_id(name) for name in old.runs} - {run_id}
 
 
-@pytest.mark.parametrize("kind", ["store", "jetstream"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_the_next_release_can_write_its_stores(tmp_path: Path, kind: str) -> None:
     await asyncio.to_thread(write_old_store.write, kind, tmp_path)
     with copied(f"{kind}-{version('polos-grpc')}", tmp_path, tmp_path) as old:

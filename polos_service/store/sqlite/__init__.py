@@ -1,8 +1,8 @@
 """Runs in a SQLite file, for one process on one machine.
 
-Writes go through one thread that commits in groups (WAL, synchronous=FULL); reads
-happen in the loop, on a connection of their own. The file belongs to one process (see
-`file`), and what becomes of it while it is open is watched (see `condition`).
+One thread writes, and commits in groups (WAL, synchronous=FULL). Reads happen in the loop,
+on a connection of their own. The file belongs to one process (see `file`), and is watched
+while it is open (see `condition`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
 
 PROBE_PATIENCE = 1.0
-"""Seconds in which a disk that failed must write again, to be taken for well."""
+"""Seconds in which a disk that failed must write again, for the store to be healthy."""
 
 
 class SqliteStore:
@@ -78,11 +78,11 @@ class SqliteStore:
     async def open(
         cls, path: Path, synchronous: Synchronous = "FULL", max_queued: int = MAX_QUEUED
     ) -> SqliteStore:
-        """Open the file, made if it is missing, and queue what a former process ran.
+        """Open the file, which is created if it is missing, and queue the runs left running.
 
         Raises:
-            StoreUnavailable: another process has it, it has a second name, it cannot be
-                written, or it is not a store of this version.
+            StoreUnavailable: another process has it open, it has a second name, it cannot be
+                written, or it is not a store of this version or an older one.
 
         """
         try:
@@ -102,11 +102,11 @@ class SqliteStore:
             raise StoreUnavailable(f"The store {path} cannot be opened: {error}.") from error
 
     async def expire(self, before: int) -> bool:
-        """Remove a piece of what ended before a time."""
+        """Remove a piece of a run that ended before a time."""
         return await self._commit(lambda db: removal.expire(db, before))
 
     async def healthy(self) -> bool:
-        """Return whether the file is there, whole and ours, and the disk does what it is told."""
+        """Return whether the file is there, undamaged and ours, and the disk works."""
         if not self._committer.working:
             return False
         with suppress(StoreUnavailable, TimeoutError):
@@ -123,12 +123,12 @@ class SqliteStore:
         return False
 
     async def close(self) -> None:
-        """Commit what was submitted, close the file, and let go of it."""
+        """Commit everything that was submitted, then close the file and release it."""
         await self._committer.close()
         await self._condition.close()
         self._reader.close()
         if self._condition.trouble is None:
-            with suppress(sqlite3.Error):  # the next one takes it over all the same
+            with suppress(sqlite3.Error):  # the next process takes it over all the same
                 self._db.execute("DELETE FROM owner")
         self._db.close()
         self._file.close()
@@ -144,7 +144,7 @@ class SqliteStore:
         """Claim the oldest queued run of these workflows."""
         while True:
             queued = self._wakeups.event("queue")
-            names = list(workflows)  # here: the commit's thread would race with who adds one
+            names = list(workflows)  # in the loop, where names are added
             claim = await self._claim(partial(claims.find_queued, workflows=names))
             if claim is not None:
                 return claim
@@ -155,7 +155,7 @@ class SqliteStore:
         return await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
 
     async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
-        """Return queued runs past their deadline, and held ones that are long past it."""
+        """Return queued runs past their deadline, and held runs long past it."""
         with self._reading():
             return claims.overdue(self._reader, now, stuck)
 
@@ -188,13 +188,13 @@ class SqliteStore:
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
-        # What was appended last is all that a reader lacks who keeps up; the file is not asked.
+        # A reader that keeps up lacks only the frame appended last: no need to ask the file.
         head = self._heads.get((project, run_id))
         if head is not None and head.first <= after + 1 <= head.last:
             return Slice(frames=(head,), latest=head.last, ended=False)
         with self._reading():
-            # The state is read before the frames: where it says that the run has ended,
-            # the frames read after it are all there will ever be.
+            # The state is read before the frames: if it says that the run has ended, no
+            # frames will follow those that are read now.
             run, state = self._find(project, run_id)
             frames = log.frames_after(self._reader, run, after, limit)
             return Slice(
@@ -213,8 +213,8 @@ class SqliteStore:
         """Yield every frame with its private part."""
         place = (-1, 0)
         while True:
-            # A page at a time: a statement that stays open would hold the reader's
-            # snapshot, and every tail with it, where it was.
+            # A page at a time: a statement left open would keep the reader's snapshot, and
+            # with it every tail, from moving on.
             with self._reading(f"log of run {claim.run_id}"):
                 run, _ = self._find(claim.project, claim.run_id)
                 place, page = log.history_page(self._reader, run, place, PAGE)
@@ -254,7 +254,7 @@ class SqliteStore:
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
-        # In a task of its own: a caller that goes away leaves no half of a log behind.
+        # In a task of its own: if the caller goes away, the deletion goes on.
         await asyncio.shield(self._spawn(self._delete(project, run_id)))
 
     async def _delete(self, project: str, run_id: str) -> None:
@@ -279,7 +279,7 @@ class SqliteStore:
     def _removed(self, task: asyncio.Task[None]) -> None:
         self._removing.discard(task)
         if not task.cancelled():
-            task.exception()  # told to who waits; the next to open the store goes on with it
+            task.exception()  # raised where it is awaited; the next process finishes the removal
 
     async def _commit(
         self,
@@ -299,7 +299,7 @@ class SqliteStore:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The commit is under way all the same: nobody would ever hold that claim.
+            # The commit is under way all the same, and nobody would ever hold that claim.
             claiming.add_done_callback(self._give_back)
             raise
 
@@ -308,7 +308,7 @@ class SqliteStore:
             return
         claim = claiming.result()
         if claim is not None:
-            with suppress(StoreUnavailable):  # closed: the next to open it queues the run
+            with suppress(StoreUnavailable):  # closed: the next process queues the run
                 self._committer.submit(
                     lambda db: claims.requeue(db, claim, failed=False),
                     lambda: self._released(claim),
@@ -316,13 +316,13 @@ class SqliteStore:
 
     @contextmanager
     def _reading(self, what: str = "store") -> Iterator[None]:
-        """Tell what SQLite finds wrong, or finds, as what it means to a caller."""
+        """Raise StoreUnavailable for what SQLite refuses, and for values that are damaged."""
         try:
             yield
         except sqlite3.Error as error:
             self._condition.saw(error)
             raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
-        except (TypeError, ValueError, OverflowError) as error:  # a value that does not fit
+        except (TypeError, ValueError, OverflowError) as error:
             raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
 
     def _find(self, project: str, run_id: str) -> tuple[int, int]:

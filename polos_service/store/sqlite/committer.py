@@ -16,23 +16,24 @@ from polos_client.errors import StoreUnavailable
 T = TypeVar("T")
 
 GONE = "The store's writing thread has ended. Restart the service."
+"""What every caller is told when nothing can be committed any more."""
 
 
 class Guard(Protocol):
-    """Says whether what is committed is kept, and is ours to commit."""
+    """Says whether commits are kept, and whether the store is still ours."""
 
     def require(self) -> None:
-        """Raise StoreUnavailable where a commit would be lost, or was."""
+        """Raise StoreUnavailable if a commit would be lost, or the last one was."""
         ...
 
     def require_owner(self, db: sqlite3.Connection) -> None:
-        """Raise StoreUnavailable where another process owns the store; in a transaction."""
+        """Raise StoreUnavailable if another process owns the store. Called in a transaction."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An operation that waits for its commit."""
+    """An operation that waits to be committed."""
 
     operation: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
@@ -41,11 +42,11 @@ class Job:
     error: Exception | None = None
 
     def perform(self, db: sqlite3.Connection) -> None:
-        """Run the operation inside the transaction that is open."""
+        """Run the operation in the open transaction."""
         self.result = self.operation(db)
 
     def answer(self) -> None:
-        """Tell what came of it; `committed` may raise, and the future is done all the same."""
+        """Resolve the future. It is resolved even if `committed` raises."""
         try:
             if self.error is None and self.committed is not None:
                 self.committed()
@@ -61,9 +62,9 @@ class Job:
 class Committer:
     """Runs operations in the order in which they were submitted.
 
-    An operation that raises is rolled back alone: the batch it came with is done again
-    one by one, so an operation may run twice but commits at most once. Every future is
-    done some day, whatever an operation or a callback raises.
+    An operation that raises is rolled back alone: the other operations of its batch run
+    again one by one. So an operation may run twice, but it commits at most once. Every
+    future is resolved, whatever an operation or a callback raises.
     """
 
     def __init__(self, db: sqlite3.Connection, guard: Guard) -> None:
@@ -78,7 +79,7 @@ class Committer:
 
     @property
     def working(self) -> bool:
-        """Whether what is submitted is going to be committed."""
+        """Whether operations that are submitted now will be committed."""
         return not (self._closed or self._ended)
 
     def submit(
@@ -86,10 +87,10 @@ class Committer:
         operation: Callable[[sqlite3.Connection], T],
         committed: Callable[[], None] | None = None,
     ) -> asyncio.Future[T]:
-        """Queue an operation; the future is done when its transaction is durable.
+        """Queue an operation; the future is resolved when its transaction is durable.
 
-        `committed` is called in the loop right after that, even where nobody awaits
-        the future any more: a wake-up must not depend on the writer's patience.
+        `committed` is called in the loop right after the commit, even if nobody awaits the
+        future any more: a wake-up must not depend on the caller's patience.
 
         Raises:
             StoreUnavailable: the store is closed, or its thread has ended.
@@ -106,7 +107,7 @@ class Committer:
         return future
 
     async def close(self) -> None:
-        """Commit what was submitted, then end the thread."""
+        """Commit everything that was submitted, then end the thread."""
         self._closed = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -119,7 +120,7 @@ class Committer:
                 self._answer(batch)
                 batch = []
         finally:
-            # Only a defect, or no memory, leads here with jobs: they are refused, not forgotten.
+            # Only a defect or a lack of memory leaves jobs here: they are refused, not forgotten.
             self._ended = True
             self._refuse(batch + self._left())
 
@@ -167,7 +168,7 @@ class Committer:
             if self._db.in_transaction:  # SQLite ends it by itself on a full disk
                 self._db.execute("ROLLBACK")
             raise
-        self._guard.require()  # of files that were deleted meanwhile nothing is kept
+        self._guard.require()  # a commit into files that were deleted meanwhile is lost
 
     def _answer(self, batch: list[Job]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -185,11 +186,11 @@ class Committer:
                 job.answer()
             except BaseException:
                 self._loop.call_soon(self._deliver, batch[place:])
-                raise  # to the loop, which tells it
+                raise  # to the loop, which logs it
 
 
 def awaitable(error: BaseException) -> Exception:
-    """Return an error that a future can hold, and that ends nobody who awaits it."""
+    """Return an error that a future can hold, and that does not end the task that awaits it."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration):
         return error
     told = StoreUnavailable(f"The operation was cut off: {type(error).__name__}.")

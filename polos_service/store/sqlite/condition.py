@@ -1,4 +1,4 @@
-"""Whether a SQLite store can be relied on: what was seen of its file, and what follows."""
+"""Whether a SQLite store can be relied on: what was seen of its file so far."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from polos_service.store.sqlite.file import StoreFile
 ADVICE = (
     "Nothing more is stored. Stop the service, put the file or a back-up in place, and start again."
 )
+"""What a caller of a store in trouble is told to do."""
 
 SHARE = 20
-"""A look through all pages may take one part in so many of the time."""
+"""The looks through all pages take at most one part in so many of the time."""
 
 PATIENCE = 1.0
-"""Seconds for which the question after the store's health waits for such a look."""
+"""Seconds that a health check waits for such a look."""
 
 log = get_logger(__name__)
 
@@ -35,8 +36,8 @@ class Condition:
 
     Attributes:
         trouble: why nothing is written any more; it stays until the process ends.
-        taken_over: the trouble is that another process has the store now.
-        failing: the disk did not do what it was told last; it may do so again.
+        taken_over: whether the trouble is that another process owns the store now.
+        failing: whether the last read or write met a disk error; the next may succeed.
 
     """
 
@@ -51,7 +52,7 @@ class Condition:
         self._next_look = 0.0
 
     def require(self) -> None:
-        """Raise StoreUnavailable if a commit would be lost, or was. From any thread."""
+        """Raise StoreUnavailable if a commit would be lost, or was. Safe in any thread."""
         if self.trouble is None and (fault := self._file.fault()) is not None:
             self._fail(fault)
         if self.trouble is not None:
@@ -66,7 +67,7 @@ class Condition:
             self.require()
 
     def saw(self, error: sqlite3.Error) -> None:
-        """Learn from an error of a read or a write."""
+        """Take note of an error that a read or a write raised."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if is_damage(error):
             self._fail(f"{self._file.path.name} is damaged ({error})")
@@ -75,14 +76,14 @@ class Condition:
             log.error("store_disk_error", path=str(self._file.path), error=str(error))
 
     async def look(self) -> None:
-        """Look at the file, and for a moment at its pages, if they have changed."""
+        """Look through the file's pages if they have changed, waiting PATIENCE at most."""
         if self._look is None and self._pages.changed() and time.monotonic() >= self._next_look:
             self._look = asyncio.create_task(self._look_through(), name="polos-store-look")
         if self._look is not None:
             await asyncio.wait({self._look}, timeout=PATIENCE)
 
     async def close(self) -> None:
-        """Wait for a look that is under way: it needs the file."""
+        """Wait for the look that is under way: it needs the file."""
         if self._look is not None:
             await asyncio.wait({self._look})
 
@@ -103,7 +104,7 @@ class Condition:
         if self.trouble is not None:
             return
         self.trouble = f"The store cannot be used: {what}. {ADVICE}"
-        # In the loop: what goes wrong with the log must not end the thread that commits.
+        # In the loop: an error while logging must not end the thread that commits.
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self._tell, what)
 

@@ -1,4 +1,4 @@
-"""Finds what in a database was overwritten behind SQLite's back: pages, and values of rows."""
+"""Finds pages and values of rows that were overwritten behind SQLite's back."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from typing import Any
 from polos_service.store.sqlite.file import StoreFile
 
 CHECK_LIMIT = 256 * 1024 * 1024
-"""Bytes of a file that is looked through: about a second. Damage in a larger one is noticed where
-it is read."""
+"""Bytes of the largest file that is looked through, which takes about a second. Damage in a larger
+file is noticed when it is read."""
 
 IMAGE_LIMIT = 8 * 1024 * 1024
-"""Bytes of a file that is also looked through without its write-ahead log, which hides pages:
-about twice of what the log grows to."""
+"""Bytes of the largest file that is also looked through without its write-ahead log, which hides
+pages. About twice the size that the log grows to."""
 
 LOOKS = 5
-"""Looks before a file that changes all the time is left for later."""
+"""Looks at a file that changes all the time, before it is left for later."""
 
 PAUSE = 0.05
-"""Seconds between two looks: longer than the clock of the file system stands still."""
+"""Seconds between two looks: more than the resolution of the file system's clock."""
 
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-"""What SQLite says of a file that holds something else than it wrote."""
+"""Error codes of SQLite for a file that holds something other than what SQLite wrote."""
 
 SOUND = "ok"
+"""What SQLite's check returns for a file without damage."""
 
 
 class ForeignValueError(sqlite3.DatabaseError):
-    """A row holds what was never written into it."""
+    """A row holds a value that was never written into it."""
 
 
 class Pages:
     """The pages of a store's file, looked through again when the file has changed.
 
-    Its time of change is what tells: it changes where the write-ahead log is written back,
-    and where anybody else writes into the file.
+    The file's modification time tells: it changes when the write-ahead log is written back,
+    and when anybody else writes into the file.
     """
 
     def __init__(self, file: StoreFile) -> None:
@@ -52,10 +53,10 @@ class Pages:
         return status.st_mtime_ns != self._sound and status.st_size <= CHECK_LIMIT
 
     def damage(self) -> str | None:
-        """Return what is wrong with the pages, None if nothing is. For a thread.
+        """Return what is wrong with the pages, None if nothing is. Blocks: call it in a thread.
 
-        The file is in flux while the log is written back, so what is wrong must be wrong
-        twice, with no change from before the first look until after the second.
+        While the log is written back, the file may look damaged. So damage counts only if two
+        looks find it, and the file did not change from before the first until after the second.
         """
         previous = -1
         for _ in range(LOOKS):
@@ -82,7 +83,7 @@ class Pages:
         try:
             db = sqlite3.connect(address, uri=True)
         except sqlite3.Error:
-            return None  # no descriptor is free, say: that tells nothing of the pages
+            return None  # for lack of descriptors, say: that is no sign of damage
         return verdict(db)
 
     def _without_log(self) -> str | None:
@@ -97,7 +98,7 @@ class Pages:
 
 
 def verdict(db: sqlite3.Connection) -> str | None:
-    """Return what SQLite finds wrong with a database, and close it."""
+    """Return what SQLite finds wrong with a database, None if nothing; close the database."""
     try:
         (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
@@ -108,19 +109,19 @@ def verdict(db: sqlite3.Connection) -> str | None:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return whether the error says that the file holds something else than SQLite wrote."""
+    """Return whether the error says that the file holds something other than SQLite wrote."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in DAMAGED or isinstance(error, ForeignValueError)
 
 
 def fitting(row: Sequence[Any], *types: type | UnionType) -> Sequence[Any]:
-    """Return the row, whose values must have these types: a damaged one may have others.
+    """Return the row if its values have these types; those of a damaged row may not.
 
     Raises:
-        ForeignValueError: they have not.
+        ForeignValueError: a value has another type.
 
     """
     for value, kind in zip(row, types, strict=True):
         if not isinstance(value, kind):
-            raise ForeignValueError(f"a row holds {type(value).__name__} in place of {kind}")
+            raise ForeignValueError(f"a row holds {type(value).__name__} instead of {kind}")
     return row

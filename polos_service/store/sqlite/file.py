@@ -1,11 +1,11 @@
-"""The files of a SQLite store: who owns them, who may read them, and what becomes of them.
+"""The files of a SQLite store: who owns them, who may read them, and what happens to them.
 
-The owner is found out by the file itself and not by its name: a lock on its inode, which no
-link and no deleted lock file gets around. What slips through all the same (a system without
-such a lock) is fenced by the owner's token inside the database.
+The owner holds a lock on the file's inode, not on its name, so that links and a deleted lock
+file do not get around it. On a system without such a lock, the owner's token inside the
+database fences a second process.
 
-The descriptor that carries the lock is opened before SQLite opens the file, and closed after
-SQLite closed it: closing any descriptor of a file drops the POSIX locks that SQLite has on it.
+The descriptor with the lock is opened before SQLite opens the file, and closed after SQLite
+has closed it: closing any descriptor of a file drops the POSIX locks that SQLite has on it.
 """
 
 from __future__ import annotations
@@ -24,29 +24,30 @@ if sys.platform == "linux":
     import fcntl
 
 OWNER_ONLY = 0o600
-"""Mode of every file of a store that is made: it holds prompts, results and provider state."""
+"""Mode of the files of a store: they hold prompts, results and provider state."""
 
 OWNER_FOLDER = 0o700
-"""Mode of a folder that is made for a store."""
+"""Mode of a folder that is created for a store."""
 
 OTHERS = 0o077
-"""The bits of a mode that let anybody but the owner in."""
+"""The bits of a mode that give rights to anybody but the owner."""
 
 HEADER = 24
 """Bytes at the start of a database that never change while it is in use."""
 
 LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
-"""What a write-ahead log begins with, unless it is empty."""
+"""The possible first bytes of a write-ahead log that is not empty."""
 
 Identity = tuple[int, int]
-"""Device and inode: what a file is, whatever it is called."""
+"""Device and inode: they identify a file whatever its name."""
 
 log = get_logger(__name__)
 
 _held: dict[Identity, int] = {}
-"""Descriptors of the files that this process has."""
+"""Descriptors of the databases that this process has open, by file."""
 
 _holding = threading.Lock()
+"""Guards _held, and the time between opening a database and being in it."""
 
 
 class InUseError(OSError):
@@ -57,18 +58,19 @@ class StoreFile:
     """A database file that is held, from `__init__` until `close`.
 
     Attributes:
-        path: of the database, with every symbolic link resolved.
-        descriptor: of the database, to look at its bytes; never opened again, never closed early.
-        token: names this opening in the database.
+        path: path of the database, with every symbolic link resolved.
+        descriptor: descriptor of the database, for reading its bytes. Nobody else opens the
+            database or closes this descriptor.
+        token: marks the database as opened by this object.
 
     """
 
     def __init__(self, path: Path) -> None:
-        """Take the file, made if it is missing, and close it to everybody but its owner.
+        """Lock the file, which is created if it is missing.
 
         Raises:
             InUseError: it is open elsewhere.
-            OSError: it cannot be made or opened, has a second name, or is not a regular file.
+            OSError: it cannot be created or opened, has a second name, or is not a regular file.
 
         """
         self.path = Path(os.path.realpath(path))
@@ -89,10 +91,10 @@ class StoreFile:
         self._log = -1
 
     def remember(self) -> None:
-        """Keep in mind which files SQLite has opened; call it when it has read through each.
+        """Remember which files SQLite has opened. Call it after the first read.
 
         Raises:
-            OSError: they changed since they were taken.
+            OSError: the database was replaced since it was locked.
 
         """
         self._known = {name: identity(name.stat()) for name in (self.path, *beside(self.path))}
@@ -105,8 +107,8 @@ class StoreFile:
     def fault(self) -> str | None:
         """Return what has happened to the files since `remember`, None if nothing has.
 
-        Callers are told it, so it has the files' names and not where they are.
-        Costs a few microseconds: it is asked around each commit.
+        The text is shown to callers, so it names the files without their folders. It takes a
+        few microseconds, since it is called before and after each commit.
         """
         for name, known in self._known.items():
             try:
@@ -124,7 +126,7 @@ class StoreFile:
         return None
 
     def close(self) -> None:
-        """Let go of the file. SQLite must have closed it."""
+        """Release the file. SQLite must have closed it."""
         if self._log >= 0:
             os.close(self._log)
         with _holding:
@@ -134,15 +136,15 @@ class StoreFile:
 
 
 def hold(path: Path) -> int:
-    """Open the database, made if it is missing, and lock it; return the descriptor.
+    """Open the database, which is created if it is missing; lock it and return the descriptor.
 
     Raises:
         InUseError: it is open elsewhere.
-        OSError: it cannot be made or opened, has a second name, or is not a regular file.
+        OSError: it cannot be created or opened, has a second name, or is not a regular file.
 
     """
     with _holding:
-        # Before it is opened: to close it again would drop the locks of who has it.
+        # Checked before it is opened: closing it again would drop the locks of its holder.
         if path.exists() and identity(path.stat()) in _held:
             raise InUseError(str(path))
         require_plain(path)
@@ -157,7 +159,7 @@ def hold(path: Path) -> int:
 
 
 def let_go_in_child() -> None:
-    """Close what a fork has copied: a tool's child must not keep the lock of a dead service."""
+    """Close the copies of a fork: a tool's child must not keep the lock of a dead service."""
     for descriptor in _held.values():
         os.close(descriptor)
     _held.clear()
@@ -167,7 +169,7 @@ os.register_at_fork(after_in_child=let_go_in_child)
 
 
 def opened(path: Path) -> int:
-    """Open the file as far as we may: SQLite says best what it cannot do with it."""
+    """Open the file, read-only if need be: SQLite then says what it cannot do with it."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, OWNER_ONLY)
     except PermissionError:
@@ -175,7 +177,7 @@ def opened(path: Path) -> int:
 
 
 def lock_inode(descriptor: int, path: Path) -> None:
-    """Lock the file itself, where the system keeps this lock apart from those of SQLite.
+    """Lock the inode, on systems that keep this lock apart from those of SQLite.
 
     Raises:
         InUseError: somebody else has the lock.
@@ -189,10 +191,10 @@ def lock_inode(descriptor: int, path: Path) -> None:
 
 
 def require_plain(path: Path) -> None:
-    """Raise OSError unless each file is a regular one, without a second name.
+    """Raise OSError unless each file is a regular file without a second name.
 
-    SQLite looks for the write-ahead log beside the name it is given: under another name it
-    misses what is in it, and damages the database.
+    SQLite looks for the write-ahead log beside the name it is given: opened by another name, it
+    misses the log's content and damages the database.
     """
     for name in (path, *beside(path)):
         if name.is_symlink():
@@ -207,7 +209,7 @@ def require_plain(path: Path) -> None:
 
 
 def close_to_others(path: Path) -> None:
-    """Take the rights of everybody but the owner to files that an older version has made."""
+    """Remove the rights of everybody but the owner, which files of an older version may have."""
     for name in (path, *beside(path), Path(f"{path}.lock")):
         if not name.exists() or not (mode := stat.S_IMODE(name.stat().st_mode)) & OTHERS:
             continue
@@ -225,12 +227,12 @@ def beside(path: Path) -> tuple[Path, Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder and what is missing above it, for the owner alone."""
+    """Create the folder and its missing parents, for the owner alone."""
     if not path.exists():
         make_folder(path.parent)
         path.mkdir(mode=OWNER_FOLDER, exist_ok=True)
 
 
 def identity(status: os.stat_result) -> Identity:
-    """Return what the file is."""
+    """Return what identifies the file."""
     return status.st_dev, status.st_ino

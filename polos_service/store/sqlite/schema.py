@@ -1,4 +1,4 @@
-"""The schema of the SQLite store, how a file gets there, and how it is opened."""
+"""The schema of the SQLite store, its migrations, and how a file is opened."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Literal
 from polos.v1.run_pb2 import RunState
 
 QUEUED = RunState.RUN_STATE_QUEUED
+"""State of a run that anybody may claim."""
+
 RUNNING = RunState.RUN_STATE_RUNNING
+"""State of a run that somebody holds."""
 
 EXPIRING = 101
+"""State of a run whose log retention is deleting. From here on the states are the store's own."""
+
 EXPIRED = 102
-"""States of a run that retention removes: its log is being deleted, or is gone. They are
-the store's own, and the row that has one is the tombstone."""
+"""State of a run whose log retention has deleted: its row is the tombstone."""
 
 REMOVING = 103
-"""State of a run that a caller has deleted, while its log goes piece by piece: for everybody
-else it does not exist any more."""
+"""State of a run that a caller has deleted, while its log is deleted piece by piece. Nobody can
+see it any more."""
 
-# Frames are rows in order of arrival, so that a commit of many runs fills one page
-# and not one page a run; the index entries beside them are a dozen bytes each.
 FIRST = f"""
 CREATE TABLE runs (
     id INTEGER PRIMARY KEY,
@@ -62,6 +64,8 @@ CREATE TABLE commands (
     PRIMARY KEY (run, kind)
 ) STRICT, WITHOUT ROWID;
 """
+"""Version 1. Frames are rows in order of arrival, so that a commit for many runs fills one page
+and not one page a run. The index entries beside them take a dozen bytes each."""
 
 SECOND = f"""
 CREATE INDEX IF NOT EXISTS runs_due ON runs (deadline)
@@ -72,6 +76,7 @@ CREATE INDEX runs_finished ON runs (finish_time)
     WHERE finish_time IS NOT NULL AND state < {EXPIRING};
 CREATE INDEX runs_expiring ON runs (id) WHERE state = {EXPIRING};
 """
+"""Version 2: what deadlines, lists by state and retention look for."""
 
 THIRD = f"""
 CREATE TABLE owner (
@@ -82,6 +87,7 @@ CREATE INDEX runs_stuck ON runs (deadline)
     WHERE state = {RUNNING:d} AND deadline IS NOT NULL;
 CREATE INDEX runs_removing ON runs (id) WHERE state = {REMOVING};
 """
+"""Version 3: the owner of the file, runs stuck past their deadline, and deletion in pieces."""
 
 FOURTH = """
 CREATE TABLE inbox (
@@ -100,14 +106,16 @@ INSERT INTO inbox (run, command_id, kind, run_id, step_key, payload)
     FROM commands JOIN runs ON runs.id = commands.run;
 DROP TABLE commands;
 """
+"""Version 4: whole commands, in order of arrival. Before, a run had at most one of a kind, and
+cancel was the only kind."""
 
 MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)
-"""What leads from each version of the schema to the next; a new file takes them all. The
-version is kept in the file's `user_version`."""
+"""The step from each version of the schema to the next; a new file takes them all. The file
+keeps its version in `user_version`."""
 
 PAGE_SIZE = 1024
-"""Bytes of a page of a new file. A commit writes each page it touches whole, and most of
-what it touches are a few bytes in the index, once for each run."""
+"""Bytes of a page of a new file. A commit writes each page that it touches whole, and in most of
+them it changes only a few bytes of an index."""
 
 CHECKPOINT = 4 * 1024 * 1024
 """Bytes of the write-ahead log after which it is written back into the file."""
@@ -115,13 +123,12 @@ CHECKPOINT = 4 * 1024 * 1024
 WAL_LIMIT = 64 * 1024 * 1024
 """Bytes that the write-ahead log keeps on disk once it has been written back."""
 
-
 Synchronous = Literal["FULL", "NORMAL"]
-"""What a commit survives: a power failure, or only the end of the process."""
+"""FULL: a commit survives a power failure. NORMAL: it survives the end of the process only."""
 
 
 def connect(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection:
-    """Open a connection whose transactions are begun and ended by hand."""
+    """Open a connection whose transactions the caller begins and ends."""
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
     db.execute("PRAGMA journal_mode = WAL")
@@ -132,9 +139,9 @@ def connect(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection
 
 
 def prepare(path: Path, token: bytes) -> None:
-    """Bring the schema up to date, and take over what a former process has left.
+    """Bring the schema up to date, and queue the runs that the last process left running.
 
-    From the commit on the token names the owner: whoever wrote before is fenced.
+    From the commit on the token names the owner, and every earlier owner is fenced.
     """
     db = connect(path)
     try:
@@ -148,11 +155,17 @@ def prepare(path: Path, token: bytes) -> None:
 
 
 def migrate(db: sqlite3.Connection) -> None:
-    """Take every step from the file's version to ours, each whole or not at all."""
+    """Take every step from the file's version to ours, each in a transaction of its own.
+
+    Raises:
+        sqlite3.DatabaseError: the file has a newer version than this service knows.
+
+    """
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise sqlite3.DatabaseError(
-            f"it has schema version {version}, this service reads up to version {len(MIGRATIONS)}"
+            f"it has schema version {version}, and this service reads up to version "
+            f"{len(MIGRATIONS)}; start a newer service, or restore a back-up"
         )
     for step in range(version, len(MIGRATIONS)):
         db.executescript(f"BEGIN;{MIGRATIONS[step]}PRAGMA user_version = {step + 1};COMMIT;")

@@ -25,9 +25,9 @@ from tests.support.agents import catalog
 from tests.support.runs import executing
 from tests.support.stores import all_events, new_run
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[2] / "data" / "definitions"
 
-SAMPLES = sorted(DATA.glob("definition-*.json"))
+SAMPLES = sorted(DATA.glob("*.json"))
 """What a run of the agent below was pinned as, by the version that did it."""
 
 
@@ -57,12 +57,12 @@ WEATHER = Agent(
 
 def sample(version: str) -> dict[str, Any]:
     """Return what this version wrote."""
-    definition: dict[str, Any] = json.loads((DATA / f"definition-{version}.json").read_bytes())
+    definition: dict[str, Any] = json.loads((DATA / f"{version}.json").read_bytes())
     return definition
 
 
 def test_there_is_a_sample_of_each_version() -> None:
-    assert [path.stem for path in SAMPLES] == ["definition-0.1.0", "definition-0.2.0"]
+    assert [path.stem for path in SAMPLES] == ["0.1.0", "0.2.0"]
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)

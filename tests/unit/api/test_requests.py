@@ -17,7 +17,7 @@ DIGEST_0_1_0 = "4288d5029733662844bd832c77cc214a2ed6b4f5c97f8c1e175f71d740e3cb7e
 
 def request() -> CreateRunRequest:
     """Return the request whose definition is among the data."""
-    path = Path(__file__).parents[2] / "data" / "definition-0.1.0.json"
+    path = Path(__file__).parents[2] / "data" / "definitions" / "0.1.0.json"
     definition = json.loads(path.read_bytes())
     messages = json.dumps(definition["messages"])
     start = CreateRunRequest(

@@ -319,7 +319,7 @@ def log_of_a_child() -> list[pb.Event]:
 
 def test_a_child_adds_nothing_to_its_root() -> None:
     accumulator = RunAccumulator(RUN)
-    accumulator.add([event(1, **delta("root"))])
+    accumulator.add(numbered([delta("root")]))
     accumulator.add(log_of_a_child())
     assert accumulator.text == "root"
     assert accumulator.tool_results == []
@@ -330,7 +330,7 @@ def test_a_child_adds_nothing_to_its_root() -> None:
 
 def test_a_fold_is_of_the_run_that_it_was_made_for() -> None:
     accumulator = RunAccumulator(CHILD)
-    accumulator.add([event(1, **delta("root")), *log_of_a_child()])
+    accumulator.add([*numbered([delta("root")]), *log_of_a_child()])
     assert accumulator.text == ""
     assert [one.result for one in accumulator.tool_results] == [3]
     assert accumulator.usage.total_tokens == 5

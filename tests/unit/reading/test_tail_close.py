@@ -15,22 +15,11 @@ from polos_client.errors import Draining
 from polos_service.reading.tail import Readers
 from polos_service.runs.frame import Encoder
 from polos_service.runs.lineage import Lineage
-from polos_service.store import Claim, Frame, NewRun
+from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
+from tests.support.stores import new_run
 
-RUN = NewRun(
-    project="default",
-    run_id="run",
-    workflow_id="agent",
-    request_id=None,
-    digest=b"",
-    definition=b"",
-    session_id=None,
-    user_id=None,
-    streaming=True,
-    create_time=1,
-    deadline=None,
-)
+RUN = new_run(run_id="run")
 
 
 @pytest.fixture

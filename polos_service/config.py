@@ -118,14 +118,16 @@ class Settings(BaseSettings):
     `provider_base_url`. An address without a key is called without one."""
 
     @classmethod
-    def load(cls, *, listen: str | None = None, store: str | None = None) -> Settings:
+    def load(
+        cls, *, listen: str | None = None, store: str | None = None, max_runs: int | None = None
+    ) -> Settings:
         """Return the settings: what is given, else the environment's, else the defaults.
 
         Raises:
             SettingsInvalidError: one cannot be used.
 
         """
-        given = {"listen": listen, "store": store}
+        given = {"listen": listen, "store": store, "max_runs": max_runs}
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked below
         except ValidationError as error:

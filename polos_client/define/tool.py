@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, overload
+from typing import Annotated, Any, Generic, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic_core import PydanticUndefined
@@ -15,14 +15,20 @@ from typing_extensions import ParamSpec, TypeVar
 
 from polos_client.define.context import WorkflowContext
 from polos_client.define.signature import is_model, label, parameters
-from polos_client.define.unbuilt import refuse
 from polos_client.errors import DefinitionError
+from polos_client.unbuilt import refuse
 
 # With defaults, so that `Tool` alone means a tool of any function.
 _P = ParamSpec("_P", default=...)
 _R = TypeVar("_R", default=Any)
 _FnP = ParamSpec("_FnP")
 _FnR = TypeVar("_FnR")
+
+ToolApproval = Literal["always", "none"]
+"""Whether a person must approve each call of a tool."""
+
+_BUILT = ("id", "description", "parameters", "at_most_once")
+"""The options of `@tool` that are built."""
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_PROBLEMS = 20
@@ -148,16 +154,7 @@ def tool(
 
 
 def tool(
-    fn: Callable[..., Any] | None = None,
-    /,
-    *,
-    id: str | None = None,
-    description: str | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    at_most_once: bool = False,
-    queue: str | None = None,
-    approval: str = "none",
-    **unbuilt: Any,
+    fn: Callable[..., Any] | None = None, /, **options: Any
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function: `@tool`, or `@tool(id=..., ...)`.
 
@@ -177,28 +174,20 @@ def tool(
             the model is told that its outcome is unknown.
         queue: not built yet.
         approval: "none"; "always" is not built yet.
-        unbuilt: refused.
+        options: all of these but `fn`; any other is refused.
 
     Raises:
         DefinitionError: the tool cannot be made, or asks for what is not built yet.
 
     """
-    refuse(
-        "@tool", {"queue": queue, "approval": None if approval == "none" else approval, **unbuilt}
-    )
+    refuse("@tool", {name: value for name, value in options.items() if name not in _BUILT})
+    built = {name: value for name, value in options.items() if name in _BUILT}
     if fn is not None:
         return Tool(fn, sys._getframe(1).f_locals)  # noqa: SLF001 - see signature.parameters
 
     def decorate(fn: Callable[..., Any]) -> Tool:
         names = sys._getframe(1).f_locals  # noqa: SLF001
-        return Tool(
-            fn,
-            names,
-            id=id,
-            description=description,
-            parameters=parameters,
-            at_most_once=at_most_once,
-        )
+        return Tool(fn, names, **built)
 
     return decorate
 

@@ -82,8 +82,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused: `google.rpc.ErrorInfo.reason` is the name of one of
-    these without its prefix, its domain is `polos.v1`. A failed run is no error
-    of a call: see `FailureReason`.
+    these without its prefix, its domain is `polos.v1`. A failed run is not an
+    error of a call: see `FailureReason`.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -180,7 +180,7 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_TOOL_FAILED: _FailureReason.ValueType  # 12
     """The tool raised."""
     FAILURE_REASON_TOOL_BAD_ARGUMENTS: _FailureReason.ValueType  # 13
-    """The model's arguments for the tool are no JSON, or do not fit its schema."""
+    """The model's arguments for the tool are not valid JSON, or do not fit its schema."""
     FAILURE_REASON_TOOL_NOT_FOUND: _FailureReason.ValueType  # 14
     """The model asked for a tool that the agent does not have."""
     FAILURE_REASON_CODE_MISSING: _FailureReason.ValueType  # 15
@@ -240,7 +240,7 @@ FAILURE_REASON_OUTPUT_TOO_LARGE: FailureReason.ValueType  # 11
 FAILURE_REASON_TOOL_FAILED: FailureReason.ValueType  # 12
 """The tool raised."""
 FAILURE_REASON_TOOL_BAD_ARGUMENTS: FailureReason.ValueType  # 13
-"""The model's arguments for the tool are no JSON, or do not fit its schema."""
+"""The model's arguments for the tool are not valid JSON, or do not fit its schema."""
 FAILURE_REASON_TOOL_NOT_FOUND: FailureReason.ValueType  # 14
 """The model asked for a tool that the agent does not have."""
 FAILURE_REASON_CODE_MISSING: FailureReason.ValueType  # 15

@@ -9,8 +9,8 @@ from dataclasses import replace
 from nats.aio.msg import Msg
 
 from polos_client.errors import StoreUnavailable, TooManyRuns
+from polos_service.limits import MAX_QUEUED
 from polos_service.store import (
-    MAX_QUEUED,
     Claim,
     Command,
     Entry,

@@ -89,10 +89,10 @@ async def test_of_commands_with_one_id_the_first_stays(store: RunStore) -> None:
     ids=["another kind", "of a child", "another id"],
 )
 async def test_no_other_command_takes_the_place_of_the_cancel(
-    store: RunStore, fields: dict[str, str]
+    store: RunStore, fields: dict[str, Any]
 ) -> None:
     claim = await claimed(store)
-    whole = {"id": "1", "kind": "note", "run_id": claim.run_id}
+    whole: dict[str, Any] = {"id": "1", "kind": "note", "run_id": claim.run_id}
     with pytest.raises(ValueError, match=f"cancels run {claim.run_id}"):
         await store.command("default", claim.run_id, Command(**{**whole, **fields}))
     await send(store, cancel(claim.run_id))

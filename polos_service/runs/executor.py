@@ -68,7 +68,7 @@ class Executor:
         self._runs: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.Task[None]] = set()
         self._held: dict[Key, tuple[int, int]] = {}
-        """Epoch and begin of each claim that was not released yet."""
+        """Epoch of each claim that is not released yet, and when it began."""
         self._troubles: dict[Key, tuple[Trouble, int]] = {}
         self._closing = False
         self._stopping = False

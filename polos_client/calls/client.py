@@ -107,18 +107,19 @@ class PolosClient(Connection):
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; None: what
                 the agent's deadlines say.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
-                run; at most 128 characters. None: a new one.
+                run; from 1 to 128 characters. None: a new one.
 
         Raises:
             DefinitionError: an option that is not built yet was given. Nothing was started.
             InvalidRequest: an argument cannot be used. Nothing was started.
             AgentNotFound: the service has no such agent.
+            RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - pydantic: a client alone needs none
-        from polos_client.calls.start import Start, checked_payload, fresh_id  # noqa: PLC0415
+        from polos_client.calls.start import Start, checked_payload  # noqa: PLC0415
 
         refuse(
             "client.invoke",
@@ -138,7 +139,7 @@ class PolosClient(Connection):
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             provider_options=given.get("provider_kwargs") or {},
-            request_id=request_id or fresh_id(),
+            request_id=request_id,
         )
         return await running.invoke(self, start, streaming=streaming)
 

@@ -22,11 +22,6 @@ NO_MEMORY = "session_id groups runs only: sessions have no memory yet in this ve
 """What a start that gives a session is told, once a process."""
 
 
-def fresh_id() -> str:
-    """Return a request id that nobody has used."""
-    return str(uuid.uuid4())
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
     """What a run is started with.
@@ -40,7 +35,8 @@ class Start:
         run_timeout_seconds: from 0.001 to 2592000 s; None: what the deadlines say.
         deadlines: bounds of this run; None: the agent's.
         provider_options: model parameters of this run; at most 256 KiB as JSON.
-        request_id: makes the start idempotent; at most 128 characters.
+        request_id: makes the start idempotent; from 1 to 128 characters. None: a new one for
+            each request.
 
     """
 
@@ -52,7 +48,7 @@ class Start:
     run_timeout_seconds: float | None = None
     deadlines: Deadlines | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str = field(default_factory=fresh_id)
+    request_id: str | None = None
 
     def create_request(self, *, streaming: bool) -> CreateRunRequest:
         """Return the request that starts the run alone.
@@ -78,7 +74,7 @@ class Start:
 
     def _fill(self, request: CreateRunRequest | StreamRunRequest) -> None:
         request.agent_id = _named("workflow_id", self.workflow_id, NAME_LIMIT)
-        request.request_id = _named("request_id", self.request_id, REQUEST_ID_LIMIT)
+        request.request_id = _request_id(self.request_id)
         if isinstance(self.input, str):
             request.input = _bounded("input", self.input, INPUT_LIMIT)
         else:
@@ -213,6 +209,14 @@ def _named(name: str, text: Any, limit: int) -> str:
     if len(text) > limit:
         raise InvalidRequest({name: f"has {len(text)} characters; at most {limit} are taken"})
     return text
+
+
+def _request_id(given: str | None) -> str:
+    if given is None:
+        return str(uuid.uuid4())
+    if given == "":  # to the service, a start without an id: repeated, it would be another run
+        raise InvalidRequest({"request_id": "is empty"})
+    return _named("request_id", given, REQUEST_ID_LIMIT)
 
 
 def _duration(seconds: float) -> Duration:

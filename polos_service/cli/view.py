@@ -134,7 +134,8 @@ class View(Output):
         if is_own(event):
             said = brief("".join(self._saying), VOID)
             self._saying.clear()
-        self._doing = {at: one for at, one in self._doing.items() if not self._voids.void(at[0])}
+        for run_id in {run_id for run_id, _ in self._doing if self._voids.void(run_id)}:
+            self._stop(run_id)
         void = f"; void is what it said: {said}" if said else ""
         text = f"↻ {event.data['step_key']} begins anew: {event.data['error']}{void}"
         self._say(text, "yellow", self._bar(event))
@@ -155,7 +156,12 @@ class View(Output):
         else:
             self._say(f"✓ {name} · {spent}{result_of(data)}", "dim", bar)
 
+    def _stop(self, run_id: str) -> None:
+        """Forget the steps of a run that goes on no longer."""
+        self._doing = {at: step for at, step in self._doing.items() if at[0] != run_id}
+
     def _end_child(self, event: Event) -> None:
+        self._stop(event.proto.run_id)
         problem, bar = problem_of(event), self._bar(event)
         if problem is not None:
             self._say(f"✗ {problem}", "red", bar)

@@ -1,4 +1,4 @@
-"""Start: what a caller says when a run begins, checked before it travels."""
+"""Start: what a caller asks for when a run begins, checked before it is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Start:
 
     Attributes:
         workflow_id: the agent that runs.
-        input: the user's message, or a conversation; at most 1 MiB as it travels.
+        input: the user's message, or a conversation; at most 1 MiB as it is sent.
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
         user_id: at most 256 characters.
@@ -54,7 +54,7 @@ class Start:
         """Return the request that starts the run alone.
 
         Raises:
-            InvalidRequest: a value cannot travel.
+            InvalidRequest: a value cannot be used or sent.
 
         """
         request = CreateRunRequest(streaming=streaming)
@@ -65,7 +65,7 @@ class Start:
         """Return the request that starts the run and reads it.
 
         Raises:
-            InvalidRequest: a value cannot travel.
+            InvalidRequest: a value cannot be used or sent.
 
         """
         request = StreamRunRequest()
@@ -97,6 +97,10 @@ class Start:
         if self.run_timeout_seconds is not None:
             options.timeout.CopyFrom(_duration(self.run_timeout_seconds))
         if self.deadlines is not None:
+            if not isinstance(self.deadlines, Deadlines):
+                raise InvalidRequest(
+                    {"deadlines": f"must be Deadlines, not {self.deadlines!r:.80}"}
+                )
             self._fill_deadlines(options, self.deadlines)
 
     def _fill_deadlines(self, options: RunOptions, deadlines: Deadlines) -> None:
@@ -122,10 +126,10 @@ def not_named(options: Mapping[str, Any], name: str, *, instead: str) -> None:
 
 
 def checked_payload(payload: Any) -> bool:
-    """Check the payload of `agent.invoke` and return whether the run shall stream.
+    """Check the payload of an `invoke` and return whether the run shall stream.
 
     Raises:
-        InvalidRequest: it is not a dict, has no input, a key that is not known, or a value of
+        InvalidRequest: it is not a dict, lacks the input, or has an unknown key or a value of
             another type.
 
     """
@@ -195,7 +199,7 @@ def _bounded(name: str, text: str, limit: int) -> str:
 
 
 def _size(name: str, text: str) -> int:
-    """Return how many bytes the text has as it travels."""
+    """Return how many bytes the text has as it is sent."""
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:

@@ -83,7 +83,6 @@ class Details:
                 results.add(decode(data))
         return replace(details, tool_results=results.found, omitted=results.omitted)
 
-
     async def _read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Return frames behind a cursor; the record says that there are some.
 

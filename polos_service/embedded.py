@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-import grpc.aio
-
 from polos_client.calls.client import PolosClient
 from polos_client.calls.connection import Definition
 from polos_client.define.agent import DEFINED, Agent
@@ -164,7 +162,7 @@ class Polos(PolosClient):
         if isinstance(definition, Agent):
             service.load(definition)
 
-    async def channel(self) -> grpc.aio.Channel:
+    async def channel(self) -> Any:
         """Return the channel to the service in this process.
 
         Raises:

@@ -38,7 +38,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Definition(Protocol):
-    """What can be run, as far as calls know it."""
+    """What can be run, as far as calls know it; `id` is unique in a service."""
 
     id: str
 
@@ -118,11 +118,11 @@ class Connection:
         *,
         again: bool = True,
     ) -> _Answer:
-        """Make a unary call, and, unless not `again`, once more where it reached nobody.
+        """Make a unary call; with `again`, repeat it for `patience` seconds while that may help.
 
         Raises:
             CallError: the service refused.
-            ConnectionLost: it could not be reached.
+            ConnectionLost: it could not be reached, or `close` ended the call.
 
         """
         backoff = Backoff(self.patience if again else 0.0)

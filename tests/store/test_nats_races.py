@@ -16,7 +16,7 @@ from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.records import Records
 from polos_service.store.nats.shielded import ShieldedTasks
-from polos_service.store.nats.subjects import work_subject
+from polos_service.store.nats.subjects import log_subject, work_subject
 from polos_service.store.wakeups import Wakeups
 from tests.support.nats import NatsServer
 from tests.support.nats_stranger import Stranger
@@ -58,6 +58,9 @@ async def test_a_replica_stopped_before_its_first_claim_takes_no_run_that_was_re
     await one.delete("default", run_id)
     stopped.go_on.set()
     assert await soon(claiming) is None, "its steps would be run again"
+    async with asyncio.timeout(20):  # else its claim stays in the stream: nobody would remove it
+        while await one._log.last(log_subject("default", run_id)) is not None:
+            await asyncio.sleep(0.02)
 
 
 async def test_a_deletion_that_goes_on_late_spares_the_run_that_a_repeated_start_made(

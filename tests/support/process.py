@@ -12,7 +12,6 @@ Whatever a test does, no process outlives the `async with`.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import sysconfig
@@ -20,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from chaos.process import free_port
+from chaos.process import free_port, inherited
 
 POLOS = Path(sysconfig.get_path("scripts")) / "polos"
 """The command, as the installation of the package puts it beside the interpreter."""
@@ -33,13 +32,8 @@ PIECE = 1_000_000
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment without what would configure a service, and these."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
-    }
-    return inherited | variables
+    """Return this process's environment without what configures a service, and these."""
+    return inherited() | variables
 
 
 async def until(holds: Callable[[], bool], what: str) -> None:

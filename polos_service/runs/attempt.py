@@ -71,14 +71,15 @@ class Attempt:
         kind: str,
         call: ToolCall | None,
         number: int,
-        child: Encoder | None,
+        encoder: Encoder | None,
     ) -> None:
+        """Begin now; `encoder` is that of a child run, None at the root run."""
         self.key = key
         self.number = number
         self.spoke = False
         self._kind = kind
         self._call = call
-        self._child = child
+        self._encoder = encoder
         self._writer = writer
         self._clock = clock
         self._began = clock.now()
@@ -91,7 +92,7 @@ class Attempt:
             StepError: the event is larger than every store takes.
 
         """
-        self._writer.emit(payload, child=self._child)
+        self._writer.emit(payload, encoder=self._encoder)
         self.spoke = True
         await self._writer.room()
 
@@ -113,7 +114,7 @@ class Attempt:
             kind=self._kind,
             call=self._call,
             number=self.number + 1 if self.spoke else self.number,
-            child=self._child,
+            encoder=self._encoder,
         )
 
     def finished(self, output: StepOutput) -> tuple[StepFinish, bytes]:
@@ -127,7 +128,7 @@ class Attempt:
         """
         private = b""
         if output.private:
-            child = self._child.lineage.run_id if self._child else None
+            child = self._encoder.lineage.run_id if self._encoder else None
             private = private_line(self.key, output.private, child)
         check_size("output", len(output.result_json.encode()))
         check_size("private part of the output", len(private))

@@ -184,7 +184,7 @@ def worth_waiting(error: StepError) -> bool:
 
 def pause(tries: int, retry_after: float | None) -> float:
     """Return the seconds to wait after `tries` failures, jitter included."""
-    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(tries - 1, MAX_DOUBLINGS))
+    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, MAX_DOUBLINGS))
     jitter = random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains by guessing it
     return max(backoff * jitter, retry_after or 0.0)
 

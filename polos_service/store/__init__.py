@@ -22,9 +22,6 @@ INBOX_LIMIT = 1000
 INBOX_BYTES = 8 * 1024 * 1024
 """Bytes that the payloads in a run's inbox have at most, not counting that of CANCEL."""
 
-MAX_QUEUED = 10_000
-"""Runs that may be queued unless a store is opened with another bound."""
-
 ENDED = frozenset(
     {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
 )

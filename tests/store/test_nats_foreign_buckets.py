@@ -109,7 +109,7 @@ async def test_a_record_of_the_far_future_keeps_no_other_run_from_expiring(
 async def test_a_held_run_whose_record_is_overwritten_ends_and_is_listed_again(
     one: NatsStore, other: NatsStore, stranger: Stranger, kind: str
 ) -> None:
-    claim = await claimed(one)
+    claim = await claimed(one, workflow_id="held")
     await stranger.store(run_subject("default", claim.run_id), *GARBAGE[kind])
     await works(other)
     await one.append(claim, frame(1, outcome=COMPLETED))

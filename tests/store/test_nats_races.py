@@ -116,6 +116,19 @@ async def test_a_run_that_expired_before_its_deadline_is_not_asked_about_for_eve
     assert not [one for one in wire.sent[before:] if claim.run_id.encode() in one.payload]
 
 
+async def test_an_item_that_another_replica_removes_first_is_not_removed_again_and_again(
+    wire: Wire, wired: NatsStore, stranger: Stranger
+) -> None:
+    claim = await claimed(wired)
+    late = wire.hold(asked("STREAM.MSG.DELETE.POLOS_WORK"))
+    ending = asyncio.create_task(wired.append(claim, frame(1, outcome=COMPLETED)))
+    await soon(late.met.wait())
+    await stranger.request("STREAM.PURGE.POLOS_WORK")
+    late.go_on.set()
+    await soon(ending)
+    assert len(wire.requests("STREAM.MSG.DELETE.POLOS_WORK")) == 1
+
+
 async def test_a_request_that_nats_refuses_is_told_as_the_port_has_it(
     one: NatsStore, stranger: Stranger
 ) -> None:

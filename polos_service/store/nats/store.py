@@ -9,17 +9,8 @@ from dataclasses import replace
 from nats.aio.msg import Msg
 
 from polos_client.errors import StoreUnavailable, TooManyRuns
-from polos_service.store import (
-    MAX_QUEUED,
-    Claim,
-    Command,
-    Entry,
-    Frame,
-    NewRun,
-    RunQuery,
-    RunRecord,
-    Slice,
-)
+from polos_service.limits import MAX_QUEUED
+from polos_service.store import Claim, Command, Entry, Frame, NewRun, RunQuery, RunRecord, Slice
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.connection import Connection, Endpoint
 from polos_service.store.nats.feeds import Feeds

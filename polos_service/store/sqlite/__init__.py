@@ -26,9 +26,9 @@ from typing import Any, TypeVar
 
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
+from polos_service.limits import MAX_QUEUED
 from polos_service.store import (
     ENDED,
-    MAX_QUEUED,
     Claim,
     Command,
     Entry,

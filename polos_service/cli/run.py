@@ -55,7 +55,7 @@ def run(
     user: User = None,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds that the run may take. Default: the agent's bound, if any."),
+        typer.Option(help="Seconds that the run may take. Default: the agent's deadline."),
     ] = None,
     option: Annotated[
         list[Any] | None,

@@ -84,13 +84,13 @@ class Journals:
     """The fold of a log: a journal for the root run and for each of its children.
 
     A child is found by the attempt that began it, and an attempt that was retried is never
-    asked for again: so a retry leaves behind all that was begun under the attempt before.
+    looked up again: so a retry leaves behind all that was begun under the attempt before.
 
     Attributes:
         root: the root run's journal.
         claims: claims since the last step that finished, without those whose release lost
             nothing.
-        damage: what cannot be read of the log, in a sentence; empty if nothing is wrong.
+        damage: the first error met in reading the log; empty if there was none.
 
     """
 
@@ -104,7 +104,12 @@ class Journals:
 
     @classmethod
     async def load(cls, root: str, history: AsyncIterator[Entry]) -> Journals:
-        """Fold a whole log. What cannot be read of it is left out, and `damage` says so."""
+        """Fold a whole log. An entry that cannot be read is left out, and `damage` says so.
+
+        Raises:
+            StoreUnavailable: the store cannot read the log.
+
+        """
         journals = cls(root)
         async for entry in history:
             try:

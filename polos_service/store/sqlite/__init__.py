@@ -34,6 +34,7 @@ from polos_service.store import (
     Entry,
     Frame,
     NewRun,
+    Overdue,
     RunQuery,
     RunRecord,
     Slice,
@@ -154,8 +155,8 @@ class SqliteStore:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
         return await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
 
-    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
-        """Return queued runs past their deadline, and held runs long past it."""
+    async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
+        """Return queued runs that should have ended, and held runs that should have long ago."""
         with self._reading():
             return claims.overdue(self._reader, now, stuck)
 

@@ -29,10 +29,12 @@ QUEUED = RunState.RUN_STATE_QUEUED
 pytestmark = pytest.mark.usefixtures("impatient")
 
 
-async def damaged(store: SqliteStore, **fields: Any) -> str:
+async def damaged(
+    store: SqliteStore, data: bytes = b"\xff\xff\xff", private: bytes = b"", **fields: Any
+) -> str:
     """Store a run whose log has a frame that cannot be decoded, and queue it."""
     claim = await claimed(store, **fields)
-    await store.append(claim, frame(1, data=b"\xff\xff\xff"))
+    await store.append(claim, frame(1, data=data), private)
     await store.release(claim)
     return claim.run_id
 
@@ -65,6 +67,16 @@ async def test_a_run_with_a_damaged_log_ends_and_can_be_deleted(store: SqliteSto
 
 async def test_a_run_with_a_damaged_log_can_be_cancelled(store: SqliteStore) -> None:
     run_id = await damaged(store, workflow_id="gone")
+    async with executing(store, {}) as executor:
+        await executor.cancel("default", run_id)
+        assert (await last_event(store, run_id)).HasField("run_cancelled")
+
+
+@pytest.mark.parametrize("private", [b"[[]]", b'{"step": []}', b'{"released": true}', b"7", b"{"])
+async def test_a_run_with_a_damaged_private_line_can_be_cancelled(
+    store: SqliteStore, private: bytes
+) -> None:
+    run_id = await damaged(store, data=b"", private=private, workflow_id="gone")
     async with executing(store, {}) as executor:
         await executor.cancel("default", run_id)
         assert (await last_event(store, run_id)).HasField("run_cancelled")

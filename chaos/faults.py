@@ -208,7 +208,7 @@ def watch_steps(faults: Faults) -> None:
         faults.at(Place.AFTER_TOOL)
         return result
 
-    @around(RunContext, "_finish")
+    @around(RunContext, "_record")
     async def _(original: Original, *args: Any) -> StepOutput:
         output: StepOutput = await original(*args)
         faults.at(Place.STEP_END)

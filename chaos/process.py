@@ -19,31 +19,37 @@ PATIENCE = 60.0
 """Seconds in which a process must listen, or end."""
 
 PORTS = (20_000, 32_000)
+"""The first port that may be given out, and the one behind the last. The system gives those above
+to outgoing connections, which come and go."""
 
 BLOCK = 50
-"""Ports that a process takes at a time."""
+"""Ports that a process reserves at a time."""
 
 LOCKS = Path(tempfile.gettempdir()) / f"polos-ports-{os.getuid()}"
-"""A file for each block of ports; whoever gives the ports out holds its lock."""
+"""A file for each block of ports; the process that reserves the block holds its lock."""
 
-_mine: list[int] = []
+_reserved: list[int] = []
+"""Ports that this process has reserved and not given out yet."""
 
 
 class Process:
-    """One process after the other, whose output goes into one file."""
+    """A program that is started any number of times, one process at a time.
+
+    What all of them print goes into one file.
+    """
 
     def __init__(self, output: Path) -> None:
-        """Write what they print to `output`."""
+        """Prepare; the file is `output`."""
         self._output = output
         self._process: asyncio.subprocess.Process | None = None
 
     @property
     def alive(self) -> bool:
-        """Whether one was started that has not ended."""
+        """Whether a process was started and has not ended."""
         return self._process is not None and self._process.returncode is None
 
     async def spawn(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """Start one."""
+        """Start a process; the one before must have ended."""
         with self._output.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
@@ -55,7 +61,7 @@ class Process:
             )
 
     async def ended(self, patience: float) -> bool:
-        """Wait so long for the process to end; return whether it did."""
+        """Wait at most `patience` seconds for the process to end; return whether it did."""
         if self._process is None:
             return True
         with contextlib.suppress(TimeoutError):
@@ -63,16 +69,21 @@ class Process:
         return self._process.returncode is not None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal, if there is a process."""
+        """Send a signal, if a process is alive."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
     async def end(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """End the process with a signal, if there is one."""
+        """End the process with a signal, if one is alive.
+
+        Raises:
+            TimeoutError: it did not end within PATIENCE.
+
+        """
         self.send(number)
         if not await self.ended(PATIENCE):
-            raise TimeoutError(f"the process did not end:\n{self.output()}")
+            raise TimeoutError(f"the process did not end in {PATIENCE:g} s:\n{self.output()}")
 
     def output(self) -> str:
         """Return what the processes printed."""
@@ -80,7 +91,7 @@ class Process:
 
 
 def inherited() -> dict[str, str]:
-    """Return the environment without what would configure service, provider or proxies."""
+    """Return this process's environment without what configures a service, provider or proxy."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -89,24 +100,27 @@ def inherited() -> dict[str, str]:
 
 
 def free_port() -> int:
-    """Return a port that is free now, and that nobody else who asks here is given.
-
-    It is below those that the system gives to outgoing connections, which come and go.
+    """Return a port that is free now, and that this function returns to no other caller.
 
     Raises:
-        RuntimeError: other processes have all ports.
+        RuntimeError: other processes have reserved all ports.
 
     """
     while True:
-        if not _mine:
-            _mine.extend(block_of_ports())
-        port = _mine.pop()
+        if not _reserved:
+            _reserved.extend(reserve_block())
+        port = _reserved.pop()
         if is_free(port):
             return port
 
 
-def block_of_ports() -> range:
-    """Return ports that are this process's until it ends: it holds the lock of their file."""
+def reserve_block() -> range:
+    """Return ports that stay reserved until this process ends: it holds the lock of their file.
+
+    Raises:
+        RuntimeError: other processes have reserved all ports.
+
+    """
     LOCKS.mkdir(exist_ok=True)
     starts = list(range(*PORTS, BLOCK))
     random.shuffle(starts)
@@ -118,11 +132,15 @@ def block_of_ports() -> range:
             os.close(file)
         else:
             return range(start, start + BLOCK)
-    raise RuntimeError(f"every port of {PORTS} is taken by a process that has a lock in {LOCKS}")
+    first, end = PORTS
+    raise RuntimeError(
+        f"processes that hold locks in {LOCKS} have reserved all ports from {first} to {end - 1}; "
+        "end some of them"
+    )
 
 
 def is_free(port: int) -> bool:
-    """Return whether nobody listens at the port."""
+    """Return whether a server can listen at the port."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""What is known of a run in the end: what its readers saw, and what the file says."""
+"""What is known of a run after a round: what its readers saw, and what the store holds."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from polos.v1.run_service_pb2 import StreamRunResponse
 
 @dataclass(slots=True)
 class Story:
-    """A run, as the harness lived through it.
+    """A run as the harness saw it from outside.
 
     Attributes:
-        plan: what it was to be.
+        plan: what the run was planned to do.
         run_id: its id; empty until its start was answered.
-        live: what a reader saw that did nothing but iterate, from the start on.
-        hopped: what a reader saw that left and came back, again and again.
-        cursors: the cursors with which that one came back.
-        replayed: what a reader saw afterwards.
-        chunks: what a reader of its text saw; None if it had none.
+        live: the events that a reader saw which only iterated, from the start on.
+        hopped: the events that a reader saw which left and came back, again and again.
+        cursors: the cursors with which that reader came back.
+        replayed: the events that a reader saw after the round.
+        chunks: the chunks that a reader of its text saw; None if there was no such reader.
         text: what `text()` returned; None if it raised.
         error: the name of the error that `text()` raised; empty if it raised none.
         cancelled: whether its cancellation was answered.
-        faults: the faults it met.
-        begun: whether its start was asked for.
-        done: whether its readers came to its end.
-        problems: what readers raised, and what took too long.
+        faults: how many faults of each place hit it.
+        begun: whether its start was requested.
+        done: whether its readers reached its end.
+        problems: findings: what readers raised, and what took too long.
 
     """
 
@@ -56,14 +56,14 @@ class Story:
 
 @dataclass(slots=True)
 class Log:
-    """A run, as the store has it.
+    """A run as the store holds it.
 
     Attributes:
-        state: the state it is in.
-        events: its events.
-        frames: the first and the last event of each of its frames.
-        takeovers: how often it passed to another claim, where the store tells.
-        problems: what is wrong with it in the store's own terms.
+        state: the state it is in, a RunState.
+        events: its events, in the log's order.
+        frames: the sequences of the first and the last event of each of its frames.
+        takeovers: how often it passed to another claim, where the store records that.
+        problems: findings in the store's own terms.
 
     """
 
@@ -74,20 +74,20 @@ class Log:
     problems: list[str] = field(default_factory=list)
 
     def inside(self, cursor: int) -> bool:
-        """Return whether a cursor lies inside a frame."""
+        """Return whether a cursor lies between two events of one frame."""
         return any(first <= cursor < last for first, last in self.frames)
 
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """An execution of a tool: the attempt it belonged to, and its name."""
+    """An execution of a tool: the number of its attempt, and the execution's own id."""
 
     attempt: int
     execution: str
 
 
 def logs_of(store: Path) -> dict[str, Log]:
-    """Read every run of a store's file, by its id."""
+    """Read every run of a SQLite store's file, by its id."""
     with contextlib.closing(sqlite3.connect(store)) as db:
         found = {
             run_id: Log(state) for run_id, state in db.execute("SELECT run_id, state FROM runs")
@@ -102,7 +102,10 @@ def logs_of(store: Path) -> dict[str, Log]:
 
 
 def effects_of(ledger: Path) -> Mapping[str, Sequence[Effect]]:
-    """Read what the tools have done, by idempotency key."""
+    """Read the executions of tools from their ledger, by idempotency key.
+
+    Each line of the ledger has a key, the number of an attempt, and the id of an execution.
+    """
     found: defaultdict[str, list[Effect]] = defaultdict(list)
     if ledger.exists():
         for line in ledger.read_text().splitlines():

@@ -36,6 +36,7 @@ error table turns it into a status, and the client builds it again from that.
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -44,7 +45,11 @@ if TYPE_CHECKING:
 
 
 class PolosError(Exception):
-    """Base of every error of this package."""
+    """Base of every error of this package. It can be pickled, with all its attributes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default it would be made anew from its message alone, without the other arguments.
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class DefinitionError(PolosError):

@@ -27,7 +27,10 @@ class Option(NamedTuple):
 
 
 _NO_QUEUE = "POLOS_MAX_RUNS bounds how many runs a service works on at once"
+"""What to do instead of a queue."""
+
 _IN_TOOLS = "put checks into the tools"
+"""What to do instead of a hook or guardrail."""
 
 OPTIONS: Mapping[str, Option] = {
     "approval": Option(("none",)),
@@ -55,6 +58,7 @@ OPTIONS: Mapping[str, Option] = {
 """The parameters of `Agent`, `@tool`, starts and `Polos` that are not built yet."""
 
 _RUN_AN_AGENT = "run an Agent, and put what it needs into its tools"
+"""What to do instead of a workflow."""
 
 NAMES: Mapping[str, str] = {
     "AgentConfig": "",
@@ -108,7 +112,6 @@ NAMES: Mapping[str, str] = {
 }
 """The names of the original SDK that are not built yet, and what to do instead, if anything."""
 
-
 CONTEXT = frozenset(
     {
         "agent_id",
@@ -136,7 +139,6 @@ CONTEXT = frozenset(
     }
 )
 """What a context of the original SDK has, and a tool's context does not have yet."""
-
 
 MEMBERS: Mapping[str, Mapping[str, str]] = {
     "Agent": {"with_input": "call agent.run or agent.invoke for each input"},
@@ -194,7 +196,8 @@ class _Placeholder(type):
 
     def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _Placeholder:
         for base in bases:
-            raise DefinitionError(_not_built(base.__name__))
+            if isinstance(base, _Placeholder):
+                raise DefinitionError(_not_built(base.__name__))
         return super().__new__(cls, name, bases, space)
 
     def __call__(cls, *_: Any, **__: Any) -> NoReturn:

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from polos_client.errors import PolosError
+from polos_service.limits import MAX_QUEUED
 
 SCHEME = "sqlite://"
 
@@ -78,7 +79,7 @@ class Settings(BaseSettings):
     max_runs: int = Field(default=100, ge=1, le=100_000)
     """Runs worked on at once; further ones wait in order."""
 
-    max_queued: int = Field(default=10_000, ge=1, le=1_000_000_000)
+    max_queued: int = Field(default=MAX_QUEUED, ge=1, le=1_000_000_000)
     """Runs that may wait; a start beyond that is refused as TOO_MANY_RUNS. Where several
     processes start runs at once, each may let a few more in."""
 

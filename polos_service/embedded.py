@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from polos_client.calls.client import PolosClient
@@ -24,11 +23,11 @@ from polos_service.signals import StopSignals
 log = logs.get_logger(__name__)
 
 HOST = "127.0.0.1"
-"""Where the service in this process listens: nobody else's machine reaches it."""
+"""Where the service in this process listens: no other machine reaches it."""
 
 
 class Polos(PolosClient):
-    """A client whose service runs in this process, for as long as `async with` does.
+    """A client whose service runs in this process, for as long as the `async with` block.
 
         async with Polos() as polos:
             result = await agent.run(polos, "Hello")
@@ -62,14 +61,14 @@ class Polos(PolosClient):
                 POLOS_MAX_RUNS, else 100.
             log_file: takes what `logging` and the service log, from the start to the end.
             channels: not built yet.
-            project_id: taken and not used: only credentials choose a project.
+            project_id: accepted and not used: only credentials choose a project.
             api_url: ignored, with a warning: `PolosClient` is for another service.
             api_key: ignored, with a warning: a service in this process asks for none.
             deployment_id: ignored, with a warning: a service has one deployment.
 
         Raises:
-            DefinitionError: `channels` are not built yet, `port` is not a port, or `agents` has
-                something else.
+            DefinitionError: `channels` was given, which is not built yet; `port` is not a port;
+                or `agents` has something that is not an Agent.
 
         """
         refuse("Polos", {"channels": channels})
@@ -94,12 +93,7 @@ class Polos(PolosClient):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop, as `stop` does."""
         await self.stop()
 
@@ -109,7 +103,7 @@ class Polos(PolosClient):
         Raises:
             DefinitionError: two agents have one id.
             ListenError: the port is taken.
-            RuntimeError: it was started before.
+            RuntimeError: it is running already.
             SettingsInvalidError: the store's address, the log file or a variable cannot be used.
             StoreUnavailable: the store cannot be opened.
 
@@ -141,25 +135,27 @@ class Polos(PolosClient):
     async def serve(self) -> None:
         """Start, wait for SIGINT or SIGTERM, and stop; in the main thread only.
 
-        The log says the address. A second signal ends the process at once.
+        The log says the address. A second signal ends the process at once. In the end the
+        handlers of both signals are those from before.
 
         Raises:
-            PolosError: as `start` does.
+            PolosError, RuntimeError: as `start` does.
 
         """
         asked = StopSignals()
-        await self.start()
-        log.info("polos_serves", address=self.address)
         try:
-            await asked.first()
+            async with self:
+                log.info("polos_serves", address=self.address)
+                await asked.first()
         finally:
-            await self.stop()
+            asked.close()
 
     def prepare(self, definition: Definition) -> None:
         """Load an agent that is about to run.
 
         Raises:
             DefinitionError: another agent has its id.
+            RuntimeError: the service is not running.
 
         """
         service = self._running()
@@ -167,7 +163,12 @@ class Polos(PolosClient):
             service.load(definition)
 
     async def channel(self) -> Any:
-        """Return the channel to the service in this process."""
+        """Return the channel to the service in this process.
+
+        Raises:
+            RuntimeError: it is not running.
+
+        """
         self._running()
         return await super().channel()
 

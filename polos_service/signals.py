@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 
 STOP = (signal.SIGINT, signal.SIGTERM)
+"""The signals that stop a service."""
 
 
 class StopSignals:
@@ -16,12 +17,19 @@ class StopSignals:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._first = asyncio.Event()
+        # None where C code has set one, which cannot be put back.
+        self._former = {number: signal.getsignal(number) or signal.SIG_DFL for number in STOP}
         for number in STOP:
             handle_once(number, self._heard)
 
     async def first(self) -> None:
         """Return when the first signal has come."""
         await self._first.wait()
+
+    def close(self) -> None:
+        """Put the former handlers back."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
 
     def _heard(self, *_: object) -> None:
         """Run between two bytecodes of whatever the main thread does; the loop may be stuck.

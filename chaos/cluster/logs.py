@@ -1,4 +1,4 @@
-"""What NATS has in the end, read message by message from the streams' leaders."""
+"""What NATS holds after a round, read message by message from the leaders of its streams."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from polos_service.store.nats.frames import Head, Mark
 from polos_service.store.nats.messages import NotOurs
 from polos_service.store.nats.subjects import LOG, RUNS, WORK
 
-TOGETHER = 64
-"""Messages that are asked for at a time."""
+BATCH = 64
+"""Messages that are requested at a time."""
 
 PATIENCE = 15.0
-"""Seconds in which the items of ended runs have to leave the queue. One whose end was not
-acknowledged comes again after the claim timeout, and is found to have ended."""
+"""Seconds in which the work items of ended runs have to leave the queue. An item that was not
+acknowledged is delivered again after the claim timeout, to a replica that finds its run ended."""
 
 
 @asynccontextmanager
@@ -40,18 +40,18 @@ async def jetstream(ports: Sequence[int]) -> AsyncIterator[JetStreamContext]:
 
 
 async def left_behind(stream: JetStreamContext) -> list[str]:
-    """Return what the queue still holds though every run has ended."""
+    """Return, as findings, what the queue still holds although every run has ended."""
     end = time.monotonic() + PATIENCE
     while count := (await stream.stream_info(WORK)).state.messages:
         if time.monotonic() > end:
-            return [f"queue: {count} work items are left of runs that have ended"]
+            return [f"queue: {count} work items of ended runs are left"]
         await asyncio.sleep(0.1)
     return []
 
 
 async def logs_in(stream: JetStreamContext) -> Mapping[str, Log]:
-    """Read every run of the store, by its id; what a stranger published is nothing."""
-    found = {}
+    """Read every run of the store, by its id; skip what a stranger published."""
+    found: dict[str, Log] = {}
     async for message in messages(stream, RUNS):
         with suppress(ValueError, LookupError, TypeError):
             record = json.loads(message.data or b"")
@@ -60,9 +60,12 @@ async def logs_in(stream: JetStreamContext) -> Mapping[str, Log]:
     async for message in messages(stream, LOG):
         run_id = str(message.subject).rpartition(".")[2]
         try:
-            head = head_of(message)
+            head = Head.of(message.headers or {})
         except NotOurs:
             continue
+        if run_id not in found:
+            found[run_id] = Log(RunState.RUN_STATE_UNSPECIFIED)
+            found[run_id].problems.append("lost: the store has its log, and no record of it")
         add(found[run_id], claims.get(run_id), head, message.data or b"")
         if head.mark is Mark.CLAIMED:
             claims[run_id] = head
@@ -76,7 +79,7 @@ def add(log: Log, claim: Head | None, head: Head, payload: bytes) -> None:
         if head.epoch != (claim.epoch if claim else 0) + 1:
             log.problems.append(f"fence: claim {head.epoch} follows claim {claim}")
     elif claim is None or head.claim != claim.claim:
-        log.problems.append(f"fence: a frame of claim {head.epoch} stands behind claim {claim}")
+        log.problems.append(f"fence: a frame of claim {head.epoch} follows claim {claim}")
     if head.mark is Mark.EVENTS:
         log.frames.append((head.first, head.last))
         log.events += StreamRunResponse.FromString(payload[: head.size]).events
@@ -85,21 +88,16 @@ def add(log: Log, claim: Head | None, head: Head, payload: bytes) -> None:
 async def messages(stream: JetStreamContext, name: str) -> AsyncIterator[RawStreamMsg]:
     """Yield every message of a stream, in its order."""
     state = (await stream.stream_info(name)).state
-    for begin in range(state.first_seq, state.last_seq + 1, TOGETHER):
-        numbers = range(begin, min(begin + TOGETHER, state.last_seq + 1))
+    for begin in range(state.first_seq, state.last_seq + 1, BATCH):
+        numbers = range(begin, min(begin + BATCH, state.last_seq + 1))
         for message in await asyncio.gather(*(one(stream, name, seq) for seq in numbers)):
             if message is not None:
                 yield message
 
 
 async def one(stream: JetStreamContext, name: str, sequence: int) -> RawStreamMsg | None:
-    """Return a message; None if there is a newer one of its subject instead."""
+    """Return a message; None if a newer one of its subject has replaced it."""
     try:
         return await stream.get_msg(name, sequence)
     except NotFoundError:
         return None
-
-
-def head_of(message: RawStreamMsg) -> Head:
-    """Return a message's head."""
-    return Head.of(message.headers or {})

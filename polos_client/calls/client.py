@@ -55,7 +55,7 @@ class PolosClient(Connection):
                 POLOS_API_URL, else 127.0.0.1:50051.
             api_key: sent with each call as `authorization: Bearer`, over TLS or to this machine
                 only. None: POLOS_API_KEY, else none is sent.
-            project_id: taken and not used: only credentials choose a project.
+            project_id: accepted and not used: only credentials choose a project.
             deployment_id: ignored, with a warning: a service has one deployment.
             api_url: another name for an address that is a URL.
             tls: True: TLS with the certificate authorities of this machine; a path: those of
@@ -91,10 +91,10 @@ class PolosClient(Connection):
         *,
         request_id: str | None = None,
     ) -> ExecutionHandle:
-        """Start a run by the id of what runs, and return its handle when it is on disk.
+        """Start a run of an agent by its id, and return the handle when the run is on disk.
 
         Args:
-            workflow_id: the agent.
+            workflow_id: the agent's id.
             payload: `{"input": ..., "streaming": False, "provider_kwargs": {...}}`; all but
                 `input` are optional.
             queue_name: not built yet.
@@ -107,23 +107,19 @@ class PolosClient(Connection):
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; None: what
                 the agent's deadlines say.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
-                run; at most 128 characters. None: a new one.
+                run; from 1 to 128 characters. None: a new one.
 
         Raises:
             DefinitionError: an option that is not built yet was given. Nothing was started.
             InvalidRequest: an argument cannot be used. Nothing was started.
             AgentNotFound: the service has no such agent.
+            RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - pydantic: a client alone needs none
-        from polos_client.calls.start import (  # noqa: PLC0415
-            Start,
-            checked_payload,
-            fresh_id,
-            warn_of_session,
-        )
+        from polos_client.calls.start import Start, checked_payload, warn_of_session  # noqa: PLC0415
 
         refuse(
             "client.invoke",
@@ -144,7 +140,7 @@ class PolosClient(Connection):
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             provider_options=given.get("provider_kwargs") or {},
-            request_id=request_id or fresh_id(),
+            request_id=request_id,
         )
         return await running.invoke(self, start, streaming=streaming)
 
@@ -205,7 +201,7 @@ class PolosClient(Connection):
         return await record.execution(self, execution_id)
 
     async def cancel_execution(self, execution_id: str) -> bool:
-        """Cancel a run; False if it had ended otherwise before.
+        """Cancel a run; return False if it had already ended otherwise.
 
         Raises:
             RunNotFound: there is no such run.
@@ -228,7 +224,7 @@ class PolosClient(Connection):
         created_before: datetime | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Run]:
-        """Yield runs, the newest first, page by page; without what only GetRun tells.
+        """Yield runs, the newest first; without their outcomes and tool results.
 
         Args:
             workflow_id: only runs of this agent.
@@ -238,7 +234,7 @@ class PolosClient(Connection):
             user_id: only runs for this user.
             created_from: only runs created then or later; a time without a zone is in UTC.
             created_before: only runs created before; likewise.
-            limit: at most so many; None: all.
+            limit: how many at most, from 0; None: all.
 
         Raises:
             InvalidRequest: an argument cannot be used.
@@ -248,6 +244,8 @@ class PolosClient(Connection):
         """
         if state is not None and state not in STATES:
             raise InvalidRequest({"state": f"is {state!r}; it must be {', '.join(STATES)}"})
+        if limit is not None and limit < 0:
+            raise InvalidRequest({"limit": f"is {limit}; it cannot be negative"})
         request = rpc.ListRunsRequest(
             workflow_id=workflow_id or "",
             state=STATES[state] if state else RunState.RUN_STATE_UNSPECIFIED,
@@ -272,7 +270,7 @@ class PolosClient(Connection):
     async def delete_run(self, run_id: str) -> None:
         """Remove an ended run, with its log.
 
-        Never tried again by itself: after a lost answer that would find no run.
+        The client does not repeat it: after a lost answer the run would not be found.
 
         Raises:
             RunNotFound: there is no such run.

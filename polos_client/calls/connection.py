@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 import grpc.aio
@@ -51,7 +50,7 @@ def checked_id(value: object) -> str:
 
 
 class Definition(Protocol):
-    """What can be run, as far as calls know it."""
+    """What can be run, as far as calls know it; `id` is unique in a service."""
 
     id: str
 
@@ -92,12 +91,7 @@ class Connection:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     @property
@@ -141,11 +135,11 @@ class Connection:
         *,
         again: bool = True,
     ) -> _Answer:
-        """Make a unary call, and, unless not `again`, once more where it reached nobody.
+        """Make a unary call; with `again`, repeat it for `patience` seconds while that may help.
 
         Raises:
             CallError: the service refused.
-            ConnectionLost: it could not be reached.
+            ConnectionLost: it could not be reached, or `close` ended the call.
 
         """
         backoff = Backoff(self.patience if again else 0.0)

@@ -1,4 +1,4 @@
-"""Reading any run's events."""
+"""Reads the events of any run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from polos_client.calls.connection import Connection
 
 _MAX_SEQUENCE = 2**63 - 1
+"""The largest cursor that the protocol can carry."""
 
 
 def stream_workflow(
@@ -26,25 +27,27 @@ def stream_workflow(
 
     Args:
         client: where the service is.
-        workflow_id: the agent of the run, for the events' topic; the run's id finds it.
+        workflow_id: the agent of the run, for the topic of the events. None: the service says it.
         workflow_run_id: the run. Required.
         last_sequence_id: the cursor to begin after; default: the start.
         last_timestamp: not built yet.
 
     Raises:
         DefinitionError: `last_timestamp` was given.
-        InvalidRequest: no run is named, or the cursor is negative or beyond 64 bits.
+        InvalidRequest: no run is named, or the cursor is not a whole number from 0 to 2^63 - 1.
         CallError: the service refused: there is no such run, for example.
         ConnectionLost: the service could not be reached, or broke its protocol.
 
     """
     refuse("events.stream_workflow", {"last_timestamp": last_timestamp})
     if not workflow_run_id:
-        known = f" ({workflow_id!r} was given as workflow_id)" if workflow_id else ""
+        given = f" ({workflow_id!r} was given as workflow_id)" if workflow_id else ""
         raise InvalidRequest(
-            {"workflow_run_id": f"is missing{known}; pass workflow_run_id=handle.id"}
+            {"workflow_run_id": f"is missing{given}; pass workflow_run_id=handle.id"}
         )
-    after = last_sequence_id or 0
+    after = 0 if last_sequence_id is None else last_sequence_id
+    if type(after) is not int:
+        raise InvalidRequest({"last_sequence_id": f"must be a whole number, not {after!r:.80}"})
     if after < 0:
         raise InvalidRequest({"last_sequence_id": f"is {after}; it cannot be negative"})
     if after > _MAX_SEQUENCE:

@@ -1,4 +1,4 @@
-"""Start: what a caller says when a run begins, checked before it travels."""
+"""Start: what a caller asks for when a run begins, checked before it is sent."""
 
 from __future__ import annotations
 
@@ -22,25 +22,21 @@ NO_MEMORY = "session_id groups runs only: sessions have no memory yet in this ve
 """What a program that gives a session is told, once for each line that does."""
 
 
-def fresh_id() -> str:
-    """Return a request id that nobody has used."""
-    return str(uuid.uuid4())
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
     """What a run is started with.
 
     Attributes:
         workflow_id: the agent that runs.
-        input: the user's message, or a conversation; at most 1 MiB as it travels.
+        input: the user's message, or a conversation; at most 1 MiB as it is sent.
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
         user_id: at most 256 characters.
         run_timeout_seconds: from 0.001 to 2592000 s; None: what the deadlines say.
         deadlines: bounds of this run; None: the agent's.
         provider_options: model parameters of this run; at most 256 KiB as JSON.
-        request_id: makes the start idempotent; at most 128 characters.
+        request_id: makes the start idempotent; from 1 to 128 characters. None: a new one for
+            each request.
 
     """
 
@@ -52,13 +48,13 @@ class Start:
     run_timeout_seconds: float | None = None
     deadlines: Deadlines | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str = field(default_factory=fresh_id)
+    request_id: str | None = None
 
     def create_request(self, *, streaming: bool) -> CreateRunRequest:
         """Return the request that starts the run alone.
 
         Raises:
-            InvalidRequest: a value cannot travel.
+            InvalidRequest: a value cannot be used or sent.
 
         """
         request = CreateRunRequest(streaming=streaming)
@@ -69,7 +65,7 @@ class Start:
         """Return the request that starts the run and reads it.
 
         Raises:
-            InvalidRequest: a value cannot travel.
+            InvalidRequest: a value cannot be used or sent.
 
         """
         request = StreamRunRequest()
@@ -78,7 +74,7 @@ class Start:
 
     def _fill(self, request: CreateRunRequest | StreamRunRequest) -> None:
         request.agent_id = _named("workflow_id", self.workflow_id, NAME_LIMIT)
-        request.request_id = _named("request_id", self.request_id, REQUEST_ID_LIMIT)
+        request.request_id = _request_id(self.request_id)
         if isinstance(self.input, str):
             request.input = _bounded("input", self.input, INPUT_LIMIT)
         else:
@@ -100,6 +96,10 @@ class Start:
         if self.run_timeout_seconds is not None:
             options.timeout.CopyFrom(_duration(self.run_timeout_seconds))
         if self.deadlines is not None:
+            if not isinstance(self.deadlines, Deadlines):
+                raise InvalidRequest(
+                    {"deadlines": f"must be Deadlines, not {self.deadlines!r:.80}"}
+                )
             self._fill_deadlines(options, self.deadlines)
 
     def _fill_deadlines(self, options: RunOptions, deadlines: Deadlines) -> None:
@@ -131,10 +131,10 @@ def not_named(options: Mapping[str, Any], name: str, *, instead: str) -> None:
 
 
 def checked_payload(payload: Any) -> bool:
-    """Check the payload of `agent.invoke` and return whether the run shall stream.
+    """Check the payload of an `invoke` and return whether the run shall stream.
 
     Raises:
-        InvalidRequest: it is not a dict, has no input, a key that is not known, or a value of
+        InvalidRequest: it is not a dict, lacks the input, or has an unknown key or a value of
             another type.
 
     """
@@ -204,7 +204,7 @@ def _bounded(name: str, text: str, limit: int) -> str:
 
 
 def _size(name: str, text: str) -> int:
-    """Return how many bytes the text has as it travels."""
+    """Return how many bytes the text has as it is sent."""
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
@@ -218,6 +218,14 @@ def _named(name: str, text: Any, limit: int) -> str:
     if len(text) > limit:
         raise InvalidRequest({name: f"has {len(text)} characters; at most {limit} are taken"})
     return text
+
+
+def _request_id(given: str | None) -> str:
+    if given is None:
+        return str(uuid.uuid4())
+    if given == "":  # to the service, a start without an id: repeated, it would be another run
+        raise InvalidRequest({"request_id": "is empty"})
+    return _named("request_id", given, REQUEST_ID_LIMIT)
 
 
 def _duration(seconds: float) -> Duration:

@@ -21,11 +21,22 @@ Tls = bool | str | os.PathLike[str] | grpc.ChannelCredentials
 """How to encrypt: see `PolosClient`."""
 
 _ADDRESS = re.compile(r"(unix|dns):\S+|(\[[\w:.%]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
+"""An address that is not a URL; `port` is None where grpc finds it itself."""
+
 _PORTS = 65536
+"""How many ports there are."""
+
 _URL_PORTS = {"http": 80, "https": 443}
+"""The port of a URL that names none, by scheme."""
+
 _SWITCHES = {"1": True, "true": True, "0": False, "false": False}
+"""What POLOS_TLS may say in lower case; all else is a path."""
+
 _API_KEY = re.compile(r"[!-~]+")
+"""A key that a header can carry: printable ASCII without spaces."""
+
 _BEGIN = b"-----BEGIN CERTIFICATE-----"
+"""How a certificate begins in a PEM file."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +58,7 @@ class Target:
 def find_target(
     address: str | None, *, api_url: str | None, tls: Tls | None, api_key: str | None
 ) -> Target:
-    """Return the service that the arguments name; what they leave out the environment says.
+    """Return the service that the arguments name; the environment says what they leave out.
 
     Raises:
         DefinitionError: a value cannot be used, or two contradict each other; or the key would
@@ -60,7 +71,7 @@ def find_target(
     named = address or api_url or environ.get("POLOS_ADDRESS") or environ.get("POLOS_API_URL")
     scheme, place = _split(named or DEFAULT_ADDRESS)
     wanted = _tls_of_environment() if tls is None else tls
-    if wanted is not None and scheme and (scheme == "https") is (wanted is False):
+    if scheme and wanted is not None and (scheme == "https") is not (wanted is not False):
         raise DefinitionError(
             f"{named} says {'TLS' if scheme == 'https' else 'plaintext'}, and tls (or POLOS_TLS) "
             "says the opposite"

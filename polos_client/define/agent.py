@@ -147,6 +147,7 @@ class Agent:
         timeout: float | None = 600.0,
         *,
         deadlines: Deadlines | None = None,
+        request_id: str | None = None,
         **provider_kwargs: Any,
     ) -> AgentResult:
         """Run to the end and return the result.
@@ -160,6 +161,8 @@ class Agent:
             timeout: seconds after which the run is cancelled, above 0; None: only the
                 deadline of the run bounds it, 24 h by default.
             deadlines: bounds of this run, before the agent's own.
+            request_id: makes it safe to repeat: the same id with the same arguments is the same
+                run; from 1 to 128 characters. None: a new one.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
         Raises:
@@ -167,6 +170,7 @@ class Agent:
             RunCancelled: the run was cancelled.
             RunTimeout: the run took longer than `timeout`, and was cancelled.
             InvalidRequest: an argument cannot be used; nothing was started.
+            RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
@@ -183,6 +187,7 @@ class Agent:
             session_id=session_id,
             user_id=user_id,
             deadlines=deadlines,
+            request_id=request_id,
             provider_options=provider_kwargs,
         )
         running.prepare(client, self)
@@ -198,6 +203,7 @@ class Agent:
         run_timeout_seconds: float | None = None,
         *,
         deadlines: Deadlines | None = None,
+        request_id: str | None = None,
         **provider_kwargs: Any,
     ) -> AgentStream:
         """Start a run and return its stream, when the run is on disk.
@@ -211,10 +217,13 @@ class Agent:
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: bounds of this run, before the agent's own.
+            request_id: makes it safe to repeat: the same id with the same arguments is the same
+                run; from 1 to 128 characters. None: a new one.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
         Raises:
             InvalidRequest: an argument cannot be used; nothing was started.
+            RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
@@ -232,6 +241,7 @@ class Agent:
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
+            request_id=request_id,
             provider_options=provider_kwargs,
         )
         running.prepare(client, self)
@@ -249,6 +259,7 @@ class Agent:
         run_timeout_seconds: float | None = None,
         *,
         deadlines: Deadlines | None = None,
+        request_id: str | None = None,
     ) -> ExecutionHandle:
         """Start a run and return its handle at once.
 
@@ -264,11 +275,14 @@ class Agent:
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: bounds of this run, before the agent's own.
+            request_id: makes it safe to repeat: the same id with the same arguments is the same
+                run; from 1 to 128 characters. None: a new one.
 
         Raises:
             DefinitionError: `queue` or `concurrency_key` was given. Nothing was started.
             InvalidRequest: the payload is not a dict, has no input, or a key that is not known; or
                 another argument cannot be used. Nothing was started.
+            RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
@@ -287,6 +301,7 @@ class Agent:
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
+            request_id=request_id,
             provider_options=payload.get("provider_kwargs") or {},
         )
         running.prepare(client, self)

@@ -1,4 +1,4 @@
-"""The agent loop: model call, tool calls, model call, ... on nothing but durable steps.
+"""The agent loop: model call, tool calls, model call, ... each of them a durable step.
 
 It is ordinary code. After a crash it runs again from its start, and each step that had
 finished returns at once what the log holds.
@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
 
 from polos.v1.event_pb2 import AgentFinish, FinishReason, TextDelta, ToolCall, ToolCallRequested
 from polos_client.define.agent import Agent
@@ -27,20 +26,20 @@ from polos_service.runs.context import RunContext
 from polos_service.tools.local import call_tool
 
 PARALLEL_TOOLS = 32
-"""Tools of one run that work at once: a model can ask for thousands, each maybe a thread."""
+"""Tool calls of one run that work at once; each may hold a thread. Further ones have not begun."""
 
 MODEL_TRIES = 4
-"""Tries of one model call in all, as long as its failure is retryable."""
+"""How often one model call is tried in all, as long as its failure is retryable."""
 
 
 class AgentLoop:
     """One run of an agent."""
 
     def __init__(self, agent: Agent, model: Model, ctx: RunContext, definition: Definition) -> None:
-        """Set out from the definition.
+        """Prepare a run of the definition, with the code that the agent has now.
 
         Raises:
-            StepError: a stop condition of it is no longer part of the agent.
+            StepError: a stop condition of the definition is no longer part of the agent.
 
         """
         self._names = {tool.name for tool in definition.tools}
@@ -52,9 +51,9 @@ class AgentLoop:
         self._messages = definition.conversation()
         self._turns: list[Turn] = []
         self._uses: Counter[str] = Counter()
-        # For each tool a copy of its own: to parse it is much faster than to copy it.
+        # Each tool call gets a copy of its own: parsing JSON is much faster than copying objects.
         self._initial_state = json.dumps(definition.initial_state)
-        self._hands = asyncio.Semaphore(PARALLEL_TOOLS)
+        self._places = asyncio.Semaphore(PARALLEL_TOOLS)
 
     async def run(self) -> AgentFinish:
         """Run to the end and return the terminal event.
@@ -64,17 +63,18 @@ class AgentLoop:
 
         """
         self._ctx.start(self._definition.started())
-        for number in count(1):
+        number = 0
+        while True:
+            number += 1
             answer = await self._ask(number)
             if not answer.asks:
                 return self._finish(answer, answer.finish_reason)
             outcomes = await self._call_all(answer.tool_calls)
             self._messages += [answer.message(), *(outcome.message() for outcome in outcomes)]
             self._turns.append(turn_of(number, answer, outcomes))
-            held = await self._held()
-            if held is not None:
-                return self._finish(answer, FinishReason.FINISH_REASON_STOP_CONDITION, held.name)
-        raise AssertionError("count() has no end")
+            stop = await self._stop()
+            if stop is not None:
+                return self._finish(answer, FinishReason.FINISH_REASON_STOP_CONDITION, stop.name)
 
     async def _ask(self, number: int) -> Answer:
         request = ModelRequest(
@@ -127,18 +127,15 @@ class AgentLoop:
 
     async def _call(self, key: str, call: ToolCall) -> Outcome:
         try:
-            output = await self._ctx.step(
-                key, "tool", lambda attempt: self._use(attempt, call), call=call
-            )
+            async with self._places:
+                output = await self._ctx.step(
+                    key, "tool", lambda attempt: self._use(attempt, call), call=call
+                )
         except StepError as error:
             return Outcome(call=call, error=error.message)
         return Outcome(call=call, result_json=output.result_json)
 
     async def _use(self, attempt: Attempt, call: ToolCall) -> StepOutput:
-        async with self._hands:
-            return await self._use_one(attempt, call)
-
-    async def _use_one(self, attempt: Attempt, call: ToolCall) -> StepOutput:
         await attempt.checkpoint()
         context = WorkflowContext(
             workflow_id=self._definition.agent_id,
@@ -154,20 +151,21 @@ class AgentLoop:
         return StepOutput(result_json=await call_tool(self._tools, call, context, limit))
 
     def _key(self, name: str) -> str:
-        # What a model writes is no step key: it could be that of another step.
+        # A name that a model made up cannot be a step key: it could be that of another step.
         tool = name if name in self._names else "unknown_tool"
         self._uses[tool] += 1
         uses = self._uses[tool]
         return tool if uses == 1 else f"{tool}:{uses}"
 
-    async def _held(self) -> StopCondition | None:
-        asked = StopConditionContext(
+    async def _stop(self) -> StopCondition | None:
+        """Return the first stop condition that holds, if any does."""
+        context = StopConditionContext(
             steps=self._turns,
             agent_id=self._definition.agent_id,
             agent_run_id=self._ctx.run_id,
         )
         for stop in self._stops:
-            if await stop.holds(asked):
+            if await stop.holds(context):
                 return stop
         return None
 
@@ -186,4 +184,4 @@ class AgentLoop:
 
 
 async def unheard(_text: str) -> None:
-    """Take a piece of text in a run that does not stream."""
+    """Drop a piece of text: the run does not stream."""

@@ -13,6 +13,7 @@ from polos_client.errors import DefinitionError, InvalidRequest
 from polos_service.agents.definition import KIND, Definition
 from polos_service.agents.loop import AgentLoop
 from polos_service.caller import Caller
+from polos_service.errors import Unable
 from polos_service.models.providers import Providers
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import RunRequest
@@ -69,11 +70,20 @@ class AgentRunnable:
 
         Raises:
             StepError: a model call failed for good, or code of the definition is missing.
-            Unable: the definition is of another kind, or a newer version.
+            Unable: the definition is of another kind, or a newer version, or names a provider
+                that this process does not have.
 
         """
         definition = Definition.unpin(pinned)
-        model = self.providers[definition.provider]
+        try:
+            model = self.providers[definition.provider]
+        except KeyError:
+            raise Unable(
+                f"Its definition names the provider {definition.provider!r}, which this process "
+                "does not have: serve the run with the version of polos-grpc that it was started "
+                "with, or cancel it.",
+                provider=definition.provider,
+            ) from None
         return await AgentLoop(self.agent, model, ctx, definition).run()
 
 

@@ -1,4 +1,4 @@
-"""The application: its commands by name, and what it says of itself."""
+"""The command line application: its commands, its version and its help."""
 
 from __future__ import annotations
 
@@ -10,19 +10,17 @@ import typer
 from polos_service.cli import agents, chat, demo, health, run, runs, serve
 from polos_service.cli.exits import EXIT_CODES
 
-CODES = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    epilog=f"Exit codes: {CODES}.",
+    epilog=f"Exit codes: {'; '.join(f'{code} {what}' for code, what in EXIT_CODES.items())}.",
 )
 
 
-def show_version(asked: bool) -> None:  # noqa: FBT001 - typer hands it over so
-    """Print the version and leave."""
+def show_version(asked: bool) -> None:  # noqa: FBT001 - typer passes it by position
+    """Print the version and exit."""
     if asked:
         typer.echo(f"polos {version('polos-grpc')}")
         raise typer.Exit
@@ -32,7 +30,10 @@ def show_version(asked: bool) -> None:  # noqa: FBT001 - typer hands it over so
 def polos(
     *,
     _: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option(
+            "--version", callback=show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Run AI agents as a service, and stream what they do."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
 
 COMMANDS = "/new begins a new conversation, /quit or Ctrl-D ends; Ctrl-C cancels an answer"
+"""What can be typed besides what is said to the agent."""
 
 
 def chat(
@@ -27,7 +28,7 @@ def chat(
     user: User = None,
     address: Address = None,
 ) -> None:
-    """Talk with an agent: a run an answer, each given the whole conversation.
+    """Talk with an agent: each answer is a run, which is given the whole conversation.
 
     /new begins a new conversation, /quit or Ctrl-D ends. Ctrl-C during an answer cancels its
     run and keeps the conversation as it was before the question.
@@ -47,7 +48,7 @@ def chat(
 
 
 def next_line() -> str | None:
-    """Return the next line that is typed; None at the end of the input."""
+    """Return the next line of the input, without spaces around it; None at its end."""
     terminal = sys.stdin.isatty()
     if terminal:
         import readline  # noqa: F401, PLC0415 - lets input() edit the line and recall others
@@ -61,7 +62,7 @@ def next_line() -> str | None:
 
 
 class Conversation:
-    """What was said so far; the service remembers nothing between runs.
+    """What has been said so far; the service remembers nothing between runs.
 
     Attributes:
         messages: the conversation, in the form of the OpenAI chat API.
@@ -69,7 +70,7 @@ class Conversation:
     """
 
     def __init__(self, agent: str, address: str | None, **fields: Any) -> None:
-        """Begin a conversation with an agent; `fields` go into the start of each run."""
+        """Begin a conversation with an agent; `fields` are those of each run's `Start`."""
         self.messages: list[dict[str, str]] = []
         self._agent = agent
         self._address = address
@@ -88,7 +89,7 @@ class Conversation:
             self.messages = [*asked, {"role": "assistant", "content": answer}]
 
     async def _answer(self, client: PolosClient, asked: list[dict[str, str]]) -> str | None:
-        """Return the answer, watched; None if the run was cancelled or failed."""
+        """Return the answer, shown as it comes; None if the run was cancelled or failed."""
         from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` needs none
 
         stream = await running.stream(client, start_of(self._agent, asked, **self._fields))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,17 +20,25 @@ if TYPE_CHECKING:
     from polos_client.calls.start import Start
 
 Session = Annotated[str | None, typer.Option(help="Groups runs for listing.")]
-User = Annotated[str | None, typer.Option(help="Who it is for, for listing.")]
+"""The option that puts a run into a session."""
+
+User = Annotated[str | None, typer.Option(help="Whom the run is for; for listing.")]
+"""The option that says whom a run is for."""
 
 
-def option(text: str) -> tuple[str, Any]:
-    """Return name and value of a model option; a value that is no JSON is taken as text."""
+def model_option(text: str) -> tuple[str, Any]:
+    """Return name and value of a model option; a value that is not valid JSON is taken as text.
+
+    Raises:
+        typer.BadParameter: it does not have the form NAME=VALUE.
+
+    """
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise typer.BadParameter(f"{text!r} is not NAME=VALUE, for example temperature=0.2")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -38,20 +47,21 @@ def run(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            metavar="PROMPT", help="What to say to it; `-`, or nothing: standard input."
+            metavar="PROMPT", help="What to say to the agent; `-` or none: standard input."
         ),
     ] = None,
     *,
     session: Session = None,
     user: User = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Seconds that the run may take; default: any number.")
+        float | None,
+        typer.Option(help="Seconds that the run may take. Default: the agent's deadline."),
     ] = None,
     option: Annotated[
         list[Any] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            parser=option,
+            parser=model_option,
             help="A model option of this run, its value as JSON: temperature=0.2, seed=7.",
         ),
     ] = None,
@@ -81,7 +91,7 @@ def run(
 
 async def watched(start: Start, client: PolosClient, *, as_json: bool) -> int:
     """Start a run, watch it to its end, and return the exit code."""
-    from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` needs none
+    from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` does not need it
 
     stream = await running.stream(client, start)
     decide = ask if on_terminal() and not as_json else detach
@@ -93,13 +103,21 @@ async def watched(start: Start, client: PolosClient, *, as_json: bool) -> int:
 
 def start_of(agent: str, input: Any, **fields: Any) -> Start:
     """Return the start of a run of the agent."""
-    from polos_client.calls.start import Start  # noqa: PLC0415 - what `--help` does not need
+    from polos_client.calls.start import NO_MEMORY, Start  # noqa: PLC0415 - slow for `--help`
 
+    # The client tells programs, which may expect a memory. `--session` says what it is for.
+    warnings.filterwarnings("ignore", NO_MEMORY)
     return Start(workflow_id=agent, input=input, **fields)
 
 
 def prompt_or_input(prompt: str | None) -> str:
-    """Return the prompt: as given, else what standard input brings, without its last newline."""
+    """Return the prompt as given, or else standard input without a newline at its end.
+
+    Raises:
+        Exit: standard input is not UTF-8 text.
+        typer.BadParameter: there is no prompt, and standard input is a terminal.
+
+    """
     if prompt is None and sys.stdin.isatty():
         raise typer.BadParameter(
             "nothing to say: give a prompt, or pipe one in", param_hint="PROMPT"
@@ -109,4 +127,4 @@ def prompt_or_input(prompt: str | None) -> str:
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        fail(f"the prompt on standard input is no UTF-8 text: {error}")
+        fail(f"the prompt on standard input is not UTF-8 text: {error}")

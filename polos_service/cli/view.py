@@ -1,10 +1,10 @@
 """The live view of a run, for a terminal.
 
-What is final goes to the screen for good, line by line. What may still become void, the text
-of the model call at hand, is kept in a region below it that is drawn anew, together with a
-line that says what goes on; when a retry takes the text back, it leaves the screen. A child's
-lines are set apart by a bar for each step between it and the root; its text comes when a model
-call of it has finished.
+What is final is printed for good, line by line. The text of the model call under way may still
+become void: it stays in a region below, which is redrawn, together with a line that says what
+is going on. When a retry takes the text back, it leaves the screen. A bar stands before a
+child's lines for each generation between it and the root; its text is printed when its model
+call has finished.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from polos_client.fold import Voids
 from polos_service.cli.output import Output, finished_text, is_own, printable, problem_of
 
 BRIEF = 200
-"""Characters of a tool's arguments or result that are shown."""
+"""Characters of a tool's arguments or result that are shown at most."""
 
 VOID = 60
-"""Characters of void text that are shown."""
+"""Characters of void text that are shown at most."""
 
 FRAMES = 12
-"""Times a second that the region is drawn."""
+"""How often the region is redrawn, per second."""
 
 BAR = "│ "
-"""What stands before each line of a child, once a generation."""
+"""What stands before each line of a child, once for each generation."""
 
 GENERATIONS = 20
 """Generations that are shown apart at most."""
@@ -42,7 +42,7 @@ STEPS = 8
 """Steps that go on which are named at most; the longest ones."""
 
 STATUS_LINES = 2
-"""Lines of the screen that the text at hand leaves free."""
+"""Lines of the screen that the text of the model call under way leaves free."""
 
 
 def terminal() -> Console:
@@ -92,7 +92,7 @@ class View(Output):
             self._live.start()
 
     def show(self, event: Event) -> None:
-        """Show the next event, unless it is of a child that is void."""
+        """Show the next event, unless its run is void."""
         self._voids.add(event.proto)
         if self._voids.void(event.proto.run_id):
             return
@@ -142,7 +142,8 @@ class View(Output):
         if is_own(event):
             said = brief("".join(self._saying), VOID)
             self._saying.clear()
-        self._doing = {at: one for at, one in self._doing.items() if not self._voids.void(at[0])}
+        for run_id in {run_id for run_id, _ in self._doing if self._voids.void(run_id)}:
+            self._stop(run_id)
         void = f"; void is what it said: {said}" if said else ""
         text = f"↻ {event.data['step_key']} begins anew: {event.data['error']}{void}"
         self._say(text, "yellow", self._bar(event))
@@ -163,7 +164,12 @@ class View(Output):
         else:
             self._say(f"✓ {name} · {spent}{result_of(data)}", "dim", bar)
 
+    def _stop(self, run_id: str) -> None:
+        """Forget the steps of a run that goes on no longer."""
+        self._doing = {at: step for at, step in self._doing.items() if at[0] != run_id}
+
     def _end_child(self, event: Event) -> None:
+        self._stop(event.proto.run_id)
         problem, bar = problem_of(event), self._bar(event)
         if problem is not None:
             self._say(f"✗ {problem}", "red", bar)
@@ -180,7 +186,7 @@ class View(Output):
         self._say(f"ended · {totals(data)} · run {event.proto.run_id}", "dim")
 
     def _leave_unfinished(self) -> None:
-        """Print what a model call said that will not go on."""
+        """Print the text of a model call that broke off."""
         if self._saying:
             text = "".join(self._saying)
             self._saying.clear()
@@ -194,7 +200,7 @@ class View(Output):
         self._console.print(Text(barred, style), soft_wrap=True)
 
     def _region(self) -> Group:
-        """Return what is drawn anew: the end of the text at hand, and what goes on."""
+        """Return what is redrawn: the end of the text of the model call, and what is going on."""
         width, height = self._console.size
         room = max(height - STATUS_LINES, 1)
         # The end that can be seen, and no more: the text may be long, and this runs often.
@@ -235,7 +241,7 @@ def tokens(data: dict[str, Any]) -> list[str]:
 
 
 def totals(data: dict[str, Any]) -> str:
-    """Return what the whole run took."""
+    """Return what the whole run took: model calls, tokens, cost and time, as far as known."""
     calls = data.get("total_steps", 0)
     parts = [f"{calls} model call{'' if calls == 1 else 's'}", *tokens(data)]
     if "duration" in data:

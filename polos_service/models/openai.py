@@ -30,8 +30,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 """The default base URL."""
 
 DRAIN_SECONDS = 0.05
-"""How long to wait for the end of a stream after its `[DONE]`. A connection that was read
-to its end can be used again, which saves the next call a TLS handshake."""
+"""Seconds to wait for the end of a stream after its `[DONE]`. A connection that was read to
+its end can be used again, which saves the next call a TLS handshake."""
 
 MAX_EVENTLESS_BYTES = 2 * 1024 * 1024
 """Bytes that may come without an event: a line that never ends, comments, blank lines. The
@@ -39,19 +39,19 @@ largest answer allowed, in one chunk and each character of it escaped, is smalle
 that keep a connection alive take more than a day to come to it."""
 
 MAX_STREAM_BYTES = 256 * 1024 * 1024
-"""Bytes of one answer, whatever stands in them: what the largest answer allowed takes if each
+"""Bytes that one answer may take on the wire: enough for the largest answer allowed if each
 byte of it comes in a chunk of its own of 500 bytes."""
 
 TURN_BYTES = 16 * 1024
-"""Bytes of events that are read before everything else has its turn: a provider may send them
-faster than they are read."""
+"""Bytes of events that are handled before other tasks get a turn: a provider may send them
+faster than they are handled."""
 
 
 class OpenAI:
     """The provider `openai`.
 
-    Each key goes to the one address that it was configured for. What the package would
-    take from the environment by itself, it takes for the configured address alone.
+    Each key goes to the one address that it was configured for. Headers that the package
+    takes from the environment by itself go to the configured address alone.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class OpenAI:
         base_url: str | None = None,
         keys: Mapping[str, SecretStr] | None = None,
     ) -> None:
-        """Keep the configuration; nothing is connected before the first answer.
+        """Keep the configuration; nothing is connected before the first call of `answer`.
 
         Args:
             api_key: the key for `base_url`, and for no other address.
-            base_url: where agents without a base URL of their own go; None is OpenAI.
-            keys: further keys, each by the base URL that it is meant for.
+            base_url: where the calls of agents without a base URL of their own go; None: OpenAI.
+            keys: further keys, by the base URL that each is meant for.
 
         """
         self._base_url = _normal(base_url or OPENAI_URL)
@@ -74,7 +74,7 @@ class OpenAI:
         if api_key is not None:
             self._keys[self._base_url] = api_key
         self._clients: dict[str, openai.AsyncOpenAI] = {}
-        # One for all addresses: to read the certificates takes a tenth of a second.
+        # One for all addresses: reading the certificates takes a tenth of a second.
         self._tls = httpx2.create_ssl_context()
 
     def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
@@ -90,8 +90,9 @@ class OpenAI:
             StepError: the call failed; reason, message and retryable say how.
 
         """
-        address = Address.of(request.base_url or self._base_url)
-        client = self._client(address, _normal(request.base_url or self._base_url))
+        base_url = _normal(request.base_url or self._base_url)
+        address = Address.of(base_url)
+        client = self._client(address, base_url)
         key = () if client.api_key == connection.NO_KEY else (client.api_key,)
         failures = Failures(address.host, request.model, (*key, *address.secrets))
         completion = Completion(failures)
@@ -134,10 +135,10 @@ class OpenAI:
         return self._clients[base_url]
 
     def _key(self, address: Address, base_url: str) -> str:
-        """Return the key for an address; empty if none is configured.
+        """Return the key for an address; empty if none is configured, and none is needed.
 
         Raises:
-            StepError: there is no usable key for it.
+            StepError: the key is missing, or is not plain text.
 
         """
         secret = self._keys.get(base_url)
@@ -159,7 +160,13 @@ async def _read(
     failures: Failures,
     silence: Silence,
 ) -> None:
-    """Read an answer into `completion`."""
+    """Read an answer into `completion`.
+
+    Raises:
+        LostError: the connection failed.
+        StepError: the answer breaks the protocol, exceeds a bound, or reports an error.
+
+    """
     failures.answered(response.headers)
     if connection.compressed(response.headers):
         raise failures.malformed("it is compressed, which the request forbids", retryable=False)
@@ -179,7 +186,7 @@ async def _events(
     emit: Emit,
     silence: Silence,
 ) -> bool:
-    """Read events to the end; False if there was none."""
+    """Read events to the end of the answer; return whether there was any."""
     lines, found = DataLines(), False
     total = eventless = handled = 0
     async for piece in pieces:
@@ -213,7 +220,7 @@ async def _drain(pieces: AsyncGenerator[bytes, None]) -> None:
 
 
 def _body(request: ModelRequest, address: Address) -> dict[str, Any]:
-    """Return the parameters of the call; a run's options win over the agent's definition."""
+    """Return the parameters of the call; a run's options override the agent's definition."""
     body: dict[str, Any] = {
         "model": request.model,
         "messages": list(request.messages),
@@ -224,15 +231,12 @@ def _body(request: ModelRequest, address: Address) -> dict[str, Any]:
         body["tools"] = [{"type": "function", "function": dict(tool)} for tool in request.tools]
     if request.temperature is not None:
         body["temperature"] = request.temperature
-    if request.max_output_tokens is not None and not _bounded(request.options):
+    bounded = {"max_tokens", "max_completion_tokens"} & request.options.keys()
+    if request.max_output_tokens is not None and not bounded:
         # OpenAI's newer models refuse the old name; other servers often know only that one.
         name = "max_completion_tokens" if address.is_openai else "max_tokens"
         body[name] = request.max_output_tokens
     return body | dict(request.options)
-
-
-def _bounded(options: Mapping[str, Any]) -> bool:
-    return "max_tokens" in options or "max_completion_tokens" in options
 
 
 def _unauthenticated(what: str) -> StepError:

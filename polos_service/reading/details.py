@@ -1,7 +1,7 @@
-"""What a run's log says of its outcome and its tools, for a run that may have a long log.
+"""What a run's log says of its outcome and its tools; the log may be long.
 
-Hardly any event is needed: the terminal one is the last, and events of tools say so in
-their bytes. All others are passed over without being decoded.
+Few events are needed: the terminal one is the last, and events of tools say so in their
+bytes. All others are skipped without being decoded.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 from polos.v1.event_pb2 import Event, StepFinish, ToolCall
 from polos.v1.run_pb2 import ToolResult
+from polos_client.errors import StoreUnavailable
 from polos_service.pacer import Pacer
 from polos_service.reading.tail import READ_LIMIT, response_of
 from polos_service.runs.frame import cut, decode
-from polos_service.store import ENDED, RunRecord, RunStore
+from polos_service.store import ENDED, RunRecord, RunStore, Slice
 
 TOOL = b"\x12\x04tool"
 """What the bytes of every event of a tool's step hold: its `step_type`, which is field 2."""
@@ -28,6 +29,7 @@ class RunDetails:
     """A run's record, and what its log says beyond that.
 
     Attributes:
+        record: the run.
         outcome: the terminal event; None if the run has not ended.
         tool_results: in the order in which the tools finished.
         omitted: further tool results, beyond RESULTS_LIMIT.
@@ -57,7 +59,7 @@ class Details:
         record = await self._store.get(project, run_id)
         if record.state not in ENDED:
             return RunDetails(record=record, outcome=None)
-        part = await self._store.read(project, run_id, record.latest - 1, 1)
+        part = await self._read(project, run_id, record.latest - 1, 1)
         frame = part.frames[0]
         data, _ = cut(frame.data, record.latest - frame.first, 1)
         return RunDetails(record=record, outcome=decode(data)[0])
@@ -75,11 +77,28 @@ class Details:
         after = 0
         while after < latest:
             await self._pacer.next()
-            part = await self._store.read(project, run_id, after, READ_LIMIT)
+            part = await self._read(project, run_id, after, READ_LIMIT)
             data, after = response_of(part, after)
             if TOOL in data:
                 results.add(decode(data))
         return replace(details, tool_results=results.found, omitted=results.omitted)
+
+    async def _read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
+        """Return frames behind a cursor; the record says that there are some.
+
+        Raises:
+            StoreUnavailable: the store does not have them.
+
+        """
+        part = await self._store.read(project, run_id, after, limit)
+        if not part.frames:  # this replica has not heard yet of what the record counts
+            await self._store.wait(project, run_id, after)
+            part = await self._store.read(project, run_id, after, limit)
+        if not part.frames:
+            raise StoreUnavailable(
+                f"The store lacks events of run {run_id} behind {after}. Restore it from a back-up."
+            )
+        return part
 
 
 class Results:
@@ -92,7 +111,7 @@ class Results:
     """
 
     def __init__(self, record: RunRecord) -> None:
-        """Collect from the events that the record knows of; what came later is passed over."""
+        """Collect from the events that the record counts; what came later is ignored."""
         self.found: list[ToolResult] = []
         self.omitted = 0
         self._record = record

@@ -25,6 +25,8 @@ BACKOFF_BASE = 0.5
 BACKOFF_CAP = 8.0
 """Seconds before any further try at most, unless the provider asks for more."""
 
+MAX_DOUBLINGS = 10
+"""Doublings of the pause that are computed: far more than reach BACKOFF_CAP."""
 
 RETRY_AFTER_LIMIT = 60.0
 """Seconds that a provider may ask to wait; a run is not kept for longer."""
@@ -36,7 +38,10 @@ class StepOutput:
 
     Attributes:
         result_json: the output as JSON text, at most OUTPUT_LIMIT bytes.
-        private: JSON values stored beside it and never served.
+        usage: the tokens of a model call; None if the provider does not tell them.
+        cost: the cost of a model call; None if it is not known.
+        finish_reason: how a model call ended; unspecified for any other step.
+        private: JSON values stored beside it and never served, at most OUTPUT_LIMIT bytes.
 
     """
 
@@ -52,7 +57,7 @@ class Attempt:
 
     Attributes:
         key: the step's key.
-        number: which attempt of the step this is, from 1; it voids what those before it said.
+        number: which attempt of the step this is, from 1. It voids what those before it emitted.
         spoke: True once this attempt has emitted an event, or begun a child.
 
     """
@@ -66,30 +71,42 @@ class Attempt:
         kind: str,
         call: ToolCall | None,
         number: int,
-        child: Encoder | None,
+        encoder: Encoder | None,
     ) -> None:
+        """Begin now; `encoder` is that of a child run, None at the root run."""
         self.key = key
         self.number = number
         self.spoke = False
         self._kind = kind
         self._call = call
-        self._child = child
+        self._encoder = encoder
         self._writer = writer
         self._clock = clock
         self._began = clock.now()
 
     async def emit(self, payload: Message) -> None:
-        """Emit an event; waits only while the backlog is over its bound."""
-        self._writer.emit(payload, child=self._child)
+        """Emit an event; waits only while the backlog is over its bound.
+
+        Raises:
+            Finished: this process no longer writes the run's log.
+            StepError: the event is larger than every store takes.
+
+        """
+        self._writer.emit(payload, encoder=self._encoder)
         self.spoke = True
         await self._writer.room()
 
     async def checkpoint(self) -> None:
-        """Wait until all that was emitted is durable: before a side effect, for example."""
+        """Wait until all that was emitted is durable: before a side effect, for example.
+
+        Raises:
+            Finished: this process no longer writes the run's log.
+
+        """
         await self._writer.flush()
 
     def again(self) -> Attempt:
-        """Return what begins now: the next attempt, or this one anew if it has said nothing."""
+        """Return what begins now: the next attempt, or this one anew if it has emitted nothing."""
         return Attempt(
             self._writer,
             self._clock,
@@ -97,7 +114,7 @@ class Attempt:
             kind=self._kind,
             call=self._call,
             number=self.number + 1 if self.spoke else self.number,
-            child=self._child,
+            encoder=self._encoder,
         )
 
     def finished(self, output: StepOutput) -> tuple[StepFinish, bytes]:
@@ -111,36 +128,37 @@ class Attempt:
         """
         private = b""
         if output.private:
-            child = self._child.lineage.run_id if self._child else None
+            child = self._encoder.lineage.run_id if self._encoder else None
             private = private_line(self.key, output.private, child)
         check_size("output", len(output.result_json.encode()))
         check_size("private part of the output", len(private))
-        finish = self._finish()
-        finish.MergeFrom(
-            StepFinish(
-                result_json=output.result_json,
-                usage=output.usage,
-                cost=output.cost,
-                finish_reason=output.finish_reason,
-            )
+        finish = self._finish(
+            result_json=output.result_json,
+            usage=output.usage,
+            cost=output.cost,
+            finish_reason=output.finish_reason,
         )
         return finish, private
 
     def failed(self, error: StepError) -> StepFinish:
-        """Return the event that this attempt ends with a failure."""
-        finish = self._finish()
-        finish.failure.CopyFrom(
-            StepFailure(
+        """Return the event that this attempt ends with, because of this failure.
+
+        Raises:
+            TypeError, ValueError: a value does not fit its field.
+
+        """
+        return self._finish(
+            failure=StepFailure(
                 message=error.message,
                 reason=error.reason,
                 retryable=error.retryable,
                 provider_request_id=error.provider_request_id,
             )
         )
-        return finish
 
-    def _finish(self) -> StepFinish:
+    def _finish(self, **outcome: Any) -> StepFinish:
         return StepFinish(
+            **outcome,
             step_key=self.key,
             step_type=self._kind,
             attempt=self.number,
@@ -154,19 +172,19 @@ Body = Callable[[Attempt], Awaitable[StepOutput]]
 
 
 def duration(nanoseconds: int) -> Duration:
-    """Return so many nanoseconds, never less than none: clocks are set back."""
-    positive = max(0, nanoseconds)
-    return Duration(seconds=positive // SECOND, nanos=positive % SECOND)
+    """Return a duration; 0 for a negative one, which a clock that was set back gives."""
+    seconds, nanos = divmod(max(0, nanoseconds), SECOND)
+    return Duration(seconds=seconds, nanos=nanos)
 
 
 def worth_waiting(error: StepError) -> bool:
-    """Return whether the step is tried again, rather than failing now."""
+    """Return whether the step may be tried again, rather than failing now."""
     return error.retryable and (error.retry_after or 0.0) <= RETRY_AFTER_LIMIT
 
 
 def pause(tries: int, retry_after: float | None) -> float:
     """Return the seconds to wait after `tries` failures, jitter included."""
-    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** (tries - 1))
+    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, MAX_DOUBLINGS))
     jitter = random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains by guessing it
     return max(backoff * jitter, retry_after or 0.0)
 

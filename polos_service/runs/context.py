@@ -1,4 +1,4 @@
-"""What a runnable works with: its steps, and nothing else is durable."""
+"""What a runnable works with. Its steps are durable, and nothing else is."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
-from polos_service.errors import Nondeterministic, StepError, Unable, Unrecorded
+from polos_service.errors import Finished, Nondeterministic, StepError, Unable, Unrecorded
 from polos_service.limits import KEY_LIMIT
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import (
@@ -75,7 +75,7 @@ class RunContext:
     def __init__(
         self, holding: Holding, lineage: Lineage, journal: Journal, create_time: int
     ) -> None:
-        """Set out; `create_time` is in nanoseconds since the epoch."""
+        """Begin at the first step; `create_time` is in nanoseconds since the epoch."""
         self.run_id = lineage.run_id
         self.totals = Totals()
         self._holding = holding
@@ -83,9 +83,10 @@ class RunContext:
         self._create_time = create_time
         self._writer = holding.writer
         self._clock = holding.clock
-        self._child = Encoder(lineage) if lineage.origin else None
+        # None at the root run: the writer has its encoder.
+        self._encoder = Encoder(lineage) if lineage.origin else None
         self._used: set[str] = set()
-        self._parents: set[Origin] = set()
+        self._origins: set[Origin] = set()
 
     @classmethod
     def of_root(
@@ -102,7 +103,12 @@ class RunContext:
         return self._holding.broken
 
     def start(self, payload: Message) -> None:
-        """Emit the run's first event, unless the log has it."""
+        """Emit the run's first event, unless the log has it.
+
+        Raises:
+            StepError: the event is larger than every store takes.
+
+        """
         if not self._journal.started:
             self._emit(payload)
 
@@ -131,11 +137,12 @@ class RunContext:
             kind: the step's type, for example `llm`; the same whenever the step is asked for.
             body: what the step does.
             call: the tool call that a tool step makes.
-            tries: how often the step is tried in all.
+            tries: how often the step is tried in all; it is tried once at least.
             resumes: True if the body emits nothing itself and begins a child: after a crash
                 its attempt goes on with that child, instead of a new attempt.
 
         Raises:
+            Finished: this process no longer writes the run's log.
             StepError: the step failed, now or when it was recorded.
             Unrecorded: the end of this step, or of one before it, could not be recorded.
             ValueError: the key was used before in this run, is empty, or too long.
@@ -174,9 +181,9 @@ class RunContext:
 
         """
         origin = Origin(self.run_id, attempt.key, attempt.number)
-        if origin in self._parents:
+        if origin in self._origins:
             raise ValueError(f"Step {attempt.key!r} of run {self.run_id} has a child already.")
-        self._parents.add(origin)
+        self._origins.add(origin)
         attempt.spoke = True
         journal = self._holding.journals.child(origin)
         if journal is not None and journal.lineage is not None:
@@ -194,7 +201,12 @@ class RunContext:
         return child
 
     async def finish(self, payload: Message) -> None:
-        """Emit the last event of a child, unless the log has it; durable when this returns."""
+        """Emit the last event of a child, unless the log has it; durable when this returns.
+
+        Raises:
+            StepError: the event is larger than every store takes.
+
+        """
         if not self._journal.ended:
             self._emit(payload)
             await self._writer.flush()
@@ -212,7 +224,7 @@ class RunContext:
             log.warning("steps_unasked", run_id=self.run_id, count=len(unasked), step_keys=shown)
 
     def _emit(self, payload: Message, private: bytes = b"") -> None:
-        self._writer.emit(payload, private, child=self._child)
+        self._writer.emit(payload, private, encoder=self._encoder)
 
     async def _leave(self, reason: Unable) -> NoReturn:
         """Leave the run to another process; its code does not get to see that."""
@@ -234,7 +246,7 @@ class RunContext:
             kind=kind,
             call=call,
             number=number,
-            child=self._child,
+            encoder=self._encoder,
         )
         if not begun:
             self._emit(StepStart(step_key=key, step_type=kind, attempt=1, tool_call=call))
@@ -249,11 +261,13 @@ class RunContext:
         return attempt
 
     async def _perform(self, attempt: Attempt, body: Body, tries: int) -> StepOutput:
-        for tried in range(1, tries + 1):
+        tried = 0
+        while True:
+            tried += 1
             try:
                 output = await body(attempt)
             except StepError as error:
-                if tried == tries or not worth_waiting(error):
+                if tried >= tries or not worth_waiting(error):
                     await self._fail(attempt, error)
                 await self._clock.sleep(pause(tried, error.retry_after))
                 attempt = self._again(attempt, error)
@@ -266,16 +280,21 @@ class RunContext:
                 self._holding.broken = broken
                 raise broken from error
             else:
-                return await self._finish(attempt, output)
-        raise ValueError(f"A step needs at least one try, not {tries}.")
+                return await self._record(attempt, output)
 
-    async def _finish(self, attempt: Attempt, output: StepOutput) -> StepOutput:
+    async def _record(self, attempt: Attempt, output: StepOutput) -> StepOutput:
         """Record the step's output, or if that is impossible, that the step failed."""
         try:
             finish, private = attempt.finished(output)
             self._emit(finish, private)
-        except (StepError, TypeError, ValueError) as error:
-            await self._fail(attempt, unstorable(error))
+        except Finished:
+            raise
+        except StepError as error:
+            await self._fail(attempt, error)
+        except Exception:
+            log.exception("output_not_stored", run_id=self.run_id, step_key=attempt.key)
+            message = "The step's output cannot be stored as an event."
+            await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
         self.totals.add(finish)
         await self._writer.flush()
         return output
@@ -284,7 +303,9 @@ class RunContext:
         """Record that the step failed, and raise why."""
         try:
             self._emit(attempt.failed(error))
-        except (StepError, TypeError, ValueError) as cause:
+        except Finished:
+            raise
+        except Exception as cause:
             broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
             self._holding.broken = broken
             raise broken from cause
@@ -319,12 +340,3 @@ class RunContext:
             finish_reason=recorded.finish_reason,
             private=self._journal.private.get(recorded.step_key, {}),
         )
-
-
-def unstorable(error: Exception) -> StepError:
-    """Return the failure of a step whose output cannot be stored."""
-    if isinstance(error, StepError):
-        return error
-    return StepError(
-        FailureReason.FAILURE_REASON_INTERNAL, "The step's output cannot be stored as an event."
-    )

@@ -21,20 +21,20 @@ FIELD = {
 """The name of the `Event` field that holds a payload, by the payload's full name."""
 
 SECOND = 1_000_000_000
-"""Nanoseconds of a second."""
+"""Nanoseconds in a second."""
 
 EVENT_TAG = 0x0A
-"""The byte before each event of a frame: field 1, bytes of a length."""
+"""The byte before each event of a frame: the tag of field 1, which is length-delimited."""
 
 MAX_SHIFT = 21
-"""Bits before the last byte of a length: with four bytes it is far beyond any event."""
+"""The shift of the last byte that a length may have: four bytes are enough for any event."""
 
 VARINT_MORE = 0x80
-"""The bit of a varint's byte which says that another byte follows."""
+"""The bit in a byte of a varint that says that another byte follows."""
 
 
 class Encoder:
-    """Encodes one run's events, all on one message: to make one for each took twice the time.
+    """Encodes the events of one run. It reuses one message: a new one each takes twice the time.
 
     Attributes:
         lineage: the run.
@@ -54,7 +54,15 @@ class Encoder:
     def encode(
         self, payload: Message, *, sequence: int, time: int, terminal: bool = False
     ) -> bytes:
-        """Return a frame of one event; `time` is nanoseconds since the epoch."""
+        """Return a frame of one event.
+
+        Args:
+            payload: what happened; its type is one of those in `Event`.
+            sequence: the event's number in the log, from 1.
+            time: nanoseconds since the epoch.
+            terminal: True if the event ends the root run.
+
+        """
         event = self._event
         event.sequence = sequence
         event.terminal = terminal
@@ -79,6 +87,9 @@ def cut(data: bytes, skip: int, limit: int) -> tuple[bytes, int]:
     Returns:
         The piece, and how many events it has.
 
+    Raises:
+        ValueError: the frame is damaged, or has fewer events than are to be skipped.
+
     """
     start = 0
     for _ in range(skip):
@@ -98,11 +109,11 @@ def after_event(data: bytes, at: int) -> int:
     """Return where the event ends that begins at `at`: a tag, a length, and as many bytes.
 
     Raises:
-        ValueError: there is no event, the frame is damaged.
+        ValueError: there is no whole event: the frame is damaged.
 
     """
     length = shift = 0
-    if data[at] == EVENT_TAG:
+    if at < len(data) and data[at] == EVENT_TAG:
         while shift <= MAX_SHIFT and at + 1 < len(data):
             at += 1
             length |= (data[at] & 0x7F) << shift
@@ -115,5 +126,5 @@ def after_event(data: bytes, at: int) -> int:
 
 
 def position(latest: int) -> bytes:
-    """Return what, behind a frame, tells the newest sequence; alone, it is a heartbeat."""
+    """Return what tells the newest sequence: appended to a frame, or alone as a heartbeat."""
     return StreamRunResponse(latest_sequence=latest).SerializeToString()

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from google.protobuf.message import DecodeError
 
 from polos.v1.event_pb2 import Event, StepFinish
 from polos_service.runs.frame import decode
@@ -15,7 +14,7 @@ from polos_service.runs.lineage import Lineage, Origin
 from polos_service.store import Entry
 
 ENDS = frozenset({"agent_finish", "workflow_finish", "error", "run_cancelled"})
-"""The payloads that end a run, a child as well as the root."""
+"""The names of the payloads that end a run, a child as well as the root."""
 
 
 def private_line(step_key: str, private: Mapping[str, Any], child: str | None = None) -> bytes:
@@ -24,8 +23,11 @@ def private_line(step_key: str, private: Mapping[str, Any], child: str | None = 
     Args:
         step_key: the step.
         private: JSON values.
-        child: the step's run; None if it is the root. Such a line stays as version 0.1.0
-            writes and reads it.
+        child: id of the child run that the step belongs to; None if it is a step of the root
+            run. The line of such a step has the form that version 0.1.0 writes and reads.
+
+    Raises:
+        TypeError: a value is not a JSON value.
 
     """
     if child is None:
@@ -82,13 +84,13 @@ class Journals:
     """The fold of a log: a journal for the root run and for each of its children.
 
     A child is found by the attempt that began it, and an attempt that was retried is never
-    asked for again: so a retry leaves behind all that was begun under the attempt before.
+    looked up again: so a retry leaves behind all that was begun under the attempt before.
 
     Attributes:
         root: the root run's journal.
         claims: claims since the last step that finished, without those whose release lost
             nothing.
-        damage: what cannot be read of the log, in a sentence; empty if nothing is wrong.
+        damage: the first error met in reading the log; empty if there was none.
 
     """
 
@@ -102,7 +104,12 @@ class Journals:
 
     @classmethod
     async def load(cls, root: str, history: AsyncIterator[Entry]) -> Journals:
-        """Fold a whole log. What cannot be read of it is left out, and `damage` says so."""
+        """Fold a whole log. An entry that cannot be read is left out, and `damage` says so.
+
+        Raises:
+            StoreUnavailable: the store cannot read the log.
+
+        """
         journals = cls(root)
         async for entry in history:
             try:
@@ -110,13 +117,7 @@ class Journals:
                     journals.add(event)
                 for line in entry.private.splitlines():
                     journals.add_private(orjson.loads(line))
-            except (
-                DecodeError,
-                ValueError,
-                TypeError,
-                LookupError,
-                AttributeError,
-            ) as error:
+            except Exception as error:  # noqa: BLE001 - whatever is in it, the run can end
                 journals.damage = journals.damage or f"{type(error).__name__}: {error}"
         return journals
 

@@ -1,4 +1,4 @@
-"""Which run an event is of, and what began that run."""
+"""Which run an event belongs to, and what began that run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Origin:
     """The attempt of a step that began a child run.
 
     Attributes:
-        run_id: the parent, which is the root run or a child itself.
+        run_id: the parent run, which is the root run or a child itself.
         step_key: the step of the parent, at most KEY_LIMIT bytes.
-        attempt: which attempt of it, from 1. A retry of the step voids the child, with all
-            that was begun under it.
+        attempt: which attempt of that step, from 1. A retry of the step voids the child, and
+            all that was begun under it.
 
     """
 
@@ -26,7 +26,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A run as each of its events names it.
+    """A run as each of its events identifies it.
 
     Attributes:
         run_id: the root run, or `ROOT:N` for the child whose first event has sequence N in
@@ -42,7 +42,7 @@ class Lineage:
 
     @classmethod
     def of(cls, event: Event) -> Lineage:
-        """Return the lineage that an event names."""
+        """Return the lineage of the run that an event belongs to."""
         origin = None
         if event.HasField("parent_run_id"):
             origin = Origin(event.parent_run_id, event.parent_step_key, event.parent_attempt)

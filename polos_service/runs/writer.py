@@ -56,15 +56,15 @@ class Writer:
         private: bytes = b"",
         outcome: RunState.ValueType | None = None,
         *,
-        child: Encoder | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
-        """Queue an event, of the root run or of the child that this encoder is for.
+        """Queue an event of the root run, or of a child run.
 
         Args:
             payload: what happened.
             private: what is stored beside it and never served.
             outcome: the state that the event leaves the root run in, if it is the terminal one.
-            child: the encoder of a child; default: the event is of the root run.
+            encoder: that of a child run; None: the event is of the root run.
 
         Raises:
             Finished: the terminal event was emitted before, or the writer is closed.
@@ -74,7 +74,7 @@ class Writer:
         if self._outcome is not None:
             raise Finished(f"Run {self._claim.run_id} has ended; nothing follows that.")
         self._check_open()
-        data = (child or self._root).encode(
+        data = (encoder or self._root).encode(
             payload,
             sequence=self.latest + 1,
             time=self._clock.now(),

@@ -14,17 +14,21 @@ from polos_service.logs import get_logger
 log = get_logger(__name__)
 
 GROWTH = 10
-"""How many times longer the loop must be held before it is told again."""
+"""How many times longer than at the last warning the loop is held when the next one comes."""
 
 
 class Watchdog:
-    """A thread that asks the loop for a sign of life, and tells who keeps it from answering.
-
-    `tools` returns the tools' ids by the code of their functions, as they are then.
-    """
+    """A thread that asks the loop for a sign of life, and logs who keeps it from answering."""
 
     def __init__(self, tools: Callable[[], Mapping[CodeType, str]], limit: float) -> None:
-        """Watch the running loop; a silence of `limit` seconds is told, then ten times that."""
+        """Watch the running loop, from this thread, until `close` or until the loop is closed.
+
+        Args:
+            tools: returns the tools' ids by the code of their functions, as they are then.
+            limit: seconds of silence after which a warning is logged; the next one comes after
+                GROWTH times that, and so on.
+
+        """
         self._tools = tools
         self._limit = limit
         self._loop = asyncio.get_running_loop()
@@ -45,13 +49,13 @@ class Watchdog:
             except RuntimeError:  # the loop is closed
                 return
             silence, more = self._limit, self._limit
-            while not (alive.wait(more) or self._closed.is_set()):
+            while not (alive.wait(more) or self._closed.is_set() or self._loop.is_closed()):
                 self._tell(silence)
                 more = silence * (GROWTH - 1)
                 silence *= GROWTH
 
     def _tell(self, seconds: float) -> None:
-        # The module's documented way to another thread's stack, underscore or not.
+        # The documented way to another thread's stack, in spite of its underscore.
         frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001
         at, tool = "unknown", None
         if frame is not None:

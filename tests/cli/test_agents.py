@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+from pathlib import Path
 
-from tests.cli.commands import Cli, Ended
+from tests.cli.commands import Cli, Ended, write_app
 from tests.support.process import ServiceProcess
 
 
@@ -40,13 +41,16 @@ async def test_health_of_a_service_that_serves(cli: Cli) -> None:
     assert await cli("health") == Ended(0, "SERVING\n", "")
 
 
-async def test_health_of_a_service_that_stops(service: ServiceProcess) -> None:
-    cli = Cli(service.address)
-    run = await cli.start("run", "waits", "Go.", "--json")
-    assert run.stdout is not None
-    await run.stdout.readline()
-    service.send(signal.SIGTERM)  # it now gives the run some seconds
-    await service.said("Stopping")
-    assert await cli("health") == Ended(1, "NOT_SERVING\n", "")
-    run.kill()
-    await run.communicate()
+async def test_health_of_a_service_that_stops(tmp_path: Path) -> None:
+    store = tmp_path / "runs.db"
+    # It waits for the run until it is killed, however long the commands take to start.
+    async with ServiceProcess(write_app(tmp_path), store, POLOS_GRACE="86400") as service:
+        cli = Cli(service.address)
+        run = await cli.start("run", "waits", "Go.", "--json")
+        assert run.stdout is not None
+        await run.stdout.readline()
+        service.send(signal.SIGTERM)
+        await service.said("Stopping")
+        assert await cli("health") == Ended(1, "NOT_SERVING\n", "")
+        run.kill()
+        await run.communicate()

@@ -117,6 +117,19 @@ def test_nothing_of_a_void_child_is_shown() -> None:
     ]
 
 
+def test_what_a_child_left_unfinished_goes_on_no_longer() -> None:
+    view = View(Console(file=io.StringIO(), width=200))
+    for one in log(
+        (CHILD, RUN, START),
+        (CHILD, RUN, {"step_start": pb.StepStart(step_key="llm:1", step_type="llm", attempt=1)}),
+    ):
+        view.show(one)
+    assert "sub llm:1" in str(view._status().text)
+    for one in log((CHILD, RUN, {"error": FAILED})):
+        view.show(one)
+    assert str(view._status().text) == "waiting"
+
+
 def test_a_pipe_gets_the_root_s_text_alone(capsys: pytest.CaptureFixture[str]) -> None:
     with PlainText() as output:
         for one in LOG:

@@ -46,10 +46,10 @@ async def test_the_prompt_comes_from_standard_input(cli: Cli, arguments: list[st
     assert ended.objects[-1]["data"]["usage"]["input_tokens"] == 4
 
 
-async def test_a_prompt_that_is_no_text_is_refused(cli: Cli) -> None:
+async def test_a_prompt_that_is_not_text_is_refused(cli: Cli) -> None:
     ended = await cli("run", "sums", "-", input=b"\xff")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("Error: the prompt on standard input is no UTF-8 text: ")
+    assert ended.err.startswith("Error: the prompt on standard input is not UTF-8 text: ")
 
 
 async def test_json_is_the_whole_log_an_event_a_line(cli: Cli) -> None:
@@ -122,6 +122,7 @@ async def test_an_unknown_agent_is_refused_with_the_known_ones(cli: Cli) -> None
         (["s p", "Go."], "There is no agent 's p'. Loaded: "),
         (["sums", "Go.", "--timeout", "0"], "run_timeout_seconds is 0.0; it must be from"),
         (["sums", "Go.", "--option", "colour=3"], "options.provider_options_json.colour cannot"),
+        (["sums", "Go.", "--option", f"x={'[' * 5000}"], "options.provider_options_json.x cannot"),
     ],
 )
 async def test_what_cannot_be_run_is_refused(cli: Cli, arguments: list[str], said: str) -> None:

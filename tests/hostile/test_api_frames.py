@@ -43,3 +43,9 @@ def test_pieces_are_whole_events_within_the_limit_and_together_the_frame(limit: 
 def test_a_damaged_frame_is_an_error_at_once(data: bytes) -> None:
     with pytest.raises(ValueError, match="A frame of the log is damaged"):
         cut(data, 0, 65_536)
+
+
+@pytest.mark.parametrize("skip", [2, 3])
+def test_a_frame_with_fewer_events_than_it_should_have_is_damaged(skip: int) -> None:
+    with pytest.raises(ValueError, match="A frame of the log is damaged"):
+        cut(frame([5]), skip, 65_536)

@@ -135,6 +135,9 @@ async def test_runs_are_listed_page_by_page(
 
         assert await listed() == [broken.id, *ids[::-1]]
         assert await listed(workflow_id="sums", limit=3) == ids[:1:-1]
+        assert await listed(limit=0) == []
+        with pytest.raises(InvalidRequest, match="limit is -1; it cannot be negative"):
+            await listed(limit=-1)
         assert await listed(state="completed") == ids[::-1]
         for filters in ({"state": "failed"}, {"session_id": "s"}, {"user_id": "u"}):
             assert await listed(**filters) == [broken.id]

@@ -220,13 +220,13 @@ async def test_a_sound_file_is_looked_through_once_for_each_change(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[module.Pages] = []
-    look = module.Pages._look
+    damage = module.Pages.damage
 
     def counted(pages: module.Pages) -> str | None:
         looks.append(pages)
-        return look(pages)
+        return damage(pages)
 
-    monkeypatch.setattr(module.Pages, "_look", counted)
+    monkeypatch.setattr(module.Pages, "damage", counted)
     await filled(store)
     for _ in range(5):
         assert await store.healthy()
@@ -235,6 +235,19 @@ async def test_a_sound_file_is_looked_through_once_for_each_change(
     store._condition._next_look = 0
     assert await store.healthy()
     assert len(looks) == 2
+
+
+async def test_a_file_that_could_not_be_looked_through_is_not_taken_for_sound(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    await filled(store)
+    pages = module.Pages(store._file)
+    path = path_of(store).rename(tmp_path / "elsewhere.db")
+    assert pages.damage() is None
+    assert pages.changed()
+    path.rename(path_of(store))
+    assert pages.damage() is None
+    assert not pages.changed()
 
 
 async def test_a_file_that_is_written_back_all_the_time_is_not_taken_for_damaged(
@@ -295,6 +308,7 @@ BROKEN = [
     ("frames", "data", "text"),
     ("frames", "private", 5),
     ("frames", "first", b"1"),
+    ("frames", "last", b"x"),
     ("runs", "state", "text"),
     ("runs", "state", 77),
     ("runs", "create_time", b"x"),

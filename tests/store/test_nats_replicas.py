@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
+from polos.v1.event_pb2 import AgentFinish, AgentStart
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RequestIdReused, TooManyRuns
 from polos_service.errors import Fenced
-from polos_service.store import RunQuery
+from polos_service.pacer import Pacer
+from polos_service.reading.details import Details
+from polos_service.runs.frame import Encoder
+from polos_service.runs.lineage import Lineage
+from polos_service.store import Overdue, RunQuery
 from polos_service.store.nats import NatsStore
 from tests.support.nats import CLAIM_TIMEOUT, NatsServer, queued_and_claimed
 from tests.support.nats_stranger import Stranger
@@ -210,6 +216,25 @@ async def test_a_run_is_taken_by_force_while_its_holder_appends(
     assert [part.first for part in found.frames] == list(range(1, new.latest + 2))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_an_ended_run_is_told_by_a_replica_that_has_not_heard_of_its_end(
+    wire: Wire, wired: NatsStore, other: NatsStore, *, whole: bool
+) -> None:
+    claim = await claimed(other)
+    encoder = Encoder(Lineage(claim.run_id, claim.workflow_id))
+    started = encoder.encode(AgentStart(), sequence=1, time=1)
+    finished = encoder.encode(AgentFinish(result="4"), sequence=2, time=2, terminal=True)
+    await other.append(claim, frame(1, data=started))
+    wire.lose(heard("polos.new."))
+    assert (await wired.read("default", claim.run_id, 0, ALL)).latest == 1
+    await other.append(claim, frame(2, data=finished, outcome=COMPLETED))
+    details = Details(wired, Pacer())
+    ask = details.whole if whole else details.ended
+    run = await soon(ask("default", claim.run_id))
+    assert run.outcome is not None
+    assert run.outcome.agent_finish.result == "4"
+
+
 async def test_a_reader_may_come_with_a_cursor_that_this_replica_has_not_heard_of(
     wire: Wire, wired: NatsStore, other: NatsStore
 ) -> None:
@@ -263,14 +288,16 @@ async def test_a_run_past_its_deadline_is_overdue_wherever_it_was_started(
     late = await one.create(new_run(workflow_id="rare", deadline=now))
     await one.create(new_run(workflow_id="rare", deadline=now + 10**12))
     held = await claimed(one, deadline=now)
-    assert list(await other.overdue(now + 1, 0)) == [("default", late)]
-    both = {("default", late), ("default", held.run_id)}
-    assert set(await one.overdue(now + 10**10, now)) == both, "one that starts now finds them"
+    first = Overdue(project="default", run_id=late, held=False)
+    second = Overdue(project="default", run_id=held.run_id, held=True)
+    assert list(await other.overdue(now + 1, 0)) == [first]
+    found = await one.overdue(now + 10**10, now)
+    assert set(found) == {first, second}, "one that starts now finds them"
     claim = await other.claim_run("default", late)
     assert claim is not None
     await other.append(claim, frame(1, outcome=RunState.RUN_STATE_FAILED))
     await one.release(held)
-    assert list(await other.overdue(now + 10**11, 0)) == [("default", held.run_id)]
+    assert list(await other.overdue(now + 10**11, 0)) == [replace(second, held=False)]
 
 
 async def test_a_removed_run_leaves_nothing_but_a_tombstone(

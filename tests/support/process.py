@@ -12,16 +12,14 @@ Whatever a test does, no process outlives the `async with`.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-from chaos.process import free_port
+from chaos.process import free_port, inherited
 
 POLOS = Path(sysconfig.get_path("scripts")) / "polos"
 """The command, as the installation of the package puts it beside the interpreter."""
@@ -34,13 +32,8 @@ PIECE = 1_000_000
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Return this process's environment without what would configure a service, and these."""
-    inherited = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
-    }
-    return inherited | variables
+    """Return this process's environment without what configures a service, and these."""
+    return inherited() | variables
 
 
 async def until(holds: Callable[[], bool], what: str) -> None:
@@ -56,6 +49,8 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 class ServiceProcess:
     """`polos serve` of one app on one store: one process at a time, each on the same port.
 
+    The store is the path of a SQLite file, or an address as `--store` takes it.
+
     Attributes:
         lines: what all its processes printed, on standard output and standard error.
         port: where each of them listens.
@@ -65,7 +60,7 @@ class ServiceProcess:
     def __init__(
         self,
         app: Path | str,
-        store: Path,
+        store: Path | str,
         *,
         cwd: Path | str | None = None,
         **env: str,
@@ -73,7 +68,7 @@ class ServiceProcess:
         self.lines: list[str] = []
         self.port = free_port()
         self._app = str(app)
-        self._store = store
+        self._store = store if isinstance(store, str) else f"sqlite://{store}"
         self._cwd = cwd
         self._environment = environment(**env)
         self._process: asyncio.subprocess.Process | None = None
@@ -87,12 +82,7 @@ class ServiceProcess:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.kill()
 
     @property
@@ -119,7 +109,7 @@ class ServiceProcess:
             POLOS,
             *("serve", self._app),
             *("--listen", self.address),
-            *("--store", f"sqlite://{self._store}"),
+            *("--store", self._store),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

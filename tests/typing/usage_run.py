@@ -65,7 +65,7 @@ async def every_event(agent: Agent, client: PolosClient) -> None:
 
 
 async def result(agent: Agent, client: PolosClient) -> None:
-    stream = await agent.stream(client, "What's 2+2?")
+    stream = await agent.stream(client, "What's 2+2?", request_id="r")
     found = await stream.result()
     assert_type(found, AgentResult)
     assert_type(found.usage, Usage)
@@ -78,11 +78,12 @@ async def result(agent: Agent, client: PolosClient) -> None:
     for one in found.tool_results:
         assert_type(one.tool_name, str)
         assert_type(one.status, Literal["completed", "failed"])
-    assert_type(await agent.run(client, "Hello", timeout=None), AgentResult)
+    assert_type(await agent.run(client, "Hello", timeout=None, request_id="r"), AgentResult)
 
 
 async def listen(agent: Agent, client: PolosClient) -> None:
-    handle = await agent.invoke(client, payload={"input": "Hello", "streaming": False})
+    payload = {"input": "Hello", "streaming": False}
+    handle = await agent.invoke(client, payload=payload, request_id=None)
     assert_type(handle, ExecutionHandle)
     assert_type(handle.id, str)
     assert_type(await handle.get(client), dict[str, Any])

@@ -1,6 +1,6 @@
 """The claims that this replica holds: how they begin, go on, are lost, and end.
 
-Two things make a claim. The claim frame decides who may write: only one replica gets it into
+A claim has two parts. The claim frame decides who may write: only one replica gets it into
 the log behind the last message. The work item decides who tries: JetStream gives it to
 another replica when its holder falls silent.
 """
@@ -37,16 +37,16 @@ from polos_service.store.nats.subjects import inbox_subject, log_subject
 from polos_service.store.wakeups import Wakeups
 
 RENEWALS = 3
-"""How often a claim is renewed in the time after which it would be lost."""
+"""How many times a claim is renewed within the time after which it would be lost."""
 
 LOOK_AGAIN = 1.0
-"""Seconds after which an item is offered again whose run is held without it."""
+"""Seconds after which an item is offered again while its run cannot be claimed."""
 
 log = get_logger(__name__)
 
 
 class Claims:
-    """What one replica holds."""
+    """The claims of one replica."""
 
     def __init__(
         self,
@@ -73,11 +73,11 @@ class Claims:
         self._renewing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Renew what is held from now on."""
+        """Begin to renew what is held."""
         self._renewing = asyncio.create_task(self._renew_all(), name="polos-renew")
 
     async def close(self) -> None:
-        """Let JetStream give to others, after a while, what is held."""
+        """Renew nothing more: after `claim_timeout` JetStream gives to others what is held."""
         if self._renewing is not None:
             self._renewing.cancel()
             await asyncio.wait({self._renewing})
@@ -117,7 +117,7 @@ class Claims:
         return claim
 
     async def take_run(self, project: str, run_id: str, *, force: bool) -> Claim | None:
-        """Claim a run without its item, if nobody holds it; with `force`, even from its holder."""
+        """Claim a run without its item, to end it; with `force`, even from its holder."""
         while True:
             record = await self._records.find(project, run_id)
             if record is None or record.life is not Life.OPEN:
@@ -129,12 +129,12 @@ class Claims:
                 return None
             if last is not None and last.head.held and not force:
                 return None
-            claim = await self._begin(record, last, None, force=force)
+            claim = await self._begin(record, last, None)
             if claim is not None or not force:
                 return claim  # else its holder has appended meanwhile
 
     def find(self, claim: Claim) -> Lease | None:
-        """Return what is known of a claim, if it was not let go."""
+        """Return the lease of a claim; None once it was lost, released or ended."""
         lease = self._leases.get((claim.project, claim.run_id))
         return lease if lease is not None and lease.claim.epoch == claim.epoch else None
 
@@ -173,10 +173,10 @@ class Claims:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Mark in the log that the run is let go, and why, then give its item back."""
-        mark = {"epoch": claim.epoch, **({"failed": True} if failed else {})}
         lease = self.find(claim)
         if lease is None:
             return
+        mark = {"epoch": claim.epoch, **({"failed": True} if failed else {})}
         async with lease.appending:
             if not lease.lost and not lease.over:
                 head = lease.head(Mark.RELEASED, lease.latest + 1, lease.latest)
@@ -188,10 +188,11 @@ class Claims:
             self._let_go(lease)
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
-        """Wait for commands behind the first `seen`; look at each renewal, whatever is heard.
+        """Wait for commands behind the first `seen`; look once a period, whatever is heard.
 
         Raises:
-            Fenced: the claim was lost.
+            Fenced: the claim was lost during the wait.
+            RunExpired, RunNotFound: the claim is held no longer, and the run was removed.
 
         """
         lease = self.find(claim)
@@ -216,13 +217,19 @@ class Claims:
         else:
             await self._queue.put_back(item)
 
+    async def _withdraw(self, lease: Lease) -> None:
+        """Remove the claim that was put behind a removed log: its removal was too early for it."""
+        record = await self._records.sought(lease.claim.project, lease.claim.run_id)
+        if record is None or record.life not in (Life.OPEN, Life.ENDED):
+            await self._log.remove(lease.subject)
+
     async def _begin(
-        self, record: Record, last: LogEnd | None, item: WorkItem | None, *, force: bool = False
+        self, record: Record, last: LogEnd | None, item: WorkItem | None
     ) -> Claim | None:
         key = (record.project, record.run_id)
         view = InboxView()
         definition, _ = await asyncio.gather(
-            self._definition(record, force=force), self._inbox.look(*key, view)
+            self._definition(record, ending=item is None), self._inbox.look(*key, view)
         )
         lease = taken(record, last, item, definition, view)
         claim = lease.claim
@@ -234,6 +241,7 @@ class Claims:
             return None
         # Behind a log that was removed since the look at it, a first message is in place, too.
         if last is None and not await self._records.open(*key):
+            self._tasks.spawn(self._withdraw(lease))
             return None
         lease.proven = now()
         former = self._leases.get(key)
@@ -242,12 +250,12 @@ class Claims:
         self._leases[key] = lease
         return claim
 
-    async def _definition(self, record: Record, *, force: bool) -> bytes:
-        """Return the definition; empty, if it is lacking and the run is to end anyway."""
+    async def _definition(self, record: Record, *, ending: bool) -> bytes:
+        """Return the definition; empty if it is missing and the run is only taken to end it."""
         try:
             return await self._records.definition(record)
         except DefinitionLost as error:
-            if not force:
+            if not ending:
                 raise
             log.warning("definition_lost", run_id=record.run_id, error=str(error))
             return b""
@@ -312,7 +320,7 @@ class Claims:
                     log.error("renewal_failed", exc_info=outcome)
 
     async def _renew(self, lease: Lease) -> None:
-        """Tell JetStream that the run is worked on, unless the log shows another claim."""
+        """Tell JetStream that the run is being worked on, unless the log shows another claim."""
         try:
             if now() - lease.proven > self.period / 2:
                 last = await self._log.last(lease.subject)

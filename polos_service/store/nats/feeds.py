@@ -1,16 +1,16 @@
-"""The logs that readers of this replica follow: one feed each, however many read it.
+"""The logs that readers of this replica follow: one feed for each, however many read it.
 
-A feed hears of each message that JetStream stored (the stream republishes their heads),
-so a reader that has everything asks nobody. It reads new frames once, for all its readers.
-What it may have missed, after a reconnect for example, the log's last message tells.
+A feed hears of each message that JetStream stored, as the stream republishes their heads. So
+a reader that is up to date makes no request, and new frames are read once for all readers.
+The log's last message shows what a feed has missed, after a reconnect for example.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from nats.aio.msg import Msg
@@ -35,19 +35,19 @@ Key = tuple[str, str]
 """Project and id of a run."""
 
 KEPT = 256 * 1024
-"""Bytes of newest frames that a feed keeps; it always keeps the last one."""
+"""Bytes of the newest frames that a feed keeps; it always keeps the last frame."""
 
 LINGER = 20.0
-"""Seconds that a feed without readers stays: longer than a reader pauses between calls."""
+"""Seconds for which a feed without readers is kept: longer than a reader pauses between calls."""
 
 FIRST_LOOK = 1.0
-"""Seconds after which a new feed checks that it has missed nothing."""
+"""Seconds after which a new feed is first checked for messages that it missed."""
 
 LATER_LOOK = 15.0
-"""Seconds between two further checks."""
+"""Seconds between any two further checks of a feed."""
 
 LOOKS = 64
-"""Checks at a time: after a reconnect every feed has one due."""
+"""Checks that may be under way at a time: after a reconnect every feed has one due."""
 
 PERIOD = 0.5
 """Seconds between two rounds through the feeds."""
@@ -58,14 +58,21 @@ class Feed:
     """What is known of the end of a log.
 
     Attributes:
-        sequence: the stream's number for the last message.
-        latest: the newest event.
-        edge: the newest event when the feed began, or whose frame was read since; readers
-            before it are replaying.
+        key: the run.
+        subject: the subject of the run's log.
+        sequence: the stream's number for the log's last message.
+        latest: sequence of the newest event.
+        edge: sequence of the newest event when the feed began, or of the last one whose frame
+            was kept since; a reader before it is replaying.
+        ended: whether the log has its terminal event.
         recent: the newest frames, without a gap.
+        size: bytes of these frames.
         own: the frame that this replica is appending: its news may come before its acknowledgement.
         readers: how many are waiting.
-        idle_since, look_at: times of the loop.
+        idle_since: when the last reader left, in the loop's time.
+        look_at: when the feed is checked next, in the loop's time.
+        reading: held while the frames behind `edge` are read.
+        news: the subscription to the log's news; None before it begins.
 
     """
 
@@ -85,7 +92,10 @@ class Feed:
     news: Subscription | None = None
 
     def after(self, cursor: int, limit: int) -> list[Frame]:
-        """Return the frames behind a cursor, if the first of them is among the recent ones."""
+        """Return the frames behind a cursor, if the first of them is among the recent ones.
+
+        They have `limit` bytes at most, and what of the last frame goes beyond that.
+        """
         if not self.recent or self.recent[0].first > cursor + 1:
             return []
         found: list[Frame] = []
@@ -97,7 +107,7 @@ class Feed:
         return found
 
     def keep(self, frames: Sequence[Frame]) -> None:
-        """Keep frames that were read or written now."""
+        """Keep frames that were just read or written; those before a gap are dropped."""
         for frame in frames:
             if self.recent and frame.first != self.recent[-1].last + 1:
                 self.recent.clear()
@@ -131,12 +141,12 @@ class Feeds:
         self._round: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Look after the feeds from now on."""
-        self._round = asyncio.create_task(self._look_after(), name="polos-feeds")
+        """Check feeds, and retire those without readers, from now on."""
+        self._round = asyncio.create_task(self._maintain(), name="polos-feeds")
         self._jetstream.on_return(self._look_soon)
 
     async def close(self) -> None:
-        """Stop looking after them."""
+        """Stop checking and retiring feeds."""
         if self._round is not None:
             self._round.cancel()
             await asyncio.wait({self._round})
@@ -147,6 +157,7 @@ class Feeds:
         Raises:
             RunExpired: it was removed by `expire`.
             RunNotFound: there is no such run.
+            StoreUnavailable: NATS does not answer.
 
         """
         key = (project, run_id)
@@ -160,7 +171,14 @@ class Feeds:
         return await asyncio.shield(opening)
 
     async def read(self, feed: Feed, after: int, limit: int) -> list[Frame]:
-        """Return frames behind a cursor; the newest are read once for all who follow."""
+        """Return frames behind a cursor; the newest are read once for all readers.
+
+        They have `limit` bytes at most, and what of the last frame goes beyond that.
+
+        Raises:
+            StoreUnavailable: NATS does not answer.
+
+        """
         found = feed.after(after, limit)
         if found:
             return found
@@ -175,19 +193,23 @@ class Feeds:
 
     async def wait(self, feed: Feed, after: int) -> None:
         """Wait for an event behind a cursor, or until the feed is retired."""
-        with self._reader(feed):
+        feed.readers += 1
+        try:
             while feed.latest <= after and self._feeds.get(feed.key) is feed:
                 event = self._wakeups.event(("log", *feed.key))
                 await event.wait()
+        finally:
+            feed.readers -= 1
+            feed.idle_since = asyncio.get_running_loop().time()
 
     def writing(self, key: Key, head: Head, frame: Frame) -> None:
-        """Keep at hand a frame that this replica is about to append."""
+        """Remember a frame that this replica is about to append."""
         feed = self._feeds.get(key)
         if feed is not None:
             feed.own = (head, frame)
 
     def written(self, key: Key, head: Head, sequence: int) -> None:
-        """Take a frame into account that this replica has appended."""
+        """Let readers know of a frame that this replica has appended."""
         feed = self._feeds.get(key)
         if feed is not None:
             self._advance(feed, head, sequence)
@@ -260,20 +282,11 @@ class Feeds:
         if feed is not None:
             self._tasks.spawn(unsubscribe(feed))
 
-    @contextmanager
-    def _reader(self, feed: Feed) -> Iterator[None]:
-        feed.readers += 1
-        try:
-            yield
-        finally:
-            feed.readers -= 1
-            feed.idle_since = asyncio.get_running_loop().time()
-
     def _look_soon(self) -> None:
         for feed in self._feeds.values():
             feed.look_at = 0.0
 
-    async def _look_after(self) -> None:
+    async def _maintain(self) -> None:
         while True:
             await asyncio.sleep(PERIOD)
             now = asyncio.get_running_loop().time()
@@ -289,21 +302,19 @@ class Feeds:
                     log.error("look_failed", exc_info=outcome)
 
     async def _look(self, feed: Feed) -> None:
+        """Check a feed; forget it if its run was removed."""
         async with self._looks:
-            await self._look_now(feed)
-
-    async def _look_now(self, feed: Feed) -> None:
-        with suppress(StoreUnavailable):
-            if await self.look(feed):
-                return
-            try:
-                await self._records.get(*feed.key)
-            except (RunNotFound, RunExpired):
-                self.forget(feed.key)
+            with suppress(StoreUnavailable):
+                if await self.look(feed):
+                    return
+                try:
+                    await self._records.get(*feed.key)
+                except (RunNotFound, RunExpired):
+                    self.forget(feed.key)
 
 
 async def unsubscribe(feed: Feed) -> None:
-    """Stop listening."""
+    """End a feed's subscription."""
     if feed.news is not None:
         with suppress(Error):
             await feed.news.unsubscribe()

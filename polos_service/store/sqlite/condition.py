@@ -1,4 +1,4 @@
-"""Whether a SQLite store can be relied on: what was seen of its file so far."""
+"""Whether a SQLite store can be relied on, as far as its file has shown."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from polos_service.logs import get_logger
 from polos_service.store.sqlite.damage import Pages, is_damage
 from polos_service.store.sqlite.file import StoreFile
 
-ADVICE = (
+RESTORE = (
     "Nothing more is stored. Stop the service, put the file or a back-up in place, and start again."
 )
-"""What a caller of a store in trouble is told to do."""
+"""What to do about a file that is gone or damaged."""
+
+STOP_ONE = "Nothing more is stored here. Stop one of the two, or give it a store of its own."
+"""What to do about another process that has the store."""
 
 SHARE = 20
-"""The looks through all pages take at most one part in so many of the time."""
+"""Looking through all pages takes at most this fraction of the time: 1 / SHARE."""
 
 PATIENCE = 1.0
-"""Seconds that a health check waits for such a look."""
+"""Seconds that a health check waits for the look through all pages."""
 
 log = get_logger(__name__)
 
 
 def touch(db: sqlite3.Connection) -> None:
-    """Write without a change, to see whether the disk does what it is told."""
+    """Write without changing anything, to see whether the disk takes it."""
     db.execute("UPDATE owner SET token = token")
 
 
@@ -63,7 +66,7 @@ class Condition:
         row = db.execute("SELECT token FROM owner").fetchone()
         if row != (self._file.token,):
             self.taken_over = True
-            self._fail(f"another process has taken over {self._file.path.name}")
+            self._fail(f"another process has taken over {self._file.path.name}", STOP_ONE)
             self.require()
 
     def saw(self, error: sqlite3.Error) -> None:
@@ -76,7 +79,7 @@ class Condition:
             log.error("store_disk_error", path=str(self._file.path), error=str(error))
 
     async def look(self) -> None:
-        """Look through the file's pages if they have changed, waiting PATIENCE at most."""
+        """Look through the file's pages if they have changed; wait PATIENCE seconds at most."""
         if self._look is None and self._pages.changed() and time.monotonic() >= self._next_look:
             self._look = asyncio.create_task(self._look_through(), name="polos-store-look")
         if self._look is not None:
@@ -100,10 +103,10 @@ class Condition:
             self._look = None
             self._next_look = begun + SHARE * (time.monotonic() - begun)
 
-    def _fail(self, what: str) -> None:
+    def _fail(self, what: str, advice: str = RESTORE) -> None:
         if self.trouble is not None:
             return
-        self.trouble = f"The store cannot be used: {what}. {ADVICE}"
+        self.trouble = f"The store cannot be used: {what}. {advice}"
         # In the loop: an error while logging must not end the thread that commits.
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self._tell, what)

@@ -20,7 +20,7 @@ IMAGE_LIMIT = 8 * 1024 * 1024
 pages. About twice the size that the log grows to."""
 
 LOOKS = 5
-"""Looks at a file that changes all the time, before it is left for later."""
+"""Looks in a row at a file that keeps changing; then it is left until the next health check."""
 
 PAUSE = 0.05
 """Seconds between two looks: more than the resolution of the file system's clock."""
@@ -57,11 +57,17 @@ class Pages:
 
         While the log is written back, the file may look damaged. So damage counts only if two
         looks find it, and the file did not change from before the first until after the second.
+
+        A look that fails, for lack of file descriptors for example, is no sign of damage. The
+        file still counts as changed, and is looked through again.
         """
         previous = -1
         for _ in range(LOOKS):
             now = self._time()
-            found = self._look()
+            try:
+                found = self._through_log() or self._without_log()
+            except sqlite3.Error:
+                return None
             if found is None:
                 self._sound = now
                 return None
@@ -74,17 +80,9 @@ class Pages:
     def _time(self) -> int:
         return os.fstat(self._file.descriptor).st_mtime_ns
 
-    def _look(self) -> str | None:
-        return self._through_log() or self._without_log()
-
     def _through_log(self) -> str | None:
         # A connection of its own: others have the pages in their caches.
-        address = f"{self._file.path.as_uri()}?mode=rw"
-        try:
-            db = sqlite3.connect(address, uri=True)
-        except sqlite3.Error:
-            return None  # for lack of descriptors, say: that is no sign of damage
-        return verdict(db)
+        return verdict(sqlite3.connect(f"{self._file.path.as_uri()}?mode=rw", uri=True))
 
     def _without_log(self) -> str | None:
         size = os.fstat(self._file.descriptor).st_size
@@ -98,24 +96,31 @@ class Pages:
 
 
 def verdict(db: sqlite3.Connection) -> str | None:
-    """Return what SQLite finds wrong with a database, None if nothing; close the database."""
+    """Return what SQLite finds wrong with a database, None if nothing; close the database.
+
+    Raises:
+        sqlite3.Error: SQLite cannot tell, for a reason other than damage.
+
+    """
     try:
         (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
-        return str(error) if is_damage(error) else None
+        if not is_damage(error):
+            raise
+        return str(error)
     finally:
         db.close()
     return None if found == SOUND else str(found).rpartition("\n")[2]
 
 
 def is_damage(error: BaseException) -> bool:
-    """Return whether the error says that the file holds something other than SQLite wrote."""
+    """Return whether the error says that the file holds something other than what was written."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in DAMAGED or isinstance(error, ForeignValueError)
 
 
 def fitting(row: Sequence[Any], *types: type | UnionType) -> Sequence[Any]:
-    """Return the row if its values have these types; those of a damaged row may not.
+    """Return the row, of which each value has been checked to have its type.
 
     Raises:
         ForeignValueError: a value has another type.
@@ -123,5 +128,6 @@ def fitting(row: Sequence[Any], *types: type | UnionType) -> Sequence[Any]:
     """
     for value, kind in zip(row, types, strict=True):
         if not isinstance(value, kind):
-            raise ForeignValueError(f"a row holds {type(value).__name__} instead of {kind}")
+            expected = kind.__name__ if isinstance(kind, type) else kind
+            raise ForeignValueError(f"a row holds {type(value).__name__} instead of {expected}")
     return row

@@ -1,4 +1,4 @@
-"""The files of a SQLite store: who owns them, who may read them, and what happens to them.
+"""The files of a SQLite store: who owns them, who may read them, and what has happened to them.
 
 The owner holds a lock on the file's inode, not on its name, so that links and a deleted lock
 file do not get around it. On a system without such a lock, the owner's token inside the
@@ -35,7 +35,7 @@ OTHERS = 0o077
 HEADER = 24
 """Bytes at the start of a database that never change while it is in use."""
 
-LOG_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+WAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 """The possible first bytes of a write-ahead log that is not empty."""
 
 Identity = tuple[int, int]
@@ -88,20 +88,20 @@ class StoreFile:
         except BaseException:
             self._lock.release()
             raise
-        self._log = -1
+        self._wal = -1
 
     def remember(self) -> None:
         """Remember which files SQLite has opened. Call it after the first read.
 
         Raises:
-            OSError: the database was replaced since it was locked.
+            OSError: the database was replaced since it was locked, or a file beside it is missing.
 
         """
         self._known = {name: identity(name.stat()) for name in (self.path, *beside(self.path))}
         if self._known[self.path] != identity(os.fstat(self.descriptor)):
-            raise OSError("the file was replaced while it was opened")
+            raise OSError("the file was replaced while the service opened it")
         close_to_others(self.path)
-        self._log = os.open(f"{self.path}-wal", os.O_RDONLY)  # SQLite has no lock on this one
+        self._wal = os.open(f"{self.path}-wal", os.O_RDONLY)  # SQLite has no lock on this one
         self._header = os.pread(self.descriptor, HEADER, 0)
 
     def fault(self) -> str | None:
@@ -121,14 +121,14 @@ class StoreFile:
                 return f"{name.name} was replaced by another file"
         if os.pread(self.descriptor, HEADER, 0) != self._header:
             return f"{self.path.name} was overwritten: it does not begin as it did"
-        if os.pread(self._log, 4, 0) not in (b"", *LOG_MAGIC):
+        if os.pread(self._wal, 4, 0) not in (b"", *WAL_MAGIC):
             return f"{self.path.name}-wal was overwritten: it does not begin as a write-ahead log"
         return None
 
     def close(self) -> None:
         """Release the file. SQLite must have closed it."""
-        if self._log >= 0:
-            os.close(self._log)
+        if self._wal >= 0:
+            os.close(self._wal)
         with _holding:
             _held.pop(identity(os.fstat(self.descriptor)))
             os.close(self.descriptor)
@@ -169,7 +169,7 @@ os.register_at_fork(after_in_child=let_go_in_child)
 
 
 def opened(path: Path) -> int:
-    """Open the file, read-only if need be: SQLite then says what it cannot do with it."""
+    """Open the file, read-only if it cannot be written: SQLite then says what is wrong."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, OWNER_ONLY)
     except PermissionError:

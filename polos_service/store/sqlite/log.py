@@ -19,7 +19,13 @@ HELD = f"project = ? AND run_id = ? AND epoch = ? AND state = {RUNNING:d}"
 
 
 def insert_frame(db: sqlite3.Connection, claim: Claim, frame: Frame, private: bytes) -> None:
-    """Append a frame, if the claim still holds and the frame is the next one."""
+    """Append a frame, if the claim still holds and the frame is the next one.
+
+    Raises:
+        Fenced: the claim was lost.
+        ValueError: the frame is not the next one.
+
+    """
     held = (claim.project, claim.run_id, claim.epoch)
     first, last = frame.first, frame.last
     inserted = db.execute(
@@ -49,7 +55,7 @@ def refuse_frame(db: sqlite3.Connection, claim: Claim, frame: Frame) -> NoReturn
 
 
 def insert_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) -> int:
-    """Append a frame without events to the run's log; return the newest sequence."""
+    """Append a frame without events, whose private line is the mark; return the newest sequence."""
     latest = latest_of(db, run)
     db.execute(
         "INSERT INTO frames (run, first, last, data, private) VALUES (?, ?, ?, x'', ?)",
@@ -61,13 +67,18 @@ def insert_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) ->
 def latest_of(db: sqlite3.Connection, run: int) -> int:
     """Return the newest sequence in the run's log, 0 if it is empty."""
     row = db.execute("SELECT coalesce(max(last), 0) FROM frames WHERE run = ?", (run,)).fetchone()
-    return int(row[0])
+    (latest,) = fitting(row, int)
+    return int(latest)
 
 
 def frames_after(db: sqlite3.Connection, run: int, after: int, limit: int) -> list[Frame]:
     """Return the frames that hold events after the cursor, up to the one that reaches `limit`.
 
     `limit` is in bytes. Marks of claims hold no events, and are left out.
+
+    Raises:
+        ForeignValueError: events are missing, or a row is damaged.
+
     """
     found = []
     size = 0

@@ -13,6 +13,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, fail, finish, pause, say, script, turn, usage
 from polos_client.define.tool import tool
+from polos_service.agents.loop import PARALLEL_TOOLS
 from polos_service.models import ModelAnswer
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, played
@@ -117,6 +118,24 @@ async def test_tools_run_in_parallel_and_their_results_keep_their_order(
     assert kinds(events)[5:7] == ["step_start meet/1", "step_start meet:2/1"]
     assert ending(events).result == "both"
     assert [message["content"] for message in model.conversation[-2:]] == ["x", "y"]
+
+
+async def test_a_tool_call_begins_when_its_tool_does(store: SqliteStore) -> None:
+    """A call that waits for a place would otherwise be taken for one that was interrupted."""
+    working, all_work = [0], asyncio.Event()
+
+    @tool
+    async def work() -> None:
+        working[0] += 1
+        if working[0] == PARALLEL_TOOLS:
+            all_work.set()
+        await all_work.wait()
+
+    calls = turn(*(call("work") for _ in range(PARALLEL_TOOLS + 5)))
+    events = await played(store, Agent("a", "scripted", script(calls, "ok"), tools=[work]))
+    tools = [kind.split()[0] for kind in kinds(events) if " work" in kind]
+    assert tools.index("step_finish") == PARALLEL_TOOLS
+    assert tools.count("step_finish") == PARALLEL_TOOLS + 5
 
 
 async def test_a_run_that_does_not_stream_has_no_deltas(store: SqliteStore) -> None:

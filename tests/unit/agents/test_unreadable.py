@@ -1,4 +1,4 @@
-"""Runs whose definition this process cannot read: left to others, and still ended."""
+"""Runs whose definition this process cannot read or serve: left to others, and still ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from polos.v1.error_pb2 import FailureReason
+from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.errors import RunNotFound
+from polos_service.api.caller import ANONYMOUS
+from polos_service.api.grpc.requests import run_request
 from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS
@@ -70,6 +73,23 @@ async def test_it_is_refused_by_name_and_another_process_goes_on(
     async with executing(store, {AGENT.id: Code(newer)}):
         events = await all_events(store, run_id)
     assert kinds(events) == ["step_start a/1", "step_finish a/1", "workflow_finish"]
+
+
+async def test_a_provider_that_this_process_lacks_leaves_the_run_to_others(
+    store: SqliteStore, patient: None
+) -> None:
+    request = run_request(ANONYMOUS, CreateRunRequest(agent_id=AGENT.id, input="Hello"))
+    definition = json.loads(catalog(AGENT).find(AGENT.id).pin(request))
+    with capture_logs() as logs:
+        async with executing(store, catalog(AGENT)) as executor:
+            run_id = await queued(store, {**definition, "provider": "newer"})
+            await until(lambda: bool(logs))
+            await executor.cancel("default", run_id)
+            assert kinds(await all_events(store, run_id)) == ["run_cancelled"]
+    (line,) = logs
+    told = {name: line[name] for name in ("event", "run_id", "provider")}
+    assert told == {"event": "run_left", "run_id": run_id, "provider": "newer"}
+    assert "'newer'" in line["reason"]
 
 
 async def test_it_is_never_given_up(store: SqliteStore) -> None:

@@ -185,6 +185,7 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
         ({"run_timeout_seconds": 0.0}, "run_timeout_seconds is 0.0; it must be from 0.001"),
         ({"run_timeout_seconds": "5"}, "run_timeout_seconds is '5'; it must be from 0.001"),
         ({"run_timeout_seconds": 2592001.0}, "must be from 0.001 to 2592000"),
+        ({"deadlines": 60}, "deadlines must be Deadlines, not 60"),
     ],
 )
 def test_what_cannot_travel_is_refused_before_it_does(fields: dict[str, Any], message: str) -> None:
@@ -281,6 +282,9 @@ async def test_events_need_a_run_and_a_cursor_that_is_not_negative() -> None:
         events.stream_workflow(client, RUN)
     with pytest.raises(InvalidRequest, match="cannot be negative"):
         events.stream_workflow(client, workflow_run_id=RUN, last_sequence_id=-1)
+    for wrong in ("3", 3.0, True):
+        with pytest.raises(InvalidRequest, match="last_sequence_id must be a whole number, not"):
+            events.stream_workflow(client, workflow_run_id=RUN, last_sequence_id=wrong)  # type: ignore[arg-type]
 
 
 def test_events_since_a_time_are_refused() -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import pickle
 
 import pytest
 
 from polos_client.errors import (
+    ConnectionLost,
+    InvalidRequest,
     PolosError,
+    RequestIdReused,
     RunCancelled,
     RunError,
     RunFailed,
@@ -32,6 +36,29 @@ def test_a_run_that_took_too_long_is_a_workflow_timeout_error() -> None:
     assert isinstance(error, WorkflowTimeoutError)
     assert (error.execution_id, error.timeout_seconds, error.run_id) == ("r", 2.0, "r")
     assert str(error) == "run r took longer than 2 s"
+
+
+@pytest.mark.parametrize("cls", [RunError, RunFailed, RunCancelled, RunTimeout])
+def test_an_error_of_a_run_goes_between_processes_whole(cls: type[RunError]) -> None:
+    usage = Usage(input_tokens=3, output_tokens=4, total_tokens=7)
+    error = cls("it went away", run_id="r", reason="x", usage=usage, text="So far", error_id="e")
+    for got in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(got) is cls
+        assert str(got) == "it went away"
+        assert vars(got) == vars(error)
+
+
+def test_errors_of_calls_go_between_processes_whole() -> None:
+    for error in (
+        RequestIdReused("Used before.", retry_after=2.0, request_id="q", run_id="r"),
+        InvalidRequest({"input": "is empty"}),
+        ConnectionLost("gone", run_id="r", cursor=7),
+        WorkflowTimeoutError("r", 2),
+        WorkflowTimeoutError("r"),
+    ):
+        got = pickle.loads(pickle.dumps(error))
+        assert type(got) is type(error)
+        assert (str(got), vars(got)) == (str(error), vars(error))
 
 
 def test_the_errors_of_the_original_sdk_are_made_as_there() -> None:

@@ -31,6 +31,10 @@ BUILT = {
 }
 
 
+class Mixin:
+    """A class of a program."""
+
+
 DOCUMENTED = """
     id provider model description system_prompt tools temperature max_output_tokens
     provider_base_url provider_llm_api queue stop_conditions output_schema on_start on_end
@@ -74,8 +78,9 @@ def test_a_refusal_of_a_long_value_is_short() -> None:
         lambda one: one(count=3),
         lambda one: one.create("daily"),
         lambda one: type("Mine", (one,), {}),
+        lambda one: type(one)("Mine", (Mixin, one), {}),
     ],
-    ids=["call", "decorate", "instantiate", "attribute", "derive"],
+    ids=["call", "decorate", "instantiate", "attribute", "derive", "derive with others"],
 )
 @pytest.mark.parametrize("name", ["guardrail", "WorkflowState", "schedules", "workflow"])
 def test_each_use_is_refused_by_name(name: str, use: Callable[[Any], Any]) -> None:

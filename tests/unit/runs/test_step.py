@@ -11,7 +11,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
-from polos_service.runs.attempt import BACKOFF_BASE, BACKOFF_CAP, Attempt, StepOutput
+from polos_service.runs.attempt import BACKOFF_BASE, BACKOFF_CAP, Attempt, StepOutput, pause
 from polos_service.runs.context import RunContext
 from polos_service.store import Claim, RunStore
 from tests.support.runs import FakeClock, context, done, kinds, text
@@ -289,3 +289,7 @@ async def test_a_model_s_usage_and_cost_are_summed_while_known(store: RunStore) 
         await soon(ctx.step("tool", "tool", costing(1)))
     assert ctx.totals.steps == 5
     assert ctx.totals.usage == Usage(input_tokens=5, output_tokens=10, total_tokens=15)
+
+
+def test_the_pause_stays_bounded_however_often_a_step_fails() -> None:
+    assert BACKOFF_CAP / 2 <= pause(5000, None) <= BACKOFF_CAP

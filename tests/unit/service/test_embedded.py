@@ -162,6 +162,19 @@ async def test_serving_ends_with_a_signal() -> None:
         await client.close()
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(serving, 30)
+        assert {one: signal.getsignal(one) for one in handlers} == handlers
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+async def test_serving_that_cannot_start_leaves_the_signals_alone() -> None:
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        async with Polos() as other:
+            with pytest.raises(ListenError):
+                await Polos(port=int(other.address.rpartition(":")[2])).serve()
+        assert {one: signal.getsignal(one) for one in handlers} == handlers
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

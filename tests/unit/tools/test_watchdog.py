@@ -134,3 +134,15 @@ def test_its_thread_ends_with_the_loop_that_it_watches(logs: LogCapture) -> None
     made[0]._thread.join(20)
     assert not made[0]._thread.is_alive()
     assert threading.current_thread() is not made[0]._thread
+
+
+def test_its_thread_ends_with_a_loop_that_was_closed_while_it_was_held(logs: LogCapture) -> None:
+    async def main() -> Watchdog:
+        return watch()
+
+    loop = asyncio.new_event_loop()
+    watchdog = loop.run_until_complete(main())
+    hold(logs)  # the loop does not turn: the watchdog waits for its answer
+    loop.close()
+    watchdog._thread.join(20)
+    assert not watchdog._thread.is_alive()

@@ -16,7 +16,7 @@ from bench.load import Measured, count, percentiles
 from bench.prompt import Prompt
 from bench.readers import GrpcReader
 from polos import PolosClient, events
-from polos.v1.run_service_pb2 import ListRunsRequest, StreamWorkflowRequest
+from polos.v1.run_service_pb2 import StreamWorkflowRequest
 
 GONE = 10**9
 """Tokens of an answer that is never released."""
@@ -56,7 +56,8 @@ async def stored(address: str, runs: int, finished: str) -> Measured:
             pass
 
     async def listed() -> None:
-        await client.list_runs(ListRunsRequest(page_size=50, workflow_id="relay"))
+        async for _ in client.list_runs(workflow_id="relay", limit=50):
+            pass
 
     return {
         "start_ms": (await timed(lambda: started(client), runs))["p50_ms"],

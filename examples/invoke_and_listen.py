@@ -24,7 +24,7 @@ async def main() -> None:
         elif event.event_type == "agent_finish":
             print("Agent finished")
     standing = await handle.get(client)
-    print(f"The run is {standing['status']}: {standing['result']['result']}")
+    print(f"The run is {standing['status']}: {standing['result'].result}")
 
 
 if __name__ == "__main__":

@@ -22,10 +22,13 @@ PolosError
 │   └── InternalError        a defect of the service; its log has the rest
 ├── ConnectionLost           the service cannot be reached, or broke its protocol;
 │                            carries run id and cursor, from which to go on
-└── RunError                 a run ended without a result
-    ├── RunFailed            it ended with an `error` event
-    ├── RunCancelled         it was cancelled
-    └── RunTimeout           it took longer than it was given
+├── RunError                 a run ended without a result
+│   ├── RunFailed            it ended with an `error` event; also a RuntimeError
+│   ├── RunCancelled         it was cancelled
+│   └── RunTimeout           it took longer than it was given
+├── WorkflowTimeoutError     the name that the original SDK has for RunTimeout; its base
+└── StepExecutionError       a step of a workflow failed; nothing raises it before workflows
+                             are built
 
 A CallError is the same class on both sides of the wire: the service raises it, its
 error table turns it into a status, and the client builds it again from that.
@@ -34,7 +37,7 @@ error table turns it into a status, and the client builds it again from that.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from polos_client.result import Usage
@@ -218,7 +221,7 @@ class RunError(PolosError):
         text: str = "",
         error_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        PolosError.__init__(self, message)  # the next class may be one that takes no message
         self.run_id = run_id
         self.reason = reason
         self.retryable = retryable
@@ -227,7 +230,7 @@ class RunError(PolosError):
         self.error_id = error_id
 
 
-class RunFailed(RunError):
+class RunFailed(RunError, RuntimeError):
     """The run ended with an `error` event."""
 
 
@@ -235,5 +238,56 @@ class RunCancelled(RunError):
     """The run was cancelled."""
 
 
-class RunTimeout(RunError):
-    """The run took longer than it was given, and was ended."""
+class WorkflowTimeoutError(PolosError):
+    """A run took longer than it was given.
+
+    Attributes:
+        execution_id: the run.
+        timeout_seconds: what it was given; None where only the service knows it.
+
+    """
+
+    def __init__(self, execution_id: str, timeout_seconds: float | None = None) -> None:
+        given = "" if timeout_seconds is None else f" than {timeout_seconds:g} s"
+        super().__init__(f"run {execution_id} took longer{given or ' than it was given'}")
+        self.execution_id = execution_id
+        self.timeout_seconds = timeout_seconds
+
+
+class RunTimeout(RunError, WorkflowTimeoutError):
+    """The run took longer than it was given, and was ended.
+
+    Attributes:
+        execution_id: the same as `run_id`.
+        timeout_seconds: what the caller of `run` gave; None where the run's own deadline ended it.
+
+    """
+
+    def __init__(
+        self, message: str, *, run_id: str, timeout_seconds: float | None = None, **attributes: Any
+    ) -> None:
+        super().__init__(message, run_id=run_id, **attributes)
+        self.execution_id = run_id
+        self.timeout_seconds = timeout_seconds
+
+
+class StepExecutionError(PolosError):
+    """A step of a workflow failed. Nothing raises it in this version.
+
+    Attributes:
+        reason: why.
+
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ExecutionCancelledError(PolosError):
+    """The run of a workflow was cancelled, seen from its own code. Nothing raises it yet."""
+
+
+for _error in (one for one in tuple(vars().values()) if isinstance(one, type)):
+    if issubclass(_error, PolosError):
+        _error.__module__ = "polos"  # tracebacks show the name that programs import

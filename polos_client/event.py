@@ -248,7 +248,12 @@ def _call(call: pb.ToolCall, *, with_arguments: bool) -> dict[str, Any]:
         function["arguments"] = call.arguments_json
     return {
         "tool_name": call.name,
-        "tool_call": {"id": call.id, "type": "function", "function": function},
+        "tool_call": {
+            "id": call.id,
+            "call_id": call.id,
+            "type": "function",
+            "function": function,
+        },
     }
 
 
@@ -282,3 +287,4 @@ _PROJECTIONS: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
     "error": _error,
     "run_cancelled": _run_cancelled,
 }
+"""Makes the documented keys of a kind of event, by the name of its payload."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, computed_field
 
 
 class Usage(BaseModel):
@@ -34,10 +34,12 @@ class ToolResult(BaseModel):
     Attributes:
         tool_name: the tool, as the model named it.
         status: "completed" with a `result`, or "failed" with an `error`.
-        input: the arguments; the model's raw text where that is no JSON.
+        input: the arguments; the model's raw text where that is not valid JSON.
         result: what the tool returned, as JSON values; None if it failed.
         error: why it failed, in a sentence; None if it did not.
         tool_call_id: the provider's id of the call.
+        result_schema: name of the model that `result` follows; None, as tools have no schemas
+            of results yet.
 
     """
 
@@ -47,6 +49,13 @@ class ToolResult(BaseModel):
     result: Any = None
     error: str | None = None
     tool_call_id: str
+    result_schema: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tool_call_call_id(self) -> str:
+        """The same as `tool_call_id`."""
+        return self.tool_call_id
 
 
 class AgentResult(BaseModel):

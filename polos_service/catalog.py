@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import CodeType
 
 from polos_client.define.agent import Agent
@@ -18,19 +18,30 @@ class Catalog(Mapping[str, Runnable]):
     The tools of agents are known by id, too, and cannot be started on their own.
     """
 
-    def __init__(self, runnables: Iterable[Runnable] = ()) -> None:
+    def __init__(
+        self,
+        runnables: Iterable[Runnable] = (),
+        defined: Callable[[str], Runnable | None] = lambda _: None,
+    ) -> None:
         """Load these runnables.
 
+        Args:
+            runnables: what is loaded at once.
+            defined: finds by id what is loaded when it is first asked for.
+
         Raises:
-            DefinitionError: two of them have one id.
+            DefinitionError: two of the runnables have one id.
 
         """
+        self._defined = defined
         self._runnables: dict[str, Runnable] = {}
         for runnable in runnables:
             self.add(runnable)
 
     def __getitem__(self, runnable_id: str) -> Runnable:
         """Return a runnable; KeyError if there is none of that id."""
+        if runnable_id not in self._runnables and (found := self._defined(runnable_id)):
+            self.add(found)
         return self._runnables[runnable_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -62,7 +73,7 @@ class Catalog(Mapping[str, Runnable]):
             AgentNotFound: none of that id is loaded.
 
         """
-        runnable = self._runnables.get(runnable_id)
+        runnable = self.get(runnable_id)
         if runnable is None:
             raise self._missing(runnable_id)
         return runnable

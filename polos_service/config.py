@@ -120,14 +120,16 @@ class Settings(BaseSettings):
     without a key is called without authentication."""
 
     @classmethod
-    def load(cls, *, listen: str | None = None, store: str | None = None) -> Settings:
+    def load(
+        cls, *, listen: str | None = None, store: str | None = None, max_runs: int | None = None
+    ) -> Settings:
         """Return the settings from the arguments, the environment or the defaults, in that order.
 
         Raises:
             SettingsInvalidError: a setting is invalid.
 
         """
-        given = {"listen": listen, "store": store}
+        given = {"listen": listen, "store": store, "max_runs": max_runs}
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked below
         except ValidationError as error:

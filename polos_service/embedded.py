@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from polos_client.calls.client import PolosClient
-from polos_client.define.agent import Agent
-from polos_service.config import Settings
+from polos_client.calls.connection import Definition
+from polos_client.define.agent import DEFINED, Agent
+from polos_client.errors import DefinitionError
+from polos_client.unbuilt import refuse
+from polos_service import logs
+from polos_service.config import MAX_PORT, Settings
+from polos_service.logfile import LogFile
 from polos_service.server import Service
+from polos_service.signals import StopSignals
+
+log = logs.get_logger(__name__)
+
+HOST = "127.0.0.1"
+"""Where the service in this process listens: nobody else's machine reaches it."""
 
 
 class Polos(PolosClient):
@@ -20,41 +33,65 @@ class Polos(PolosClient):
         async with Polos() as polos:
             result = await agent.run(polos, "Hello")
 
-    An agent is loaded when it is first used. `agents` loads them at once, which a store
-    that outlives the process needs: unfinished runs of an earlier one are resumed.
+    Every agent that this process has defined can be started, by itself or by its id; it is
+    loaded when it is first used. `agents` are loaded from the start.
     """
 
-    def __init__(self, agents: Iterable[Agent] = (), *, store: str | None = None) -> None:
-        """Prepare; nothing starts before `async with`.
+    def __init__(
+        self,
+        agents: Iterable[Agent] = (),
+        *,
+        store: str | None = None,
+        port: int | None = None,
+        max_concurrent_workflows: int | None = None,
+        log_file: str | os.PathLike[str] | None = None,
+        channels: Any = None,
+        project_id: str | None = None,  # noqa: ARG002 - credentials alone choose a project
+        api_url: str | None = None,
+        api_key: str | None = None,
+        deployment_id: str | None = None,
+    ) -> None:
+        """Prepare; nothing starts before `async with`, `start` or `serve`.
 
         Args:
             agents: loaded from the start.
             store: `sqlite:///ABSOLUTE/PATH` or `nats://HOST:4222`; None: a temporary file,
                 gone at the end.
+            port: where on 127.0.0.1 to listen; None: a free one.
+            max_concurrent_workflows: runs worked on at once, from 1 to 100000; None:
+                POLOS_MAX_RUNS, else 100.
+            log_file: takes what `logging` and the service log, from the start to the end.
+            channels: not built yet.
+            project_id: taken and not used: only credentials choose a project.
+            api_url: ignored, with a warning: `PolosClient` is for another service.
+            api_key: ignored, with a warning: a service in this process asks for none.
+            deployment_id: ignored, with a warning: a service has one deployment.
+
+        Raises:
+            DefinitionError: `channels` are not built yet, `port` is not a port, or `agents` has
+                something else.
 
         """
-        super().__init__("127.0.0.1:0")
+        refuse("Polos", {"channels": channels})
+        _warn_of_ignored(api_url=api_url, api_key=api_key, deployment_id=deployment_id)
+        if port is not None and not (type(port) is int and 0 <= port <= MAX_PORT):
+            raise DefinitionError(f"the port must be from 0 to {MAX_PORT}, not {port!r}")
+        super().__init__(f"{HOST}:0", tls=False)
         self._agents = tuple(agents)
+        for one in self._agents:
+            if not isinstance(one, Agent):
+                raise DefinitionError(f"{one!r:.80} is not an Agent; name all other arguments")
         self._store = store
+        self._port = port
+        self._max_runs = max_concurrent_workflows
+        self._log_path = log_file
+        self._log_file: LogFile | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._service: Service | None = None
 
     async def __aenter__(self) -> Self:
-        """Start the service.
-
-        Raises:
-            DefinitionError: two agents have one id.
-            SettingsInvalidError: the store's address, or a variable, cannot be used.
-            StoreUnavailable: the store cannot be opened.
-
-        """
-        try:
-            settings = Settings.load(listen="127.0.0.1:0", store=self._store or self._temporary())
-            self._service = await Service.start(settings, self._agents)
-        except BaseException:
-            self._clean_up()
-            raise
-        self.address = f"127.0.0.1:{self._service.port}"
+        """Start, as `start` does."""
+        await self.start()
         return self
 
     async def __aexit__(
@@ -63,6 +100,37 @@ class Polos(PolosClient):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        """Stop, as `stop` does."""
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start the service.
+
+        Raises:
+            DefinitionError: two agents have one id.
+            ListenError: the port is taken.
+            RuntimeError: it was started before.
+            SettingsInvalidError: the store's address, the log file or a variable cannot be used.
+            StoreUnavailable: the store cannot be opened.
+
+        """
+        if self._service is not None:
+            raise RuntimeError("Polos is running already.")
+        try:
+            if self._log_path is not None:
+                self._log_file = LogFile(self._log_path)
+            settings = Settings.load(
+                listen=f"{HOST}:{self._port or 0}",
+                store=self._store or self._temporary(),
+                max_runs=self._max_runs,
+            )
+            self._service = await Service.start(settings, self._agents, DEFINED)
+        except BaseException:
+            self._clean_up()
+            raise
+        self.address = f"{HOST}:{self._service.port}"
+
+    async def stop(self) -> None:
         """Stop the service; runs that have not finished go on with the next on their store."""
         await self.close()
         if self._service is not None:
@@ -70,14 +138,33 @@ class Polos(PolosClient):
             self._service = None
         self._clean_up()
 
-    def prepare(self, agent: Agent) -> None:
+    async def serve(self) -> None:
+        """Start, wait for SIGINT or SIGTERM, and stop; in the main thread only.
+
+        The log says the address. A second signal ends the process at once.
+
+        Raises:
+            PolosError: as `start` does.
+
+        """
+        asked = StopSignals()
+        await self.start()
+        log.info("polos_serves", address=self.address)
+        try:
+            await asked.first()
+        finally:
+            await self.stop()
+
+    def prepare(self, definition: Definition) -> None:
         """Load an agent that is about to run.
 
         Raises:
             DefinitionError: another agent has its id.
 
         """
-        self._running().load(agent)
+        service = self._running()
+        if isinstance(definition, Agent):
+            service.load(definition)
 
     async def channel(self) -> Any:
         """Return the channel to the service in this process."""
@@ -92,7 +179,20 @@ class Polos(PolosClient):
     def _clean_up(self) -> None:
         if self._folder is not None:
             self._folder.cleanup()
+        if self._log_file is not None:
+            self._log_file.close()
+            self._log_file = None
 
     def _temporary(self) -> str:
         self._folder = tempfile.TemporaryDirectory(prefix="polos-")
         return f"sqlite://{Path(self._folder.name).resolve() / 'runs.db'}"
+
+
+def _warn_of_ignored(**given: object) -> None:
+    ignored = [name for name, value in given.items() if value is not None]
+    if ignored:
+        warnings.warn(
+            f"Polos ignores {', '.join(ignored)}: it is a service of its own, in this process. "
+            "PolosClient is for another one.",
+            stacklevel=3,
+        )

@@ -60,8 +60,9 @@ class Unrecorded(Exception):
 class Unable(Exception):
     """This process cannot go on with the run. It leaves the run to one that can, after a pause.
 
-    The run does not end by it, and it does not count towards giving the run up. Raised by
-    the run's code, at its top level, where something is missing or cannot be read.
+    The run does not end by it, and it does not count towards giving the run up. Raised by the
+    run's code, at its top level or in the body of a step, where something that it needs is
+    missing or cannot be read.
 
     Attributes:
         details: what the service's log says besides the message, by name.

@@ -98,6 +98,11 @@ def write_to(outlet: Outlet) -> None:
     _outlets.append(outlet)
 
 
+def write_elsewhere(outlet: Outlet) -> None:
+    """Send the log through this outlet no longer, but where it went before."""
+    _outlets.remove(outlet)
+
+
 def flush() -> None:
     """Wait a moment until what was logged is written."""
     for outlet in _outlets[-1:]:

@@ -40,7 +40,7 @@ class Outlet:
     def __init__(self, write: Callable[[bytes], None], name: str) -> None:
         """Start the thread; `write` may block and raise."""
         self._write = write
-        self._queue: SimpleQueue[bytes | threading.Event] = SimpleQueue()
+        self._queue: SimpleQueue[bytes | threading.Event | None] = SimpleQueue()
         self._lock = threading.RLock()  # reentrant: a destructor may print while we hold it
         self._held = 0
         self._dropped = 0
@@ -63,9 +63,14 @@ class Outlet:
         self._queue.put(written)
         return written.wait(timeout)
 
+    def close(self) -> None:
+        """End the thread once what was handed over is written; what comes later is lost."""
+        self.flush()
+        atexit.unregister(self.flush)
+        self._queue.put(None)
+
     def _run(self) -> None:
-        while True:
-            piece = self._queue.get()
+        while (piece := self._queue.get()) is not None:
             if isinstance(piece, threading.Event):
                 piece.set()
                 continue

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
+from types import MappingProxyType
 
 from polos_client.define.agent import Agent
 from polos_client.errors import StoreUnavailable
@@ -52,13 +53,20 @@ class Service:
 
     """
 
-    def __init__(self, settings: Settings, store: RunStore, agents: Iterable[Agent]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: RunStore,
+        agents: Iterable[Agent],
+        defined: Mapping[str, Agent],
+    ) -> None:
         self._clock = clock = SystemClock()
         self._chores: list[asyncio.Task[None]] = []
         self._store = store
         self._providers = providers(settings)
         self._side_thread = SideThread()
-        self.catalog = Catalog()
+        self._defined = defined
+        self.catalog = Catalog(defined=self._find_defined)
         for agent in agents:
             self.load(agent)
         self._executor = Executor(store, self.catalog, clock, settings.max_runs)
@@ -76,9 +84,23 @@ class Service:
         """
         self.catalog.add(AgentRunnable(agent, self._providers))
 
+    def _find_defined(self, agent_id: str) -> AgentRunnable | None:
+        agent = self._defined.get(agent_id)
+        return None if agent is None else AgentRunnable(agent, self._providers)
+
     @classmethod
-    async def start(cls, settings: Settings, agents: Iterable[Agent] = ()) -> Service:
+    async def start(
+        cls,
+        settings: Settings,
+        agents: Iterable[Agent] = (),
+        defined: Mapping[str, Agent] = MappingProxyType({}),
+    ) -> Service:
         """Open the store, listen, and take up runs: those that a former process left, too.
+
+        Args:
+            settings: what the service is started with.
+            agents: loaded from the start.
+            defined: by id, agents that are loaded when a start or a stored run names them.
 
         Raises:
             DefinitionError: two agents have one id.
@@ -89,7 +111,7 @@ class Service:
         logs.log_to_stderr()
         store = await open_store(settings)
         try:
-            service = cls(settings, store, agents)
+            service = cls(settings, store, agents, defined)
         except BaseException:
             await store.close()
             raise

@@ -21,6 +21,12 @@ from polos_service.config import Settings
 from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
 
+STEPS = (
+    "`POLOS_AGENT_MAX_STEPS` bounds the model calls of a run whose agent has no `max_steps`; "
+    "by default 10. The service reads it when it starts a run."
+)
+"""What the configuration page says of the variable that agents read themselves."""
+
 
 def configuration(_: dict[str, str]) -> Iterator[str]:
     """Yield the parts of configuration.md."""
@@ -30,10 +36,10 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
     yield table(
         ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
     )
-    address = text(PolosClient.__init__.__doc__ or "")
-    yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`. {address}"
-    client = attributes(PolosClient).items()
-    yield table(["attribute", "meaning"], [(f"`{name}`", what) for name, what in client])
+    yield f"## Agents\n\n{STEPS}"
+    yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`"
+    client = attributes(PolosClient.__init__, "Args").items()
+    yield table(["argument", "meaning"], [(f"`{name}`", what) for name, what in client])
 
 
 def arguments(cls: type) -> Signature:

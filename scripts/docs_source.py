@@ -62,10 +62,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def attributes(cls: type) -> dict[str, str]:
-    """Return the section `Attributes:` of a class's docstring, by name."""
-    section = (cls.__doc__ or "").partition("Attributes:\n")[2]
-    entries = re.split(r"\n(?=\S)", textwrap.dedent(section).strip())
+def attributes(described: object, section: str = "Attributes") -> dict[str, str]:
+    """Return a section of the docstring of a class or function, by name."""
+    found = (described.__doc__ or "").partition(f"{section}:\n")[2]
+    lines = re.split(r"\n\n {8}\S", found)[0]  # up to the next section
+    entries = re.split(r"\n(?=\S)", textwrap.dedent(lines).strip())
     return {name: text(what) for name, _, what in (one.partition(":") for one in entries) if name}
 
 

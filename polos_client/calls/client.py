@@ -1,145 +1,192 @@
-"""PolosClient: the way to a service, and its unary calls."""
+"""PolosClient: a service, and everything that can be asked of it."""
 
 from __future__ import annotations
 
-import asyncio
-import os
-import re
-from collections.abc import Awaitable, Callable
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
-
-import grpc.aio
+import warnings
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from polos.v1 import run_service_pb2 as rpc
 from polos.v1.agent_pb2 import Agent as AgentMessage
 from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
-from polos.v1.run_pb2 import Run
+from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2_grpc import RunServiceStub
-from polos_client.calls.backoff import Backoff
-from polos_client.calls.status import is_transient, to_error
-from polos_client.errors import ConnectionLost, DefinitionError, PolosError
+from polos_client.calls.connection import Connection
+from polos_client.calls.states import STATES
+from polos_client.calls.target import Tls, find_target
+from polos_client.errors import DefinitionError, InvalidRequest
+from polos_client.unbuilt import refuse
+from polos_client.wire import PAGE_LIMIT
 
 if TYPE_CHECKING:
-    from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
-    from polos_client.define.agent import Agent
-
-PATIENCE = 10.0
-"""Seconds for which a call that reaches nobody is made again, at most."""
-
-DEADLINE = 30.0
-"""Seconds after which one attempt of a unary call is given up."""
-
-_DEFAULT_ADDRESS = "127.0.0.1:50051"
-
-_ADDRESS = re.compile(r"(unix|dns):\S+|(\[[\w:.%]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
-_PORTS = 65536
-
-_OPTIONS = [
-    # A link that has been silent for 30 s is asked, and given up 10 s later. Heartbeats come
-    # every 15 s, so a healthy stream never gets as far, and no server counts our pings.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.max_receive_message_length", 4 * 1024 * 1024),
-    # By default grpc waits up to two minutes before it tries a lost address again.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-
-_Answer = TypeVar("_Answer")
+    from polos_client.calls.handle import ExecutionHandle
 
 
-class PolosClient:
-    """The way to a service. May be made anywhere, also outside an event loop.
+class PolosClient(Connection):
+    """A service. May be made anywhere, also outside an event loop.
 
     It connects when it is first used, once in each event loop, and may be used by any
     number of tasks. After `close` it connects anew if it is used again.
 
     Attributes:
-        address: `host:port` of the service; `[::1]:port`, `unix:path` and `dns:///host:port`
-            are taken, too.
-        reconnect_timeout: seconds for which a reader of a run tries to reach a service
-            that has gone before it raises ConnectionLost; other calls try no longer, and
-            10 s at most.
+        address: where the service is, as `host:port`, `unix:path` or `dns:///host:port`.
+        reconnect_timeout: seconds for which a reader of a run tries to reach a service.
 
     """
 
-    def __init__(self, address: str | None = None, *, reconnect_timeout: float = 60.0) -> None:
-        """Remember the address; None: that in POLOS_ADDRESS, else 127.0.0.1:50051.
-
-        What is no address is refused with a DefinitionError.
-        """
-        self.address = _checked(address or os.environ.get("POLOS_ADDRESS") or _DEFAULT_ADDRESS)
-        self.reconnect_timeout = reconnect_timeout
-        self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.address}>"
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        address: str | None = None,
+        api_key: str | None = None,
+        project_id: str | None = None,  # noqa: ARG002 - credentials alone choose a project
+        deployment_id: str | None = None,
+        *,
+        api_url: str | None = None,
+        tls: Tls | None = None,
+        reconnect_timeout: float = 60.0,
     ) -> None:
-        await self.close()
+        """Remember the service; nothing is sent.
 
-    @property
-    def patience(self) -> float:
-        """Seconds for which a call that reaches nobody is made again."""
-        return min(PATIENCE, self.reconnect_timeout)
-
-    def prepare(self, agent: Agent) -> None:
-        """Do what a run of `agent` needs; called before each start.
-
-        Nothing here, where the service has loaded its agents itself. A service in this
-        process overrides it to load the agent.
-        """
-
-    async def channel(self) -> grpc.aio.Channel:
-        """Return the running loop's channel to the service.
-
-        A service in this process overrides it to start first.
-        """
-        loop = asyncio.get_running_loop()
-        self._drop_closed()
-        if loop not in self._channels:
-            self._channels[loop] = grpc.aio.insecure_channel(self.address, options=_OPTIONS)
-        return self._channels[loop]
-
-    async def stub(self) -> RunServiceAsyncStub:
-        """Return the calls of RunService in the running loop."""
-        return RunServiceStub(await self.channel())
-
-    async def close(self) -> None:
-        """Close the running loop's channel; calls under way raise ConnectionLost."""
-        self._drop_closed()
-        channel = self._channels.pop(asyncio.get_running_loop(), None)
-        if channel is not None:
-            await channel.close()
-
-    async def start(self, request: rpc.CreateRunRequest) -> Run:
-        """Start a run and return it when it is on disk.
-
-        A `request_id` makes it safe to try again where an answer was lost; a request
-        without one might start a second run.
+        Args:
+            address: `HOST:PORT`, with IPv6 in brackets; `unix:PATH`; `dns:///HOST:PORT`; or a
+                URL: https:// is TLS, http:// is plaintext. None: POLOS_ADDRESS, else
+                POLOS_API_URL, else 127.0.0.1:50051.
+            api_key: sent with each call as `authorization: Bearer`, over TLS or to this machine
+                only. None: POLOS_API_KEY, else none is sent.
+            project_id: taken and not used: only credentials choose a project.
+            deployment_id: ignored, with a warning: a service has one deployment.
+            api_url: another name for an address that is a URL.
+            tls: True: TLS with the certificate authorities of this machine; a path: those of
+                that PEM file alone; `grpc.ChannelCredentials`: as they say, with a client's
+                certificate for example; False: plaintext. None: as the URL or POLOS_TLS (true,
+                false or a path) says, else plaintext.
+            reconnect_timeout: seconds for which a reader of a run tries to reach a service
+                that has gone before it raises ConnectionLost; other calls try no longer, and
+                10 s at most.
 
         Raises:
-            CallError: the service refused.
-            ConnectionLost: it could not be reached.
+            DefinitionError: a value cannot be used, or two contradict each other; or the key
+                would travel in plaintext beyond this machine.
 
         """
-        answer = await self._call(
-            lambda channel: RunServiceStub(channel).CreateRun(request, timeout=DEADLINE)
-        )
-        return answer.run
+        target = find_target(address, api_url=api_url, tls=tls, api_key=api_key)
+        super().__init__(target, reconnect_timeout=reconnect_timeout)
+        if deployment_id is not None:
+            told = f"deployment_id={deployment_id!r} is ignored: a service has one deployment"
+            warnings.warn(told, stacklevel=2)
 
-    async def get_run(self, run_id: str) -> Run:
-        """Return a run as it stands.
+    async def invoke(  # noqa: PLR0917 - the order in which the original SDK takes them
+        self,
+        workflow_id: str,
+        payload: Mapping[str, Any] | None = None,
+        queue_name: str | None = None,
+        queue_concurrency_limit: int | None = None,
+        concurrency_key: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        initial_state: Any = None,
+        run_timeout_seconds: float | None = None,
+        *,
+        request_id: str | None = None,
+    ) -> ExecutionHandle:
+        """Start a run by the id of what runs, and return its handle when it is on disk.
+
+        Args:
+            workflow_id: the agent.
+            payload: `{"input": ..., "streaming": False, "provider_kwargs": {...}}`; all but
+                `input` are optional.
+            queue_name: not built yet.
+            queue_concurrency_limit: not built yet.
+            concurrency_key: not built yet.
+            session_id: groups runs for listing; at most 256 characters.
+            user_id: who it is for, for listing; at most 256 characters.
+            initial_state: what tools find in their context: a dict of JSON values, or a model;
+                at most 256 KiB as JSON.
+            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; None: what
+                the agent's deadlines say.
+            request_id: makes it safe to repeat: the same id with the same arguments is the same
+                run; at most 128 characters. None: a new one.
+
+        Raises:
+            DefinitionError: an option that is not built yet was given. Nothing was started.
+            InvalidRequest: an argument cannot be used. Nothing was started.
+            AgentNotFound: the service has no such agent.
+            CallError: the service refused the start.
+            ConnectionLost: the service could not be reached.
+
+        """
+        from polos_client.calls import running  # noqa: PLC0415 - pydantic: a client alone needs none
+        from polos_client.calls.start import Start, checked_payload, fresh_id  # noqa: PLC0415
+
+        refuse(
+            "client.invoke",
+            {
+                "queue_name": queue_name,
+                "queue_concurrency_limit": queue_concurrency_limit,
+                "concurrency_key": concurrency_key,
+            },
+        )
+        given = {} if payload is None else payload
+        streaming = checked_payload(given)
+        start = Start(
+            workflow_id=workflow_id,
+            input=given["input"],
+            initial_state=initial_state,
+            session_id=session_id,
+            user_id=user_id,
+            run_timeout_seconds=run_timeout_seconds,
+            provider_options=given.get("provider_kwargs") or {},
+            request_id=request_id or fresh_id(),
+        )
+        return await running.invoke(self, start, streaming=streaming)
+
+    async def batch_invoke(
+        self,
+        workflows: Any,  # noqa: ARG002
+        session_id: str | None = None,  # noqa: ARG002
+        user_id: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        """Refuse: batches are not built yet in this version.
+
+        Raises:
+            DefinitionError: always.
+
+        """
+        raise DefinitionError(
+            "client.batch_invoke is not built yet in this version; call client.invoke for each"
+        )
+
+    async def resume(
+        self,
+        suspend_workflow_id: str,  # noqa: ARG002
+        suspend_execution_id: str,  # noqa: ARG002
+        suspend_step_key: str,  # noqa: ARG002
+        data: Any,  # noqa: ARG002
+    ) -> NoReturn:
+        """Refuse: runs that wait for somebody are not built yet in this version.
+
+        Raises:
+            DefinitionError: always.
+
+        """
+        raise DefinitionError(
+            "client.resume is not built yet in this version: no run waits for an answer"
+        )
+
+    async def get_execution(self, execution_id: str) -> dict[str, Any]:
+        """Return a run's record as JSON values; a key without a value is None.
+
+        Returns:
+            `id`, `workflow_id`, `status` ("queued", "running", "waiting", "completed", "failed"
+            or "cancelled"), `result` (the AgentResult as a dict; None unless completed), `error`
+            (the message; None unless failed), `created_at`, `started_at`, `completed_at` and
+            `cancelled_at` (ISO 8601 in UTC), `session_id`, `user_id`, `parent_execution_id`,
+            `root_execution_id`, `step_key` and `output_schema_name`. Always None, since the
+            service does not tell them: `payload`, `run_timeout_seconds`, `retry_count`,
+            `queue_name`, `concurrency_key`, `batch_id`, `deployment_id`, `assigned_to_worker`
+            and `cancelled_by`.
 
         Raises:
             RunNotFound: there is no such run.
@@ -147,14 +194,12 @@ class PolosClient:
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.GetRunRequest(run_id=run_id)
-        answer = await self._call(
-            lambda channel: RunServiceStub(channel).GetRun(request, timeout=DEADLINE)
-        )
-        return answer.run
+        from polos_client.calls import record  # noqa: PLC0415
 
-    async def cancel_run(self, run_id: str) -> Run:
-        """Cancel a run and return it, ended or with its cancellation on the way.
+        return await record.execution(self, execution_id)
+
+    async def cancel_execution(self, execution_id: str) -> bool:
+        """Cancel a run; False if it had ended otherwise before.
 
         Raises:
             RunNotFound: there is no such run.
@@ -162,23 +207,61 @@ class PolosClient:
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.CancelRunRequest(run_id=run_id)
-        answer = await self._call(
-            lambda channel: RunServiceStub(channel).CancelRun(request, timeout=DEADLINE)
-        )
-        return answer.run
+        from polos_client.calls import record  # noqa: PLC0415
 
-    async def list_runs(self, request: rpc.ListRunsRequest) -> rpc.ListRunsResponse:
-        """Return a page of runs, the newest first.
+        return await record.cancel(self, execution_id)
+
+    async def list_runs(
+        self,
+        *,
+        workflow_id: str | None = None,
+        state: str | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[Run]:
+        """Yield runs, the newest first, page by page; without what only GetRun tells.
+
+        Args:
+            workflow_id: only runs of this agent.
+            state: only runs in this state: "queued", "running", "waiting", "completed",
+                "failed" or "cancelled".
+            session_id: only runs of this session.
+            user_id: only runs for this user.
+            created_from: only runs created then or later; a time without a zone is in UTC.
+            created_before: only runs created before; likewise.
+            limit: at most so many; None: all.
 
         Raises:
+            InvalidRequest: an argument cannot be used.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
         """
-        return await self._call(
-            lambda channel: RunServiceStub(channel).ListRuns(request, timeout=DEADLINE)
+        if state is not None and state not in STATES:
+            raise InvalidRequest({"state": f"is {state!r}; it must be {', '.join(STATES)}"})
+        request = rpc.ListRunsRequest(
+            workflow_id=workflow_id or "",
+            state=STATES[state] if state else RunState.RUN_STATE_UNSPECIFIED,
+            session_id=session_id or "",
+            user_id=user_id or "",
         )
+        if created_from is not None:
+            request.created_from.FromDatetime(created_from)
+        if created_before is not None:
+            request.created_before.FromDatetime(created_before)
+        left = limit
+        while left is None or left > 0:
+            request.page_size = PAGE_LIMIT if left is None else min(left, PAGE_LIMIT)
+            page = await self.call(lambda channel: RunServiceStub(channel).ListRuns, request)
+            for run in page.runs:
+                yield run
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+            left = None if left is None else left - len(page.runs)
 
     async def delete_run(self, run_id: str) -> None:
         """Remove an ended run, with its log.
@@ -193,10 +276,7 @@ class PolosClient:
 
         """
         request = rpc.DeleteRunRequest(run_id=run_id)
-        await self._call(
-            lambda channel: RunServiceStub(channel).DeleteRun(request, timeout=DEADLINE),
-            again=False,
-        )
+        await self.call(lambda channel: RunServiceStub(channel).DeleteRun, request, again=False)
 
     async def get_agent(self, agent_id: str) -> AgentMessage:
         """Return an agent that the service has loaded.
@@ -208,9 +288,7 @@ class PolosClient:
 
         """
         request = GetAgentRequest(agent_id=agent_id)
-        answer = await self._call(
-            lambda channel: AgentServiceStub(channel).GetAgent(request, timeout=DEADLINE)
-        )
+        answer = await self.call(lambda channel: AgentServiceStub(channel).GetAgent, request)
         return answer.agent
 
     async def list_agents(self) -> list[AgentMessage]:
@@ -224,67 +302,8 @@ class PolosClient:
         agents: list[AgentMessage] = []
         request = ListAgentsRequest()
         while True:
-            page = await self._call(
-                lambda channel: AgentServiceStub(channel).ListAgents(request, timeout=DEADLINE)
-            )
+            page = await self.call(lambda channel: AgentServiceStub(channel).ListAgents, request)
             agents += page.agents
             if not page.next_page_token:
                 return agents
             request.page_token = page.next_page_token
-
-    async def _call(
-        self,
-        send: Callable[[grpc.aio.Channel], Awaitable[_Answer]],
-        *,
-        again: bool = True,
-    ) -> _Answer:
-        """Make a unary call, and, unless not `again`, once more where it reached nobody."""
-        backoff = Backoff(self.patience if again else 0.0)
-        while True:
-            try:
-                return await send(await self.channel())
-            except grpc.aio.AioRpcError as error:
-                failure = self.refused(error)
-            except asyncio.CancelledError:
-                raise_if_own_cancellation()
-                raise self.closed() from None
-            await backoff.wait(failure)
-
-    def refused(self, error: grpc.aio.AioRpcError) -> PolosError:
-        """Return what a failed call means, if the call may be made again.
-
-        Raises:
-            PolosError: it may not.
-
-        """
-        meaning = to_error(error, self.address)
-        if not is_transient(error, meaning):
-            raise meaning from None
-        return meaning
-
-    def closed(self) -> ConnectionLost:
-        """Return the error of a call that `close` has ended."""
-        return ConnectionLost(f"the client of {self.address} was closed during a call")
-
-    def _drop_closed(self) -> None:
-        """Forget the channels of loops that are closed; nobody can use or await them."""
-        for loop in [one for one in self._channels if one.is_closed()]:
-            del self._channels[loop]
-
-
-def _checked(address: object) -> str:
-    found = _ADDRESS.fullmatch(address) if isinstance(address, str) else None
-    if found is None or int(found["port"] or 0) >= _PORTS:
-        raise DefinitionError(f"the address {address!r} must be HOST:PORT, without http://")
-    return found[0]
-
-
-def raise_if_own_cancellation() -> None:
-    """Raise the CancelledError at hand again if it is the current task that is cancelled.
-
-    A call that is cancelled locally raises CancelledError too. To let that pass would end
-    a task that nobody has cancelled.
-    """
-    task = asyncio.current_task()
-    if task is None or task.cancelling():
-        raise  # noqa: PLE0704 - called from an except clause

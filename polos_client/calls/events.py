@@ -3,37 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from polos_client.errors import DefinitionError, InvalidRequest
+from polos_client.errors import InvalidRequest
 from polos_client.event import Event
+from polos_client.unbuilt import refuse
 
 if TYPE_CHECKING:
-    from polos_client.calls.client import PolosClient
+    from polos_client.calls.connection import Connection
 
 _MAX_SEQUENCE = 2**63 - 1
 
 
 def stream_workflow(
-    client: PolosClient,
+    client: Connection,
     workflow_id: str | None = None,
     workflow_run_id: str | None = None,
     last_sequence_id: int | None = None,
+    last_timestamp: Any = None,
 ) -> AsyncGenerator[Event, None]:
     """Return a run's events, until its terminal event; each once, over lost connections.
 
     Args:
         client: where the service is.
-        workflow_id: the agent; accepted for callers who name it, the run's id finds it.
+        workflow_id: the agent of the run, for the events' topic; the run's id finds it.
         workflow_run_id: the run. Required.
         last_sequence_id: the cursor to begin after; default: the start.
+        last_timestamp: not built yet.
 
     Raises:
+        DefinitionError: `last_timestamp` was given.
         InvalidRequest: no run is named, or the cursor is negative or beyond 64 bits.
         CallError: the service refused: there is no such run, for example.
         ConnectionLost: the service could not be reached, or broke its protocol.
 
     """
+    refuse("events.stream_workflow", {"last_timestamp": last_timestamp})
     if not workflow_run_id:
         known = f" ({workflow_id!r} was given as workflow_id)" if workflow_id else ""
         raise InvalidRequest(
@@ -47,13 +52,3 @@ def stream_workflow(
     from polos_client.calls import follow  # noqa: PLC0415 - grpc loads only when read
 
     return follow.events(client, workflow_run_id, workflow_id, after=after)
-
-
-def publish(*args: Any, **options: Any) -> NoReturn:  # noqa: ARG001
-    """Refuse: events of one's own are not built yet in this version.
-
-    Raises:
-        DefinitionError: always.
-
-    """
-    raise DefinitionError("events.publish is not built yet in this version")

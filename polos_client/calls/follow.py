@@ -9,29 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from polos.v1 import event_pb2 as pb
 from polos.v1 import run_service_pb2 as rpc
+from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.backoff import Backoff
-from polos_client.calls.client import raise_if_own_cancellation
+from polos_client.calls.connection import Connection, raise_if_own_cancellation
 from polos_client.errors import ConnectionLost, PolosError
 from polos_client.event import Event
 from polos_client.fold import RunAccumulator
-
-if TYPE_CHECKING:
-    from polos_client.calls.client import PolosClient
+from polos_client.wire import SILENCE
 
 Response = rpc.StreamRunResponse | rpc.StreamWorkflowResponse
 LogCall = (
     grpc.aio.UnaryStreamCall[rpc.StreamRunRequest, rpc.StreamRunResponse]
     | grpc.aio.UnaryStreamCall[rpc.StreamWorkflowRequest, rpc.StreamWorkflowResponse]
 )
-
-SILENCE = 45.0
-"""Seconds without a response after which a link is dead: three heartbeats."""
 
 
 class _DroppedError(Exception):
@@ -43,24 +38,24 @@ class _DroppedError(Exception):
 
 
 async def follow(
-    client: PolosClient, run_id: str, *, after: int = 0, opened: LogCall | None = None
+    connection: Connection, run_id: str, *, after: int = 0, opened: LogCall | None = None
 ) -> AsyncGenerator[Sequence[pb.Event], None]:
     """Yield a run's events in batches, as they come, until its terminal event.
 
     Args:
-        client: where the service is.
+        connection: where the service is.
         run_id: the root run.
         after: the cursor to begin after; 0 is the start.
         opened: a call that reads the log from the start already; it is used up.
 
     Raises:
-        ConnectionLost: the service could not be reached for the client's
-            `reconnect_timeout`, or broke its protocol.
+        ConnectionLost: the service could not be reached for the
+            connection's `reconnect_timeout`, or broke its protocol.
         CallError: the service refused: there is no such run, for example.
 
     """
-    reader = _Reader(client, run_id, after)
-    backoff = Backoff(client.reconnect_timeout)
+    reader = _Reader(connection, run_id, after)
+    backoff = Backoff(connection.reconnect_timeout)
     while not reader.ended:
         try:
             async with aclosing(reader.attach(opened, backoff)) as batches:
@@ -72,7 +67,7 @@ async def follow(
 
 
 async def events(
-    client: PolosClient,
+    connection: Connection,
     run_id: str,
     workflow_id: str | None = None,
     *,
@@ -83,7 +78,7 @@ async def events(
 
     `workflow_id` is what the run executes, for the topic; as the log says where it is None.
     """
-    async with aclosing(follow(client, run_id, after=after, opened=opened)) as batches:
+    async with aclosing(follow(connection, run_id, after=after, opened=opened)) as batches:
         async for batch in batches:
             for proto in batch:
                 if proto.run_id == run_id:
@@ -92,7 +87,7 @@ async def events(
 
 
 async def fold(
-    client: PolosClient,
+    connection: Connection,
     run_id: str,
     *,
     into: RunAccumulator | None = None,
@@ -101,7 +96,7 @@ async def fold(
     """Read a run to its end and return the fold of its events.
 
     Args:
-        client: where the service is.
+        connection: where the service is.
         run_id: the root run.
         into: a fold to go on with, from its last event; default: a new one.
         opened: as in `follow`.
@@ -112,7 +107,9 @@ async def fold(
 
     """
     folded = RunAccumulator(run_id) if into is None else into
-    async with aclosing(follow(client, run_id, after=folded.sequence, opened=opened)) as batches:
+    async with aclosing(
+        follow(connection, run_id, after=folded.sequence, opened=opened)
+    ) as batches:
         async for batch in batches:
             folded.add(batch)
     return folded
@@ -121,8 +118,8 @@ async def fold(
 class _Reader:
     """Reads one log, attached to one call after the other."""
 
-    def __init__(self, client: PolosClient, run_id: str, after: int) -> None:
-        self._client = client
+    def __init__(self, connection: Connection, run_id: str, after: int) -> None:
+        self._connection = connection
         self._run_id = run_id
         self._after = after
         self._cursor = after
@@ -158,7 +155,9 @@ class _Reader:
         request = rpc.StreamWorkflowRequest(
             workflow_run_id=self._run_id, after_sequence=self._cursor
         )
-        return (await self._client.stub()).StreamWorkflow(request)
+        return await self._connection.open(
+            lambda channel: RunServiceStub(channel).StreamWorkflow, request
+        )
 
     async def _read(self, call: LogCall) -> Response | None:
         """Return the next response; None after the last one."""
@@ -166,13 +165,15 @@ class _Reader:
             async with asyncio.timeout(SILENCE):
                 response = await call.read()
         except grpc.aio.AioRpcError as error:
-            raise _DroppedError(self._client.refused(error)) from error
+            raise _DroppedError(self._connection.refused(error)) from error
         except TimeoutError as error:
-            silent = f"{self._client.address} said nothing for {SILENCE:g} s, not even a heartbeat"
+            silent = (
+                f"{self._connection.address} said nothing for {SILENCE:g} s, not even a heartbeat"
+            )
             raise _DroppedError(ConnectionLost(silent)) from error
         except asyncio.CancelledError:
             raise_if_own_cancellation()
-            raise self._lost(str(self._client.closed())) from None
+            raise self._lost(str(self._connection.closed())) from None
         return response if isinstance(response, Response) else None
 
     def _fresh(self, response: Response) -> Sequence[pb.Event]:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import uuid
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
+from pydantic import BaseModel
 
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines, is_duration
 from polos_client.errors import InvalidRequest
+from polos_client.wire import INPUT_LIMIT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 
-if TYPE_CHECKING:
-    from polos_client.define.agent import Agent, Input
+NO_MEMORY = "session_id groups runs only: sessions have no memory yet in this version"
+"""What a start that gives a session is told, once a process."""
 
-_MAX_INPUT = 1024 * 1024
-_MAX_STATE = 256 * 1024
-_MAX_NAME = 256
+
+def fresh_id() -> str:
+    """Return a request id that nobody has used."""
+    return str(uuid.uuid4())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +32,7 @@ class Start:
     """What a run is started with.
 
     Attributes:
-        agent: the agent; it travels by its id.
+        workflow_id: the agent that runs.
         input: the user's message, or a conversation; at most 1 MiB as it travels.
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
@@ -36,19 +40,19 @@ class Start:
         run_timeout_seconds: from 0.001 to 2592000 s; None: what the deadlines say.
         deadlines: bounds of this run; None: the agent's.
         provider_options: model parameters of this run; at most 256 KiB as JSON.
-        request_id: makes the start idempotent.
+        request_id: makes the start idempotent; at most 128 characters.
 
     """
 
-    agent: Agent
-    input: Input
-    initial_state: Mapping[str, Any] | None = None
+    workflow_id: str
+    input: str | Sequence[Mapping[str, Any]]
+    initial_state: Mapping[str, Any] | BaseModel | None = None
     session_id: str | None = None
     user_id: str | None = None
     run_timeout_seconds: float | None = None
     deadlines: Deadlines | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    request_id: str = field(default_factory=fresh_id)
 
     def create_request(self, *, streaming: bool) -> CreateRunRequest:
         """Return the request that starts the run alone.
@@ -57,9 +61,7 @@ class Start:
             InvalidRequest: a value cannot travel.
 
         """
-        request = CreateRunRequest(
-            agent_id=self.agent.id, request_id=self.request_id, streaming=streaming
-        )
+        request = CreateRunRequest(streaming=streaming)
         self._fill(request)
         return request
 
@@ -70,31 +72,31 @@ class Start:
             InvalidRequest: a value cannot travel.
 
         """
-        request = StreamRunRequest(agent_id=self.agent.id, request_id=self.request_id)
+        request = StreamRunRequest()
         self._fill(request)
         return request
 
     def _fill(self, request: CreateRunRequest | StreamRunRequest) -> None:
+        request.agent_id = _named("workflow_id", self.workflow_id, NAME_LIMIT)
+        request.request_id = _named("request_id", self.request_id, REQUEST_ID_LIMIT)
         if isinstance(self.input, str):
-            request.input = _bounded("input", self.input, _MAX_INPUT)
+            request.input = _bounded("input", self.input, INPUT_LIMIT)
         else:
             messages = _conversation(self.input)
-            request.input_messages_json = _json("input", messages, list, _MAX_INPUT)
+            request.input_messages_json = _json("input", messages, list, INPUT_LIMIT)
         self._fill_options(request.options)
 
     def _fill_options(self, options: RunOptions) -> None:
         if self.session_id is not None:
-            options.session_id = _named("session_id", self.session_id)
+            warnings.warn(NO_MEMORY, stacklevel=2)  # shown once, as the place is always this one
+            options.session_id = _named("session_id", self.session_id, NAME_LIMIT)
         if self.user_id is not None:
-            options.user_id = _named("user_id", self.user_id)
+            options.user_id = _named("user_id", self.user_id, NAME_LIMIT)
         if self.initial_state is not None:
-            if not isinstance(self.initial_state, Mapping):
-                told = type(self.initial_state).__name__
-                raise InvalidRequest({"initial_state": f"must be a dict, not {told}"})
-            text = _json("initial_state", self.initial_state, dict, _MAX_STATE)
+            text = _json("initial_state", _state(self.initial_state), dict, STATE_LIMIT)
             options.initial_state_json = text
         if self.provider_options:
-            text = _json("provider_kwargs", self.provider_options, dict, _MAX_STATE)
+            text = _json("provider_kwargs", self.provider_options, dict, STATE_LIMIT)
             options.provider_options_json = text
         if self.run_timeout_seconds is not None:
             options.timeout.CopyFrom(_duration(self.run_timeout_seconds))
@@ -127,22 +129,35 @@ def checked_payload(payload: Any) -> bool:
     """Check the payload of `agent.invoke` and return whether the run shall stream.
 
     Raises:
-        InvalidRequest: it is no dict, has no input, or a key that is not known.
+        InvalidRequest: it is not a dict, has no input, a key that is not known, or a value of
+            another type.
 
     """
     if not isinstance(payload, Mapping):
         told = type(payload).__name__
         raise InvalidRequest({"payload": f'must be a dict like {{"input": "Hello"}}, not {told}'})
-    unknown = sorted(set(payload) - {"input", "streaming"})
+    unknown = sorted(set(payload) - {"input", "streaming", "provider_kwargs"})
     if unknown:
-        known = "is not known; there are input and streaming"
+        known = "is not known; there are input, streaming and provider_kwargs"
         raise InvalidRequest({f"payload.{name}": known for name in unknown})
     if "input" not in payload:
         raise InvalidRequest({"payload.input": "is missing"})
     streaming = payload.get("streaming", False)
     if not isinstance(streaming, bool):
         raise InvalidRequest({"payload.streaming": f"must be True or False, not {streaming!r}"})
+    options = payload.get("provider_kwargs")
+    if not isinstance(options, Mapping | None):
+        raise InvalidRequest({"payload.provider_kwargs": f"must be a dict, not {options!r:.80}"})
     return streaming
+
+
+def _state(state: Any) -> Mapping[str, Any]:
+    if isinstance(state, BaseModel):
+        return state.model_dump(mode="json")
+    if not isinstance(state, Mapping):
+        told = type(state).__name__
+        raise InvalidRequest({"initial_state": f"must be a dict or a pydantic model, not {told}"})
+    return state
 
 
 def _conversation(messages: Any) -> Sequence[Any]:
@@ -188,15 +203,15 @@ def _size(name: str, text: str) -> int:
     try:
         return len(text.encode())
     except UnicodeEncodeError as error:
-        raise InvalidRequest({name: f"is no valid Unicode text: {error.reason}"}) from None
+        raise InvalidRequest({name: f"is not valid Unicode text: {error.reason}"}) from None
 
 
-def _named(name: str, text: Any) -> str:
+def _named(name: str, text: Any, limit: int) -> str:
     if not isinstance(text, str):
         raise InvalidRequest({name: f"must be a text, not {text!r:.80}"})
     _size(name, text)
-    if len(text) > _MAX_NAME:
-        raise InvalidRequest({name: f"has {len(text)} characters; at most {_MAX_NAME} are taken"})
+    if len(text) > limit:
+        raise InvalidRequest({name: f"has {len(text)} characters; at most {limit} are taken"})
     return text
 
 

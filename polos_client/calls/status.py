@@ -25,9 +25,7 @@ from polos_client.errors import (
     TooManyCalls,
 )
 from polos_client.event import seconds
-
-DOMAIN = "polos.v1"
-"""The domain of every ErrorInfo that this service sends."""
+from polos_client.wire import ERROR_DOMAIN
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -55,7 +53,7 @@ def to_error(error: grpc.aio.AioRpcError, address: str) -> PolosError:
     """
     status = _status(error)
     info = None if status is None else _detail(status, ErrorInfo)
-    if status is None or info is None or info.domain != DOMAIN:
+    if status is None or info is None or info.domain != ERROR_DOMAIN:
         return ConnectionLost(_unreached(error, address))
     cls = CALL_ERRORS.get(info.reason, CallError)
     if cls is InvalidRequest:
@@ -111,5 +109,5 @@ def _unreached(error: grpc.aio.AioRpcError, address: str) -> str:
             "or set POLOS_ADDRESS"
         )
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return f"what listens at {address} is no Polos service of this version ({said})"
+        return f"what listens at {address} is not a Polos service of this version ({said})"
     return f"the call to {address} broke off ({said}); it may be made again"

@@ -8,14 +8,12 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from polos.v1 import event_pb2 as pb
+from polos_client.calls.connection import Connection
 from polos_client.calls.follow import LogCall, events, fold, follow
-from polos_client.calls.handle import cancel, standing
+from polos_client.calls.handle import ExecutionHandle
 from polos_client.event import Event
 from polos_client.fold import RunAccumulator
 from polos_client.result import AgentResult
-
-if TYPE_CHECKING:
-    from polos_client.calls.client import PolosClient
 
 
 class TextChunk(str):
@@ -48,14 +46,27 @@ class AgentStream:
     leaks nothing. To drop the stream detaches from the run, which goes on.
 
     Attributes:
-        agent_run_id: the run.
+        client: where the service is.
+        handle: the run's handle, whose attributes the stream has, too.
+        agent_run_id: the run, as `id`.
+        topic: where its events are published: `workflow/{workflow_id}/{id}`.
 
     """
 
-    def __init__(self, client: PolosClient, run_id: str, opened: LogCall) -> None:
-        """Take over `opened`, a call that reads the log of `run_id` from the start."""
-        self.agent_run_id = run_id
-        self._client = client
+    def __init__(self, client: Connection, handle: ExecutionHandle, opened: LogCall) -> None:
+        """Take over `opened`, a call that reads the log of the handle's run from the start."""
+        self.client = client
+        self.handle = handle
+        self.id = self.agent_run_id = handle.id
+        self.topic = f"workflow/{handle.workflow_id}/{handle.id}"
+        self.workflow_id = handle.workflow_id
+        self.created_at = handle.created_at
+        self.parent_execution_id = handle.parent_execution_id
+        self.root_workflow_id = handle.root_workflow_id
+        self.root_execution_id = handle.root_execution_id
+        self.session_id = handle.session_id
+        self.user_id = handle.user_id
+        self.step_key = handle.step_key
         self._opened: LogCall | None = opened
         self._folded: RunAccumulator | None = None
         # grpc itself does not end a call that nobody refers to any more (ran).
@@ -75,11 +86,6 @@ class AgentStream:
             )
 
     @property
-    def id(self) -> str:
-        """The run's id."""
-        return self.agent_run_id
-
-    @property
     def events(self) -> AsyncGenerator[Event, None]:
         """Every event from the start, until the terminal one. A failed run raises nothing.
 
@@ -88,7 +94,7 @@ class AgentStream:
             CallError: the service refused: the run was removed, for example.
 
         """
-        return events(self._client, self.agent_run_id, opened=self._take())
+        return events(self.client, self.id, self.workflow_id, opened=self._take())
 
     @property
     def text_chunks(self) -> AsyncGenerator[TextChunk, None]:
@@ -128,14 +134,18 @@ class AgentStream:
 
     async def get(self) -> dict[str, Any]:
         """Return how the run stands, as `ExecutionHandle.get` does."""
-        return await standing(self._client, self.agent_run_id)
+        return await self.handle.get(self.client)
 
     async def cancel(self) -> bool:
         """Cancel the run; False if it had ended otherwise before."""
-        return await cancel(self._client, self.agent_run_id)
+        return await self.handle.cancel(self.client)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the handle tells, with `agent_run_id` and `topic`."""
+        return {**self.handle.to_dict(), "agent_run_id": self.id, "topic": self.topic}
 
     def _batches(self) -> AsyncGenerator[Sequence[pb.Event], None]:
-        return follow(self._client, self.agent_run_id, opened=self._take())
+        return follow(self.client, self.id, opened=self._take())
 
     def _take(self) -> LogCall | None:
         """Return the call that `agent.stream` opened, to the first who asks."""
@@ -145,7 +155,7 @@ class AgentStream:
 
     async def _fold(self) -> RunAccumulator:
         if self._folded is None:
-            self._folded = await fold(self._client, self.agent_run_id, opened=self._take())
+            self._folded = await fold(self.client, self.id, opened=self._take())
         return self._folded
 
     async def _text_chunks(self) -> AsyncGenerator[TextChunk, None]:

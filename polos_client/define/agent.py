@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+from pydantic import BaseModel
 
 from polos_client.deadlines import DEFAULTS, Deadlines
 from polos_client.define import checks
-from polos_client.define.stop import StopCondition
+from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
-from polos_client.define.unbuilt import refuse
+from polos_client.unbuilt import refuse
 
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
@@ -17,10 +20,17 @@ if TYPE_CHECKING:
     from polos_client.calls.stream import AgentStream
     from polos_client.result import AgentResult
 
-_RETRIES = 2
-
 Input = str | Sequence[Mapping[str, Any]]
 """The user's message, or a conversation in the form of the OpenAI chat API."""
+
+State = Mapping[str, Any] | BaseModel
+"""What tools find in their context: a dict of JSON values, or a model that is written as one."""
+
+Stop = StopCondition | Callable[[StopConditionContext], Any]
+"""A stop condition, or a plain function that is one: `(ctx) -> bool`, or an async one."""
+
+DEFINED: MutableMapping[str, Agent] = WeakValueDictionary()
+"""Every agent that this process has defined and still uses, by id: the last one of each id."""
 
 
 class Agent:
@@ -39,8 +49,6 @@ class Agent:
         max_output_tokens: bound on the tokens of one model call; None is the provider's.
         provider_base_url: the provider's address; None is the service's own setting.
         deadlines: how long a run and its parts may take, all of them given.
-        stop_conditions: asked in this order; `max_steps(count=10)` comes last where no
-            other `max_steps` was given.
 
     """
 
@@ -57,7 +65,7 @@ class Agent:
         provider_base_url: str | None = None,
         provider_llm_api: str | None = None,
         queue: Any = None,
-        stop_conditions: Iterable[StopCondition] | None = None,
+        stop_conditions: Iterable[Stop] | None = None,
         output_schema: Any = None,
         on_start: Any = None,
         on_end: Any = None,
@@ -66,7 +74,7 @@ class Agent:
         on_tool_start: Any = None,
         on_tool_end: Any = None,
         guardrails: Any = None,
-        guardrail_max_retries: int = _RETRIES,
+        guardrail_max_retries: int = 2,
         compaction: Any = None,
         stream_to_workflow: bool = False,  # noqa: FBT001, FBT002
         deadlines: Deadlines = DEFAULTS,
@@ -74,14 +82,14 @@ class Agent:
         """Define an agent.
 
         Raises:
-            DefinitionError: a value cannot be used, or asks for what is not built yet:
-                queue, output_schema, the hooks (on_...), guardrails, compaction,
-                stream_to_workflow, another provider_llm_api than "chat_completions".
+            DefinitionError: a value cannot be used, or asks for what is not built yet: see
+                `polos_client.unbuilt`.
 
         """
         refuse(
             "Agent",
             {
+                "provider_llm_api": provider_llm_api,
                 "queue": queue,
                 "output_schema": output_schema,
                 "on_start": on_start,
@@ -90,11 +98,10 @@ class Agent:
                 "on_agent_step_end": on_agent_step_end,
                 "on_tool_start": on_tool_start,
                 "on_tool_end": on_tool_end,
-                "guardrails": guardrails or None,
-                "guardrail_max_retries": _unless(_RETRIES, guardrail_max_retries),
+                "guardrails": guardrails,
+                "guardrail_max_retries": guardrail_max_retries,
                 "compaction": compaction,
-                "stream_to_workflow": stream_to_workflow or None,
-                "provider_llm_api": _unless("chat_completions", provider_llm_api),
+                "stream_to_workflow": stream_to_workflow,
             },
         )
         self.id = checks.agent_id(id)
@@ -107,20 +114,33 @@ class Agent:
         self.max_output_tokens = checks.output_tokens(max_output_tokens)
         self.provider_base_url = provider_base_url
         self.deadlines = deadlines.over(DEFAULTS)
-        self.stop_conditions = checks.stop_conditions(stop_conditions)
+        self._stop_conditions = checks.stop_conditions(stop_conditions)
+        DEFINED[self.id] = self
 
     def __repr__(self) -> str:
         return f"<Agent {self.id}>"
 
-    async def run(
+    @property
+    def stop_conditions(self) -> tuple[StopCondition, ...]:
+        """Asked in this order; where none is a `max_steps`, one of `default_steps()` comes last.
+
+        Raises:
+            DefinitionError: POLOS_AGENT_MAX_STEPS, which is read each time, is no such bound.
+
+        """
+        given = self._stop_conditions
+        bounded = any(one.name == max_steps.name for one in given)
+        return given if bounded else (*given, max_steps(count=default_steps()))
+
+    async def run(  # noqa: PLR0917 - the order of the original SDK
         self,
         client: PolosClient,
         input: Input,
-        *,
-        initial_state: Mapping[str, Any] | None = None,
+        initial_state: State | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         timeout: float | None = 600.0,
+        *,
         deadlines: Deadlines | None = None,
         **provider_kwargs: Any,
     ) -> AgentResult:
@@ -129,7 +149,7 @@ class Agent:
         Args:
             client: where the service is.
             input: the user's message, or a conversation.
-            initial_state: what tools find in their context, as JSON values.
+            initial_state: what tools find in their context, as JSON values or a model.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
             timeout: seconds after which the run is cancelled, above 0; None: only the
@@ -151,7 +171,7 @@ class Agent:
 
         not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=input,
             initial_state=initial_state,
             session_id=session_id,
@@ -159,17 +179,18 @@ class Agent:
             deadlines=deadlines,
             provider_options=provider_kwargs,
         )
+        running.prepare(client, self)
         return await running.run(client, start, timeout)
 
-    async def stream(
+    async def stream(  # noqa: PLR0917 - the order of the original SDK
         self,
         client: PolosClient,
         input: Input,
-        *,
-        initial_state: Mapping[str, Any] | None = None,
+        initial_state: State | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
         run_timeout_seconds: float | None = None,
+        *,
         deadlines: Deadlines | None = None,
         **provider_kwargs: Any,
     ) -> AgentStream:
@@ -178,7 +199,7 @@ class Agent:
         Args:
             client: where the service is.
             input: the user's message, or a conversation.
-            initial_state: what tools find in their context, as JSON values.
+            initial_state: what tools find in their context, as JSON values or a model.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
@@ -197,7 +218,7 @@ class Agent:
 
         not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=input,
             initial_state=initial_state,
             session_id=session_id,
@@ -206,33 +227,40 @@ class Agent:
             deadlines=deadlines,
             provider_options=provider_kwargs,
         )
+        running.prepare(client, self)
         return await running.stream(client, start)
 
-    async def invoke(
+    async def invoke(  # noqa: PLR0917 - the order of the original SDK
         self,
         client: PolosClient,
         payload: Mapping[str, Any],
-        *,
-        initial_state: Mapping[str, Any] | None = None,
+        queue: Any = None,
+        concurrency_key: str | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
+        initial_state: State | None = None,
         run_timeout_seconds: float | None = None,
+        *,
         deadlines: Deadlines | None = None,
     ) -> ExecutionHandle:
         """Start a run and return its handle at once.
 
         Args:
             client: where the service is.
-            payload: `{"input": ..., "streaming": False}`; `streaming` is optional.
-            initial_state: what tools find in their context, as JSON values.
+            payload: `{"input": ..., "streaming": False, "provider_kwargs": {...}}`; all but
+                `input` are optional.
+            queue: not built yet.
+            concurrency_key: not built yet.
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
+            initial_state: what tools find in their context, as JSON values or a model.
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: bounds of this run, before the agent's own.
 
         Raises:
-            InvalidRequest: the payload is no dict, has no input, or a key that is not known; or
+            DefinitionError: `queue` or `concurrency_key` was given. Nothing was started.
+            InvalidRequest: the payload is not a dict, has no input, or a key that is not known; or
                 another argument cannot be used. Nothing was started.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
@@ -241,18 +269,17 @@ class Agent:
         from polos_client.calls import running  # noqa: PLC0415
         from polos_client.calls.start import Start, checked_payload  # noqa: PLC0415
 
+        refuse("agent.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         streaming = checked_payload(payload)
         start = Start(
-            agent=self,
+            workflow_id=self.id,
             input=payload["input"],
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
+            provider_options=payload.get("provider_kwargs") or {},
         )
+        running.prepare(client, self)
         return await running.invoke(client, start, streaming=streaming)
-
-
-def _unless(built: object, value: object) -> object:
-    return None if value == built else value

@@ -7,9 +7,10 @@ import re
 from typing import Any
 
 from polos_client.deadlines import is_number
-from polos_client.define.stop import StopCondition, max_steps
+from polos_client.define.stop import StopCondition, as_condition
 from polos_client.define.tool import Tool
 from polos_client.errors import DefinitionError
+from polos_client.unbuilt import PROVIDERS
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _PROVIDERS = ("openai", "scripted")
@@ -28,8 +29,14 @@ def agent_id(value: object) -> str:
 def provider_name(value: str) -> str:
     """Return the provider; raise DefinitionError unless there is one of that name."""
     if value not in _PROVIDERS:
+        known = value in PROVIDERS
+        refused = (
+            f"the provider {value!r} is not built yet in this version"
+            if known
+            else (f"there is no provider {value!r}")
+        )
         raise DefinitionError(
-            f"there is no provider {value!r}; there are {', '.join(_PROVIDERS)} "
+            f"{refused}; there are {' and '.join(_PROVIDERS)} "
             "('openai' serves any compatible server: set provider_base_url)"
         )
     return value
@@ -74,16 +81,11 @@ def tools(value: Any) -> tuple[Tool, ...]:
 
 
 def stop_conditions(value: Any) -> tuple[StopCondition, ...]:
-    """Return the conditions, bounded by `max_steps`; raise DefinitionError where one is none."""
-    given = _listed("stop_conditions", value)
-    for one in given:
-        if not isinstance(one, StopCondition):
-            raise DefinitionError(
-                f"{one!r} is not a stop condition: call it, as max_steps(count=5), or put "
-                "@stop_condition on the function"
-            )
-    bounded = any(one.name == max_steps.name for one in given)
-    return given if bounded else (*given, max_steps(count=10))
+    """Return the conditions under names that differ; raise DefinitionError where one is none."""
+    found: list[StopCondition] = []
+    for one in _listed("stop_conditions", value):
+        found.append(as_condition(one).apart_from(found))
+    return tuple(found)
 
 
 def _listed(name: str, value: Any) -> tuple[Any, ...]:

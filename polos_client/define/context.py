@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from polos_client.unbuilt import CONTEXT, NotBuiltAttributeError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,3 +34,10 @@ class WorkflowContext:
     attempt: int = 1
     idempotency_key: str
     initial_state: dict[str, Any] = field(default_factory=dict)
+
+    if not TYPE_CHECKING:  # checkers refuse these names by themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name in CONTEXT:
+                raise NotBuiltAttributeError(f"ctx.{name} is not built yet in this version")
+            raise AttributeError(f"a WorkflowContext has no attribute {name!r}")

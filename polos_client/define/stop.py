@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from polos_client.define.signature import is_model, label, parameters
+from polos_client.define.tool import Tool
 from polos_client.errors import DefinitionError
 from polos_client.result import ToolResult, Usage
 
@@ -41,6 +43,12 @@ class ToolCall(BaseModel):
     type: str = "function"
     function: ToolCallFunction
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def call_id(self) -> str:
+        """The same as `id`."""
+        return self.id
+
 
 class Step(BaseModel):
     """A model call, and the tool calls that it asked for.
@@ -51,6 +59,7 @@ class Step(BaseModel):
         tool_calls: what it asked for.
         tool_results: how those calls ended.
         usage: its tokens; None if the provider told none.
+        raw_output: always None; programs for the original SDK may name it.
 
     """
 
@@ -59,6 +68,7 @@ class Step(BaseModel):
     tool_calls: list[ToolCall] = Field(default_factory=list)
     tool_results: list[ToolResult] = Field(default_factory=list)
     usage: Usage | None = None
+    raw_output: Any = None
 
 
 class StopConditionContext(BaseModel):
@@ -77,19 +87,23 @@ class StopConditionContext(BaseModel):
 
 
 class StopCondition:
-    """A condition that ends a run when it holds.
+    """A condition that ends a run when it holds. Called without arguments, it gives itself.
 
     Attributes:
-        name: the function's name; it is told in the result of a run that it ended.
+        name: the function's name; the result of a run that it ended tells it.
         config: its configuration as JSON values; None if it takes none.
 
     """
 
     def __init__(
-        self, fn: Callable[..., Any], model: type[BaseModel] | None, config: BaseModel | None
+        self,
+        fn: Callable[..., Any],
+        model: type[BaseModel] | None,
+        config: BaseModel | None,
+        name: str | None = None,
     ) -> None:
         """Wrap `fn`, which takes a context and, where `model` is given, a `config` of it."""
-        self.name: str = fn.__name__
+        self.name = name or str(getattr(fn, "__name__", type(fn).__name__))
         self.config = None if config is None else config.model_dump(mode="json")
         self._fn = fn
         self._model = model
@@ -97,6 +111,10 @@ class StopCondition:
 
     def __repr__(self) -> str:
         return f"<StopCondition {self.name} {self.config or ''}>"
+
+    def __call__(self) -> StopCondition:
+        """Return the condition itself: programs write `f` or `f()`."""
+        return self
 
     async def holds(self, ctx: StopConditionContext) -> bool:
         """Ask the function."""
@@ -112,7 +130,22 @@ class StopCondition:
         """
         if self._model is None:
             return self
-        return StopCondition(self._fn, self._model, self._model.model_validate(config or {}))
+        value = self._model.model_validate(config or {})
+        return StopCondition(self._fn, self._model, value, self.name)
+
+    def apart_from(self, others: Sequence[StopCondition]) -> StopCondition:
+        """Return the condition under a name that no other function has among `others`.
+
+        A run finds the code of its conditions by their names.
+        """
+        taken = {one.name for one in others if one._fn is not self._fn}  # noqa: SLF001
+        name, number = self.name, 1
+        while name in taken:
+            number += 1
+            name = f"{self.name}:{number}"
+        if name == self.name:
+            return self
+        return StopCondition(self._fn, self._model, self._value, name)
 
 
 _C = TypeVar("_C", bound=BaseModel)
@@ -132,20 +165,22 @@ class ConfigurableStopCondition(Generic[_C]):
         self._fn = fn
         self._model = model
 
-    def __call__(self, config: _C | None = None, /, **fields: Any) -> StopCondition:
-        """Return the condition with `config`, or with one made of `fields`.
+    def __call__(
+        self, config: _C | Mapping[str, Any] | None = None, /, **fields: Any
+    ) -> StopCondition:
+        """Return the condition with `config`, or with one made of a dict or of `fields`.
 
         Raises:
             DefinitionError: the configuration does not fit.
 
         """
-        if config is None:
-            config = self._make(fields)
-        elif fields or not isinstance(config, self._model):
-            raise DefinitionError(
-                f"{self.name}() takes one {self._model.__name__}, or its fields by name"
-            )
-        return StopCondition(self._fn, self._model, config)
+        if isinstance(config, self._model) and not fields:
+            return StopCondition(self._fn, self._model, config)
+        if config is None or (isinstance(config, Mapping) and not fields):
+            return StopCondition(self._fn, self._model, self._make(config or fields))
+        raise DefinitionError(
+            f"{self.name}() takes one {self._model.__name__}, a dict, or the fields by name"
+        )
 
     def _make(self, fields: Mapping[str, Any]) -> _C:
         try:
@@ -192,6 +227,33 @@ def stop_condition(fn: Callable[..., Any]) -> StopCondition | ConfigurableStopCo
     )
 
 
+def as_condition(value: Any) -> StopCondition:
+    """Return the condition that a plain callable `(ctx)` makes; a condition as it is.
+
+    Raises:
+        DefinitionError: the value is neither.
+
+    """
+    if isinstance(value, StopCondition):
+        return value
+    if isinstance(value, ConfigurableStopCondition):
+        raise DefinitionError(f"{value.name} needs a configuration: call it, as max_steps(count=5)")
+    if isinstance(value, Tool | type) or not callable(value) or not _takes_a_context(value):
+        raise DefinitionError(
+            f"{value!r} is not a stop condition: give a function that takes (ctx), or call one "
+            "with its configuration, as max_steps(count=5)"
+        )
+    return StopCondition(value, None, None)
+
+
+def _takes_a_context(fn: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(fn).bind(None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -200,11 +262,12 @@ class MaxStepsConfig(_Config):
     """Configures `max_steps`.
 
     Attributes:
-        count: model calls, at least 1.
+        count: model calls, at least 1. An agent without any `max_steps` is bounded by
+            `default_steps()` instead.
 
     """
 
-    count: int = Field(default=10, ge=1)
+    count: int = Field(default=20, ge=1)
 
 
 class MaxTokensConfig(_Config):
@@ -222,22 +285,22 @@ class ExecutedToolConfig(_Config):
     """Configures `executed_tool`.
 
     Attributes:
-        tool_names: the tools, at least one.
+        tool_names: the tools; with none, the condition never holds.
 
     """
 
-    tool_names: list[str] = Field(min_length=1)
+    tool_names: list[str]
 
 
 class HasTextConfig(_Config):
     """Configures `has_text`.
 
     Attributes:
-        texts: what the answers must contain, at least one.
+        texts: what the answers must contain; with none, the condition never holds.
 
     """
 
-    texts: list[str] = Field(min_length=1)
+    texts: list[str]
 
 
 @stop_condition
@@ -254,17 +317,31 @@ def max_tokens(ctx: StopConditionContext, config: MaxTokensConfig) -> bool:
 
 @stop_condition
 def executed_tool(ctx: StopConditionContext, config: ExecutedToolConfig) -> bool:
-    """Hold when each of the tools has run to its end, without failing."""
-    results = [one for step in ctx.steps for one in step.tool_results]
-    done = {one.tool_name for one in results if one.status == "completed"}
-    return done.issuperset(config.tool_names)
+    """Hold when the model has asked for each of the tools, however the calls ended."""
+    asked = {call.function.name for step in ctx.steps for call in step.tool_calls}
+    return bool(config.tool_names) and asked.issuperset(config.tool_names)
 
 
 @stop_condition
 def has_text(ctx: StopConditionContext, config: HasTextConfig) -> bool:
-    """Hold when each of the texts stands in some answer."""
-    answers = [step.content for step in ctx.steps if step.content]
-    return all(any(text in answer for answer in answers) for text in config.texts)
+    """Hold when each of the texts stands in the answers, joined with spaces."""
+    said = " ".join(step.content for step in ctx.steps if step.content)
+    return bool(config.texts) and all(text in said for text in config.texts)
+
+
+def default_steps() -> int:
+    """Return the bound of an agent without any `max_steps`: POLOS_AGENT_MAX_STEPS, else 10.
+
+    Raises:
+        DefinitionError: the variable is not a whole number, at least 1.
+
+    """
+    value = os.environ.get("POLOS_AGENT_MAX_STEPS") or "10"
+    if not (value.isascii() and value.isdecimal() and int(value) >= 1):
+        raise DefinitionError(
+            f"POLOS_AGENT_MAX_STEPS must be a whole number, at least 1, not {value!r}"
+        )
+    return int(value)
 
 
 _BUILT_IN: Mapping[str, ConfigurableStopCondition[Any]] = {

@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, overload
+from typing import Annotated, Any, Generic, Literal, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic_core import PydanticUndefined
@@ -15,14 +15,17 @@ from typing_extensions import ParamSpec, TypeVar
 
 from polos_client.define.context import WorkflowContext
 from polos_client.define.signature import is_model, label, parameters
-from polos_client.define.unbuilt import refuse
 from polos_client.errors import DefinitionError
+from polos_client.unbuilt import refuse
 
 # With defaults, so that `Tool` alone means a tool of any function.
 _P = ParamSpec("_P", default=...)
 _R = TypeVar("_R", default=Any)
 _FnP = ParamSpec("_FnP")
 _FnR = TypeVar("_FnR")
+
+ToolApproval = Literal["always", "none"]
+"""Whether a person must approve each call of a tool."""
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_PROBLEMS = 20
@@ -177,15 +180,13 @@ def tool(
             the model is told that its outcome is unknown.
         queue: not built yet.
         approval: "none"; "always" is not built yet.
-        unbuilt: refused.
+        unbuilt: not built yet, or not known: refused.
 
     Raises:
         DefinitionError: the tool cannot be made, or asks for what is not built yet.
 
     """
-    refuse(
-        "@tool", {"queue": queue, "approval": None if approval == "none" else approval, **unbuilt}
-    )
+    refuse("@tool", {"queue": queue, "approval": approval, **unbuilt})
     if fn is not None:
         return Tool(fn, sys._getframe(1).f_locals)  # noqa: SLF001 - see signature.parameters
 

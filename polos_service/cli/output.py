@@ -18,9 +18,10 @@ CUT = {
     "length": "the answer is cut: it reached the bound on its tokens (finish reason length)",
     "content_filter": "the answer is cut: the provider filtered it (finish reason content_filter)",
 }
-"""Ends that are no failure, and yet leave an answer that is not whole."""
+"""Finish reasons that are not failures, but leave an incomplete answer, and what is said then."""
 
 _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
+"""Control characters except tab and newline, each mapped to nothing."""
 
 
 class Output(AbstractContextManager["Output"], Protocol):

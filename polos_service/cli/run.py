@@ -92,16 +92,10 @@ async def watched(start: Start, client: PolosClient, *, as_json: bool) -> int:
 
 
 def start_of(agent: str, input: Any, **fields: Any) -> Start:
-    """Return the start of a run of the agent; its definition is the service's, only the id ours."""
-    from polos_client.calls.start import Start  # noqa: PLC0415
-    from polos_client.define.agent import Agent  # noqa: PLC0415 - what `--help` does not need
-    from polos_client.errors import DefinitionError  # noqa: PLC0415
+    """Return the start of a run of the agent."""
+    from polos_client.calls.start import Start  # noqa: PLC0415 - what `--help` does not need
 
-    try:
-        named = Agent(agent, "scripted", "the service knows")
-    except DefinitionError as error:
-        fail(str(error))
-    return Start(agent=named, input=input, **fields)
+    return Start(workflow_id=agent, input=input, **fields)
 
 
 def prompt_or_input(prompt: str | None) -> str:

@@ -25,18 +25,14 @@ from polos_service.cli.table import print_table
 from polos_service.cli.watch import Watch, detach
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from polos.v1.run_pb2 import Run
-    from polos.v1.run_service_pb2 import ListRunsRequest
     from polos_client.calls.client import PolosClient
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, cancel and delete runs.")
 
 COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION")
-
-PAGE = 1000
-"""Runs a page at most, by the API."""
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]
@@ -63,19 +59,18 @@ def list_runs(
     address: Address = None,
 ) -> None:
     """List runs, the newest first."""
-    from polos.v1.run_pb2 import RunState  # noqa: PLC0415 - protobuf: `--help` needs none
-    from polos.v1.run_service_pb2 import ListRunsRequest  # noqa: PLC0415
-
-    asked = ListRunsRequest(
-        workflow_id=agent,
-        state=state.on_wire if state else RunState.RUN_STATE_UNSPECIFIED,
-        session_id=session,
-        user_id=user,
-        created_from=since,
-    )
+    from polos_client.calls.states import STATUSES  # noqa: PLC0415 - protobuf: `--help` needs none
 
     async def listed(client: PolosClient) -> list[Run]:
-        return [run async for run in found(client, asked, None if everything else limit)]
+        found = client.list_runs(
+            workflow_id=agent,
+            state=STATUSES[state.on_wire] if state else None,
+            session_id=session,
+            user_id=user,
+            created_from=since,
+            limit=None if everything else limit,
+        )
+        return [run async for run in found]
 
     runs = call(address, listed)
     if as_json:
@@ -169,20 +164,3 @@ async def followed(run_id: str, after: int, client: PolosClient, *, as_json: boo
     if ended is None:  # the cursor was at the end: the record knows it
         ended = Event((await client.get_run(run_id)).outcome)
     return exit_code(ended)
-
-
-async def found(
-    client: PolosClient, asked: ListRunsRequest, limit: int | None
-) -> AsyncGenerator[Run, None]:
-    """Yield the runs, page by page; None: all."""
-    left = limit
-    while True:
-        asked.page_size = PAGE if left is None else min(left, PAGE)
-        page = await client.list_runs(asked)
-        for run in page.runs:
-            yield run
-        if left is not None:
-            left -= len(page.runs)
-        if not page.next_page_token or left == 0:
-            return
-        asked.page_token = page.next_page_token

@@ -44,7 +44,7 @@ def terminal() -> Console:
 
 
 class View(Output):
-    """The run on the screen; on a console that is no terminal, its final lines alone."""
+    """The run on the screen; on a console that is not a terminal, only its final lines."""
 
     def __init__(self, console: Console) -> None:
         """Show runs on `console`, one after the other."""

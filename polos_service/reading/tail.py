@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from polos_client.errors import CursorAhead, Draining
+from polos_client.wire import HEARTBEAT
 from polos_service.pacer import Pacer
 from polos_service.runs.frame import cut, position
 from polos_service.store import RunStore, Slice
@@ -15,9 +16,6 @@ READ_LIMIT = 64 * 1024
 
 A reader that does not read holds three responses: one in gRPC's write buffer, and one that
 waits for room there, as gRPC's copy and as ours. Larger responses make no replay faster."""
-
-HEARTBEAT = 15.0
-"""Seconds of silence after which a response without events is sent."""
 
 RECONNECT_AFTER = 0.2
 """Seconds after which a reader that is sent away may find the next process."""

@@ -200,6 +200,10 @@ class RunContext:
             await self._writer.flush()
         self.warn_of_unasked()
 
+    def close(self) -> None:
+        """Record nothing any more: code that goes on although it was cancelled gets Finished."""
+        self._writer.close()
+
     def warn_of_unasked(self) -> None:
         """Say in the service's log which recorded steps the run's code no longer asked for."""
         unasked = [key for key in self._journal.attempts if key not in self._used]

@@ -108,12 +108,20 @@ class Drive:
             return defective(ctx, ValueError(f"its log cannot be read: {journals.damage}"))
         if journals.claims > MAX_CLAIMS:
             return given_up(ctx)
+        return await self._worked(ctx, runnable, write)
+
+    async def _worked(
+        self, ctx: RunContext, runnable: Runnable, write: asyncio.Task[None]
+    ) -> Ending:
+        """Let the run's code work until it is done, or has to stop."""
         work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
         try:
             done, _ = await asyncio.wait(
                 {write, work, order, self._left}, return_when=asyncio.FIRST_COMPLETED
             )
+            if done == {self._left}:
+                ctx.close()
         finally:
             await stopped(work, order)
         if write in done:

@@ -1,4 +1,4 @@
-"""What the model calls of a run add up to."""
+"""What the model calls of one run add up to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from dataclasses import dataclass, field
 
 from polos.v1.event_pb2 import Cost, StepFinish, Usage
 
-INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
-"""The largest sums that an event can tell; a greater sum stays at them."""
+INT32_MAX = 2**31 - 1
+"""The largest number of tokens that an event can hold; a greater sum stays at it."""
+
+INT64_MAX = 2**63 - 1
+"""The largest cost that an event can hold, in millionths of a dollar; a greater sum stays at it."""
 
 
 @dataclass(slots=True)
@@ -29,17 +32,10 @@ class Totals:
         """Add a finished step, if it is a model call."""
         if finish.step_type != "llm":
             return
-        self.cost = self._sum(finish)
+        known = finish.HasField("cost") and not (self.steps and self.cost is None)
+        micros = (self.cost.usd_micros if self.cost else 0) + finish.cost.usd_micros
+        self.cost = Cost(usd_micros=min(micros, INT64_MAX)) if known else None
         self.steps += 1
-        self._count(finish.usage)
-
-    def _sum(self, finish: StepFinish) -> Cost | None:
-        if not finish.HasField("cost") or (self.steps and self.cost is None):
-            return None
-        before = self.cost.usd_micros if self.cost else 0
-        return Cost(usd_micros=min(before + finish.cost.usd_micros, INT64_MAX))
-
-    def _count(self, usage: Usage) -> None:
-        for kind, tokens in usage.ListFields():
+        for kind, tokens in finish.usage.ListFields():
             before = getattr(self.usage, kind.name)
             setattr(self.usage, kind.name, min(before + tokens, INT32_MAX))

@@ -119,7 +119,7 @@ async def test_an_unknown_agent_is_refused_with_the_known_ones(cli: Cli) -> None
     ("arguments", "said"),
     [
         (["sums", ""], "input is empty"),
-        (["s p", "Go."], "the agent id 's p' must be 1 to 128 letters, digits"),
+        (["s p", "Go."], "There is no agent 's p'. Loaded: "),
         (["sums", "Go.", "--timeout", "0"], "run_timeout_seconds is 0.0; it must be from"),
         (["sums", "Go.", "--option", "colour=3"], "options.provider_options_json.colour cannot"),
     ],

@@ -12,8 +12,6 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-import polos
-
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "generated"
 
@@ -51,21 +49,6 @@ def test_generated_is_what_the_generator_writes(tmp_path: Path) -> None:
     written, committed = contents(target), contents(GENERATED)
     assert written.keys() == committed.keys()
     assert [path for path in written if written[path] != committed[path]] == []
-
-
-def test_public_names_are_sorted() -> None:
-    assert polos.__all__ == sorted(set(polos.__all__))
-
-
-@pytest.mark.parametrize("name", polos.__all__)
-def test_public_name_can_be_imported(name: str) -> None:
-    assert getattr(polos, name) is not None
-    assert name in dir(polos)
-
-
-def test_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = polos.nothing
 
 
 @pytest.mark.parametrize(

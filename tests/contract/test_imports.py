@@ -29,6 +29,11 @@ def test_importing_the_client_loads_neither_provider_nor_service() -> None:
     assert (result.stdout, result.stderr) == ("[]\n", "")
 
 
+def test_a_client_alone_loads_no_pydantic() -> None:
+    result = run("from polos import PolosClient; import sys; print('pydantic' in sys.modules)")
+    assert (result.stdout, result.stderr) == ("False\n", "")
+
+
 def test_every_name_but_polos_works_without_the_service_extra() -> None:
     result = run(
         WITHOUT + "import polos\n"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from polos import AgentStream, PolosClient, events
-from polos_client.calls import client as client_module
+from polos_client.calls import connection as connection_module
 from tests.e2e.stage import ASSISTANT, noted, notes, service
 from tests.support.mock_answers import call, hold, say
 from tests.support.mock_provider import MockProvider
@@ -172,7 +172,7 @@ async def test_killed_right_after_the_start_the_run_is_on_disk(
 async def test_a_start_while_nobody_listens_reaches_the_next_process_once(
     tmp_path: Path, provider: MockProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(connection_module, "PATIENCE", PATIENCE)
     provider.reply(say("Here"))
     async with service(tmp_path, provider) as polos, PolosClient(polos.address) as client:
         await polos.kill()

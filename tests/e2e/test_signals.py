@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from polos import PolosClient
-from polos_client.calls import client as client_module
+from polos_client.calls import connection as connection_module
 from tests.e2e.stage import ASSISTANT, noted, notes, service
 from tests.support.mock_answers import call, hold, say
 from tests.support.mock_provider import MockProvider
@@ -100,7 +100,7 @@ async def test_a_run_that_ends_in_the_grace_time_is_read_to_its_end(
 async def test_a_start_is_refused_while_it_stops_and_reaches_the_next_process(
     tmp_path: Path, provider: MockProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "PATIENCE", PATIENCE)
+    monkeypatch.setattr(connection_module, "PATIENCE", PATIENCE)
     release = asyncio.Event()
     provider.reply(say("One"), hold(release))
     env = {"POLOS_GRACE": "3600"}

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from polos import ConnectionLost, PolosClient, events
-from polos_client.calls import client as client_module
+from polos_client.calls import connection as connection_module
 from tests.failures.scene import unused_address
 from tests.support.mock_provider import MockProvider
 from tests.support.service import scripted
@@ -22,8 +22,8 @@ UNKNOWN = "01a2048b-0000-7000-8000-000000000000"
 @pytest.fixture
 def patience(monkeypatch: pytest.MonkeyPatch) -> float:
     """Shorten the time for which a client tries to reach a service, and return it."""
-    assert client_module.PATIENCE <= 10.0
-    monkeypatch.setattr(client_module, "PATIENCE", 0.4)
+    assert connection_module.PATIENCE <= 10.0
+    monkeypatch.setattr(connection_module, "PATIENCE", 0.4)
     return 0.4
 
 
@@ -66,7 +66,7 @@ async def test_a_service_of_something_else_is_no_polos_service() -> None:
     try:
         async with PolosClient(address) as client:
             for way in WAYS.values():
-                with pytest.raises(ConnectionLost, match=f"at {address} is no Polos service "):
+                with pytest.raises(ConnectionLost, match=f"at {address} is not a Polos service "):
                     await asyncio.wait_for(way(client), 10)
     finally:
         await server.stop(None)

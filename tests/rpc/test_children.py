@@ -13,6 +13,7 @@ from polos.v1.event_pb2 import AgentFinish, AgentStart, TextDelta, ToolCall, Usa
 from polos.v1.run_service_pb2 import GetRunRequest, StreamWorkflowRequest
 from polos_client.calls import events
 from polos_client.calls.follow import fold
+from polos_client.calls.handle import ExecutionHandle
 from polos_client.calls.stream import AgentStream, TextChunk
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
@@ -138,7 +139,7 @@ async def test_text_tools_and_tokens_are_the_root_s_own(served: Served) -> None:
 
 async def chunks(served: Served, run_id: str) -> list[TextChunk]:
     opened: Any = served.runs.StreamWorkflow(StreamWorkflowRequest(workflow_run_id=run_id))
-    stream = AgentStream(served.client, run_id, opened)
+    stream = AgentStream(served.client, ExecutionHandle(id=run_id), opened)
     return [one async for one in stream.text_chunks]
 
 

@@ -88,5 +88,5 @@ async def test_the_service_refuses_a_deadline_out_of_bounds(tmp_path: Path) -> N
         request = pb.CreateRunRequest(agent_id="slow", input="Go.")
         request.options.deadlines.token_gap.FromSeconds(10**8)
         with pytest.raises(InvalidRequest) as refused:
-            await served.client.start(request)
+            await served.client.create_run(request)
     assert list(refused.value.violations) == ["options.deadlines.token_gap"]

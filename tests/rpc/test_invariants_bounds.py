@@ -181,7 +181,7 @@ async def test_20_large_results_fit_and_the_terminal_event_does_not_grow(tmp_pat
         assert (len(got.run.tool_results), got.run.tool_results_omitted) == (2, 18)
         assert got.run.outcome.ByteSize() < 1024
         whole = await stream.get()
-        assert whole["result"]["tool_results"] == [one.model_dump() for one in result.tool_results]
+        assert whole["result"].tool_results == result.tool_results
 
 
 async def test_no_event_exceeds_512_kib(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ async def test_members_can_be_used_one_after_another_and_again(tmp_path: Path) -
         assert await stream.text() == TEXT
         result = await stream.result()
         assert await seen(stream) == first
-        assert (await stream.get())["result"] == result.model_dump()
+        assert (await stream.get())["result"] == result
         assert await stream.cancel() is False
         assert stream.id == stream.agent_run_id == result.agent_run_id
 
@@ -234,7 +234,7 @@ async def test_invoke_returns_a_handle_at_once(tmp_path: Path, *, streaming: boo
         streamed = {"text_delta", "tool_call"} & {event.event_type for event in read}
         assert streamed == ({"text_delta", "tool_call"} if streaming else set())
         standing = await handle.get(served.client)
-        assert (standing["status"], standing["result"]["result"]) == ("completed", "After.")
+        assert (standing["status"], standing["result"].result) == ("completed", "After.")
         assert await handle.cancel(served.client) is False
 
 

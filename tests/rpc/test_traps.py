@@ -17,7 +17,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
 from polos.v1 import run_service_pb2 as pb
-from polos_client.calls import client as client_module
+from polos_client.calls import connection as connection_module
+from polos_client.calls.client import PolosClient
 from polos_client.calls.status import to_error
 from polos_client.define.scripted import call, pause, turn
 from polos_client.define.tool import tool
@@ -128,7 +129,10 @@ async def test_a_client_that_pings_a_silent_stream_is_not_sent_away(
     async with serving(tmp_path, WAITING) as served:
         run_id = await served.start(WAITING)
         # Core's client pings without data only twice, by itself; those of other languages go on.
-        options = [*faster(PINGS, client_module._OPTIONS), ("grpc.http2.max_pings_without_data", 0)]
+        options = [
+            *faster(PINGS, connection_module.OPTIONS),
+            ("grpc.http2.max_pings_without_data", 0),
+        ]
         address = f"127.0.0.1:{served.service.port}"
         async with grpc.aio.insecure_channel(address, options=options) as channel:
             open_stream: Any = channel.unary_stream(
@@ -153,7 +157,7 @@ def faster(time: str, options: Any) -> Iterator[tuple[str, int]]:
 
 
 def test_the_client_pings_more_rarely_than_the_service_allows() -> None:
-    server, client = dict(server_module.OPTIONS), dict(client_module._OPTIONS)
+    server, client = dict(server_module.OPTIONS), dict(connection_module.OPTIONS)
     assert client[PINGS] >= 2 * server[ALLOWED]
     assert server["grpc.keepalive_permit_without_calls"] == 1
 
@@ -186,7 +190,7 @@ async def test_a_request_over_4_mib_gets_a_status(tmp_path: Path) -> None:
 
 
 async def test_the_client_refuses_what_is_too_large_before_it_sends() -> None:
-    async with client_module.PolosClient("127.0.0.1:1") as client:
+    async with PolosClient("127.0.0.1:1") as client:
         for size in (1024 * 1024 + 1, 5 * 1024 * 1024):
             with pytest.raises(InvalidRequest, match=f"input has {size} bytes"):
                 await WAITING.stream(client, "x" * size)

@@ -71,6 +71,10 @@ async def all_of(ctx: StopConditionContext, config: HasTextConfig) -> bool:
     return any(step.content in config.texts for step in ctx.steps)
 
 
+async def plain(ctx: StopConditionContext) -> bool:
+    return not ctx.steps
+
+
 tools: list[Tool] = [get_weather, weather_at, add]
 
 agent = Agent(
@@ -88,13 +92,18 @@ agent = Agent(
         executed_tool(ExecutedToolConfig(tool_names=["add"])),
         has_text(texts=["sunny"]),
         enough,
+        enough(),
+        max_steps({"count": 3}),
         all_of(HasTextConfig(texts=["sunny"])),
+        lambda ctx: len(ctx.steps) > 5,
+        plain,
     ],
 )
 assert_type(agent.id, str)
 assert_type(agent.temperature, float | None)
 
 max_steps(MaxTokensConfig(limit=1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Agent("a", "openai", "m", stop_conditions=[max_steps])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 Agent("a", "openai", "m", tools=[len])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 played = Agent(

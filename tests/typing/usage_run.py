@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
 from typing import Any, Literal, assert_type
+
+from pydantic import BaseModel
 
 from polos import (
     Agent,
@@ -21,9 +23,12 @@ from polos import (
     TextChunk,
     ToolResult,
     Usage,
+    WorkflowTimeoutError,
     events,
 )
-from polos.v1 import event_pb2
+from polos.features.events import stream_workflow
+from polos.types import AgentResult as SameResult
+from polos.v1 import event_pb2, run_pb2
 
 
 async def text(agent: Agent, client: PolosClient) -> None:
@@ -41,6 +46,10 @@ async def text(agent: Agent, client: PolosClient) -> None:
     assert_type(stream.id, str)
     assert_type(await stream.get(), dict[str, Any])
     assert_type(await stream.cancel(), bool)
+    assert_type(stream.handle, ExecutionHandle)
+    assert_type(stream.topic, str)
+    assert_type(stream.created_at, str | None)
+    assert_type(stream.to_dict(), dict[str, Any])
 
 
 async def every_event(agent: Agent, client: PolosClient) -> None:
@@ -78,10 +87,29 @@ async def listen(agent: Agent, client: PolosClient) -> None:
     assert_type(handle.id, str)
     assert_type(await handle.get(client), dict[str, Any])
     assert_type(await handle.cancel(client), bool)
+    assert_type(handle.to_dict(), dict[str, Any])
+    assert_type(ExecutionHandle(id=handle.id).created_at, str | None)
     run = events.stream_workflow(client, workflow_run_id=handle.id, last_sequence_id=3)
     assert_type(run, AsyncGenerator[Event, None])
     async for event in events.stream_workflow(client, handle.workflow_id, handle.id):
         assert_type(event, Event)
+
+
+async def by_id(client: PolosClient) -> None:
+    handle = await client.invoke("weather", {"input": "Hello"}, session_id="s", request_id="r")
+    assert_type(handle, ExecutionHandle)
+    assert_type(await client.get_execution(handle.id), dict[str, Any])
+    assert_type(await client.cancel_execution(handle.id), bool)
+    runs = client.list_runs(workflow_id="weather", state="completed", limit=10)
+    assert_type(runs, AsyncIterator[run_pb2.Run])
+    async for run in runs:
+        assert_type(run.run_id, str)
+
+
+def reaching() -> None:
+    assert_type(PolosClient("https://polos.example", tls="ca.pem", api_key="k"), PolosClient)
+    PolosClient(api_url="http://127.0.0.1:8080", project_id="p", tls=False)
+    PolosClient(tls=1.5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 async def failures(agent: Agent, client: PolosClient) -> None:
@@ -98,6 +126,26 @@ async def failures(agent: Agent, client: PolosClient) -> None:
     except ConnectionLost as error:
         assert_type(error.run_id, str | None)
         assert_type(error.cursor, int)
+
+
+class Cart(BaseModel):
+    items: list[str]
+
+
+async def as_the_original_sdk_has_it(agent: Agent, client: PolosClient) -> None:
+    try:
+        result = await agent.run(client, "Hello", Cart(items=[]), "session", "user", 60)
+        assert_type(result, SameResult)
+        assert_type(result.tool_results[0].tool_call_call_id, str)
+    except WorkflowTimeoutError as error:
+        assert_type(error.execution_id, str)
+        assert_type(error.timeout_seconds, float | None)
+    handle = await agent.invoke(client, {"input": "Hello"}, None, None, "session", "user")
+    async for event in stream_workflow(client, agent.id, handle.id):
+        assert_type(event.event_type, str)
+    polos = Polos(log_file="polos.log", max_concurrent_workflows=3, port=0)
+    await polos.start()
+    await polos.stop()
 
 
 async def in_one_process(agent: Agent) -> None:

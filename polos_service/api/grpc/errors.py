@@ -13,9 +13,8 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from polos_client import errors
+from polos_client.wire import ERROR_DOMAIN
 from polos_service.logs import get_logger
-
-DOMAIN = "polos.v1"
 
 CODES: dict[type[errors.CallError], Code] = {
     errors.AgentNotFound: Code.NOT_FOUND,
@@ -72,7 +71,7 @@ def to_status(error: errors.CallError) -> Status:
     details: list[Message] = [
         ErrorInfo(
             reason=error.reason,
-            domain=DOMAIN,
+            domain=ERROR_DOMAIN,
             metadata={name: short(value, VALUE_LIMIT) for name, value in error.metadata.items()},
         )
     ]

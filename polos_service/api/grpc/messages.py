@@ -9,15 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import Run, RunState
 from polos_client.errors import InvalidRequest
+from polos_client.wire import PAGE_LIMIT
 from polos_service.reading.details import RunDetails
 from polos_service.runs.frame import SECOND
 from polos_service.store import RunQuery, RunRecord
 
 PAGE_SIZE = 50
 """Runs or agents a page where the request names no number."""
-
-PAGE_LIMIT = 1000
-"""Runs or agents a page at most."""
 
 FIRST_SECOND = -62_135_596_800
 """The least number of seconds since the epoch that a `google.protobuf.Timestamp` may hold."""

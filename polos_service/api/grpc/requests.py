@@ -12,25 +12,14 @@ from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.errors import InvalidRequest
+from polos_client.wire import INPUT_LIMIT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 from polos_service.api.parsing import ParseError, parse
 from polos_service.caller import Caller
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 
-INPUT_LIMIT = 1024 * 1024
-"""Bytes of an input at most."""
-
-STATE_LIMIT = 256 * 1024
-"""Bytes of an initial state, and of the model options, at most."""
-
 OPTIONS_LIMIT = 100
 """Model options of a run at most; no provider has as many."""
-
-NAME_LIMIT = 256
-"""Characters of a session's or user's id at most."""
-
-REQUEST_ID_LIMIT = 128
-"""Characters of a request id at most."""
 
 
 def as_create(request: StreamRunRequest) -> CreateRunRequest:

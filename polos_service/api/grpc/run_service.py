@@ -9,6 +9,7 @@ import grpc
 
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
+from polos_client.wire import RUN_ID_KEY
 from polos_service.api.grpc.messages import details_of, page_of, query_of, run_of
 from polos_service.api.grpc.requests import as_create, run_request
 from polos_service.caller import Caller
@@ -31,7 +32,7 @@ class RunService:
         """Start a run and stream it."""
         run_id = await self._start(caller, as_create(request))
         del request  # an input of 1 MiB, for which a reader has no use
-        await context.send_initial_metadata((("polos-run-id", run_id),))
+        await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
         async for response in self._runs.tail(caller, run_id, 0):
             yield response
 
@@ -43,7 +44,7 @@ class RunService:
         if request.after_sequence < 0:
             raise InvalidRequest({"after_sequence": f"is {request.after_sequence}, not 0 or more"})
         record = await self._runs.record(caller, request.workflow_run_id)
-        await context.send_initial_metadata((("polos-run-id", record.run_id),))
+        await context.send_initial_metadata(((RUN_ID_KEY, record.run_id),))
         async for response in self._runs.tail(caller, record.run_id, request.after_sequence):
             yield response
 

@@ -7,6 +7,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from polos.v1 import agent_service_pb2, run_service_pb2
+from polos_client import wire
 from polos_service import logs
 from polos_service.api.caller import caller_of
 from polos_service.api.grpc.agent_service import AgentService
@@ -20,9 +21,6 @@ from polos_service.listening import ListenError, probe, reaches_further
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 
-MESSAGE_LIMIT = 2 * 1024 * 1024
-"""Bytes of a request: an input of 1 MiB, state and model options of 256 KiB each, and the rest."""
-
 METADATA_LIMIT = 8 * 1024
 """Bytes of a call's metadata; between this and twice as many, grpc refuses some calls."""
 
@@ -32,17 +30,17 @@ REFUSED_AT_ONCE = 100
 OPTIONS = (
     # Else a second server on the same port starts, and takes a share of the calls.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", MESSAGE_LIMIT),
+    ("grpc.max_receive_message_length", wire.REQUEST_LIMIT),
     ("grpc.max_metadata_size", METADATA_LIMIT),
     ("grpc.absolute_max_metadata_size", 2 * METADATA_LIMIT),
     # Requests are small: a connection's window need not grow with its bandwidth.
     ("grpc.http2.bdp_probe", 0),
     # The client pings a silent link every 30 s; by default that is too often for a
     # server, which answers with GOAWAY too_many_pings.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", wire.PING_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_time_ms", wire.PING_AFTER_MS),
+    ("grpc.keepalive_timeout_ms", wire.PING_TIMEOUT_MS),
 )
 """Options of every server; what depends on the settings is added to them."""
 

@@ -85,12 +85,12 @@ async def test_the_tools_of_the_last_turn_have_run_before_it_stops(store: Sqlite
     assert [e.step_finish.step_key for e in events if e.HasField("step_finish")] == ["llm:1", "add"]
 
 
-async def test_a_failed_tool_has_not_been_executed(store: SqliteStore) -> None:
-    text = script(turn(call("broken")), turn(call("broken")), "done")
+async def test_a_failed_tool_was_asked_for_all_the_same(store: SqliteStore) -> None:
+    text = script(turn("Let me try.", call("broken")), "done")
     stops = [executed_tool(tool_names=["broken"])]
     agent = Agent("a", "scripted", text, tools=[broken], stop_conditions=stops)
     end = (await played(store, agent))[-1].agent_finish
-    assert (end.result, end.finish_reason) == ("done", FinishReason.FINISH_REASON_STOP)
+    assert (end.result, end.stop_condition) == ("Let me try.", "executed_tool")
 
 
 @stop_condition

@@ -15,10 +15,10 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 
+from polos.v1 import event_pb2 as pb
 from polos.v1 import run_pb2
-from polos.v1 import run_service_pb2 as rpc
 from polos.v1.error_pb2 import ErrorReason
-from polos_client.calls import client as client_module
+from polos_client.calls import connection as connection_module
 from polos_client.calls import events, status
 from polos_client.calls.client import PolosClient
 from polos_client.calls.start import Start
@@ -39,6 +39,7 @@ from tests.support.fake_service import (
     abort,
     answer_log,
     connected,
+    event,
     hang,
     refuse,
     run_of,
@@ -120,7 +121,7 @@ async def test_nobody_at_the_address_is_said_with_what_to_do() -> None:
         unused.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{unused.getsockname()[1]}"
         async with PolosClient(address, reconnect_timeout=0.2) as client:
-            async with asyncio.timeout(client_module.PATIENCE / 2):
+            async with asyncio.timeout(connection_module.PATIENCE / 2):
                 for call in (client.get_run(RUN), demo().stream(client, "go")):
                     with pytest.raises(ConnectionLost, match=f"{address}.*polos serve"):
                         await call
@@ -157,12 +158,6 @@ async def test_cancelling_a_call_cancels_its_task() -> None:
             await call
 
 
-async def test_a_page_of_runs_is_returned() -> None:
-    async with connected(FakeService()) as client:
-        page = await client.list_runs(rpc.ListRunsRequest(workflow_id=AGENT))
-    assert [one.run_id for one in page.runs] == [RUN]
-
-
 def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -180,7 +175,7 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
         ({"input": ""}, "input is empty"),
         ({"input": []}, "input is empty"),
         ({"input": "x" * (1024 * 1024 + 1)}, "input has 1048577 bytes; at most 1048576"),
-        ({"input": "\ud800"}, "input is no valid Unicode"),
+        ({"input": "\ud800"}, "input is not valid Unicode"),
         ({"input": [{"role": object(), "content": "go"}]}, "input cannot be written as JSON"),
         ({"initial_state": {"a": float("nan")}}, "initial_state cannot be written as JSON"),
         ({"initial_state": {"a": "x" * 262144}}, "initial_state has 262152 bytes"),
@@ -192,7 +187,7 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
     ],
 )
 def test_what_cannot_travel_is_refused_before_it_does(fields: dict[str, Any], message: str) -> None:
-    start = Start(**{"agent": demo(), "input": "go", **fields})
+    start = Start(**{"workflow_id": AGENT, "input": "go", **fields})
     with pytest.raises(InvalidRequest, match=re.escape(message)):
         start.stream_request()
     with pytest.raises(InvalidRequest, match=re.escape(message)):
@@ -201,7 +196,7 @@ def test_what_cannot_travel_is_refused_before_it_does(fields: dict[str, Any], me
 
 def test_a_start_says_all_it_was_given() -> None:
     start = Start(
-        agent=demo(),
+        workflow_id=AGENT,
         input="x" * 1024 * 1024,
         initial_state={"a": 1},
         run_timeout_seconds=1.5,
@@ -221,6 +216,7 @@ def test_a_start_says_all_it_was_given() -> None:
         ({}, "payload.input is missing"),
         ({"input": "go", "stream": True}, "payload.stream is not known"),
         ({"input": "go", "streaming": "yes"}, "payload.streaming must be True or False"),
+        ({"input": "go", "provider_kwargs": [1]}, r"payload.provider_kwargs must be a dict, not"),
     ],
 )
 async def test_a_payload_with_other_keys_is_refused(payload: Any, message: str) -> None:
@@ -243,6 +239,19 @@ async def test_the_events_of_a_run_are_read_by_keyword_by_position_and_from_a_cu
     assert rest == [6, 7]
 
 
+async def test_the_topic_of_every_event_is_the_roots() -> None:
+    child = event(2, run_id=f"{RUN}:1", parent=RUN, step_start=pb.StepStart(step_key="llm:1"))
+    child.workflow_id = "helper"
+    log = [*answer_log()[:1], child, *answer_log()[2:]]
+    async with connected(FakeService(log=log)) as client:
+        whole = [one async for one in events.stream_workflow(client, workflow_run_id=RUN)]
+        rest = [one async for one in events.stream_workflow(client, AGENT, RUN, 1)]
+        stream = await demo().stream(client, "go")
+        live = [one async for one in stream.events]
+    assert {one.topic for one in [*whole, *rest, *live]} == {stream.topic}
+    assert whole[1].data["_metadata"]["workflow_id"] == "helper"
+
+
 async def test_leaving_the_events_of_a_run_early_ends_the_call() -> None:
     service = FakeService(plays=[Play(hang, until=5)])
     async with connected(service) as client:
@@ -257,8 +266,11 @@ async def test_events_need_a_run_and_a_cursor_that_is_not_negative() -> None:
         events.stream_workflow(client, RUN)
     with pytest.raises(InvalidRequest, match="cannot be negative"):
         events.stream_workflow(client, workflow_run_id=RUN, last_sequence_id=-1)
-    with pytest.raises(DefinitionError, match="not built yet"):
-        events.publish(client, topic="x")
+
+
+def test_events_since_a_time_are_refused() -> None:
+    with pytest.raises(DefinitionError, match=r"last_timestamp=1\) is not built yet"):
+        events.stream_workflow(PolosClient(), workflow_run_id=RUN, last_timestamp=1)
 
 
 async def test_the_events_of_an_unknown_run_raise() -> None:

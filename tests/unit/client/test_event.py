@@ -20,6 +20,7 @@ ADD = {
     "tool_name": "add",
     "tool_call": {
         "id": "c1",
+        "call_id": "c1",
         "type": "function",
         "function": {"name": "add", "tool_name": "add", "arguments": '{"a": 1}'},
     },
@@ -112,6 +113,7 @@ def folded(payloads: list[dict[str, Any]]) -> RunAccumulator:
                 "tool_name": "add",
                 "tool_call": {
                     "id": "c1",
+                    "call_id": "c1",
                     "type": "function",
                     "function": {"name": "add", "tool_name": "add"},
                 },
@@ -261,7 +263,8 @@ def test_the_fold_of_a_run_with_tools_is_its_result() -> None:
     result = run.result()
     assert run.text == "Let me see. It is 3."
     assert result.result == "It is 3."
-    assert [one.model_dump() for one in result.tool_results] == [
+    later = {"result_schema", "tool_call_call_id"}
+    assert [one.model_dump(exclude=later) for one in result.tool_results] == [
         {
             "tool_name": "add",
             "status": "failed",
@@ -319,7 +322,7 @@ def log_of_a_child() -> list[pb.Event]:
 
 def test_a_child_adds_nothing_to_its_root() -> None:
     accumulator = RunAccumulator(RUN)
-    accumulator.add([event(1, **delta("root"))])
+    accumulator.add(numbered([delta("root")]))
     accumulator.add(log_of_a_child())
     assert accumulator.text == "root"
     assert accumulator.tool_results == []
@@ -330,7 +333,7 @@ def test_a_child_adds_nothing_to_its_root() -> None:
 
 def test_a_fold_is_of_the_run_that_it_was_made_for() -> None:
     accumulator = RunAccumulator(CHILD)
-    accumulator.add([event(1, **delta("root")), *log_of_a_child()])
+    accumulator.add([*numbered([delta("root")]), *log_of_a_child()])
     assert accumulator.text == ""
     assert [one.result for one in accumulator.tool_results] == [3]
     assert accumulator.usage.total_tokens == 5

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 
 import grpc
 import pytest
+from pydantic import BaseModel
 
 from polos.v1 import event_pb2 as pb
 from polos.v1 import run_pb2
 from polos_client.calls.client import PolosClient
+from polos_client.calls.connection import Definition
 from polos_client.calls.handle import ExecutionHandle
+from polos_client.calls.start import NO_MEMORY
 from polos_client.define.agent import Agent
-from polos_client.errors import (
-    RunFailed,
-    RunTimeout,
-)
+from polos_client.errors import DefinitionError, RunFailed, RunTimeout
+from polos_client.result import AgentResult
 from tests.support.fake_service import (
     AGENT,
     RUN,
@@ -54,18 +56,22 @@ async def test_a_handle_tells_the_result_with_its_tool_results() -> None:
     assert handle.model_dump() == {
         "id": RUN,
         "workflow_id": AGENT,
+        "created_at": "2026-01-02T03:04:05+00:00",
+        "parent_execution_id": None,
         "root_workflow_id": AGENT,
         "root_execution_id": RUN,
-        "created_at": "2026-01-02T03:04:05+00:00",
         "session_id": None,
+        "user_id": None,
+        "step_key": None,
     }
     assert got["status"] == "completed"
     assert got["completed_at"] == "2026-01-02T03:05:05+00:00"
     assert got["error"] is None
-    assert got["result"]["result"] == "The sum is 3."
-    first, second = got["result"]["tool_results"]
-    assert (first["status"], first["input"], first["result"]) == ("completed", {"a": 1}, 3)
-    assert (second["status"], second["input"], second["error"]) == ("failed", "{no", "no JSON")
+    assert isinstance(got["result"], AgentResult)
+    assert got["result"].result == "The sum is 3."
+    first, second = got["result"].tool_results
+    assert (first.status, first.input, first.result) == ("completed", {"a": 1}, 3)
+    assert (second.status, second.input, second.error) == ("failed", "{no", "no JSON")
 
 
 async def test_a_handle_reads_tool_results_that_were_left_out_from_the_log() -> None:
@@ -78,7 +84,7 @@ async def test_a_handle_reads_tool_results_that_were_left_out_from_the_log() -> 
     service = FakeService(log=log, run=completed(tool_results_omitted=1))
     async with connected(service) as client:
         got = await ExecutionHandle.of(service.run).get(client)
-    assert [one["result"] for one in got["result"]["tool_results"]] == [3]
+    assert [one.result for one in got["result"].tool_results] == [3]
 
 
 async def test_a_handle_of_a_failed_run_tells_the_error() -> None:
@@ -113,6 +119,48 @@ async def test_run_returns_the_result_of_a_run_that_does_not_stream() -> None:
     assert not start.options.HasField("timeout")
 
 
+async def test_arguments_stand_in_the_order_of_the_original_sdk() -> None:
+    service = FakeService()
+    async with connected(service) as client:
+        await demo().run(client, "go", {"a": 1}, "session", "user", 60)
+        await demo().stream(client, "go", {"a": 1}, "session", "user", 5)
+        payload = {"input": "go", "provider_kwargs": {"seed": 7}}
+        await demo().invoke(client, payload, None, None, "session", "user", {"a": 1}, 5)
+    assert len(service.starts) == 3
+    for start in service.starts:
+        assert start.options.initial_state_json == '{"a":1}'
+        assert (start.options.session_id, start.options.user_id) == ("session", "user")
+    assert service.starts[-1].options.provider_options_json == '{"seed":7}'
+    assert [start.options.timeout.seconds for start in service.starts] == [0, 5, 5]
+
+
+async def test_a_session_is_told_once_to_have_no_memory() -> None:
+    async with connected(FakeService()) as client:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("default")
+            for _ in range(2):
+                await demo().run(client, "go", session_id="s")
+    assert [str(one.message) for one in told] == [NO_MEMORY]
+
+
+async def test_the_state_may_be_a_model() -> None:
+    class Cart(BaseModel):
+        items: list[str]
+
+    service = FakeService()
+    async with connected(service) as client:
+        await demo().run(client, "go", initial_state=Cart(items=["tea"]))
+    assert service.starts[0].options.initial_state_json == '{"items":["tea"]}'
+
+
+async def test_queues_of_a_start_are_refused() -> None:
+    client = PolosClient("127.0.0.1:1")
+    with pytest.raises(DefinitionError, match=r"agent.invoke\(queue='q'\) is not built yet"):
+        await demo().invoke(client, {"input": "go"}, queue="q")
+    with pytest.raises(DefinitionError, match=r"agent.invoke\(concurrency_key='k'\) is not built"):
+        await demo().invoke(client, {"input": "go"}, concurrency_key="k")
+
+
 async def test_a_run_that_takes_too_long_is_cancelled_and_says_so() -> None:
     outcome = event(9, run_cancelled=pb.RunCancelled(usage=pb.Usage(total_tokens=4)), terminal=True)
     run = ended(outcome, run_pb2.RUN_STATE_CANCELLED)
@@ -125,6 +173,7 @@ async def test_a_run_that_takes_too_long_is_cancelled_and_says_so() -> None:
     assert caught.value.usage.total_tokens == 4
     assert caught.value.text == "The sum "
     assert caught.value.reason == "run_timeout"
+    assert (caught.value.execution_id, caught.value.timeout_seconds) == (RUN, 0.2)
 
 
 async def test_a_run_that_ended_while_it_was_cancelled_gives_its_result() -> None:
@@ -157,8 +206,8 @@ async def test_the_hook_of_a_client_sees_the_agent_before_each_start() -> None:
     prepared: list[str] = []
 
     class Watching(PolosClient):
-        def prepare(self, agent: Agent) -> None:
-            prepared.append(agent.id)
+        def prepare(self, definition: Definition) -> None:
+            prepared.append(definition.id)
 
     async with connected(FakeService()) as plain, Watching(plain.address) as client:
         await demo().run(client, "go")

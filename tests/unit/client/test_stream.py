@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 import grpc
@@ -14,6 +15,7 @@ from polos.v1 import event_pb2 as pb
 from polos.v1 import run_pb2
 from polos.v1.error_pb2 import FailureReason
 from polos_client.calls.client import PolosClient
+from polos_client.calls.handle import ExecutionHandle
 from polos_client.calls.stream import AgentStream, TextChunk
 from polos_client.define.agent import Agent
 from polos_client.errors import (
@@ -38,6 +40,7 @@ from tests.support.fake_service import (
     hang,
     numbered,
     refuse,
+    run_of,
 )
 
 Code = grpc.StatusCode
@@ -252,10 +255,37 @@ async def test_a_start_whose_answer_is_lost_is_the_same_start_again() -> None:
     assert service.starts[0].options.provider_options_json == '{"seed":7}'
 
 
-async def test_a_service_that_names_no_run_is_no_polos_service() -> None:
+async def test_a_stream_has_what_its_handle_has() -> None:
+    service = FakeService(run=run_of(run_pb2.RUN_STATE_SUSPENDED))
+    async with connected(service) as client:
+        stream = await demo().stream(client, "go", session_id="s", user_id="u")
+        got = await stream.get()
+        assert stream.client is client
+    assert stream.topic == f"workflow/{AGENT}/{RUN}"
+    assert stream.id == stream.agent_run_id == stream.handle.id == RUN
+    told = {name: getattr(stream, name) for name in ExecutionHandle.model_fields}
+    assert stream.created_at is not None
+    assert told == stream.handle.to_dict()
+    assert told == {
+        "id": RUN,
+        "workflow_id": AGENT,
+        "created_at": stream.created_at,
+        "parent_execution_id": None,
+        "root_workflow_id": AGENT,
+        "root_execution_id": RUN,
+        "session_id": "s",
+        "user_id": "u",
+        "step_key": None,
+    }
+    assert stream.to_dict() == {**told, "agent_run_id": RUN, "topic": stream.topic}
+    assert datetime.fromisoformat(stream.created_at) <= datetime.now(UTC)
+    assert got["status"] == "waiting"
+
+
+async def test_a_service_that_names_no_run_is_not_a_polos_service() -> None:
     service = FakeService(plays=[Play(end_ok, until=0, named=False)])
     async with connected(service) as client:
-        with pytest.raises(ConnectionLost, match="no Polos service of this version"):
+        with pytest.raises(ConnectionLost, match="not a Polos service of this version"):
             await demo().stream(client, "go")
 
 

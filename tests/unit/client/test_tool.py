@@ -167,12 +167,17 @@ def test_an_id_that_cannot_be_a_step_s_key_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"queue": "q"}, {"approval": "always"}, {"retries": 3}],
+    [{"queue": "q"}, {"approval": "always"}, {"on_start": print}],
     ids=lambda one: next(iter(one)),
 )
 def test_what_is_not_built_yet_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match="is not built yet"):
         tool(**option)
+
+
+def test_an_option_that_is_not_known_is_refused() -> None:
+    with pytest.raises(DefinitionError, match=r"^@tool takes no retries$"):
+        tool(retries=3)
 
 
 def test_approval_none_is_the_default_spelled_out() -> None:

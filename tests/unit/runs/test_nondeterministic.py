@@ -100,6 +100,36 @@ async def test_a_rollback_of_the_code_goes_on_with_the_run(
     }
 
 
+async def test_code_that_swallows_its_cancellation_records_nothing(
+    store: SqliteStore, impatient: None
+) -> None:
+    """The body of a step that would go on with a fallback, which a rollback must not find."""
+    changed, waiting = False, asyncio.Event()
+
+    async def run(ctx: RunContext) -> None:
+        async def body(attempt: Attempt) -> StepOutput:
+            child = await ctx.begin_child(attempt, "sub", AgentStart())
+            try:
+                await child.step("a", "llm" if changed else "tool", done)
+            except BaseException:  # noqa: BLE001 - as code may do
+                return StepOutput(result_json='"fallback"')
+            waiting.set()
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        await ctx.step("ask", "agent", body, resumes=True)
+
+    claim = await claimed(store)
+    await store.release(claim)
+    async with executing(store, runnable(run)):
+        await soon(waiting.wait())
+    before, changed = await events_of(store, claim.run_id), True
+    with capture_logs() as logs:
+        async with executing(store, runnable(run)):
+            await until(lambda: len([one for one in logs if one["event"] == "run_left"]) > 1)
+    assert await events_of(store, claim.run_id) == before
+
+
 async def test_it_leaves_the_run_from_inside_a_task_group_and_a_child(
     store: SqliteStore, impatient: None
 ) -> None:

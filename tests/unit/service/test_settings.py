@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def refusal(**given: str) -> str:
+def refusal(**given: Any) -> str:
     """Return why arguments are refused."""
     with pytest.raises(SettingsInvalidError) as caught:
         Settings.load(**given)

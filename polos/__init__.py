@@ -1,0 +1,225 @@
+"""The public names of Polos, each loaded when it is first used.
+
+A public name stands three times below: for type checkers, for the interpreter and in `__all__`.
+tests/contract/test_public.py holds them equal.
+"""
+
+from importlib import import_module
+from pkgutil import extend_path
+from typing import TYPE_CHECKING, Any
+
+from polos_client.unbuilt import NAMES, not_built_yet
+
+if TYPE_CHECKING:
+    from polos.features import events
+    from polos_client.calls.client import PolosClient
+    from polos_client.calls.handle import ExecutionHandle
+    from polos_client.calls.stream import AgentStream, TextChunk
+    from polos_client.deadlines import Deadlines
+    from polos_client.define import scripted
+    from polos_client.define.agent import Agent
+    from polos_client.define.context import WorkflowContext
+    from polos_client.define.stop import (
+        ExecutedToolConfig,
+        HasTextConfig,
+        MaxStepsConfig,
+        MaxTokensConfig,
+        Step,
+        StopConditionContext,
+        ToolCall,
+        ToolCallFunction,
+        executed_tool,
+        has_text,
+        max_steps,
+        max_tokens,
+        stop_condition,
+    )
+    from polos_client.define.tool import Tool, ToolApproval, tool
+    from polos_client.errors import (
+        AgentNotFound,
+        CallError,
+        ConnectionLost,
+        CursorAhead,
+        DefinitionError,
+        Draining,
+        ExecutionCancelledError,
+        InternalError,
+        InvalidRequest,
+        PermissionDenied,
+        PolosError,
+        RequestIdReused,
+        RunCancelled,
+        RunError,
+        RunExpired,
+        RunFailed,
+        RunNotFinished,
+        RunNotFound,
+        RunTimeout,
+        StepExecutionError,
+        StoreUnavailable,
+        TooLarge,
+        TooManyCalls,
+        TooManyCommands,
+        TooManyRuns,
+        Unauthenticated,
+        WorkflowTimeoutError,
+    )
+    from polos_client.event import Event
+    from polos_client.result import AgentResult, ToolResult, Usage
+    from polos_service.embedded import Polos
+
+__all__ = [
+    "Agent",
+    "AgentNotFound",
+    "AgentResult",
+    "AgentStream",
+    "CallError",
+    "ConnectionLost",
+    "CursorAhead",
+    "Deadlines",
+    "DefinitionError",
+    "Draining",
+    "Event",
+    "ExecutedToolConfig",
+    "ExecutionCancelledError",
+    "ExecutionHandle",
+    "HasTextConfig",
+    "InternalError",
+    "InvalidRequest",
+    "MaxStepsConfig",
+    "MaxTokensConfig",
+    "PermissionDenied",
+    "Polos",
+    "PolosClient",
+    "PolosError",
+    "RequestIdReused",
+    "RunCancelled",
+    "RunError",
+    "RunExpired",
+    "RunFailed",
+    "RunNotFinished",
+    "RunNotFound",
+    "RunTimeout",
+    "Step",
+    "StepExecutionError",
+    "StopConditionContext",
+    "StoreUnavailable",
+    "TextChunk",
+    "TooLarge",
+    "TooManyCalls",
+    "TooManyCommands",
+    "TooManyRuns",
+    "Tool",
+    "ToolApproval",
+    "ToolCall",
+    "ToolCallFunction",
+    "ToolResult",
+    "Unauthenticated",
+    "Usage",
+    "WorkflowContext",
+    "WorkflowTimeoutError",
+    "events",
+    "executed_tool",
+    "has_text",
+    "max_steps",
+    "max_tokens",
+    "scripted",
+    "stop_condition",
+    "tool",
+]
+
+_HOMES = {
+    "Agent": "polos_client.define.agent",
+    "AgentNotFound": "polos_client.errors",
+    "AgentResult": "polos_client.result",
+    "AgentStream": "polos_client.calls.stream",
+    "CallError": "polos_client.errors",
+    "ConnectionLost": "polos_client.errors",
+    "CursorAhead": "polos_client.errors",
+    "Deadlines": "polos_client.deadlines",
+    "DefinitionError": "polos_client.errors",
+    "Draining": "polos_client.errors",
+    "Event": "polos_client.event",
+    "ExecutedToolConfig": "polos_client.define.stop",
+    "ExecutionCancelledError": "polos_client.errors",
+    "ExecutionHandle": "polos_client.calls.handle",
+    "HasTextConfig": "polos_client.define.stop",
+    "InternalError": "polos_client.errors",
+    "InvalidRequest": "polos_client.errors",
+    "MaxStepsConfig": "polos_client.define.stop",
+    "MaxTokensConfig": "polos_client.define.stop",
+    "PermissionDenied": "polos_client.errors",
+    "Polos": "polos_service.embedded",
+    "PolosClient": "polos_client.calls.client",
+    "PolosError": "polos_client.errors",
+    "RequestIdReused": "polos_client.errors",
+    "RunCancelled": "polos_client.errors",
+    "RunError": "polos_client.errors",
+    "RunExpired": "polos_client.errors",
+    "RunFailed": "polos_client.errors",
+    "RunNotFinished": "polos_client.errors",
+    "RunNotFound": "polos_client.errors",
+    "RunTimeout": "polos_client.errors",
+    "Step": "polos_client.define.stop",
+    "StepExecutionError": "polos_client.errors",
+    "StopConditionContext": "polos_client.define.stop",
+    "StoreUnavailable": "polos_client.errors",
+    "TextChunk": "polos_client.calls.stream",
+    "TooLarge": "polos_client.errors",
+    "TooManyCalls": "polos_client.errors",
+    "TooManyCommands": "polos_client.errors",
+    "TooManyRuns": "polos_client.errors",
+    "Tool": "polos_client.define.tool",
+    "ToolApproval": "polos_client.define.tool",
+    "ToolCall": "polos_client.define.stop",
+    "ToolCallFunction": "polos_client.define.stop",
+    "ToolResult": "polos_client.result",
+    "Unauthenticated": "polos_client.errors",
+    "Usage": "polos_client.result",
+    "WorkflowContext": "polos_client.define.context",
+    "WorkflowTimeoutError": "polos_client.errors",
+    "executed_tool": "polos_client.define.stop",
+    "has_text": "polos_client.define.stop",
+    "max_steps": "polos_client.define.stop",
+    "max_tokens": "polos_client.define.stop",
+    "stop_condition": "polos_client.define.stop",
+    "tool": "polos_client.define.tool",
+}
+"""The module that defines each name."""
+
+_MODULES = {
+    "events": "polos.features.events",
+    "scripted": "polos_client.define.scripted",
+}
+"""The modules that are public as they are."""
+
+__path__ = extend_path(__path__, __name__)  # `polos.v1` is generated, into a folder of its own
+
+if not TYPE_CHECKING:  # checkers read the imports above, and refuse any other name
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            value = import_module(_MODULES[name])
+        elif name in _HOMES:
+            value = getattr(_load(name), name)
+        else:
+            value = not_built_yet(__name__, NAMES)(name)
+        globals()[name] = value
+        return value
+
+
+def _load(name: str) -> Any:
+    home = _HOMES[name]
+    try:
+        return import_module(home)
+    except ModuleNotFoundError as error:
+        if not home.startswith("polos_service.") or str(error.name).startswith("polos"):
+            raise
+        raise ImportError(
+            f"polos.{name} needs the service, and its package {error.name!r} is not installed: "
+            "pip install 'polos-grpc[service]'"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

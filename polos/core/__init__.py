@@ -1,0 +1,1 @@
+"""What workflows are made of, where the original SDK has it."""

@@ -1,0 +1,1 @@
+"""Where programs for the original SDK find `events`."""

@@ -1,0 +1,13 @@
+"""What runs give back and stop conditions see, where the original SDK defines it."""
+
+from typing import TYPE_CHECKING
+
+from polos_client.define.stop import Step, ToolCall, ToolCallFunction
+from polos_client.result import AgentResult, ToolResult, Usage
+from polos_client.unbuilt import not_built_yet
+
+__all__ = ["AgentResult", "Step", "ToolCall", "ToolCallFunction", "ToolResult", "Usage"]
+
+if not TYPE_CHECKING:  # checkers refuse what is not built
+    _UNBUILT = ("AgentConfig", "BatchStepResult", "BatchWorkflowInput")
+    __getattr__ = not_built_yet(__name__, _UNBUILT)

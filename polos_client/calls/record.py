@@ -1,0 +1,87 @@
+"""How a run stands, as the keys that programs read."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from polos.v1.run_pb2 import Run, RunState
+from polos_client.calls.connection import Connection
+from polos_client.calls.follow import fold
+from polos_client.calls.states import ENDED_OTHERWISE, STATUSES
+from polos_client.errors import RunError
+from polos_client.fold import conclude, tool_result
+from polos_client.result import AgentResult, Usage
+
+UNKNOWN = (
+    *("payload", "deployment_id", "assigned_to_worker", "retry_count", "queue_name"),
+    *("concurrency_key", "batch_id", "cancelled_by", "run_timeout_seconds"),
+)
+"""Documented keys of a record that this service does not tell."""
+
+
+async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
+    """Return how a run stands: see `ExecutionHandle.get`."""
+    run = await connection.get_run(run_id)
+    result = await _result(connection, run)
+    return {
+        **_common(run),
+        "result": result,
+        "root_workflow_id": run.workflow_id,
+        "output_schema_name": result.result_schema if result else None,
+    }
+
+
+async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
+    """Return a run's record as JSON values: see `PolosClient.get_execution`."""
+    run = await connection.get_run(run_id)
+    result = await _result(connection, run)
+    cancelled = run.state == RunState.RUN_STATE_CANCELLED
+    return {
+        "id": run.run_id,
+        "workflow_id": run.workflow_id,
+        **_common(run),
+        "result": result.model_dump(mode="json") if result else None,
+        "output_schema_name": result.result_schema if result else None,
+        "started_at": iso(run.start_time) if run.HasField("start_time") else None,
+        "cancelled_at": iso(run.finish_time) if cancelled else None,
+        "session_id": run.session_id if run.HasField("session_id") else None,
+        "user_id": run.user_id if run.HasField("user_id") else None,
+        **dict.fromkeys(UNKNOWN),
+    }
+
+
+async def cancel(connection: Connection, run_id: str) -> bool:
+    """Cancel a run; False if it had ended otherwise before."""
+    return (await connection.cancel_run(run_id)).state not in ENDED_OTHERWISE
+
+
+def iso(time: Timestamp) -> str:
+    """Return a time in ISO 8601, in UTC."""
+    return time.ToDatetime(tzinfo=UTC).isoformat()
+
+
+def _common(run: Run) -> dict[str, Any]:
+    return {
+        "status": STATUSES.get(run.state, "unknown"),
+        "error": run.outcome.error.message if run.outcome.HasField("error") else None,
+        "created_at": iso(run.create_time),
+        "completed_at": iso(run.finish_time) if run.HasField("finish_time") else None,
+        "parent_execution_id": None,
+        "root_execution_id": run.run_id,
+        "step_key": None,
+    }
+
+
+async def _result(connection: Connection, run: Run) -> AgentResult | None:
+    if run.state != RunState.RUN_STATE_COMPLETED:
+        return None
+    if run.tool_results_omitted:  # a Run carries no more than 1 MiB of them: the log has all
+        return (await fold(connection, run.run_id)).result()
+    results = [tool_result(one.tool_call, one) for one in run.tool_results]
+    try:
+        return conclude(run.outcome, results, text="", usage=Usage())
+    except RunError:
+        return None  # it ended well, in a way that a later version of the service added

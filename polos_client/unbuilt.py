@@ -1,0 +1,208 @@
+"""What programs for the original SDK may name and this version does not have yet.
+
+A name can be imported and stand in annotations; its use is refused. An option is refused where
+it is given. Nothing is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from typing import Any, NamedTuple, NoReturn
+
+from polos_client.errors import DefinitionError
+
+
+class Option(NamedTuple):
+    """A parameter that is not built yet.
+
+    Attributes:
+        unused: the values that ask for nothing, beside None.
+        advice: what to do instead; empty: leave it out.
+
+    """
+
+    unused: tuple[Any, ...] = ()
+    advice: str = ""
+
+
+_NO_QUEUE = "POLOS_MAX_RUNS bounds how many runs a service works on at once"
+_IN_TOOLS = "put checks into the tools"
+
+OPTIONS: Mapping[str, Option] = {
+    "approval": Option(("none",)),
+    "channels": Option(([], ())),
+    "compaction": Option(),
+    "concurrency_key": Option(advice=_NO_QUEUE),
+    "guardrail_max_retries": Option((2,)),
+    "guardrails": Option(([], ())),
+    "last_timestamp": Option(advice="pass last_sequence_id"),
+    "on_agent_step_end": Option(([], ())),
+    "on_agent_step_start": Option(([], ())),
+    "on_end": Option(([], ())),
+    "on_start": Option(([], ())),
+    "on_tool_end": Option(([], ()), _IN_TOOLS),
+    "on_tool_start": Option(([], ()), _IN_TOOLS),
+    "output_schema": Option(
+        advice="ask for JSON in the system prompt, or pass response_format to agent.run"
+    ),
+    "provider_llm_api": Option(("chat_completions",), "the provider openai has chat_completions"),
+    "queue": Option(advice=_NO_QUEUE),
+    "queue_concurrency_limit": Option(advice=_NO_QUEUE),
+    "queue_name": Option(advice=_NO_QUEUE),
+    "stream_to_workflow": Option((False,)),
+}
+"""The parameters of `Agent`, `@tool`, starts and `Polos` that are not built yet."""
+
+_RUN_AN_AGENT = "run an Agent, and put what it needs into its tools"
+
+NAMES: Mapping[str, str] = {
+    "AgentConfig": "",
+    "AgentContext": "tools get a WorkflowContext",
+    "AgentStreamHandle": "agent.stream returns an AgentStream",
+    "AskUserField": "",
+    "AskUserFieldOption": "",
+    "AskUserInput": "",
+    "BatchEventPayload": "",
+    "BatchStepResult": "",
+    "BatchWorkflowInput": "",
+    "Channel": "",
+    "CompactionConfig": "",
+    "DockerEnvironmentConfig": "",
+    "EventData": "",
+    "EventPayload": "",
+    "ExecToolConfig": "",
+    "GuardrailContext": "",
+    "GuardrailResult": "",
+    "HookAction": "",
+    "HookContext": "",
+    "HookResult": "",
+    "LocalEnvironmentConfig": "",
+    "Queue": _NO_QUEUE,
+    "SandboxToolsConfig": "",
+    "SchedulePayload": "",
+    "SlackChannel": "",
+    "SlackChannelConfig": "",
+    "StreamResult": "agent.stream returns an AgentStream",
+    "WebSearchOptions": "",
+    "WebSearchResult": "",
+    "WebSearchToolConfig": "",
+    "Worker": "`polos serve app.py` serves the agents of a file, and Polos() those of a program",
+    "Workflow": _RUN_AN_AGENT,
+    "WorkflowState": "pass initial_state to agent.run; tools find it in their context",
+    "batch_agent_invoke": "call agent.invoke for each",
+    "batch_invoke": "call agent.invoke for each",
+    "batch_publish": "",
+    "create_ask_user_tool": "",
+    "create_web_search_tool": "",
+    "get_all_workflows": "",
+    "get_workflow": "",
+    "guardrail": _IN_TOOLS,
+    "hook": _IN_TOOLS,
+    "publish": "",
+    "queue": _NO_QUEUE,
+    "sandbox_tools": "",
+    "schedules": "",
+    "stream_topic": "events.stream_workflow reads the events of a run",
+    "workflow": _RUN_AN_AGENT,
+}
+"""The names of the original SDK that are not built yet, and what to do instead, if anything."""
+
+
+CONTEXT = frozenset(
+    {
+        "agent_id",
+        "cancel_event",
+        "channel_context",
+        "channels",
+        "created_at",
+        "deployment_id",
+        "max_tokens",
+        "model",
+        "otel_span_id",
+        "otel_traceparent",
+        "parent_execution_id",
+        "provider",
+        "retry_count",
+        "root_execution_id",
+        "root_workflow_id",
+        "state",
+        "step",
+        "system_prompt",
+        "temperature",
+        "to_dict",
+        "tools",
+        "workflow_type",
+    }
+)
+"""What a context of the original SDK has, and a tool's context does not have yet."""
+
+
+PROVIDERS = frozenset(
+    {"anthropic", "azure", "fireworks", "gemini", "groq", "litellm", "ollama", "together"}
+)
+"""The providers of the original SDK that are not built yet."""
+
+
+def refuse(what: str, options: Mapping[str, Any]) -> None:
+    """Refuse every option that asks for something.
+
+    Args:
+        what: what takes the options, as it is written: "Agent" or "@tool".
+        options: the options by name; None where none was given.
+
+    Raises:
+        DefinitionError: one was given, or is not known at all.
+
+    """
+    for name, value in options.items():
+        if name not in OPTIONS:
+            raise DefinitionError(f"{what} takes no {name}")
+        if value is not None and value not in OPTIONS[name].unused:
+            advice = OPTIONS[name].advice or f"leave {name} out"
+            raise DefinitionError(
+                f"{what}({name}={value!r:.80}) is not built yet in this version; {advice}"
+            )
+
+
+def not_built_yet(module: str, names: Collection[str]) -> Callable[[str], type]:
+    """Return the `__getattr__` of a module in which these names are placeholders."""
+
+    def find(name: str) -> type:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        return placeholder(name)
+
+    return find
+
+
+@cache
+def placeholder(name: str) -> type:
+    """Return what stands for one of `NAMES`: a class that only annotations can use."""
+    return _Placeholder(name, (), {"__module__": "polos", "__doc__": _not_built(name)})
+
+
+class _Placeholder(type):
+    """Refuses to be called, decorated with, derived from, or asked for an attribute."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _Placeholder:
+        for base in bases:
+            raise DefinitionError(_not_built(base.__name__))
+        return super().__new__(cls, name, bases, space)
+
+    def __call__(cls, *_: Any, **__: Any) -> NoReturn:
+        raise DefinitionError(_not_built(cls.__name__))
+
+    def __getattr__(cls, name: str) -> NoReturn:
+        if name.startswith("__"):  # the interpreter and libraries look for these
+            raise AttributeError(name)
+        raise NotBuiltAttributeError(_not_built(cls.__name__))
+
+
+class NotBuiltAttributeError(DefinitionError, AttributeError):
+    """An attribute that is not built: `hasattr` says False, and programs read why."""
+
+
+def _not_built(name: str) -> str:
+    advice = NAMES[name]
+    return f"{name} is not built yet in this version" + (f"; {advice}" if advice else "")

@@ -1,0 +1,49 @@
+"""What both sides of the wire must agree on. `polos_client` and `polos_service` read it here."""
+
+from __future__ import annotations
+
+ERROR_DOMAIN = "polos.v1"
+"""Domain of the `google.rpc.ErrorInfo` in every status that a handler of the service sends."""
+
+RUN_ID_KEY = "polos-run-id"
+"""Initial metadata in which StreamRun and StreamWorkflow name the run."""
+
+AUTHORIZATION_KEY = "authorization"
+"""Metadata in which a client sends its API key, as `Bearer KEY`."""
+
+INPUT_LIMIT = 1024 * 1024
+"""Bytes of an input, or of a conversation as JSON, at most."""
+
+STATE_LIMIT = 256 * 1024
+"""Bytes of an initial state, and of the model options, as JSON, at most."""
+
+NAME_LIMIT = 256
+"""Characters of a session's id, and of a user's id, at most."""
+
+REQUEST_ID_LIMIT = 128
+"""Characters of a request id at most."""
+
+REQUEST_LIMIT = 2 * 1024 * 1024
+"""Bytes of a request at most: an input, a state, model options, and the rest."""
+
+RESPONSE_LIMIT = 4 * 1024 * 1024
+"""Bytes of a response at most; the service cuts its responses well below it."""
+
+PAGE_LIMIT = 1000
+"""Runs or agents that a page of a list holds at most."""
+
+HEARTBEAT = 15.0
+"""Seconds of silence after which a stream carries a response without events."""
+
+SILENCE = 3 * HEARTBEAT
+"""Seconds without a response after which a stream's link is dead."""
+
+PING_AFTER_MS = 30_000
+"""Milliseconds of silence after which either side pings the other.
+
+Heartbeats come more often, so a healthy stream is never pinged."""
+
+PING_TIMEOUT_MS = 10_000
+"""Milliseconds without an answer to a ping after which the connection is closed.
+
+The service also takes pings this often, so that a client's never count as too many."""

@@ -1,0 +1,111 @@
+"""Programs with the original SDK's imports and arguments, run from their folder as they are."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.mock_answers import call, say
+from tests.support.mock_provider import MockProvider
+from tests.support.process import PATIENCE, environment
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[MockProvider]:
+    async with MockProvider() as one:
+        yield one
+
+
+@pytest.fixture
+def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """Copy the program that the test names to a folder of its own."""
+    return shutil.copytree(PROGRAMS / request.param, tmp_path / "program")
+
+
+async def run(folder: Path, **settings: str) -> tuple[int, str, str]:
+    """Run `python main.py` with a .env file; return its exit code, output and errors."""
+    lines = [f"{name}={value}\n" for name, value in settings.items()]
+    (folder / ".env").write_text("".join(lines))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "main.py"),
+        cwd=folder,
+        env=environment(PYTHONUTF8="1"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()
+
+
+@pytest.mark.parametrize("folder", ["weather"], indirect=True)
+async def test_an_agent_with_tools_runs(folder: Path, provider: MockProvider) -> None:
+    provider.reply(call("get_weather", {"city": "Oslo"}))
+    provider.reply(say("It is 21 degrees in Oslo: ", "no coat."))
+    for turn in range(3):
+        provider.reply(call("get_weather", {"city": "Oslo"}, call_id=f"call_{turn}"))
+    code, output, errors = await run(
+        folder,
+        OPENAI_BASE_URL=provider.url,
+        OPENAI_API_KEY="sk-test",
+        POLOS_AGENT_MAX_STEPS="3",
+    )
+    assert (code, errors) == (0, "")
+    assert output == (
+        "answer: It is 21 degrees in Oslo: no coat.\n"
+        "steps: 2 tokens: 20\n"
+        "tool: get_weather completed {'city': 'Oslo', 'degrees': 21, 'unit': 'celsius'}\n"
+        "stopped by: max_steps after 3\n"
+    )
+    assert (folder / "polos.log").exists()
+
+
+@pytest.mark.parametrize("folder", ["streaming"], indirect=True)
+async def test_an_agent_streams(folder: Path, provider: MockProvider) -> None:
+    provider.reply(say("Rain ", "falls."))
+    provider.reply(say("Snow lies."), call("count_words", {"text": "Snow lies."}))
+    provider.reply(say("Two words."))
+    provider.reply(say("Wind ", "blows."))
+    code, output, errors = await run(
+        folder,
+        OPENAI_BASE_URL=provider.url,
+        OPENAI_API_KEY="sk-test",
+        POLOS_PROJECT_ID="mine",
+    )
+    assert (code, errors) == (0, "")
+    assert output == (
+        "run: True\n"
+        "topic: True\n"
+        "Rain |falls.|\n"
+        "agent: agent_start True\n"
+        "text: Snow lies.\n"
+        'call: count_words {"text": "Snow lies."} call_a\n'
+        "text: Two words.\n"
+        "agent: agent_finish True\n"
+        "text: Wind blows.\n"
+        "status: completed\n"
+    )
+    assert "WARNING program: counting for " in (folder / "polos.log").read_text()
+
+
+@pytest.mark.parametrize("folder", ["anthropic"], indirect=True)
+async def test_a_provider_that_is_not_built_is_refused_where_it_is_named(folder: Path) -> None:
+    code, output, errors = await run(folder)
+    assert (code, output) == (1, "")
+    assert errors.splitlines()[-1] == (
+        "polos.DefinitionError: the provider 'anthropic' is not built yet in this version; there "
+        "are openai and scripted ('openai' serves any compatible server: set provider_base_url)"
+    )

@@ -1,0 +1,194 @@
+"""`Polos`: its arguments, what it loads by itself, and its start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from polos.v1.run_service_pb2 import CreateRunRequest
+from polos_client.calls.client import PolosClient
+from polos_client.calls.events import stream_workflow
+from polos_client.define.agent import Agent
+from polos_client.define.scripted import call, script, turn
+from polos_client.define.tool import tool
+from polos_client.errors import AgentNotFound, DefinitionError
+from polos_service.config import SettingsInvalidError
+from polos_service.embedded import Polos
+from polos_service.listening import ListenError
+
+
+def speaker(agent_id: str, words: str = "Hi.") -> Agent:
+    return Agent(agent_id, "scripted", script(words))
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+async def test_what_the_original_sdk_takes_is_taken() -> None:
+    with pytest.warns(UserWarning, match="Polos ignores api_url, api_key, deployment_id: it is"):
+        polos = Polos(
+            project_id="p",
+            api_url="http://localhost:8080",
+            api_key="k",
+            deployment_id="d",
+            port=0,
+            max_concurrent_workflows=3,
+            channels=[],
+        )
+    async with polos:
+        assert (await speaker("embedded-1").run(polos, "Go.")).result == "Hi."
+
+
+def test_a_project_is_taken_without_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Polos(project_id="p")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"channels": ["slack"]}, r"Polos\(channels=\['slack'\]\) is not built yet"),
+        ({"port": 70_000}, "the port must be from 0 to 65535, not 70000"),
+        ({"port": "8000"}, "the port must be from 0 to 65535, not '8000'"),
+        ({"agents": "project"}, "'p' is not an Agent; name all other arguments"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        Polos(**arguments)
+
+
+async def test_a_bound_on_runs_is_kept() -> None:
+    inside, most = 0, 0
+    both = asyncio.Event()
+
+    @tool
+    async def meet() -> str:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0)
+        if inside == 2:
+            both.set()
+        inside -= 1
+        return "met"
+
+    agent = Agent("embedded-2", "scripted", script(turn(call("meet")), "Done."), tools=[meet])
+    async with Polos(max_concurrent_workflows=1) as polos:
+        await asyncio.gather(*(agent.run(polos, "Go.") for _ in range(5)))
+    assert most == 1
+    with pytest.raises(SettingsInvalidError, match="POLOS_MAX_RUNS"):
+        await Polos(max_concurrent_workflows=0).start()
+
+
+async def test_an_agent_that_was_only_defined_is_started_by_its_id() -> None:
+    agent = speaker("embedded-3", "Replaced.")
+    agent = speaker("embedded-3", "Hi.")
+    async with Polos() as polos:
+        run = await polos.create_run(CreateRunRequest(agent_id=agent.id, input="Go."))
+        async for event in stream_workflow(polos, workflow_run_id=run.run_id):
+            outcome = event
+        assert outcome.data["result"]["result"] == "Hi."
+        with pytest.raises(AgentNotFound, match="embedded-none"):
+            await polos.create_run(CreateRunRequest(agent_id="embedded-none", input="Go."))
+
+
+async def test_a_run_that_an_earlier_process_left_is_resumed_by_definition_alone(
+    tmp_path: Path,
+) -> None:
+    store = f"sqlite://{tmp_path / 'runs.db'}"
+    reached, let = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def hold() -> str:
+        reached.set()
+        await let.wait()
+        return "held"
+
+    agent = Agent("embedded-4", "scripted", script(turn(call("hold")), "Done."), tools=[hold])
+    async with Polos(store=store) as polos:
+        run_id = (await agent.invoke(polos, {"input": "Go."})).id
+        await reached.wait()
+    let.set()
+    async with Polos(store=store) as polos:
+        async with asyncio.timeout(30):
+            while (await polos.get_run(run_id)).outcome.WhichOneof("payload") is None:
+                await asyncio.sleep(0.05)
+        assert (await polos.get_run(run_id)).outcome.agent_finish.result == "Done."
+
+
+async def test_it_is_started_and_stopped_by_hand_and_again() -> None:
+    polos = Polos()
+    for _ in range(2):
+        await polos.start()
+        with pytest.raises(RuntimeError, match="running already"):
+            await polos.start()
+        assert (await speaker("embedded-5").run(polos, "Go.")).result == "Hi."
+        await polos.stop()
+    await polos.stop()
+    with pytest.raises(RuntimeError, match="inside `async with"):
+        await speaker("embedded-5").run(polos, "Go.")
+
+
+async def test_the_port_is_the_one_that_was_asked_for() -> None:
+    port = free_port()
+    async with Polos(port=port) as polos:
+        assert polos.address == f"127.0.0.1:{port}"
+        with pytest.raises(ListenError, match=str(port)):
+            await Polos(port=port).start()
+
+
+async def test_serving_ends_with_a_signal() -> None:
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    polos = Polos(port=free_port())
+    try:
+        serving = asyncio.create_task(polos.serve())
+        client = PolosClient(f"127.0.0.1:{polos._port}")
+        agent = speaker("embedded-6")
+        assert (await agent.run(client, "Go.")).result == "Hi."
+        await client.close()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(serving, 30)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+async def test_the_log_file_takes_the_program_s_log_and_the_service_s(tmp_path: Path) -> None:
+    structlog.reset_defaults()  # other tests capture the log, which counts as configuring it
+    path = tmp_path / "polos.log"
+    path.write_text("before\n")
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    async with Polos(log_file=path):
+        logging.getLogger("mine").warning("from the program")
+        structlog.get_logger("polos").warning("from_the_service", number=7)
+        assert root.handlers != handlers
+    assert root.handlers == handlers
+    text = path.read_text()
+    assert text.startswith("before\n")
+    assert "WARNING mine: from the program" in text
+    assert "from_the_service" in text
+    assert "\x1b" not in text
+
+
+async def test_a_log_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    handlers = logging.getLogger().handlers[:]
+    with pytest.raises(
+        SettingsInvalidError, match=r"The log file .*no/such.* cannot be opened: No"
+    ):
+        await Polos(log_file=tmp_path / "no/such/file").start()
+    assert logging.getLogger().handlers == handlers

@@ -70,7 +70,7 @@ WHAT: dict[Place, str] = {
     Place.SERVICE_KILL: "a replica of the service is killed and restarted",
     Place.SERVICE_RESTART: "a replica of the service is asked to stop and restarted",
     Place.SERVICE_PAUSE: "a replica of the service is paused for longer than its claims last",
-    Place.SERVICE_PART: "a replica of the service is cut off from NATS for longer than its claims last",
+    Place.SERVICE_PART: "a replica of the service loses NATS for longer than its claims last",
     Place.NODE_KILL: "a NATS follower is killed and restarted",
     Place.NODE_PAUSE: "a NATS follower is paused and continued",
     Place.LEADER_KILL: "the NATS leader of the log is killed and restarted",

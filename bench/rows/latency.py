@@ -13,9 +13,10 @@ from bench.targets import target
 RUNS, RATE, SECONDS = 50, 50, 4.0
 
 BLOCKS = (
-    "A commit writes whole blocks of 4 KiB, first to the write-ahead log and later to the file, and "
-    "contains the two or three tokens that arrived during the previous commit. Waiting 2 ms for more "
-    "tokens, as an experiment, reduced the bytes written by a third and delayed each token by 1.7 ms."
+    "A commit writes whole blocks of 4 KiB, first to the write-ahead log and later to the file, "
+    "and contains the two or three tokens that arrived during the previous commit. Waiting 2 ms "
+    "for more tokens, as an experiment, reduced the bytes written by a third and delayed each "
+    "token by 1.7 ms."
 )
 
 

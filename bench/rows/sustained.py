@@ -19,8 +19,8 @@ WHY = (
     "One process uses one core, and a token that arrives alone costs a socket read, a frame, a "
     "wake-up and a gRPC message: about 100 µs here, as much as (c) needs to store nothing. Three "
     "times the runs of (c) would leave 37 µs per token, and reading and parsing the token from the "
-    "provider alone takes about 50 µs. Tokens that share a message cost less, but arrive later than "
-    "the bound allows."
+    "provider alone takes about 50 µs. Tokens that share a message cost less, but arrive later "
+    "than the bound allows."
 )
 
 START = {"polos": 128, "plain": 48, "careful": 96, "sse": 48, "a2a": 16}

@@ -122,7 +122,7 @@ def block_of_ports() -> range:
 
 
 def is_free(port: int) -> bool:
-    """Return whether nobody listens at the port."""
+    """Return whether nobody listens on the port."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))
@@ -132,7 +132,7 @@ def is_free(port: int) -> bool:
 
 
 async def listens(port: int) -> bool:
-    """Return whether somebody listens at the port."""
+    """Return whether somebody listens on the port."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

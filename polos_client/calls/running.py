@@ -116,7 +116,7 @@ async def _run_id(client: Connection, call: _Call) -> str:
         raise client.closed() from None
     call.cancel()
     raise ConnectionLost(
-        f"what listens at {client.address} named no run: it is not a Polos service of this version"
+        f"the server at {client.address} named no run: it is not a Polos service of this version"
     )
 
 

@@ -32,10 +32,11 @@ def show_version(asked: bool) -> None:  # noqa: FBT001 - typer hands it over so
 def polos(
     *,
     _: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show it.")
+        bool,
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Run AI agents as a service, and stream what they do."""
+    """Run AI agents as a service and stream their events."""
 
 
 app.command()(serve.serve)

@@ -135,8 +135,8 @@ class View(Output):
             said = brief("".join(self._saying), VOID)
             self._saying.clear()
         self._doing = {at: one for at, one in self._doing.items() if not self._voids.void(at[0])}
-        void = f"; void is what it said: {said}" if said else ""
-        text = f"↻ {event.data['step_key']} begins anew: {event.data['error']}{void}"
+        void = f"; discarded: {said}" if said else ""
+        text = f"↻ {event.data['step_key']} starts over: {event.data['error']}{void}"
         self._say(text, "yellow", self._bar(event))
 
     def _finish(self, event: Event) -> None:

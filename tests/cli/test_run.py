@@ -25,7 +25,7 @@ async def test_an_answer_that_was_cut_is_told_on_standard_error(cli: Cli) -> Non
     ended = await cli("run", "short", "Go.")
     assert (ended.code, ended.out) == (0, "Half an\n")
     assert ended.err == (
-        "Error: the answer is cut: it reached the bound on its tokens (finish reason length)\n"
+        "Error: the answer is incomplete: it reached the token limit (finish reason length)\n"
     )
 
 
@@ -49,7 +49,7 @@ async def test_the_prompt_comes_from_standard_input(cli: Cli, arguments: list[st
 async def test_a_prompt_that_is_no_text_is_refused(cli: Cli) -> None:
     ended = await cli("run", "sums", "-", input=b"\xff")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("Error: the prompt on standard input is no UTF-8 text: ")
+    assert ended.err.startswith("Error: the prompt on standard input is not valid UTF-8: ")
 
 
 async def test_json_is_the_whole_log_an_event_a_line(cli: Cli) -> None:
@@ -91,7 +91,7 @@ async def test_ctrl_c_in_a_pipe_detaches_and_says_how_to_come_back(cli: Cli) -> 
     _, err = await process.communicate()
     assert process.returncode == 130
     assert err.decode() == (
-        f"Detached: run {run_id} goes on.\nCome back to it with: polos runs tail {run_id}\n"
+        f"Detached: run {run_id} continues.\nRead on with: polos runs tail {run_id}\n"
     )
     assert await cli.state(run_id) == "running"
 

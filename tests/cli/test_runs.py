@@ -121,7 +121,7 @@ async def test_cancel_says_of_each_run_what_became_of_it(cli: Cli) -> None:
     ended = await cli("runs", "cancel", first, "no-run", second)
     assert ended == Ended(
         1,
-        f"{first} had ended before: completed\n{second} cancelled\n",
+        f"{first} had already ended: completed\n{second} cancelled\n",
         "Error: There is no run 'no-run'.\n",
     )
     assert (await cli("runs", "tail", second)).code == 4

@@ -22,7 +22,7 @@ def refusal(listen: str) -> str:
     """Return why an address is refused."""
     with pytest.raises(ListenError) as caught:
         probe(listen)
-    assert str(caught.value).startswith(f"Cannot listen at {listen}: ")
+    assert str(caught.value).startswith(f"Cannot listen on {listen}: ")
     assert "--listen, POLOS_LISTEN" in str(caught.value)
     return str(caught.value)
 

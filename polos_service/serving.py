@@ -57,9 +57,7 @@ def drive(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> N
             loop.run_until_complete(task)
         except BaseException:
             if not task.done():  # else it is the work's own, and raised below
-                log.exception(
-                    "loop_interrupted", advice="a tool did this; the service continues"
-                )
+                log.exception("loop_interrupted", advice="a tool did this; the service continues")
     task.result()
 
 

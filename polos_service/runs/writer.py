@@ -72,9 +72,7 @@ class Writer:
 
         """
         if self._outcome is not None:
-            raise Finished(
-                f"Run {self._claim.run_id} has ended and takes no events."
-            )
+            raise Finished(f"Run {self._claim.run_id} has ended and takes no events.")
         self._check_open()
         data = (child or self._root).encode(
             payload,

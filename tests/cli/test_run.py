@@ -36,7 +36,7 @@ async def test_a_failed_run_says_why_and_prints_no_half_answer(cli: Cli) -> None
 async def test_a_run_over_its_timeout_has_failed(cli: Cli) -> None:
     ended = await cli("run", "waits", "Go.", "--timeout", "0.2")
     assert (ended.code, ended.out) == (3, "")
-    assert "longer than its timeout" in ended.err
+    assert "exceeded its timeout" in ended.err
 
 
 @pytest.mark.parametrize("arguments", [["-"], []])

@@ -22,8 +22,8 @@ from polos import events
 
 
 @dataclass(slots=True)
-class Result:
-    """What came out of a round.
+class Tally:
+    """What is counted, in a round or in several.
 
     Attributes:
         runs: how many there were.
@@ -32,7 +32,6 @@ class Result:
         faults: the faults, by place.
         hits: the runs that each place's faults met.
         findings: what is wrong, each with the run it is about.
-        output: what the service printed.
 
     """
 
@@ -42,6 +41,12 @@ class Result:
     faults: Counter[Place] = field(default_factory=Counter)
     hits: Counter[Place] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Result(Tally):
+    """What came out of a round; `output` is what the service printed."""
+
     output: str = ""
 
 

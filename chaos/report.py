@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from chaos.base import Result
+from chaos.base import Result, Tally
 from chaos.places import WHAT, Place
 
 LAST_LINES = 40
@@ -14,16 +13,10 @@ LAST_LINES = 40
 
 
 @dataclass(slots=True)
-class Total:
+class Total(Tally):
     """The sum over rounds."""
 
     rounds: int = 0
-    runs: int = 0
-    trials: int = 0
-    events: int = 0
-    faults: Counter[Place] = field(default_factory=Counter)
-    hits: Counter[Place] = field(default_factory=Counter)
-    findings: list[str] = field(default_factory=list)
 
     def add(self, again: str, result: Result) -> None:
         """Add a round; its findings say with which command it is played again."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from types import TracebackType
 
 
 class Tasks:
@@ -17,12 +16,7 @@ class Tasks:
         if task is not None:
             self._inside.add(task)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._inside.discard(task)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from time import monotonic
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group
@@ -56,12 +55,7 @@ class View:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
         if not self._console.is_terminal:
             self.note(self._totals() if self._exactly else f"\n{self._totals()}")

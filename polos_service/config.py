@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from polos_client.errors import PolosError
+from polos_service.limits import MAX_QUEUED
 
 SCHEME = "sqlite://"
 
@@ -79,7 +80,7 @@ class Settings(BaseSettings):
     max_runs: int = Field(default=100, ge=1, le=100_000)
     """Maximum number of concurrent runs. Further runs are queued in order."""
 
-    max_queued: int = Field(default=10_000, ge=1, le=1_000_000_000)
+    max_queued: int = Field(default=MAX_QUEUED, ge=1, le=1_000_000_000)
     """Maximum number of queued runs. Further starts fail with TOO_MANY_RUNS. If several processes
     start runs at the same time, each may accept a few more."""
 

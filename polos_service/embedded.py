@@ -7,7 +7,6 @@ import tempfile
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from polos_client.calls.client import PolosClient
@@ -94,12 +93,7 @@ class Polos(PolosClient):
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Stop, as `stop` does."""
         await self.stop()
 

@@ -1,4 +1,4 @@
-"""Bounds of what one event holds. Every value from outside is checked where it enters."""
+"""Bounds of what an event holds, and of what waits. Values are checked where they enter."""
 
 from __future__ import annotations
 
@@ -22,3 +22,6 @@ ID_LIMIT = 8 * 1024
 
 KEY_LIMIT = 1024
 """Bytes of a step's key: each event of a child has that of the step which began the child."""
+
+MAX_QUEUED = 10_000
+"""Runs that may be queued if the settings say nothing else: more would wait for hours."""

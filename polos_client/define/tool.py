@@ -27,6 +27,9 @@ _FnR = TypeVar("_FnR")
 ToolApproval = Literal["always", "none"]
 """Whether a person must approve each call of a tool."""
 
+_BUILT = ("id", "description", "parameters", "at_most_once")
+"""The options of `@tool` that are built."""
+
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_PROBLEMS = 20
 """More problems than these are only counted, so that the model's answer stays short."""
@@ -151,16 +154,7 @@ def tool(
 
 
 def tool(
-    fn: Callable[..., Any] | None = None,
-    /,
-    *,
-    id: str | None = None,
-    description: str | None = None,
-    parameters: Mapping[str, Any] | None = None,
-    at_most_once: bool = False,
-    queue: str | None = None,
-    approval: str = "none",
-    **unbuilt: Any,
+    fn: Callable[..., Any] | None = None, /, **options: Any
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a tool of a function: `@tool`, or `@tool(id=..., ...)`.
 
@@ -180,26 +174,20 @@ def tool(
             the model is told that its outcome is unknown.
         queue: not built yet.
         approval: "none"; "always" is not built yet.
-        unbuilt: not built yet, or not known: refused.
+        options: all of these but `fn`; any other is refused.
 
     Raises:
         DefinitionError: the tool cannot be made, or asks for what is not built yet.
 
     """
-    refuse("@tool", {"queue": queue, "approval": approval, **unbuilt})
+    refuse("@tool", {name: value for name, value in options.items() if name not in _BUILT})
+    built = {name: value for name, value in options.items() if name in _BUILT}
     if fn is not None:
         return Tool(fn, sys._getframe(1).f_locals)  # noqa: SLF001 - see signature.parameters
 
     def decorate(fn: Callable[..., Any]) -> Tool:
         names = sys._getframe(1).f_locals  # noqa: SLF001
-        return Tool(
-            fn,
-            names,
-            id=id,
-            description=description,
-            parameters=parameters,
-            at_most_once=at_most_once,
-        )
+        return Tool(fn, names, **built)
 
     return decorate
 

@@ -15,7 +15,7 @@ from polos_service.runs.drive import Drive, LetGo
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import cancellation
 from polos_service.runs.runnable import Runnable
-from polos_service.store import CANCEL, Claim, Command, RunStore
+from polos_service.store import CANCEL, Claim, Command, Overdue, RunStore
 
 RETRY_PAUSE = 1.0
 """Seconds before a store that failed, or a run in trouble, is tried again."""
@@ -67,9 +67,9 @@ class Executor:
         self._slots = asyncio.Semaphore(limit)
         self._runs: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.Task[None]] = set()
-        self._held_since: dict[Key, int] = {}
+        self._held: dict[Key, tuple[int, int]] = {}
+        """Epoch of each claim that is not released yet, and when it began."""
         self._troubles: dict[Key, tuple[Trouble, int]] = {}
-        self._cancelling: dict[Key, int] = {}
         self._closing = False
         self._stopping = False
         self._stopped = False
@@ -109,20 +109,19 @@ class Executor:
             await asyncio.wait(tasks, timeout=timeout)
 
     async def cancel(self, project: str, run_id: str) -> None:
-        """Put the cancellation on disk; whoever holds the run ends it.
+        """Put the cancellation on disk; whoever holds the run ends it, or whoever finds it overdue.
 
         Raises:
             RunNotFound: there is no such run.
 
         """
         await self._store.command(project, run_id, Command(id=CANCEL, kind=CANCEL, run_id=run_id))
-        self._cancelling[project, run_id] = self._clock.now()
         await self._take_up(project, run_id)
 
     async def _take_up(self, project: str, run_id: str, *, force: bool = False) -> None:
         """Claim a run that is to end: nobody else would before a slot is free."""
         if self._stopped:
-            return  # the next process finds the command, or the deadline
+            return  # the next process finds it overdue
         claim = await self._store.claim_run(project, run_id, force=force)
         if claim is not None:
             self._spawn(claim)
@@ -141,29 +140,26 @@ class Executor:
         task.add_done_callback(again)
 
     async def _expire(self) -> None:
-        """End runs that should have ended: at their deadline, or some time after their cancel."""
+        """End runs that should have ended: at their deadline, or when they were cancelled."""
         while True:
             await self._clock.sleep(EXPIRY_PERIOD)
             stuck = self._clock.now() - round(STUCK * SECOND)
             try:
-                late = list(await self._store.overdue(self._clock.now(), stuck))
+                late = await self._store.overdue(self._clock.now(), stuck)
             except Exception as error:  # noqa: BLE001 - the next look may succeed
                 tell("expiry_failed", error)
-                late = []
-            for key in [key for key, since in self._cancelling.items() if since <= stuck]:
-                del self._cancelling[key]
-                late.append(key)
-            for key in late:
-                await self._end_stuck(key, stuck)
+                continue
+            for one in late:
+                await self._end_overdue(one, stuck)
 
-    async def _end_stuck(self, key: Key, stuck: int) -> None:
-        if self._held_since.get(key, stuck) > stuck:
+    async def _end_overdue(self, late: Overdue, stuck: int) -> None:
+        _, since = self._held.get((late.project, late.run_id), (0, stuck))
+        if since > stuck:
             return  # it is being ended here just now
         try:
-            await self._take_up(*key, force=True)
+            await self._take_up(late.project, late.run_id, force=late.held)
         except Exception as error:  # noqa: BLE001 - it must not keep others from ending
             tell("expiry_failed", error)
-            self._cancelling[key] = self._clock.now()
 
     async def _claim(self) -> None:
         while True:
@@ -181,6 +177,7 @@ class Executor:
             self._spawn(claim).add_done_callback(lambda _: self._slots.release())
 
     def _spawn(self, claim: Claim) -> asyncio.Task[None]:
+        self._held[claim.project, claim.run_id] = (claim.epoch, self._clock.now())
         run = asyncio.create_task(self._hold(claim), name=f"polos-run-{claim.run_id}")
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
@@ -189,12 +186,7 @@ class Executor:
     async def _hold(self, claim: Claim) -> None:
         """Drive the run; if it does not end, let go of it, at once or after a pause."""
         key = (claim.project, claim.run_id)
-        self._held_since[key] = now = self._clock.now()
-        try:
-            trouble = await self._drive(claim)
-        finally:
-            if self._held_since.get(key) == now:
-                del self._held_since[key]
+        trouble = await self._drive(claim)
         former, times = self._troubles.pop(key, (None, 0))
         if trouble is None or self._closing:
             await self._release(claim, failed=trouble is Trouble.FAILED)
@@ -248,6 +240,9 @@ class Executor:
             await self._take_up(claim.project, claim.run_id)
 
     async def _release(self, claim: Claim, *, failed: bool) -> None:
+        key = (claim.project, claim.run_id)
+        if self._held.get(key, (0, 0))[0] == claim.epoch:
+            del self._held[key]
         while True:
             try:
                 await self._store.release(claim, failed=failed)

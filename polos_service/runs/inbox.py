@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from polos_service.store import CANCEL, Claim, Command, RunStore
+from polos_service.store import Claim, Command, RunStore
 
 
 def cancels(claim: Claim, commands: Iterable[Command]) -> bool:
     """Return whether one of the commands cancels the claim's run, and not only a child of it."""
-    return any(one.kind == CANCEL and one.run_id == claim.run_id for one in commands)
+    return any(one.cancels(claim.run_id) for one in commands)
 
 
 async def cancellation(store: RunStore, claim: Claim) -> None:

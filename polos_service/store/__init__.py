@@ -13,17 +13,14 @@ from typing import Protocol
 from polos.v1.run_pb2 import RunState
 
 CANCEL = "cancel"
-"""The kind of a command that cancels, and the id of the one that cancels a root run. An inbox
-takes that one even when it is full."""
+"""The kind of a command that cancels, and the id of the one that cancels a root run. No other
+command has that id. An inbox takes that one even when it is full."""
 
 INBOX_LIMIT = 1000
 """Commands that a run's inbox holds at most, not counting the one whose id is CANCEL."""
 
 INBOX_BYTES = 8 * 1024 * 1024
 """Bytes that the payloads in a run's inbox have at most, not counting that of CANCEL."""
-
-MAX_QUEUED = 10_000
-"""Runs that may be queued unless a store is opened with another bound."""
 
 ENDED = frozenset(
     {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
@@ -83,7 +80,7 @@ class Command:
 
     Attributes:
         id: unique in the inbox of a root run, at most 128 characters. A command with the id of
-            an earlier one is ignored.
+            an earlier one is ignored. CANCEL is the id of the command that cancels the root run.
         kind: what is asked for, for example CANCEL. A holder ignores kinds that it does not know.
         run_id: the run that the command is for: the root, or one of its children.
         step_key: the step that the command is for; empty if it is for the whole run.
@@ -96,6 +93,19 @@ class Command:
     run_id: str
     step_key: str = ""
     payload: bytes = b""
+
+    def cancels(self, run_id: str) -> bool:
+        """Return whether it cancels this run, and not only a child of it."""
+        return self.kind == CANCEL and self.run_id == run_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overdue:
+    """A run that is open though it should have ended. `held` tells whether somebody holds it."""
+
+    project: str
+    run_id: str
+    held: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,20 +200,21 @@ class RunStore(Protocol):
         ...
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
-        """Claim this run if it is queued; None if it is held or has ended.
+        """Claim this run, which has to end, if it is queued; None if it is held or has ended.
 
-        With `force`, a run that is held is taken from its holder, who is fenced: for a run
-        that has to end and whose holder does not end it. This works for every workflow and
-        decodes nothing, so that a run with a damaged log can be ended as well.
+        With `force`, a run that is held is taken from its holder, who is fenced: for one
+        whose holder does not end it. This works for every workflow and decodes nothing, so
+        that a run with a damaged log can be ended as well; a definition that the store has
+        lost is empty.
         """
         ...
 
-    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
-        """Return project and id of some runs that are open past their deadline.
+    async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
+        """Return some open runs that should have ended: at their deadline, or when cancelled.
 
-        They are queued, with a deadline at or before `now`, or held, with a deadline at or
-        before `stuck`, by which their holder should have ended them. Both are nanoseconds since
-        the epoch.
+        They are queued, and should have ended at or before `now`, or held, and should have
+        ended at or before `stuck`: their holder does not end them. Both are nanoseconds since
+        the epoch. The cost does not grow with the number of runs that are queued or have ended.
         """
         ...
 
@@ -261,9 +272,11 @@ class RunStore(Protocol):
 
         The command is durable when this returns. Nothing happens if the inbox holds a
         command with this id, whatever else is in it, or if the run has ended. The command
-        whose id is CANCEL is always taken.
+        that cancels the root run is always taken; from then on the run is overdue.
 
         Raises:
+            ValueError: it has the id CANCEL and does not cancel the root run, or it cancels
+                the root run and has another id.
             RunExpired: the run was removed by `expire`.
             RunNotFound: there is no such run.
             TooManyCommands: the inbox would hold more than INBOX_LIMIT commands or
@@ -275,7 +288,7 @@ class RunStore(Protocol):
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait until the run's inbox holds more than `seen` commands; return those behind them.
 
-        They are in order of arrival. An inbox keeps its commands until the run is removed.
+        They are in order of arrival. An inbox keeps its commands until the run has ended.
 
         Raises:
             Fenced: the claim was lost, as far as a store of many processes can tell.

@@ -10,7 +10,7 @@ from polos_client.errors import (
     TooManyCommands,
     TooManyRuns,
 )
-from polos_service.store import INBOX_BYTES, INBOX_LIMIT
+from polos_service.store import CANCEL, INBOX_BYTES, INBOX_LIMIT, Command
 
 QUEUE_RETRY = 1.0
 """Seconds after which a start that found the queue full is worth another try."""
@@ -23,6 +23,21 @@ def too_many(queued: int) -> TooManyRuns:
         "started; try again later, or start more replicas of the service.",
         retry_after=QUEUE_RETRY,
     )
+
+
+def require_cancel_id(run_id: str, command: Command) -> None:
+    """Refuse a command that would take the place of the one that cancels a root run.
+
+    Raises:
+        ValueError: it has the id CANCEL and does not cancel the run, or the other way round.
+
+    """
+    if command.cancels(run_id) != (command.id == CANCEL):
+        raise ValueError(
+            f"The command that cancels run {run_id} has the id {CANCEL!r}, and no other has it. "
+            f"This one has the id {command.id!r}, the kind {command.kind!r} and the run "
+            f"{command.run_id}: give it another id."
+        )
 
 
 def inbox_full(run_id: str) -> TooManyCommands:

@@ -72,12 +72,30 @@ ASSISTANT = Agent(id="assistant", provider="openai", model="mock")
 """The agent as a caller defines it: its id is what counts."""
 
 
-def service(folder: Path, provider: MockProvider, **env: str) -> ServiceProcess:
-    """Return the app's service, its store and notes in `folder`, its model at `provider`."""
+WITHOUT_AGENT = """
+from polos import Agent
+
+other = Agent(id="other", provider="openai", model="mock")
+"""
+"""An app that lacks the agent."""
+
+
+def service(
+    folder: Path, provider: MockProvider, store: str | None = None, **env: str
+) -> ServiceProcess:
+    """Return the app's service, its notes in `folder`, its model at `provider`.
+
+    Its store is the one at this address, or else a file in `folder`.
+    """
     app = folder / "app.py"
     app.write_text(APP)
     variables = {"MODEL_URL": provider.url, "NOTES": str(folder / "notes"), **env}
-    return ServiceProcess(app, folder / "runs.db", **variables)
+    return ServiceProcess(app, store or folder / "runs.db", **variables)
+
+
+def lose_agent(folder: Path) -> None:
+    """Let the processes that start from now on lack the agent."""
+    (folder / "app.py").write_text(WITHOUT_AGENT)
 
 
 def notes(folder: Path) -> list[str]:

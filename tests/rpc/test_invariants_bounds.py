@@ -283,9 +283,11 @@ async def test_a_large_integer_reaches_the_model_as_the_tool_returned_it(tmp_pat
 
 
 async def test_the_log_of_the_service_has_the_traceback_and_no_values_of_variables(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agent = demo(tools=[fill], stop_conditions=[broken])
+    monkeypatch.setattr("polos_service.logs._outlets", [])  # other tests may have sent it elsewhere
+    structlog.reset_defaults()
     log_to_stderr()
     try:
         async with MockProvider() as provider:

@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from polos.v1.run_pb2 import RunState
 from polos_service.errors import Fenced
 from polos_service.runs import executor as module
+from polos_service.runs.clock import SystemClock
 from polos_service.runs.frame import SECOND
-from polos_service.store import ENDED, RunStore
-from tests.support.runs import FakeClock, executing
-from tests.support.stores import COMPLETED, PATIENCE, claimed, ended, frame, history, new_run, soon
+from polos_service.store import CANCEL, ENDED, Command, Overdue, RunStore
+from tests.support.runs import executing
+from tests.support.stores import (
+    COMPLETED,
+    PATIENCE,
+    cancel,
+    claimed,
+    ended,
+    frame,
+    history,
+    new_run,
+    soon,
+)
 
 
-class Ahead(FakeClock):
-    """A clock that is set forward by hand; whoever sleeps does so for a moment only."""
+class Ahead(SystemClock):
+    """The machine's clock, set forward by hand; whoever sleeps does so for a moment only."""
 
     ahead = 0
 
@@ -34,6 +47,16 @@ async def outcome(store: RunStore, run_id: str) -> RunState.ValueType:
         while (state := (await store.get("default", run_id)).state) not in ENDED:
             await asyncio.sleep(0.01)
     return state
+
+
+async def overdue(store: RunStore, now: int, stuck: int) -> set[tuple[str, bool]]:
+    """Return id of the runs that are overdue, and whether somebody holds each."""
+    found = await store.overdue(now, stuck)
+    ids = {(one.run_id, one.held) for one in found}
+    assert {*found} == {
+        Overdue(project="default", run_id=run_id, held=held) for run_id, held in ids
+    }
+    return ids
 
 
 async def test_a_forced_claim_takes_a_run_from_its_holder(store: RunStore) -> None:
@@ -75,9 +98,75 @@ async def test_overdue_are_the_queued_at_once_and_the_held_much_later(store: Run
     held = [await claimed(store, deadline=at) for at in (50, 51)]
     await ended(store, deadline=1)
     await store.create(new_run())
-    late = {queued[0], queued[1], held[0].run_id}
-    assert set(await store.overdue(300, 50)) == {("default", run_id) for run_id in late}
-    assert await store.overdue(99, 49) == []
+    late = {(queued[0], False), (queued[1], False), (held[0].run_id, True)}
+    assert await overdue(store, 300, 50) == late
+    assert await overdue(store, 99, 49) == set()
+
+
+async def test_a_cancelled_run_is_overdue_at_once_or_later_if_it_is_held(store: RunStore) -> None:
+    before = time.time_ns()
+    queued = await store.create(new_run())
+    held = await claimed(store, deadline=before + 10**15)
+    released = await claimed(store)
+    over = await claimed(store)
+    await store.create(new_run())
+    for run_id in (queued, held.run_id, released.run_id, over.run_id):
+        await store.command("default", run_id, cancel(run_id))
+        await store.command("default", run_id, cancel(run_id))
+    await store.release(released)
+    await store.append(over, frame(1, outcome=COMPLETED))
+    now = time.time_ns() + SECOND
+    at_once = {(queued, False), (released.run_id, False)}
+    assert await overdue(store, now, before - SECOND) == at_once
+    now += 10**10
+    assert await overdue(store, now, now) == {*at_once, (held.run_id, True)}
+
+
+async def test_a_cancelled_run_is_overdue_after_a_restart(
+    open_store: Callable[[], Awaitable[RunStore]],
+) -> None:
+    store = await open_store()
+    queued, held = await store.create(new_run()), await claimed(store)
+    for run_id in (queued, held.run_id):
+        await store.command("default", run_id, cancel(run_id))
+    await store.close()
+    store = await open_store()
+    try:
+        now = time.time_ns() + SECOND
+        assert {run_id for run_id, _ in await overdue(store, now, now)} == {queued, held.run_id}
+    finally:
+        await store.close()
+
+
+async def test_only_a_cancel_of_the_root_makes_a_run_overdue(store: RunStore) -> None:
+    claim = await claimed(store)
+    for command in (
+        Command(id="1", kind="note", run_id=claim.run_id),
+        Command(id="2", kind=CANCEL, run_id=f"{claim.run_id}:1"),
+    ):
+        await store.command("default", claim.run_id, command)
+    now = time.time_ns() + SECOND
+    assert await overdue(store, now, now) == set()
+
+
+@pytest.mark.parametrize("held", [False, True], ids=["queued", "held"])
+async def test_a_cancellation_on_disk_is_carried_out_by_whoever_opens_the_store(
+    open_store: Callable[[], Awaitable[RunStore]], *, held: bool
+) -> None:
+    store = await open_store()
+    run_id = await store.create(new_run(workflow_id="nobody-has-it"))
+    if held:
+        assert await store.claim_run("default", run_id) is not None
+    await store.command("default", run_id, cancel(run_id))
+    await store.close()
+    store = await open_store()
+    try:
+        clock = Ahead()
+        async with executing(store, {}, clock=clock):
+            clock.ahead = round((module.STUCK + 1) * SECOND)
+            assert await outcome(store, run_id) == RunState.RUN_STATE_CANCELLED
+    finally:
+        await store.close()
 
 
 @pytest.mark.parametrize(

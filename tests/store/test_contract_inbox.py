@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from polos_client.errors import RunExpired, RunNotFound, TooManyCommands
-from polos_service.store import INBOX_BYTES, INBOX_LIMIT, Claim, Command, RunStore
+from polos_service.store import CANCEL, INBOX_BYTES, INBOX_LIMIT, Claim, Command, RunStore
 from tests.support.stores import cancel, claimed, ended, new_run, settled, soon
 
 PAYLOAD_LIMIT = 480 * 1024
@@ -77,6 +77,26 @@ async def test_of_commands_with_one_id_the_first_stays(store: RunStore) -> None:
     first = message(claim.run_id, payload=b'"first"')
     await send(store, first, message(claim.run_id, kind="other", step_key="s", payload=b'"second"'))
     assert await inbox(store, claim) == [first]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": CANCEL},
+        {"id": CANCEL, "kind": CANCEL, "run_id": "child"},
+        {"id": "another", "kind": CANCEL},
+    ],
+    ids=["another kind", "of a child", "another id"],
+)
+async def test_no_other_command_takes_the_place_of_the_cancel(
+    store: RunStore, fields: dict[str, Any]
+) -> None:
+    claim = await claimed(store)
+    whole: dict[str, Any] = {"id": "1", "kind": "note", "run_id": claim.run_id}
+    with pytest.raises(ValueError, match=f"cancels run {claim.run_id}"):
+        await store.command("default", claim.run_id, Command(**{**whole, **fields}))
+    await send(store, cancel(claim.run_id))
+    assert await inbox(store, claim) == [cancel(claim.run_id)]
 
 
 async def test_a_command_may_be_for_a_child(store: RunStore) -> None:

@@ -68,6 +68,8 @@ async def test_the_commands_of_a_former_version_are_cancels(tmp_path: Path, vers
     path = tmp_path / "runs.db"
     write_former(path, version)
     store = await SqliteStore.open(path)
+    (late,) = await store.overdue(2, 0)
+    assert (late.run_id, late.held) == ("running", False), "cancelled, and nobody holds it now"
     for run_id, commands in (("running", (cancel("running"),)), ("queued", ())):
         claim = await store.claim_run("default", run_id)
         assert claim is not None

@@ -37,7 +37,8 @@ async def test_a_start_that_crashed_before_the_queue_is_queued_by_whoever_finds_
         await hasty.create(lost)
     assert await other.overdue(time.time_ns(), 0) == [], "it may be on its way"
     monkeypatch.setattr("polos_service.store.nats.upkeep.UNDER_WAY", -60)
-    assert list(await other.overdue(time.time_ns(), 0)) == [("default", lost.run_id)]
+    (found,) = await other.overdue(time.time_ns(), 0)
+    assert (found.run_id, found.held) == (lost.run_id, False)
     assert (await soon(other.claim({"agent"}))).run_id == lost.run_id
 
 

@@ -89,7 +89,8 @@ async def test_a_log_goes_on_among_foreign_messages(
 async def test_one_foreign_message_anywhere_stops_nobody(
     one: NatsStore, other: NatsStore, stranger: Stranger, nats_server: NatsServer, kind: str
 ) -> None:
-    queued, held = await one.create(new_run(workflow_id="rare")), await claimed(one)
+    queued = await one.create(new_run(workflow_id="rare"))
+    held = await claimed(one, workflow_id="held")
     past = await ended(one)
     day = "00000000"
     for subject in (
@@ -220,7 +221,7 @@ async def test_a_log_that_was_removed_is_not_remembered(
 async def test_garbage_on_subjects_that_are_listened_to_ends_no_connection(
     one: NatsStore, wire: Wire, wired: NatsStore, stranger: Stranger
 ) -> None:
-    claim = await claimed(one)
+    claim = await claimed(one, workflow_id="held")
     waiting = asyncio.create_task(wired.wait("default", claim.run_id, 0))
     news = "polos.new." + log_subject("default", claim.run_id).removeprefix("polos.log.")
     await until(lambda: news in wire.subscribed)
@@ -254,7 +255,7 @@ async def test_garbage_on_subjects_that_are_listened_to_ends_no_connection(
 async def test_headers_that_no_client_sends_stand_in_no_ones_way(
     one: NatsStore, other: NatsStore, stranger: Stranger
 ) -> None:
-    claim = await claimed(one)
+    claim = await claimed(one, workflow_id="held")
     for number, raw in enumerate(RAW, 1):
         await stranger.publish_raw(log_subject("default", claim.run_id).encode(), raw)
         await stranger.publish_raw(run_subject("default", "none").encode(), raw)

@@ -109,7 +109,7 @@ async def test_a_record_of_the_far_future_keeps_no_other_run_from_expiring(
 async def test_a_held_run_whose_record_is_overwritten_ends_and_is_listed_again(
     one: NatsStore, other: NatsStore, stranger: Stranger, kind: str
 ) -> None:
-    claim = await claimed(one)
+    claim = await claimed(one, workflow_id="held")
     await stranger.store(run_subject("default", claim.run_id), *GARBAGE[kind])
     await works(other)
     await one.append(claim, frame(1, outcome=COMPLETED))
@@ -152,8 +152,8 @@ async def test_a_run_whose_definition_is_overwritten_can_be_ended(
     headers = {"Polos-Piece": "0" * 64}
     await stranger.store(definition_subject("default", run_id, 0), payload, headers)
     with pytest.raises(StoreUnavailable, match="piece 0"):
-        await one.claim_run("default", run_id)
-    claim = await one.claim_run("default", run_id, force=True)
+        await soon(one.claim({"agent"}))
+    claim = await one.claim_run("default", run_id)
     assert claim is not None
     assert claim.definition == b""
     await one.append(claim, frame(1, outcome=COMPLETED))

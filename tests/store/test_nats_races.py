@@ -85,7 +85,10 @@ async def test_a_run_is_not_begun_with_half_a_definition(
     run_id = await one.create(new_run(definition=b"whole"))
     await stranger.request("STREAM.PURGE.KV_POLOS_DEFINITIONS")
     with pytest.raises(StoreUnavailable, match=f"piece 0 .* of run {run_id}"):
-        await one.claim_run("default", run_id)
+        await soon(one.claim({"agent"}))
+    claim = await one.claim_run("default", run_id)
+    assert claim is not None
+    assert claim.definition == b"", "a run that has to end needs none"
 
 
 async def test_a_reader_is_not_left_with_a_feed_that_was_retired_before_it_waits(
@@ -114,6 +117,19 @@ async def test_a_run_that_expired_before_its_deadline_is_not_asked_about_for_eve
     before = len(wire.sent)
     assert await wired.overdue(now + 4 * 10**12, 0) == []
     assert not [one for one in wire.sent[before:] if claim.run_id.encode() in one.payload]
+
+
+async def test_an_item_that_another_replica_removes_first_is_not_removed_again_and_again(
+    wire: Wire, wired: NatsStore, stranger: Stranger
+) -> None:
+    claim = await claimed(wired)
+    late = wire.hold(asked("STREAM.MSG.DELETE.POLOS_WORK"))
+    ending = asyncio.create_task(wired.append(claim, frame(1, outcome=COMPLETED)))
+    await soon(late.met.wait())
+    await stranger.request("STREAM.PURGE.POLOS_WORK")
+    late.go_on.set()
+    await soon(ending)
+    assert len(wire.requests("STREAM.MSG.DELETE.POLOS_WORK")) == 1
 
 
 async def test_a_request_that_nats_refuses_is_told_as_the_port_has_it(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 
 import pytest
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RequestIdReused, TooManyRuns
 from polos_service.errors import Fenced
-from polos_service.store import RunQuery
+from polos_service.store import Overdue, RunQuery
 from polos_service.store.nats import NatsStore
 from tests.support.nats import CLAIM_TIMEOUT, NatsServer, queued_and_claimed
 from tests.support.nats_stranger import Stranger
@@ -263,14 +264,16 @@ async def test_a_run_past_its_deadline_is_overdue_wherever_it_was_started(
     late = await one.create(new_run(workflow_id="rare", deadline=now))
     await one.create(new_run(workflow_id="rare", deadline=now + 10**12))
     held = await claimed(one, deadline=now)
-    assert list(await other.overdue(now + 1, 0)) == [("default", late)]
-    both = {("default", late), ("default", held.run_id)}
-    assert set(await one.overdue(now + 10**10, now)) == both, "one that starts now finds them"
+    first = Overdue(project="default", run_id=late, held=False)
+    second = Overdue(project="default", run_id=held.run_id, held=True)
+    assert list(await other.overdue(now + 1, 0)) == [first]
+    found = await one.overdue(now + 10**10, now)
+    assert set(found) == {first, second}, "one that starts now finds them"
     claim = await other.claim_run("default", late)
     assert claim is not None
     await other.append(claim, frame(1, outcome=RunState.RUN_STATE_FAILED))
     await one.release(held)
-    assert list(await other.overdue(now + 10**11, 0)) == [("default", held.run_id)]
+    assert list(await other.overdue(now + 10**11, 0)) == [replace(second, held=False)]
 
 
 async def test_a_removed_run_leaves_nothing_but_a_tombstone(

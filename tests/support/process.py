@@ -18,7 +18,6 @@ import signal
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from chaos.process import free_port
@@ -56,6 +55,8 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 class ServiceProcess:
     """`polos serve` of one app on one store: one process at a time, each on the same port.
 
+    The store is the path of a SQLite file, or an address as `--store` takes it.
+
     Attributes:
         lines: what all its processes printed, on standard output and standard error.
         port: where each of them listens.
@@ -65,7 +66,7 @@ class ServiceProcess:
     def __init__(
         self,
         app: Path | str,
-        store: Path,
+        store: Path | str,
         *,
         cwd: Path | str | None = None,
         **env: str,
@@ -73,7 +74,7 @@ class ServiceProcess:
         self.lines: list[str] = []
         self.port = free_port()
         self._app = str(app)
-        self._store = store
+        self._store = store if isinstance(store, str) else f"sqlite://{store}"
         self._cwd = cwd
         self._environment = environment(**env)
         self._process: asyncio.subprocess.Process | None = None
@@ -87,12 +88,7 @@ class ServiceProcess:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.kill()
 
     @property
@@ -119,7 +115,7 @@ class ServiceProcess:
             POLOS,
             *("serve", self._app),
             *("--listen", self.address),
-            *("--store", f"sqlite://{self._store}"),
+            *("--store", self._store),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -10,7 +10,8 @@ upwards:
 - `log` appends and reads; `frames` is a message of it, `positions` remembers where things are.
 - `records` and `inbox` are the buckets; `queue` hands out the runs that have not ended.
 - `claims` holds runs, each by a `lease`; `feeds` are the logs that readers follow.
-- `listing` looks over many runs; `upkeep` removes and mends them.
+- `listing` looks over many runs; `overdue` finds those that should have ended; `upkeep`
+  removes and mends them.
 - `store` is all of it behind the port. `shielded` tasks go on though their caller leaves.
 """
 

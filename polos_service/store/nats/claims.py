@@ -117,7 +117,7 @@ class Claims:
         return claim
 
     async def take_run(self, project: str, run_id: str, *, force: bool) -> Claim | None:
-        """Claim a run without its item, if nobody holds it; with `force`, even from its holder."""
+        """Claim a run without its item, to end it; with `force`, even from its holder."""
         while True:
             record = await self._records.find(project, run_id)
             if record is None or record.life is not Life.OPEN:
@@ -129,7 +129,7 @@ class Claims:
                 return None
             if last is not None and last.head.held and not force:
                 return None
-            claim = await self._begin(record, last, None, force=force)
+            claim = await self._begin(record, last, None)
             if claim is not None or not force:
                 return claim  # else its holder has appended meanwhile
 
@@ -217,12 +217,12 @@ class Claims:
             await self._queue.put_back(item)
 
     async def _begin(
-        self, record: Record, last: LogEnd | None, item: WorkItem | None, *, force: bool = False
+        self, record: Record, last: LogEnd | None, item: WorkItem | None
     ) -> Claim | None:
         key = (record.project, record.run_id)
         view = InboxView()
         definition, _ = await asyncio.gather(
-            self._definition(record, force=force), self._inbox.look(*key, view)
+            self._definition(record, ending=item is None), self._inbox.look(*key, view)
         )
         lease = taken(record, last, item, definition, view)
         claim = lease.claim
@@ -242,12 +242,12 @@ class Claims:
         self._leases[key] = lease
         return claim
 
-    async def _definition(self, record: Record, *, force: bool) -> bytes:
+    async def _definition(self, record: Record, *, ending: bool) -> bytes:
         """Return the definition; empty, if it is lacking and the run is to end anyway."""
         try:
             return await self._records.definition(record)
         except DefinitionLost as error:
-            if not force:
+            if not ending:
                 raise
             log.warning("definition_lost", run_id=record.run_id, error=str(error))
             return b""

@@ -25,8 +25,9 @@ from polos_service.store.nats.subjects import (
     command_subjects,
     inbox_subject,
     token,
+    value_of,
 )
-from polos_service.store.refusals import inbox_full
+from polos_service.store.refusals import inbox_full, require_cancel_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,6 +69,8 @@ class InboxMessage:
         heading = HEADING.validate_json(line, strict=True)
         if token(heading.id) != message.subject.rpartition(".")[2]:
             raise NotOurs("it is another command than its subject says")
+        if heading.id == CANCEL:
+            raise NotOurs("the command that cancels a run stands elsewhere")
         command = Command(
             id=heading.id,
             kind=heading.kind,
@@ -129,8 +132,10 @@ class Inbox:
 
         Raises:
             TooManyCommands: the inbox is full; one that cancels the run is taken nevertheless.
+            ValueError: it takes the place of the one that cancels the run.
 
         """
+        require_cancel_id(run_id, command)
         if command.id == CANCEL:
             await self._put_cancel(project, run_id)
             return
@@ -169,6 +174,10 @@ class Inbox:
             self._jetstream.purge(COMMANDS, f"{inbox_subject(project, run_id)}.>"),
             self._jetstream.purge(COMMANDS, inbox_subject(project, run_id)),
         )
+
+    async def drop_cancel(self, project: str, run_id: str, sequence: int) -> None:
+        """Remove the command with this sequence that cancelled a run, which has ended."""
+        await self._jetstream.purge(COMMANDS, inbox_subject(project, run_id), sequence)
 
     async def _held(self, inbox: str, last: StoredMessage | None) -> tuple[int, int]:
         """Return how many commands an inbox holds, and how many bytes their payloads have."""
@@ -230,3 +239,17 @@ def encoded(command: Command, count: int, size: int) -> bytes:
 def kinds_of(message: StoredMessage) -> list[str]:
     """Return the kinds of commands that the message on a run's own subject holds."""
     return KINDS.validate_json(message.data, strict=True)
+
+
+def cancelled_run(message: StoredMessage) -> tuple[str, str] | None:
+    """Return project and id of the run that the message on a run's own subject cancels, if it does.
+
+    Raises:
+        ValueError: it is not one of ours.
+
+    """
+    cancels = CANCEL in kinds_of(message)
+    project, run_id = map(value_of, message.subject.split(".")[2:])
+    if inbox_subject(project, run_id) != message.subject:
+        raise NotOurs("no run has this subject")
+    return (project, run_id) if cancels else None

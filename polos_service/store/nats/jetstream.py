@@ -47,6 +47,9 @@ NOT_FOUND = 404
 SERVER_ERROR = 500
 """Status of an answer, or above: JetStream cannot do it now."""
 
+GONE = "no message found"
+"""How JetStream describes a message that is gone; a deletion gives that the status 500."""
+
 WRONG_LAST = (10071, 10164)
 """Error codes of a publish whose expected last sequence is not that of its subject."""
 
@@ -293,7 +296,7 @@ class JetStream:
         error = answer.get("error")
         if error is None:
             return answer
-        if error.get("code", 0) >= SERVER_ERROR:
+        if error.get("code", 0) >= SERVER_ERROR and error.get("description") != GONE:
             raise Away(str(error.get("description", error)))
         raise Refused(error)
 

@@ -1,4 +1,4 @@
-"""Looks over many runs: lists, what waits, and what is overdue.
+"""Looks over many runs: lists, and what waits.
 
 Records stand under the day of their run's id, so a list asks for the ids of one day after
 the other, newest first, and costs what the days it has to look at hold.
@@ -6,10 +6,9 @@ the other, newest first, and costs what the days it has to look at hold.
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import cast
@@ -20,7 +19,6 @@ from polos_service.store.nats.frames import Head
 from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.messages import SECOND, UNKNOWN, seconds_of
-from polos_service.store.nats.queue import Queue, Queued
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.subjects import (
     EVERY_ITEM,
@@ -41,21 +39,14 @@ PIECE = 200
 DAY = 86_400
 """Seconds of a day."""
 
-LOOK_AGAIN = 5
-"""Seconds after which an overdue run is looked at again."""
-
 
 class Listing:
     """Looks over the runs of every replica."""
 
-    def __init__(self, jetstream: JetStream, log: Log, records: Records, queue: Queue) -> None:
+    def __init__(self, jetstream: JetStream, log: Log, records: Records) -> None:
         self._jetstream = jetstream
         self._log = log
         self._records = records
-        self._queue = queue
-        self._queue_seen = 0
-        self._due: list[tuple[int, int, str, str]] = []
-        """When to look at a run, its deadline, project and id; the first to come is first."""
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the record of a run, with what its log says by now."""
@@ -96,23 +87,6 @@ class Listing:
                 if subject not in lasts or lasts[subject].head.state == RunState.RUN_STATE_QUEUED
             )
         return counts
-
-    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
-        """Return some runs that are past their deadline: queued, or held since before `stuck`."""
-        await self._read_queue()
-        found: list[tuple[str, str]] = []
-        while self._due and self._due[0][0] <= now and len(found) < PIECE:
-            _, deadline, project, run_id = heapq.heappop(self._due)
-            last = await self._log.last(log_subject(project, run_id))
-            if last is not None and last.head.outcome:
-                continue
-            if last is None and not await self._records.open(project, run_id):
-                continue
-            held = last is not None and last.head.held
-            if not held or deadline <= stuck:
-                found.append((project, run_id))
-            heapq.heappush(self._due, (now + LOOK_AGAIN * SECOND, deadline, project, run_id))
-        return found
 
     async def _pages(self, project: str, query: RunQuery) -> AsyncIterator[list[str]]:
         """Yield the subjects of a project's records, a piece at a time, newest first."""
@@ -168,21 +142,6 @@ class Listing:
             found += page
             if not page or len(found) >= info.get("total", 0):
                 return found
-
-    async def _read_queue(self) -> None:
-        """Take the deadlines of runs into account that were queued since the last time.
-
-        What is not ours in the queue is removed: it counts as a run that waits.
-        """
-        while page := await self._jetstream.page(WORK, EVERY_ITEM, self._queue_seen + 1):
-            for message in page:
-                queued = self._jetstream.foreign.read(Queued.of, message)
-                if queued is None:
-                    await self._queue.discard(message.sequence)
-                elif queued.deadline is not None:
-                    due = (queued.deadline, queued.deadline, queued.project, queued.run_id)
-                    heapq.heappush(self._due, due)
-                self._queue_seen = message.sequence
 
 
 def merged(record: Record, head: Head | None) -> RunRecord:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from nats.aio.msg import Msg
 
 from polos_client.errors import StoreUnavailable, TooManyRuns
+from polos_service.limits import MAX_QUEUED
 from polos_service.store import (
-    MAX_QUEUED,
     Claim,
     Command,
     Entry,
     Frame,
     NewRun,
+    Overdue,
     RunQuery,
     RunRecord,
     Slice,
@@ -27,6 +28,7 @@ from polos_service.store.nats.inbox import Inbox
 from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.listing import Listing
 from polos_service.store.nats.log import Log
+from polos_service.store.nats.overdue import DueRuns
 from polos_service.store.nats.queue import Bound, Queue
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
@@ -66,7 +68,8 @@ class NatsStore:
             claim_timeout=claim_timeout,
         )
         self._bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
-        self._listing = Listing(jetstream, self._log, self._records, self._queue)
+        self._listing = Listing(jetstream, self._log, self._records)
+        self._due_runs = DueRuns(jetstream, self._log, self._records, self._inbox, self._queue)
         self._sweep = Sweep(jetstream, self._log, self._records, self._queue)
         self._health = Health(jetstream)
         self._removal = Removal(jetstream, self._log, self._records, self._inbox, self._queue)
@@ -131,13 +134,13 @@ class NatsStore:
             self._claims.take_run(project, run_id, force=force), self._give_back
         )
 
-    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
-        """Return queued runs past their deadline, and held ones whose deadline is long past.
+    async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
+        """Return queued runs that should have ended, and held runs that should have long ago.
 
         Runs that a crash left half-way are mended on the way, some at each call.
         """
         await self._tasks.finish(self._sweep.go_on())
-        return await self._listing.overdue(now, stuck)
+        return await self._due_runs.overdue(now, stuck)
 
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""

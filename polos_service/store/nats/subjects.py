@@ -35,6 +35,9 @@ EVERY_RUN = "$KV.POLOS_RUNS.>"
 EVERY_ITEM = "polos.work.>"
 """Where all runs are queued."""
 
+EVERY_CANCEL = "$KV.POLOS_COMMANDS.*.*"
+"""Where it is kept that runs are cancelled."""
+
 COMMANDED = "polos.inbox.>"
 """Where NATS publishes the heads of what was stored in inboxes; never what was refused."""
 

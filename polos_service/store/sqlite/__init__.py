@@ -26,14 +26,15 @@ from typing import Any, TypeVar
 
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
+from polos_service.limits import MAX_QUEUED
 from polos_service.store import (
     ENDED,
-    MAX_QUEUED,
     Claim,
     Command,
     Entry,
     Frame,
     NewRun,
+    Overdue,
     RunQuery,
     RunRecord,
     Slice,
@@ -154,8 +155,8 @@ class SqliteStore:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
         return await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
 
-    async def overdue(self, now: int, stuck: int) -> Sequence[tuple[str, str]]:
-        """Return queued runs past their deadline, and held runs long past it."""
+    async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
+        """Return queued runs that should have ended, and held runs that should have long ago."""
         with self._reading():
             return claims.overdue(self._reader, now, stuck)
 

@@ -7,14 +7,14 @@ import sqlite3
 import time
 from collections.abc import Collection
 
-from polos_service.store import Claim
+from polos_service.store import Claim, Overdue
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.inbox import commands_after
 from polos_service.store.sqlite.log import HELD, insert_mark
 from polos_service.store.sqlite.schema import QUEUED, RUNNING
 
 OVERDUE_LIMIT = 100
-"""Runs that one look finds past their deadline, of the queued and of the held each."""
+"""Overdue runs that one look finds, of the queued and of the held each."""
 
 
 def find_queued(db: sqlite3.Connection, workflows: Collection[str]) -> int | None:
@@ -83,13 +83,17 @@ def waiting(db: sqlite3.Connection) -> dict[str, int]:
     )
 
 
-def overdue(db: sqlite3.Connection, now: int, stuck: int) -> list[tuple[str, str]]:
-    """Return project and id of queued runs due by `now`, and of held ones due by `stuck`."""
-    found: list[tuple[str, str]] = []
+def overdue(db: sqlite3.Connection, now: int, stuck: int) -> list[Overdue]:
+    """Return queued runs due by `now`, and held ones due by `stuck`; a cancelled run is due."""
+    found: list[Overdue] = []
     for state, due in ((QUEUED, now), (RUNNING, stuck)):
-        found += db.execute(
+        rows = db.execute(
             f"SELECT project, run_id FROM runs WHERE state = {state:d} "
             "AND deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT ?",
             (due, OVERDUE_LIMIT),
         )
+        found += [
+            Overdue(project=project, run_id=run_id, held=state == RUNNING)
+            for project, run_id in rows
+        ]
     return found

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 
 from polos_service.store import CANCEL, ENDED, INBOX_BYTES, INBOX_LIMIT, Command
-from polos_service.store.refusals import inbox_full
+from polos_service.store.refusals import inbox_full, require_cancel_id
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.runs import row_of
 
 
 def insert_command(db: sqlite3.Connection, project: str, run_id: str, command: Command) -> None:
-    """Put a command last into the run's inbox, unless it is there or the run has ended."""
+    """Put a command last into the run's inbox, unless it is there or the run has ended.
+
+    Whoever cancels a run moves its deadline to now: what ends runs at their deadline ends it.
+    """
+    require_cancel_id(run_id, command)
     run, state = row_of(db, project, run_id)
     if state in ENDED:
         return
@@ -20,7 +25,12 @@ def insert_command(db: sqlite3.Connection, project: str, run_id: str, command: C
         "VALUES (?, ?, ?, ?, ?, ?)",
         (run, command.id, command.kind, command.run_id, command.step_key, command.payload),
     ).rowcount
-    if inserted and command.id != CANCEL:
+    if command.id == CANCEL:
+        db.execute(
+            "UPDATE runs SET deadline = min(coalesce(deadline, ?1), ?1) WHERE id = ?2",
+            (time.time_ns(), run),
+        )
+    elif inserted:
         count, size = db.execute(
             "SELECT count(*), sum(length(payload)) FROM inbox WHERE run = ? AND command_id != ?",
             (run, CANCEL),

@@ -89,7 +89,7 @@ CREATE INDEX runs_removing ON runs (id) WHERE state = {REMOVING};
 """
 """Version 3: the owner of the file, runs stuck past their deadline, and deletion in pieces."""
 
-FOURTH = """
+FOURTH = f"""
 CREATE TABLE inbox (
     id INTEGER PRIMARY KEY,
     run INTEGER NOT NULL,
@@ -104,10 +104,13 @@ CREATE UNIQUE INDEX inbox_by_command ON inbox (run, command_id);
 INSERT INTO inbox (run, command_id, kind, run_id, step_key, payload)
     SELECT runs.id, commands.kind, commands.kind, runs.run_id, '', x''
     FROM commands JOIN runs ON runs.id = commands.run;
+UPDATE runs SET deadline = create_time
+    WHERE state IN ({QUEUED:d}, {RUNNING:d}) AND id IN (SELECT run FROM commands);
 DROP TABLE commands;
 """
 """Version 4: whole commands, in order of arrival. Before, a run had at most one of a kind, and
-cancel was the only kind."""
+cancel was the only kind. A cancellation moves the run's deadline, and nobody knows when those
+came that are there already."""
 
 MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)
 """The step from each version of the schema to the next; a new file takes them all. The file

@@ -286,12 +286,11 @@ async def test_a_log_that_cannot_be_written_does_not_keep_a_run_from_ending(
     def full(*_: object) -> Any:
         raise OSError("no space left on device")
 
-    before = structlog.get_config()
     structlog.configure(processors=[full])
     try:
         async with executing(store, runnable(unprintable)):
             run_id = await store.create(new_run())
             *_, end = await all_events(store, run_id)
     finally:
-        structlog.configure(**before)
+        structlog.reset_defaults()
     assert end.error.reason == INTERNAL

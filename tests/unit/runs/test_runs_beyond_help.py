@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,10 +17,10 @@ from polos_service.runs import executor as module
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND, decode
-from polos_service.store import Claim, Entry
+from polos_service.store import Claim, Entry, Frame, Overdue
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import FakeClock, executing, runnable
-from tests.support.stores import ALL, claimed, frame, new_run
+from tests.support.stores import ALL, cancel, claimed, frame, new_run, until
 
 INTERNAL = FailureReason.FAILURE_REASON_INTERNAL
 QUEUED = RunState.RUN_STATE_QUEUED
@@ -120,3 +120,67 @@ async def test_a_run_whose_holder_does_not_end_it_is_taken_from_it(
         clock.ahead = round((module.STUCK + 1) * SECOND)
         event = await last_event(store, claim.run_id)
     assert event.WhichOneof("payload") == ("run_cancelled" if deadline is None else "error")
+
+
+class Looks:
+    """Counts the looks for overdue runs at a store, and claims what each found, if it is queued."""
+
+    def __init__(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.claims: list[Claim] = []
+        self._store = store
+        self._overdue = store.overdue
+        monkeypatch.setattr(store, "overdue", self._look)
+
+    async def _look(self, now: int, stuck: int) -> Sequence[Overdue]:
+        found = await self._overdue(now, stuck)
+        for one in found:
+            claim = await self._store.claim_run(one.project, one.run_id)
+            if claim is not None:
+                self.claims.append(claim)
+        self.count += 1
+        return found
+
+
+async def test_a_claim_between_a_look_and_what_follows_it_is_not_fenced(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = Looks(store, monkeypatch)
+    async with executing(store, {}, clock=Fast()):
+        run_id = await store.create(new_run())
+        await store.command("default", run_id, cancel(run_id))
+        await until(lambda: bool(looks.claims))
+        seen = looks.count
+        await until(lambda: looks.count > seen + 2)
+        (claim,) = looks.claims
+        await store.append(claim, frame(1, outcome=RunState.RUN_STATE_CANCELLED))
+
+
+class Resting(SystemClock):
+    """A clock on which looks for overdue runs are all that goes on."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds != module.EXPIRY_PERIOD:
+            await asyncio.Event().wait()
+        self.looks += 1
+        await asyncio.sleep(0.001)
+
+
+async def test_an_overdue_run_that_rests_here_is_not_claimed_at_each_look(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_claim: Claim, _frame: Frame, _private: bytes = b"") -> None:
+        raise StoreUnavailable("the log takes no end")
+
+    monkeypatch.setattr(store, "append", refuse)
+    clock = Resting()
+    with capture_logs() as logs:
+        async with executing(store, {}, clock=clock):
+            run_id = await store.create(new_run(deadline=1))
+            await until(lambda: bool(logs))
+            seen = clock.looks
+            await until(lambda: clock.looks > seen + 10)
+    assert [(one["event"], one["run_id"]) for one in logs] == [("run_released", run_id)]

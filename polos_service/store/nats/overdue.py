@@ -1,0 +1,133 @@
+"""Finds open runs that should have ended: cancelled ones, and those past their deadline.
+
+The queue holds the deadlines of open runs, and the inboxes hold the cancellations. A replica
+follows both streams and remembers when to look at which run. A cancellation is taken out of
+its inbox when its run has ended, so that a replica that starts reads those of open runs only.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from polos_service.store import Overdue
+from polos_service.store.nats.frames import LogEnd
+from polos_service.store.nats.inbox import Inbox, cancelled_run
+from polos_service.store.nats.jetstream import JetStream
+from polos_service.store.nats.log import Log
+from polos_service.store.nats.messages import SECOND, seconds_of
+from polos_service.store.nats.queue import Queue, Queued
+from polos_service.store.nats.records import Records
+from polos_service.store.nats.subjects import COMMANDS, EVERY_CANCEL, EVERY_ITEM, WORK, log_subject
+
+PIECE = 200
+"""Runs that are looked at together."""
+
+LOOK_AGAIN = 5 * SECOND
+"""Nanoseconds after which a run that should have ended is looked at again."""
+
+
+class Due(NamedTuple):
+    """A run to look at; the first to look at is the least. Times are nanoseconds since the epoch.
+
+    Attributes:
+        look_at: when to look at it.
+        since: when it should have ended.
+        cancel: the bucket's sequence for the cancellation; 0 if this is about the deadline.
+
+    """
+
+    look_at: int
+    since: int
+    project: str
+    run_id: str
+    cancel: int = 0
+
+    @property
+    def log(self) -> str:
+        """The subject of the run's log."""
+        return log_subject(self.project, self.run_id)
+
+
+class DueRuns:
+    """The open runs that are to end, of every replica, as one replica finds them."""
+
+    def __init__(
+        self, jetstream: JetStream, log: Log, records: Records, inbox: Inbox, queue: Queue
+    ) -> None:
+        self._jetstream = jetstream
+        self._log = log
+        self._records = records
+        self._inbox = inbox
+        self._queue = queue
+        self._queue_seen = 0
+        self._cancels_seen = 0
+        self._due: list[Due] = []
+        """A heap."""
+
+    async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
+        """Return some runs that should have ended: queued, or held since before `stuck`."""
+        await self._read_queue()
+        await self._read_cancels()
+        found: set[Overdue] = set()
+        while len(found) < PIECE and (due := self._next(now)):
+            found |= await self._look(due, now, stuck)
+        return list(found)
+
+    def _next(self, now: int) -> list[Due]:
+        """Take the next runs off the heap that are to be looked at by now."""
+        due: list[Due] = []
+        while self._due and self._due[0].look_at <= now and len(due) < PIECE:
+            due.append(heapq.heappop(self._due))
+        return due
+
+    async def _look(self, due: list[Due], now: int, stuck: int) -> set[Overdue]:
+        """Look at these runs, return those that are overdue, and keep the open ones for later."""
+        left = due
+        try:
+            lasts = await self._log.lasts([*{one.log for one in due}])
+            left = [one for one in due if await self._open(one, lasts.get(one.log))]
+        finally:
+            for one in left:
+                heapq.heappush(self._due, one._replace(look_at=now + LOOK_AGAIN))
+        holds = {one: (last := lasts.get(one.log)) is not None and last.head.held for one in left}
+        return {
+            Overdue(project=one.project, run_id=one.run_id, held=held)
+            for one, held in holds.items()
+            if not held or one.since <= stuck
+        }
+
+    async def _open(self, one: Due, last: LogEnd | None) -> bool:
+        """Return whether a run is open; if it has ended, remove its cancellation."""
+        if last is None:
+            return await self._records.open(one.project, one.run_id)
+        if last.head.outcome and one.cancel:
+            await self._inbox.drop_cancel(one.project, one.run_id, one.cancel)
+        return not last.head.outcome
+
+    async def _read_queue(self) -> None:
+        """Take the deadlines of runs into account that were queued since the last time.
+
+        What is not ours in the queue is removed: it counts as a run that waits.
+        """
+        while page := await self._jetstream.page(WORK, EVERY_ITEM, self._queue_seen + 1):
+            for message in page:
+                queued = self._jetstream.foreign.read(Queued.of, message)
+                if queued is None:
+                    await self._queue.discard(message.sequence)
+                elif queued.deadline is not None:
+                    deadline = queued.deadline
+                    heapq.heappush(
+                        self._due, Due(deadline, deadline, queued.project, queued.run_id)
+                    )
+                self._queue_seen = message.sequence
+
+    async def _read_cancels(self) -> None:
+        """Take the next cancellations into account; whatever the server's clock says, at once."""
+        for message in await self._jetstream.page(COMMANDS, EVERY_CANCEL, self._cancels_seen + 1):
+            run = self._jetstream.foreign.read(cancelled_run, message)
+            if run is not None:
+                since = round(seconds_of(message.time) * SECOND)
+                heapq.heappush(self._due, Due(0, since, *run, message.sequence))
+            self._cancels_seen = message.sequence

@@ -34,7 +34,7 @@ def prepare(client: object, definition: Definition) -> None:
 
     """
     if not isinstance(client, Connection):
-        told = f"must be a PolosClient, not {client!r:.80}; it comes before the input"
+        told = f"must be a PolosClient, not {client!r:.80}; it precedes the input"
         raise InvalidRequest({"client": told})
     client.prepare(definition)
 
@@ -108,7 +108,7 @@ async def _run_id(client: Connection, call: _Call) -> str:
     except TimeoutError as error:
         call.cancel()
         raise ConnectionLost(
-            f"{client.address} did not answer the start within {wire.SILENCE:g} s"
+            f"{client.address} did not respond to the start within {wire.SILENCE:g} s"
         ) from error
     except asyncio.CancelledError:
         call.cancel()
@@ -116,7 +116,7 @@ async def _run_id(client: Connection, call: _Call) -> str:
         raise client.closed() from None
     call.cancel()
     raise ConnectionLost(
-        f"what listens at {client.address} named no run: it is not a Polos service of this version"
+        f"the server at {client.address} named no run: it is not a Polos service of this version"
     )
 
 

@@ -109,5 +109,5 @@ def _unreached(error: grpc.aio.AioRpcError, address: str) -> str:
             "or set POLOS_ADDRESS"
         )
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return f"what listens at {address} is not a Polos service of this version ({said})"
-    return f"the call to {address} broke off ({said}); it may be made again"
+        return f"the server at {address} is not a Polos service of this version ({said})"
+    return f"the call to {address} failed ({said}); it may be retried"

@@ -22,11 +22,11 @@ CLIENT_SIDE: dict[str, tuple[Any, str]] = {
         [{"role": "user", "content": BIG}],
         "input has 1048607 bytes; at most 1048576 are taken",
     ),
-    "nothing": (None, "input must be a text or a list of messages, not NoneType"),
-    "bytes": (b"Go.", "input must be a text or a list of messages, not bytes"),
+    "nothing": (None, "input must be a string or a list of messages, not NoneType"),
+    "bytes": (b"Go.", "input must be a string or a list of messages, not bytes"),
     "one message": (
         {"role": "user", "content": "Go."},
-        "input must be a text or a list of messages, not dict",
+        "input must be a string or a list of messages, not dict",
     ),
     "texts": (
         ["Go."],
@@ -123,7 +123,7 @@ async def test_swapped_arguments_are_named() -> None:
         with pytest.raises(InvalidRequest) as raised:
             await start(*swapped)
         assert str(raised.value) == (
-            "client must be a PolosClient, not 'Go.'; it comes before the input"
+            "client must be a PolosClient, not 'Go.'; it precedes the input"
         )
 
 

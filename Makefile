@@ -24,35 +24,35 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.service $(VENV)/.demo ## Stream a real answer of a small model, without key or account
+demo: $(VENV)/.service $(VENV)/.demo ## Stream an answer from a small local model, without API key or account
 	@$(BIN)/python -m examples.demo
 
-test: lint ## Check style, types and layers, and run the tests that every change needs
+test: lint ## Check style, types and layers, and run the main test suite
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
 
-test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other programs, and the long ones; SKIP="node chromium" leaves parts out
+test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other programs, and long tests; SKIP="node chromium" skips some
 	@bash scripts/chromium.sh
 	$(BIN)/python -m scripts.peers $(SKIP)
 
-coverage: $(VENV)/.dev ## Measure which lines the tests run; TESTS=tests/unit measures a part of them
+coverage: $(VENV)/.dev ## Measure code coverage; TESTS=tests/unit selects tests
 	$(BIN)/coverage erase
 	-$(BIN)/coverage run -m pytest --numprocesses 4 --dist worksteal $(TESTS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(VENV)/.bench ## Measure the service beside what people would use instead
+bench: $(VENV)/.bench ## Benchmark the service against alternatives
 	$(BIN)/python -m bench
 
-bench-compare: $(VENV)/.service ## Measure whether a token costs more CPU than at REV=main
+bench-compare: $(VENV)/.service ## Compare the CPU cost per token with REV=main
 	$(BIN)/python -m bench.compare $(REV)
 
-bench-attacks: $(VENV)/.service ## Measure what hostile callers and providers cost the service
+bench-attacks: $(VENV)/.service ## Measure the cost of hostile callers and providers
 	$(BIN)/python -m bench.attacks
 
-fuzz: $(VENV)/.dev ## Send the service anything for minutes; FUZZ="--seed 1 --seconds 60" says what and how long
+fuzz: $(VENV)/.dev ## Send random and malformed calls for minutes; FUZZ="--seed 1 --seconds 60" sets seed and duration
 	$(BIN)/python -m fuzz $(FUZZ)
 
-chaos: $(VENV)/.dev ## Kill the service and cut its links 1,000 times over, and check every run
+chaos: $(VENV)/.dev ## Kill the service and break its connections in 1,000 trials, and check every run
 	$(BIN)/python -m chaos
 	$(BIN)/python -m chaos --cluster --trials 300
 
@@ -62,28 +62,28 @@ lint: $(VENV)/.dev ## Check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/.dev ## Format the code and fix what can be fixed
+format: $(VENV)/.dev ## Format the code and apply automatic fixes
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 	$(BIN)/buf format --write
 
-generate: $(VENV)/.dev ## Write generated/ anew from proto/
+generate: $(VENV)/.dev ## Regenerate generated/ from proto/
 	$(BIN)/python scripts/generate.py
 
-docs: $(VENV)/.dev ## Write docs/reference/ anew from the protocol, the settings and the errors
+docs: $(VENV)/.dev ## Regenerate docs/reference/ from the protocol, the settings and the errors
 	$(BIN)/python -m scripts.docs
 
 lock: $(VENV)/.dev ## Pin the newest packages in requirements/
 	$(BIN)/python scripts/lock.py
 
-clean: ## Remove everything that was installed or cached
+clean: ## Remove all installed and cached files
 	rm -rf $(VENV) .demo .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
 	rm -rf examples/node/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; say which: make PYTHON=/path/to/python" >&2; exit 1; }
-	@echo "==> making $(VENV) with $(PYTHON)"
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; set it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "==> creating $(VENV) with $(PYTHON)"
 	"$(PYTHON)" -m venv $(VENV)
 
 $(VENV)/.service: requirements/service.txt pyproject.toml | $(BIN)/python
@@ -93,12 +93,12 @@ $(VENV)/.service: requirements/service.txt pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.service
-	@echo "==> installing the tools of development"
+	@echo "==> installing the development tools"
 	$(PIP) install --require-hashes --requirement requirements/dev.txt
 	@touch $@
 
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.service
-	@echo "==> installing what the service is measured beside"
+	@echo "==> installing the programs to compare with"
 	$(PIP) install --require-hashes --requirement requirements/bench.txt
 	@touch $@
 
@@ -108,9 +108,9 @@ $(VENV)/.demo: requirements/demo.txt | $(BIN)/python
 	@touch $@
 
 $(VENV)/.node: examples/node/package-lock.json | $(BIN)/python
-	@echo "==> installing what the example in JavaScript needs"
+	@echo "==> installing the dependencies of the JavaScript example"
 	@if command -v npm > /dev/null; then \
 		npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund && touch $@; \
 	else \
-		echo "npm was not found: the example in JavaScript is not tested"; \
+		echo "npm was not found: the JavaScript example is not tested"; \
 	fi

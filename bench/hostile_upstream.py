@@ -83,7 +83,7 @@ async def short_tokens(writer: asyncio.StreamWriter) -> None:
 async def serve() -> None:
     """Serve until the process is ended."""
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    print(f"listens at 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    print(f"listens on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 

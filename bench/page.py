@@ -36,7 +36,7 @@ def lines(rows: list[Row], about: dict[str, Any]) -> list[str]:
         *goals,
         "",
         *reasons(rows),
-        "The figures behind them, which hold for this machine and this hour only:",
+        "The underlying figures, which are only valid for this machine at this time:",
         "",
         "| row | figures |",
         "| --- | --- |",
@@ -50,7 +50,7 @@ def reasons(rows: list[Row]) -> list[str]:
     for row, goal in missed_of(rows):
         known.setdefault(goal.why or "not known", []).append(f"{row.name} {goal.text}")
     told = [f"- {', '.join(goals)}: {why}" for why, goals in known.items()]
-    return ["What keeps the missed ones from their goals:", "", *told, ""] if told else []
+    return ["Why some goals are missed:", "", *told, ""] if told else []
 
 
 def goal_line(row: Row, goal: Any) -> str:

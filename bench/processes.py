@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-LISTENS = re.compile(r"listens at (127\.0\.0\.1:\d+)$")
+LISTENS = re.compile(r"listens (?:at|on) (127\.0\.0\.1:\d+)$")
 CPUCLOCK_SCHED = 2
 """Marks the clock of a process's CPU time in nanoseconds, as clock_getcpuclockid(3) returns it."""
 

@@ -145,7 +145,7 @@ class Provider(asyncio.Protocol):
 async def serve() -> None:
     """Serve until the process is ended."""
     server = await asyncio.get_running_loop().create_server(Provider, "127.0.0.1", 0, backlog=2048)
-    print(f"listens at 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+    print(f"listens on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     await server.serve_forever()
 
 

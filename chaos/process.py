@@ -150,7 +150,7 @@ def is_free(port: int) -> bool:
 
 
 async def listens(port: int) -> bool:
-    """Return whether somebody listens at the port."""
+    """Return whether somebody listens on the port."""
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:

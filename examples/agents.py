@@ -36,7 +36,7 @@ def typed(text: str) -> scripted.Turn:
 
 @tool
 async def get_weather(city: str) -> dict[str, object]:
-    """Tell the weather of a city as it is now."""
+    """Return the current weather in a city."""
     if city not in WEATHER:
         raise LookupError(f"There is no weather for {city!r}, only for {', '.join(WEATHER)}.")
     await asyncio.sleep(0.3)  # as long as a real source takes

@@ -65,7 +65,7 @@ async def address_of(process: asyncio.subprocess.Process, log: Path) -> str:
     line = b""
     with suppress(TimeoutError):
         line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
-    if b" listens at " not in line:
+    if b" listens on " not in line:
         raise DemoError(
             f"the service did not start; it said:\n{await asyncio.to_thread(log.read_text)}"
         )

@@ -20,7 +20,7 @@ class Place(BaseModel):
     city: str = Field(description="Name of the city, for example Tokyo")
 
 
-@tool(description="Tell the weather of a city as it is now")
+@tool(description="Return the current weather in a city")
 async def get_weather(ctx: WorkflowContext, input: Place) -> dict[str, object]:  # noqa: ARG001 - the documented signature
     """Return made-up weather, the same for the same city."""
     degrees = sum(input.city.encode()) % 30

@@ -22,7 +22,7 @@ async def main() -> None:
         elif event.event_type == "text_delta":
             print(event.data["content"], end="", flush=True)
         elif event.event_type == "step_retry":
-            print(f"\n↻ {event.data['step_key']} begins anew: {event.data['error']}")
+            print(f"\n↻ {event.data['step_key']} starts over: {event.data['error']}")
         elif event.event_type == "step_finish":
             print(f"\n✓ Completed step: {event.data['step_key']}")
         elif event.event_type == "agent_finish":

@@ -67,7 +67,7 @@ async def main(listen: str) -> None:
         services.add_RunServiceServicer_to_server(relay, server)
         port = server.add_insecure_port(listen)
         await server.start()
-        print(f"The relay listens at {listen.rpartition(':')[0]}:{port}", flush=True)
+        print(f"The relay listens on {listen.rpartition(':')[0]}:{port}", flush=True)
         try:
             await server.wait_for_termination()
         finally:

@@ -1,31 +1,31 @@
 """Everything that can go wrong, as a tree.
 
 PolosError
-├── DefinitionError          an Agent, tool or script is defined wrongly, or asks for
-│                            what is not built yet
+├── DefinitionError          an Agent, tool or script is invalid, or uses a feature
+│                            that is not built yet
 ├── CallError                the service refused a call; nothing was started or changed
-│   ├── AgentNotFound        no such agent is loaded
-│   ├── RunNotFound          no such run
+│   ├── AgentNotFound        the agent is not loaded
+│   ├── RunNotFound          the run does not exist
 │   ├── RunExpired           the run was removed by retention
-│   ├── InvalidRequest       a field is wrong; `violations` says which and why
-│   ├── RequestIdReused      the request id started a run with another payload
+│   ├── InvalidRequest       a field is invalid; `violations` says which and why
+│   ├── RequestIdReused      the request id started a run with a different payload
 │   ├── RunNotFinished       only a finished run can be deleted
 │   ├── CursorAhead          the cursor is past the newest event
-│   ├── TooManyRuns          too many runs wait; try again later
+│   ├── TooManyRuns          too many runs are queued; try again later
 │   ├── TooManyCalls         too many calls or streams are open; try again later
 │   ├── TooManyCommands      the run's inbox is full
 │   ├── TooLarge             the request is too large
-│   ├── Draining             the service is about to stop; try again
-│   ├── StoreUnavailable     the store does not answer or refuses to write
-│   ├── Unauthenticated      credentials are missing or wrong
-│   ├── PermissionDenied     the credentials do not allow this
-│   └── InternalError        a defect of the service; its log has the rest
-├── ConnectionLost           the service cannot be reached, or broke its protocol;
-│                            carries run id and cursor, from which to go on
+│   ├── Draining             the service is shutting down; try again
+│   ├── StoreUnavailable     the store does not respond or rejects writes
+│   ├── Unauthenticated      the credentials are missing or invalid
+│   ├── PermissionDenied     the credentials do not permit this call
+│   └── InternalError        a bug in the service; its log has the details
+├── ConnectionLost           the service cannot be reached, or violated its protocol;
+│                            has the run id and the cursor to resume from
 ├── RunError                 a run ended without a result
 │   ├── RunFailed            it ended with an `error` event; also a RuntimeError
 │   ├── RunCancelled         it was cancelled
-│   └── RunTimeout           it took longer than it was given
+│   └── RunTimeout           it exceeded its timeout
 ├── WorkflowTimeoutError     the name that the original SDK has for RunTimeout; its base
 └── StepExecutionError       a step of a workflow failed; nothing raises it before workflows
                              are built
@@ -53,7 +53,7 @@ class PolosError(Exception):
 
 
 class DefinitionError(PolosError):
-    """An agent, a tool or a script is defined wrongly, or asks for what is not built yet."""
+    """An agent, a tool or a script is invalid, or uses a feature that is not built yet."""
 
 
 class CallError(PolosError):
@@ -61,8 +61,8 @@ class CallError(PolosError):
 
     Attributes:
         reason: the `polos.v1.ErrorReason` without its prefix.
-        metadata: what the reason's comment in `error.proto` lists, as strings.
-        retry_after: seconds after which the same call may succeed; None if waiting
+        metadata: the keys that the reason's comment in `error.proto` lists, as strings.
+        retry_after: seconds after which the same call may succeed; None if retrying
             does not help.
 
     """
@@ -76,13 +76,13 @@ class CallError(PolosError):
 
 
 class AgentNotFound(CallError):
-    """No agent of that id is loaded."""
+    """No agent with that id is loaded."""
 
     reason = "AGENT_NOT_FOUND"
 
 
 class RunNotFound(CallError):
-    """No run of that id exists."""
+    """No run with that id exists."""
 
     reason = "RUN_NOT_FOUND"
 
@@ -94,7 +94,7 @@ class RunExpired(CallError):
 
 
 class InvalidRequest(CallError):
-    """One or more fields of a request are wrong.
+    """One or more fields of a request are invalid.
 
     Attributes:
         violations: what is wrong, by the field's path.
@@ -109,7 +109,7 @@ class InvalidRequest(CallError):
 
 
 class RequestIdReused(CallError):
-    """The request id already started a run with another payload."""
+    """The request id already started a run with a different payload."""
 
     reason = "REQUEST_ID_REUSED"
 
@@ -127,7 +127,7 @@ class CursorAhead(CallError):
 
 
 class TooManyRuns(CallError):
-    """Too many runs wait already."""
+    """Too many runs are queued."""
 
     reason = "TOO_MANY_RUNS"
 
@@ -145,37 +145,37 @@ class TooManyCommands(CallError):
 
 
 class TooLarge(CallError):
-    """The request is larger than the service takes."""
+    """The request is larger than the service accepts."""
 
     reason = "TOO_LARGE"
 
 
 class Draining(CallError):
-    """The service is about to stop."""
+    """The service is shutting down."""
 
     reason = "DRAINING"
 
 
 class StoreUnavailable(CallError):
-    """The store does not answer, or refuses to write."""
+    """The store does not respond, or rejects writes."""
 
     reason = "STORE_UNAVAILABLE"
 
 
 class Unauthenticated(CallError):
-    """Credentials are missing or wrong."""
+    """The credentials are missing or invalid."""
 
     reason = "UNAUTHENTICATED"
 
 
 class PermissionDenied(CallError):
-    """The credentials do not allow this."""
+    """The credentials do not permit this call."""
 
     reason = "PERMISSION_DENIED"
 
 
 class InternalError(CallError):
-    """A defect of the service; `metadata["error_id"]` finds the rest in its own log."""
+    """A bug in the service; `metadata["error_id"]` identifies the details in its log."""
 
     reason = "INTERNAL"
 
@@ -185,14 +185,14 @@ CALL_ERRORS: Mapping[str, type[CallError]] = {cls.reason: cls for cls in CallErr
 
 
 class ConnectionLost(PolosError):
-    """The service could not be reached within the bound, or broke its protocol.
+    """The service could not be reached in time, or violated its protocol.
 
-    The run, if it was started, goes on. `events.stream_workflow(client,
-    workflow_run_id=error.run_id, last_sequence_id=error.cursor)` goes on from there.
+    The run, if it was started, continues. `events.stream_workflow(client,
+    workflow_run_id=error.run_id, last_sequence_id=error.cursor)` resumes from there.
 
     Attributes:
-        run_id: the run that was read; None if no answer ever named it.
-        cursor: sequence of the last event that was seen; 0 if none was.
+        run_id: the run that was being read; None if it is unknown.
+        cursor: sequence of the last event that was received; 0 if there was none.
 
     """
 
@@ -208,10 +208,10 @@ class RunError(PolosError):
     Attributes:
         run_id: the run.
         reason: the `polos.v1.FailureReason` in lower case without its prefix.
-        retryable: True where a new run with the same input may succeed.
-        text: what the agent had said until then.
+        retryable: True if a new run with the same input may succeed.
+        text: the text that the agent generated until then.
         usage: the tokens of the model calls that finished.
-        error_id: where reason is "internal", finds the rest in the service's own log.
+        error_id: if reason is "internal", identifies the details in the service's log.
 
     """
 
@@ -244,11 +244,11 @@ class RunCancelled(RunError):
 
 
 class WorkflowTimeoutError(PolosError):
-    """A run took longer than it was given.
+    """A run exceeded its timeout.
 
     Attributes:
         execution_id: the run.
-        timeout_seconds: what it was given; None where only the service knows it.
+        timeout_seconds: the timeout; None if only the service knows it.
 
     """
 
@@ -260,11 +260,11 @@ class WorkflowTimeoutError(PolosError):
 
 
 class RunTimeout(RunError, WorkflowTimeoutError):
-    """The run took longer than it was given, and was ended.
+    """The run exceeded its timeout and was ended.
 
     Attributes:
         execution_id: the same as `run_id`.
-        timeout_seconds: what the caller of `run` gave; None where the run's own deadline ended it.
+        timeout_seconds: the timeout that was passed to `run`; None if the run's own deadline ended it.
 
     """
 

@@ -14,7 +14,7 @@ from polos.v1.error_pb2 import FailureReason
 
 
 class Event:
-    """One entry of a run's log.
+    """One entry in a run's log.
 
     Attributes:
         proto: the protobuf message itself, `polos.v1.Event`.
@@ -40,32 +40,32 @@ class Event:
 
     @property
     def id(self) -> str:
-        """The root run's id and the sequence, joined by a colon; unique in a service."""
+        """The root run's id and the sequence, joined by a colon; unique within a service."""
         return f"{self._root_run_id}:{self.proto.sequence}"
 
     @property
     def sequence_id(self) -> int:
-        """Position in the root run's log, from 1; the cursor to resume after."""
+        """Position in the root run's log, from 1; the cursor to resume from."""
         return self.proto.sequence
 
     @property
     def topic(self) -> str:
-        """The log it is in: `workflow/{workflow_id}/{run_id}` of the root run."""
+        """The log that has the event: `workflow/{workflow_id}/{run_id}` of the root run."""
         return f"workflow/{self._root_workflow_id}/{self._root_run_id}"
 
     @property
     def event_type(self) -> str:
-        """The kind; "unknown" where a later version of the service sent it."""
+        """The event's type; "unknown" if a later version of the service added it."""
         return self.proto.WhichOneof("payload") or "unknown"
 
     @property
     def created_at(self) -> datetime:
-        """When it happened, by the clock of the service, in UTC."""
+        """When the event happened, in UTC, according to the service's clock."""
         return self.proto.create_time.ToDatetime(tzinfo=UTC)
 
     @property
     def data(self) -> dict[str, Any]:
-        """The documented keys of its kind, and `_metadata`. A key without a value is absent."""
+        """The documented keys of its type, and `_metadata`. Keys without a value are absent."""
         if self._data is None:
             self._data = _project(self.proto)
         return self._data

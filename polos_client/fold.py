@@ -239,7 +239,7 @@ def _run_error(outcome: pb.Event, kind: str | None, text: str, usage: Usage) -> 
         )
     if kind != "error":
         return RunFailed(
-            f"run {run_id} ended in a way that this version of the client does not know; update it",
+            f"run {run_id} ended with an event that this client does not know; update it",
             run_id=run_id,
             reason="unknown",
             text=text,

@@ -1,4 +1,4 @@
-"""Settings of the service: from arguments, else from the environment."""
+"""Settings of the service, from arguments or from the environment."""
 
 from __future__ import annotations
 
@@ -27,105 +27,107 @@ CENTURY = timedelta(days=36_500)
 """More than any retention: times are kept in nanoseconds, of which 64 bits hold 292 years."""
 
 OPTIONS = {"listen": "--listen", "store": "--store"}
-"""Settings that are options of `polos serve`, too."""
+"""Settings that are also options of `polos serve`."""
 
 
 def default_store() -> str:
-    """Return the store's address where none is given: a file in the user's data folder."""
+    """Return the default store's address: a file in the user's data folder."""
     return f"{SCHEME}{user_data_path('polos', appauthor=False) / 'runs.db'}"
 
 
 class SettingsInvalidError(PolosError):
-    """A setting cannot be used; the message names it, and no secret."""
+    """A setting is invalid. The message names the setting and contains no secrets."""
 
 
 class Settings(BaseSettings):
-    """What a service is started with; every field is read from the environment, too."""
+    """The service's settings. Each one can be set through its environment variable."""
 
     model_config = SettingsConfigDict(
         env_prefix="POLOS_", populate_by_name=True, use_attribute_docstrings=True
     )
 
     listen: str = "127.0.0.1:50051"
-    """HOST:PORT to listen at, with IPv6 in brackets as in `[::1]:50051`; port 0 takes a free one.
-    There are no TLS and credentials yet: whoever reaches the port may start and read every run."""
+    """HOST:PORT to listen on, with IPv6 addresses in brackets, as in `[::1]:50051`. Port 0 selects
+    a free port. TLS and credentials are not supported yet: anyone who can reach the port can start
+    and read every run."""
 
     store: str = Field(default_factory=default_store, repr=False)
-    """Where runs are kept: `sqlite:///ABSOLUTE/PATH`, which one process owns at a time (`~` after
-    the slashes is the home folder), or
-    `nats://HOST:4222` for any number of processes on many machines: a NATS JetStream of version
-    2.11 or newer. Several servers of its cluster stand with commas between them; `tls://`
-    encrypts; user and password go before the host, as in `nats://USER:PASSWORD@HOST:4222`. By
-    default `runs.db` in the user's data folder; the service says the path when it starts."""
+    """Where runs are stored. `sqlite:///ABSOLUTE/PATH` is a file that one process owns at a time
+    (`~` after the slashes is the home folder). `nats://HOST:4222` is NATS JetStream, version 2.11
+    or newer, for any number of processes on any number of machines. Separate several servers of
+    a cluster with commas; use `tls://` for encryption; put user and password before the host, as
+    in `nats://USER:PASSWORD@HOST:4222`. The default is `runs.db` in the user's data folder; the
+    service prints the path when it starts."""
 
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    """What a commit of the SQLite store survives. FULL: a power failure. NORMAL: the end of the
-    process, but a power failure may take the last events with it, which readers had seen."""
+    """What a commit to the SQLite store survives. FULL: a power failure. NORMAL: the end of the
+    process, but a power failure may lose the latest events, even if readers have seen them."""
 
     nats_creds: Path | None = None
-    """A credentials file for NATS, with a JWT and its key."""
+    """Path to a NATS credentials file with a JWT and its key."""
 
     nats_nkey: Path | None = None
-    """A file with the seed of an nkey for NATS."""
+    """Path to a file with the seed of a NATS nkey."""
 
     nats_replicas: int = Field(default=1, ge=1, le=5)
-    """Servers of the NATS cluster that keep each event, where the service makes the streams.
-    With 3, one may fail."""
+    """Number of NATS servers that store each event. Applies when the service creates the streams.
+    With 3, one server may fail."""
 
     claim_timeout: float = Field(default=15.0, ge=1, le=3_600)
-    """Seconds of silence, where the store is NATS, after which a process counts as dead and its
-    runs go on elsewhere."""
+    """Seconds of silence after which a process is considered dead and other processes take over
+    its runs. Applies to NATS stores."""
 
     max_runs: int = Field(default=100, ge=1, le=100_000)
-    """Runs worked on at once; further ones wait in order."""
+    """Maximum number of concurrent runs. Further runs are queued in order."""
 
     max_queued: int = Field(default=MAX_QUEUED, ge=1, le=1_000_000_000)
-    """Runs that may wait; a start beyond that is refused as TOO_MANY_RUNS. Where several
-    processes start runs at once, each may let a few more in."""
+    """Maximum number of queued runs. Further starts fail with TOO_MANY_RUNS. If several processes
+    start runs at the same time, each may accept a few more."""
 
     max_connections: int = Field(default=10_000, ge=1)
-    """Connections that are open at once; a further one is closed."""
+    """Maximum number of open connections. Further connections are closed."""
 
     max_streams: int = Field(default=5_000, ge=1)
-    """Streams that are open at once: readers of runs, watchers of health, reflection. A further
-    one is refused as TOO_MANY_CALLS. See the table of memory in docs/operations.md."""
+    """Maximum number of open streams: readers of runs, health watches and reflection. Further
+    streams fail with TOO_MANY_CALLS. docs/operations.md lists the memory that each one needs."""
 
     max_connection_streams: int = Field(default=2_000, ge=1)
-    """Streams that one connection may have open; a further one is refused as TOO_MANY_CALLS."""
+    """Maximum number of open streams per connection. Further streams fail with TOO_MANY_CALLS."""
 
     max_calls: int = Field(default=1_000, ge=2)
-    """Calls that answer once, such as GetRun and CancelRun, that are open at once; one connection
-    may have half of them. A further one is refused as TOO_MANY_CALLS. Streams do not count."""
+    """Maximum number of open unary calls, such as GetRun and CancelRun; a single connection may
+    use half of them. Further calls fail with TOO_MANY_CALLS. Streams are not counted."""
 
     grace: float = Field(default=5.0, ge=0, le=86_400)
-    """Seconds that running runs get when the service is asked to stop; what is not finished
-    then is resumed by the next process on the same store."""
+    """Seconds that running runs have to finish when the service is asked to stop. The next process
+    on the same store resumes the unfinished ones."""
 
     retention: timedelta | None = Field(default=None, gt=timedelta(0), lt=CENTURY)
-    """How long runs that have ended are kept, in seconds or as an ISO 8601 duration such as
-    P30D; they are removed whole, and reading one is then RUN_EXPIRED. Not set: for ever."""
+    """How long ended runs are kept, in seconds or as an ISO 8601 duration such as P30D. After that
+    the whole run is deleted, and reading it fails with RUN_EXPIRED. By default runs are kept
+    forever."""
 
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
-    """The key for the base URL below, sent to no other address."""
+    """The API key for OPENAI_BASE_URL. It is never sent to another address."""
 
     openai_base_url: str | None = Field(
         default=None, validation_alias="OPENAI_BASE_URL", repr=False
     )
-    """Where agents of the provider `openai` go that name no base URL of their own. Any server
-    of that API will do; not set, it is OpenAI itself."""
+    """The base URL for agents of the provider `openai` that do not set their own. Any server with a
+    compatible API works. The default is OpenAI itself."""
 
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
-    """A JSON object: the key for each other base URL that agents name as their
-    `provider_base_url`. An address without a key is called without one."""
+    """A JSON object that maps each `provider_base_url` of an agent to its API key. A base URL
+    without a key is called without authentication."""
 
     @classmethod
     def load(
         cls, *, listen: str | None = None, store: str | None = None, max_runs: int | None = None
     ) -> Settings:
-        """Return the settings: what is given, else the environment's, else the defaults.
+        """Return the settings from the arguments, the environment or the defaults, in that order.
 
         Raises:
-            SettingsInvalidError: one cannot be used.
+            SettingsInvalidError: a setting is invalid.
 
         """
         given = {"listen": listen, "store": store, "max_runs": max_runs}
@@ -146,8 +148,8 @@ class Settings(BaseSettings):
     def _host_and_port(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
         if not (port.isascii() and port.isdecimal() and int(port) <= MAX_PORT and is_host(host)):
-            hint = f"; IPv6 stands in brackets: [{host}]:{port}" if is_ipv6(host) else ""
-            hint = f"; IPv6 stands in brackets: [{value}]:50051" if is_ipv6(value) else hint
+            hint = f"; put IPv6 in brackets: [{host}]:{port}" if is_ipv6(host) else ""
+            hint = f"; put IPv6 in brackets: [{value}]:50051" if is_ipv6(value) else hint
             raise ValueError(
                 f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051, with a port from 0 to "
                 f"{MAX_PORT}{hint}"
@@ -198,24 +200,24 @@ class Settings(BaseSettings):
 
 
 def servers_of(value: str) -> list[str]:
-    """Return the URLs of servers that share a scheme, and stand with commas between them."""
+    """Return the URLs of the comma-separated servers that share one scheme."""
     scheme, _, places = value.partition("://")
     return [f"{scheme}://{place.rpartition('://')[2]}" for place in places.split(",")]
 
 
 def file_problem(value: str) -> str | None:
-    """Return why the value does not name a file of SQLite; None if it does."""
+    """Return why the value does not name a SQLite file; None if it does."""
     path = value.removeprefix(SCHEME)
     if path == value:
-        return "write sqlite:// before an absolute path, with three slashes in all"
+        return "write sqlite:// before an absolute path, which gives three slashes in total"
     if not path.strip("/") or "\0" in path:
-        return "it names no file"
+        return "it does not name a file"
     if path.lstrip("/").startswith("~"):
         return home_problem(path.lstrip("/"))
     if re.match(r"/*[A-Za-z]:[/\\]", path) and os.name != "nt":
-        return "this machine has no drive letters"
+        return "this system has no drive letters"
     if not path.startswith("/"):
-        return f"the path is relative; from here it is sqlite://{Path.cwd() / path}"
+        return f"the path is relative; the absolute one is sqlite://{Path.cwd() / path}"
     return None
 
 
@@ -224,7 +226,7 @@ def home_problem(path: str) -> str | None:
     try:
         Path(path).expanduser()
     except RuntimeError:
-        return f"the home folder {path.partition('/')[0]} is not known"
+        return f"the home folder {path.partition('/')[0]} is unknown"
     return None
 
 
@@ -234,7 +236,7 @@ def without_password(value: str) -> str:
 
 
 def named(field: str) -> str:
-    """Return how whoever runs the service names a setting: its variable, and what else it has."""
+    """Return a setting's environment variable, with its option or field name."""
     if field not in Settings.model_fields or field.isupper():
         return field  # an alias is the variable's name already
     variable = f"{Settings.model_config['env_prefix']}{field.upper()}"
@@ -250,7 +252,7 @@ def is_ipv6(host: str) -> bool:
 
 
 def is_host(host: str) -> bool:
-    """Return whether this may stand before a port: a name, IPv4, or IPv6 in brackets."""
+    """Return whether this is valid before a port: a name, IPv4, or IPv6 in brackets."""
     if host.startswith("["):
         return host.endswith("]") and is_ipv6(host[1:-1])
     return re.fullmatch(r"[\w.-]+", host) is not None

@@ -28,7 +28,7 @@ def resolve(listen: str) -> list[tuple[socket.AddressFamily, tuple[object, ...]]
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise ListenError(
-            f"Cannot listen at {listen}: the host name {host!r} cannot be resolved "
+            f"Cannot listen on {listen}: the host name {host!r} cannot be resolved "
             f"({told(error)}). Name an address of this machine (--listen, POLOS_LISTEN)."
         ) from error
     return [(family, address) for family, _, _, _, address in found]
@@ -50,7 +50,7 @@ def probe(listen: str) -> None:
         else:
             return
     if failed is not None:
-        raise ListenError(f"Cannot listen at {listen}: {reason(failed, listen)}") from failed
+        raise ListenError(f"Cannot listen on {listen}: {reason(failed, listen)}") from failed
 
 
 def bind(family: socket.AddressFamily, address: tuple[object, ...]) -> None:
@@ -69,10 +69,10 @@ def bind(family: socket.AddressFamily, address: tuple[object, ...]) -> None:
 def reason(error: OSError, listen: str) -> str:
     """Return in sentences why it failed, and what to do."""
     host, port = parts(listen)
-    another = "take another one (--listen, POLOS_LISTEN)."
+    another = "choose another one (--listen, POLOS_LISTEN)."
     match error.errno:
         case errno.EADDRINUSE:
-            return f"the port is in use. Stop what listens there, or {another}"
+            return f"the port is in use. Stop the program that uses it, or {another}"
         case errno.EACCES if 0 < port < PRIVILEGED:
             return (
                 f"port {port} is privileged: ports below {PRIVILEGED} need root or "

@@ -34,7 +34,7 @@ def load(target: str) -> list[Agent]:
     found = {id(agent): agent for agent in vars(module).values() if isinstance(agent, Agent)}
     if not found:
         raise DefinitionError(
-            f"{target} defines no agent. Give it one at the top level: "
+            f"{target} does not define an agent. Define one at the top level: "
             "agent = Agent(id=..., provider=..., model=...)."
         )
     return list(found.values())

@@ -32,7 +32,7 @@ BLOCKED_LIMIT = 1.0
 CALLS_GRACE = 1.0
 """Seconds for calls to end by themselves, once readers were sent away."""
 
-WAITING = "it is not loaded: serve it, or end them with `polos runs cancel`"
+WAITING = "the agent is not loaded: serve it, or end the runs with `polos runs cancel`"
 """What the log advises about runs whose agent is not loaded."""
 
 log = logs.get_logger(__name__)

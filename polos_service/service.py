@@ -70,7 +70,7 @@ class Runs:
 
         """
         if self._draining:
-            raise Draining("The service is about to stop. Try again.", retry_after=DRAIN_RETRY)
+            raise Draining("The service is shutting down. Try again.", retry_after=DRAIN_RETRY)
         runnable = self._catalog.find(request.runnable_id)
         definition = await self._side_thread.call(request.size, runnable.pin, request)
         now = self._clock.now()

@@ -57,7 +57,7 @@ def drive(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> N
             loop.run_until_complete(task)
         except BaseException:
             if not task.done():  # else it is the work's own, and raised below
-                log.exception("loop_interrupted", advice="a tool did that; the service goes on")
+                log.exception("loop_interrupted", advice="a tool did this; the service continues")
     task.result()
 
 
@@ -72,7 +72,7 @@ async def serve(target: str, settings: Settings, standard: Standard) -> None:
     gc.freeze()
     banner(service, settings, standard)
     await asked.first()
-    standard.tell("Stopping. Runs that do not finish now go on at the next start.")
+    standard.tell("Stopping. Unfinished runs resume at the next start.")
     await service.stop(settings.grace)
     if asyncio.all_tasks():  # tools that do not give in; the store is whole
         leave(standard)
@@ -81,7 +81,7 @@ async def serve(target: str, settings: Settings, standard: Standard) -> None:
 def banner(service: Service, settings: Settings, standard: Standard) -> None:
     """Say where the service listens, what it serves and where it stores."""
     host = settings.listen.rpartition(":")[0]
-    standard.say(f"polos {version('polos-grpc')} listens at {host}:{service.port}")
+    standard.say(f"polos {version('polos-grpc')} listens on {host}:{service.port}")
     for agent in service.catalog.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
         standard.say(f"  agent {agent.id} ({agent.provider}; {tools})")

@@ -1,6 +1,6 @@
-"""Write `docs/reference/` anew: what the protocol, the settings and the errors say themselves.
+"""Generate `docs/reference/` from the protocol, the settings and the errors.
 
-Run as `python -m scripts.docs`, with the folder to write to if it is another.
+Run as `python -m scripts.docs`, with the target folder if it is a different one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ STEPS = (
 def configuration(_: dict[str, str]) -> Iterator[str]:
     """Yield the parts of configuration.md."""
     yield f"# Configuration\n\n{NOTE}"
-    yield f"## The service\n\n{text(Settings.__doc__ or '')} Options of `polos serve` win over it."
+    precedence = "Options of `polos serve` take precedence."
+    yield f"## The service\n\n{text(Settings.__doc__ or '')} {precedence}"
     yield table(
         ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
     )
@@ -51,11 +52,11 @@ def setting(name: str) -> tuple[str, str, str, str]:
     """Return the row of a setting."""
     field = Settings.model_fields[name]
     variable = field.validation_alias or f"{Settings.model_config['env_prefix']}{name.upper()}"
-    default = "see there" if field.default_factory else f"`{field.default}`"
+    default = "see meaning" if field.default_factory else f"`{field.default}`"
     if field.default is None or field.default_factory is dict:
         default = "none"
-    bounds = [f" At least {bound.ge}." for bound in field.metadata if hasattr(bound, "ge")]
-    bounds += [f" At most {bound.le}." for bound in field.metadata if hasattr(bound, "le")]
+    bounds = [f" Minimum: {bound.ge}." for bound in field.metadata if hasattr(bound, "ge")]
+    bounds += [f" Maximum: {bound.le}." for bound in field.metadata if hasattr(bound, "le")]
     return f"`{variable}`", f"`{name}`", default, text(field.description or "") + "".join(bounds)
 
 
@@ -75,7 +76,7 @@ def failures(said: dict[str, str]) -> Iterator[str]:
     """Yield the parts of errors.md."""
     yield f"# Errors\n\n{NOTE}"
     yield (
-        "A call that is refused is a gRPC error. A run that fails is not: its log ends with an "
+        "A refused call is a gRPC error. A failed run is not: its log ends with an "
         "[`error`](events.md#error) event, and the stream ends with status OK."
     )
     tree = (errors.__doc__ or "").strip().partition("\n\n")[2]

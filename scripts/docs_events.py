@@ -1,4 +1,4 @@
-"""The page of all events: their fields, and what the Python client makes of them."""
+"""The page of all events: their fields, and how the Python client presents them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ PARTS = [one.DESCRIPTOR for one in (pb.ToolCall, pb.StepFailure, pb.Usage, pb.Co
 
 
 def kind(field: FieldDescriptor) -> str:
-    """Return a field's type, linked where this page tells of it."""
+    """Return a field's type, with a link if this page describes it."""
     repeated = "list of " if field.is_repeated else ""
     named: Descriptor | EnumDescriptor | None = field.message_type or field.enum_type
     if named is None:
@@ -145,7 +145,10 @@ def event_types(said: dict[str, str]) -> Iterator[str]:
     for payload in pb.Event.DESCRIPTOR.oneofs_by_name["payload"].fields:
         message = message_of(payload)
         yield f"### `{payload.name}`"
-        yield f"{said[payload.full_name]} In JSON `{payload.json_name}`; message `{message.name}`."
+        yield (
+            f"{said[payload.full_name]} Named `{payload.json_name}` in JSON; its message is "
+            f"`{message.name}`."
+        )
         if said[message.full_name] != said[payload.full_name]:
             yield said[message.full_name]
         yield fields(message, said)
@@ -156,23 +159,26 @@ def events(said: dict[str, str]) -> Iterator[str]:
     """Yield the parts of events.md."""
     yield f"# Events\n\n{NOTE}"
     yield (
-        "A run is a log of events. This page is made from `proto/polos/v1/event.proto` and from "
-        "what the Python client makes of it. Skip event types that you do not know: later versions "
-        "add some. `workflow_start` and `workflow_finish` are for workflows, which cannot be "
-        "written yet."
+        "A run is a log of events. This page is generated from `proto/polos/v1/event.proto` and "
+        "from the Python client. Skip event types that you do not know: later versions add types. "
+        "`workflow_start` and `workflow_finish` are reserved for workflows, which are not "
+        "supported yet."
     )
     yield "Types: " + ", ".join(
         f"[{one.name}](#{one.name})" for one in pb.Event.DESCRIPTOR.oneofs_by_name["payload"].fields
     )
     yield f"## Every event\n\n{fields(pb.Event.DESCRIPTOR, said, skip='payload')}"
-    yield "In Python an event is a `polos.Event`:"
+    yield "In Python, an event is a `polos.Event`:"
     told = properties(Event) | attributes(Event)
     yield table(["attribute", "meaning"], [(f"`{name}`", what) for name, what in told.items()])
-    yield "Every `data` has `_metadata`: `execution_id`, the run, and `workflow_id`, its agent."
+    yield (
+        "Every `data` has a `_metadata` object with `execution_id`, the run's id, and "
+        "`workflow_id`, the id of its agent."
+    )
     yield "## Event types"
     yield (
-        "The examples of `data` show every key at once; a key without a value is absent. There, "
-        "`duration` is in seconds and `cost` in US dollars."
+        "The examples of `data` show all keys at once; keys without a value are absent. In `data`, "
+        "`duration` is in seconds and `cost` is in US dollars."
     )
     yield from event_types(said)
     yield "## Parts of events"

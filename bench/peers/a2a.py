@@ -87,7 +87,7 @@ async def serve(path: str | None) -> None:
     add_A2AServiceServicer_to_server(GrpcHandler(handler), server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(f"listens at 127.0.0.1:{port}", flush=True)
+    print(f"listens on 127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
 
 

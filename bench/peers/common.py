@@ -47,7 +47,7 @@ async def _serve(stream: Stream) -> None:
     )
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
-    print(f"listens at 127.0.0.1:{port}", flush=True)
+    print(f"listens on 127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
 
 

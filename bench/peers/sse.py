@@ -34,7 +34,7 @@ async def relayed(prompt: str) -> AsyncIterator[bytes]:
 def main() -> None:
     """Serve until the process is ended."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    print(f"listens at 127.0.0.1:{listener.getsockname()[1]}", flush=True)
+    print(f"listens on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
     config = uvicorn.Config(app, loop="uvloop", log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
 

@@ -16,10 +16,11 @@ FULL = 0.97
 """Share of the tokens due that must have arrived: a provider that starves sends less."""
 
 WHY = (
-    "One process is one core, and a token that comes alone is a read of a socket, a frame, a "
-    "wake-up and a gRPC message: about 100 µs here, as (c) takes to keep nothing. Three times "
-    "(c)'s runs would leave 37, and to read and parse the token from the provider takes about 50 "
-    "alone. Tokens that share a message cost less, but come later than the bound allows."
+    "One process uses one core, and a token that arrives alone costs a socket read, a frame, a "
+    "wake-up and a gRPC message: about 100 µs here, as much as (c) needs to store nothing. Three "
+    "times the runs of (c) would leave 37 µs per token, and reading and parsing the token from the "
+    "provider alone takes about 50 µs. Tokens that share a message cost less, but arrive later "
+    "than the bound allows."
 )
 
 START = {"polos": 128, "plain": 48, "careful": 96, "sse": 48, "a2a": 16}

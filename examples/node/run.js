@@ -1,4 +1,4 @@
-// Starts a run and prints what it says: node run.js AGENT INPUT
+// Starts a run and prints its output: node run.js AGENT INPUT
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -7,19 +7,19 @@ import { loadSync } from "@grpc/proto-loader";
 import protobuf from "protobufjs";
 
 const ADDRESS = process.env.POLOS_ADDRESS ?? "127.0.0.1:50051";
-const PATIENCE = 60_000; // ms without any answer after which we give up
-const SILENCE = 45_000; // ms without a response after which a link is dead: three heartbeats
-const DEADLINE = 30_000; // ms for a call that answers once; a stream has no deadline
+const PATIENCE = 60_000; // ms of consecutive failures after which we give up
+const SILENCE = 45_000; // ms without a response after which a connection is dead: 3 heartbeats
+const DEADLINE = 30_000; // ms for a unary call; a stream has no deadline
 
 const definition = loadSync("polos/v1/run_service.proto", {
   includeDirs: [fileURLToPath(new URL("../../proto", import.meta.url))],
-  longs: String, // an int64 does not fit into a number
+  longs: String, // a number cannot represent every int64
   enums: String,
   oneofs: true, // event.payload is the name of the field that is set
 });
 const { RunService } = grpc.loadPackageDefinition(definition).polos.v1;
 const runs = new RunService(ADDRESS, grpc.credentials.createInsecure(), {
-  "grpc.keepalive_time_ms": 30_000, // not below 10 s: the service would hang up
+  "grpc.keepalive_time_ms": 30_000, // at least 10 s, or the service closes the connection
   "grpc.keepalive_timeout_ms": 10_000,
 });
 
@@ -30,7 +30,7 @@ const { root: rpc } = protobuf.parse(`
   message ErrorInfo { string reason = 1; string domain = 2; map<string, string> metadata = 3; }
 `);
 
-/** Returns why the service refused a call; undefined if no handler of it answered. */
+/** Returns why the service refused a call; undefined if no handler responded. */
 function refusal(error) {
   const [bytes] = error.metadata?.get("grpc-status-details-bin") ?? [];
   if (!bytes) return undefined;
@@ -40,7 +40,7 @@ function refusal(error) {
   return info?.domain === "polos.v1" ? info.reason : undefined;
 }
 
-/** Tells whether the same call may succeed when it is made again. */
+/** Returns whether the same call may succeed if it is retried. */
 function isTransient(error) {
   const { UNAVAILABLE, INTERNAL, UNKNOWN, CANCELLED, DEADLINE_EXCEEDED } = grpc.status;
   const dropped = [UNAVAILABLE, INTERNAL, UNKNOWN, CANCELLED, DEADLINE_EXCEEDED];
@@ -49,7 +49,7 @@ function isTransient(error) {
   return dropped.includes(error.code);
 }
 
-/** Waits longer after each failure, and throws the failure when it took too long. */
+/** Waits longer after each failure, and throws the error if failures persist. */
 class Backoff {
   constructor() {
     this.reset();
@@ -68,9 +68,9 @@ class Backoff {
   }
 }
 
-/** Starts a run and returns its id, when the run is on disk. */
+/** Starts a run and returns its id once the run is stored. */
 async function start(agentId, input) {
-  // The request id makes a start whose answer was lost the same start again.
+  // With a request id, retrying after a lost response does not start a second run.
   const request = { agentId, input, streaming: true, requestId: randomUUID() };
   for (const backoff = new Backoff(); ; ) {
     try {
@@ -107,20 +107,20 @@ async function* follow(runId) {
       continue;
     } finally {
       clearTimeout(silence);
-      call.on("error", () => {}); // that of the next line
+      call.on("error", () => {}); // ignore the error that cancel() causes
       call.cancel();
     }
     throw new Error(`run ${runId} stopped after event ${cursor}, before its end`);
   }
 }
 
-/** Prints an event; one of an unknown kind is skipped. */
+/** Prints an event; skips events of unknown types. */
 function show(event) {
   switch (event.payload) {
     case "textDelta":
       return process.stdout.write(event.textDelta.content);
     case "stepRetry":
-      return console.log(`\n[${event.stepRetry.stepKey} begins anew: ${event.stepRetry.message}]`);
+      return console.log(`\n[${event.stepRetry.stepKey} starts over: ${event.stepRetry.message}]`);
     case "stepFinish":
       return event.stepFinish.toolCall && console.log(`[${event.stepFinish.stepKey}]`);
     case "agentFinish":

@@ -149,7 +149,7 @@ class _Reader:
         try:
             await backoff.wait(failure)
         except PolosError as error:
-            raise self._lost(f"reading run {self._run_id} broke off: {failure}") from error
+            raise self._lost(f"reading run {self._run_id} failed: {failure}") from error
 
     async def _open(self) -> LogCall:
         request = rpc.StreamWorkflowRequest(
@@ -168,7 +168,7 @@ class _Reader:
             raise _DroppedError(self._connection.refused(error)) from error
         except TimeoutError as error:
             silent = (
-                f"{self._connection.address} said nothing for {SILENCE:g} s, not even a heartbeat"
+                f"{self._connection.address} sent nothing for {SILENCE:g} s, not even a heartbeat"
             )
             raise _DroppedError(ConnectionLost(silent)) from error
         except asyncio.CancelledError:
@@ -192,7 +192,7 @@ class _Reader:
         if event.sequence > self._cursor + 1:
             raise self._lost(
                 f"the stream of run {self._run_id} jumped from event {self._cursor} to "
-                f"{event.sequence}: the service lost events, or something between changed them"
+                f"{event.sequence}: the service lost events, or something in between changed them"
             )
         fresh = event.sequence == self._cursor + 1
         self._cursor = max(self._cursor, event.sequence)

@@ -110,7 +110,7 @@ async def _run_id(client: Connection, call: _Call) -> str:
     except TimeoutError as error:
         call.cancel()
         raise ConnectionLost(
-            f"{client.address} did not answer the start within {wire.SILENCE:g} s"
+            f"{client.address} did not respond to the start within {wire.SILENCE:g} s"
         ) from error
     except asyncio.CancelledError:
         call.cancel()
@@ -118,7 +118,7 @@ async def _run_id(client: Connection, call: _Call) -> str:
         raise client.closed() from None
     call.cancel()
     raise ConnectionLost(
-        f"what listens at {client.address} named no run: it is not a Polos service of this version"
+        f"the server at {client.address} named no run: it is not a Polos service of this version"
     )
 
 

@@ -168,7 +168,7 @@ def _state(state: Any) -> Mapping[str, Any]:
 def _conversation(messages: Any) -> Sequence[Any]:
     if not isinstance(messages, list | tuple):
         told = type(messages).__name__
-        raise InvalidRequest({"input": f"must be a text or a list of messages, not {told}"})
+        raise InvalidRequest({"input": f"must be a string or a list of messages, not {told}"})
     for index, message in enumerate(messages):
         if not _is_message(message):
             wanted = 'must be a dict like {"role": "user", "content": "Hello"}'

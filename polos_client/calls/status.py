@@ -116,5 +116,5 @@ def _unreached(error: grpc.aio.AioRpcError, address: str) -> str:
         advice = PLAINTEXT if "handshake failed" in said else _START
         return f"no Polos service can be reached at {address} ({said}); {advice}"
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-        return f"what listens at {address} is not a Polos service of this version ({said})"
-    return f"the call to {address} broke off ({said}); it may be made again"
+        return f"the server at {address} is not a Polos service of this version ({said})"
+    return f"the call to {address} failed ({said}); it may be retried"

@@ -59,9 +59,7 @@ def temperature(value: float | None) -> float | None:
 def output_tokens(value: Any) -> int | None:
     """Return the bound; raise DefinitionError unless it is a whole number above 0, or None."""
     if value is not None and not (isinstance(value, int) and 1 <= value < 2**31):
-        raise DefinitionError(
-            f"max_output_tokens must be a whole number, at least 1, not {value!r}"
-        )
+        raise DefinitionError(f"max_output_tokens must be an integer, at least 1, not {value!r}")
     return value
 
 

@@ -171,7 +171,7 @@ def parse(text: str) -> list[Turn]:
         return list(_Script.model_validate_json(text).turns)
     except ValidationError as error:
         raise DefinitionError(
-            f"the model {text[:80]!r} of provider 'scripted' is no script; make one with "
+            f"the model {text[:80]!r} of provider 'scripted' is not a script; make one with "
             "polos.scripted.script(...)"
         ) from error
 

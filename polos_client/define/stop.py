@@ -339,7 +339,7 @@ def default_steps() -> int:
     value = os.environ.get("POLOS_AGENT_MAX_STEPS") or "10"
     if not (value.isascii() and value.isdecimal() and int(value) >= 1):
         raise DefinitionError(
-            f"POLOS_AGENT_MAX_STEPS must be a whole number, at least 1, not {value!r}"
+            f"POLOS_AGENT_MAX_STEPS must be an integer, at least 1, not {value!r}"
         )
     return int(value)
 

@@ -209,7 +209,7 @@ def describe(error: ValueError) -> str:
 
 def _problem(kind: str, loc: tuple[int | str, ...], message: str) -> str:
     if kind == "json_invalid" and not loc:
-        return f"the arguments are no JSON: {message.removeprefix('Invalid JSON: ')}"
+        return f"the arguments are not valid JSON: {message.removeprefix('Invalid JSON: ')}"
     path = ".".join(str(part) for part in loc)
     return f"{path}: {message}" if path else message
 
@@ -224,7 +224,7 @@ def _checked_id(fn: Any, given: str | None) -> str:
             "give one with @tool(id=...)"
         )
     if name == "llm":
-        raise DefinitionError("the tool id 'llm' is taken: the steps of model calls are called so")
+        raise DefinitionError("the tool id 'llm' is reserved for the steps of model calls")
     return str(name)
 
 

@@ -126,7 +126,7 @@ def fitting(answer: ModelAnswer) -> ModelAnswer:
     if len(answer.tool_calls) > CALLS_LIMIT:
         raise StepError(
             FailureReason.FAILURE_REASON_MODEL_MALFORMED,
-            f"The model asks for {len(answer.tool_calls)} tool calls; the limit is {CALLS_LIMIT}.",
+            f"The model requested {len(answer.tool_calls)} tool calls; the limit is {CALLS_LIMIT}.",
             retryable=True,
         )
     calls = [

@@ -73,7 +73,7 @@ def finite(digits: str) -> float:
     """Return a number with a fraction or an exponent."""
     number = float(digits)
     if not math.isfinite(number):
-        raise ParseError(f"has the number {digits[:NUMBER_SHOWN]}, which no double can hold")
+        raise ParseError(f"has the number {digits[:NUMBER_SHOWN]}, which exceeds a double")
     return number
 
 
@@ -114,7 +114,7 @@ def whole_characters(value: Any) -> None:
         found = SURROGATE.search(text)
         if found is not None:
             half = f"\\u{ord(found[0]):04x}"
-            raise ParseError(f"has {half} without its other half, which is not Unicode text", path)
+            raise ParseError(f"has {half} without its other half, which is not valid Unicode", path)
 
 
 def texts(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ def main() -> None:
         from polos_service.cli.app import app  # noqa: PLC0415
     except ModuleNotFoundError as error:
         sys.exit(
-            f"polos needs what the service needs, and {error.name} is not installed: "
+            f"polos needs {error.name}, which is not installed: "
             "pip install 'polos-grpc[service]', or '.[service]' in a checkout."
         )
     app()

@@ -13,7 +13,7 @@ from polos_service.cli.table import print_table
 if TYPE_CHECKING:
     from polos.v1.agent_pb2 import Agent
 
-app = typer.Typer(no_args_is_help=True, help="List and show the agents that are served.")
+app = typer.Typer(no_args_is_help=True, help="List and show the served agents.")
 
 COLUMNS = ("AGENT", "PROVIDER", "MODEL", "TOOLS", "DESCRIPTION")
 
@@ -31,7 +31,7 @@ def list_agents(*, as_json: AsJson = False, address: Address = None) -> None:
 
 @app.command()
 def show(agent_id: AgentId, *, as_json: AsJson = False, address: Address = None) -> None:
-    """Show an agent: model, limits, and its tools with their parameters."""
+    """Show an agent's model, limits and tools with their parameters."""
     agent = call(address, lambda client: client.get_agent(agent_id))
     if as_json:
         print_json(as_dict(agent))

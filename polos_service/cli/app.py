@@ -31,12 +31,10 @@ def polos(
     *,
     _: Annotated[
         bool,
-        typer.Option(
-            "--version", callback=show_version, is_eager=True, help="Show the version and exit."
-        ),
+        typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Run AI agents as a service, and stream what they do."""
+    """Run AI agents as a service and stream their events."""
 
 
 app.command()(serve.serve)

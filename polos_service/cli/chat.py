@@ -18,7 +18,7 @@ from polos_service.cli.watch import Watch, cancel
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
 
-COMMANDS = "/new begins a new conversation, /quit or Ctrl-D ends; Ctrl-C cancels an answer"
+COMMANDS = "/new starts a new conversation, /quit or Ctrl-D quits; Ctrl-C cancels an answer"
 """What can be typed besides what is said to the agent."""
 
 
@@ -28,9 +28,9 @@ def chat(
     user: User = None,
     address: Address = None,
 ) -> None:
-    """Talk with an agent: each answer is a run, which is given the whole conversation.
+    """Chat with an agent. Each answer is a run that gets the whole conversation.
 
-    /new begins a new conversation, /quit or Ctrl-D ends. Ctrl-C during an answer cancels its
+    /new starts a new conversation, /quit or Ctrl-D quits. Ctrl-C during an answer cancels its
     run and keeps the conversation as it was before the question.
     """
     with reporting(), asyncio.Runner() as runner:
@@ -42,7 +42,7 @@ def chat(
             if line == "/new":
                 talk.messages.clear()
             elif line.startswith("/"):
-                complain(f"there is no command {line}; {COMMANDS}")
+                complain(f"unknown command {line}; {COMMANDS}")
             elif line:
                 runner.run(talk.say(line))
 

@@ -19,8 +19,8 @@ QUESTION = "Is the light on at the Northern Head?"
 BROKEN = "No, the lamp of the Northern Head is dark, and the"
 ANSWER = (
     "Yes, the lamp is lit: it turns once in ten seconds, and a ship can see it from eighteen "
-    "miles away. The answer that broke off is void, and of this one, which came over two "
-    "streams, no word is missing or said twice."
+    "miles away. The truncated answer is void. This one arrived over two streams, and no word "
+    "is missing or repeated."
 )
 ANSWERING = 2
 """The model call that answers; the first one asks for the tool."""
@@ -36,9 +36,9 @@ DROP_AFTER = 12
 
 
 def demo() -> None:
-    """Show a run in this terminal: a tool, a failure that is retried, a stream that is resumed.
+    """Show a run with a tool call, a retried failure and a resumed stream.
 
-    A script plays the model; the service, its log on disk and the gRPC calls are real.
+    The model is scripted; the service, its log on disk and the gRPC calls are real.
     """
     with reporting():
         asyncio.run(shown())
@@ -55,16 +55,16 @@ async def shown() -> None:
         with view:
             run_id, seen = await first_part(polos, view)
             view.note(
-                f"-- The stream is dropped after event {len(seen)}; the run goes on by itself.",
+                f"-- The stream is dropped after event {len(seen)}; the run continues.",
                 "bold yellow",
             )
             await asyncio.sleep(PAUSE)
-            view.note(f"-- Back again, for what follows event {len(seen)}.", "bold yellow")
+            view.note(f"-- The stream resumes after event {len(seen)}.", "bold yellow")
             seen += await second_part(polos, view, run_id, len(seen))
         await check(polos, run_id, seen)
     view.note(
-        f"All {len(seen)} events came once, in order, over two streams, as the log has them.\n"
-        "Now your own agent: polos serve app.py, then polos run AGENT 'a prompt'.",
+        f"All {len(seen)} events arrived once and in order, over two streams, as in the log.\n"
+        "Now run your own agent: polos serve app.py, then polos run AGENT 'a prompt'.",
         "bold",
     )
 
@@ -104,14 +104,14 @@ async def check(polos: PolosClient, run_id: str, seen: list[Event]) -> None:
 
     log = [event.proto async for event in events.stream_workflow(polos, workflow_run_id=run_id)]
     if [event.proto for event in seen] != log:
-        fail(f"the log of run {run_id} is not what was shown")
+        fail(f"the log of run {run_id} differs from what was shown")
 
 
 def keeper() -> Agent:
     """Return the agent: its first model call asks for a tool, the next one fails in its middle."""
     from polos import Agent, scripted, tool  # noqa: PLC0415
 
-    @tool(description="Look whether a lighthouse is lit")
+    @tool(description="Check whether a lighthouse is lit")
     async def look(lighthouse: str) -> dict[str, object]:
         await asyncio.sleep(PAUSE)
         return {"lighthouse": lighthouse, "lit": True, "range_miles": 18}

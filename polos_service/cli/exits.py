@@ -18,11 +18,11 @@ INTERRUPTED = 130
 
 EXIT_CODES: Mapping[int, str] = {
     DONE: "done",
-    REFUSED: "refused, or the service cannot be reached",
-    2: "the command line is wrong",  # the command line's own parser says so
+    REFUSED: "the call was refused, or the service is unreachable",
+    2: "the command line is invalid",  # the command line's own parser says so
     RUN_FAILED: "the run failed",
     RUN_CANCELLED: "the run was cancelled",
-    INTERRUPTED: "interrupted, or detached from a run that goes on",
+    INTERRUPTED: "interrupted, or detached from a run that continues",
 }
 """What each exit code means; docs/cli.md has the same table."""
 

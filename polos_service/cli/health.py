@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def health(address: Address = None) -> None:
-    """Ask the service how it is: SERVING (exit code 0), or NOT_SERVING while it stops (1)."""
+    """Show the service's health: SERVING (exit code 0) or NOT_SERVING (exit code 1)."""
     status = call(address, check)
     typer.echo(status)
     if status != "SERVING":
@@ -30,5 +30,6 @@ async def check(client: PolosClient) -> str:
     try:
         answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
     except grpc.aio.AioRpcError as error:
-        fail(f"{client.address} does not tell its health ({error.code().name}: {error.details()})")
+        said = f"{error.code().name}: {error.details()}"
+        fail(f"{client.address} does not report its health ({said})")
     return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from polos_client.event import Event
 
 CUT = {
-    "length": "the answer is cut: it reached the bound on its tokens (finish reason length)",
-    "content_filter": "the answer is cut: the provider filtered it (finish reason content_filter)",
+    "length": "the answer is incomplete: it reached the token limit (finish reason length)",
+    "content_filter": "the answer is incomplete: it was filtered (finish reason content_filter)",
 }
 """Finish reasons that are not failures, but leave an incomplete answer, and what is said then."""
 
@@ -114,7 +114,7 @@ def problem_of(event: Event) -> str | None:
             return f"run {event.proto.run_id} was cancelled"
         case "error":
             return printable(data["error"])
-    return f"run {event.proto.run_id} ended in a way that this version does not know; update it"
+    return f"run {event.proto.run_id} ended with an unknown event; update this program"
 
 
 def exit_code(event: Event) -> int:
@@ -144,4 +144,4 @@ def come_back(address: str, run_id: str) -> None:
     from polos_client.calls.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
 
     where = "" if address == PolosClient().address else f" --address {address}"
-    typer.echo(f"Come back to it with: polos runs tail {run_id}{where}", err=True)
+    typer.echo(f"Read on with: polos runs tail {run_id}{where}", err=True)

@@ -127,7 +127,7 @@ def since_time(text: str) -> datetime:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"{text!r} is neither 90s, 15m, 2h or 7d nor a date and time like 2026-01-31T12:00"
+            f"{text!r} is neither an age like 90s, 15m, 2h or 7d nor a time like 2026-01-31T12:00"
         ) from None
 
 

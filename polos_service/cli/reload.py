@@ -74,7 +74,7 @@ class Reloader:
         code = await child.wait()
         if self._replaced is not child and not self._stopping.is_set():
             typer.echo(
-                f"The service ended with exit code {code}. It starts anew at the next change.",
+                f"The service ended with exit code {code}. It restarts after the next change.",
                 err=True,
             )
 
@@ -82,7 +82,7 @@ class Reloader:
         """End a process, kindly first."""
         self._replaced = child
         if not self._stopping.is_set():
-            typer.echo("A file has changed: starting anew.", err=True)
+            typer.echo("A file has changed: restarting.", err=True)
             signal_to(child, signal.SIGTERM)
         if (await asyncio.wait([ended], timeout=STOP_SECONDS))[1]:
             signal_to(child, signal.SIGKILL)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Session = Annotated[str | None, typer.Option(help="Groups runs for listing.")]
 """The option that puts a run into a session."""
 
-User = Annotated[str | None, typer.Option(help="Whom the run is for; for listing.")]
-"""The option that says whom a run is for."""
+User = Annotated[str | None, typer.Option(help="The user that the run is for.")]
+"""The option that says which user a run is for."""
 
 
 def model_option(text: str) -> tuple[str, Any]:
@@ -46,37 +46,34 @@ def run(
     agent: AgentId,
     prompt: Annotated[
         str | None,
-        typer.Argument(
-            metavar="PROMPT", help="What to say to the agent; `-` or none: standard input."
-        ),
+        typer.Argument(metavar="PROMPT", help="The prompt. Default, or `-`: standard input."),
     ] = None,
     *,
     session: Session = None,
     user: User = None,
     timeout: Annotated[
-        float | None,
-        typer.Option(help="Seconds that the run may take. Default: the agent's deadline."),
+        float | None, typer.Option(help="Limit in seconds. Default: the agent's own.")
     ] = None,
     option: Annotated[
         list[Any] | None,
         typer.Option(
             metavar="NAME=VALUE",
             parser=model_option,
-            help="A model option of this run, its value as JSON: temperature=0.2, seed=7.",
+            help="A model option for this run, its value as JSON: temperature=0.2, seed=7.",
         ),
     ] = None,
     as_json: AsJson = False,
     address: Address = None,
 ) -> None:
-    """Run an agent and watch it: steps, tools and text as they come.
+    """Run an agent and show its steps, tool calls and text as they happen.
 
-    In a pipe it prints the agent's text alone. The text of a model call is printed when the
-    call has finished, on lines of its own, so that nothing is printed that a retry takes back.
+    In a pipe, only the agent's text is printed. The text of a model call is printed on separate
+    lines once the call has finished, so a retry never voids printed text.
 
-    With --json it prints every event as it comes, an object a line.
+    With --json, every event is printed as it arrives, one object per line.
 
-    Ctrl-C asks whether to detach from the run, which then goes on, or to cancel it; where
-    nobody can be asked it detaches.
+    Ctrl-C asks whether to detach from the run, which then continues, or to cancel it. Without a
+    terminal it detaches.
     """
     start = start_of(
         agent,
@@ -120,11 +117,11 @@ def prompt_or_input(prompt: str | None) -> str:
     """
     if prompt is None and sys.stdin.isatty():
         raise typer.BadParameter(
-            "nothing to say: give a prompt, or pipe one in", param_hint="PROMPT"
+            "there is no prompt: pass one, or pipe one in", param_hint="PROMPT"
         )
     if prompt is not None and prompt != "-":
         return prompt
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
     except UnicodeDecodeError as error:
-        fail(f"the prompt on standard input is not UTF-8 text: {error}")
+        fail(f"the prompt on standard input is not valid UTF-8: {error}")

@@ -50,15 +50,15 @@ def list_runs(
         typer.Option(
             metavar="TIME",
             parser=since_time,
-            help="Only runs created since: 90s, 15m, 2h, 7d ago, or a date and time of ISO 8601.",
+            help="Only runs created in the last 90s, 15m, 2h or 7d, or since an ISO 8601 time.",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Runs at most.")] = 20,
-    everything: Annotated[bool, typer.Option("--all", help="All runs, without a limit.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of runs.")] = 20,
+    everything: Annotated[bool, typer.Option("--all", help="List all runs.")] = False,
     as_json: AsJson = False,
     address: Address = None,
 ) -> None:
-    """List runs, the newest first."""
+    """List runs, newest first."""
     from polos_client.calls.states import STATUSES  # noqa: PLC0415 - protobuf: `--help` needs none
 
     async def listed(client: PolosClient) -> list[Run]:
@@ -83,7 +83,7 @@ def list_runs(
 
 @app.command()
 def show(run_id: RunId, *, as_json: AsJson = False, address: Address = None) -> None:
-    """Show a run: its record, how it ended, its tools' results, and what it used."""
+    """Show a run's record, outcome, tool results and usage."""
     run = call(address, lambda client: client.get_run(run_id))
     if as_json:
         print_json(full_dict(run))
@@ -95,37 +95,36 @@ def show(run_id: RunId, *, as_json: AsJson = False, address: Address = None) -> 
 def tail(
     run_id: RunId,
     after: Annotated[
-        int, typer.Option(min=0, metavar="SEQUENCE", help="Begin after this event; 0: the start.")
+        int, typer.Option(min=0, metavar="SEQUENCE", help="Start after this event; 0 is the start.")
     ] = 0,
     *,
     as_json: AsJson = False,
     address: Address = None,
 ) -> None:
-    """Follow a run to its end, from its start or from a cursor; a finished one is replayed.
+    """Follow a run from its beginning or a cursor to its end; a finished run is replayed.
 
-    It prints what `polos run` prints, and leaves with the same exit codes. Ctrl-C ends the
-    reading alone.
+    Output and exit codes are those of `polos run`. Ctrl-C only stops reading.
     """
     raise typer.Exit(call(address, partial(followed, run_id, after, as_json=as_json)))
 
 
 @app.command()
 def cancel(run_ids: RunIds, address: Address = None) -> None:
-    """Cancel runs, whether they wait or run; one that has ended stays as it is."""
+    """Cancel queued or running runs. Runs that have ended are not changed."""
 
     async def cancelled(client: PolosClient, run_id: str) -> str:
         run = await client.cancel_run(run_id)
         if not run.HasField("finish_time"):
             return "is being cancelled"
         state = state_of(run)
-        return "cancelled" if state == State.CANCELLED.value else f"had ended before: {state}"
+        return "cancelled" if state == State.CANCELLED.value else f"had already ended: {state}"
 
     call(address, partial(each, run_ids, cancelled))
 
 
 @app.command()
 def delete(run_ids: RunIds, address: Address = None) -> None:
-    """Delete runs that have ended, with all their events."""
+    """Delete ended runs and all their events."""
 
     async def deleted(client: PolosClient, run_id: str) -> str:
         await client.delete_run(run_id)

@@ -15,19 +15,19 @@ def serve(
         str, typer.Argument(metavar="APP", help="app.py or package.module that defines agents.")
     ],
     listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT. Default: POLOS_LISTEN, else 127.0.0.1:50051.")
+        str | None, typer.Option(help="HOST:PORT. Default: POLOS_LISTEN, or 127.0.0.1:50051.")
     ] = None,
     store: Annotated[
         str | None,
         typer.Option(
             help="sqlite:///ABSOLUTE/PATH, or nats://HOST:4222 for many processes. "
-            "Default: POLOS_STORE, else in the user's data folder."
+            "Default: POLOS_STORE, or a file in the user's data folder."
         ),
     ] = None,
     *,
     reload: Annotated[
         bool,
-        typer.Option("--reload", help="Start anew when a Python file beside APP changes."),
+        typer.Option("--reload", help="Restart when a Python file in APP's folder changes."),
     ] = False,
 ) -> None:
     """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""

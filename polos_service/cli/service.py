@@ -22,12 +22,12 @@ Address = Annotated[
     typer.Option(
         metavar="HOST:PORT",
         envvar="POLOS_ADDRESS",
-        help="Where the service is. Default: 127.0.0.1:50051.",
+        help="Address of the service. Default: 127.0.0.1:50051.",
     ),
 ]
 """The option that every command has which talks to a service."""
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 """The option of commands whose output programs read."""
 
 

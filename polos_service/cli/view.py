@@ -144,8 +144,8 @@ class View(Output):
             self._saying.clear()
         for run_id in {run_id for run_id, _ in self._doing if self._voids.void(run_id)}:
             self._stop(run_id)
-        void = f"; void is what it said: {said}" if said else ""
-        text = f"↻ {event.data['step_key']} begins anew: {event.data['error']}{void}"
+        void = f"; discarded: {said}" if said else ""
+        text = f"↻ {event.data['step_key']} starts over: {event.data['error']}{void}"
         self._say(text, "yellow", self._bar(event))
 
     def _finish(self, event: Event) -> None:

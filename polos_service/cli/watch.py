@@ -33,7 +33,7 @@ class Decision(Enum):
 Decide = Callable[[asyncio.Event], Awaitable[Decision]]
 """Decides what Ctrl-C means; the event it is given is set by a further Ctrl-C."""
 
-QUESTION = "Ctrl-C: [d]etach (the run goes on), [c]ancel the run, or [g]o on? "
+QUESTION = "Ctrl-C: [d]etach (the run continues), [c]ancel the run, or [g]o on? "
 
 
 class _DetachedError(Exception):
@@ -76,7 +76,7 @@ class Watch:
             complain(str(error))
             self._leave(REFUSED)
         except _DetachedError:
-            typer.echo(f"Detached: run {self._run_id} goes on.", err=True)
+            typer.echo(f"Detached: run {self._run_id} continues.", err=True)
             self._leave(INTERRUPTED)
         finally:
             reading.cancel()

@@ -71,14 +71,14 @@ class Failures:
             # The provider's own text is not shown: it quotes the key.
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
-                f"{self.of} was refused ({how}): the provider does not take the service's key. "
+                f"{self.of} was refused ({how}): the provider rejected the service's key. "
                 "Check the key that the service is configured with for this address.",
             )
         if status == HTTPStatus.NOT_FOUND:
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_NOT_FOUND,
-                f"{self.of} was not found ({how}): there is no such model, or not for this key, "
-                "or the provider's base URL is wrong.",
+                f"{self.of} was not found ({how}): the model does not exist, this key "
+                "cannot access it, or the provider's base URL is wrong.",
             )
         if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.PAYMENT_REQUIRED):
             return self._limited(status, how, body, retry_after)
@@ -100,10 +100,10 @@ class Failures:
                 FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
                 f"The quota for {self.of} is used up ({how}). Add credit at the provider.",
             )
-        wait = "" if retry_after is None else f", and to wait {retry_after:g} s"
+        wait = "" if retry_after is None else f"; the provider asks to wait {retry_after:g} s"
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
-            f"{self.of} asks to slow down ({how}){wait}.",
+            f"{self.of} is rate limited ({how}){wait}.",
             retry_after=retry_after,
             retryable=True,
         )
@@ -126,7 +126,7 @@ class Failures:
         """The answer broke off before its end."""
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_CUT_SHORT,
-            f"The answer of {self.of} broke off before its end: {how}.",
+            f"The answer of {self.of} ended before it was complete: {how}.",
             retryable=True,
         )
 
@@ -134,7 +134,7 @@ class Failures:
         """The provider sent what the protocol does not allow."""
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_MALFORMED,
-            f"The answer of {self.of} breaks the protocol: {what}.",
+            f"The answer of {self.of} violates the protocol: {what}.",
             retryable=retryable,
         )
 
@@ -142,7 +142,7 @@ class Failures:
         """The answer exceeds `limit`, a number of something."""
         return self._error(
             FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-            f"The answer of {self.of} exceeds {limit}. Bound it with max_output_tokens.",
+            f"The answer of {self.of} exceeds {limit}. Limit it with max_output_tokens.",
         )
 
     def tells(self, text: str) -> bool:

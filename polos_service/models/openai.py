@@ -174,9 +174,7 @@ async def _read(
         if await _events(pieces, completion, failures, emit, silence):
             return
     if "event-stream" not in response.headers.get("content-type", ""):
-        raise failures.malformed(
-            "it is not a stream of events; is the base URL right?", retryable=False
-        )
+        raise failures.malformed("it is not an event stream; check the base URL", retryable=False)
 
 
 async def _events(
@@ -205,7 +203,7 @@ async def _events(
                 handled = 0
                 await asyncio.sleep(0)
         if eventless > MAX_EVENTLESS_BYTES:
-            what = f"{MAX_EVENTLESS_BYTES} bytes came without an event in them"
+            what = f"{MAX_EVENTLESS_BYTES} bytes arrived without an event"
             raise failures.malformed(what, retryable=False)
         if total > MAX_STREAM_BYTES:
             raise failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")

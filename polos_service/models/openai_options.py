@@ -39,8 +39,8 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-_COUNT = _Rule(_is_count, "must be a whole number above 0")
-_TEXT = _Rule(_is_text, "must be a text that is not empty")
+_COUNT = _Rule(_is_count, "must be an integer above 0")
+_TEXT = _Rule(_is_text, "must be a non-empty string")
 _OBJECT = _Rule(lambda value: isinstance(value, dict), "must be an object")
 
 RULES: Mapping[str, _Rule] = {
@@ -53,12 +53,12 @@ RULES: Mapping[str, _Rule] = {
     "presence_penalty": _number(-2, 2),
     "reasoning_effort": _TEXT,
     "response_format": _OBJECT,
-    "seed": _Rule(lambda value: type(value) is int, "must be a whole number"),
+    "seed": _Rule(lambda value: type(value) is int, "must be an integer"),
     "service_tier": _TEXT,
-    "stop": _Rule(_is_stop, f"must be a text or a list of 1 to {MAX_STOPS} texts, none empty"),
+    "stop": _Rule(_is_stop, f"must be a string or a list of 1 to {MAX_STOPS} non-empty strings"),
     "temperature": _number(0, 2),
     "tool_choice": _Rule(
-        lambda value: isinstance(value, str | dict), "must be a text or an object"
+        lambda value: isinstance(value, str | dict), "must be a string or an object"
     ),
     "top_p": _number(0, 1),
     "user": _TEXT,
@@ -73,9 +73,9 @@ def check(options: Mapping[str, Any]) -> Mapping[str, str]:
     for name, value in options.items():
         if name not in RULES:
             meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, RULES, 1))
-            wrong[name] = f"cannot be chosen by a run; {meant}what can: {', '.join(RULES)}"
+            wrong[name] = f"cannot be set for a run; {meant}allowed: {', '.join(RULES)}"
         elif not RULES[name].holds(value):
             wrong[name] = RULES[name].what
     if "max_tokens" in options and "max_completion_tokens" in options:
-        wrong["max_tokens"] = "says the same as max_completion_tokens: give one of them"
+        wrong["max_tokens"] = "means the same as max_completion_tokens: set only one of them"
     return wrong

@@ -24,7 +24,7 @@ class Scripted:
 
     def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
-        what = f"cannot be chosen by a run of a script; what can: {', '.join(OPTIONS)}"
+        what = f"cannot be set for a run of a script; allowed: {', '.join(OPTIONS)}"
         return {name: what for name in options if name not in OPTIONS}
 
     async def answer(self, request: ModelRequest, emit: Emit) -> ModelAnswer:
@@ -71,7 +71,7 @@ class _Playing:
             case scripted.Cut():
                 raise StepError(
                     FailureReason.FAILURE_REASON_MODEL_CUT_SHORT,
-                    "The answer of the script broke off before its end: the script cuts it here.",
+                    "The answer of the script ended before it was complete: the script cuts it.",
                     retryable=True,
                 )
 

@@ -70,12 +70,12 @@ class Silence:
         if self._heard:
             return SilentError(
                 FailureReason.FAILURE_REASON_MODEL_STALLED,
-                f"{self._model} fell silent in the middle of its answer for "
+                f"{self._model} sent nothing in the middle of its answer for "
                 f"{self._request.token_gap:g} s.",
                 retryable=True,
             )
         return SilentError(
             FailureReason.FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT,
-            f"{self._model} said nothing for {self._request.first_token:g} s.",
+            f"{self._model} sent nothing for {self._request.first_token:g} s.",
             retryable=True,
         )

@@ -77,7 +77,7 @@ class Readers:
                 continue
             if closed:
                 raise Draining(
-                    "The service is about to stop. Come back.", retry_after=RECONNECT_AFTER
+                    "The service is shutting down. Reconnect.", retry_after=RECONNECT_AFTER
                 )
             speak = not await self._grown(project, run_id, after)
 

@@ -151,7 +151,7 @@ class RunContext:
         if self.broken is not None:
             raise self.broken
         if key in self._used:
-            raise ValueError(f"The step key {key!r} was used before in run {self.run_id}.")
+            raise ValueError(f"The step key {key!r} is already used in run {self.run_id}.")
         if not 1 <= len(key.encode()) <= KEY_LIMIT:
             raise ValueError(f"The step key {key!r:.80} does not have 1 to {KEY_LIMIT} bytes.")
         self._used.add(key)
@@ -256,7 +256,7 @@ class RunContext:
             self._announce(
                 attempt,
                 FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
-                "The service's process ended in the middle of this step.",
+                "The service process ended during this step.",
             )
         return attempt
 
@@ -276,7 +276,7 @@ class RunContext:
             except Exception as error:
                 if self.broken is not None:
                     raise
-                broken = Unrecorded(f"Step {attempt.key!r} failed in a way that nobody expects.")
+                broken = Unrecorded(f"Step {attempt.key!r} failed unexpectedly.")
                 self._holding.broken = broken
                 raise broken from error
             else:

@@ -68,7 +68,7 @@ def defective(ctx: RunContext, cause: BaseException) -> Ending:
     error_id = uuid.uuid4().hex
     error = StepError(
         FailureReason.FAILURE_REASON_INTERNAL,
-        f"The service failed while it ran this. Its log has the rest under {error_id}.",
+        f"The service failed during this run. Its log has the details under {error_id}.",
     )
     ending = failed(ctx, error)
     ending.payload.error_id = error_id  # type: ignore[attr-defined]  # the payload is an Error
@@ -84,7 +84,7 @@ def timed_out(ctx: RunContext) -> Ending:
     seconds = ctx.age().ToTimedelta().total_seconds()
     error = StepError(
         FailureReason.FAILURE_REASON_RUN_TIMEOUT,
-        f"The run took longer than its timeout: it was ended after {seconds:.1f} s.",
+        f"The run exceeded its timeout and was ended after {seconds:.1f} s.",
         retryable=True,
     )
     return failed(ctx, error)
@@ -94,8 +94,8 @@ def given_up(ctx: RunContext) -> Ending:
     """Return the ending of a run that fails, or takes the process down, again and again."""
     error = StepError(
         FailureReason.FAILURE_REASON_RUN_GIVEN_UP,
-        f"The service failed, or its process ended, {MAX_CLAIMS} times in a row while it ran "
-        "this, without a step finishing in between. The run was given up.",
+        f"The service failed, or its process ended, {MAX_CLAIMS} times in a row during this run, "
+        "without a step finishing in between. The run was given up.",
     )
     return failed(ctx, error)
 

@@ -72,7 +72,7 @@ class Writer:
 
         """
         if self._outcome is not None:
-            raise Finished(f"Run {self._claim.run_id} has ended; nothing follows that.")
+            raise Finished(f"Run {self._claim.run_id} has ended and takes no events.")
         self._check_open()
         data = (encoder or self._root).encode(
             payload,
@@ -83,7 +83,7 @@ class Writer:
         if len(data) > EVENT_LIMIT:
             raise StepError(
                 FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-                f"An event of {len(data)} bytes is over the limit of {EVENT_LIMIT}.",
+                f"An event of {len(data)} bytes exceeds the limit of {EVENT_LIMIT}.",
             )
         self._outcome = outcome
         self.latest += 1
@@ -111,7 +111,7 @@ class Writer:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Finished(f"This process has let go of run {self._claim.run_id}.")
+            raise Finished(f"This process has released run {self._claim.run_id}.")
 
     async def run(self) -> None:
         """Append what is emitted until the terminal event is durable.

@@ -114,8 +114,8 @@ class Use:
         if self._tool.at_most_once and self._ctx.attempt > 1:
             raise StepError(
                 FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN,
-                f"The service's process ended while the tool {self._tool.id} ran. Whether it did "
-                "what it does is unknown, and it must not run twice.",
+                f"The service process ended while the tool {self._tool.id} was running. Whether "
+                "it took effect is unknown, and it must not run twice.",
             )
         return self._tool.invoke(self._ctx, arguments)
 

@@ -59,7 +59,7 @@ async def test_ctrl_c_at_the_prompt_says_how_to_end(cli: Cli) -> None:
     async with cli.terminal("chat", "slow") as terminal:
         await terminal.shows("> ")
         terminal.type("\x03")
-        await terminal.shows("/quit or Ctrl-D ends", times=2)
+        await terminal.shows("/quit or Ctrl-D quits", times=2)
         terminal.type("\x04")
         assert await terminal.ended() == 0
 
@@ -72,7 +72,7 @@ async def test_a_pipe_gets_the_answers_alone(cli: Cli) -> None:
 async def test_a_failed_answer_and_a_wrong_command_do_not_end_the_conversation(cli: Cli) -> None:
     ended = await cli("chat", "fails", input=b"Hello\n/what\nAgain\n")
     assert (ended.code, ended.out) == (0, "")
-    assert ended.err.startswith("Error: no such key\nError: there is no command /what; ")
+    assert ended.err.startswith("Error: no such key\nError: unknown command /what; ")
     assert ended.err.endswith("Error: no such key\n")
 
 

@@ -113,7 +113,7 @@ def test_nothing_of_a_void_child_is_shown() -> None:
     assert lines == [
         "a · scripted · script",
         "│ sub · scripted · script",
-        "↻ ask begins anew: away",
+        "↻ ask starts over: away",
     ]
 
 

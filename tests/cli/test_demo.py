@@ -16,11 +16,11 @@ async def test_the_demo_shows_tool_retry_drop_and_resumption() -> None:
     assert (ended.code, ended.err) == (0, "")
     lines = ended.out.splitlines()
     assert '→ look({"lighthouse": "Northern Head"})' in lines
-    assert any(line.startswith("↻ llm:2 begins anew: ") for line in lines)
+    assert any(line.startswith("↻ llm:2 starts over: ") for line in lines)
     dropped, back = re.findall(r"-- .* event (\d+)", ended.out)
     assert dropped == back
     assert lines.count(demo.ANSWER) == 1
-    (count,) = re.findall(r"All (\d+) events came once", ended.out)
+    (count,) = re.findall(r"All (\d+) events arrived once", ended.out)
     assert int(count) > int(dropped)
 
 
@@ -29,7 +29,7 @@ async def test_the_demo_draws_the_answer_as_it_comes_on_a_terminal() -> None:
         await terminal.shows("Yes, the lamp is lit")
         assert "All " not in terminal.text
         assert await terminal.ended() == 0
-        await terminal.shows("events came once, in order, over two streams")
+        await terminal.shows("events arrived once and in order, over two streams")
 
 
 async def test_ctrl_c_ends_the_demo_at_once() -> None:

@@ -28,7 +28,7 @@ class Reloading:
     @property
     def cli(self) -> Cli:
         """The command, at the address that was said first."""
-        said = re.search(r" listens at (\S+)", "\n".join(self.lines))
+        said = re.search(r" listens on (\S+)", "\n".join(self.lines))
         assert said is not None
         return Cli(said[1])
 
@@ -65,7 +65,7 @@ async def reloading(app: Path) -> AsyncIterator[Reloading]:
     )
     started = Reloading(process)
     try:
-        await started.said(" listens at ")
+        await started.said(" listens on ")
         yield started
     finally:
         if process.returncode is None:
@@ -89,7 +89,7 @@ async def test_a_broken_edit_is_told_and_the_next_one_is_served(
     reloading: Reloading, app: Path
 ) -> None:
     append(app, "nothing = there_is_no_such_name\n")
-    await reloading.said("It starts anew at the next change.")
+    await reloading.said("It restarts after the next change.")
     trace = reloading.lines[reloading.lines.index("Traceback (most recent call last):") :]
     assert trace[1].startswith(f'  File "{app}", line ')
     assert "NameError: name 'there_is_no_such_name' is not defined" in trace

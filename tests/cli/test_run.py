@@ -25,7 +25,7 @@ async def test_an_answer_that_was_cut_is_told_on_standard_error(cli: Cli) -> Non
     ended = await cli("run", "short", "Go.")
     assert (ended.code, ended.out) == (0, "Half an\n")
     assert ended.err == (
-        "Error: the answer is cut: it reached the bound on its tokens (finish reason length)\n"
+        "Error: the answer is incomplete: it reached the token limit (finish reason length)\n"
     )
 
 
@@ -36,7 +36,7 @@ async def test_a_failed_run_says_why_and_prints_no_half_answer(cli: Cli) -> None
 async def test_a_run_over_its_timeout_has_failed(cli: Cli) -> None:
     ended = await cli("run", "waits", "Go.", "--timeout", "0.2")
     assert (ended.code, ended.out) == (3, "")
-    assert "longer than its timeout" in ended.err
+    assert "exceeded its timeout" in ended.err
 
 
 @pytest.mark.parametrize("arguments", [["-"], []])
@@ -49,7 +49,7 @@ async def test_the_prompt_comes_from_standard_input(cli: Cli, arguments: list[st
 async def test_a_prompt_that_is_not_text_is_refused(cli: Cli) -> None:
     ended = await cli("run", "sums", "-", input=b"\xff")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("Error: the prompt on standard input is not UTF-8 text: ")
+    assert ended.err.startswith("Error: the prompt on standard input is not valid UTF-8: ")
 
 
 async def test_json_is_the_whole_log_an_event_a_line(cli: Cli) -> None:
@@ -91,7 +91,7 @@ async def test_ctrl_c_in_a_pipe_detaches_and_says_how_to_come_back(cli: Cli) -> 
     _, err = await process.communicate()
     assert process.returncode == 130
     assert err.decode() == (
-        f"Detached: run {run_id} goes on.\nCome back to it with: polos runs tail {run_id}\n"
+        f"Detached: run {run_id} continues.\nRead on with: polos runs tail {run_id}\n"
     )
     assert await cli.state(run_id) == "running"
 

@@ -62,7 +62,7 @@ async def test_list_on_a_terminal_is_a_table_with_headings(cli: Cli) -> None:
 async def test_a_time_that_is_none_is_a_wrong_command_line(since: str) -> None:
     ended = await Cli("127.0.0.1:1")("runs", "list", "--since", since)
     assert (ended.code, ended.out) == (2, "")
-    assert f"'{since}' is neither 90s" in ended.err
+    assert f"'{since}' is neither an age like 90s" in ended.err
 
 
 async def test_show_tells_the_record_the_outcome_and_the_tools(cli: Cli) -> None:
@@ -121,7 +121,7 @@ async def test_cancel_says_of_each_run_what_became_of_it(cli: Cli) -> None:
     ended = await cli("runs", "cancel", first, "no-run", second)
     assert ended == Ended(
         1,
-        f"{first} had ended before: completed\n{second} cancelled\n",
+        f"{first} had already ended: completed\n{second} cancelled\n",
         "Error: There is no run 'no-run'.\n",
     )
     assert (await cli("runs", "tail", second)).code == 4

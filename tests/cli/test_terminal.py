@@ -6,7 +6,7 @@ import re
 
 from tests.cli.commands import Cli, Terminal
 
-QUESTION = "Ctrl-C: [d]etach (the run goes on), [c]ancel the run, or [g]o on? "
+QUESTION = "Ctrl-C: [d]etach (the run continues), [c]ancel the run, or [g]o on? "
 
 
 async def test_a_run_is_shown_with_steps_tools_text_tokens_and_time(cli: Cli) -> None:
@@ -35,10 +35,10 @@ async def test_what_a_retry_takes_back_leaves_the_screen_but_for_a_note(cli: Cli
     async with cli.terminal("run", "retries", "Go.") as terminal:
         assert await terminal.ended() == 0
         await terminal.shows("done ·")
-    before, _, after = terminal.text.partition("↻ llm:1 begins anew: ")
+    before, _, after = terminal.text.partition("↻ llm:1 starts over: ")
     note, _, rest = after.partition("\n")
     assert "void words" in before
-    assert note.endswith("; void is what it said: void words")
+    assert note.endswith("; discarded: void words")
     assert "void words" not in rest
     assert "These count.\n" in rest
 
@@ -78,7 +78,7 @@ async def test_ctrl_c_asks_and_d_detaches(cli: Cli) -> None:
         terminal.type("d\n")
         assert await terminal.ended() == 130
         (run_id,) = await cli.run_ids("--state", "running")
-        await terminal.shows(f"Come back to it with: polos runs tail {run_id}\n")
+        await terminal.shows(f"Read on with: polos runs tail {run_id}\n")
     assert "So far …\n" in terminal.text
 
 
@@ -145,4 +145,4 @@ async def test_ctrl_c_at_a_tail_ends_the_reading_alone(cli: Cli) -> None:
 async def test_a_missing_prompt_is_a_wrong_command_line(cli: Cli) -> None:
     async with cli.terminal("run", "sums") as terminal:
         assert await terminal.ended() == 2
-        await terminal.shows("nothing to say: give a prompt, or pipe one in")
+        await terminal.shows("there is no prompt: pass one, or pipe one in")

@@ -167,7 +167,7 @@ async def serving(store: str) -> AsyncIterator[tuple[Writer, asyncio.subprocess.
         env=inherited | SLOTS,
     )
     try:
-        async with grpc.aio.insecure_channel(await said(service, "listens at ")) as channel:
+        async with grpc.aio.insecure_channel(await said(service, "listens on ")) as channel:
             yield Writer(channel), service
     finally:
         if service.returncode is None:

@@ -29,7 +29,7 @@ async def web_page(folder: Path, env: dict[str, str]) -> AsyncIterator[str]:
 
 
 async def listening(web: asyncio.subprocess.Process) -> str:
-    """Return the address that a server says it listens at."""
+    """Return the address that a server says it listens on."""
     assert web.stderr is not None
     async for line in web.stderr:
         if match := re.search(rb"running on (http://\S+)", line):

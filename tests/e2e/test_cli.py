@@ -70,7 +70,7 @@ async def test_serve_says_where_it_listens_what_it_serves_and_where_it_stores(
     async with ServiceProcess(tmp_path / "app.py", tmp_path / "runs.db") as service:
         pass
     assert service.lines == [
-        f"polos {version('polos-grpc')} listens at 127.0.0.1:{service.port}",
+        f"polos {version('polos-grpc')} listens on 127.0.0.1:{service.port}",
         "  agent helper (scripted; add)",
         f"  store sqlite://{tmp_path}/runs.db",
     ]

@@ -119,7 +119,7 @@ async def test_error_handling_tells_each_failure(address: str) -> None:
 
 
 async def test_parallel_tools_start_before_the_first_has_ended() -> None:
-    # It has a service of its own; nobody listens at this address.
+    # It has a service of its own; nobody listens on this address.
     lines = (await printed("examples.parallel_tools", address="127.0.0.1:1")).splitlines()
     assert sorted(lines[:3]) == [f"step_start measure{one}" for one in ("", ":2", ":3")]
     assert sorted(lines[3:6]) == [f"step_finish measure{one}" for one in ("", ":2", ":3")]
@@ -143,7 +143,7 @@ async def test_resume_neither_misses_nor_repeats_a_word(address: str) -> None:
 
 async def test_relay_passes_streams_and_errors_on(address: str) -> None:
     async with program("examples.relay_service", "127.0.0.1:0", address=address) as relay:
-        through = (await line_of(relay, "listens at")).split()[-1]
+        through = (await line_of(relay, "listens on")).split()[-1]
         assert through != address
         assert await printed("examples.relay_client", address=through) == (
             f"{STORY}\n[agent_finish after 34 events]\n"

@@ -18,10 +18,12 @@ QUOTA = {"error": {"message": f"No credit for {KEY}.", "code": "insufficient_quo
 MALFORMED = raw(b'data: {"choices": "' + KEY.encode() + b'"}\n\n')
 
 REFUSED = (
-    "the provider does not take the service's key. "
+    "the provider rejected the service's key. "
     "Check the key that the service is configured with for this address."
 )
-NOT_FOUND = "there is no such model, or not for this key, or the provider's base URL is wrong."
+NOT_FOUND = (
+    "the model does not exist, this key cannot access it, or the provider's base URL is wrong."
+)
 NO_CHUNK = "a chunk is not a chat completion chunk."
 NO_FINISH = "the stream ended without a finish reason."
 
@@ -87,12 +89,12 @@ FAILURES = {
     "429": Failure(
         reply=lambda: [status(429, QUOTES)],
         reason="model_rate_limited",
-        message="{of} asks to slow down (HTTP 429).",
+        message="{of} is rate limited (HTTP 429).",
     ),
     "429 with Retry-After": Failure(
         reply=lambda: [status(429, QUOTES, retry_after="0.2")],
         reason="model_rate_limited",
-        message="{of} asks to slow down (HTTP 429), and to wait 0.2 s.",
+        message="{of} is rate limited (HTTP 429); the provider asks to wait 0.2 s.",
     ),
     "500": Failure(
         reply=lambda: [status(500, QUOTES)],
@@ -112,64 +114,64 @@ FAILURES = {
     "reset in the middle": Failure(
         reply=lambda: [say("Half"), reset()],
         reason="model_cut_short",
-        message="The answer of {lower} broke off before its end: the connection failed.",
+        message="The answer of {lower} ended before it was complete: the connection failed.",
         says="Half",
     ),
     "cut before the first token": Failure(
         reply=lambda: [cut()],
         reason="model_cut_short",
-        message=f"The answer of {{lower}} broke off before its end: {NO_FINISH}",
+        message=f"The answer of {{lower}} ended before it was complete: {NO_FINISH}",
     ),
     "cut after a token": Failure(
         reply=lambda: [say("Half"), cut()],
         reason="model_cut_short",
-        message=f"The answer of {{lower}} broke off before its end: {NO_FINISH}",
+        message=f"The answer of {{lower}} ended before it was complete: {NO_FINISH}",
         says="Half",
     ),
     "cut that claims to be done": Failure(
         reply=lambda: [say("Half"), raw(b"data: [DONE]\n\n"), cut()],
         reason="model_cut_short",
-        message=f"The answer of {{lower}} broke off before its end: {NO_FINISH}",
+        message=f"The answer of {{lower}} ended before it was complete: {NO_FINISH}",
         says="Half",
     ),
     "cut in the middle of a chunk": Failure(
         reply=lambda: [say("Half"), raw(chunk({"content": "way"})[:-9]), cut()],
         reason="model_cut_short",
-        message=f"The answer of {{lower}} broke off before its end: {NO_FINISH}",
+        message=f"The answer of {{lower}} ended before it was complete: {NO_FINISH}",
         says="Half",
     ),
     "cut in the middle of a tool call": Failure(
         reply=lambda: [call("add", '{"a": 1'), cut()],
         reason="model_cut_short",
-        message=f"The answer of {{lower}} broke off before its end: {NO_FINISH}",
+        message=f"The answer of {{lower}} ended before it was complete: {NO_FINISH}",
     ),
     "malformed first chunk": Failure(
         reply=lambda: [MALFORMED, finish()],
         reason="model_malformed",
-        message=f"The answer of {{lower}} breaks the protocol: {NO_CHUNK}",
+        message=f"The answer of {{lower}} violates the protocol: {NO_CHUNK}",
     ),
     "malformed chunk after a token": Failure(
         reply=lambda: [say("Half"), MALFORMED, finish()],
         reason="model_malformed",
-        message=f"The answer of {{lower}} breaks the protocol: {NO_CHUNK}",
+        message=f"The answer of {{lower}} violates the protocol: {NO_CHUNK}",
         says="Half",
     ),
     "stall after the head": Failure(
         reply=lambda: [hold(asyncio.Event())],
         reason="model_first_token_timeout",
-        message="{of} said nothing for 0.8 s.",
+        message="{of} sent nothing for 0.8 s.",
         deadlines=IMPATIENT,
     ),
     "stall before the first token": Failure(
         reply=lambda: [raw(b":\n"), hold(asyncio.Event())],
         reason="model_stalled",
-        message="{of} fell silent in the middle of its answer for 0.4 s.",
+        message="{of} sent nothing in the middle of its answer for 0.4 s.",
         deadlines=IMPATIENT,
     ),
     "stall after a token": Failure(
         reply=lambda: [say("Half"), hold(asyncio.Event())],
         reason="model_stalled",
-        message="{of} fell silent in the middle of its answer for 0.4 s.",
+        message="{of} sent nothing in the middle of its answer for 0.4 s.",
         deadlines=IMPATIENT,
         says="Half",
     ),

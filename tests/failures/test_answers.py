@@ -101,7 +101,7 @@ async def test_arguments_that_are_no_json_are_told_to_the_model_and_the_run_goes
     assert (used.status, used.input, used.result) == ("failed", arguments, None)
     assert result.result == "Sorry."
     assert used.error is not None
-    assert used.error.startswith("the arguments are no JSON: ")
+    assert used.error.startswith("the arguments are not valid JSON: ")
     answer = provider.requests[1].body["messages"][-1]
     assert answer == {
         "role": "tool",

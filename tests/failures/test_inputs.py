@@ -22,11 +22,11 @@ CLIENT_SIDE: dict[str, tuple[Any, str]] = {
         [{"role": "user", "content": BIG}],
         "input has 1048607 bytes; at most 1048576 are taken",
     ),
-    "nothing": (None, "input must be a text or a list of messages, not NoneType"),
-    "bytes": (b"Go.", "input must be a text or a list of messages, not bytes"),
+    "nothing": (None, "input must be a string or a list of messages, not NoneType"),
+    "bytes": (b"Go.", "input must be a string or a list of messages, not bytes"),
     "one message": (
         {"role": "user", "content": "Go."},
-        "input must be a text or a list of messages, not dict",
+        "input must be a string or a list of messages, not dict",
     ),
     "texts": (
         ["Go."],

@@ -175,7 +175,7 @@ async def test_a_provider_that_asks_for_too_long_a_wait_is_not_waited_for(
     failure = Failure(
         reply=lambda: [status(429, QUOTES, retry_after="3600")],
         reason="model_rate_limited",
-        message="{of} asks to slow down (HTTP 429), and to wait 3600 s.",
+        message="{of} is rate limited (HTTP 429); the provider asks to wait 3600 s.",
     )
     provider.reply(*failure.reply())
     async with streaming(tmp_path, provider.url) as (served, stream, log):

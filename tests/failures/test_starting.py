@@ -93,7 +93,7 @@ APPS = {
         "x = 1\n",
         (
             (
-                "Error: app.py defines no agent. Give it one at the top level: "
+                "Error: app.py does not define an agent. Define one at the top level: "
                 "agent = Agent(id=..., provider=..., model=...)."
             ),
         ),
@@ -142,7 +142,7 @@ async def test_a_port_in_use_is_named_and_leaves_the_runs_of_before_as_they_are(
         with pytest.raises(ListenError) as raised:
             await Service.start(settings_for(tmp_path, listen=address), [FINE])
     assert str(raised.value) == (
-        f"Cannot listen at {address}: the port is in use. Stop what listens there, or take "
+        f"Cannot listen on {address}: the port is in use. Stop the program that uses it, or choose "
         "another one (--listen, POLOS_LISTEN)."
     )
     await assert_usable(tmp_path, before)

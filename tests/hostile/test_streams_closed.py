@@ -111,7 +111,7 @@ def assert_whole(folder: Path) -> None:
     with contextlib.closing(sqlite3.connect(folder / "runs.db")) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     for file in folder.glob("runs.db*"):
-        assert b"listens at" not in file.read_bytes()
+        assert b"listens on" not in file.read_bytes()
 
 
 @pytest.mark.parametrize("redirections", CLOSED)

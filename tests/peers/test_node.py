@@ -93,5 +93,5 @@ async def test_program_goes_on_after_the_service_was_killed(
         await service.start()
         code, after, _ = await end(program)
     assert (code, before) == (0, b"No")
-    assert after.startswith("\n[llm:1 begins anew: ")
+    assert after.startswith("\n[llm:1 starts over: ")
     assert "]\nYes.\n" in after

@@ -196,7 +196,7 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "unknown model option": (
         {"provider_options_json": '{"base_url": "http://elsewhere"}'},
         "provider_options_json.base_url",
-        "cannot be chosen",
+        "cannot be set",
     ),
     "no time": ({"timeout": {"seconds": 0}}, "timeout", "not from 0.001 s to 2592000 s"),
     "negative time": ({"timeout": {"seconds": -1}}, "timeout", "is -1.0 s"),

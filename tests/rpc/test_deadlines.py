@@ -27,7 +27,7 @@ def slow(*parts: object, deadlines: Deadlines) -> Agent:
 async def test_a_model_that_says_nothing_is_tried_again_and_then_fails(tmp_path: Path) -> None:
     agent = slow(pause(), deadlines=Deadlines(first_token=0.05))
     async with serving(tmp_path, agent) as served:
-        with pytest.raises(RunFailed, match=r"said nothing for 0\.05 s") as failed:
+        with pytest.raises(RunFailed, match=r"sent nothing for 0\.05 s") as failed:
             await agent.run(served.client, "Go.", timeout=30)
     assert failed.value.reason == "model_first_token_timeout"
     assert failed.value.retryable

@@ -115,7 +115,8 @@ async def test_the_text_of_an_unexpected_exception_does_not_leave_the_service(
         assert error.code() is grpc.StatusCode.INTERNAL
         assert meaning.metadata == {"error_id": entry["error_id"]}
         assert (
-            str(meaning) == f"The service failed. Its log has the rest under {entry['error_id']}."
+            str(meaning)
+            == f"The service failed. Its log has the details under {entry['error_id']}."
         )
         assert "planted" not in f"{error!r}{error.trailing_metadata()!r}"
         assert (entry["event"], str(entry["exc_info"])) == ("call_failed", "planted secret")
@@ -202,7 +203,7 @@ async def test_a_port_in_use_is_an_error_and_leaves_nothing_behind(tmp_path: Pat
     async with serving(tmp_path, WAITING) as served:
         taken = f"127.0.0.1:{served.service.port}"
         settings = settings_for(tmp_path / "other", listen=taken)
-        with pytest.raises(ListenError, match=f"Cannot listen at {taken}: the port is in use"):
+        with pytest.raises(ListenError, match=f"Cannot listen on {taken}: the port is in use"):
             await Service.start(settings, [WAITING])
         async with serving(tmp_path / "other", WAITING) as second:
             assert await second.start(WAITING)

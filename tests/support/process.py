@@ -117,7 +117,7 @@ class ServiceProcess:
             cwd=self._cwd,
         )
         self._reading = asyncio.create_task(self._read(self._process))
-        await self.said(rf" listens at {re.escape(self.address)}$", after=printed)
+        await self.said(rf" listens on {re.escape(self.address)}$", after=printed)
         await self.said("^  store ", after=printed)  # the last line it prints by itself
 
     async def said(self, pattern: str, after: int = 0) -> str:

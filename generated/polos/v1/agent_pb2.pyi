@@ -20,8 +20,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Agent(_message.Message):
-    """An agent that the service has loaded. Agents are code: they are not created
-    through this API. System prompts and credentials are never told.
+    """An agent that the service has loaded. Agents are code and cannot be created
+    through this API. System prompts and credentials are never exposed.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -35,24 +35,26 @@ class Agent(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_CONDITIONS_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
-    """The agent's id, unique in a service."""
+    """The agent's id, unique within a service."""
     description: _builtins.str
-    """What it does, by its author. Empty where nothing was said."""
+    """What the agent does, in its author's words. Empty if the author gave none."""
     provider: _builtins.str
     """The model's provider, for example `openai`."""
     model: _builtins.str
     """The model's name."""
     temperature: _builtins.float
-    """Sampling temperature. Absent: the provider's default."""
+    """Sampling temperature. If absent, the provider's default applies."""
     max_output_tokens: _builtins.int
-    """Bound on the tokens of one model call. Absent: the provider's default."""
+    """Maximum number of output tokens per model call. If absent, the provider's
+    default applies.
+    """
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
-        """The tools its model may call."""
+        """The tools that the model may call."""
 
     @_builtins.property
     def stop_conditions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The stop conditions' names, in the order in which they are asked."""
+        """Names of the stop conditions, in the order in which they are evaluated."""
 
     def __init__(
         self,
@@ -91,11 +93,11 @@ class Tool(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The tool's name, unique in its agent."""
+    """The tool's name, unique within its agent."""
     description: _builtins.str
-    """What it does, for the model."""
+    """What the tool does, as described to the model."""
     parameters_json: _builtins.str
-    """JSON Schema of its arguments, as JSON text."""
+    """JSON Schema of the tool's arguments, as JSON text."""
     def __init__(
         self,
         *,

@@ -21,13 +21,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetAgentRequest(_message.Message):
-    """Asks for an agent."""
+    """Requests one agent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     AGENT_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
-    """The agent. Required."""
+    """Id of the agent. Required."""
     def __init__(
         self,
         *,
@@ -43,7 +43,7 @@ Global___GetAgentRequest: _TypeAlias = GetAgentRequest  # noqa: Y015
 
 @_typing.final
 class GetAgentResponse(_message.Message):
-    """The agent that was asked for."""
+    """The requested agent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -67,16 +67,18 @@ Global___GetAgentResponse: _TypeAlias = GetAgentResponse  # noqa: Y015
 
 @_typing.final
 class ListAgentsRequest(_message.Message):
-    """Asks for a page of agents."""
+    """Requests a page of agents."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Agents a page, 1 to 1000. 0: 50. More is taken as 1000 (AIP-158)."""
+    """Agents per page, 1 to 1000. 0 means 50. A larger value is treated as 1000
+    (AIP-158).
+    """
     page_token: _builtins.str
-    """`next_page_token` of the page before. Empty: the first page."""
+    """`next_page_token` of the previous page. Empty for the first page."""
     def __init__(
         self,
         *,
@@ -100,10 +102,10 @@ class ListAgentsResponse(_message.Message):
     AGENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty: this was the last one."""
+    """Token of the next page. Empty on the last page."""
     @_builtins.property
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[_agent_pb2.Agent]:
-        """The agents, by id."""
+        """The agents, in order of id."""
 
     def __init__(
         self,

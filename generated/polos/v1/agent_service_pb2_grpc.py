@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """Tells which agents the service has loaded.
+    """Describes the agents that the service has loaded.
     """
 
     def __init__(self, channel):
@@ -48,18 +48,19 @@ class AgentServiceStub:
 
 
 class AgentServiceServicer:
-    """Tells which agents the service has loaded.
+    """Describes the agents that the service has loaded.
     """
 
     def GetAgent(self, request, context):
-        """Returns one agent. NOT_FOUND, with the known ones, if it is not loaded.
+        """Returns one agent. Fails with NOT_FOUND if it is not loaded; the error lists
+        the loaded agents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListAgents(self, request, context):
-        """Lists the agents by id, a page at a time.
+        """Lists the agents in order of id, one page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -87,7 +88,7 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """Tells which agents the service has loaded.
+    """Describes the agents that the service has loaded.
     """
 
     @staticmethod

@@ -27,29 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AgentServiceStub:
-    """Tells which agents the service has loaded."""
+    """Describes the agents that the service has loaded."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AgentServiceAsyncStub: ...
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
-    """Returns one agent. NOT_FOUND, with the known ones, if it is not loaded."""
+    """Returns one agent. Fails with NOT_FOUND if it is not loaded; the error lists
+    the loaded agents.
+    """
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
-    """Lists the agents by id, a page at a time."""
+    """Lists the agents in order of id, one page at a time."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
-    """Tells which agents the service has loaded."""
+    """Describes the agents that the service has loaded."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]  # type: ignore[assignment]
-    """Returns one agent. NOT_FOUND, with the known ones, if it is not loaded."""
+    """Returns one agent. Fails with NOT_FOUND if it is not loaded; the error lists
+    the loaded agents.
+    """
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
-    """Lists the agents by id, a page at a time."""
+    """Lists the agents in order of id, one page at a time."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells which agents the service has loaded."""
+    """Describes the agents that the service has loaded."""
 
     @_abc_1.abstractmethod
     def GetAgent(
@@ -57,7 +61,9 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.GetAgentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.GetAgentResponse, _abc.Awaitable[_agent_service_pb2.GetAgentResponse]]:
-        """Returns one agent. NOT_FOUND, with the known ones, if it is not loaded."""
+        """Returns one agent. Fails with NOT_FOUND if it is not loaded; the error lists
+        the loaded agents.
+        """
 
     @_abc_1.abstractmethod
     def ListAgents(
@@ -65,6 +71,6 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.ListAgentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]]:
-        """Lists the agents by id, a page at a time."""
+        """Lists the agents in order of id, one page at a time."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -25,22 +25,23 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 1
-    """NOT_FOUND. The service has no such agent loaded.
-    Metadata: `agent_id`; `known`, the loaded ones, comma separated.
+    """NOT_FOUND. The service has not loaded this agent.
+    Metadata: `agent_id`; `known`, the ids of the loaded agents, comma-separated.
     """
     ERROR_REASON_RUN_NOT_FOUND: _ErrorReason.ValueType  # 2
-    """NOT_FOUND. No such run. Metadata: `run_id`."""
+    """NOT_FOUND. The run does not exist. Metadata: `run_id`."""
     ERROR_REASON_RUN_EXPIRED: _ErrorReason.ValueType  # 3
-    """NOT_FOUND. The run existed and was removed by retention.
+    """NOT_FOUND. The run existed, but retention has removed it.
     Metadata: `run_id`.
     """
     ERROR_REASON_INVALID_REQUEST: _ErrorReason.ValueType  # 4
-    """INVALID_ARGUMENT, with `google.rpc.BadRequest`: a field at a time, what is
-    wrong with it. For example `{"field": "input", "description": "is empty"}`.
+    """INVALID_ARGUMENT, with `google.rpc.BadRequest`, which lists each invalid field
+    and why it is invalid. For example
+    `{"field": "input", "description": "is empty"}`.
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 5
-    """ALREADY_EXISTS. The `request_id` started a run with another payload.
-    Metadata: `request_id`, `run_id` (the run it started).
+    """ALREADY_EXISTS. The `request_id` already started a run with a different
+    payload. Metadata: `request_id`, `run_id` (the run that it started).
     """
     ERROR_REASON_RUN_NOT_FINISHED: _ErrorReason.ValueType  # 6
     """FAILED_PRECONDITION. Only a finished run can be deleted. Metadata: `run_id`."""
@@ -49,62 +50,63 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `run_id`, `after_sequence`, `latest_sequence`.
     """
     ERROR_REASON_TOO_MANY_RUNS: _ErrorReason.ValueType  # 8
-    """RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many runs wait."""
+    """RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many runs are queued."""
     ERROR_REASON_TOO_LARGE: _ErrorReason.ValueType  # 9
-    """RESOURCE_EXHAUSTED. The request is too large; waiting does not help.
-    Metadata: `size`, `limit`, in bytes.
+    """RESOURCE_EXHAUSTED. The request is too large; retrying does not help.
+    Metadata: `size` and `limit`, in bytes.
     """
     ERROR_REASON_DRAINING: _ErrorReason.ValueType  # 10
-    """UNAVAILABLE, with `google.rpc.RetryInfo`. The service is about to stop; the
-    same call succeeds once it is back, or at another replica.
+    """UNAVAILABLE, with `google.rpc.RetryInfo`. The service is shutting down; retry
+    the call once it is back, or at another replica.
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 11
-    """UNAUTHENTICATED. Credentials are missing or wrong."""
+    """UNAUTHENTICATED. The credentials are missing or invalid."""
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 12
-    """PERMISSION_DENIED. The credentials do not allow this."""
+    """PERMISSION_DENIED. The credentials do not permit this call."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 13
-    """INTERNAL. A defect of the service. Metadata: `error_id`, under which the
-    service's own log has the rest.
+    """INTERNAL. A bug in the service. Metadata: `error_id`, which identifies the
+    details in the service's own log.
     """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 14
-    """UNAVAILABLE, with `google.rpc.RetryInfo`. The store does not answer, or
-    refuses to write.
+    """UNAVAILABLE, with `google.rpc.RetryInfo`. The store does not respond or
+    rejects writes.
     """
     ERROR_REASON_TOO_MANY_CALLS: _ErrorReason.ValueType  # 15
     """RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many calls or streams
     are open, in the service or on this connection.
-    Metadata: `kind`, which is `call` or `stream`; `limit`, how many may be open.
+    Metadata: `kind`, which is `call` or `stream`; `limit`, the maximum number.
     """
     ERROR_REASON_TOO_MANY_COMMANDS: _ErrorReason.ValueType  # 16
-    """RESOURCE_EXHAUSTED. The run's inbox is full; waiting does not help, but the
+    """RESOURCE_EXHAUSTED. The run's inbox is full; retrying does not help, but the
     run can still be cancelled. Metadata: `run_id`.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
-    """Why a call was refused: `google.rpc.ErrorInfo.reason` is the name of one of
-    these without its prefix, its domain is `polos.v1`. A failed run is not an
-    error of a call: see `FailureReason`.
+    """Why a call was refused. `google.rpc.ErrorInfo.reason` holds the name of one of
+    these values without its prefix; the domain is `polos.v1`. A failed run is not
+    an error of the call: see `FailureReason`.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 1
-"""NOT_FOUND. The service has no such agent loaded.
-Metadata: `agent_id`; `known`, the loaded ones, comma separated.
+"""NOT_FOUND. The service has not loaded this agent.
+Metadata: `agent_id`; `known`, the ids of the loaded agents, comma-separated.
 """
 ERROR_REASON_RUN_NOT_FOUND: ErrorReason.ValueType  # 2
-"""NOT_FOUND. No such run. Metadata: `run_id`."""
+"""NOT_FOUND. The run does not exist. Metadata: `run_id`."""
 ERROR_REASON_RUN_EXPIRED: ErrorReason.ValueType  # 3
-"""NOT_FOUND. The run existed and was removed by retention.
+"""NOT_FOUND. The run existed, but retention has removed it.
 Metadata: `run_id`.
 """
 ERROR_REASON_INVALID_REQUEST: ErrorReason.ValueType  # 4
-"""INVALID_ARGUMENT, with `google.rpc.BadRequest`: a field at a time, what is
-wrong with it. For example `{"field": "input", "description": "is empty"}`.
+"""INVALID_ARGUMENT, with `google.rpc.BadRequest`, which lists each invalid field
+and why it is invalid. For example
+`{"field": "input", "description": "is empty"}`.
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 5
-"""ALREADY_EXISTS. The `request_id` started a run with another payload.
-Metadata: `request_id`, `run_id` (the run it started).
+"""ALREADY_EXISTS. The `request_id` already started a run with a different
+payload. Metadata: `request_id`, `run_id` (the run that it started).
 """
 ERROR_REASON_RUN_NOT_FINISHED: ErrorReason.ValueType  # 6
 """FAILED_PRECONDITION. Only a finished run can be deleted. Metadata: `run_id`."""
@@ -113,34 +115,34 @@ ERROR_REASON_CURSOR_AHEAD: ErrorReason.ValueType  # 7
 Metadata: `run_id`, `after_sequence`, `latest_sequence`.
 """
 ERROR_REASON_TOO_MANY_RUNS: ErrorReason.ValueType  # 8
-"""RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many runs wait."""
+"""RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many runs are queued."""
 ERROR_REASON_TOO_LARGE: ErrorReason.ValueType  # 9
-"""RESOURCE_EXHAUSTED. The request is too large; waiting does not help.
-Metadata: `size`, `limit`, in bytes.
+"""RESOURCE_EXHAUSTED. The request is too large; retrying does not help.
+Metadata: `size` and `limit`, in bytes.
 """
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 10
-"""UNAVAILABLE, with `google.rpc.RetryInfo`. The service is about to stop; the
-same call succeeds once it is back, or at another replica.
+"""UNAVAILABLE, with `google.rpc.RetryInfo`. The service is shutting down; retry
+the call once it is back, or at another replica.
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 11
-"""UNAUTHENTICATED. Credentials are missing or wrong."""
+"""UNAUTHENTICATED. The credentials are missing or invalid."""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 12
-"""PERMISSION_DENIED. The credentials do not allow this."""
+"""PERMISSION_DENIED. The credentials do not permit this call."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 13
-"""INTERNAL. A defect of the service. Metadata: `error_id`, under which the
-service's own log has the rest.
+"""INTERNAL. A bug in the service. Metadata: `error_id`, which identifies the
+details in the service's own log.
 """
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 14
-"""UNAVAILABLE, with `google.rpc.RetryInfo`. The store does not answer, or
-refuses to write.
+"""UNAVAILABLE, with `google.rpc.RetryInfo`. The store does not respond or
+rejects writes.
 """
 ERROR_REASON_TOO_MANY_CALLS: ErrorReason.ValueType  # 15
 """RESOURCE_EXHAUSTED, with `google.rpc.RetryInfo`. Too many calls or streams
 are open, in the service or on this connection.
-Metadata: `kind`, which is `call` or `stream`; `limit`, how many may be open.
+Metadata: `kind`, which is `call` or `stream`; `limit`, the maximum number.
 """
 ERROR_REASON_TOO_MANY_COMMANDS: ErrorReason.ValueType  # 16
-"""RESOURCE_EXHAUSTED. The run's inbox is full; waiting does not help, but the
+"""RESOURCE_EXHAUSTED. The run's inbox is full; retrying does not help, but the
 run can still be cancelled. Metadata: `run_id`.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
@@ -154,58 +156,60 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_UNSPECIFIED: _FailureReason.ValueType  # 0
     """Never sent."""
     FAILURE_REASON_INTERNAL: _FailureReason.ValueType  # 1
-    """A defect of the service or of the code it was given. See `Error.error_id`."""
+    """A bug in the service or in the code that it runs. See `Error.error_id`."""
     FAILURE_REASON_PROCESS_RESTARTED: _FailureReason.ValueType  # 2
-    """The service's process ended in the middle of the step."""
+    """The service process ended during the step."""
     FAILURE_REASON_RUN_TIMEOUT: _FailureReason.ValueType  # 3
-    """The run took longer than its `timeout`."""
+    """The run exceeded its `timeout`."""
     FAILURE_REASON_MODEL_AUTHENTICATION: _FailureReason.ValueType  # 4
-    """The provider did not take the service's credentials."""
+    """The provider rejected the service's credentials."""
     FAILURE_REASON_MODEL_NOT_FOUND: _FailureReason.ValueType  # 5
-    """The provider has no such model, or not for these credentials."""
+    """The provider does not have the model, or these credentials cannot access it."""
     FAILURE_REASON_MODEL_BAD_REQUEST: _FailureReason.ValueType  # 6
-    """The provider refused the request as malformed: for example a conversation
-    that exceeds the model's context.
+    """The provider rejected the request as invalid, for example because the
+    conversation exceeds the model's context window.
     """
     FAILURE_REASON_MODEL_RATE_LIMITED: _FailureReason.ValueType  # 7
-    """The provider asks to slow down, or a quota is used up."""
+    """The provider's rate limit or quota is exceeded."""
     FAILURE_REASON_MODEL_UNAVAILABLE: _FailureReason.ValueType  # 8
-    """The provider could not be reached, or failed."""
+    """The provider could not be reached, or failed internally."""
     FAILURE_REASON_MODEL_CUT_SHORT: _FailureReason.ValueType  # 9
-    """The provider's answer broke off before its end."""
+    """The provider's response ended before it was complete."""
     FAILURE_REASON_MODEL_MALFORMED: _FailureReason.ValueType  # 10
-    """The provider sent what its protocol does not allow."""
+    """The provider's response violates its protocol."""
     FAILURE_REASON_OUTPUT_TOO_LARGE: _FailureReason.ValueType  # 11
-    """An output is larger than an event may be."""
+    """The output exceeds the maximum size of an event."""
     FAILURE_REASON_TOOL_FAILED: _FailureReason.ValueType  # 12
-    """The tool raised."""
+    """The tool raised an exception."""
     FAILURE_REASON_TOOL_BAD_ARGUMENTS: _FailureReason.ValueType  # 13
-    """The model's arguments for the tool are not valid JSON, or do not fit its schema."""
+    """The model's arguments for the tool are not valid JSON, or do not match the
+    tool's schema.
+    """
     FAILURE_REASON_TOOL_NOT_FOUND: _FailureReason.ValueType  # 14
-    """The model asked for a tool that the agent does not have."""
+    """The model called a tool that the agent does not have."""
     FAILURE_REASON_CODE_MISSING: _FailureReason.ValueType  # 15
-    """Code that the run was started with, a stop condition for example, is no
+    """Code that the run was started with, for example a stop condition, is no
     longer part of the loaded agent.
     """
     FAILURE_REASON_TOOL_OUTCOME_UNKNOWN: _FailureReason.ValueType  # 16
-    """The service's process ended while the tool ran, and the tool is one that must
-    not run twice: whether it did what it does is unknown.
+    """The service process ended while the tool was running, and the tool must not
+    run twice. Whether it took effect is unknown.
     """
     FAILURE_REASON_RUN_GIVEN_UP: _FailureReason.ValueType  # 17
-    """The service failed, or its process ended, again and again while it ran this,
+    """The service failed, or its process ended, repeatedly while executing this run,
     without a step finishing in between.
     """
     FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT: _FailureReason.ValueType  # 18
-    """The model said nothing until the deadline for its first token."""
+    """The model did not start to answer before the deadline for its first token."""
     FAILURE_REASON_MODEL_STALLED: _FailureReason.ValueType  # 19
-    """The model fell silent in the middle of its answer."""
+    """The model stalled in the middle of its answer."""
     FAILURE_REASON_TOOL_TIMEOUT: _FailureReason.ValueType  # 20
-    """The tool took longer than its deadline."""
+    """The tool exceeded its deadline."""
     FAILURE_REASON_NONDETERMINISTIC: _FailureReason.ValueType  # 21
-    """The run's code asks for a recorded step as one of another kind: the code was
-    changed. It does not end the run, which goes on once a service with the former
-    code has it: until then the service's own log names the step, and no event has
-    this reason.
+    """The run's code requested a recorded step as a step of another kind, because
+    the code has changed. This does not end the run: it resumes once a service
+    with the original code claims it. Until then the service's own log names the
+    step; no event carries this reason.
     """
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
@@ -214,57 +218,59 @@ class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
 FAILURE_REASON_UNSPECIFIED: FailureReason.ValueType  # 0
 """Never sent."""
 FAILURE_REASON_INTERNAL: FailureReason.ValueType  # 1
-"""A defect of the service or of the code it was given. See `Error.error_id`."""
+"""A bug in the service or in the code that it runs. See `Error.error_id`."""
 FAILURE_REASON_PROCESS_RESTARTED: FailureReason.ValueType  # 2
-"""The service's process ended in the middle of the step."""
+"""The service process ended during the step."""
 FAILURE_REASON_RUN_TIMEOUT: FailureReason.ValueType  # 3
-"""The run took longer than its `timeout`."""
+"""The run exceeded its `timeout`."""
 FAILURE_REASON_MODEL_AUTHENTICATION: FailureReason.ValueType  # 4
-"""The provider did not take the service's credentials."""
+"""The provider rejected the service's credentials."""
 FAILURE_REASON_MODEL_NOT_FOUND: FailureReason.ValueType  # 5
-"""The provider has no such model, or not for these credentials."""
+"""The provider does not have the model, or these credentials cannot access it."""
 FAILURE_REASON_MODEL_BAD_REQUEST: FailureReason.ValueType  # 6
-"""The provider refused the request as malformed: for example a conversation
-that exceeds the model's context.
+"""The provider rejected the request as invalid, for example because the
+conversation exceeds the model's context window.
 """
 FAILURE_REASON_MODEL_RATE_LIMITED: FailureReason.ValueType  # 7
-"""The provider asks to slow down, or a quota is used up."""
+"""The provider's rate limit or quota is exceeded."""
 FAILURE_REASON_MODEL_UNAVAILABLE: FailureReason.ValueType  # 8
-"""The provider could not be reached, or failed."""
+"""The provider could not be reached, or failed internally."""
 FAILURE_REASON_MODEL_CUT_SHORT: FailureReason.ValueType  # 9
-"""The provider's answer broke off before its end."""
+"""The provider's response ended before it was complete."""
 FAILURE_REASON_MODEL_MALFORMED: FailureReason.ValueType  # 10
-"""The provider sent what its protocol does not allow."""
+"""The provider's response violates its protocol."""
 FAILURE_REASON_OUTPUT_TOO_LARGE: FailureReason.ValueType  # 11
-"""An output is larger than an event may be."""
+"""The output exceeds the maximum size of an event."""
 FAILURE_REASON_TOOL_FAILED: FailureReason.ValueType  # 12
-"""The tool raised."""
+"""The tool raised an exception."""
 FAILURE_REASON_TOOL_BAD_ARGUMENTS: FailureReason.ValueType  # 13
-"""The model's arguments for the tool are not valid JSON, or do not fit its schema."""
+"""The model's arguments for the tool are not valid JSON, or do not match the
+tool's schema.
+"""
 FAILURE_REASON_TOOL_NOT_FOUND: FailureReason.ValueType  # 14
-"""The model asked for a tool that the agent does not have."""
+"""The model called a tool that the agent does not have."""
 FAILURE_REASON_CODE_MISSING: FailureReason.ValueType  # 15
-"""Code that the run was started with, a stop condition for example, is no
+"""Code that the run was started with, for example a stop condition, is no
 longer part of the loaded agent.
 """
 FAILURE_REASON_TOOL_OUTCOME_UNKNOWN: FailureReason.ValueType  # 16
-"""The service's process ended while the tool ran, and the tool is one that must
-not run twice: whether it did what it does is unknown.
+"""The service process ended while the tool was running, and the tool must not
+run twice. Whether it took effect is unknown.
 """
 FAILURE_REASON_RUN_GIVEN_UP: FailureReason.ValueType  # 17
-"""The service failed, or its process ended, again and again while it ran this,
+"""The service failed, or its process ended, repeatedly while executing this run,
 without a step finishing in between.
 """
 FAILURE_REASON_MODEL_FIRST_TOKEN_TIMEOUT: FailureReason.ValueType  # 18
-"""The model said nothing until the deadline for its first token."""
+"""The model did not start to answer before the deadline for its first token."""
 FAILURE_REASON_MODEL_STALLED: FailureReason.ValueType  # 19
-"""The model fell silent in the middle of its answer."""
+"""The model stalled in the middle of its answer."""
 FAILURE_REASON_TOOL_TIMEOUT: FailureReason.ValueType  # 20
-"""The tool took longer than its deadline."""
+"""The tool exceeded its deadline."""
 FAILURE_REASON_NONDETERMINISTIC: FailureReason.ValueType  # 21
-"""The run's code asks for a recorded step as one of another kind: the code was
-changed. It does not end the run, which goes on once a service with the former
-code has it: until then the service's own log names the step, and no event has
-this reason.
+"""The run's code requested a recorded step as a step of another kind, because
+the code has changed. This does not end the run: it resumes once a service
+with the original code claims it. Until then the service's own log names the
+step; no event carries this reason.
 """
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

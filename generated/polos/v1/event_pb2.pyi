@@ -29,39 +29,39 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
-    """Not told."""
+    """Not reported."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """The model answered."""
+    """The model completed its answer."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
-    """The answer reached the bound on output tokens: it is not complete."""
+    """The answer reached the limit on output tokens and is incomplete."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 3
-    """The provider's filter cut the answer: it is not complete."""
+    """The provider's content filter truncated the answer, which is incomplete."""
     FINISH_REASON_TOOL_CALLS: _FinishReason.ValueType  # 4
-    """The model asked for tools. Of a model call only."""
+    """The model requested tool calls. Only for model calls."""
     FINISH_REASON_STOP_CONDITION: _FinishReason.ValueType  # 5
-    """A stop condition held. Of an agent only."""
+    """A stop condition was met. Only for agents."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a model call, or an agent, ended."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
-"""Not told."""
+"""Not reported."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""The model answered."""
+"""The model completed its answer."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
-"""The answer reached the bound on output tokens: it is not complete."""
+"""The answer reached the limit on output tokens and is incomplete."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 3
-"""The provider's filter cut the answer: it is not complete."""
+"""The provider's content filter truncated the answer, which is incomplete."""
 FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 4
-"""The model asked for tools. Of a model call only."""
+"""The model requested tool calls. Only for model calls."""
 FINISH_REASON_STOP_CONDITION: FinishReason.ValueType  # 5
-"""A stop condition held. Of an agent only."""
+"""A stop condition was met. Only for agents."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class Event(_message.Message):
-    """One entry of a run's log. A run is its log: streaming reads it, resuming reads
-    it from a cursor, and the run's result is a fold of it.
+    """One entry in a run's log. A run is its log: streaming reads the log, resuming
+    reads it from a cursor, and the run's result is a fold of it.
 
     An encoded event is at most 524288 bytes (512 KiB).
     """
@@ -88,82 +88,83 @@ class Event(_message.Message):
     PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
     PARENT_ATTEMPT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run this event belongs to: the root run, or a child, which is a run that
-    a step began and that writes into its root's log. A child's id is `ROOT:N`:
-    the root's id, and the sequence of the child's first event.
+    """The run that this event belongs to: the root run, or a child run, which a step
+    started and which writes to its root's log. A child's id is `ROOT:N`: the
+    root's id and the sequence of the child's first event.
     """
     sequence: _builtins.int
-    """Position in the root run's log: 1, 2, 3, ... without gap or reuse. It is the
-    cursor to resume after (`StreamWorkflowRequest.after_sequence`).
-    In JSON it is a string, as every int64 of protobuf is.
+    """Position in the root run's log: 1, 2, 3, ... without gaps or reuse. Serves as
+    the cursor to resume from (`StreamWorkflowRequest.after_sequence`).
+    Encoded as a string in JSON, like every protobuf int64.
     """
     workflow_id: _builtins.str
-    """Id of the agent or workflow that `run_id` executes."""
+    """Id of the agent or workflow that the run `run_id` executes."""
     parent_run_id: _builtins.str
-    """The run whose step began the child `run_id`: the root run, or a child itself.
-    On every event of a child, together with `parent_step_key` and
-    `parent_attempt`; absent at a root run.
+    """The run whose step started the child `run_id`: the root run or another child.
+    Set on every event of a child, together with `parent_step_key` and
+    `parent_attempt`; absent on events of the root run.
     """
     terminal: _builtins.bool
-    """True at the event that ends the root run; exactly one event of a log has it,
-    the last. Readers stop here even where they do not know the payload's kind.
+    """True on the event that ends the root run. Exactly one event of a log is
+    terminal: the last. Readers stop here even if they do not know the payload's
+    type.
     """
     parent_step_key: _builtins.str
-    """The step of `parent_run_id` that began the child, 1 to 1024 bytes. Absent at
-    a root run.
+    """The step of `parent_run_id` that started the child, 1 to 1024 bytes. Absent on
+    events of the root run.
     """
     parent_attempt: _builtins.int
-    """Which attempt of that step began the child, from 1. A `step_retry` of that run
-    and step with a greater attempt voids the child's events, and those of its own
-    children. Absent at a root run.
+    """Which attempt of that step started the child, counted from 1. A `step_retry`
+    of that run and step with a greater attempt voids the child's events and those
+    of its own children. Absent on events of the root run.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the event happened, by the clock of the service, in UTC."""
+        """When the event happened, in UTC, according to the service's clock."""
 
     @_builtins.property
     def text_delta(self) -> Global___TextDelta:
-        """A piece of a model's answer. Only in runs that stream."""
+        """A chunk of a model's answer. Only in streaming runs."""
 
     @_builtins.property
     def tool_call(self) -> Global___ToolCallRequested:
-        """The model asks for a tool. Only in runs that stream."""
+        """The model requested a tool call. Only in streaming runs."""
 
     @_builtins.property
     def step_start(self) -> Global___StepStart:
-        """A step began."""
+        """A step started."""
 
     @_builtins.property
     def step_finish(self) -> Global___StepFinish:
-        """A step ended, with its output or its failure."""
+        """A step finished, with its output or its failure."""
 
     @_builtins.property
     def step_retry(self) -> Global___StepRetry:
-        """A step begins anew; what its earlier attempts said is void."""
+        """A step starts over; the output of its earlier attempts is void."""
 
     @_builtins.property
     def agent_start(self) -> Global___AgentStart:
-        """An agent began."""
+        """An agent started."""
 
     @_builtins.property
     def agent_finish(self) -> Global___AgentFinish:
-        """An agent ended with a result. Terminal at a root run."""
+        """An agent finished with a result. Terminal in the root run."""
 
     @_builtins.property
     def workflow_start(self) -> Global___WorkflowStart:
-        """A workflow began."""
+        """A workflow started."""
 
     @_builtins.property
     def workflow_finish(self) -> Global___WorkflowFinish:
-        """A workflow ended with a result. Terminal at a root run."""
+        """A workflow finished with a result. Terminal in the root run."""
 
     @_builtins.property
     def error(self) -> Global___Error:
-        """The run failed. Terminal at a root run."""
+        """The run failed. Terminal in the root run."""
 
     @_builtins.property
     def run_cancelled(self) -> Global___RunCancelled:
-        """The run was cancelled. Terminal at a root run."""
+        """The run was cancelled. Terminal in the root run."""
 
     def __init__(
         self,
@@ -213,7 +214,7 @@ Global___Event: _TypeAlias = Event  # noqa: Y015
 
 @_typing.final
 class TextDelta(_message.Message):
-    """A piece of the text of a model's answer, in order."""
+    """A chunk of a model's answer. Chunks arrive in order."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -222,14 +223,14 @@ class TextDelta(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     content: _builtins.str
-    """The piece. Never empty."""
+    """The text. Never empty."""
     step_key: _builtins.str
-    """The step that says it, for example `llm:1`."""
+    """The step that produced the text, for example `llm:1`."""
     step: _builtins.int
-    """Which model call of the run this is, from 1."""
+    """The number of the model call within the run, counted from 1."""
     attempt: _builtins.int
-    """Which attempt of the step says it, from 1. A `step_retry` with a greater
-    attempt for the same run and step voids this delta.
+    """Which attempt of the step produced the text, counted from 1. A `step_retry`
+    for the same run and step with a greater attempt voids this delta.
     """
     def __init__(
         self,
@@ -249,7 +250,7 @@ Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class ToolCall(_message.Message):
-    """A call of a tool, as the model asked for it."""
+    """A tool call, as the model requested it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -257,14 +258,14 @@ class ToolCall(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """The provider's id of the call. Not empty; whether it is unique in a run is
-    up to the provider.
+    """The provider's id for the call. Never empty; the provider determines whether
+    it is unique within a run.
     """
     name: _builtins.str
     """The tool's name, as the model wrote it."""
     arguments_json: _builtins.str
-    """The arguments as JSON text, exactly as the model wrote them: it may not be
-    valid JSON. At most 480 KiB.
+    """The arguments as JSON text, exactly as the model wrote them, so they may not
+    be valid JSON. At most 480 KiB.
     """
     def __init__(
         self,
@@ -283,8 +284,8 @@ Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
 
 @_typing.final
 class ToolCallRequested(_message.Message):
-    """The model asked for a tool. The outcome follows in the `step_finish` of the
-    step that calls it.
+    """The model requested a tool call. The outcome follows in the `step_finish` of the
+    step that makes the call.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -294,11 +295,13 @@ class ToolCallRequested(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
-    """The model step that asked, for example `llm:1`."""
+    """The model step that requested the call, for example `llm:1`."""
     step: _builtins.int
-    """Which model call of the run this is, from 1."""
+    """The number of the model call within the run, counted from 1."""
     attempt: _builtins.int
-    """Which attempt of the step asked, from 1; voided as `TextDelta.attempt` is."""
+    """Which attempt of the step requested the call, counted from 1. Voided in the
+    same way as a `TextDelta`.
+    """
     @_builtins.property
     def tool_call(self) -> Global___ToolCall:
         """The call."""
@@ -321,7 +324,7 @@ Global___ToolCallRequested: _TypeAlias = ToolCallRequested  # noqa: Y015
 
 @_typing.final
 class StepStart(_message.Message):
-    """A step began. A step is the only durable thing in a run: once it has finished,
+    """A step started. Steps are the durable units of a run: once a step has finished,
     it never runs again.
     """
 
@@ -332,17 +335,17 @@ class StepStart(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
-    """The step's name, 1 to 1024 bytes, used once in a run: `llm:N` for the Nth model call, else
-    the tool's name (`unknown_tool` where the agent has none of that name), with
-    `:2`, `:3`, ... where it repeats.
+    """Identifies the step within the run, 1 to 1024 bytes: `llm:N` for the Nth model
+    call, otherwise the tool's name (`unknown_tool` if the agent has no tool of
+    that name), with `:2`, `:3`, ... appended for repeated calls.
     """
     step_type: _builtins.str
-    """`llm` or `tool`. More kinds may come."""
+    """`llm` or `tool`. Later versions may add types."""
     attempt: _builtins.int
-    """Always 1: a further attempt begins with `step_retry`."""
+    """Always 1: further attempts start with `step_retry`."""
     @_builtins.property
     def tool_call(self) -> Global___ToolCall:
-        """What a tool step calls. Absent in other steps."""
+        """The call that a tool step makes. Absent in other steps."""
 
     def __init__(
         self,
@@ -362,7 +365,7 @@ Global___StepStart: _TypeAlias = StepStart  # noqa: Y015
 
 @_typing.final
 class StepFinish(_message.Message):
-    """A step ended."""
+    """A step finished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -381,33 +384,35 @@ class StepFinish(_message.Message):
     step_type: _builtins.str
     """The step's type, as in its `step_start`."""
     attempt: _builtins.int
-    """The attempt that ended it, from 1."""
+    """The attempt that finished the step, counted from 1."""
     result_json: _builtins.str
-    """The output as JSON text, at most 480 KiB. Of a model call it is
+    """The output as JSON text, at most 480 KiB. For a model call it is
     `{"content": ..., "tool_calls": [...]}`.
     """
     finish_reason: Global___FinishReason.ValueType
-    """How a model call ended. Unspecified in other steps."""
+    """Why the model call ended. Unspecified in other steps."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Time this attempt took, without the attempts before it."""
+        """Time that this attempt took, excluding earlier attempts."""
 
     @_builtins.property
     def failure(self) -> Global___StepFailure:
-        """Why it failed. A failed tool does not fail the run: the model sees this."""
+        """Why the step failed. A failed tool call does not fail the run: the failure is
+        reported to the model.
+        """
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens of a model call. Absent where the provider told none."""
+        """Tokens used by a model call. Absent if the provider did not report them."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """Cost of a model call. Absent where it is unknown."""
+        """Cost of a model call. Absent if unknown."""
 
     @_builtins.property
     def tool_call(self) -> Global___ToolCall:
-        """What a tool step called, by id and name; its arguments stand in
-        `step_start`. Absent in other steps.
+        """The call that a tool step made, with id and name only; `step_start` holds its
+        arguments. Absent in other steps.
         """
 
     def __init__(
@@ -445,14 +450,14 @@ class StepFailure(_message.Message):
     RETRYABLE_FIELD_NUMBER: _builtins.int
     PROVIDER_REQUEST_ID_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """What happened, in a sentence, at most 4096 characters."""
+    """Describes the failure in one sentence of at most 4096 characters."""
     reason: _error_pb2.FailureReason.ValueType
     """The kind of failure."""
     retryable: _builtins.bool
-    """True where the same step may succeed later."""
+    """True if the same step may succeed later."""
     provider_request_id: _builtins.str
-    """The provider's own id of the failed request, to quote to its support.
-    Empty where there is none.
+    """The provider's id of the failed request, for its support. Empty if there is
+    none.
     """
     def __init__(
         self,
@@ -472,7 +477,7 @@ Global___StepFailure: _TypeAlias = StepFailure  # noqa: Y015
 
 @_typing.final
 class StepRetry(_message.Message):
-    """A step begins anew, after a failure in the middle or a crash of the service."""
+    """A step starts over, after a failure or after a crash of the service."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -483,14 +488,14 @@ class StepRetry(_message.Message):
     step_key: _builtins.str
     """The step's key."""
     attempt: _builtins.int
-    """The attempt that begins now, from 2. Every `text_delta` and `tool_call` of
+    """The attempt that starts now, at least 2. Every `text_delta` and `tool_call` of
     the same `run_id` and `step_key` with a smaller attempt is void, and so is
-    every child that was begun under a smaller attempt.
+    every child that a smaller attempt started.
     """
     reason: _error_pb2.FailureReason.ValueType
-    """Why the attempt before it did not finish."""
+    """Why the previous attempt did not finish."""
     message: _builtins.str
-    """The same in a sentence."""
+    """The same reason as a sentence."""
     def __init__(
         self,
         *,
@@ -509,7 +514,7 @@ Global___StepRetry: _TypeAlias = StepRetry  # noqa: Y015
 
 @_typing.final
 class AgentStart(_message.Message):
-    """An agent began. Neither its system prompt nor credentials are ever told."""
+    """An agent started. Its system prompt and credentials are never exposed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -528,18 +533,20 @@ class AgentStart(_message.Message):
     model: _builtins.str
     """The model's name."""
     temperature: _builtins.float
-    """Sampling temperature. Absent: the provider's default."""
+    """Sampling temperature. If absent, the provider's default applies."""
     max_output_tokens: _builtins.int
-    """Bound on the tokens of one model call. Absent: the provider's default."""
+    """Maximum number of output tokens per model call. If absent, the provider's
+    default applies.
+    """
     streaming: _builtins.bool
-    """True if the run's log carries `text_delta` and `tool_call` events."""
+    """True if the run's log contains `text_delta` and `tool_call` events."""
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The names of the tools the model may call."""
+        """Names of the tools that the model may call."""
 
     @_builtins.property
     def stop_conditions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The stop conditions' names, in the order in which they are asked."""
+        """Names of the stop conditions, in the order in which they are evaluated."""
 
     def __init__(
         self,
@@ -570,8 +577,8 @@ Global___AgentStart: _TypeAlias = AgentStart  # noqa: Y015
 
 @_typing.final
 class AgentFinish(_message.Message):
-    """An agent ended with a result. Tool results are not repeated here, so that this
-    event never grows with the run: they stand in their `step_finish` events.
+    """An agent finished with a result. Tool results are in their `step_finish` events
+    and not repeated here, so the size of this event does not grow with the run.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -584,26 +591,26 @@ class AgentFinish(_message.Message):
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     result: _builtins.str
-    """The text of the last model call; may be empty."""
+    """The text of the last model call. May be empty."""
     finish_reason: Global___FinishReason.ValueType
-    """Why it ended."""
+    """Why the agent ended."""
     stop_condition: _builtins.str
-    """Name of the stop condition that held, with
-    `finish_reason = FINISH_REASON_STOP_CONDITION`. Empty otherwise.
+    """Name of the stop condition that was met, if `finish_reason` is
+    FINISH_REASON_STOP_CONDITION. Empty otherwise.
     """
     total_steps: _builtins.int
-    """Model calls made, at least 1."""
+    """Number of model calls, at least 1."""
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens of all model calls."""
+        """Tokens used by all model calls."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """Cost of all model calls. Absent where that of any is unknown."""
+        """Cost of all model calls. Absent if the cost of any of them is unknown."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Time since the run was created, waiting included."""
+        """Time since the run was created, including time in the queue."""
 
     def __init__(
         self,
@@ -626,13 +633,13 @@ Global___AgentFinish: _TypeAlias = AgentFinish  # noqa: Y015
 
 @_typing.final
 class WorkflowStart(_message.Message):
-    """A workflow began."""
+    """A workflow started."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
     payload_json: _builtins.str
-    """The payload as JSON text. Absent where there was none."""
+    """The payload as JSON text. Absent if there was none."""
     def __init__(
         self,
         *,
@@ -650,7 +657,7 @@ Global___WorkflowStart: _TypeAlias = WorkflowStart  # noqa: Y015
 
 @_typing.final
 class WorkflowFinish(_message.Message):
-    """A workflow ended with a result."""
+    """A workflow finished with a result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -660,7 +667,7 @@ class WorkflowFinish(_message.Message):
     """The result as JSON text, at most 480 KiB."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Time since the run was created, waiting included."""
+        """Time since the run was created, including time in the queue."""
 
     def __init__(
         self,
@@ -678,7 +685,7 @@ Global___WorkflowFinish: _TypeAlias = WorkflowFinish  # noqa: Y015
 
 @_typing.final
 class Error(_message.Message):
-    """The run failed. This is an event and not an error of the call: the stream that
+    """The run failed. This is an event, not an error of the call: the stream that
     carries it ends with status OK.
     """
 
@@ -694,32 +701,36 @@ class Error(_message.Message):
     ERROR_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_REQUEST_ID_FIELD_NUMBER: _builtins.int
     message: _builtins.str
-    """What happened, in a sentence for a person; never a secret or a traceback."""
+    """Describes the failure in one human-readable sentence. Never contains secrets or
+    tracebacks.
+    """
     reason: _error_pb2.FailureReason.ValueType
     """The kind of failure."""
     retryable: _builtins.bool
-    """True where a new run with the same input may succeed."""
+    """True if a new run with the same input may succeed."""
     total_steps: _builtins.int
-    """Model calls that finished."""
+    """Number of model calls that finished."""
     error_id: _builtins.str
-    """With FAILURE_REASON_INTERNAL: the id under which the service's own log has
-    the rest. Empty otherwise.
+    """With FAILURE_REASON_INTERNAL, the id of the entry in the service's own log that
+    has the details. Empty otherwise.
     """
     provider_request_id: _builtins.str
-    """The provider's own id of the failed request, to quote to its support.
-    Empty where there is none.
+    """The provider's id of the failed request, for its support. Empty if there is
+    none.
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens of the model calls that finished."""
+        """Tokens used by the model calls that finished."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """Cost of the model calls that finished. Absent where that of any is unknown."""
+        """Cost of the model calls that finished. Absent if the cost of any of them is
+        unknown.
+        """
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Time since the run was created, waiting included."""
+        """Time since the run was created, including time in the queue."""
 
     def __init__(
         self,
@@ -753,18 +764,20 @@ class RunCancelled(_message.Message):
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     total_steps: _builtins.int
-    """Model calls that finished."""
+    """Number of model calls that finished."""
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens of the model calls that finished before."""
+        """Tokens used by the model calls that finished."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """Cost of the model calls that finished. Absent where that of any is unknown."""
+        """Cost of the model calls that finished. Absent if the cost of any of them is
+        unknown.
+        """
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Time since the run was created, waiting included."""
+        """Time since the run was created, including time in the queue."""
 
     def __init__(
         self,
@@ -784,8 +797,8 @@ Global___RunCancelled: _TypeAlias = RunCancelled  # noqa: Y015
 
 @_typing.final
 class Usage(_message.Message):
-    """Tokens, as the provider counted them. Counts are int32, so that JSON keeps
-    them numbers.
+    """Token counts, as reported by the provider. They are int32 so that JSON encodes
+    them as numbers.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -796,15 +809,15 @@ class Usage(_message.Message):
     CACHE_READ_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_CREATION_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
-    """Tokens read, cached ones included."""
+    """Input tokens, including cached ones."""
     output_tokens: _builtins.int
-    """Tokens written, reasoning included."""
+    """Output tokens, including reasoning."""
     total_tokens: _builtins.int
-    """The sum of both."""
+    """Sum of input and output tokens."""
     cache_read_input_tokens: _builtins.int
-    """Of the input tokens, those read from the provider's cache. Absent: not told."""
+    """Input tokens read from the provider's cache. Absent if not reported."""
     cache_creation_input_tokens: _builtins.int
-    """Of the input tokens, those written to its cache. Absent: not told."""
+    """Input tokens written to the provider's cache. Absent if not reported."""
     def __init__(
         self,
         *,
@@ -831,7 +844,9 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class Cost(_message.Message):
-    """Money. Where a cost is unknown, the whole message is absent: unknown is not 0."""
+    """A monetary cost. If the cost is unknown, the whole message is absent: unknown is
+    not 0.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

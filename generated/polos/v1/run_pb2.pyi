@@ -29,13 +29,13 @@ class _RunState:
 class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
-    """Never sent. In a filter: any state."""
+    """Never sent. As a filter, matches any state."""
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
-    """Accepted, and waiting to be taken up, at first or again."""
+    """Accepted or released, and waiting to be claimed."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
-    """Being worked on."""
+    """Claimed and executing."""
     RUN_STATE_SUSPENDED: _RunState.ValueType  # 3
-    """Waiting for something outside, without being worked on."""
+    """Waiting for an external event, without executing."""
     RUN_STATE_COMPLETED: _RunState.ValueType  # 4
     """Ended with a result."""
     RUN_STATE_FAILED: _RunState.ValueType  # 5
@@ -44,16 +44,16 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     """Ended by `CancelRun`."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
-    """Where a run stands."""
+    """The state of a run."""
 
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
-"""Never sent. In a filter: any state."""
+"""Never sent. As a filter, matches any state."""
 RUN_STATE_QUEUED: RunState.ValueType  # 1
-"""Accepted, and waiting to be taken up, at first or again."""
+"""Accepted or released, and waiting to be claimed."""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
-"""Being worked on."""
+"""Claimed and executing."""
 RUN_STATE_SUSPENDED: RunState.ValueType  # 3
-"""Waiting for something outside, without being worked on."""
+"""Waiting for an external event, without executing."""
 RUN_STATE_COMPLETED: RunState.ValueType  # 4
 """Ended with a result."""
 RUN_STATE_FAILED: RunState.ValueType  # 5
@@ -64,7 +64,7 @@ Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
-    """A run of an agent: what is known of it besides its log."""
+    """A run of an agent: its metadata, without its log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -82,42 +82,42 @@ class Run(_message.Message):
     TOOL_RESULTS_FIELD_NUMBER: _builtins.int
     TOOL_RESULTS_OMITTED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run's id, made by the service; ids order by time of creation."""
+    """The run's id, assigned by the service. Ids sort by creation time."""
     workflow_id: _builtins.str
-    """Id of the agent that runs."""
+    """Id of the agent that the run executes."""
     state: Global___RunState.ValueType
-    """Where the run stands."""
+    """The run's current state."""
     session_id: _builtins.str
-    """The session it was started in. Absent where none was given."""
+    """The session that the run belongs to. Absent if none was given."""
     user_id: _builtins.str
-    """The user it was started for. Absent where none was given."""
+    """The user that the run was started for. Absent if none was given."""
     streaming: _builtins.bool
-    """True if its log carries `text_delta` and `tool_call` events."""
+    """True if the log contains `text_delta` and `tool_call` events."""
     latest_sequence: _builtins.int
-    """Sequence of the newest event in its log; 0 while the log is empty."""
+    """Sequence of the newest event in the log; 0 while the log is empty."""
     tool_results_omitted: _builtins.int
-    """Tool results left out because of that bound; they stand in the log."""
+    """Number of tool results omitted because of that limit; the log has them."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was accepted."""
+        """When the run was accepted."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was first taken up. Absent while it is queued."""
+        """When the run was first claimed. Absent until then."""
 
     @_builtins.property
     def finish_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ended. Absent until then."""
+        """When the run ended. Absent until then."""
 
     @_builtins.property
     def outcome(self) -> _event_pb2.Event:
-        """The event that ended it. Absent until then, and in answers of `ListRuns`."""
+        """The event that ended the run. Absent until then, and in `ListRuns` responses."""
 
     @_builtins.property
     def tool_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolResult]:
-        """The results of the run's own tools, in the order in which the calls ended;
-        those of its children are not among them. Filled by `GetRun` up to 1 MiB in
-        all; see `tool_results_omitted`.
+        """The results of the run's own tool calls, in the order in which the calls ended;
+        results of child runs are not included. Set by `GetRun`, up to 1 MiB in total;
+        see `tool_results_omitted`.
         """
 
     def __init__(
@@ -154,7 +154,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class ToolResult(_message.Message):
-    """How a tool call ended."""
+    """The outcome of a tool call."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -163,16 +163,16 @@ class ToolResult(_message.Message):
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
-    """The step that made it."""
+    """The step that made the call."""
     result_json: _builtins.str
     """What the tool returned, as JSON text."""
     @_builtins.property
     def tool_call(self) -> _event_pb2.ToolCall:
-        """The call: id, name and arguments."""
+        """The call, with id, name and arguments."""
 
     @_builtins.property
     def failure(self) -> _event_pb2.StepFailure:
-        """Why it failed."""
+        """Why the call failed."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ Global___ToolResult: _TypeAlias = ToolResult  # noqa: Y015
 
 @_typing.final
 class RunOptions(_message.Message):
-    """What a start may say besides agent and input. All of it is optional."""
+    """Optional parameters of a new run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -207,24 +207,26 @@ class RunOptions(_message.Message):
     session_id: _builtins.str
     """Groups runs for listing; at most 256 characters."""
     user_id: _builtins.str
-    """Who it is for; at most 256 characters."""
+    """The user that the run is for; at most 256 characters."""
     initial_state_json: _builtins.str
-    """A JSON object that tools find in their context; at most 256 KiB."""
+    """A JSON object that is available to tools in their context; at most 256 KiB."""
     provider_options_json: _builtins.str
     """A JSON object of model parameters for this run, for example
-    `{"temperature": 0, "seed": 7}`. Which names are taken, the provider says;
-    another is INVALID_ARGUMENT. Addresses and credentials never are.
+    `{"temperature": 0, "seed": 7}`. The provider determines the accepted names;
+    any other name fails with INVALID_ARGUMENT. Addresses and credentials are never
+    accepted.
     """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """How long the run may take from its creation, waiting included; it then ends
-        with an `error` event of reason RUN_TIMEOUT. From 1 ms to 30 days; absent:
-        the agent's own bound, by default 24 hours.
+        """Maximum duration of the run since its creation, including time in the queue.
+        A run that exceeds it ends with an `error` event of reason RUN_TIMEOUT. From
+        1 ms to 30 days. If absent, the agent's own timeout applies, by default 24
+        hours.
         """
 
     @_builtins.property
     def deadlines(self) -> Global___Deadlines:
-        """Bounds on what happens inside the run. Absent: the agent's own."""
+        """Deadlines for parts of the run. If absent, the agent's own apply."""
 
     def __init__(
         self,
@@ -261,8 +263,8 @@ Global___RunOptions: _TypeAlias = RunOptions  # noqa: Y015
 
 @_typing.final
 class Deadlines(_message.Message):
-    """How long parts of a run may take. Each is from 1 ms to 30 days; absent: the
-    agent's own bound, else the default.
+    """How long parts of a run may take. Each value is from 1 ms to 30 days. If a value
+    is absent, the agent's own applies, or else the default.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -272,20 +274,20 @@ class Deadlines(_message.Message):
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
-        """From the request to the model's first sign of life. The call then fails with
-        reason MODEL_FIRST_TOKEN_TIMEOUT, and is tried again. Default: 120 s.
+        """From the request to the first data from the model. If exceeded, the call fails
+        with reason MODEL_FIRST_TOKEN_TIMEOUT and is retried. Default: 120 s.
         """
 
     @_builtins.property
     def token_gap(self) -> _duration_pb2.Duration:
-        """Between two signs of life in an answer. The call then fails with reason
-        MODEL_STALLED, and is tried again. Default: 120 s.
+        """Between two pieces of data from the model. If exceeded, the call fails with
+        reason MODEL_STALLED and is retried. Default: 120 s.
         """
 
     @_builtins.property
     def tool_call(self) -> _duration_pb2.Duration:
-        """One call of a tool. It is then cancelled, and the model is told: reason
-        TOOL_TIMEOUT. Default: 600 s.
+        """Duration of one tool call. If exceeded, the call is cancelled and fails with
+        reason TOOL_TIMEOUT, which is reported to the model. Default: 600 s.
         """
 
     def __init__(

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class StreamRunRequest(_message.Message):
-    """Starts a run that is streamed."""
+    """Starts a run and streams its log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -33,24 +33,26 @@ class StreamRunRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
-    """The agent to run. Required. NOT_FOUND if it is not loaded."""
+    """Id of the agent to run. Required. The call fails with NOT_FOUND if the agent is
+    not loaded.
+    """
     input: _builtins.str
-    """The user's message. Either this or `input_messages_json` is required, not
-    both. At most 1 MiB.
+    """The user's message. Exactly one of this and `input_messages_json` is required.
+    At most 1 MiB.
     """
     input_messages_json: _builtins.str
     """A conversation as JSON text: an array of objects with `role` and `content`,
-    in the form of the OpenAI chat API. At most 1 MiB.
+    in the format of the OpenAI chat API. At most 1 MiB.
     """
     request_id: _builtins.str
-    """Makes the start idempotent: a further start with the same id and payload
-    returns the same run, with another payload it is ALREADY_EXISTS. At most 128
-    characters; a UUID is a good choice (AIP-155). Empty: every call starts a
-    new run.
+    """Makes the start idempotent: a repeated start with the same id and payload
+    returns the same run; with a different payload it fails with ALREADY_EXISTS. At
+    most 128 characters; a UUID is recommended (AIP-155). If empty, every call
+    starts a new run.
     """
     @_builtins.property
     def options(self) -> _run_pb2.RunOptions:
-        """The rest of what a start may say."""
+        """Optional parameters of the run."""
 
     def __init__(
         self,
@@ -71,8 +73,8 @@ Global___StreamRunRequest: _TypeAlias = StreamRunRequest  # noqa: Y015
 
 @_typing.final
 class StreamRunResponse(_message.Message):
-    """A piece of a log. The encodings of several concatenate to one that holds all
-    their events.
+    """A part of a log. Concatenating the encodings of several responses yields the
+    encoding of one response with all their events.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -80,14 +82,14 @@ class StreamRunResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     LATEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     latest_sequence: _builtins.int
-    """Sequence of the newest event in the log when this was sent: a reader is as
-    many events behind as it exceeds the last one received.
+    """Sequence of the newest event in the log when this response was sent. The
+    difference to the last sequence received is the reader's lag.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order, without gap. Empty in a heartbeat, which is sent at once
-        where there is no event yet, and after 15 s of silence, so that a slow model
-        can be told from a dead link.
+        """Events in order, without gaps. Empty in a heartbeat, which is sent immediately
+        if there is no event yet, and after 15 s without events, so that readers can
+        distinguish a slow model from a dead connection.
         """
 
     def __init__(
@@ -106,17 +108,17 @@ Global___StreamRunResponse: _TypeAlias = StreamRunResponse  # noqa: Y015
 
 @_typing.final
 class StreamWorkflowRequest(_message.Message):
-    """Attaches to a run."""
+    """Attaches to an existing run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     workflow_run_id: _builtins.str
-    """The run. Required."""
+    """Id of the run. Required."""
     after_sequence: _builtins.int
-    """The cursor: the stream begins with the event after it. 0 is the start. Not
-    negative, and at most the newest sequence.
+    """The cursor: the stream starts with the event after it. 0 is the beginning of
+    the log. Must not be negative or exceed the newest sequence.
     """
     def __init__(
         self,
@@ -134,19 +136,19 @@ Global___StreamWorkflowRequest: _TypeAlias = StreamWorkflowRequest  # noqa: Y015
 
 @_typing.final
 class StreamWorkflowResponse(_message.Message):
-    """A piece of a log, in the same shape as `StreamRunResponse`."""
+    """A part of a log, with the same fields as `StreamRunResponse`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
     LATEST_SEQUENCE_FIELD_NUMBER: _builtins.int
     latest_sequence: _builtins.int
-    """Sequence of the newest event in the log when this was sent."""
+    """Sequence of the newest event in the log when this response was sent."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order, without gap. Empty in a heartbeat, which is sent at once
-        where there is no event yet, and after 15 s of silence, so that a slow model
-        can be told from a dead link.
+        """Events in order, without gaps. Empty in a heartbeat, which is sent immediately
+        if there is no event yet, and after 15 s without events, so that readers can
+        distinguish a slow model from a dead connection.
         """
 
     def __init__(
@@ -165,7 +167,7 @@ Global___StreamWorkflowResponse: _TypeAlias = StreamWorkflowResponse  # noqa: Y0
 
 @_typing.final
 class CreateRunRequest(_message.Message):
-    """Starts a run that is not streamed by this call."""
+    """Starts a run without streaming its log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -176,7 +178,7 @@ class CreateRunRequest(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     STREAMING_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
-    """The agent to run, as in `StreamRunRequest`."""
+    """Id of the agent to run, as in `StreamRunRequest`."""
     input: _builtins.str
     """The user's message, as in `StreamRunRequest`."""
     input_messages_json: _builtins.str
@@ -184,12 +186,12 @@ class CreateRunRequest(_message.Message):
     request_id: _builtins.str
     """Makes the start idempotent, as in `StreamRunRequest`."""
     streaming: _builtins.bool
-    """True: the log carries `text_delta` and `tool_call` events, so that readers
-    see the text as it comes. False: only the lifecycle.
+    """If true, the log contains `text_delta` and `tool_call` events, so that readers
+    see the text as it is generated. If false, it contains only lifecycle events.
     """
     @_builtins.property
     def options(self) -> _run_pb2.RunOptions:
-        """The rest of what a start may say."""
+        """Optional parameters of the run."""
 
     def __init__(
         self,
@@ -211,7 +213,7 @@ Global___CreateRunRequest: _TypeAlias = CreateRunRequest  # noqa: Y015
 
 @_typing.final
 class CreateRunResponse(_message.Message):
-    """The run that was started, or that the `request_id` had started before."""
+    """The new run, or the run that the `request_id` started earlier."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,13 +237,13 @@ Global___CreateRunResponse: _TypeAlias = CreateRunResponse  # noqa: Y015
 
 @_typing.final
 class GetRunRequest(_message.Message):
-    """Asks for a run."""
+    """Requests one run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run. Required. NOT_FOUND if there is none."""
+    """Id of the run. Required. The call fails with NOT_FOUND if it does not exist."""
     def __init__(
         self,
         *,
@@ -257,7 +259,7 @@ Global___GetRunRequest: _TypeAlias = GetRunRequest  # noqa: Y015
 
 @_typing.final
 class GetRunResponse(_message.Message):
-    """The run that was asked for."""
+    """The requested run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,7 +283,7 @@ Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
 
 @_typing.final
 class ListRunsRequest(_message.Message):
-    """Asks for a page of runs. Every filter that is set must hold."""
+    """Requests a page of runs that match all given filters."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -294,10 +296,12 @@ class ListRunsRequest(_message.Message):
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """Runs a page, 1 to 1000. 0: 50. More is taken as 1000 (AIP-158)."""
+    """Runs per page, 1 to 1000. 0 means 50. A larger value is treated as 1000
+    (AIP-158).
+    """
     page_token: _builtins.str
-    """`next_page_token` of the page before. Empty: the first page. The filters
-    must be those of that page.
+    """`next_page_token` of the previous page. Empty for the first page. The filters
+    must be the same as for the previous page.
     """
     workflow_id: _builtins.str
     """Only runs of this agent."""
@@ -344,10 +348,10 @@ class ListRunsResponse(_message.Message):
     RUNS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """For the next page. Empty: this was the last one."""
+    """Token of the next page. Empty on the last page."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
-        """The runs, the newest first, without `outcome` and `tool_results`."""
+        """The runs, newest first, without `outcome` and `tool_results`."""
 
     def __init__(
         self,
@@ -371,7 +375,7 @@ class CancelRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run. Required. NOT_FOUND if there is none."""
+    """Id of the run. Required. The call fails with NOT_FOUND if it does not exist."""
     def __init__(
         self,
         *,
@@ -387,7 +391,7 @@ Global___CancelRunRequest: _TypeAlias = CancelRunRequest  # noqa: Y015
 
 @_typing.final
 class CancelRunResponse(_message.Message):
-    """The run that was cancelled, or had ended before."""
+    """The cancelled run, or the run that had already ended."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -411,13 +415,13 @@ Global___CancelRunResponse: _TypeAlias = CancelRunResponse  # noqa: Y015
 
 @_typing.final
 class DeleteRunRequest(_message.Message):
-    """Removes a run."""
+    """Deletes a run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run. Required. NOT_FOUND if there is none."""
+    """Id of the run. Required. The call fails with NOT_FOUND if it does not exist."""
     def __init__(
         self,
         *,
@@ -433,7 +437,7 @@ Global___DeleteRunRequest: _TypeAlias = DeleteRunRequest  # noqa: Y015
 
 @_typing.final
 class DeleteRunResponse(_message.Message):
-    """The run is gone."""
+    """The run was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -29,8 +29,8 @@ class RunServiceStub:
     """Starts runs, streams their logs, and manages them.
 
     Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo` of domain
-    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A run that
-    fails is no error of the call: its log says so.
+    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A failed run is
+    not an error of the call: the failure is an event in the run's log.
     """
 
     def __init__(self, channel):
@@ -80,71 +80,72 @@ class RunServiceServicer:
     """Starts runs, streams their logs, and manages them.
 
     Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo` of domain
-    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A run that
-    fails is no error of the call: its log says so.
+    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A failed run is
+    not an error of the call: the failure is an event in the run's log.
     """
 
     def StreamRun(self, request, context):
-        """Starts a run and streams its log from the start: CreateRun with
-        `streaming = true`, and StreamWorkflow from 0, in one call.
+        """Starts a run and streams its log from the beginning: CreateRun with
+        `streaming = true` and StreamWorkflow from 0 in one call.
 
-        Repeated with the same `request_id` and payload it attaches to the run that
-        the first call started, again from the start. The run's id travels in the
-        initial metadata as `polos-run-id`, before any event. Dropping the call
-        detaches the reader, and the run goes on.
+        A repeated call with the same `request_id` and payload attaches to the run that
+        the first call started, again from the beginning. The initial metadata carries
+        the run's id as `polos-run-id`, before any event. Cancelling the call only
+        detaches the reader; the run continues.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamWorkflow(self, request, context):
-        """Streams the log of a run that exists, from a cursor, until its terminal
-        event; then the stream ends with status OK.
+        """Streams the log of an existing run from a cursor to its terminal event, then
+        ends with status OK.
 
-        A finished run is replayed, a running one is followed: to a reader both are
-        the same. A cursor at the terminal event ends at once, with OK and no event.
-        NOT_FOUND: no such run, or it was removed. OUT_OF_RANGE: the cursor is past
-        the newest event. INVALID_ARGUMENT: the cursor is negative. UNAVAILABLE with
-        reason DRAINING: the service stops; come back with the last sequence seen.
+        A finished run is replayed and a running one is followed; both look the same to
+        the reader. A stream from the terminal event ends immediately with OK and
+        without events. Fails with NOT_FOUND if the run does not exist or was removed,
+        with OUT_OF_RANGE if the cursor is past the newest event, and with
+        INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
+        DRAINING if the service shuts down: reconnect with the last sequence received.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateRun(self, request, context):
-        """Starts a run and returns at once, when the run is on disk.
+        """Starts a run and returns as soon as the run is stored.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """Returns a run as it stands, with its outcome once it has ended.
+        """Returns the current state of a run, with its outcome once it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Lists runs, the newest first, a page at a time.
+        """Lists runs, newest first, one page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Cancels a run wherever it stands, queued included, and returns it. Waits up
-        to 5 s for its terminal event; a run that needs longer is returned as it
-        stands, with the cancellation on disk. A run that has ended is returned
-        unchanged, whatever its end was.
+        """Cancels a queued or running run and returns it. Waits up to 5 s for the
+        terminal event; a run that takes longer is returned in its current state, with
+        the cancellation stored. A run that has ended is returned unchanged, however it
+        ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRun(self, request, context):
-        """Removes an ended run, with its log. FAILED_PRECONDITION while it is not
-        ended: cancel it first.
+        """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
+        has not ended: cancel it first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,8 +201,8 @@ class RunService:
     """Starts runs, streams their logs, and manages them.
 
     Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo` of domain
-    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A run that
-    fails is no error of the call: its log says so.
+    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A failed run is
+    not an error of the call: the failure is an event in the run's log.
     """
 
     @staticmethod

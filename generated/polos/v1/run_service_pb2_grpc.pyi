@@ -30,8 +30,8 @@ class RunServiceStub:
     """Starts runs, streams their logs, and manages them.
 
     Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo` of domain
-    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A run that
-    fails is no error of the call: its log says so.
+    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A failed run is
+    not an error of the call: the failure is an event in the run's log.
     """
 
     @_typing.overload
@@ -39,39 +39,40 @@ class RunServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RunServiceAsyncStub: ...
     StreamRun: _grpc.UnaryStreamMultiCallable[_run_service_pb2.StreamRunRequest, _run_service_pb2.StreamRunResponse]
-    """Starts a run and streams its log from the start: CreateRun with
-    `streaming = true`, and StreamWorkflow from 0, in one call.
+    """Starts a run and streams its log from the beginning: CreateRun with
+    `streaming = true` and StreamWorkflow from 0 in one call.
 
-    Repeated with the same `request_id` and payload it attaches to the run that
-    the first call started, again from the start. The run's id travels in the
-    initial metadata as `polos-run-id`, before any event. Dropping the call
-    detaches the reader, and the run goes on.
+    A repeated call with the same `request_id` and payload attaches to the run that
+    the first call started, again from the beginning. The initial metadata carries
+    the run's id as `polos-run-id`, before any event. Cancelling the call only
+    detaches the reader; the run continues.
     """
     StreamWorkflow: _grpc.UnaryStreamMultiCallable[_run_service_pb2.StreamWorkflowRequest, _run_service_pb2.StreamWorkflowResponse]
-    """Streams the log of a run that exists, from a cursor, until its terminal
-    event; then the stream ends with status OK.
+    """Streams the log of an existing run from a cursor to its terminal event, then
+    ends with status OK.
 
-    A finished run is replayed, a running one is followed: to a reader both are
-    the same. A cursor at the terminal event ends at once, with OK and no event.
-    NOT_FOUND: no such run, or it was removed. OUT_OF_RANGE: the cursor is past
-    the newest event. INVALID_ARGUMENT: the cursor is negative. UNAVAILABLE with
-    reason DRAINING: the service stops; come back with the last sequence seen.
+    A finished run is replayed and a running one is followed; both look the same to
+    the reader. A stream from the terminal event ends immediately with OK and
+    without events. Fails with NOT_FOUND if the run does not exist or was removed,
+    with OUT_OF_RANGE if the cursor is past the newest event, and with
+    INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
+    DRAINING if the service shuts down: reconnect with the last sequence received.
     """
     CreateRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]
-    """Starts a run and returns at once, when the run is on disk."""
+    """Starts a run and returns as soon as the run is stored."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
-    """Returns a run as it stands, with its outcome once it has ended."""
+    """Returns the current state of a run, with its outcome once it has ended."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
-    """Lists runs, the newest first, a page at a time."""
+    """Lists runs, newest first, one page at a time."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
-    """Cancels a run wherever it stands, queued included, and returns it. Waits up
-    to 5 s for its terminal event; a run that needs longer is returned as it
-    stands, with the cancellation on disk. A run that has ended is returned
-    unchanged, whatever its end was.
+    """Cancels a queued or running run and returns it. Waits up to 5 s for the
+    terminal event; a run that takes longer is returned in its current state, with
+    the cancellation stored. A run that has ended is returned unchanged, however it
+    ended.
     """
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
-    """Removes an ended run, with its log. FAILED_PRECONDITION while it is not
-    ended: cancel it first.
+    """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
+    has not ended: cancel it first.
     """
 
 @_typing.type_check_only
@@ -79,53 +80,54 @@ class RunServiceAsyncStub(RunServiceStub):
     """Starts runs, streams their logs, and manages them.
 
     Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo` of domain
-    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A run that
-    fails is no error of the call: its log says so.
+    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A failed run is
+    not an error of the call: the failure is an event in the run's log.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamRun: _aio.UnaryStreamMultiCallable[_run_service_pb2.StreamRunRequest, _run_service_pb2.StreamRunResponse]  # type: ignore[assignment]
-    """Starts a run and streams its log from the start: CreateRun with
-    `streaming = true`, and StreamWorkflow from 0, in one call.
+    """Starts a run and streams its log from the beginning: CreateRun with
+    `streaming = true` and StreamWorkflow from 0 in one call.
 
-    Repeated with the same `request_id` and payload it attaches to the run that
-    the first call started, again from the start. The run's id travels in the
-    initial metadata as `polos-run-id`, before any event. Dropping the call
-    detaches the reader, and the run goes on.
+    A repeated call with the same `request_id` and payload attaches to the run that
+    the first call started, again from the beginning. The initial metadata carries
+    the run's id as `polos-run-id`, before any event. Cancelling the call only
+    detaches the reader; the run continues.
     """
     StreamWorkflow: _aio.UnaryStreamMultiCallable[_run_service_pb2.StreamWorkflowRequest, _run_service_pb2.StreamWorkflowResponse]  # type: ignore[assignment]
-    """Streams the log of a run that exists, from a cursor, until its terminal
-    event; then the stream ends with status OK.
+    """Streams the log of an existing run from a cursor to its terminal event, then
+    ends with status OK.
 
-    A finished run is replayed, a running one is followed: to a reader both are
-    the same. A cursor at the terminal event ends at once, with OK and no event.
-    NOT_FOUND: no such run, or it was removed. OUT_OF_RANGE: the cursor is past
-    the newest event. INVALID_ARGUMENT: the cursor is negative. UNAVAILABLE with
-    reason DRAINING: the service stops; come back with the last sequence seen.
+    A finished run is replayed and a running one is followed; both look the same to
+    the reader. A stream from the terminal event ends immediately with OK and
+    without events. Fails with NOT_FOUND if the run does not exist or was removed,
+    with OUT_OF_RANGE if the cursor is past the newest event, and with
+    INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
+    DRAINING if the service shuts down: reconnect with the last sequence received.
     """
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]  # type: ignore[assignment]
-    """Starts a run and returns at once, when the run is on disk."""
+    """Starts a run and returns as soon as the run is stored."""
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
-    """Returns a run as it stands, with its outcome once it has ended."""
+    """Returns the current state of a run, with its outcome once it has ended."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Lists runs, the newest first, a page at a time."""
+    """Lists runs, newest first, one page at a time."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Cancels a run wherever it stands, queued included, and returns it. Waits up
-    to 5 s for its terminal event; a run that needs longer is returned as it
-    stands, with the cancellation on disk. A run that has ended is returned
-    unchanged, whatever its end was.
+    """Cancels a queued or running run and returns it. Waits up to 5 s for the
+    terminal event; a run that takes longer is returned in its current state, with
+    the cancellation stored. A run that has ended is returned unchanged, however it
+    ended.
     """
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
-    """Removes an ended run, with its log. FAILED_PRECONDITION while it is not
-    ended: cancel it first.
+    """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
+    has not ended: cancel it first.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """Starts runs, streams their logs, and manages them.
 
     Every error is a `google.rpc.Status` with one `google.rpc.ErrorInfo` of domain
-    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A run that
-    fails is no error of the call: its log says so.
+    `polos.v1`, whose reason is an `ErrorReason` without its prefix. A failed run is
+    not an error of the call: the failure is an event in the run's log.
     """
 
     @_abc_1.abstractmethod
@@ -134,13 +136,13 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.StreamRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.StreamRunResponse], _abc.AsyncIterator[_run_service_pb2.StreamRunResponse]]:
-        """Starts a run and streams its log from the start: CreateRun with
-        `streaming = true`, and StreamWorkflow from 0, in one call.
+        """Starts a run and streams its log from the beginning: CreateRun with
+        `streaming = true` and StreamWorkflow from 0 in one call.
 
-        Repeated with the same `request_id` and payload it attaches to the run that
-        the first call started, again from the start. The run's id travels in the
-        initial metadata as `polos-run-id`, before any event. Dropping the call
-        detaches the reader, and the run goes on.
+        A repeated call with the same `request_id` and payload attaches to the run that
+        the first call started, again from the beginning. The initial metadata carries
+        the run's id as `polos-run-id`, before any event. Cancelling the call only
+        detaches the reader; the run continues.
         """
 
     @_abc_1.abstractmethod
@@ -149,14 +151,15 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.StreamWorkflowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_run_service_pb2.StreamWorkflowResponse], _abc.AsyncIterator[_run_service_pb2.StreamWorkflowResponse]]:
-        """Streams the log of a run that exists, from a cursor, until its terminal
-        event; then the stream ends with status OK.
+        """Streams the log of an existing run from a cursor to its terminal event, then
+        ends with status OK.
 
-        A finished run is replayed, a running one is followed: to a reader both are
-        the same. A cursor at the terminal event ends at once, with OK and no event.
-        NOT_FOUND: no such run, or it was removed. OUT_OF_RANGE: the cursor is past
-        the newest event. INVALID_ARGUMENT: the cursor is negative. UNAVAILABLE with
-        reason DRAINING: the service stops; come back with the last sequence seen.
+        A finished run is replayed and a running one is followed; both look the same to
+        the reader. A stream from the terminal event ends immediately with OK and
+        without events. Fails with NOT_FOUND if the run does not exist or was removed,
+        with OUT_OF_RANGE if the cursor is past the newest event, and with
+        INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
+        DRAINING if the service shuts down: reconnect with the last sequence received.
         """
 
     @_abc_1.abstractmethod
@@ -165,7 +168,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CreateRunResponse, _abc.Awaitable[_run_service_pb2.CreateRunResponse]]:
-        """Starts a run and returns at once, when the run is on disk."""
+        """Starts a run and returns as soon as the run is stored."""
 
     @_abc_1.abstractmethod
     def GetRun(
@@ -173,7 +176,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunResponse, _abc.Awaitable[_run_service_pb2.GetRunResponse]]:
-        """Returns a run as it stands, with its outcome once it has ended."""
+        """Returns the current state of a run, with its outcome once it has ended."""
 
     @_abc_1.abstractmethod
     def ListRuns(
@@ -181,7 +184,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.ListRunsResponse, _abc.Awaitable[_run_service_pb2.ListRunsResponse]]:
-        """Lists runs, the newest first, a page at a time."""
+        """Lists runs, newest first, one page at a time."""
 
     @_abc_1.abstractmethod
     def CancelRun(
@@ -189,10 +192,10 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
-        """Cancels a run wherever it stands, queued included, and returns it. Waits up
-        to 5 s for its terminal event; a run that needs longer is returned as it
-        stands, with the cancellation on disk. A run that has ended is returned
-        unchanged, whatever its end was.
+        """Cancels a queued or running run and returns it. Waits up to 5 s for the
+        terminal event; a run that takes longer is returned in its current state, with
+        the cancellation stored. A run that has ended is returned unchanged, however it
+        ended.
         """
 
     @_abc_1.abstractmethod
@@ -201,8 +204,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.DeleteRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
-        """Removes an ended run, with its log. FAILED_PRECONDITION while it is not
-        ended: cancel it first.
+        """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
+        has not ended: cancel it first.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

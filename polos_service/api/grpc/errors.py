@@ -119,5 +119,5 @@ def internal(method: str, error: BaseException) -> errors.InternalError:
     with suppress(BaseException):  # the caller is answered even if the log cannot be written
         log.error("call_failed", method=method, error_id=error_id, exc_info=error)
     return errors.InternalError(
-        f"The service failed. Its log has the rest under {error_id}.", error_id=error_id
+        f"The service failed. Its log has the details under {error_id}.", error_id=error_id
     )

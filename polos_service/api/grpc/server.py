@@ -45,7 +45,8 @@ OPTIONS = (
 """Options of every server; what depends on the settings is added to them."""
 
 EXPOSED = (
-    "whoever reaches this port may start and read every run: there are no TLS and credentials yet"
+    "anyone who can reach this port can start and read every run: TLS and credentials are not "
+    "supported yet"
 )
 """What the log advises where other machines may reach the port."""
 
@@ -97,7 +98,7 @@ class GrpcServer:
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:  # somebody was quicker, between probe and here
-            raise ListenError(f"Cannot listen at {address}: {error}.") from error
+            raise ListenError(f"Cannot listen on {address}: {error}.") from error
         if reaches_further(address):
             log.warning("listens_beyond_this_machine", address=address, advice=EXPOSED)
         return port

@@ -61,7 +61,7 @@ class Slots:
 
     def _refusal(self, where: str, limit: int) -> TooManyCalls:
         return TooManyCalls(
-            f"There are {limit} {self._kind}s open, which is the limit of {where}. "
+            f"The limit of {limit} open {self._kind}s is reached for {where}. "
             "Wait until some have ended.",
             retry_after=RETRY_AFTER,
             kind=self._kind,

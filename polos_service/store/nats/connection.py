@@ -64,16 +64,16 @@ class Endpoint:
         """Return the error for a NATS that does not answer; it contains no password."""
         what = str(error) or type(error).__name__
         return StoreUnavailable(
-            f"NATS at {self._shown} does not answer ({what}). Check that the servers run with "
-            "JetStream, that most of them are up, and that address and credentials are right."
+            f"NATS at {self._shown} does not respond ({what}). Check that the servers run with "
+            "JetStream, that most of them are up, and that address and credentials are correct."
         )
 
     def refused(self, error: Exception) -> StoreUnavailable:
         """Return the error for a NATS that refuses for good; it contains no password."""
         return StoreUnavailable(
             f"NATS at {self._shown} cannot be used ({error}). Check user and password in its "
-            "address, the credentials file (POLOS_NATS_CREDS) or nkey (POLOS_NATS_NKEY), and for "
-            "a certificate of one's own authority, SSL_CERT_FILE."
+            "address, the credentials file (POLOS_NATS_CREDS) or nkey (POLOS_NATS_NKEY), and "
+            "SSL_CERT_FILE if the server's certificate is from a private authority."
         )
 
     @property

@@ -309,7 +309,7 @@ class JetStream:
                 return await attempt(max(0.1, min(ATTEMPT, end - now())))
             except MaxPayloadError as error:
                 raise StoreUnavailable(
-                    "A message is larger than NATS takes. Set max_payload to 8MB in the "
+                    "A message is larger than NATS accepts. Set max_payload to 8MB in the "
                     "configuration of every server."
                 ) from error
             except (Error, Away, TimeoutError) as error:

@@ -86,7 +86,7 @@ class Log:
                     raise Superseded(last) from None
                 end = conflict.last.sequence
         raise StoreUnavailable(
-            f"Somebody else writes to {subject} all the time. Find out who publishes there, and "
+            f"Another program keeps writing to {subject}. Find out who publishes there, and "
             "give the service a NATS account of its own."
         )
 
@@ -115,7 +115,7 @@ class Log:
                 found = chained([message] if message else [], reached, until)
             if not found:
                 raise StoreUnavailable(
-                    f"NATS has lost messages of {subject} behind {reached}. Restore the stream, or "
+                    f"NATS has lost messages of {subject} after {reached}. Restore the stream, or "
                     "cancel and delete the run."
                 )
             for one, head in found:

@@ -166,7 +166,7 @@ class NatsStore:
         if not frames:
             await self._records.get(project, run_id)  # removed meanwhile?
             raise StoreUnavailable(
-                f"NATS lacks events of run {run_id} behind {after}. Restore the stream."
+                f"NATS lacks events of run {run_id} after {after}. Restore the stream."
             )
         return Slice(frames=frames, latest=max(latest, frames[-1].last), ended=ended)
 

@@ -87,7 +87,7 @@ async def make_stream(jetstream: JetStream, name: str, replicas: int) -> None:
     except Refused as refused:
         if refused.code != NAME_IN_USE:
             raise StoreUnavailable(
-                f"NATS does not make the stream {name}. {refused} It needs JetStream, and "
+                f"NATS does not create the stream {name}. {refused} It needs JetStream, and "
                 f"{replicas} servers for {replicas} replicas (POLOS_NATS_REPLICAS)."
             ) from refused
         check(name, (await jetstream.request(f"STREAM.INFO.{name}"))["config"])
@@ -143,7 +143,7 @@ class Health:
         sealed = (info.get("config") or {}).get("sealed")
         if sealed:
             return f"the stream {LOG} is sealed: nothing can be stored in it"
-        return "" if led(info) else f"the stream {LOG} has no leader that hears most of its servers"
+        return "" if led(info) else f"the stream {LOG} has no leader with a quorum"
 
     async def _names(self) -> set[str]:
         names: set[str] = set()

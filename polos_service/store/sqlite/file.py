@@ -120,9 +120,9 @@ class StoreFile:
             if identity(status) != known:
                 return f"{name.name} was replaced by another file"
         if os.pread(self.descriptor, HEADER, 0) != self._header:
-            return f"{self.path.name} was overwritten: it does not begin as it did"
+            return f"{self.path.name} was overwritten: its first bytes have changed"
         if os.pread(self._wal, 4, 0) not in (b"", *WAL_MAGIC):
-            return f"{self.path.name}-wal was overwritten: it does not begin as a write-ahead log"
+            return f"{self.path.name}-wal was overwritten: it does not start like a write-ahead log"
         return None
 
     def close(self) -> None:

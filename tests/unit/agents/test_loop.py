@@ -163,7 +163,7 @@ async def test_a_failed_tool_is_seen_by_the_model_and_fails_no_run(store: Sqlite
     assert ending(events).result == "sorry"
     told = [message["content"] for message in model.conversation[-4:]]
     assert told[0] == "Error: The tool broken raised ValueError: no such city"
-    assert told[1].startswith("Error: the arguments are no JSON")
+    assert told[1].startswith("Error: the arguments are not valid JSON")
     assert told[2] == "Error: There is no tool 'gone'. Tools: add, broken."
     assert told[3] == "5"
     failures = {

@@ -82,5 +82,5 @@ def test_a_failure_s_reason_is_one_of_the_protocol() -> None:
 
 @pytest.mark.parametrize("text", ["gpt-4o", "{}", '{"turns": [{"parts": [{"kind": "x"}]}]}'])
 def test_what_is_no_script_is_refused(text: str) -> None:
-    with pytest.raises(DefinitionError, match="is no script"):
+    with pytest.raises(DefinitionError, match="is not a script"):
         parse(text)

@@ -77,7 +77,7 @@ def test_a_bound_of_the_environment_that_is_none_is_refused(
     monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     monkeypatch.setenv(BOUND, value)
-    with pytest.raises(DefinitionError, match=f"{BOUND} must be a whole number.*{value}"):
+    with pytest.raises(DefinitionError, match=f"{BOUND} must be an integer.*{value}"):
         _ = stopping().stop_conditions
 
 

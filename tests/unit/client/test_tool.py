@@ -119,9 +119,9 @@ def test_a_return_type_for_type_checkers_alone_does_no_harm() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{no", "the arguments are no JSON"),
+        ("{no", "the arguments are not valid JSON"),
         ("[1]", "Input should be an object"),
-        ("[" * 100_000, "the arguments are no JSON"),
+        ("[" * 100_000, "the arguments are not valid JSON"),
         ('{"name": 1}', "name: Input should be a valid string"),
         ("{}", "name: Field required"),
         ('{"name": "x", "days": "many"}', "days: Input should be a valid integer"),

@@ -73,7 +73,7 @@ def test_sampling_parameters_are_a_runs_to_choose(options: dict[str, Any]) -> No
 def test_all_else_is_refused_by_its_name(name: str, value: Any) -> None:
     wrong = OpenAI().check({name: value})
     assert list(wrong) == [name]
-    assert wrong[name].startswith(("must be ", "cannot be chosen by a run"))
+    assert wrong[name].startswith(("must be ", "cannot be set for a run"))
 
 
 def test_two_names_of_one_bound_are_refused() -> None:

@@ -68,7 +68,7 @@ async def unprintable(_ctx: RunContext) -> None:
 
 
 async def swallowing(ctx: RunContext) -> None:
-    """Go on as if nothing had happened after a step failed in a way that nobody expects."""
+    """Go on as if nothing had happened after a step failed unexpectedly."""
 
     async def break_down(_attempt: Attempt) -> StepOutput:
         raise KeyError("a defect")

@@ -22,7 +22,7 @@ def refusal(listen: str) -> str:
     """Return why an address is refused."""
     with pytest.raises(ListenError) as caught:
         probe(listen)
-    assert str(caught.value).startswith(f"Cannot listen at {listen}: ")
+    assert str(caught.value).startswith(f"Cannot listen on {listen}: ")
     assert "--listen, POLOS_LISTEN" in str(caught.value)
     return str(caught.value)
 
@@ -119,7 +119,7 @@ async def test_a_service_that_others_may_reach_starts_with_a_warning(
             pass
     (warned,) = [one for one in logs if one["event"] == "listens_beyond_this_machine"]
     assert warned["log_level"] == "warning"
-    assert "may start and read every run" in warned["advice"]
+    assert "can start and read every run" in warned["advice"]
 
 
 async def test_a_service_on_loopback_does_not_warn(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_tilde_without_a_slash_before_it_is_the_home_folder(home: Path) -> Non
 
 def test_the_home_of_another_user_is_taken_and_an_unknown_one_refused() -> None:
     assert Settings.load(store="sqlite:///~root/runs.db").store_path == Path("/root/runs.db")
-    assert "home folder ~nobody-has-this-name is not known" in refusal(
+    assert "home folder ~nobody-has-this-name is unknown" in refusal(
         store="sqlite:///~nobody-has-this-name/runs.db"
     )
 
@@ -50,9 +50,9 @@ def test_the_home_of_another_user_is_taken_and_an_unknown_one_refused() -> None:
         ("C:\\x.db", "write sqlite://"),
         ("/var/lib/x.db", "write sqlite://"),
         ("sqlite:/var/x.db", "three slashes"),
-        ("sqlite://relative/x.db", f"relative; from here it is sqlite://{Path.cwd()}/relative"),
-        ("sqlite:///a\0b", "names no file"),
-        ("sqlite:///", "names no file"),
+        ("sqlite://relative/x.db", f"relative; the absolute one is sqlite://{Path.cwd()}/relative"),
+        ("sqlite:///a\0b", "does not name a file"),
+        ("sqlite:///", "does not name a file"),
         ("", "write sqlite://"),
     ],
 )

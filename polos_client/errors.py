@@ -264,8 +264,7 @@ class RunTimeout(RunError, WorkflowTimeoutError):
 
     Attributes:
         execution_id: the same as `run_id`.
-        timeout_seconds: the timeout that was passed to `run`; None if the run's own deadline
-            ended it.
+        timeout_seconds: the timeout passed to `run`; None if the run's own deadline ended it.
 
     """
 

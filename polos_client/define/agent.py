@@ -17,6 +17,7 @@ from polos_client.unbuilt import missing, refuse
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
     from polos_client.calls.handle import ExecutionHandle
+    from polos_client.calls.start import Start
     from polos_client.calls.stream import AgentStream
     from polos_client.result import AgentResult
 
@@ -176,13 +177,13 @@ class Agent:
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - grpc loads only where something runs
-        from polos_client.calls.start import Start, not_named, warn_of_session  # noqa: PLC0415
+        from polos_client.calls.start import not_named, warn_of_session  # noqa: PLC0415
 
         not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
         warn_of_session(session_id)
-        start = Start(
-            workflow_id=self.id,
-            input=input,
+        start = self._start(
+            client,
+            input,
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
@@ -190,7 +191,6 @@ class Agent:
             request_id=request_id,
             provider_options=provider_kwargs,
         )
-        running.prepare(client, self)
         return await running.run(client, start, timeout)
 
     async def stream(  # noqa: PLR0917 - the order of the original SDK
@@ -209,33 +209,30 @@ class Agent:
         """Start a run and return its stream, when the run is on disk.
 
         Args:
-            client: where the service is.
-            input: the user's message, or a conversation.
-            initial_state: what tools find in their context, as JSON values or a model.
-            session_id: groups runs for listing.
-            user_id: who it is for, for listing.
+            client: see `run`.
+            input: see `run`.
+            initial_state: see `run`.
+            session_id: see `run`.
+            user_id: see `run`.
             run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
-            deadlines: bounds of this run, before the agent's own.
-            request_id: makes it safe to repeat: the same id with the same arguments is the same
-                run; from 1 to 128 characters. None: a new one.
-            provider_kwargs: model parameters of this run, for example `seed=7`.
+            deadlines: see `run`.
+            request_id: see `run`.
+            provider_kwargs: see `run`.
 
         Raises:
             InvalidRequest: an argument cannot be used; nothing was started.
-            RequestIdReused: `request_id` started a run with other arguments.
-            CallError: the service refused the start.
-            ConnectionLost: the service could not be reached.
+            CallError, ConnectionLost: the run was not started; see `run`.
 
         """
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import Start, not_named, warn_of_session  # noqa: PLC0415
+        from polos_client.calls.start import not_named, warn_of_session  # noqa: PLC0415
 
         not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
         warn_of_session(session_id)
-        start = Start(
-            workflow_id=self.id,
-            input=input,
+        start = self._start(
+            client,
+            input,
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
@@ -244,7 +241,6 @@ class Agent:
             request_id=request_id,
             provider_options=provider_kwargs,
         )
-        running.prepare(client, self)
         return await running.stream(client, start)
 
     async def invoke(  # noqa: PLR0917 - the order of the original SDK
@@ -264,38 +260,34 @@ class Agent:
         """Start a run and return its handle at once.
 
         Args:
-            client: where the service is.
+            client: see `run`.
             payload: `{"input": ..., "streaming": False, "provider_kwargs": {...}}`; all but
                 `input` are optional.
             queue: not built yet.
             concurrency_key: not built yet.
-            session_id: groups runs for listing.
-            user_id: who it is for, for listing.
-            initial_state: what tools find in their context, as JSON values or a model.
-            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
-                same as the deadline `run`. None: what the deadlines say, 24 h by default.
-            deadlines: bounds of this run, before the agent's own.
-            request_id: makes it safe to repeat: the same id with the same arguments is the same
-                run; from 1 to 128 characters. None: a new one.
+            session_id: see `run`.
+            user_id: see `run`.
+            initial_state: see `run`.
+            run_timeout_seconds: see `stream`.
+            deadlines: see `run`.
+            request_id: see `run`.
 
         Raises:
             DefinitionError: `queue` or `concurrency_key` was given. Nothing was started.
             InvalidRequest: the payload is not a dict, has no input, or a key that is not known; or
                 another argument cannot be used. Nothing was started.
-            RequestIdReused: `request_id` started a run with other arguments.
-            CallError: the service refused the start.
-            ConnectionLost: the service could not be reached.
+            CallError, ConnectionLost: the run was not started; see `run`.
 
         """
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import Start, checked_payload, warn_of_session  # noqa: PLC0415
+        from polos_client.calls.start import checked_payload, warn_of_session  # noqa: PLC0415
 
         refuse("agent.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         streaming = checked_payload(payload)
         warn_of_session(session_id)
-        start = Start(
-            workflow_id=self.id,
-            input=payload["input"],
+        start = self._start(
+            client,
+            payload["input"],
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
@@ -304,5 +296,13 @@ class Agent:
             request_id=request_id,
             provider_options=payload.get("provider_kwargs") or {},
         )
-        running.prepare(client, self)
         return await running.invoke(client, start, streaming=streaming)
+
+    def _start(self, client: PolosClient, input: Input, **said: Any) -> Start:
+        """Return the start of a run of this agent, once the client is ready for it."""
+        from polos_client.calls import running  # noqa: PLC0415
+        from polos_client.calls.start import Start  # noqa: PLC0415
+
+        start = Start(workflow_id=self.id, input=input, **said)
+        running.prepare(client, self)
+        return start

@@ -13,13 +13,11 @@ from typing import NamedTuple
 
 from polos_service.store import Overdue
 from polos_service.store.nats.frames import LogEnd
-from polos_service.store.nats.inbox import Inbox, cancelled_run
-from polos_service.store.nats.jetstream import JetStream
-from polos_service.store.nats.log import Log
+from polos_service.store.nats.inbox import cancelled_run
 from polos_service.store.nats.messages import SECOND, seconds_of
-from polos_service.store.nats.queue import Queue, Queued
-from polos_service.store.nats.records import Records
+from polos_service.store.nats.queue import Queued
 from polos_service.store.nats.subjects import COMMANDS, EVERY_CANCEL, EVERY_ITEM, WORK, log_subject
+from polos_service.store.nats.upkeep import Parts
 
 PIECE = 200
 """Runs that are looked at together."""
@@ -53,14 +51,8 @@ class Due(NamedTuple):
 class DueRuns:
     """The open runs that are to end, of every replica, as one replica finds them."""
 
-    def __init__(
-        self, jetstream: JetStream, log: Log, records: Records, inbox: Inbox, queue: Queue
-    ) -> None:
-        self._jetstream = jetstream
-        self._log = log
-        self._records = records
-        self._inbox = inbox
-        self._queue = queue
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._queue_seen = 0
         self._cancels_seen = 0
         self._due: list[Due] = []
@@ -86,7 +78,7 @@ class DueRuns:
         """Look at these runs, return those that are overdue, and keep the open ones for later."""
         left = due
         try:
-            lasts = await self._log.lasts([*{one.log for one in due}])
+            lasts = await self._parts.log.lasts([*{one.log for one in due}])
             left = [one for one in due if await self._open(one, lasts.get(one.log))]
         finally:
             for one in left:
@@ -101,9 +93,9 @@ class DueRuns:
     async def _open(self, one: Due, last: LogEnd | None) -> bool:
         """Return whether a run is open; if it has ended, remove its cancellation."""
         if last is None:
-            return await self._records.open(one.project, one.run_id)
+            return await self._parts.records.open(one.project, one.run_id)
         if last.head.outcome and one.cancel:
-            await self._inbox.drop_cancel(one.project, one.run_id, one.cancel)
+            await self._parts.inbox.drop_cancel(one.project, one.run_id, one.cancel)
         return not last.head.outcome
 
     async def _read_queue(self) -> None:
@@ -111,11 +103,11 @@ class DueRuns:
 
         What is not ours in the queue is removed: it counts as a run that waits.
         """
-        while page := await self._jetstream.page(WORK, EVERY_ITEM, self._queue_seen + 1):
+        while page := await self._parts.jetstream.page(WORK, EVERY_ITEM, self._queue_seen + 1):
             for message in page:
-                queued = self._jetstream.foreign.read(Queued.of, message)
+                queued = self._parts.jetstream.foreign.read(Queued.of, message)
                 if queued is None:
-                    await self._queue.discard(message.sequence)
+                    await self._parts.queue.discard(message.sequence)
                 elif queued.deadline is not None:
                     deadline = queued.deadline
                     heapq.heappush(
@@ -125,8 +117,10 @@ class DueRuns:
 
     async def _read_cancels(self) -> None:
         """Take the next cancellations into account; whatever the server's clock says, at once."""
-        for message in await self._jetstream.page(COMMANDS, EVERY_CANCEL, self._cancels_seen + 1):
-            run = self._jetstream.foreign.read(cancelled_run, message)
+        for message in await self._parts.jetstream.page(
+            COMMANDS, EVERY_CANCEL, self._cancels_seen + 1
+        ):
+            run = self._parts.jetstream.foreign.read(cancelled_run, message)
             if run is not None:
                 since = round(seconds_of(message.time) * SECOND)
                 heapq.heappush(self._due, Due(0, since, *run, message.sequence))

@@ -9,18 +9,8 @@ from dataclasses import replace
 from nats.aio.msg import Msg
 
 from polos_client.errors import StoreUnavailable, TooManyRuns
+from polos_service import store as port
 from polos_service.limits import MAX_QUEUED
-from polos_service.store import (
-    Claim,
-    Command,
-    Entry,
-    Frame,
-    NewRun,
-    Overdue,
-    RunQuery,
-    RunRecord,
-    Slice,
-)
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.connection import Connection, Endpoint
 from polos_service.store.nats.feeds import Feeds
@@ -34,7 +24,7 @@ from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
 from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
-from polos_service.store.nats.upkeep import Removal, Sweep
+from polos_service.store.nats.upkeep import Parts, Removal, Sweep
 from polos_service.store.refusals import not_finished
 from polos_service.store.wakeups import Wakeups
 
@@ -69,10 +59,17 @@ class NatsStore:
         )
         self._bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
         self._listing = Listing(jetstream, self._log, self._records)
-        self._due_runs = DueRuns(jetstream, self._log, self._records, self._inbox, self._queue)
-        self._sweep = Sweep(jetstream, self._log, self._records, self._queue)
+        parts = Parts(
+            jetstream=jetstream,
+            log=self._log,
+            records=self._records,
+            inbox=self._inbox,
+            queue=self._queue,
+        )
+        self._due_runs = DueRuns(parts)
+        self._sweep = Sweep(parts)
         self._health = Health(jetstream)
-        self._removal = Removal(jetstream, self._log, self._records, self._inbox, self._queue)
+        self._removal = Removal(parts)
 
     @classmethod
     async def open(
@@ -116,11 +113,11 @@ class NatsStore:
         await self._tasks.settle(self._jetstream.patience)
         await self._jetstream.close()
 
-    async def create(self, run: NewRun) -> str:
+    async def create(self, run: port.NewRun) -> str:
         """Store a queued run."""
         return await self._tasks.finish(self._create(run))
 
-    async def claim(self, workflows: Collection[str]) -> Claim:
+    async def claim(self, workflows: Collection[str]) -> port.Claim:
         """Claim a queued run of these workflows; each one's come oldest first."""
         while True:
             item = await self._queue.next(workflows)
@@ -128,13 +125,15 @@ class NatsStore:
             if claim is not None:
                 return claim
 
-    async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
+    async def claim_run(
+        self, project: str, run_id: str, *, force: bool = False
+    ) -> port.Claim | None:
         """Claim this run if it is queued, or with `force` from whoever holds it."""
         return await self._tasks.finish(
             self._claims.take_run(project, run_id, force=force), self._give_back
         )
 
-    async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
+    async def overdue(self, now: int, stuck: int) -> Sequence[port.Overdue]:
         """Return queued runs that should have ended, and held runs that should have long ago.
 
         Runs that a crash left half-way are mended on the way, some at each call.
@@ -146,29 +145,29 @@ class NatsStore:
         """Return how many runs are queued, by workflow."""
         return await self._listing.waiting()
 
-    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+    async def release(self, claim: port.Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
         await self._tasks.finish(self._claims.release(claim, failed=failed))
 
-    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
+    async def append(self, claim: port.Claim, frame: port.Frame, private: bytes = b"") -> None:
         """Append a frame, then wake the run's readers here; the stream wakes the others."""
         await self._tasks.finish(self._claims.append(claim, frame, private))
 
-    async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
+    async def read(self, project: str, run_id: str, after: int, limit: int) -> port.Slice:
         """Read frames from the cursor on."""
         feed = await self._feeds.of(project, run_id)
         if after > feed.latest:  # the reader comes from a replica that has heard more
             await self._feeds.look(feed)
         latest, ended = feed.latest, feed.ended
         if after >= latest:
-            return Slice(frames=(), latest=latest, ended=ended)
+            return port.Slice(frames=(), latest=latest, ended=ended)
         frames = await self._feeds.read(feed, after, limit)
         if not frames:
             await self._records.get(project, run_id)  # removed meanwhile?
             raise StoreUnavailable(
                 f"NATS lacks events of run {run_id} after {after}. Restore the stream."
             )
-        return Slice(frames=frames, latest=max(latest, frames[-1].last), ended=ended)
+        return port.Slice(frames=frames, latest=max(latest, frames[-1].last), ended=ended)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor; while NATS is away, too."""
@@ -182,7 +181,7 @@ class NatsStore:
                 return
             await self._feeds.wait(feed, after)
 
-    async def history(self, claim: Claim) -> AsyncIterator[Entry]:
+    async def history(self, claim: port.Claim) -> AsyncIterator[port.Entry]:
         """Yield every frame with its private part."""
         held = self._claims.find(claim)
         subject = log_subject(claim.project, claim.run_id)
@@ -195,11 +194,11 @@ class NatsStore:
         async for entry in self._log.history(subject, until):
             yield entry
 
-    async def command(self, project: str, run_id: str, command: Command) -> None:
+    async def command(self, project: str, run_id: str, command: port.Command) -> None:
         """Put a command last into the inbox of a run that has not ended."""
         await self._tasks.finish(self._command(project, run_id, command))
 
-    async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
+    async def commands(self, claim: port.Claim, seen: int) -> Sequence[port.Command]:
         """Wait for commands behind the first `seen`.
 
         Raises:
@@ -208,11 +207,11 @@ class NatsStore:
         """
         return await self._claims.commands(claim, seen)
 
-    async def get(self, project: str, run_id: str) -> RunRecord:
+    async def get(self, project: str, run_id: str) -> port.RunRecord:
         """Return the run's record."""
         return await self._listing.get(project, run_id)
 
-    async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
+    async def list(self, project: str, query: port.RunQuery) -> Sequence[port.RunRecord]:
         """Return a page of records."""
         return await self._listing.page(project, query)
 
@@ -237,7 +236,7 @@ class NatsStore:
     async def _commanded(self, message: Msg) -> None:
         self._wakeups.notify(("inbox", inbox_of(message.subject)))
 
-    async def _create(self, run: NewRun) -> str:
+    async def _create(self, run: port.NewRun) -> str:
         """Store request id, record and queue in this order; a repeated start goes on from there."""
         try:
             await self._bound.enter()
@@ -256,11 +255,11 @@ class NatsStore:
             await self._queue.put(record)
         return record.run_id
 
-    async def _give_back(self, claim: Claim | None) -> None:
+    async def _give_back(self, claim: port.Claim | None) -> None:
         if claim is not None:
             await self._claims.release(claim)
 
-    async def _command(self, project: str, run_id: str, command: Command) -> None:
+    async def _command(self, project: str, run_id: str, command: port.Command) -> None:
         if (await self._settled(project, run_id)).life is not Life.OPEN:
             return
         await self._inbox.put(project, run_id, command)

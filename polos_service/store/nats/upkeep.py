@@ -6,7 +6,7 @@ records in the order of their last writing, and looks at each once.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from polos_client.errors import StoreUnavailable
 from polos_service.logs import get_logger
@@ -24,23 +24,28 @@ UNDER_WAY = 60.0
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What a replica keeps all runs of the store with, those of other replicas included."""
+
+    jetstream: JetStream
+    log: Log
+    records: Records
+    inbox: Inbox
+    queue: Queue
+
+
 class Removal:
     """What one replica removes. Any other goes on where it stops."""
 
-    def __init__(
-        self, jetstream: JetStream, log: Log, records: Records, inbox: Inbox, queue: Queue
-    ) -> None:
-        self._jetstream = jetstream
-        self._log = log
-        self._records = records
-        self._inbox = inbox
-        self._queue = queue
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._passed = 0
 
     async def remove(self, record: Record, life: Life) -> None:
         """Remove an ended run; nothing happens if another replica is doing it."""
         try:
-            tomb = await self._records.write(replace(record, life=life))
+            tomb = await self._parts.records.write(replace(record, life=life))
         except Conflict:
             return
         await self.go_on(tomb)
@@ -52,9 +57,9 @@ class Removal:
         that have ended lie there in the order of their end, and what was passed once is
         a tombstone, or comes again.
         """
-        while page := await self._jetstream.page(RUNS, EVERY_RUN, self._passed + 1):
+        while page := await self._parts.jetstream.page(RUNS, EVERY_RUN, self._passed + 1):
             for message in page:
-                record = self._jetstream.foreign.read(Record.of, message)
+                record = self._parts.jetstream.foreign.read(Record.of, message)
                 if record is not None and record.life is Life.ENDED:
                     # A clock that was wrong is not to keep everything behind it for ever.
                     written = round(seconds_of(message.time) * SECOND)
@@ -72,15 +77,15 @@ class Removal:
 
     async def go_on(self, tomb: Record) -> None:
         """Remove what a tombstone's run still has."""
-        await self._log.remove(log_subject(tomb.project, tomb.run_id))
-        await self._queue.remove(tomb)
-        await self._records.strip(tomb)
-        await self._inbox.remove(tomb.project, tomb.run_id)
+        await self._parts.log.remove(log_subject(tomb.project, tomb.run_id))
+        await self._parts.queue.remove(tomb)
+        await self._parts.records.strip(tomb)
+        await self._parts.inbox.remove(tomb.project, tomb.run_id)
         if tomb.life is Life.DELETING:
-            await self._records.drop(tomb)
+            await self._parts.records.drop(tomb)
             return
         try:
-            await self._records.write(replace(tomb, life=Life.EXPIRED, pieces=0))
+            await self._parts.records.write(replace(tomb, life=Life.EXPIRED, pieces=0))
         except Conflict:
             return  # another replica has finished it
 
@@ -88,19 +93,16 @@ class Removal:
 class Sweep:
     """What one replica mends."""
 
-    def __init__(self, jetstream: JetStream, log: Log, records: Records, queue: Queue) -> None:
-        self._jetstream = jetstream
-        self._log = log
-        self._records = records
-        self._queue = queue
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
         self._passed = 0
 
     async def go_on(self) -> None:
         """Look at the next records, and mend what is half-way."""
-        for message in await self._jetstream.page(RUNS, EVERY_RUN, self._passed + 1):
+        for message in await self._parts.jetstream.page(RUNS, EVERY_RUN, self._passed + 1):
             if message.age < UNDER_WAY:
                 return
-            record = self._jetstream.foreign.read(Record.of, message)
+            record = self._parts.jetstream.foreign.read(Record.of, message)
             if record is not None and record.life is Life.OPEN:
                 try:
                     await self._mend(record)
@@ -109,13 +111,13 @@ class Sweep:
             self._passed = message.sequence
 
     async def _mend(self, record: Record) -> None:
-        if await self._queue.queued(record):
+        if await self._parts.queue.queued(record):
             return  # whoever gets the item goes on with the run
-        if not await self._records.open(record.project, record.run_id):
+        if not await self._parts.records.open(record.project, record.run_id):
             return  # it has ended meanwhile
-        last = await self._log.last(log_subject(record.project, record.run_id))
+        last = await self._parts.log.last(log_subject(record.project, record.run_id))
         if last is not None and last.head.outcome:
-            await self._records.finish(record, last.head)
+            await self._parts.records.finish(record, last.head)
         else:
-            await self._queue.put(record)
+            await self._parts.queue.put(record)
         log.info("run_mended", run_id=record.run_id)

@@ -131,22 +131,28 @@ class Voids:
         """Begin before the first event."""
         self._attempts: dict[tuple[str, str], int] = {}
         self._origins: dict[str, pb.Event] = {}
+        self._void: set[str] = set()
 
     def add(self, event: pb.Event) -> None:
         """Take the log's next event into account."""
-        if event.HasField("parent_run_id"):
-            self._origins.setdefault(event.run_id, event)
+        if event.HasField("parent_run_id") and event.run_id not in self._origins:
+            self._origins[event.run_id] = event
+            self._judge(event)
         if event.HasField("step_retry"):
             retry = event.step_retry
             self._attempts[event.run_id, retry.step_key] = retry.attempt
+            for origin in self._origins.values():  # a run begins before its children
+                self._judge(origin)
 
     def void(self, run_id: str) -> bool:
         """Return whether a run is void, as far as the events so far tell."""
-        while (origin := self._origins.get(run_id)) is not None:
-            run_id = origin.parent_run_id
-            if origin.parent_attempt < self._attempts.get((run_id, origin.parent_step_key), 1):
-                return True
-        return False
+        return run_id in self._void
+
+    def _judge(self, first: pb.Event) -> None:
+        """Note that a run is void, by the run's first event."""
+        step = first.parent_run_id, first.parent_step_key
+        if step[0] in self._void or first.parent_attempt < self._attempts.get(step, 1):
+            self._void.add(first.run_id)
 
 
 def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:

@@ -140,6 +140,13 @@ CONTEXT = frozenset(
 )
 """What a context of the original SDK has, and a tool's context does not have yet."""
 
+MEMBERS: Mapping[str, Mapping[str, str]] = {
+    "Agent": {"with_input": "call agent.run or agent.invoke for each input"},
+    "Tool": {"run": _RUN_AN_AGENT},
+}
+"""The methods of the original SDK's objects that are not built yet, and what to do instead."""
+
+
 PROVIDERS = frozenset(
     {"anthropic", "azure", "fireworks", "gemini", "groq", "litellm", "ollama", "together"}
 )
@@ -204,6 +211,16 @@ class _Placeholder(type):
 
 class NotBuiltAttributeError(DefinitionError, AttributeError):
     """An attribute that is not built: `hasattr` says False, and programs read why."""
+
+
+def missing(owner: object, name: str) -> AttributeError:
+    """Return the error of an attribute that an Agent or a Tool does not have."""
+    kind = type(owner).__name__
+    advice = MEMBERS.get(kind, {}).get(name)
+    if advice is None:
+        return AttributeError(f"{kind!r} object has no attribute {name!r}")
+    called = f"{kind.lower()}.{name}"
+    return NotBuiltAttributeError(f"{called} is not built yet in this version; {advice}")
 
 
 def _not_built(name: str) -> str:

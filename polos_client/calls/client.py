@@ -13,7 +13,7 @@ from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2_grpc import RunServiceStub
-from polos_client.calls.connection import Connection
+from polos_client.calls.connection import Connection, checked_id
 from polos_client.calls.states import STATES
 from polos_client.calls.target import Tls, find_target
 from polos_client.errors import DefinitionError, InvalidRequest
@@ -119,7 +119,7 @@ class PolosClient(Connection):
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - pydantic: a client alone needs none
-        from polos_client.calls.start import Start, checked_payload  # noqa: PLC0415
+        from polos_client.calls.start import Start, checked_payload, warn_of_session  # noqa: PLC0415
 
         refuse(
             "client.invoke",
@@ -131,6 +131,7 @@ class PolosClient(Connection):
         )
         given = {} if payload is None else payload
         streaming = checked_payload(given)
+        warn_of_session(session_id)
         start = Start(
             workflow_id=workflow_id,
             input=given["input"],
@@ -278,7 +279,7 @@ class PolosClient(Connection):
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.DeleteRunRequest(run_id=run_id)
+        request = rpc.DeleteRunRequest(run_id=checked_id(run_id))
         await self.call(lambda channel: RunServiceStub(channel).DeleteRun, request, again=False)
 
     async def get_agent(self, agent_id: str) -> AgentMessage:

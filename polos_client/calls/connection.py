@@ -15,7 +15,7 @@ from polos_client import wire
 from polos_client.calls.backoff import Backoff
 from polos_client.calls.status import is_transient, to_error
 from polos_client.calls.target import Target
-from polos_client.errors import ConnectionLost, PolosError
+from polos_client.errors import ConnectionLost, InvalidRequest, PolosError
 
 PATIENCE = 10.0
 """Seconds for which a call that reaches nobody is made again, at most."""
@@ -35,6 +35,18 @@ OPTIONS = [
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
+
+
+def checked_id(value: object) -> str:
+    """Return the id of a run.
+
+    Raises:
+        InvalidRequest: it is not a text that is not empty.
+
+    """
+    if not isinstance(value, str) or not value:
+        raise InvalidRequest({"run_id": f"must be a text like handle.id, not {value!r:.80}"})
+    return value
 
 
 class Definition(Protocol):
@@ -67,6 +79,11 @@ class Connection:
             else ((wire.AUTHORIZATION_KEY, f"Bearer {target.api_key}"),)
         )
         self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
+
+    @property
+    def secure(self) -> bool:
+        """Whether it connects over TLS."""
+        return self._credentials is not None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}>"
@@ -167,7 +184,7 @@ class Connection:
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.GetRunRequest(run_id=run_id)
+        request = rpc.GetRunRequest(run_id=checked_id(run_id))
         return (await self.call(lambda channel: RunServiceStub(channel).GetRun, request)).run
 
     async def cancel_run(self, run_id: str) -> Run:
@@ -179,7 +196,7 @@ class Connection:
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.CancelRunRequest(run_id=run_id)
+        request = rpc.CancelRunRequest(run_id=checked_id(run_id))
         return (await self.call(lambda channel: RunServiceStub(channel).CancelRun, request)).run
 
     def refused(self, error: grpc.aio.AioRpcError) -> PolosError:
@@ -213,3 +230,16 @@ def raise_if_own_cancellation() -> None:
     task = asyncio.current_task()
     if task is None or task.cancelling():
         raise  # noqa: PLE0704 - called from an except clause
+
+
+def checked_client(value: object) -> Connection:
+    """Return the client that a call was given.
+
+    Raises:
+        InvalidRequest: it is not one.
+
+    """
+    if not isinstance(value, Connection):
+        told = f"must be a PolosClient, not {value!r:.80}; it is the first argument"
+        raise InvalidRequest({"client": told})
+    return value

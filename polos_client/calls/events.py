@@ -53,5 +53,7 @@ def stream_workflow(
     if after > _MAX_SEQUENCE:
         raise InvalidRequest({"last_sequence_id": f"is {after}; no run has that many events"})
     from polos_client.calls import follow  # noqa: PLC0415 - grpc loads only when read
+    from polos_client.calls.connection import checked_client, checked_id  # noqa: PLC0415
 
-    return follow.events(client, workflow_run_id, workflow_id, after=after)
+    run_id = checked_id(workflow_run_id)
+    return follow.events(checked_client(client), run_id, workflow_id, after=after)

@@ -12,7 +12,12 @@ from polos.v1.run_service_pb2 import StreamRunRequest, StreamRunResponse
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client import wire
 from polos_client.calls.backoff import Backoff
-from polos_client.calls.connection import Connection, Definition, raise_if_own_cancellation
+from polos_client.calls.connection import (
+    Connection,
+    Definition,
+    checked_client,
+    raise_if_own_cancellation,
+)
 from polos_client.calls.follow import fold
 from polos_client.calls.handle import ExecutionHandle
 from polos_client.calls.start import Start
@@ -33,10 +38,7 @@ def prepare(client: object, definition: Definition) -> None:
         InvalidRequest: it is not.
 
     """
-    if not isinstance(client, Connection):
-        told = f"must be a PolosClient, not {client!r:.80}; it precedes the input"
-        raise InvalidRequest({"client": told})
-    client.prepare(definition)
+    checked_client(client).prepare(definition)
 
 
 async def run(client: Connection, start: Start, timeout: float | None) -> AgentResult:

@@ -19,7 +19,7 @@ from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 
 NO_MEMORY = "session_id groups runs only: sessions have no memory yet in this version"
-"""What a start that gives a session is told, once a process."""
+"""What a program that gives a session is told, once for each line that does."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +84,6 @@ class Start:
 
     def _fill_options(self, options: RunOptions) -> None:
         if self.session_id is not None:
-            warnings.warn(NO_MEMORY, stacklevel=2)  # shown once, as the place is always this one
             options.session_id = _named("session_id", self.session_id, NAME_LIMIT)
         if self.user_id is not None:
             options.user_id = _named("user_id", self.user_id, NAME_LIMIT)
@@ -114,6 +113,18 @@ class Start:
             options.deadlines.tool_call.CopyFrom(_duration(deadlines.tool_call))
 
 
+def warn_of_session(session_id: str | None, *, stacklevel: int = 3) -> None:
+    """Warn whoever starts a run in a session that sessions have no memory.
+
+    Args:
+        session_id: the session; None: there is nothing to warn of.
+        stacklevel: as of `warnings.warn`; by default the caller of the caller is warned.
+
+    """
+    if session_id is not None:
+        warnings.warn(NO_MEMORY, stacklevel=stacklevel)
+
+
 def not_named(options: Mapping[str, Any], name: str, *, instead: str) -> None:
     """Refuse a bound by the name that it has at another method.
 
@@ -138,10 +149,10 @@ def checked_payload(payload: Any) -> bool:
         raise InvalidRequest({"payload": f'must be a dict like {{"input": "Hello"}}, not {told}'})
     unknown = sorted(set(payload) - {"input", "streaming", "provider_kwargs"})
     if unknown:
-        known = "is not known; there are input, streaming and provider_kwargs"
+        known = "is not known; an agent takes input, streaming and provider_kwargs"
         raise InvalidRequest({f"payload.{name}": known for name in unknown})
     if "input" not in payload:
-        raise InvalidRequest({"payload.input": "is missing"})
+        raise InvalidRequest({"payload.input": "is missing; only agents can be started yet"})
     streaming = payload.get("streaming", False)
     if not isinstance(streaming, bool):
         raise InvalidRequest({"payload.streaming": f"must be True or False, not {streaming!r}"})

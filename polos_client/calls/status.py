@@ -39,6 +39,15 @@ _DROPPED = {
 """What a dropped connection looks like, where no ErrorInfo says that a handler refused."""
 
 
+PLAINTEXT = (
+    "does it speak TLS, with a certificate that is trusted here? `polos serve` alone is plaintext: "
+    "name it HOST:PORT or http://HOST:PORT, without tls"
+)
+"""What to do where a service cannot be reached over TLS."""
+
+_START = "start one with `polos serve`, or set POLOS_ADDRESS"
+
+
 def to_error(error: grpc.aio.AioRpcError, address: str) -> PolosError:
     """Return the domain error that a failed call stands for.
 
@@ -104,10 +113,8 @@ def _retry_after(status: Status) -> float | None:
 def _unreached(error: grpc.aio.AioRpcError, address: str) -> str:
     said = f"{error.code().name}: {error.details() or 'no details'}"
     if error.code() is grpc.StatusCode.UNAVAILABLE:
-        return (
-            f"no Polos service can be reached at {address} ({said}); start one with `polos serve`, "
-            "or set POLOS_ADDRESS"
-        )
+        advice = PLAINTEXT if "handshake failed" in said else _START
+        return f"no Polos service can be reached at {address} ({said}); {advice}"
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return f"the server at {address} is not a Polos service of this version ({said})"
     return f"the call to {address} failed ({said}); it may be retried"

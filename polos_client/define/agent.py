@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
@@ -12,7 +12,7 @@ from polos_client.deadlines import DEFAULTS, Deadlines
 from polos_client.define import checks
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
-from polos_client.unbuilt import refuse
+from polos_client.unbuilt import missing, refuse
 
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
@@ -117,6 +117,11 @@ class Agent:
         self.deadlines = deadlines.over(DEFAULTS)
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self
+
+    if not TYPE_CHECKING:  # checkers refuse these names by themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise missing(self, name)
 
     def __repr__(self) -> str:
         return f"<Agent {self.id}>"
@@ -293,8 +298,9 @@ class Agent:
     def _start(self, client: PolosClient, input: Input, **said: Any) -> Start:
         """Return the start of a run of this agent, once the client is ready for it."""
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import Start  # noqa: PLC0415
+        from polos_client.calls.start import Start, warn_of_session  # noqa: PLC0415
 
+        warn_of_session(said["session_id"], stacklevel=4)
         start = Start(workflow_id=self.id, input=input, **said)
         running.prepare(client, self)
         return start

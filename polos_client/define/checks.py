@@ -70,7 +70,9 @@ def tools(value: Any) -> tuple[Tool, ...]:
         if inspect.isroutine(one):
             raise DefinitionError(f"{one.__name__} is a plain function: put @tool on it")
         if not isinstance(one, Tool):
-            raise DefinitionError(f"{one!r} is not a tool: put @tool on a function")
+            raise DefinitionError(
+                f"{one!r} is not a tool: put @tool on a function (sub-agents are not built yet)"
+            )
     ids = [one.id for one in given]
     twice = sorted({one for one in ids if ids.count(one) > 1})
     if twice:

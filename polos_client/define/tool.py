@@ -7,7 +7,7 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NoReturn, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
 from pydantic_core import PydanticUndefined
@@ -16,7 +16,7 @@ from typing_extensions import ParamSpec, TypeVar
 from polos_client.define.context import WorkflowContext
 from polos_client.define.signature import is_model, label, parameters
 from polos_client.errors import DefinitionError
-from polos_client.unbuilt import refuse
+from polos_client.unbuilt import missing, refuse
 
 # With defaults, so that `Tool` alone means a tool of any function.
 _P = ParamSpec("_P", default=...)
@@ -72,6 +72,11 @@ class Tool(Generic[_P, _R]):
         self._context_name, self._arguments = _read(self.id, fn, names)
         self.parameters = dict(parameters) if parameters else self._arguments.schema()
         functools.update_wrapper(self, fn, updated=())
+
+    if not TYPE_CHECKING:  # checkers refuse these names by themselves
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise missing(self, name)
 
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Call the plain function, for tests of it."""

@@ -82,7 +82,10 @@ async def reach(client: PolosClient) -> None:
         async with asyncio.timeout(PATIENCE):
             await (await client.channel()).channel_ready()
     except TimeoutError:
+        from polos_client.calls.status import PLAINTEXT  # noqa: PLC0415 - grpc, as above
+
+        start = "start one with `polos serve`, or name another address (--address, POLOS_ADDRESS)"
+        advice = PLAINTEXT if client.secure else start
         raise ConnectionLost(
-            f"no Polos service can be reached at {client.address}; start one with `polos serve`, "
-            "or name another address (--address, POLOS_ADDRESS)"
+            f"no Polos service can be reached at {client.address}; {advice}"
         ) from None

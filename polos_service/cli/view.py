@@ -10,6 +10,7 @@ call has finished.
 from __future__ import annotations
 
 import json
+from itertools import islice
 from time import monotonic
 from typing import Any, Self
 
@@ -33,6 +34,12 @@ FRAMES = 12
 
 BAR = "│ "
 """What stands before each line of a child, once for each generation."""
+
+GENERATIONS = 20
+"""Generations that are shown apart at most."""
+
+STEPS = 8
+"""Steps that go on which are named at most; the longest ones."""
 
 STATUS_LINES = 2
 """Lines of the screen that the text of the model call under way leaves free."""
@@ -119,7 +126,8 @@ class View(Output):
         if is_own(event):
             return ""
         run_id, parent = event.proto.run_id, event.proto.parent_run_id
-        return self._bars.setdefault(run_id, self._bars.get(parent, "") + BAR)
+        bar = (self._bars.get(parent, "") + BAR)[: GENERATIONS * len(BAR)]
+        return self._bars.setdefault(run_id, bar)
 
     def _start(self, event: Event) -> None:
         data, key = event.data, event.data["step_key"]
@@ -202,7 +210,10 @@ class View(Output):
 
     def _status(self) -> Spinner:
         now = monotonic()
-        doing = [f"{label} {now - began:.0f} s" for label, began in self._doing.values()]
+        shown = islice(self._doing.values(), STEPS)
+        doing = [f"{label} {now - began:.0f} s" for label, began in shown]
+        if len(self._doing) > STEPS:
+            doing.append(f"{len(self._doing) - STEPS} more")
         return Spinner("dots", Text(", ".join(doing) or "waiting", "dim"), style="dim")
 
 

@@ -18,6 +18,9 @@ FIRST_KIND = "agent"
 FIRST_VERSION = 1
 """The version of a definition that names none."""
 
+SHOWN = 80
+"""Characters of an unknown kind or version that a message shows at most."""
+
 
 def unpinned(pinned: bytes, kind: str, version: int) -> dict[str, Any]:
     """Return a pinned definition as it was written, if it is one that the caller reads.
@@ -38,12 +41,13 @@ def unpinned(pinned: bytes, kind: str, version: int) -> dict[str, Any]:
         raise TypeError("The pinned definition is not a JSON object.")
     found = definition.get("kind", FIRST_KIND), definition.get("v", FIRST_VERSION)
     if found != (kind, version):
+        found_kind, found_version = (f"{one!s:.{SHOWN}}" for one in found)
         raise Unable(
-            f"Its definition has the kind {found[0]!r} in version {found[1]!r}. This process reads "
-            f"{kind!r} in version {version}: serve the run with the version of polos-grpc and the "
-            "code that it was started with, or cancel it.",
-            kind=str(found[0]),
-            version=str(found[1]),
+            f"Its definition has the kind {found_kind!r} in version {found_version!r}. This "
+            f"process reads {kind!r} in version {version}: serve the run with the version of "
+            "polos-grpc and the code that it was started with, or cancel it.",
+            kind=found_kind,
+            version=found_version,
             reads=f"{kind} {version}",
         )
     return definition

@@ -12,7 +12,7 @@ from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
 from polos_client.event import Event
 from polos_service.cli.output import JsonLines, PlainText
-from polos_service.cli.view import View
+from polos_service.cli.view import BAR, GENERATIONS, STEPS, View
 from tests.support.fake_service import AGENT, RUN, delta, event, finish
 
 CHILD, GRANDCHILD = f"{RUN}:3", f"{RUN}:9"
@@ -63,6 +63,25 @@ def shown(events: list[Event]) -> list[str]:
             view.show(one)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
+
+
+def test_strange_parents_and_thousands_of_generations_end() -> None:
+    parents = [("a", "b"), ("b", "a"), ("c", "c"), ("d", "gone"), ("g0", RUN)]
+    parents += [(f"g{n}", f"g{n - 1}") for n in range(1, 2000)]
+    lines = shown(log(*((run_id, parent, START) for run_id, parent in parents)))
+    assert len(lines) == len(parents)
+    assert max(line.count(BAR) for line in lines) == GENERATIONS
+
+
+def test_of_many_steps_at_once_the_longest_are_named() -> None:
+    start = {"step_start": pb.StepStart(step_key="t", step_type="tool", attempt=1)}
+    view = View(Console(file=io.StringIO()))
+    for one in log(*((f"c{number}", RUN, start) for number in range(1000))):
+        view.show(one)
+    told = str(view._status().text)
+    assert told.startswith("sub t ")
+    assert told.endswith(f", {1000 - STEPS} more")
+    assert told.count(",") == STEPS
 
 
 def test_a_child_stands_apart_from_its_root() -> None:

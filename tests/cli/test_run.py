@@ -162,6 +162,14 @@ async def test_without_a_service_a_command_says_so_and_ends(arguments: list[str]
     )
 
 
+async def test_a_service_without_tls_is_not_reached_by_https_and_the_command_says_why(
+    cli: Cli,
+) -> None:
+    ended = await cli("runs", "list", "--address", f"https://{cli.address}")
+    assert ended.code == 1
+    assert f"no Polos service can be reached at {cli.address}; does it speak TLS" in ended.err
+
+
 async def test_an_option_names_another_address_than_the_environment(cli: Cli) -> None:
     ended = await Cli("127.0.0.1:1")("run", "steers", "Go.", "--address", cli.address)
     assert (ended.code, ended.err) == (0, "")

@@ -123,7 +123,7 @@ async def test_swapped_arguments_are_named() -> None:
         with pytest.raises(InvalidRequest) as raised:
             await start(*swapped)
         assert str(raised.value) == (
-            "client must be a PolosClient, not 'Go.'; it precedes the input"
+            "client must be a PolosClient, not 'Go.'; it is the first argument"
         )
 
 

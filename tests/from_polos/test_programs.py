@@ -101,6 +101,28 @@ async def test_an_agent_streams(folder: Path, provider: MockProvider) -> None:
     assert "WARNING program: counting for " in (folder / "polos.log").read_text()
 
 
+@pytest.mark.parametrize("folder", ["by_id"], indirect=True)
+async def test_a_run_is_started_and_read_by_its_id(folder: Path, provider: MockProvider) -> None:
+    provider.reply(say("Once ", "upon a time."))
+    code, output, errors = await run(folder, OPENAI_BASE_URL=provider.url, OPENAI_API_KEY="sk-test")
+    assert code == 0, errors
+    deltas = ["text_delta", "text_delta", "step_finish", "agent_finish"]
+    assert output.splitlines()[:-1] == [
+        "execution: completed evening",
+        "result: Once upon a time.",
+        "cancelled: False False",
+        f"events: {['agent_start', 'step_start', *deltas]}",
+        f"events: {['agent_start', 'step_start', *deltas]}",
+        f"events: {deltas[1:]}",
+    ]
+    assert output.splitlines()[-1].startswith("run_id must be a text like handle.id, not Execution")
+    (warning,) = [line for line in errors.splitlines() if "Warning" in line]
+    assert warning.startswith(f"{folder / 'main.py'}:")
+    assert warning.endswith(
+        "session_id groups runs only: sessions have no memory yet in this version"
+    )
+
+
 @pytest.mark.parametrize("folder", ["anthropic"], indirect=True)
 async def test_a_provider_that_is_not_built_is_refused_where_it_is_named(folder: Path) -> None:
     code, output, errors = await run(folder)

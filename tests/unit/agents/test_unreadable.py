@@ -28,6 +28,8 @@ UNREADABLE = {
     "a kind of a later version": ({"kind": "workflow", "v": 1}, "workflow", "1"),
     "a newer version": ({"kind": "agent", "v": 2, "agent_id": "demo"}, "agent", "2"),
     "a version of another form": ({"kind": "agent", "v": "2026-01"}, "agent", "2026-01"),
+    "a kind of 600 KB": ({"kind": "k" * 600_000}, "k" * 80, "1"),
+    "a version that is a list": ({"v": [1] * 200_000}, "agent", str([1] * 200)[:80]),
 }
 
 
@@ -63,6 +65,7 @@ async def test_it_is_refused_by_name_and_another_process_goes_on(
         "version": version,
         "reads": "agent 1",
     }
+    assert len(line["reason"]) < 500
 
     async def newer(ctx: RunContext) -> None:
         await ctx.step("a", "tool", done)
@@ -121,7 +124,11 @@ async def test_it_ends_at_its_deadline(store: SqliteStore, monkeypatch: pytest.M
     assert end.error.reason == FailureReason.FAILURE_REASON_RUN_TIMEOUT
 
 
-@pytest.mark.parametrize("damaged", [b"", b"{", b"[]", b"null", b'{"kind": "agent", "v": 1}'])
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"{", b"[]", b"null", b'{"kind": "agent", "v": 1}', b"[" * 600_000, b"\xff" * 600_000],
+    ids=range(7),
+)
 async def test_a_damaged_definition_ends_its_run(store: SqliteStore, damaged: bytes) -> None:
     with capture_logs() as logs:
         async with executing(store, catalog(AGENT)):

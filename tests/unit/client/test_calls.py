@@ -21,6 +21,7 @@ from polos.v1.error_pb2 import ErrorReason
 from polos_client.calls import connection as connection_module
 from polos_client.calls import events, status
 from polos_client.calls.client import PolosClient
+from polos_client.calls.handle import ExecutionHandle
 from polos_client.calls.start import Start
 from polos_client.define.agent import Agent
 from polos_client.errors import (
@@ -226,6 +227,20 @@ async def test_a_payload_with_other_keys_is_refused(payload: Any, message: str) 
         with pytest.raises(InvalidRequest, match=message):
             await demo().invoke(client, payload)
     assert service.starts == []
+
+
+@pytest.mark.parametrize("given", [5, None, "", ExecutionHandle(id=RUN)], ids=repr)
+async def test_what_is_no_id_of_a_run_is_refused(given: Any) -> None:
+    async with connected(FakeService()) as client:
+        for call in (client.get_execution, client.cancel_execution, client.delete_run):
+            with pytest.raises(
+                InvalidRequest, match=r"^run_id must be a text like handle\.id, not"
+            ):
+                await call(given)
+        with pytest.raises(InvalidRequest, match=r"handle\.id"):
+            events.stream_workflow(client, workflow_run_id=given)
+    with pytest.raises(InvalidRequest, match="client must be a PolosClient, not None"):
+        events.stream_workflow(None, workflow_run_id=RUN)  # type: ignore[arg-type]
 
 
 async def test_the_events_of_a_run_are_read_by_keyword_by_position_and_from_a_cursor() -> None:

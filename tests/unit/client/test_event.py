@@ -360,6 +360,15 @@ def test_a_retry_voids_what_was_begun_under_the_attempt_before_with_its_descenda
     assert voids.void("late")
 
 
+def test_runs_that_are_their_own_ancestors_are_not_void() -> None:
+    voids = Voids()
+    for run_id, parent in (("self", "self"), ("one", "two"), ("two", "one"), ("orphan", "gone")):
+        first = event(1, run_id=run_id, parent=parent, agent_start=pb.AgentStart())
+        first.parent_attempt = 1
+        voids.add(first)
+    assert not any(voids.void(run_id) for run_id in ("self", "one", "two", "orphan"))
+
+
 def test_an_ending_of_a_later_version_is_a_failure_that_says_so() -> None:
     with pytest.raises(RunFailed, match="does not know; update it"):
         folded([delta("x"), {"terminal": True}]).result()

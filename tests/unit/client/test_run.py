@@ -134,13 +134,17 @@ async def test_arguments_stand_in_the_order_of_the_original_sdk() -> None:
     assert [start.options.timeout.seconds for start in service.starts] == [0, 5, 5]
 
 
-async def test_a_session_is_told_once_to_have_no_memory() -> None:
+async def test_each_line_that_gives_a_session_is_told_once_that_it_has_no_memory() -> None:
     async with connected(FakeService()) as client:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("default")
             for _ in range(2):
                 await demo().run(client, "go", session_id="s")
-    assert [str(one.message) for one in told] == [NO_MEMORY]
+            await demo().stream(client, "go", session_id="s")
+            await demo().invoke(client, {"input": "go"}, session_id="s")
+            await client.invoke("demo", {"input": "go"}, session_id="s")
+    assert [str(one.message) for one in told] == [NO_MEMORY] * 4
+    assert {one.filename for one in told} == {__file__}
 
 
 async def test_the_state_may_be_a_model() -> None:

@@ -110,9 +110,18 @@ async def test_a_service_that_is_not_trusted_is_not_reached(tmp_path: Path) -> N
             address, tls=tmp_path / "other.pem", api_key="k", reconnect_timeout=0.2
         ) as client,
     ):
-        with pytest.raises(ConnectionLost, match="no Polos service can be reached"):
+        with pytest.raises(ConnectionLost, match="a certificate that is trusted here"):
             await client.get_run(RUN)
     assert keys.seen == {}
+
+
+async def test_a_service_without_tls_is_not_reached_by_https() -> None:
+    async with (
+        listening(Keys(), None) as address,
+        PolosClient(f"https://{address}", reconnect_timeout=0.2) as client,
+    ):
+        with pytest.raises(ConnectionLost, match="does it speak TLS"):
+            await client.get_run(RUN)
 
 
 async def test_the_key_goes_to_this_machine_in_plaintext(monkeypatch: pytest.MonkeyPatch) -> None:

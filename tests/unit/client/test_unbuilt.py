@@ -12,6 +12,7 @@ import pytest
 
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
+from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import NAMES, OPTIONS, placeholder, refuse
 
@@ -112,3 +113,16 @@ def test_advice_is_given_where_there_is_some() -> None:
         "its tools"
     )
     assert all(placeholder(name).__name__ == name for name in NAMES)
+
+
+def test_a_method_that_is_not_built_is_refused_by_its_name() -> None:
+    agent, plain = Agent("a", "openai", "m"), tool(id="t")(lambda: None)
+    for owner, name, told in (
+        (agent, "with_input", "agent.with_input"),
+        (plain, "run", "tool.run"),
+    ):
+        assert not hasattr(owner, name)
+        with pytest.raises(DefinitionError, match=f"^{told} is not built yet in this version; "):
+            getattr(owner, name)
+    with pytest.raises(AttributeError, match="'Agent' object has no attribute 'rum'"):
+        agent.rum  # type: ignore[attr-defined]  # noqa: B018

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 import orjson
+import pytest
 from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,6 +48,26 @@ RELEASED = Entry(data=b"", private=b'{"released": {"epoch": 1}}\n')
 async def test_a_log_of_claims_has_not_started() -> None:
     journals = await folded(CLAIM, CLAIM)
     assert (journals.claims, journals.root.started, journals.damage) == (2, False, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"5",
+        b"{",
+        b'{"released": 5}',
+        b'{"step": ["a"], "private": {}}',
+        b'{"step": "a"}',
+        b'{"run": "r", "private": {}}',
+        b'{"run": {}, "key": "a", "private": {}}',
+        b"[" * 100_000,
+    ],
+    ids=range(8),
+)
+async def test_a_private_line_of_another_shape_is_damage(line: bytes) -> None:
+    journals = await folded(CLAIM, Entry(data=b"", private=line + b"\n"), CLAIM)
+    assert journals.damage
+    assert journals.claims == 2
 
 
 async def test_claims_count_until_a_step_finishes_or_they_are_released() -> None:

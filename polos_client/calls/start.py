@@ -113,10 +113,16 @@ class Start:
             options.deadlines.tool_call.CopyFrom(_duration(deadlines.tool_call))
 
 
-def warn_of_session(session_id: str | None) -> None:
-    """Tell the caller of the caller that a session has no memory, if it gave one."""
+def warn_of_session(session_id: str | None, *, stacklevel: int = 3) -> None:
+    """Warn whoever starts a run in a session that sessions have no memory.
+
+    Args:
+        session_id: the session; None: there is nothing to warn of.
+        stacklevel: as of `warnings.warn`; by default the caller of the caller is warned.
+
+    """
     if session_id is not None:
-        warnings.warn(NO_MEMORY, stacklevel=3)
+        warnings.warn(NO_MEMORY, stacklevel=stacklevel)
 
 
 def not_named(options: Mapping[str, Any], name: str, *, instead: str) -> None:

@@ -177,10 +177,9 @@ class Agent:
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - grpc loads only where something runs
-        from polos_client.calls.start import not_named, warn_of_session  # noqa: PLC0415
+        from polos_client.calls.start import not_named  # noqa: PLC0415
 
         not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
-        warn_of_session(session_id)
         start = self._start(
             client,
             input,
@@ -226,10 +225,9 @@ class Agent:
 
         """
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import not_named, warn_of_session  # noqa: PLC0415
+        from polos_client.calls.start import not_named  # noqa: PLC0415
 
         not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
-        warn_of_session(session_id)
         start = self._start(
             client,
             input,
@@ -280,11 +278,10 @@ class Agent:
 
         """
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import checked_payload, warn_of_session  # noqa: PLC0415
+        from polos_client.calls.start import checked_payload  # noqa: PLC0415
 
         refuse("agent.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         streaming = checked_payload(payload)
-        warn_of_session(session_id)
         start = self._start(
             client,
             payload["input"],
@@ -301,8 +298,9 @@ class Agent:
     def _start(self, client: PolosClient, input: Input, **said: Any) -> Start:
         """Return the start of a run of this agent, once the client is ready for it."""
         from polos_client.calls import running  # noqa: PLC0415
-        from polos_client.calls.start import Start  # noqa: PLC0415
+        from polos_client.calls.start import Start, warn_of_session  # noqa: PLC0415
 
+        warn_of_session(said["session_id"], stacklevel=4)
         start = Start(workflow_id=self.id, input=input, **said)
         running.prepare(client, self)
         return start

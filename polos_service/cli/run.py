@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,10 +99,8 @@ async def watched(start: Start, client: PolosClient, *, as_json: bool) -> int:
 
 def start_of(agent: str, input: Any, **fields: Any) -> Start:
     """Return the start of a run of the agent."""
-    from polos_client.calls.start import NO_MEMORY, Start  # noqa: PLC0415 - slow for `--help`
+    from polos_client.calls.start import Start  # noqa: PLC0415 - slow for `--help`
 
-    # The client tells programs, which may expect a memory. `--session` says what it is for.
-    warnings.filterwarnings("ignore", NO_MEMORY)
     return Start(workflow_id=agent, input=input, **fields)
 
 

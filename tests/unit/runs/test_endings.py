@@ -232,9 +232,9 @@ async def test_code_that_goes_on_after_its_run_was_let_go_of_is_told_so(
     flushing = asyncio.create_task(writer.flush())
     await asyncio.sleep(0)
     writer.close()
-    with pytest.raises(Finished, match="let go"):
+    with pytest.raises(Finished, match="has released"):
         await soon(flushing)
-    with pytest.raises(Finished, match="let go"):
+    with pytest.raises(Finished, match="has released"):
         writer.emit(WorkflowFinish())
 
 

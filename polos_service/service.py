@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import uuid_utils
 
@@ -12,7 +12,7 @@ from polos_client.errors import Draining
 from polos_service.caller import Caller
 from polos_service.catalog import Catalog
 from polos_service.reading.details import Details, RunDetails
-from polos_service.reading.tail import Readers
+from polos_service.reading.tail import Readers, Tail
 from polos_service.runs.clock import Clock
 from polos_service.runs.executor import Executor
 from polos_service.runs.frame import SECOND
@@ -109,15 +109,8 @@ class Runs:
         """
         return await self._details.whole(caller.project, run_id)
 
-    def tail(self, caller: Caller, run_id: str, after: int) -> AsyncIterator[bytes]:
-        """Yield a run's log from a cursor on, as encoded responses, until its terminal event.
-
-        Raises:
-            CursorAhead: the cursor is past the newest event.
-            Draining: the service is about to stop.
-            RunNotFound: there is no such run, or it was deleted meanwhile.
-
-        """
+    def tail(self, caller: Caller, run_id: str, after: int) -> Tail:
+        """Return a run's log for one reader: encoded responses, from a cursor on."""
         return self._readers.tail(caller.project, run_id, after)
 
     async def list(self, caller: Caller, query: RunQuery) -> Sequence[RunRecord]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from polos_client.errors import CursorAhead, Draining
 from polos_client.wire import HEARTBEAT
@@ -44,44 +43,16 @@ class Readers:
             if not wait.expired():
                 wait.reschedule(now)
 
-    async def tail(self, project: str, run_id: str, after: int) -> AsyncIterator[bytes]:
-        """Yield responses from the cursor on, until the terminal event was sent.
+    def tail(self, project: str, run_id: str, after: int) -> Tail:
+        """Return a log for one reader, from the cursor on."""
+        return Tail(self, self._store, project, run_id, after)
 
-        The first comes at once, without events if there are none: the reader knows then
-        that its link works.
+    @property
+    def closed(self) -> bool:
+        """Whether every reader is sent away."""
+        return self._closed
 
-        Raises:
-            CursorAhead: the cursor is past the newest event.
-            Draining: the service is about to stop.
-            RunNotFound: there is no such run, or it was deleted meanwhile.
-
-        """
-        speak = behind = True
-        while True:
-            if behind:  # whoever keeps up reads little, and must not wait
-                await self.pacer.next()
-            closed = self._closed  # before the read: what a run wrote until then is still sent
-            part = await self._store.read(project, run_id, after, READ_LIMIT)
-            latest, ended = part.latest, part.ended
-            if after > latest:
-                raise ahead(run_id, after, latest)
-            following = bool(part.frames)
-            response, after = response_of(part, after)
-            del part  # a reader that does not read must not hold the frames
-            if following or (speak and not ended):
-                yield response
-            if ended and after == latest:
-                return
-            behind = after < latest
-            if behind:
-                continue
-            if closed:
-                raise Draining(
-                    "The service is shutting down. Reconnect.", retry_after=RECONNECT_AFTER
-                )
-            speak = not await self._grown(project, run_id, after)
-
-    async def _grown(self, project: str, run_id: str, after: int) -> bool:
+    async def grown(self, project: str, run_id: str, after: int) -> bool:
         """Wait for more, or for `close`; False if it is time for a heartbeat."""
         if self._closed:
             return True
@@ -95,6 +66,59 @@ class Readers:
         finally:
             self._waits.discard(wait)
         return True
+
+
+class Tail:
+    """A log for one reader, a response at a time.
+
+    Not a generator: a tool that shuts the loop's generators down would end the stream. Nor an
+    iterator: a StopAsyncIteration that comes out of a store would end it.
+    """
+
+    def __init__(
+        self, readers: Readers, store: RunStore, project: str, run_id: str, after: int
+    ) -> None:
+        self._readers = readers
+        self._store = store
+        self._run = (project, run_id)
+        self._after = after
+        self._behind = self._speak = True
+        self._leaving = self._ended = False
+
+    async def next(self) -> bytes | None:
+        """Return the next response; None when the terminal event was returned before.
+
+        The first comes at once, without events if there are none: the reader knows then that
+        its link works.
+
+        Raises:
+            CursorAhead: the cursor is past the newest event.
+            Draining: the service is about to stop.
+            RunNotFound: there is no such run, or it was deleted meanwhile.
+
+        """
+        while not self._ended:
+            if self._behind:  # whoever keeps up reads little, and must not wait
+                await self._readers.pacer.next()
+            else:
+                await self._wait()
+            # Before the read: what a run wrote until then is still sent.
+            self._leaving = self._readers.closed
+            part = await self._store.read(*self._run, self._after, READ_LIMIT)
+            if self._after > part.latest:
+                raise ahead(self._run[1], self._after, part.latest)
+            response, self._after = response_of(part, self._after)
+            self._behind = self._after < part.latest
+            self._ended = part.ended and not self._behind
+            if part.frames or (self._speak and not part.ended):
+                return response
+        return None
+
+    async def _wait(self) -> None:
+        """Wait until there is something to send: an event, or a heartbeat."""
+        if self._leaving:
+            raise Draining("The service is shutting down. Reconnect.", retry_after=RECONNECT_AFTER)
+        self._speak = not await self._readers.grown(*self._run, self._after)
 
 
 def response_of(part: Slice, after: int) -> tuple[bytes, int]:

@@ -33,6 +33,7 @@ from tests.support.service import (
     text_of,
     until,
 )
+from tests.support.tails import response
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -161,8 +162,8 @@ async def test_readers_are_sent_away_even_where_a_heartbeat_is_just_due(tmp_path
         loop = asyncio.get_running_loop()
         readers = Readers(served.service._store, heartbeat=0.05)
         tail = readers.tail("default", run_id, 3)
-        assert not events_in(await anext(tail))  # the first response comes at once
-        reading = asyncio.ensure_future(anext(tail))
+        assert not events_in(await response(tail))  # the first response comes at once
+        reading = asyncio.ensure_future(response(tail))
         closed: asyncio.Future[None] = loop.create_future()
 
         def close() -> None:

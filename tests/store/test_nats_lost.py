@@ -91,7 +91,7 @@ async def test_beyond_its_bound_an_absent_nats_is_told(nats_server: NatsServer) 
     with pytest.raises(StoreUnavailable):
         await soon(store.get("default", claim.run_id))
     await soon(store.close())
-    with pytest.raises(StoreUnavailable, match="does not answer"):
+    with pytest.raises(StoreUnavailable, match="does not respond"):
         await soon(replica(nats_server, patience=0.5))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -28,25 +27,21 @@ class RunService:
 
     async def StreamRun(
         self, caller: Caller, request: pb.StreamRunRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> None:
         """Start a run and stream it."""
         run_id = await self._start(caller, as_create(request))
         del request  # an input of 1 MiB, for which a reader has no use
-        await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
-        async for response in self._runs.tail(caller, run_id, 0):
-            yield response
+        await self._stream(caller, run_id, 0, context)
 
     async def StreamWorkflow(
         self, caller: Caller, request: pb.StreamWorkflowRequest, context: Context
-    ) -> AsyncIterator[bytes]:
+    ) -> None:
         """Stream a run that exists."""
         required("workflow_run_id", request.workflow_run_id)
         if request.after_sequence < 0:
             raise InvalidRequest({"after_sequence": f"is {request.after_sequence}, not 0 or more"})
         record = await self._runs.record(caller, request.workflow_run_id)
-        await context.send_initial_metadata(((RUN_ID_KEY, record.run_id),))
-        async for response in self._runs.tail(caller, record.run_id, request.after_sequence):
-            yield response
+        await self._stream(caller, record.run_id, request.after_sequence, context)
 
     async def CreateRun(
         self, caller: Caller, request: pb.CreateRunRequest, context: Context
@@ -83,6 +78,13 @@ class RunService:
         required("run_id", request.run_id)
         await self._runs.delete(caller, request.run_id)
         return pb.DeleteRunResponse()
+
+    async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
+        """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""
+        await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
+        tail = self._runs.tail(caller, run_id, after)
+        while (response := await tail.next()) is not None:
+            await context.write(response)
 
     async def _start(self, caller: Caller, request: pb.CreateRunRequest) -> str:
         start = await self._side_thread.call(request.ByteSize(), run_request, caller, request)

@@ -18,6 +18,7 @@ from polos_service.runs.lineage import Lineage
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
 from tests.support.stores import new_run
+from tests.support.tails import response, rest
 
 RUN = new_run(run_id="run")
 
@@ -52,10 +53,10 @@ async def test_a_run_that_ended_before_the_close_is_read_to_its_end(store: Sqlit
     claim = await begin(store)
     readers = Readers(store)
     tail = readers.tail("default", "run", 0)
-    seen = [await anext(tail)]
+    seen = [await response(tail)]
     await end(store, claim)  # while the reader is busy with what it got
     readers.close()
-    seen += [response async for response in tail]
+    seen += await rest(tail)
     assert sequences(seen) == [1, 2]
 
 
@@ -63,8 +64,8 @@ async def test_a_waiting_reader_of_a_run_that_goes_on_is_sent_away(store: Sqlite
     await begin(store)
     readers = Readers(store)
     tail = readers.tail("default", "run", 0)
-    seen = [await anext(tail)]
-    waiting = asyncio.ensure_future(anext(tail))
+    seen = [await response(tail)]
+    waiting = asyncio.ensure_future(response(tail))
     await asyncio.sleep(0)  # it reads, and finds nothing more
     readers.close()
     with pytest.raises(Draining):
@@ -78,10 +79,10 @@ async def test_a_busy_reader_of_a_run_that_goes_on_is_sent_away_at_once(
     await begin(store)
     readers = Readers(store, heartbeat=3600)
     tail = readers.tail("default", "run", 0)
-    await anext(tail)
+    await response(tail)
     readers.close()  # while the reader is busy with what it got
     with pytest.raises(Draining):
-        await asyncio.wait_for(anext(tail), 30)
+        await asyncio.wait_for(response(tail), 30)
 
 
 async def test_a_reader_that_comes_after_the_close_gets_what_there_is(store: SqliteStore) -> None:
@@ -89,6 +90,6 @@ async def test_a_reader_that_comes_after_the_close_gets_what_there_is(store: Sql
     readers = Readers(store)
     readers.close()
     tail = readers.tail("default", "run", 0)
-    assert sequences([await anext(tail)]) == [1]
+    assert sequences([await response(tail)]) == [1]
     with pytest.raises(Draining):
-        await anext(tail)
+        await response(tail)

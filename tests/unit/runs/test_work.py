@@ -22,6 +22,7 @@ from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import text, writing
 from tests.support.service import Served, events_in, scripted, serving, words
 from tests.support.stores import HeldStore, claimed, ended, frame, soon, until
+from tests.support.tails import response
 
 TOKENS = 300
 
@@ -107,8 +108,7 @@ async def test_a_cursor_inside_a_frame_parses_nothing(wire: Wire, store: SqliteS
     for first in range(1, 51, 10):
         await store.append(claim, frame(first, first + 9, data_of(first, 10)))
     tail = Readers(store).tail(claim.project, claim.run_id, 14)
-    (response,) = [await anext(tail)]
-    assert [one.sequence for one in events_in(response)] == list(range(15, 51))
+    assert [one.sequence for one in events_in(await response(tail))] == list(range(15, 51))
     assert (wire.parsed, wire.encoded) == (0, 0)
 
 
@@ -218,13 +218,12 @@ async def test_a_reader_that_keeps_up_asks_nothing_however_long_the_run(
 async def cost_of_wake(store: SqliteStore, claim: Claim, newest: int) -> int:
     """Wake a reader that has seen all; return the statements until it has sent the news."""
     tail = Readers(store).tail(claim.project, claim.run_id, newest - 1)
-    await anext(tail)
+    await response(tail)
     with traced(store._reader) as statements:
-        news = asyncio.ensure_future(anext(tail))
+        news = asyncio.ensure_future(response(tail))
         await asyncio.sleep(0)
         await store.append(claim, frame(newest + 1))
         await soon(news)
-    await tail.aclose()  # type: ignore[attr-defined]  # a generator
     return len(statements)
 
 
@@ -233,8 +232,8 @@ async def test_readers_of_a_silent_run_ask_nothing(store: SqliteStore) -> None:
     await store.append(claim, frame(1))
     readers = [Readers(store).tail(claim.project, claim.run_id, 0) for _ in range(20)]
     for tail in readers:
-        await anext(tail)
-    waits = [asyncio.ensure_future(anext(tail)) for tail in readers]
+        await response(tail)
+    waits = [asyncio.ensure_future(response(tail)) for tail in readers]
     await asyncio.sleep(0)
     other = await claimed(store)
     with traced(store._reader) as statements:

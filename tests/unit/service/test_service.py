@@ -32,6 +32,7 @@ from tests.support.agents import catalog, use_cases
 from tests.support.runs import executing
 from tests.support.service import events_in, kinds, scripted, text_of
 from tests.support.stores import soon
+from tests.support.tails import rest
 
 ME = Caller(project="mine", principal="me", scopes=frozenset({"*"}))
 OTHER = Caller(project="theirs", principal="they", scopes=frozenset({"*"}))
@@ -70,7 +71,7 @@ START = RunRequest(
 
 async def read(runs: Runs, caller: Caller, run_id: str, after: int = 0) -> bytes:
     """Read a run to its end."""
-    return b"".join([piece async for piece in runs.tail(caller, run_id, after)])
+    return b"".join(await rest(runs.tail(caller, run_id, after)))
 
 
 async def test_a_run_is_started_and_read_to_its_end(store: SqliteStore) -> None:

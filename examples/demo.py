@@ -48,7 +48,8 @@ async def stop(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         process.terminate()
     try:
-        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
     except TimeoutError:
         process.kill()
         await process.wait()
@@ -64,7 +65,8 @@ async def address_of(process: asyncio.subprocess.Process, log: Path) -> str:
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     line = b""
     with suppress(TimeoutError):
-        line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
+        async with asyncio.timeout(START_SECONDS):
+            line = await process.stdout.readline()
     if b" listens on " not in line:
         raise DemoError(
             f"the service did not start; it said:\n{await asyncio.to_thread(log.read_text)}"

@@ -12,6 +12,7 @@ from polos_client.errors import StoreUnavailable
 from polos_service import logs
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.server import GrpcServer
+from polos_service.cancelling import cancel_until_done
 from polos_service.catalog import Catalog
 from polos_service.config import Settings
 from polos_service.models import Model
@@ -140,8 +141,7 @@ class Service:
         that fails, or takes PART_SECONDS more than it should, is named in the log and left.
         """
         self._runs.drain()
-        for chore in self._chores:
-            chore.cancel()
+        await ended("chores", cancel_until_done(self._chores))
         await ended("health", self._server.announce_stop())
         await ended("runs", self._executor.stop(grace), grace)
         self._runs.close()

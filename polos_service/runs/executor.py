@@ -8,6 +8,7 @@ from enum import Enum, auto
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
+from polos_service.cancelling import cancel_until_done
 from polos_service.errors import Fenced, Unable
 from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
@@ -93,9 +94,10 @@ class Executor:
         middle of a step after that is cut, and its step begins anew elsewhere.
         """
         self._closing = True
-        for task in self._loops | self._resting:
-            task.cancel()
-        await self._settled(self._loops | self._resting, None)
+        await cancel_until_done(self._loops)
+        for rest in self._resting:
+            rest.cancel()
+        await self._settled(self._resting, None)
         await self._settled(self._runs, grace / 2)
         self._stopping = True
         await self._settled(self._runs, grace / 2)

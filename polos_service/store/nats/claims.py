@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from polos_client.errors import StoreUnavailable
+from polos_service.cancelling import cancel_until_done
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
 from polos_service.store import Claim, Command, Frame
@@ -79,8 +80,7 @@ class Claims:
     async def close(self) -> None:
         """Renew nothing more: after `claim_timeout` JetStream gives to others what is held."""
         if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.wait({self._renewing})
+            await cancel_until_done({self._renewing})
 
     @property
     def past_queue(self) -> int:
@@ -208,7 +208,8 @@ class Claims:
             if len(view.commands) > seen:
                 return view.commands[seen:]
             with suppress(TimeoutError):
-                await asyncio.wait_for(arrived.wait(), self.period)
+                async with asyncio.timeout(self.period):
+                    await arrived.wait()
 
     async def _seek(self, item: WorkItem) -> None:
         """Remove the item of a run that is not found, unless it is found after all."""

@@ -139,7 +139,8 @@ class Connection(Client):
             self._pending, self._pending_data_size = [], 0
         # After a failed TLS handshake, it would wait for ever.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.close(), CLOSE_TIMEOUT)
+            async with asyncio.timeout(CLOSE_TIMEOUT):
+                await self.close()
 
     def on_return(self, call: Callable[[], None]) -> None:
         """Call this whenever the connection is back: what was published meanwhile was missed."""

@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error
 
 from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
+from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
 from polos_service.store import Frame
 from polos_service.store.nats.frames import Head, LogEnd
@@ -148,8 +149,7 @@ class Feeds:
     async def close(self) -> None:
         """Stop checking and retiring feeds."""
         if self._round is not None:
-            self._round.cancel()
-            await asyncio.wait({self._round})
+            await cancel_until_done({self._round})
 
     async def of(self, project: str, run_id: str) -> Feed:
         """Return the feed of a run; one of a run that has ended does not stay.

@@ -169,7 +169,8 @@ async def direct_get(client: Connection, subject: str, payload: bytes, timeout: 
     async with replies(client) as (reply, queue):
         await client.publish(subject, payload, reply=reply)
         while True:
-            message = await asyncio.wait_for(queue.get(), timeout)
+            async with asyncio.timeout(timeout):
+                message = await queue.get()
             headers = message.headers or {}
             stored = from_replica(message.data, headers)
             status = headers.get("Status")

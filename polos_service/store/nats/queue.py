@@ -16,6 +16,7 @@ from nats.aio.msg import Msg
 from pydantic import TypeAdapter
 
 from polos_client.errors import StoreUnavailable
+from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
 from polos_service.store.nats.jetstream import API, Conflict, JetStream, Refused
 from polos_service.store.nats.messages import NotOurs, StoredMessage
@@ -139,10 +140,7 @@ class Queue:
 
     async def close(self) -> None:
         """Ask for nothing more."""
-        for pull in self._pulls.values():
-            pull.cancel()
-        if self._pulls:
-            await asyncio.wait(self._pulls.values())
+        await cancel_until_done(self._pulls.values())
 
     async def put(self, record: Record) -> None:
         """Queue a run, unless it is queued."""
@@ -257,7 +255,9 @@ class Queue:
         await self._jetstream.publish(
             f"{API}.CONSUMER.MSG.NEXT.{WORK}.{consumer}", body, f"{self._reply_subject}.{consumer}"
         )
-        if not await asyncio.wait_for(answer, PULL + PAUSE):
+        async with asyncio.timeout(PULL + PAUSE):
+            arrived = await answer
+        if not arrived:
             raise StoreUnavailable("the consumer of its work items is gone")
 
     async def _answer(self, message: Msg) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
 
 T = TypeVar("T")
@@ -57,9 +58,7 @@ class ShieldedTasks:
         while self._tasks and now() < end:
             await asyncio.wait(self._tasks, timeout=end - now())
         while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
+            await cancel_until_done(self._tasks)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -27,7 +27,7 @@ class Story:
         hopped: the events that a reader saw which left and came back, again and again.
         cursors: the cursors with which that reader came back.
         replayed: the events that a reader saw after the round.
-        chunks: the chunks that a reader of its text saw; None if there was no such reader.
+        chunks: the chunks that its text reader received; None if it had no text reader.
         text: what `text()` returned; None if it raised.
         error: the name of the error that `text()` raised; empty if it raised none.
         cancelled: whether its cancellation was answered.

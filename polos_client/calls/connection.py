@@ -1,4 +1,4 @@
-"""Connection: a channel to a service in each event loop, and calls that are made again."""
+"""Connection: a channel to a service for each event loop, and calls that are retried."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from polos_client.calls.target import Target
 from polos_client.errors import ConnectionLost, InvalidRequest, PolosError
 
 PATIENCE = 10.0
-"""Seconds for which a call that reaches nobody is made again, at most."""
+"""Seconds for which an unreachable service is retried, at most."""
 
 DEADLINE = 30.0
 """Seconds after which one attempt of a unary call is given up."""
@@ -41,11 +41,11 @@ def checked_id(value: object) -> str:
     """Return the id of a run.
 
     Raises:
-        InvalidRequest: it is not a text that is not empty.
+        InvalidRequest: it is not a string, or is empty.
 
     """
     if not isinstance(value, str) or not value:
-        raise InvalidRequest({"run_id": f"must be a text like handle.id, not {value!r:.80}"})
+        raise InvalidRequest({"run_id": f"must be a string such as handle.id, not {value!r:.80}"})
     return value
 
 

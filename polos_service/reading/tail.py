@@ -25,6 +25,7 @@ class Readers:
 
     Attributes:
         pacer: for whoever reads a log from far behind its end.
+        closed: True once every reader is sent away.
 
     """
 
@@ -32,12 +33,12 @@ class Readers:
         self.pacer = Pacer()
         self._store = store
         self._heartbeat = heartbeat
-        self._closed = False
+        self.closed = False
         self._waits: set[asyncio.Timeout] = set()
 
     def close(self) -> None:
         """Send every reader away, to come back with its cursor."""
-        self._closed = True
+        self.closed = True
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
             if not wait.expired():
@@ -47,14 +48,9 @@ class Readers:
         """Return a log for one reader, from the cursor on."""
         return Tail(self, self._store, project, run_id, after)
 
-    @property
-    def closed(self) -> bool:
-        """Whether every reader is sent away."""
-        return self._closed
-
     async def grown(self, project: str, run_id: str, after: int) -> bool:
         """Wait for more, or for `close`; False if it is time for a heartbeat."""
-        if self._closed:
+        if self.closed:
             return True
         wait = asyncio.timeout(self._heartbeat)
         try:
@@ -62,7 +58,7 @@ class Readers:
                 self._waits.add(wait)
                 await self._store.wait(project, run_id, after)
         except TimeoutError:
-            return self._closed
+            return self.closed
         finally:
             self._waits.discard(wait)
         return True

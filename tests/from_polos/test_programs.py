@@ -115,7 +115,9 @@ async def test_a_run_is_started_and_read_by_its_id(folder: Path, provider: MockP
         f"events: {['agent_start', 'step_start', *deltas]}",
         f"events: {deltas[1:]}",
     ]
-    assert output.splitlines()[-1].startswith("run_id must be a text like handle.id, not Execution")
+    assert output.splitlines()[-1].startswith(
+        "run_id must be a string such as handle.id, not Execution"
+    )
     (warning,) = [line for line in errors.splitlines() if "Warning" in line]
     assert warning.startswith(f"{folder / 'main.py'}:")
     assert warning.endswith(

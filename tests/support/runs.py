@@ -8,10 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from google.protobuf.message import Message
+from structlog.testing import capture_logs
 
 from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish
 from polos_service.errors import Unable
+from polos_service.runs import executor as executor_module
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
@@ -19,8 +22,9 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.runs.writer import Writer
-from polos_service.store import Claim, RunStore
+from polos_service.store import Claim, Frame, RunStore
 from polos_service.store.sqlite import SqliteStore
+from tests.support.stores import new_run, soon, until
 
 DONE = WorkflowFinish(result_json='"done"')
 """A terminal event's payload."""
@@ -146,3 +150,31 @@ def kind(event: Event) -> str:
     if not hasattr(payload, "step_key"):
         return name
     return f"{name} {payload.step_key}/{payload.attempt}"
+
+
+@asynccontextmanager
+async def resting(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Executor, str]]:
+    """Give an executor and a run that rests for long, as the store refuses all but its end."""
+    monkeypatch.setattr(executor_module, "RETRY_PAUSE", 1000.0)
+    monkeypatch.setattr(executor_module, "RETRY_PAUSE_LIMIT", 1000.0)
+    append, refused = store.append, asyncio.Event()
+
+    async def refuse(claim: Claim, frame: Frame, private: bytes = b"") -> None:
+        if frame.outcome is None:
+            refused.set()
+            raise ValueError("a defect of the store")
+        await append(claim, frame, private)
+
+    monkeypatch.setattr(store, "append", refuse)
+
+    async def run(ctx: RunContext) -> None:
+        await ctx.step("a", "tool", done)
+
+    with capture_logs():
+        async with executing(store, runnable(run)) as executor:
+            run_id = await store.create(new_run())
+            await soon(refused.wait())
+            await until(lambda: executor.running == 0)
+            yield executor, run_id

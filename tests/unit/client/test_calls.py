@@ -234,7 +234,7 @@ async def test_what_is_no_id_of_a_run_is_refused(given: Any) -> None:
     async with connected(FakeService()) as client:
         for call in (client.get_execution, client.cancel_execution, client.delete_run):
             with pytest.raises(
-                InvalidRequest, match=r"^run_id must be a text like handle\.id, not"
+                InvalidRequest, match=r"^run_id must be a string such as handle\.id, not"
             ):
                 await call(given)
         with pytest.raises(InvalidRequest, match=r"handle\.id"):

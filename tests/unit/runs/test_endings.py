@@ -24,7 +24,7 @@ from polos_service.runs.endings import MAX_CLAIMS
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import Code, FakeClock, done, executing, kinds, runnable
+from tests.support.runs import Code, FakeClock, done, executing, kinds, resting, runnable
 from tests.support.stores import all_events, claimed, new_run, soon, until
 
 INTERNAL = FailureReason.FAILURE_REASON_INTERNAL
@@ -199,28 +199,9 @@ async def test_a_run_whose_claims_fail_is_given_up_after_pauses_that_grow(
 async def test_a_failing_run_is_cancelled_in_its_pause(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_PAUSE", 1000.0)
-    monkeypatch.setattr(module, "RETRY_PAUSE_LIMIT", 1000.0)
-    append, refused = store.append, asyncio.Event()
-
-    async def refuse(claim: Claim, frame: Frame, private: bytes = b"") -> None:
-        if frame.outcome is None:
-            refused.set()
-            raise ValueError("a defect of the store")
-        await append(claim, frame, private)
-
-    monkeypatch.setattr(store, "append", refuse)
-
-    async def run(ctx: RunContext) -> None:
-        await ctx.step("a", "tool", done)
-
-    with capture_logs():
-        async with executing(store, runnable(run)) as executor:
-            run_id = await store.create(new_run())
-            await soon(refused.wait())
-            await until(lambda: executor.running == 0)
-            await executor.cancel("default", run_id)
-            (end,) = await all_events(store, run_id)
+    async with resting(store, monkeypatch) as (executor, run_id):
+        await executor.cancel("default", run_id)
+        (end,) = await all_events(store, run_id)
     assert end.HasField("run_cancelled")
 
 

@@ -6,15 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from structlog.testing import capture_logs
 
 from polos.v1.run_pb2 import RunState
-from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.inbox import cancellation
-from polos_service.store import CANCEL, Claim, Command, Frame
+from polos_service.store import CANCEL, Claim, Command
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import done, executing, kinds, runnable
+from tests.support.runs import done, executing, kinds, resting, runnable
 from tests.support.stores import all_events, cancel, claimed, new_run, settled, soon, until
 
 
@@ -120,29 +118,10 @@ async def test_a_run_with_unknown_commands_is_cancelled(store: SqliteStore) -> N
 async def test_the_pause_of_a_failed_run_is_ended_by_its_cancel_only(
     store: SqliteStore, looks: Looks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RETRY_PAUSE", 1000.0)
-    monkeypatch.setattr(module, "RETRY_PAUSE_LIMIT", 1000.0)
-    append, refused = store.append, asyncio.Event()
-
-    async def refuse(claim: Claim, frame: Frame, private: bytes = b"") -> None:
-        if frame.outcome is None:
-            refused.set()
-            raise ValueError("a defect of the store")
-        await append(claim, frame, private)
-
-    monkeypatch.setattr(store, "append", refuse)
-
-    async def run(ctx: RunContext) -> None:
-        await ctx.step("a", "tool", done)
-
-    with capture_logs():
-        async with executing(store, runnable(run)) as executor:
-            run_id = await store.create(new_run())
-            await soon(refused.wait())
-            await until(lambda: executor.running == 0)
-            await store.command("default", run_id, strange(run_id, 1))
-            await until(lambda: looks[-1] == 1)
-            await settled()
-            assert (await store.get("default", run_id)).state == RunState.RUN_STATE_RUNNING
-            await executor.cancel("default", run_id)
-            assert kinds(await all_events(store, run_id)) == ["run_cancelled"]
+    async with resting(store, monkeypatch) as (executor, run_id):
+        await store.command("default", run_id, strange(run_id, 1))
+        await until(lambda: looks[-1] == 1)
+        await settled()
+        assert (await store.get("default", run_id)).state == RunState.RUN_STATE_RUNNING
+        await executor.cancel("default", run_id)
+        assert kinds(await all_events(store, run_id)) == ["run_cancelled"]

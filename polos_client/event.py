@@ -100,6 +100,8 @@ def usage_fields(usage: pb.Usage) -> dict[str, int]:
         counts["cache_read_input_tokens"] = usage.cache_read_input_tokens
     if usage.HasField("cache_creation_input_tokens"):
         counts["cache_creation_input_tokens"] = usage.cache_creation_input_tokens
+    if usage.HasField("reasoning_tokens"):
+        counts["reasoning_tokens"] = usage.reasoning_tokens
     return counts
 
 
@@ -141,6 +143,16 @@ def _project(proto: pb.Event) -> dict[str, Any]:
 def _text_delta(event: pb.Event) -> dict[str, Any]:
     delta = event.text_delta
     return {"content": delta.content, **_position(delta), "step": delta.step}
+
+
+def _reasoning_delta(event: pb.Event) -> dict[str, Any]:
+    delta = event.reasoning_delta
+    return {"content": delta.content, **_position(delta), "step": delta.step}
+
+
+def _tool_call_delta(event: pb.Event) -> dict[str, Any]:
+    delta = event.tool_call_delta
+    return {"content": delta.content, **_position(delta), "step": delta.step, "call": delta.call}
 
 
 def _tool_call(event: pb.Event) -> dict[str, Any]:
@@ -228,7 +240,13 @@ def _run_cancelled(event: pb.Event) -> dict[str, Any]:
 
 
 def _position(
-    payload: pb.TextDelta | pb.ToolCallRequested | pb.StepStart | pb.StepFinish | pb.StepRetry,
+    payload: pb.TextDelta
+    | pb.ReasoningDelta
+    | pb.ToolCallDelta
+    | pb.ToolCallRequested
+    | pb.StepStart
+    | pb.StepFinish
+    | pb.StepRetry,
 ) -> dict[str, Any]:
     return {"step_key": payload.step_key, "attempt": payload.attempt}
 
@@ -276,6 +294,8 @@ def _spent(payload: Any) -> dict[str, Any]:
 
 _PROJECTIONS: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
     "text_delta": _text_delta,
+    "reasoning_delta": _reasoning_delta,
+    "tool_call_delta": _tool_call_delta,
     "tool_call": _tool_call,
     "step_start": _step_start,
     "step_finish": _step_finish,

@@ -18,6 +18,7 @@ class Usage(BaseModel):
             None if it did not say.
         cache_creation_input_tokens: of the input, those written to its cache; None if
             it did not say.
+        reasoning_tokens: of the output, those of reasoning; None if it did not say.
 
     """
 
@@ -26,6 +27,7 @@ class Usage(BaseModel):
     total_tokens: int = 0
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
 
 
 class ToolResult(BaseModel):

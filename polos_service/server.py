@@ -214,13 +214,15 @@ def providers(settings: Settings) -> Providers:
 
     def openai() -> Model:
         # Loaded late: it takes half a second, and not every service needs it.
-        from polos_service.models.openai import OpenAI  # noqa: PLC0415
+        from polos_service.models.openai.presets import OPENAI  # noqa: PLC0415
+        from polos_service.models.remote import Account, Remote  # noqa: PLC0415
 
-        return OpenAI(
-            api_key=settings.openai_api_key,
+        account = Account(
             base_url=settings.openai_base_url,
+            key=settings.openai_api_key,
             keys=settings.provider_keys,
         )
+        return Remote(OPENAI, account)
 
     def scripted() -> Model:
         from polos_service.models.scripted import Scripted  # noqa: PLC0415

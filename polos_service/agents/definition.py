@@ -12,6 +12,8 @@ from polos.v1.event_pb2 import AgentStart
 from polos_client.define.agent import Agent
 from polos_client.define.stop import StopCondition, restore
 from polos_service.errors import StepError
+from polos_service.models.messages import Message, Text
+from polos_service.models.openai.form import messages_of
 from polos_service.runs.pinned import unpinned
 from polos_service.runs.runnable import RunRequest
 
@@ -122,10 +124,11 @@ class Definition(BaseModel):
             streaming=self.streaming,
         )
 
-    def conversation(self) -> list[dict[str, Any]]:
+    def conversation(self) -> list[Message]:
         """Return the messages of the first model call."""
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return [*system, *self.messages]
+        prompt = self.system_prompt
+        system = [Message(role="system", parts=(Text(text=prompt),))] if prompt else []
+        return [*system, *messages_of(self.messages, self.provider)]
 
     def restore_stops(self, loaded: Sequence[StopCondition]) -> list[StopCondition]:
         """Return the stop conditions; the code of custom ones is among those loaded.

@@ -12,15 +12,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from polos.v1.event_pb2 import AgentFinish, FinishReason, TextDelta, ToolCall, ToolCallRequested
+from polos.v1.event_pb2 import (
+    AgentFinish,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallRequested,
+)
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
 from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.definition import Definition
-from polos_service.agents.turn import Answer, Outcome, fitting, turn_of
+from polos_service.agents.turn import Answer, Outcome, event_of, fitting, turn_of
 from polos_service.errors import StepError
 from polos_service.models import Model, ModelRequest
+from polos_service.models.messages import Call
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.tools.local import call_tool
@@ -69,7 +76,7 @@ class AgentLoop:
             answer = await self._ask(number)
             if not answer.asks:
                 return self._finish(answer, answer.finish_reason)
-            outcomes = await self._call_all(answer.tool_calls)
+            outcomes = await self._call_all(answer.calls)
             self._messages += [answer.message(), *(outcome.message() for outcome in outcomes)]
             self._turns.append(turn_of(number, answer, outcomes))
             stop = await self._stop()
@@ -100,23 +107,19 @@ class AgentLoop:
     async def _answer(self, attempt: Attempt, request: ModelRequest) -> StepOutput:
         key, turn, number = attempt.key, request.turn, attempt.number
 
-        async def say(text: str) -> None:
-            await attempt.emit(TextDelta(content=text, step_key=key, step=turn, attempt=number))
-
         streaming = self._definition.streaming
-        answer = fitting(
-            await self._model.answer(
-                replace(request, attempt=number), say if streaming else unheard
-            )
-        )
+        output = Telling(attempt, turn) if streaming else UNHEARD
+        answer = fitting(await self._model.answer(replace(request, attempt=number), output))
         if streaming and answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS:
-            for call in answer.tool_calls:
+            for call in answer.calls:
                 await attempt.emit(
-                    ToolCallRequested(tool_call=call, step_key=key, step=turn, attempt=number)
+                    ToolCallRequested(
+                        tool_call=event_of(call), step_key=key, step=turn, attempt=number
+                    )
                 )
         return Answer.record(answer)
 
-    async def _call_all(self, calls: Sequence[ToolCall]) -> list[Outcome]:
+    async def _call_all(self, calls: Sequence[Call]) -> list[Outcome]:
         keys = [self._key(call.name) for call in calls]
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -125,17 +128,17 @@ class AgentLoop:
             ]
         return [task.result() for task in tasks]
 
-    async def _call(self, key: str, call: ToolCall) -> Outcome:
+    async def _call(self, key: str, call: Call) -> Outcome:
         try:
             async with self._places:
                 output = await self._ctx.step(
-                    key, "tool", lambda attempt: self._use(attempt, call), call=call
+                    key, "tool", lambda attempt: self._use(attempt, call), call=event_of(call)
                 )
         except StepError as error:
             return Outcome(call=call, error=error.message)
         return Outcome(call=call, result_json=output.result_json)
 
-    async def _use(self, attempt: Attempt, call: ToolCall) -> StepOutput:
+    async def _use(self, attempt: Attempt, call: Call) -> StepOutput:
         await attempt.checkpoint()
         context = WorkflowContext(
             workflow_id=self._definition.agent_id,
@@ -148,7 +151,7 @@ class AgentLoop:
             initial_state=json.loads(self._initial_state),
         )
         limit = self._definition.deadlines.tool_call
-        return StepOutput(result_json=await call_tool(self._tools, call, context, limit))
+        return StepOutput(result_json=await call_tool(self._tools, event_of(call), context, limit))
 
     def _key(self, name: str) -> str:
         # A name that a model made up cannot be a step key: it could be that of another step.
@@ -183,5 +186,36 @@ class AgentLoop:
         )
 
 
-async def unheard(_text: str) -> None:
-    """Drop a piece of text: the run does not stream."""
+class Telling:
+    """Tells the readers of a run what a model says, while it says it."""
+
+    def __init__(self, attempt: Attempt, turn: int) -> None:
+        self._attempt = attempt
+        self._key = attempt.key
+        self._number = attempt.number
+        self._turn = turn
+
+    async def text(self, piece: str) -> None:
+        """Emit a piece of the text."""
+        await self._attempt.emit(
+            TextDelta(content=piece, step_key=self._key, step=self._turn, attempt=self._number)
+        )
+
+    async def reasoning(self, piece: str) -> None:
+        """Emit a piece of the reasoning."""
+        await self._attempt.emit(
+            ReasoningDelta(content=piece, step_key=self._key, step=self._turn, attempt=self._number)
+        )
+
+
+class Unheard:
+    """Drops what a model says: the run does not stream."""
+
+    async def text(self, piece: str) -> None:
+        """Drop a piece of the text."""
+
+    async def reasoning(self, piece: str) -> None:
+        """Drop a piece of the reasoning."""
+
+
+UNHEARD = Unheard()

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
+from polos.v1.event_pb2 import Cost, FinishReason, Usage
+from polos_service.models.messages import Call, Message, Part, calls_of, text_of
 
-Emit = Callable[[str], Awaitable[None]]
-"""Takes a piece of text as soon as the model says it; never an empty one."""
+
+class Output(Protocol):
+    """Takes an answer while the model says it.
+
+    Each method waits while more is queued than may be. A provider does not read on meanwhile.
+    """
+
+    async def text(self, piece: str) -> None:
+        """Take a piece of the text; never an empty one."""
+        ...
+
+    async def reasoning(self, piece: str) -> None:
+        """Take a piece of the reasoning; empty if the provider only tells that there is some."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,12 +31,15 @@ class ModelRequest:
 
     Attributes:
         model: the model's name.
-        messages: the conversation in the form of the OpenAI chat API, system prompt first.
+        messages: the conversation, system prompt first.
         tools: `{"name", "description", "parameters"}` of each tool the model may call.
         temperature: sampling temperature; None is the provider's default.
         max_output_tokens: bound on the answer; None is the provider's default.
         options: further parameters of the run, checked by `Model.check`.
+        settings: further parameters of the agent, in the provider's own words; those of the
+            run come before them.
         base_url: the agent's own provider address; None is the configured one.
+        api: which of the provider's APIs is to be used; None is its default.
         turn: which model call of the run this is, from 1.
         first_token: seconds until the model's first sign of life.
         token_gap: seconds between two signs of life.
@@ -32,12 +48,14 @@ class ModelRequest:
     """
 
     model: str
-    messages: Sequence[Mapping[str, Any]]
+    messages: Sequence[Message]
     tools: Sequence[Mapping[str, Any]] = ()
     temperature: float | None = None
     max_output_tokens: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
     base_url: str | None = None
+    api: str | None = None
     turn: int = 1
     attempt: int = 1
     first_token: float = 120.0
@@ -49,22 +67,31 @@ class ModelAnswer:
     """A whole answer of a model; a truncated one is a ModelError, never this.
 
     Attributes:
-        text: all that was emitted, joined.
-        tool_calls: what the model asks for, in its order, arguments unchecked.
+        parts: texts, reasoning and calls in the model's order; the arguments of calls are
+            unchecked.
+        state: by provider, what goes back to it with the message; kept in the private log,
+            never served, as is the state of the parts.
         finish_reason: how the answer ended.
         usage: tokens; None if the provider told none.
         cost: None if it is unknown.
-        extra: keys for the provider's own next turn (reasoning, say), added to the
-            assistant message; kept in the private log, never served.
 
     """
 
-    text: str
-    tool_calls: Sequence[ToolCall] = ()
+    parts: Sequence[Part]
+    state: Mapping[str, Any] = field(default_factory=dict)
     finish_reason: FinishReason.ValueType
     usage: Usage | None = None
     cost: Cost | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """All texts, joined."""
+        return text_of(self.parts)
+
+    @property
+    def calls(self) -> list[Call]:
+        """What the model asks for, in its order."""
+        return calls_of(self.parts)
 
 
 class Model(Protocol):
@@ -74,8 +101,8 @@ class Model(Protocol):
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
         ...
 
-    async def answer(self, request: ModelRequest, emit: Emit) -> ModelAnswer:
-        """Ask the model once, passing text to `emit` as it comes.
+    async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
+        """Ask the model once, passing text and reasoning to `output` as they come.
 
         Cancelling closes the connection to the provider.
 

@@ -1,8 +1,6 @@
-"""How a chat completion travels: the client of an address, a request, the pieces of its answer.
+"""How a call of a model travels: the client of an address, a request, the pieces of its answer.
 
-The `openai` package connects and authenticates; TLS, proxies and the pool are its own. Body
-and answer pass it by: it would walk through the one, parameter by parameter, while every other
-run waits, and read the other whole if it is an error's.
+TLS, proxies and the pool are those of the packages below. An answer is handed on as it comes.
 """
 
 from __future__ import annotations
@@ -21,8 +19,6 @@ import httpx2
 import openai
 import orjson
 
-from polos_service.models.address import Address
-
 CONNECT_SECONDS = 10.0
 """Bound on making a connection; a provider that is up takes well below one second."""
 
@@ -37,9 +33,6 @@ SLICE_BYTES = 64 * 1024
 
 UNTAKEN_MILLISECONDS = 60_000
 """How long a provider may take nothing of what is sent; then its connection is given up."""
-
-NO_KEY = "none"
-"""Sent where no key is configured: local servers want none, the package wants one."""
 
 
 class LostError(Exception):
@@ -64,30 +57,20 @@ class RefusedError(Exception):
         self.body = body
 
 
-def connect(address: Address, key: str, tls: ssl.SSLContext) -> openai.AsyncOpenAI:
-    """Return a client of an address; nothing is connected yet.
-
-    What the package takes from the environment by itself is in it, apart from keys.
-    """
+def connect(tls: ssl.SSLContext) -> httpx2.AsyncClient:
+    """Return a client for one address; nothing is connected yet."""
     http = openai.DefaultAioHttpClient(
         verify=tls,
         # A redirect could lead to an address that no key and no prompt was meant for.
         follow_redirects=False,
         # A few compressed bytes can stand for gigabytes. See `pieces`.
-        headers={"Accept-Encoding": "identity"},
+        headers={"Accept-Encoding": "identity", "User-Agent": "polos-grpc"},
         event_hooks={"response": [_refuse]},
+        # How long the model may be silent is the run's to say: see Silence.
+        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
     )
     _own_session(http)
-    return openai.AsyncOpenAI(
-        api_key=key or NO_KEY,
-        admin_api_key="",
-        base_url=address.url,
-        # How long the model may be silent is the run's to say: see Silence.
-        timeout=openai.Timeout(None, connect=CONNECT_SECONDS),
-        # The step retries, and the log tells: two mechanisms would multiply their tries.
-        max_retries=0,
-        http_client=http,
-    )
+    return http
 
 
 def _own_session(http: httpx2.AsyncClient) -> None:
@@ -120,11 +103,9 @@ def _socket(address: Any) -> socket.socket:
 
 
 async def send(
-    client: openai.AsyncOpenAI, address: Address, body: Mapping[str, Any]
+    client: httpx2.AsyncClient, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
 ) -> httpx2.Response:
-    """Ask for a chat completion and return the answer, of which the headers are read.
-
-    The caller closes it. User and password of the address are sent where there is no key.
+    """Post a request and return the answer, of which the headers are read. The caller closes it.
 
     Raises:
         RefusedError: the provider answered with another status than success.
@@ -132,25 +113,18 @@ async def send(
 
     """
     data = _encoded(body)
-    headers = {"Content-Length": str(len(data))}
-    if client.api_key == NO_KEY and address.authorization:
-        headers["Authorization"] = address.authorization
+    told = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
     try:
-        response = await client.post(
-            "/chat/completions",
-            content=_slices(data),
-            cast_to=httpx2.Response,
-            options={"headers": headers},
-            stream=True,
-            stream_cls=openai.AsyncStream[Any],
+        request = client.build_request(
+            "POST", url, content=_slices(data), headers={**told, **headers}
         )
+        return await client.send(request, stream=True)
     except RefusedError:
         raise
     except Exception as error:
         # Three packages are at work, and what they raise is no closed list: bad headers, a name
         # that cannot be encoded, a reason phrase that is no text.
         raise LostError from error
-    return cast(httpx2.Response, response)  # no stream is made of a raw response
 
 
 async def pieces(response: httpx2.Response) -> AsyncGenerator[bytes, None]:

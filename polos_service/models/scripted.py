@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
+from polos.v1.event_pb2 import FinishReason, Usage
 from polos_client.define import scripted
 from polos_client.errors import DefinitionError
 from polos_service.errors import StepError
-from polos_service.models import Emit, ModelAnswer, ModelRequest
+from polos_service.models import ModelAnswer, ModelRequest, Output
+from polos_service.models.messages import Call, Part, Text
 from polos_service.models.silence import Silence
 
 OPTIONS = ("seed", "temperature", "top_p")
@@ -27,15 +28,15 @@ class Scripted:
         what = f"cannot be set for a run of a script; allowed: {', '.join(OPTIONS)}"
         return {name: what for name in options if name not in OPTIONS}
 
-    async def answer(self, request: ModelRequest, emit: Emit) -> ModelAnswer:
-        """Play the request's turn, passing text to `emit` as it comes.
+    async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
+        """Play the request's turn, passing text to `output` as it comes.
 
         Raises:
             StepError: the script says so, is none, or has no such turn.
 
         """
         async with Silence(request, "The script") as silence:
-            playing = _Playing(request, emit, silence)
+            playing = _Playing(request, output, silence)
             for part in _turn(request).of_attempt(request.attempt):
                 await playing.play(part)
         return playing.answer()
@@ -47,10 +48,10 @@ class Scripted:
 @dataclass(slots=True)
 class _Playing:
     request: ModelRequest
-    emit: Emit
+    output: Output
     silence: Silence
     texts: list[str] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
     finish: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
     usage: Usage | None = None
 
@@ -79,11 +80,11 @@ class _Playing:
         for text in chunks:
             self.silence.heard()
             self.texts.append(text)
-            await self.emit(text)
+            await self.output.text(text)
 
     def call(self, part: scripted.Call) -> None:
         number = f"call_{self.request.turn}_{len(self.calls) + 1}"
-        self.calls.append(ToolCall(id=number, name=part.name, arguments_json=part.arguments_json))
+        self.calls.append(Call(id=number, name=part.name, arguments_json=part.arguments_json))
 
     def answer(self) -> ModelAnswer:
         text = "".join(self.texts)
@@ -92,9 +93,9 @@ class _Playing:
         default = (
             FinishReason.FINISH_REASON_TOOL_CALLS if self.calls else FinishReason.FINISH_REASON_STOP
         )
+        parts: list[Part] = [Text(text=text), *self.calls] if text else [*self.calls]
         return ModelAnswer(
-            text=text,
-            tool_calls=self.calls,
+            parts=parts,
             finish_reason=self.finish or default,
             usage=self.usage,
         )
@@ -126,8 +127,7 @@ async def _pause(seconds: float | None) -> None:
 
 def _words_read(request: ModelRequest) -> int:
     """Return the words of the conversation, which stand in for tokens."""
-    contents = (message.get("content") for message in request.messages)
-    return sum(len(text.split()) for text in contents if isinstance(text, str))
+    return sum(len(message.text.split()) for message in request.messages)
 
 
 def _usage(read: int, written: int) -> Usage:

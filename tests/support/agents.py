@@ -14,7 +14,8 @@ from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.caller import ANONYMOUS
 from polos_service.api.grpc.requests import run_request
 from polos_service.catalog import Catalog
-from polos_service.models import Emit, Model, ModelAnswer, ModelRequest
+from polos_service.models import Model, ModelAnswer, ModelRequest, Output
+from polos_service.models.messages import Message
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.runs.clock import SystemClock
@@ -37,17 +38,17 @@ class Recorder:
     def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
         return self.script.check(options)
 
-    async def answer(self, request: ModelRequest, emit: Emit) -> ModelAnswer:
+    async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
         self.requests.append(request)
         if request.turn in self.answers:
             return self.answers[request.turn]
-        return await self.script.answer(request, emit)
+        return await self.script.answer(request, output)
 
     async def close(self) -> None:
         await self.script.close()
 
     @property
-    def conversation(self) -> list[Mapping[str, Any]]:
+    def conversation(self) -> list[Message]:
         """The messages of the last call."""
         return list(self.requests[-1].messages)
 

@@ -10,7 +10,8 @@ from typing import Any, cast
 
 from polos.v1.event_pb2 import FinishReason
 from polos_client.define.tool import Tool, tool
-from polos_service.models import Emit, ModelAnswer, ModelRequest
+from polos_service.models import ModelAnswer, ModelRequest, Output
+from polos_service.models.messages import Text
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore
 from tests.support.service import BOUND
@@ -114,15 +115,15 @@ class Talker:
         """Take every option."""
         return {}
 
-    async def answer(self, request: ModelRequest, emit: Emit) -> ModelAnswer:
+    async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
         """Say all pieces, with a turn of the loop after each."""
         self.asked.set()
         await self.begin.wait()
         for _ in range(self._pieces):
-            await emit("x" * self._size)
+            await output.text("x" * self._size)
             self.said += 1
             await asyncio.sleep(0)
-        return ModelAnswer(text="said", finish_reason=FinishReason.FINISH_REASON_STOP)
+        return ModelAnswer(parts=[Text(text="said")], finish_reason=FinishReason.FINISH_REASON_STOP)
 
     async def close(self) -> None:
         """Do nothing."""

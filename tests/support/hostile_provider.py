@@ -1,7 +1,7 @@
 """A model provider that does its worst: a real HTTP server in a process of its own.
 
     with hostile_provider() as hostile:
-        model = OpenAI(base_url=hostile.url("error-endless"))
+        model = openai(base_url=hostile.url("error-endless"))
         ...
         assert (await hostile.seen("error-endless")).sent < 1_000_000
 

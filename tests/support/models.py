@@ -3,45 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from polos_service.errors import StepError
-from polos_service.models import ModelAnswer, ModelRequest
-from polos_service.models.openai import OpenAI
+from polos_service.models import Model, ModelAnswer, ModelRequest, Output
+from polos_service.models.messages import Message, Text
+from polos_service.models.openai.presets import OPENAI
+from polos_service.models.remote import Account, Remote
 
 KEY = "wunderbar-9f8e7d6c5b4a"
 """A key that looks like none, and must not be told all the same."""
 
 
-async def ignore(text: str) -> None:
-    pass
+HI = Message(role="user", parts=(Text(text="Hi"),))
+"""What models are asked."""
 
-
-REQUEST = ModelRequest(model="mock", messages=[{"role": "user", "content": "Hi"}])
+REQUEST = ModelRequest(model="mock", messages=[HI])
 
 
 class Heard(list[str]):
-    """The pieces of text that a model emitted."""
+    """The pieces of text that a model said, and of its reasoning."""
 
-    async def emit(self, text: str) -> None:
-        self.append(text)
+    def __init__(self) -> None:
+        super().__init__()
+        self.thoughts: list[str] = []
+
+    async def text(self, piece: str) -> None:
+        self.append(piece)
+
+    async def reasoning(self, piece: str) -> None:
+        self.thoughts.append(piece)
 
 
-async def ask(model: OpenAI, **fields: Any) -> tuple[ModelAnswer, list[str]]:
-    """Return the answer to a request with these fields, and what was emitted."""
+def openai(
+    base_url: str | None = None,
+    api_key: SecretStr | None = None,
+    keys: Mapping[str, SecretStr] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Remote:
+    """Return the provider `openai`, configured like this."""
+    account = Account(base_url=base_url, key=api_key, keys=keys or {}, headers=headers or {})
+    return Remote(OPENAI, account)
+
+
+async def ask(model: Model, **fields: Any) -> tuple[ModelAnswer, Heard]:
+    """Return the answer to a request with these fields, and what was heard meanwhile."""
     heard = Heard()
-    request = ModelRequest(model="mock", messages=[{"role": "user", "content": "Hi"}], **fields)
-    return await model.answer(request, heard.emit), heard
+    request = ModelRequest(**{"model": "mock", "messages": [HI], **fields})
+    return await model.answer(request, heard), heard
 
 
 async def failure(
-    model: OpenAI, emit: Callable[[str], Any] = ignore, *, request: ModelRequest = REQUEST
+    model: Model, output: Output | None = None, *, request: ModelRequest = REQUEST
 ) -> StepError:
     with pytest.raises(StepError) as raised:
-        await asyncio.wait_for(model.answer(request, emit), 20)
+        await asyncio.wait_for(model.answer(request, output or Heard()), 20)
     assert_tells_no_secret(raised.value)
     return raised.value
 

@@ -40,6 +40,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The model requested tool calls. Only for model calls."""
     FINISH_REASON_STOP_CONDITION: _FinishReason.ValueType  # 5
     """A stop condition was met. Only for agents."""
+    FINISH_REASON_REFUSAL: _FinishReason.ValueType  # 6
+    """The model refused to answer; the text is what it says instead."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a model call, or an agent, ended."""
@@ -56,6 +58,8 @@ FINISH_REASON_TOOL_CALLS: FinishReason.ValueType  # 4
 """The model requested tool calls. Only for model calls."""
 FINISH_REASON_STOP_CONDITION: FinishReason.ValueType  # 5
 """A stop condition was met. Only for agents."""
+FINISH_REASON_REFUSAL: FinishReason.ValueType  # 6
+"""The model refused to answer; the text is what it says instead."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -85,6 +89,8 @@ class Event(_message.Message):
     WORKFLOW_FINISH_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     RUN_CANCELLED_FIELD_NUMBER: _builtins.int
+    REASONING_DELTA_FIELD_NUMBER: _builtins.int
+    TOOL_CALL_DELTA_FIELD_NUMBER: _builtins.int
     PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
     PARENT_ATTEMPT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
@@ -124,11 +130,15 @@ class Event(_message.Message):
 
     @_builtins.property
     def text_delta(self) -> Global___TextDelta:
-        """A chunk of a model's answer. Only in streaming runs."""
+        """A chunk of a model's answer. Only in streaming runs, and where an answer
+        exceeds one event.
+        """
 
     @_builtins.property
     def tool_call(self) -> Global___ToolCallRequested:
-        """The model requested a tool call. Only in streaming runs."""
+        """The model requested a tool call. Only in streaming runs, and where an answer
+        exceeds one event.
+        """
 
     @_builtins.property
     def step_start(self) -> Global___StepStart:
@@ -166,6 +176,16 @@ class Event(_message.Message):
     def run_cancelled(self) -> Global___RunCancelled:
         """The run was cancelled. Terminal in the root run."""
 
+    @_builtins.property
+    def reasoning_delta(self) -> Global___ReasoningDelta:
+        """A chunk of a model's reasoning, as far as the provider shows it. Only in
+        streaming runs, and where an answer exceeds one event.
+        """
+
+    @_builtins.property
+    def tool_call_delta(self) -> Global___ToolCallDelta:
+        """A piece of the arguments of a tool call that exceed one event."""
+
     def __init__(
         self,
         *,
@@ -186,12 +206,14 @@ class Event(_message.Message):
         workflow_finish: Global___WorkflowFinish | None = ...,
         error: Global___Error | None = ...,
         run_cancelled: Global___RunCancelled | None = ...,
+        reasoning_delta: Global___ReasoningDelta | None = ...,
+        tool_call_delta: Global___ToolCallDelta | None = ...,
         parent_step_key: _builtins.str | None = ...,
         parent_attempt: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "run_cancelled", b"run_cancelled", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "text_delta", b"text_delta", "tool_call", b"tool_call", "workflow_finish", b"workflow_finish", "workflow_start", b"workflow_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "text_delta", b"text_delta", "tool_call", b"tool_call", "tool_call_delta", b"tool_call_delta", "workflow_finish", b"workflow_finish", "workflow_start", b"workflow_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "run_cancelled", b"run_cancelled", "run_id", b"run_id", "sequence", b"sequence", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "terminal", b"terminal", "text_delta", b"text_delta", "tool_call", b"tool_call", "workflow_finish", b"workflow_finish", "workflow_id", b"workflow_id", "workflow_start", b"workflow_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_id", b"run_id", "sequence", b"sequence", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "terminal", b"terminal", "text_delta", b"text_delta", "tool_call", b"tool_call", "tool_call_delta", b"tool_call_delta", "workflow_finish", b"workflow_finish", "workflow_id", b"workflow_id", "workflow_start", b"workflow_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parent_attempt: _TypeAlias = _typing.Literal["parent_attempt"]  # noqa: Y015
     _WhichOneofArgType__parent_attempt: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt"]  # noqa: Y015
@@ -199,7 +221,7 @@ class Event(_message.Message):
     _WhichOneofArgType__parent_run_id: _TypeAlias = _typing.Literal["_parent_run_id", b"_parent_run_id"]  # noqa: Y015
     _WhichOneofReturnType__parent_step_key: _TypeAlias = _typing.Literal["parent_step_key"]  # noqa: Y015
     _WhichOneofArgType__parent_step_key: _TypeAlias = _typing.Literal["_parent_step_key", b"_parent_step_key"]  # noqa: Y015
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["text_delta", "tool_call", "step_start", "step_finish", "step_retry", "agent_start", "agent_finish", "workflow_start", "workflow_finish", "error", "run_cancelled"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["text_delta", "tool_call", "step_start", "step_finish", "step_retry", "agent_start", "agent_finish", "workflow_start", "workflow_finish", "error", "run_cancelled", "reasoning_delta", "tool_call_delta"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_attempt) -> _WhichOneofReturnType__parent_attempt | None: ...
@@ -249,6 +271,86 @@ class TextDelta(_message.Message):
 Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
+class ReasoningDelta(_message.Message):
+    """A chunk of what a model thinks before it answers. It is not part of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The text. Empty where the model reasons and the provider does not show what."""
+    step_key: _builtins.str
+    """The step that produced the reasoning, for example `llm:1`."""
+    step: _builtins.int
+    """The number of the model call within the run, counted from 1."""
+    attempt: _builtins.int
+    """Which attempt of the step produced it, counted from 1. Voided in the same way
+    as a `TextDelta`.
+    """
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        step_key: _builtins.str = ...,
+        step: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "content", b"content", "step", b"step", "step_key", b"step_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReasoningDelta: _TypeAlias = ReasoningDelta  # noqa: Y015
+
+@_typing.final
+class ToolCallDelta(_message.Message):
+    """A piece of the arguments of a tool call. All pieces of a call precede its
+    `tool_call` event, in order.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTENT_FIELD_NUMBER: _builtins.int
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    content: _builtins.str
+    """The piece: the pieces of a call, joined, are its arguments as JSON text. At
+    most 256 KiB.
+    """
+    step_key: _builtins.str
+    """The model step that requested the call, for example `llm:1`."""
+    step: _builtins.int
+    """The number of the model call within the run, counted from 1."""
+    attempt: _builtins.int
+    """Which attempt of the step requested the call, counted from 1. Voided in the
+    same way as a `TextDelta`.
+    """
+    call: _builtins.int
+    """Which call of the answer it belongs to, counted from 0."""
+    def __init__(
+        self,
+        *,
+        content: _builtins.str = ...,
+        step_key: _builtins.str = ...,
+        step: _builtins.int = ...,
+        attempt: _builtins.int = ...,
+        call: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "call", b"call", "content", b"content", "step", b"step", "step_key", b"step_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ToolCallDelta: _TypeAlias = ToolCallDelta  # noqa: Y015
+
+@_typing.final
 class ToolCall(_message.Message):
     """A tool call, as the model requested it."""
 
@@ -257,6 +359,7 @@ class ToolCall(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    LONG_ARGUMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The provider's id for the call. Never empty; the provider determines whether
     it is unique within a run.
@@ -265,22 +368,54 @@ class ToolCall(_message.Message):
     """The tool's name, as the model wrote it."""
     arguments_json: _builtins.str
     """The arguments as JSON text, exactly as the model wrote them, so they may not
-    be valid JSON. At most 480 KiB.
+    be valid JSON. At most 256 KiB; longer arguments stand where `long_arguments`
+    says.
     """
+    @_builtins.property
+    def long_arguments(self) -> Global___LongArguments:
+        """Where the arguments stand if they exceed 256 KiB; `arguments_json` is empty then."""
+
     def __init__(
         self,
         *,
         id: _builtins.str = ...,
         name: _builtins.str = ...,
         arguments_json: _builtins.str = ...,
+        long_arguments: Global___LongArguments | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["long_arguments", b"long_arguments"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments_json", b"arguments_json", "id", b"id", "long_arguments", b"long_arguments", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
+
+@_typing.final
+class LongArguments(_message.Message):
+    """Arguments that stand in the `tool_call_delta` events of a model step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    CALL_FIELD_NUMBER: _builtins.int
+    step_key: _builtins.str
+    """The model step that requested the call, in the same run, for example `llm:1`."""
+    call: _builtins.int
+    """Which call of its answer this is, counted from 0."""
+    def __init__(
+        self,
+        *,
+        step_key: _builtins.str = ...,
+        call: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "step_key", b"step_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LongArguments: _TypeAlias = LongArguments  # noqa: Y015
 
 @_typing.final
 class ToolCallRequested(_message.Message):
@@ -375,6 +510,7 @@ class StepFinish(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    LONG_ANSWER_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
@@ -402,6 +538,12 @@ class StepFinish(_message.Message):
         """
 
     @_builtins.property
+    def long_answer(self) -> Global___LongAnswer:
+        """The answer of a model call that exceeds one event. It stands in the earlier
+        events of this step and attempt.
+        """
+
+    @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens used by a model call. Absent if the provider did not report them."""
 
@@ -424,20 +566,49 @@ class StepFinish(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         result_json: _builtins.str = ...,
         failure: Global___StepFailure | None = ...,
+        long_answer: Global___LongAnswer | None = ...,
         usage: Global___Usage | None = ...,
         cost: Global___Cost | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         tool_call: Global___ToolCall | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "failure", b"failure", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "failure", b"failure", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "outcome", b"outcome", "result_json", b"result_json", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failure"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failure", "long_answer"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___StepFinish: _TypeAlias = StepFinish  # noqa: Y015
+
+@_typing.final
+class LongAnswer(_message.Message):
+    """An answer that stands in the events of its step and attempt: its text is that of
+    the `text_delta` events, joined, and its tool calls are the `tool_call` events.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_BYTES_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    text_bytes: _builtins.int
+    """Bytes of the text, in UTF-8."""
+    tool_calls: _builtins.int
+    """Number of tool calls."""
+    def __init__(
+        self,
+        *,
+        text_bytes: _builtins.int = ...,
+        tool_calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text_bytes", b"text_bytes", "tool_calls", b"tool_calls"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LongAnswer: _TypeAlias = LongAnswer  # noqa: Y015
 
 @_typing.final
 class StepFailure(_message.Message):
@@ -590,6 +761,7 @@ class AgentFinish(_message.Message):
     STOP_CONDITION_FIELD_NUMBER: _builtins.int
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    RESULT_STEP_KEY_FIELD_NUMBER: _builtins.int
     result: _builtins.str
     """The text of the last model call. May be empty."""
     finish_reason: Global___FinishReason.ValueType
@@ -600,6 +772,10 @@ class AgentFinish(_message.Message):
     """
     total_steps: _builtins.int
     """Number of model calls, at least 1."""
+    result_step_key: _builtins.str
+    """The model step whose text is the result, if that exceeds one event; `result` is
+    empty then. Empty otherwise.
+    """
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens used by all model calls."""
@@ -622,10 +798,11 @@ class AgentFinish(_message.Message):
         stop_condition: _builtins.str = ...,
         total_steps: _builtins.int = ...,
         duration: _duration_pb2.Duration | None = ...,
+        result_step_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "finish_reason", b"finish_reason", "result", b"result", "stop_condition", b"stop_condition", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "finish_reason", b"finish_reason", "result", b"result", "result_step_key", b"result_step_key", "stop_condition", b"stop_condition", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -808,6 +985,7 @@ class Usage(_message.Message):
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_READ_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHE_CREATION_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
     input_tokens: _builtins.int
     """Input tokens, including cached ones."""
     output_tokens: _builtins.int
@@ -818,6 +996,8 @@ class Usage(_message.Message):
     """Input tokens read from the provider's cache. Absent if not reported."""
     cache_creation_input_tokens: _builtins.int
     """Input tokens written to the provider's cache. Absent if not reported."""
+    reasoning_tokens: _builtins.int
+    """Output tokens spent on reasoning. Absent if not reported."""
     def __init__(
         self,
         *,
@@ -826,19 +1006,24 @@ class Usage(_message.Message):
         total_tokens: _builtins.int = ...,
         cache_read_input_tokens: _builtins.int | None = ...,
         cache_creation_input_tokens: _builtins.int | None = ...,
+        reasoning_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_creation_input_tokens", b"_cache_creation_input_tokens", "_cache_read_input_tokens", b"_cache_read_input_tokens", "cache_creation_input_tokens", b"cache_creation_input_tokens", "cache_read_input_tokens", b"cache_read_input_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cache_creation_input_tokens", b"_cache_creation_input_tokens", "_cache_read_input_tokens", b"_cache_read_input_tokens", "_reasoning_tokens", b"_reasoning_tokens", "cache_creation_input_tokens", b"cache_creation_input_tokens", "cache_read_input_tokens", b"cache_read_input_tokens", "reasoning_tokens", b"reasoning_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_creation_input_tokens", b"_cache_creation_input_tokens", "_cache_read_input_tokens", b"_cache_read_input_tokens", "cache_creation_input_tokens", b"cache_creation_input_tokens", "cache_read_input_tokens", b"cache_read_input_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cache_creation_input_tokens", b"_cache_creation_input_tokens", "_cache_read_input_tokens", b"_cache_read_input_tokens", "_reasoning_tokens", b"_reasoning_tokens", "cache_creation_input_tokens", b"cache_creation_input_tokens", "cache_read_input_tokens", b"cache_read_input_tokens", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "reasoning_tokens", b"reasoning_tokens", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cache_creation_input_tokens: _TypeAlias = _typing.Literal["cache_creation_input_tokens"]  # noqa: Y015
     _WhichOneofArgType__cache_creation_input_tokens: _TypeAlias = _typing.Literal["_cache_creation_input_tokens", b"_cache_creation_input_tokens"]  # noqa: Y015
     _WhichOneofReturnType__cache_read_input_tokens: _TypeAlias = _typing.Literal["cache_read_input_tokens"]  # noqa: Y015
     _WhichOneofArgType__cache_read_input_tokens: _TypeAlias = _typing.Literal["_cache_read_input_tokens", b"_cache_read_input_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning_tokens: _TypeAlias = _typing.Literal["reasoning_tokens"]  # noqa: Y015
+    _WhichOneofArgType__reasoning_tokens: _TypeAlias = _typing.Literal["_reasoning_tokens", b"_reasoning_tokens"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_creation_input_tokens) -> _WhichOneofReturnType__cache_creation_input_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cache_read_input_tokens) -> _WhichOneofReturnType__cache_read_input_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning_tokens) -> _WhichOneofReturnType__reasoning_tokens | None: ...
 
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 

@@ -242,16 +242,24 @@ class GetRunRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_ID_FIELD_NUMBER: _builtins.int
+    MAX_RESULT_BYTES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id of the run. Required. The call fails with NOT_FOUND if it does not exist."""
+    max_result_bytes: _builtins.int
+    """Bytes of a result that exceeds one event which the response may carry. A longer
+    result is left out: `outcome.agent_finish.result_step_key` says where in the log
+    it stands. 0 means 3 MiB, which leaves room within gRPC's default limit of 4 MiB
+    per message; at most 16 MiB.
+    """
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
+        max_result_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_result_bytes", b"max_result_bytes", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,6 +15,7 @@ from polos_client.define.scripted import call, fail, finish, pause, say, script,
 from polos_client.define.tool import tool
 from polos_service.agents.loop import PARALLEL_TOOLS
 from polos_service.models import ModelAnswer
+from polos_service.models.messages import Call, Message, Result, Text
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, played
 from tests.support.runs import kinds
@@ -35,6 +36,13 @@ def ending(events: list[Event]) -> AgentFinish:
 
 def text_of(events: list[Event]) -> str:
     return "".join(event.text_delta.content for event in events)
+
+
+def told_in(message: Message) -> str:
+    """Return what the model is told in a message with the result of one tool."""
+    (result,) = message.parts
+    assert isinstance(result, Result)
+    return "".join(part.text for part in result.content if isinstance(part, Text))
 
 
 async def test_a_plain_answer(store: SqliteStore) -> None:
@@ -81,22 +89,17 @@ async def test_a_tool_is_called_and_the_model_sees_its_result(store: SqliteStore
         "agent_finish",
     ]
     assert ending(events).result == "three"
-    assert model.conversation == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "Hello"},
-        {
-            "role": "assistant",
-            "content": "Sum: ",
-            "tool_calls": [
-                {
-                    "id": "call_1_1",
-                    "type": "function",
-                    "function": {"name": "add", "arguments": '{"a": 1, "b": 2}'},
-                }
-            ],
-        },
-        {"role": "tool", "tool_call_id": "call_1_1", "content": "3"},
+    assert [message.role for message in model.conversation] == [
+        "system",
+        "user",
+        "assistant",
+        "tool",
     ]
+    assert model.conversation[2].parts == (
+        Text(text="Sum: "),
+        Call(id="call_1_1", name="add", arguments_json='{"a": 1, "b": 2}'),
+    )
+    assert told_in(model.conversation[3]) == "3"
     (offered,) = model.requests[0].tools
     assert offered["name"] == "add"
 
@@ -117,7 +120,7 @@ async def test_tools_run_in_parallel_and_their_results_keep_their_order(
     events = await played(store, agent, model)
     assert kinds(events)[5:7] == ["step_start meet/1", "step_start meet:2/1"]
     assert ending(events).result == "both"
-    assert [message["content"] for message in model.conversation[-2:]] == ["x", "y"]
+    assert [told_in(message) for message in model.conversation[-2:]] == ["x", "y"]
 
 
 async def test_a_tool_call_begins_when_its_tool_does(store: SqliteStore) -> None:
@@ -161,7 +164,7 @@ async def test_a_failed_tool_is_seen_by_the_model_and_fails_no_run(store: Sqlite
     agent = Agent("a", "scripted", script(calls, "sorry"), tools=[broken, add])
     events = await played(store, agent, model)
     assert ending(events).result == "sorry"
-    told = [message["content"] for message in model.conversation[-4:]]
+    told = [told_in(message) for message in model.conversation[-4:]]
     assert told[0] == "Error: The tool broken raised ValueError: no such city"
     assert told[1].startswith("Error: the arguments are not valid JSON")
     assert told[2] == "Error: There is no tool 'gone'. Tools: add, broken."
@@ -187,7 +190,7 @@ async def test_a_tool_result_over_480_kib_is_a_failed_result(store: SqliteStore,
     model = Recorder()
     agent = Agent("a", "scripted", script(call("large"), "ok"), tools=[large])
     assert ending(await played(store, agent, model)).result == "ok"
-    told = model.conversation[-1]["content"]
+    told = told_in(model.conversation[-1])
     assert told.startswith("Error: The output has 491521 bytes") == (size == 480 * 1024 - 1)
     assert (len(told) == size) == (size == 480 * 1024 - 2)
 
@@ -218,7 +221,7 @@ async def test_a_large_integer_reaches_the_model_as_it_is(store: SqliteStore) ->
     model = Recorder()
     agent = Agent("a", "scripted", script(call("big"), "ok"), tools=[big])
     await played(store, agent, model)
-    assert model.conversation[-1]["content"] == str(2**70 + 1)
+    assert told_in(model.conversation[-1]) == str(2**70 + 1)
 
 
 async def test_a_truncated_answer_calls_no_tools(store: SqliteStore) -> None:
@@ -254,7 +257,12 @@ async def test_usage_and_cost_are_those_of_all_model_calls(store: SqliteStore) -
     tokens = Usage(input_tokens=10, output_tokens=5, total_tokens=15, cache_read_input_tokens=3)
     model = Recorder(
         answers={
-            2: ModelAnswer(text="done", finish_reason=STOP, usage=tokens, cost=Cost(usd_micros=40))
+            2: ModelAnswer(
+                parts=[Text(text="done")],
+                finish_reason=STOP,
+                usage=tokens,
+                cost=Cost(usd_micros=40),
+            )
         }
     )
     first = turn(call("add", a=1, b=1), usage(input_tokens=1, output_tokens=2))
@@ -270,16 +278,15 @@ async def test_usage_and_cost_are_those_of_all_model_calls(store: SqliteStore) -
     assert end.cost == Cost(usd_micros=40)
 
 
-async def test_private_extras_of_an_answer_go_to_the_next_call_only(store: SqliteStore) -> None:
+async def test_the_provider_s_state_goes_to_the_next_call_only(store: SqliteStore) -> None:
     first = ModelAnswer(
-        text="",
-        tool_calls=[],
+        parts=[],
         finish_reason=FinishReason.FINISH_REASON_TOOL_CALLS,
-        extra={"reasoning": "hidden thought"},
+        state={"scripted": {"signature": "hidden"}},
     )
     model = Recorder(answers={1: first})
     events = await played(store, Agent("a", "scripted", script("", "ok")), model)
-    assert model.conversation[-1]["reasoning"] == "hidden thought"
+    assert model.conversation[-1].state == {"scripted": {"signature": "hidden"}}
     assert "hidden" not in str(events)
 
 

@@ -75,7 +75,7 @@ async def test_a_run_keeps_the_definition_it_was_started_with(store: SqliteStore
     model = Recorder()
     events = await resumed(store, run_id, after, model)
     assert events[-1].agent_finish.result == "third"
-    assert model.conversation[0] == {"role": "system", "content": "old"}
+    assert (model.conversation[0].role, model.conversation[0].text) == ("system", "old")
     (last,) = model.requests[-1:]
     assert (last.model, last.temperature, last.max_output_tokens) == (SCRIPT, 0.1, 7)
     assert [one["name"] for one in last.tools] == ["slow"]

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 import pytest
 
-from polos.v1.event_pb2 import FinishReason, ToolCall
+from polos.v1.event_pb2 import FinishReason
 from polos_service.agents.turn import fitting
 from polos_service.errors import StepError
 from polos_service.limits import CALLS_LIMIT, ID_LIMIT, NAME_LIMIT
 from polos_service.models import ModelAnswer
+from polos_service.models.messages import Call
 
 
-def answer(*calls: ToolCall) -> ModelAnswer:
+def answer(*calls: Call) -> ModelAnswer:
     """Return an answer that asks for these calls."""
     reason = FinishReason.FINISH_REASON_TOOL_CALLS
-    return ModelAnswer(text="", tool_calls=calls, finish_reason=reason)
+    return ModelAnswer(parts=calls, finish_reason=reason)
 
 
 def test_an_id_that_is_too_long_is_replaced_and_a_name_cut() -> None:
-    long = ToolCall(id="é" * ID_LIMIT, name="é" * NAME_LIMIT, arguments_json="{}")
-    (call,) = fitting(answer(long)).tool_calls
+    long = Call(id="é" * ID_LIMIT, name="é" * NAME_LIMIT, arguments_json="{}")
+    (call,) = fitting(answer(long)).calls
     assert call.id.startswith("call_")
     assert call.name == "é" * (NAME_LIMIT // 2)
     assert call.arguments_json == "{}"
 
 
 def test_what_fits_stays_as_it_is() -> None:
-    call = ToolCall(id="i" * ID_LIMIT, name="n" * NAME_LIMIT, arguments_json='{"a": 1}')
-    assert list(fitting(answer(*[call] * CALLS_LIMIT)).tool_calls) == [call] * CALLS_LIMIT
+    call = Call(id="i" * ID_LIMIT, name="n" * NAME_LIMIT, arguments_json='{"a": 1}')
+    assert list(fitting(answer(*[call] * CALLS_LIMIT)).calls) == [call] * CALLS_LIMIT
 
 
 def test_too_many_calls_are_refused() -> None:
     with pytest.raises(StepError, match=f"{CALLS_LIMIT + 1} tool calls; the limit is"):
-        fitting(answer(*[ToolCall(id="i", name="n")] * (CALLS_LIMIT + 1)))
+        fitting(answer(*[Call(id="i", name="n", arguments_json="{}")] * (CALLS_LIMIT + 1)))

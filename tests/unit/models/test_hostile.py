@@ -16,14 +16,14 @@ from pydantic import SecretStr
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
 from polos_service.limits import CALLS_LIMIT
-from polos_service.models import ModelRequest
 from polos_service.models.connection import MAX_ERROR_BYTES
-from polos_service.models.openai import MAX_EVENTLESS_BYTES, OpenAI
+from polos_service.models.exchange import MAX_EVENTLESS_BYTES
+from polos_service.models.remote import Remote
 from tests.support.hostile_behaviours import KEY_FORMS
 from tests.support.hostile_provider import Hostile, hostile_provider
 from tests.support.mock_answers import delta, finish, raw, say
 from tests.support.mock_provider import MockProvider
-from tests.support.models import KEY, REQUEST, assert_tells_no_secret
+from tests.support.models import HI, KEY, REQUEST, Heard, assert_tells_no_secret, openai
 
 MEMORY = 32 * 1024 * 1024
 """Bytes that an answer may take while it is read: a line of it, taken apart."""
@@ -44,21 +44,17 @@ def hostile() -> Iterator[Hostile]:
 
 
 @pytest.fixture
-async def model(hostile: Hostile) -> AsyncIterator[OpenAI]:
+async def model(hostile: Hostile) -> AsyncIterator[Remote]:
     keys = {hostile.url(f"key-{form}"): SecretStr(KEY) for form in KEY_FORMS}
-    model = OpenAI(keys=keys | {hostile.url("key-id"): SecretStr(KEY)})
+    model = openai(keys=keys | {hostile.url("key-id"): SecretStr(KEY)})
     yield model
     await model.close()
 
 
-async def ignore(text: str) -> None:
-    pass
-
-
-async def fails(model: OpenAI, url: str, **fields: Any) -> StepError:
+async def fails(model: Remote, url: str, **fields: Any) -> StepError:
     with pytest.raises(StepError) as raised:
         await asyncio.wait_for(
-            model.answer(replace(REQUEST, base_url=url, **fields), ignore), timeout=60
+            model.answer(replace(REQUEST, base_url=url, **fields), Heard()), timeout=60
         )
     assert_tells_no_secret(raised.value)
     return raised.value
@@ -71,10 +67,10 @@ async def fails(model: OpenAI, url: str, **fields: Any) -> StepError:
         ("error-gzip", BAD, IN_FLIGHT),
         ("error-deflate", UNAVAILABLE, IN_FLIGHT),
         ("stream-gzip", MALFORMED, IN_FLIGHT),
-        ("line", MALFORMED, IN_FLIGHT),
-        ("comments", MALFORMED, IN_FLIGHT),
-        ("blanks", MALFORMED, IN_FLIGHT),
-        ("page", MALFORMED, IN_FLIGHT),
+        ("line", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),
+        ("comments", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),
+        ("blanks", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),
+        ("page", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),
         ("headers", UNAVAILABLE, IN_FLIGHT),
         ("header-line", UNAVAILABLE, IN_FLIGHT),
         ("empty-calls", TOO_LARGE, IN_FLIGHT),
@@ -82,10 +78,10 @@ async def fails(model: OpenAI, url: str, **fields: Any) -> StepError:
     ],
 )
 async def test_an_answer_is_read_up_to_a_bound_and_the_connection_closed(
-    hostile: Hostile, model: OpenAI, name: str, reason: FailureReason.ValueType, within: int
+    hostile: Hostile, model: Remote, name: str, reason: FailureReason.ValueType, within: int
 ) -> None:
     with pytest.raises(StepError):
-        await model.answer(replace(REQUEST, base_url="http://127.0.0.1:1"), ignore)  # loads all
+        await model.answer(replace(REQUEST, base_url="http://127.0.0.1:1"), Heard())  # loads all
     tracemalloc.start()
     try:
         error = await fails(model, hostile.url(name))
@@ -99,9 +95,9 @@ async def test_an_answer_is_read_up_to_a_bound_and_the_connection_closed(
 
 @pytest.mark.parametrize("name", ["empty-chunks", "empty-fragments"])
 async def test_what_says_nothing_without_end_costs_no_memory_and_ends_with_the_stream_bound(
-    hostile: Hostile, model: OpenAI, name: str, monkeypatch: pytest.MonkeyPatch
+    hostile: Hostile, model: Remote, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polos_service.models.openai.MAX_STREAM_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr("polos_service.models.exchange.MAX_STREAM_BYTES", 2 * 1024 * 1024)
     tracemalloc.start()
     try:
         error = await fails(model, hostile.url(name))
@@ -113,14 +109,14 @@ async def test_what_says_nothing_without_end_costs_no_memory_and_ends_with_the_s
 
 
 async def test_an_error_body_that_never_ends_is_cut_and_its_message_not_shown(
-    hostile: Hostile, model: OpenAI
+    hostile: Hostile, model: Remote
 ) -> None:
     message = (await fails(model, hostile.url("error-endless"))).message
     assert f"a message of {MAX_ERROR_BYTES} characters" in message
 
 
 async def test_an_error_body_that_drips_does_not_hide_the_status(
-    hostile: Hostile, model: OpenAI, monkeypatch: pytest.MonkeyPatch
+    hostile: Hostile, model: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("polos_service.models.connection.ERROR_SECONDS", 0.3)
     error = await fails(model, hostile.url("error-drip"))
@@ -141,7 +137,7 @@ async def test_an_error_body_that_drips_does_not_hide_the_status(
 )
 async def test_what_breaks_http_is_a_failure_of_the_model_call(
     hostile: Hostile,
-    model: OpenAI,
+    model: Remote,
     name: str,
     reason: FailureReason.ValueType,
     *,
@@ -153,7 +149,7 @@ async def test_what_breaks_http_is_a_failure_of_the_model_call(
 
 
 async def test_a_provider_that_answers_without_reading_the_request_is_understood_and_left(
-    hostile: Hostile, model: OpenAI, monkeypatch: pytest.MonkeyPatch
+    hostile: Hostile, model: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("polos_service.models.connection.UNTAKEN_MILLISECONDS", 500)
     messages = [{"role": "user", "content": "x" * 8_000_000}]
@@ -169,51 +165,47 @@ def descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_an_answer_that_drips_is_whole(hostile: Hostile, model: OpenAI) -> None:
+async def test_an_answer_that_drips_is_whole(hostile: Hostile, model: Remote) -> None:
     request = replace(REQUEST, base_url=hostile.url("drip"))
-    assert (await model.answer(request, ignore)).text == "Hi."
+    assert (await model.answer(request, Heard())).text == "Hi."
 
 
-async def test_cookies_are_not_kept(hostile: Hostile, model: OpenAI) -> None:
+async def test_cookies_are_not_kept(hostile: Hostile, model: Remote) -> None:
     url = hostile.url("cookies").replace("127.0.0.1", "localhost")
     for _ in range(2):
-        assert (await model.answer(replace(REQUEST, base_url=url), ignore)).text == "Hi."
+        assert (await model.answer(replace(REQUEST, base_url=url), Heard())).text == "Hi."
     assert (await hostile.seen("cookies")).cookies == 0
-    http: Any = model._clients[url]._client
+    http: Any = model._clients[url]
     assert not http.cookies
     assert not http._transport.client.cookie_jar
 
 
-async def test_usage_beyond_32_bits_is_unknown(hostile: Hostile, model: OpenAI) -> None:
-    answer = await model.answer(replace(REQUEST, base_url=hostile.url("usage")), ignore)
+async def test_usage_beyond_32_bits_is_unknown(hostile: Hostile, model: Remote) -> None:
+    answer = await model.answer(replace(REQUEST, base_url=hostile.url("usage")), Heard())
     assert (answer.text, answer.usage) == ("Hi.", None)
 
 
 @pytest.mark.parametrize("name", ["long-id", "key-id"])
 async def test_a_call_id_that_cannot_be_shown_is_replaced(
-    hostile: Hostile, model: OpenAI, name: str
+    hostile: Hostile, model: Remote, name: str
 ) -> None:
-    answer = await model.answer(replace(REQUEST, base_url=hostile.url(name)), ignore)
-    (call,) = answer.tool_calls
+    answer = await model.answer(replace(REQUEST, base_url=hostile.url(name)), Heard())
+    (call,) = answer.calls
     assert (call.name, call.arguments_json) == ("add", '{"a": 1, "b": 2}')
     assert call.id.startswith("call_")
     assert len(call.id) < 50
 
 
 async def test_halves_of_surrogate_pairs_are_joined_across_chunks(
-    hostile: Hostile, model: OpenAI
+    hostile: Hostile, model: Remote
 ) -> None:
-    heard: list[str] = []
-
-    async def emit(text: str) -> None:
-        heard.append(text)
-
-    answer = await model.answer(replace(REQUEST, base_url=hostile.url("surrogates")), emit)
+    heard = Heard()
+    answer = await model.answer(replace(REQUEST, base_url=hostile.url("surrogates")), heard)
     assert answer.text == "".join(heard) == "😀 \N{REPLACEMENT CHARACTER}."
 
 
 @pytest.mark.parametrize("form", KEY_FORMS)
-async def test_no_form_of_the_key_is_told(hostile: Hostile, model: OpenAI, form: str) -> None:
+async def test_no_form_of_the_key_is_told(hostile: Hostile, model: Remote, form: str) -> None:
     error = await fails(model, hostile.url(f"key-{form}"))
     shown = f"{error.message} {error.provider_request_id}"
     assert KEY_FORMS[form](KEY).lower() not in shown.lower()
@@ -224,7 +216,7 @@ async def test_no_form_of_the_key_is_told(hostile: Hostile, model: OpenAI, form:
 
 @pytest.mark.parametrize("form", KEY_FORMS)
 async def test_no_form_of_a_password_in_the_address_is_told(
-    hostile: Hostile, model: OpenAI, form: str
+    hostile: Hostile, model: Remote, form: str
 ) -> None:
     error = await fails(model, hostile.url(f"key-{form}", "somebody:" + KEY))
     # The provider quotes the header's base64 of both.
@@ -244,7 +236,7 @@ async def test_no_form_of_a_password_in_the_address_is_told(
     ],
 )
 async def test_any_number_is_an_index(fragments: list[dict[str, Any]]) -> None:
-    assert [call.name for call in (await answered(fragments)).tool_calls] == ["f"]
+    assert [call.name for call in (await answered(fragments)).calls] == ["f"]
 
 
 @pytest.mark.parametrize("index", ["0" * 100_000, [], {}])
@@ -256,15 +248,15 @@ async def test_an_index_that_is_not_a_number_is_malformed(index: object) -> None
 
 async def test_as_many_calls_as_allowed_are_taken() -> None:
     calls = [{"index": at, "function": {"name": "f"}} for at in range(CALLS_LIMIT)]
-    assert len((await answered(calls)).tool_calls) == CALLS_LIMIT
+    assert len((await answered(calls)).calls) == CALLS_LIMIT
 
 
 async def answered(fragments: list[dict[str, Any]]) -> Any:
     async with MockProvider() as provider:
         provider.reply(delta(tool_calls=fragments), finish("tool_calls"))
-        model = OpenAI(base_url=provider.url)
+        model = openai(base_url=provider.url)
         try:
-            return await model.answer(REQUEST, ignore)
+            return await model.answer(REQUEST, Heard())
         finally:
             await model.close()
 
@@ -273,7 +265,7 @@ async def answered(fragments: list[dict[str, Any]]) -> Any:
 async def test_an_answer_that_does_not_fit_as_json_is_refused(field: str) -> None:
     async with MockProvider() as provider:
         provider.reply(delta(**{field: "\x00" * 100_000}))
-        model = OpenAI(base_url=provider.url)
+        model = openai(base_url=provider.url)
         error = await fails(model, provider.url)
         await model.close()
     assert error.reason == TOO_LARGE
@@ -283,33 +275,33 @@ async def test_keep_alive_comments_between_events_are_not_counted_together() -> 
     comments = raw(b":\n" * (MAX_EVENTLESS_BYTES // 4))
     async with MockProvider() as provider:
         provider.reply(comments, say("a"), comments, say("b"), comments, say("c"))
-        model = OpenAI(base_url=provider.url)
-        assert (await model.answer(REQUEST, ignore)).text == "abc"
+        model = openai(base_url=provider.url)
+        assert (await model.answer(REQUEST, Heard())).text == "abc"
         await model.close()
 
 
 async def test_values_that_orjson_does_not_write_are_sent() -> None:
     async with MockProvider() as provider:
         provider.reply(say("x"))
-        model = OpenAI(base_url=provider.url)
-        content = [{"role": "user", "content": "half \ud83d", "big": 2**70}]
-        await model.answer(ModelRequest(model="mock", messages=content), ignore)
+        model = openai(base_url=provider.url)
+        tools = [{"name": "add", "description": "half \ud83d", "parameters": {"maximum": 2**70}}]
+        await model.answer(replace(REQUEST, tools=tools), Heard())
         await model.close()
-    assert provider.requests[0].body["messages"] == content
+    assert provider.requests[0].body["tools"][0]["function"] == tools[0]
 
 
 async def test_a_long_conversation_is_not_walked_through(hostile: Hostile) -> None:
-    model = OpenAI(base_url=hostile.url("fine"))
-    await model.answer(REQUEST, ignore)
+    model = openai(base_url=hostile.url("fine"))
+    await model.answer(REQUEST, Heard())
     short = await calls_made(model, 1)
     long = await calls_made(model, 60_000)
     await model.close()
     assert long < short + 6000, "something is done for each message"
 
 
-async def calls_made(model: OpenAI, messages: int) -> int:
+async def calls_made(model: Remote, messages: int) -> int:
     """Return how many functions are called for a model call with so many messages."""
-    asked = replace(REQUEST, messages=[{"role": "user", "content": "Hello, world."}] * messages)
+    asked = replace(REQUEST, messages=[HI] * messages)
     calls = 0
 
     def count(_frame: object, kind: str, _arg: object) -> None:
@@ -318,7 +310,7 @@ async def calls_made(model: OpenAI, messages: int) -> int:
 
     sys.setprofile(count)
     try:
-        await model.answer(asked, ignore)
+        await model.answer(asked, Heard())
     finally:
         sys.setprofile(None)
     return calls

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
-from polos_service.models.completion import MAX_ANSWER_BYTES
-from polos_service.models.openai import MAX_EVENTLESS_BYTES, OpenAI
+from polos_service.models.draft import MAX_ANSWER_BYTES
+from polos_service.models.exchange import MAX_EVENTLESS_BYTES
+from polos_service.models.remote import Remote
 from tests.support.mock_answers import (
     Part,
     call,
@@ -27,12 +28,12 @@ from tests.support.mock_answers import (
     status,
 )
 from tests.support.mock_provider import MockProvider
-from tests.support.models import KEY, REQUEST, failure, ignore
+from tests.support.models import KEY, REQUEST, Heard, failure, openai
 
 
 @pytest.mark.parametrize("said", [[], [say("Hel")], [call("f", '{"a": ')]])
 async def test_an_answer_without_a_finish_reason_is_cut_short(
-    provider: MockProvider, model: OpenAI, said: list[Part]
+    provider: MockProvider, model: Remote, said: list[Part]
 ) -> None:
     provider.reply(*said, raw(b"data: [DONE]\n\n"), cut())
     error = await failure(model)
@@ -42,7 +43,7 @@ async def test_an_answer_without_a_finish_reason_is_cut_short(
 
 
 async def test_an_answer_that_ends_in_the_middle_of_a_chunk_is_cut_short(
-    provider: MockProvider, model: OpenAI
+    provider: MockProvider, model: Remote
 ) -> None:
     provider.reply(say("Hel"), raw(chunk({"content": "lo"})[:40]), cut())
     assert (await failure(model)).reason == FailureReason.FAILURE_REASON_MODEL_CUT_SHORT
@@ -51,7 +52,7 @@ async def test_an_answer_that_ends_in_the_middle_of_a_chunk_is_cut_short(
 @pytest.mark.parametrize("ending", [reset(), hang_up()])
 @pytest.mark.parametrize("said", [say("Hel"), call("f", {"a": 1})])
 async def test_a_connection_lost_after_output_is_cut_short(
-    provider: MockProvider, model: OpenAI, said: Part, ending: Part
+    provider: MockProvider, model: Remote, said: Part, ending: Part
 ) -> None:
     provider.reply(said, ending)
     error = await failure(model)
@@ -61,7 +62,7 @@ async def test_a_connection_lost_after_output_is_cut_short(
 
 @pytest.mark.parametrize("ending", [reset(), hang_up()])
 async def test_a_connection_lost_before_output_is_unavailable(
-    provider: MockProvider, model: OpenAI, ending: Part
+    provider: MockProvider, model: Remote, ending: Part
 ) -> None:
     provider.reply(raw(b": hello\n\n"), delta(role="assistant"), ending)
     error = await failure(model)
@@ -70,16 +71,16 @@ async def test_a_connection_lost_before_output_is_unavailable(
 
 
 async def test_a_connection_lost_after_the_finish_reason_lost_nothing(
-    provider: MockProvider, model: OpenAI
+    provider: MockProvider, model: Remote
 ) -> None:
     provider.reply(say("whole"), raw(chunk({}, "stop")), hang_up())
-    assert (await model.answer(REQUEST, ignore)).text == "whole"
+    assert (await model.answer(REQUEST, Heard())).text == "whole"
 
 
 async def test_a_provider_that_is_not_there_is_unavailable() -> None:
     async with MockProvider() as provider:
         url = provider.url
-    model = OpenAI(base_url=url)
+    model = openai(base_url=url)
     try:
         error = await failure(model)
     finally:
@@ -99,7 +100,7 @@ async def test_a_provider_that_is_not_there_is_unavailable() -> None:
 )
 async def test_silence_is_bounded(
     provider: MockProvider,
-    model: OpenAI,
+    model: Remote,
     said: list[Part],
     reason: FailureReason.ValueType,
     seconds: str,
@@ -137,7 +138,7 @@ async def test_silence_is_bounded(
     ],
 )
 async def test_what_is_not_a_chunk_is_malformed(
-    provider: MockProvider, model: OpenAI, data: bytes
+    provider: MockProvider, model: Remote, data: bytes
 ) -> None:
     provider.reply(say("Hel"), raw(b"data: " + data + b"\n\n"), say("lo"))
     error = await failure(model)
@@ -146,14 +147,14 @@ async def test_what_is_not_a_chunk_is_malformed(
 
 
 async def test_a_tool_call_without_a_name_is_malformed(
-    provider: MockProvider, model: OpenAI
+    provider: MockProvider, model: Remote
 ) -> None:
     provider.reply(call("", {"a": 1}))
     assert (await failure(model)).reason == FailureReason.FAILURE_REASON_MODEL_MALFORMED
 
 
 async def test_an_answer_that_is_no_stream_is_malformed_for_good(
-    provider: MockProvider, model: OpenAI
+    provider: MockProvider, model: Remote
 ) -> None:
     provider.reply(status(200, b"<html>Welcome</html>", content_type="text/html"))
     error = await failure(model)
@@ -162,7 +163,7 @@ async def test_an_answer_that_is_no_stream_is_malformed_for_good(
     assert "base URL" in error.message
 
 
-async def test_a_line_that_never_ends_is_malformed(provider: MockProvider, model: OpenAI) -> None:
+async def test_a_line_that_never_ends_is_malformed(provider: MockProvider, model: Remote) -> None:
     provider.reply(raw(b"data: ", *[b"x" * 65536] * (MAX_EVENTLESS_BYTES // 65536)), cut())
     error = await failure(model)
     assert error.reason == FailureReason.FAILURE_REASON_MODEL_MALFORMED
@@ -184,7 +185,7 @@ async def test_a_line_that_never_ends_is_malformed(provider: MockProvider, model
 )
 async def test_an_error_inside_the_stream_is_told_by_its_code(
     provider: MockProvider,
-    model: OpenAI,
+    model: Remote,
     told: Any,
     reason: FailureReason.ValueType,
     *,
@@ -197,7 +198,7 @@ async def test_an_error_inside_the_stream_is_told_by_its_code(
     assert error.provider_request_id == "req_1"
 
 
-async def test_the_finish_reason_error_is_a_failure(provider: MockProvider, model: OpenAI) -> None:
+async def test_the_finish_reason_error_is_a_failure(provider: MockProvider, model: Remote) -> None:
     provider.reply(say("Hel"), finish("error"))
     error = await failure(model)
     assert error.reason == FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE
@@ -208,7 +209,7 @@ async def test_the_finish_reason_error_is_a_failure(provider: MockProvider, mode
     "half", [{"content": "ü" * (MAX_ANSWER_BYTES // 4)}, {"content": "x" * (MAX_ANSWER_BYTES // 2)}]
 )
 async def test_an_answer_beyond_its_bound_is_stopped(
-    provider: MockProvider, model: OpenAI, half: dict[str, str]
+    provider: MockProvider, model: Remote, half: dict[str, str]
 ) -> None:
     arguments = "y" * (MAX_ANSWER_BYTES // 2)
     never = asyncio.Event()
@@ -219,17 +220,17 @@ async def test_an_answer_beyond_its_bound_is_stopped(
     await asyncio.wait_for(provider.requests[0].disconnected.wait(), 10)
 
 
-async def test_an_answer_at_its_bound_is_whole(provider: MockProvider, model: OpenAI) -> None:
+async def test_an_answer_at_its_bound_is_whole(provider: MockProvider, model: Remote) -> None:
     provider.reply(say(*["x" * 1024] * (MAX_ANSWER_BYTES // 1024)))
-    assert len((await model.answer(REQUEST, ignore)).text) == MAX_ANSWER_BYTES
+    assert len((await model.answer(REQUEST, Heard())).text) == MAX_ANSWER_BYTES
 
 
 @pytest.mark.parametrize("said", [[], [say("Hel")]])
 async def test_cancelling_closes_the_connection(
-    provider: MockProvider, model: OpenAI, said: list[Part]
+    provider: MockProvider, model: Remote, said: list[Part]
 ) -> None:
     provider.reply(raw(b":\n"), *said, hold(asyncio.Event()))
-    answer = asyncio.create_task(model.answer(REQUEST, ignore))
+    answer = asyncio.create_task(model.answer(REQUEST, Heard()))
     async with asyncio.timeout(60):
         request = await provider.received()
         answer.cancel()
@@ -238,13 +239,14 @@ async def test_cancelling_closes_the_connection(
         await request.disconnected.wait()
 
 
-async def test_an_error_of_emit_is_not_taken_for_the_providers(
-    provider: MockProvider, model: OpenAI
+async def test_an_error_of_the_output_is_not_taken_for_the_providers(
+    provider: MockProvider, model: Remote
 ) -> None:
-    async def emit(text: str) -> None:
-        raise ValueError(text)
+    class Failing(Heard):
+        async def text(self, piece: str) -> None:
+            raise ValueError(piece)
 
     provider.reply(say("x"), hold(asyncio.Event()))
     with pytest.raises(ValueError, match="x"):
-        await model.answer(REQUEST, emit)
+        await model.answer(REQUEST, Failing())
     await asyncio.wait_for(provider.requests[0].disconnected.wait(), 10)

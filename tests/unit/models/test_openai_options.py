@@ -8,15 +8,20 @@ import pytest
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
-from polos_service.models.openai import OPENAI_URL, OpenAI, _body
+from polos_service.models.openai.chat_request import body
+from polos_service.models.openai.presets import OPENAI_URL
+from tests.support.models import openai
 
 
 def test_openai_gets_the_bound_under_its_new_name() -> None:
     request = ModelRequest(model="gpt", messages=[], max_output_tokens=5)
-    assert _body(request, Address.of(OPENAI_URL))["max_completion_tokens"] == 5
-    assert _body(request, Address.of("https://eu.api.openai.com/v1"))["max_completion_tokens"] == 5
+    assert body(request, Address.of(OPENAI_URL), "openai")["max_completion_tokens"] == 5
+    assert (
+        body(request, Address.of("https://eu.api.openai.com/v1"), "openai")["max_completion_tokens"]
+        == 5
+    )
     other = Address.of("https://api.openai.com.example/v1")
-    assert "max_completion_tokens" not in _body(request, other)
+    assert "max_completion_tokens" not in body(request, other, "openai")
 
 
 @pytest.mark.parametrize(
@@ -32,7 +37,7 @@ def test_openai_gets_the_bound_under_its_new_name() -> None:
     ],
 )
 def test_sampling_parameters_are_a_runs_to_choose(options: dict[str, Any]) -> None:
-    assert OpenAI().check(options) == {}
+    assert openai().check(options) == {}
 
 
 @pytest.mark.parametrize(
@@ -71,10 +76,10 @@ def test_sampling_parameters_are_a_runs_to_choose(options: dict[str, Any]) -> No
     ],
 )
 def test_all_else_is_refused_by_its_name(name: str, value: Any) -> None:
-    wrong = OpenAI().check({name: value})
+    wrong = openai().check({name: value})
     assert list(wrong) == [name]
     assert wrong[name].startswith(("must be ", "cannot be set for a run"))
 
 
 def test_two_names_of_one_bound_are_refused() -> None:
-    assert OpenAI().check({"max_tokens": 1, "max_completion_tokens": 1}).keys() == {"max_tokens"}
+    assert openai().check({"max_tokens": 1, "max_completion_tokens": 1}).keys() == {"max_tokens"}

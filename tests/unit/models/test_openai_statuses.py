@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
-from polos_service.models.openai import OpenAI
+from polos_service.models.remote import Remote
 from tests.support.mock_answers import say, status
 from tests.support.mock_provider import MockProvider
-from tests.support.models import KEY, failure
+from tests.support.models import KEY, failure, openai
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from tests.support.models import KEY, failure
 )
 async def test_a_status_tells_reason_host_model_and_request_id(
     provider: MockProvider,
-    model: OpenAI,
+    model: Remote,
     code: int,
     reason: FailureReason.ValueType,
     *,
@@ -57,14 +57,14 @@ async def test_a_status_tells_reason_host_model_and_request_id(
     ],
 )
 async def test_a_bad_request_quotes_the_provider(
-    provider: MockProvider, model: OpenAI, body: dict[str, Any]
+    provider: MockProvider, model: Remote, body: dict[str, Any]
 ) -> None:
     provider.reply(status(400, body))
     assert "context is too long" in (await failure(model)).message
 
 
 async def test_a_quoted_message_is_short_and_without_keys(
-    provider: MockProvider, model: OpenAI
+    provider: MockProvider, model: Remote
 ) -> None:
     keys = f"{KEY} sk-proj-abcdef123 Bearer abc.def AB***YZ {'a1' * 20} http://me:pass@host/x"
     provider.reply(status(400, {"error": {"message": f"Bad keys {keys} end" + " word" * 500}}))
@@ -77,7 +77,7 @@ async def test_a_quoted_message_is_short_and_without_keys(
 
 @pytest.mark.parametrize("code", [401, 403])
 async def test_a_refused_key_quotes_nothing(
-    provider: MockProvider, model: OpenAI, code: int
+    provider: MockProvider, model: Remote, code: int
 ) -> None:
     provider.reply(status(code, {"error": {"message": "Incorrect key provided: whatever"}}))
     message = (await failure(model)).message
@@ -85,7 +85,7 @@ async def test_a_refused_key_quotes_nothing(
     assert "Check the key" in message
 
 
-async def test_a_used_up_quota_is_not_tried_again(provider: MockProvider, model: OpenAI) -> None:
+async def test_a_used_up_quota_is_not_tried_again(provider: MockProvider, model: Remote) -> None:
     body = {"error": {"message": "m", "type": "insufficient_quota", "code": "insufficient_quota"}}
     provider.reply(status(429, body, retry_after="3"))
     error = await failure(model)
@@ -106,13 +106,13 @@ async def test_a_used_up_quota_is_not_tried_again(provider: MockProvider, model:
     ],
 )
 async def test_a_rate_limit_tells_how_long_to_wait(
-    provider: MockProvider, model: OpenAI, headers: dict[str, str], seconds: float | None
+    provider: MockProvider, model: Remote, headers: dict[str, str], seconds: float | None
 ) -> None:
     provider.reply(status(429, **headers))
     assert (await failure(model)).retry_after == seconds
 
 
-async def test_a_rate_limit_may_name_a_date(provider: MockProvider, model: OpenAI) -> None:
+async def test_a_rate_limit_may_name_a_date(provider: MockProvider, model: Remote) -> None:
     provider.reply(status(429, retry_after=email.utils.formatdate(time.time() + 60, usegmt=True)))
     waits = (await failure(model)).retry_after
     assert waits is not None
@@ -121,7 +121,7 @@ async def test_a_rate_limit_may_name_a_date(provider: MockProvider, model: OpenA
 
 @pytest.mark.parametrize("code", [408, 409, 429, 503])
 async def test_what_may_pass_is_left_to_the_step_to_try_again(
-    provider: MockProvider, model: OpenAI, code: int
+    provider: MockProvider, model: Remote, code: int
 ) -> None:
     provider.reply(status(code, x_should_retry="true", retry_after_ms="1"))
     provider.reply(say("x"))
@@ -131,7 +131,7 @@ async def test_what_may_pass_is_left_to_the_step_to_try_again(
 
 async def test_what_is_no_key_is_not_hidden(provider: MockProvider) -> None:
     provider.reply(status(400, {"error": {"message": "none of the tools is known"}}))
-    model = OpenAI(base_url=provider.url)  # without a key, "none" is sent
+    model = openai(base_url=provider.url)  # without a key, "none" is sent
     try:
         assert "none of the tools is known" in (await failure(model)).message
     finally:

@@ -8,22 +8,20 @@ from typing import Any
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
+from polos.v1.event_pb2 import FinishReason, Usage
 from polos_client.define.scripted import call, cut, fail, finish, pause, say, script, turn, usage
 from polos_service.errors import StepError
 from polos_service.models import ModelAnswer, ModelRequest
+from polos_service.models.messages import Call, Message, Text
 from polos_service.models.scripted import Scripted
+from tests.support.models import Heard
 
 
 async def play(text: str, **fields: Any) -> tuple[ModelAnswer, list[str]]:
-    heard: list[str] = []
-
-    async def emit(piece: str) -> None:
-        heard.append(piece)
-
-    messages = [{"role": "user", "content": "What is this?"}]
+    heard = Heard()
+    messages = [Message(role="user", parts=(Text(text="What is this?"),))]
     request = ModelRequest(model=text, messages=messages, **fields)
-    return await Scripted().answer(request, emit), heard
+    return await Scripted().answer(request, heard), heard
 
 
 async def refused(text: str, **fields: Any) -> StepError:
@@ -46,20 +44,16 @@ async def test_each_model_call_of_a_run_plays_its_turn() -> None:
 
 async def test_assistant_messages_of_the_input_do_not_move_the_turn() -> None:
     request = ModelRequest(
-        model=script("one", "two"), messages=[{"role": "assistant", "content": None}] * 3
+        model=script("one", "two"), messages=[Message(role="assistant", parts=())] * 3
     )
-
-    async def emit(piece: str) -> None:
-        pass
-
-    assert (await Scripted().answer(request, emit)).text == "one"
+    assert (await Scripted().answer(request, Heard())).text == "one"
 
 
 async def test_tool_calls_have_ids_by_turn_and_place() -> None:
     answer, _ = await play(script("x", turn(call("add", a=1), call("sub", raw="{"))), turn=2)
-    assert answer.tool_calls == [
-        ToolCall(id="call_2_1", name="add", arguments_json='{"a": 1}'),
-        ToolCall(id="call_2_2", name="sub", arguments_json="{"),
+    assert answer.calls == [
+        Call(id="call_2_1", name="add", arguments_json='{"a": 1}'),
+        Call(id="call_2_2", name="sub", arguments_json="{"),
     ]
     assert answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
 

@@ -1,0 +1,275 @@
+"""A model's answer while it grows, whichever provider it comes from. Its size is bounded."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from io import StringIO
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+
+from polos.v1.event_pb2 import Cost, FinishReason, Usage
+from polos_service.limits import CALLS_LIMIT, ID_LIMIT
+from polos_service.models import ModelAnswer
+from polos_service.models.failures import Failures
+from polos_service.models.messages import Call, Part, Reasoning, Text
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+"""Bytes of text, reasoning, tool calls and provider state of one answer together, as they come."""
+
+_HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair."""
+
+
+class Delta(NamedTuple):
+    """What an event of a provider adds to the answer, for readers.
+
+    Attributes:
+        text: a piece of the text; empty if there is none.
+        reasoning: a piece of the reasoning; empty if the provider only tells that there is
+            some, None if there is none.
+
+    """
+
+    text: str = ""
+    reasoning: str | None = None
+
+
+NOTHING = Delta()
+"""An event that adds nothing for readers."""
+
+
+class Reader(Protocol):
+    """Reads the events of one answer into a draft.
+
+    Attributes:
+        over: True once an event said that nothing follows.
+
+    """
+
+    over: bool
+
+    def take(self, data: bytes) -> Delta:
+        """Take the data of an event.
+
+        Raises:
+            StepError: it reports an error, cannot be understood, or exceeds a bound.
+
+        """
+        ...
+
+
+@dataclass(slots=True)
+class Growing:
+    """A part that grows.
+
+    Attributes:
+        kind: the class of the part.
+        content: text, reasoning, or the arguments of a call.
+        id: of a call; may be empty.
+        name: of a call.
+        state: what goes back to the provider with it.
+
+    """
+
+    kind: type[Text | Reasoning | Call]
+    content: StringIO = field(default_factory=StringIO)
+    id: str = ""
+    name: str = ""
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+class Draft:
+    """One answer, growing.
+
+    Attributes:
+        finish: how it ended; None as long as it has not.
+        usage: tokens; None until the provider tells them.
+        state: what goes back to the provider with the message.
+        calls: the calls so far, in their order.
+
+    """
+
+    def __init__(self, failures: Failures, provider: str) -> None:
+        self.finish: FinishReason.ValueType | None = None
+        self.usage: Usage | None = None
+        self.state: dict[str, Any] = {}
+        self.calls: list[Growing] = []
+        self._failures = failures
+        self._provider = provider
+        self._parts: list[Growing] = []
+        self._open: Growing | None = None
+        self._size = 0
+        self._half = ""
+
+    @property
+    def begun(self) -> bool:
+        """Whether the model has said anything."""
+        return self._size > 0
+
+    def text(self, piece: str) -> str:
+        """Add text; return what readers get of it now."""
+        if piece and (self._half or (not piece.isascii() and _HALF.search(piece))):
+            piece = self._joined(piece)
+        if piece:
+            self._at(Text).content.write(self.count(piece))
+        return piece
+
+    def reasoning(self, piece: str) -> str:
+        """Add reasoning; return what readers get of it now."""
+        piece = whole(piece)
+        self._at(Reasoning).content.write(self.count(piece))
+        return piece
+
+    def keep(self, name: str, value: Any) -> None:
+        """Add to the state of the part that grows, for which there must be one."""
+        self.count_value(value)
+        assert self._open is not None  # noqa: S101 - a defect of the reader
+        self._open.state[name] = value
+
+    def close_part(self) -> None:
+        """Let whatever comes next begin a part of its own."""
+        self._open = None
+
+    def call(self) -> Growing:
+        """Begin another call and return it."""
+        if len(self.calls) == CALLS_LIMIT:
+            raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
+        self._open = call = Growing(Call)
+        self._parts.append(call)
+        self.calls.append(call)
+        return call
+
+    def count(self, text: str) -> str:
+        """Count text towards the bound and return it.
+
+        Raises:
+            StepError: the answer exceeds MAX_ANSWER_BYTES.
+
+        """
+        self._size += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        if self._size > MAX_ANSWER_BYTES:
+            raise self._failures.too_large(f"{MAX_ANSWER_BYTES} bytes")
+        return text
+
+    def count_value(self, value: Any) -> None:
+        """Count a JSON value towards the bound."""
+        self._size += len(orjson.dumps(value))
+        self.count("")
+
+    def answer(self, cost: Cost | None) -> ModelAnswer:
+        """Return the whole answer.
+
+        Raises:
+            StepError: it has no finish reason, or a tool call without a name.
+
+        """
+        if self.finish is None:
+            raise self._failures.cut_short()
+        reason = self._finish_reason(self.finish)
+        asked = reason == FinishReason.FINISH_REASON_TOOL_CALLS
+        # The calls of an answer that was cut or filtered are not whole, and not to be made.
+        parts = [self._part(one) for one in self._parts if asked or one.kind is not Call]
+        return ModelAnswer(
+            parts=parts,
+            state={self._provider: self.state} if self.state else {},
+            finish_reason=reason,
+            usage=self.usage,
+            cost=cost,
+        )
+
+    def _at(self, kind: type[Text | Reasoning]) -> Growing:
+        if self._open is None or self._open.kind is not kind:
+            self._open = Growing(kind)
+            self._parts.append(self._open)
+        return self._open
+
+    def _joined(self, text: str) -> str:
+        """Put half of a surrogate pair that ended the text before in front, and keep one back."""
+        text = self._half + text
+        self._half = text[-1] if "\ud800" <= text[-1] <= "\udbff" else ""
+        return whole(text.removesuffix(self._half))
+
+    def _finish_reason(self, told: FinishReason.ValueType) -> FinishReason.ValueType:
+        # Some servers say "stop" though they ask for tools, or "tool_calls" and ask for none.
+        if self.calls and told == FinishReason.FINISH_REASON_STOP:
+            return FinishReason.FINISH_REASON_TOOL_CALLS
+        if not self.calls and told == FinishReason.FINISH_REASON_TOOL_CALLS:
+            return FinishReason.FINISH_REASON_STOP
+        return told
+
+    def _part(self, one: Growing) -> Part:
+        state = {self._provider: one.state} if one.state else {}
+        content = whole(one.content.getvalue())
+        if one.kind is Text:
+            return Text(text=content, state=state)
+        if one.kind is Reasoning:
+            return Reasoning(text=content, state=state)
+        if not one.name:
+            raise self._failures.malformed("a tool call has no name")
+        # A provider only compares the ids that it gets: one of ours does as well.
+        usable = 0 < len(one.id) <= ID_LIMIT and one.id.isascii() and one.id.isprintable()
+        own = not usable or self._failures.tells(one.id)
+        return Call(
+            id=f"call_{uuid.uuid4().hex}" if own else one.id,
+            name=whole(one.name),
+            arguments_json=content or "{}",
+            state=state,
+        )
+
+
+def whole(text: str) -> str:
+    """Return the text with halves of surrogate pairs joined; one alone becomes U+FFFD."""
+    if text.isascii() or _HALF.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def usage_of(
+    read: object,
+    written: object,
+    *,
+    cached: object = None,
+    cache_written: object = None,
+    reasoning: object = None,
+) -> Usage | None:
+    """Return the tokens; None if they are not numbers that make sense: unknown is not 0.
+
+    Args:
+        read: input tokens, cached ones included.
+        written: output tokens, reasoning included.
+        cached: of the input, those read from the cache.
+        cache_written: of the input, those written to the cache.
+        reasoning: of the output, those of reasoning.
+
+    """
+    tokens_in, tokens_out = _tokens(read), _tokens(written)
+    if tokens_in is None or tokens_out is None or tokens_in + tokens_out > MAX_INT32:
+        return None
+    return Usage(
+        input_tokens=tokens_in,
+        output_tokens=tokens_out,
+        total_tokens=tokens_in + tokens_out,
+        cache_read_input_tokens=_tokens(cached),
+        cache_creation_input_tokens=_tokens(cache_written),
+        reasoning_tokens=_tokens(reasoning),
+    )
+
+
+MAX_INT32 = 2**31 - 1
+"""The largest number of tokens that an event can hold."""
+
+
+def _tokens(count: object) -> int | None:
+    if not isinstance(count, int) or isinstance(count, bool):
+        return None
+    return count if 0 <= count <= MAX_INT32 else None
+
+
+def state_for(state: Mapping[str, Any], provider: str) -> Mapping[str, Any]:
+    """Return the part of a state that goes back to this provider; empty if there is none."""
+    found = state.get(provider)
+    return found if isinstance(found, Mapping) else {}

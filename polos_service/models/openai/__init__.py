@@ -1,0 +1,1 @@
+"""The APIs of OpenAI, which many other servers speak as well."""

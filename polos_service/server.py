@@ -83,11 +83,11 @@ class Service:
             DefinitionError: another one has its id, or it has what JSON cannot hold.
 
         """
-        self.catalog.add(AgentRunnable(agent, self._providers))
+        self.catalog.add(AgentRunnable(agent, self._providers, self._side_thread))
 
     def _find_defined(self, agent_id: str) -> AgentRunnable | None:
         agent = self._defined.get(agent_id)
-        return None if agent is None else AgentRunnable(agent, self._providers)
+        return None if agent is None else AgentRunnable(agent, self._providers, self._side_thread)
 
     @classmethod
     async def start(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
-from polos_service.models.draft import state_for
-from polos_service.models.messages import Call, Media, Message, Reasoning, Result, Text
+from polos_service.models.openai.chat_messages import OPENAI_IDS, Writer
 
 PATH = "/chat/completions"
 """Where requests go, behind the base URL."""
@@ -16,10 +15,10 @@ PATH = "/chat/completions"
 
 def body(request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
     """Return the parameters of the call; a run's options override the agent's definition."""
-    messages = [one for message in request.messages for one in _messages(message, provider)]
+    writer = Writer(provider=provider, call_ids=OPENAI_IDS if address.is_openai else None)
     made: dict[str, Any] = {
         "model": request.model,
-        "messages": messages,
+        "messages": writer.messages(request.messages),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -35,39 +34,13 @@ def body(request: ModelRequest, address: Address, provider: str) -> dict[str, An
     return {**made, **request.settings, **request.options}
 
 
-def _messages(message: Message, provider: str) -> Iterator[dict[str, Any]]:
-    """Yield a message in the form of the API: each result of a tool is one of its own there."""
-    results = [part for part in message.parts if isinstance(part, Result)]
-    for result in results:
-        content = _content(result.content)
-        yield {"role": "tool", "tool_call_id": result.call_id, "content": content}
-    if results:
-        return
-    said = [part for part in message.parts if isinstance(part, Text | Media)]
-    calls = [part for part in message.parts if isinstance(part, Call)]
-    thought = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
-    made: dict[str, Any] = {"role": message.role, "content": _content(said)}
-    if calls:
-        made["content"] = made["content"] or None
-        made["tool_calls"] = [_call(call) for call in calls]
-    if thought:
-        made["reasoning_content"] = thought
-    yield {**made, **state_for(message.state, provider)}
+def without(body: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """Return a body without the members of these names, which a server refuses.
 
-
-def _content(parts: Sequence[Text | Media]) -> str | list[dict[str, Any]]:
-    if all(isinstance(part, Text) for part in parts):
-        return "".join(part.text for part in parts if isinstance(part, Text))
-    return [_part(part) for part in parts]
-
-
-def _part(part: Text | Media) -> dict[str, Any]:
-    if isinstance(part, Text):
-        return {"type": "text", "text": part.text}
-    url = part.url or f"data:{part.media_type};base64,{part.data}"
-    return {"type": "image_url", "image_url": {"url": url}}
-
-
-def _call(call: Call) -> dict[str, Any]:
-    function = {"name": call.name, "arguments": call.arguments_json}
-    return {"id": call.id, "type": "function", "function": function}
+    They are left out wherever they stand: in the body, its messages, their parts and calls.
+    """
+    left = {name: value for name, value in body.items() if name not in names}
+    for name in ("messages", "content", "tool_calls"):
+        if isinstance(inside := left.get(name), list):
+            left[name] = [without(one, names) for one in inside]
+    return left

@@ -6,9 +6,8 @@ is of, and which version of that kind's format it has; the rest is the kind's ow
 
 from __future__ import annotations
 
+import json
 from typing import Any
-
-from pydantic_core import from_json
 
 from polos_service.errors import Unable
 
@@ -37,7 +36,8 @@ def unpinned(pinned: bytes, kind: str, version: int) -> dict[str, Any]:
         ValueError: it is not JSON.
 
     """
-    definition = from_json(pinned)
+    # A function of Python for each object: between two of them another thread gets its turn.
+    definition = json.loads(pinned, object_hook=lambda one: one)
     if not isinstance(definition, dict):
         raise TypeError("The pinned definition is not a JSON object.")
     found = definition.get("kind", FIRST_KIND), definition.get("v", FIRST_VERSION)

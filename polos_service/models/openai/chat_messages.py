@@ -7,13 +7,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from polos_service.models.draft import state_for
 from polos_service.models.messages import (
     Call,
     Media,
     Message,
+    Part,
     Reasoning,
     Result,
     Text,
@@ -32,6 +33,12 @@ ID_LENGTH = 9
 
 SHOWN_NEXT = "The result is in the next user message."
 """What a tool message says whose result is media alone: the API takes only text there."""
+
+THINKING = "thinking"
+"""The type of a part of the content that holds reasoning; Mistral's models write such parts."""
+
+Said = Text | Media | Reasoning
+"""What can be a part of the content."""
 
 AUDIO_FORMATS = {"mpeg": "mp3", "x-wav": "wav", "wave": "wav", "vnd.wave": "wav"}
 """What the API calls formats of audio whose media type has another name."""
@@ -80,27 +87,37 @@ class Writer:
             yield self._shown(shown)
 
     def _message(self, message: Message) -> dict[str, Any]:
-        said = [part for part in message.parts if isinstance(part, Text | Media)]
+        said = [part for part in message.parts if self._is_said(part)]
         made: dict[str, Any] = {"role": message.role, "content": self._content(message.role, said)}
         calls = [self._call(part) for part in message.parts if isinstance(part, Call)]
         if calls:
             made["content"] = made["content"] or self.no_text
             made["tool_calls"] = calls
+        thoughts: dict[str, str] = {}
         for part in message.parts:
-            if isinstance(part, Reasoning) and part.text and self.reasoning:
+            if isinstance(part, Reasoning) and self.reasoning and not self._is_said(part):
                 name = self._state(part).get("field", self.reasoning)
-                made[name] = made.get(name, "") + part.text
+                thoughts[name] = thoughts.get(name, "") + part.text
+        made |= {name: thought for name, thought in thoughts.items() if thought}
         return {**made, **self._state(message)}
 
-    def _content(self, role: str, said: Sequence[Text | Media]) -> str | list[dict[str, Any]]:
+    def _is_said(self, part: Part) -> TypeGuard[Said]:
+        """Return whether a part stands in the content, as reasoning does at some servers."""
+        if isinstance(part, Reasoning):
+            return self._state(part).get("part") == THINKING
+        return isinstance(part, Text | Media)
+
+    def _content(self, role: str, said: Sequence[Said]) -> str | list[dict[str, Any]]:
         """Return a string where it says the same as a list: every server takes it."""
         plain = all(isinstance(part, Text) and not part.state for part in said)
         if plain and (role == "assistant" or len(said) <= 1):
             return text_of(said)
         return [self._part(part) for part in said]
 
-    def _part(self, part: Text | Media) -> dict[str, Any]:
+    def _part(self, part: Said) -> dict[str, Any]:
         state = self._state(part)
+        if isinstance(part, Reasoning):
+            return {"type": THINKING, THINKING: [{"type": "text", "text": part.text}]}
         if isinstance(part, Text):
             return {"type": "text", "text": part.text, **state}
         made = _media(part, state.get("file_id"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
 from typing import Any
 
 from polos_service.models import ModelRequest
@@ -32,15 +31,3 @@ def body(request: ModelRequest, address: Address, provider: str) -> dict[str, An
         name = "max_completion_tokens" if address.is_openai else "max_tokens"
         made[name] = request.max_output_tokens
     return {**made, **request.settings, **request.options}
-
-
-def without(body: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-    """Return a body without the members of these names, which a server refuses.
-
-    They are left out wherever they stand: in the body, its messages, their parts and calls.
-    """
-    left = {name: value for name, value in body.items() if name not in names}
-    for name in ("messages", "content", "tool_calls"):
-        if isinstance(inside := left.get(name), list):
-            left[name] = [without(one, names) for one in inside]
-    return left

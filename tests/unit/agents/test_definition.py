@@ -134,7 +134,7 @@ async def test_every_version_s_run_goes_on(store: SqliteStore, pinned: bytes) ->
 
 
 def test_a_message_that_an_earlier_version_took_unseen_goes_to_the_provider_as_it_is() -> None:
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "critic", "content": "Why?", "to": ["all"]},
         {"role": "user"},
         {"role": "tool", "content": 5},

@@ -25,7 +25,7 @@ from polos_service.models.messages import (
     object_json,
 )
 from polos_service.models.openai.chat_messages import MISTRAL_IDS, OPENAI_IDS, SHOWN_NEXT, Writer
-from polos_service.models.openai.chat_request import body, without
+from polos_service.models.openai.chat_request import body
 from polos_service.models.openai.form import messages_of
 from tests.support.conversations import CONVERSATIONS
 
@@ -277,6 +277,15 @@ def test_reasoning_goes_back_in_the_member_that_the_server_used() -> None:
     assert made == {"role": "assistant", "content": "b"}
 
 
+def test_reasoning_that_came_as_a_part_of_the_content_goes_back_as_one() -> None:
+    thought = Reasoning(text="a", state={"openai": {"part": "thinking"}})
+    (made,) = written(said(thought, Text(text="b")), reasoning=None)
+    assert made["content"] == [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "a"}]},
+        {"type": "text", "text": "b"},
+    ]
+
+
 def test_texts_of_an_answer_are_joined() -> None:
     (made,) = written(said(Text(text="a"), Reasoning(), Text(text="b")))
     assert made == {"role": "assistant", "content": "ab"}
@@ -342,18 +351,3 @@ def test_openai_itself_gets_ids_that_it_takes() -> None:
     for url, length in (("https://api.openai.com/v1", 9), ("https://e.org/v1", 100)):
         made = body(request, Address.of(url), "openai")
         assert len(made["messages"][0]["tool_calls"][0]["id"]) == length
-
-
-def test_names_that_a_server_refuses_are_left_out_wherever_they_stand() -> None:
-    thought = Reasoning(text="a")
-    signed = {"openai": {"extra_content": 1, "cache_control": 2}}
-    call = Call(id="a", name="f", arguments_json="{}", state=signed)
-    message = said(thought, Text(text="b", state=signed), call, state=signed)
-    request = ModelRequest(model="m", messages=[message])
-    made = body(request, Address.of("https://e.org/v1"), "openai")
-    names = {"stream_options", "reasoning_content", "extra_content"}
-    left = without(made, names)
-    assert not any(name in json.dumps(left) for name in names)
-    assert json.dumps(left).count("cache_control") == 3
-    assert made.keys() - left.keys() == {"stream_options"}
-    assert without(made, ()) == made

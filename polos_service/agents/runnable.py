@@ -40,11 +40,15 @@ class AgentRunnable:
         """Load the provider: later that would stall the runs of others.
 
         Raises:
-            DefinitionError: the agent has what JSON cannot hold.
+            DefinitionError: the agent has what JSON cannot hold, or names a provider or an API of
+                it that this process does not have.
 
         """
         check_storable(self.agent)
-        _ = self.providers[self.agent.provider]
+        try:
+            self.providers.find(self.agent.provider, self.agent.provider_llm_api)
+        except DefinitionError as error:
+            raise DefinitionError(f"The agent {self.agent.id!r}: {error}.") from error
 
     @property
     def kind(self) -> str:
@@ -69,14 +73,17 @@ class AgentRunnable:
                 conversation is wrong.
 
         """
-        options = self.providers[self.agent.provider].check(request.model_options)
-        conversation, messages = messages_of(request.payload, self.agent.provider)
+        agent = self.agent
+        options = self.providers.check(
+            agent.provider, request.model_options, agent.provider_llm_api
+        )
+        conversation, messages = messages_of(request.payload, agent.provider)
         if options or messages:
             raise InvalidRequest(
                 {f"options.provider_options_json.{name}": what for name, what in options.items()}
                 | {f"input_messages_json{path}": what for path, what in messages.items()}
             )
-        return Definition.pin(self.agent, request, conversation).model_dump_json().encode()
+        return Definition.pin(agent, request, conversation).model_dump_json().encode()
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the agent as the definition says, with the code that is loaded now.
@@ -90,7 +97,7 @@ class AgentRunnable:
         definition = await self.side_thread.call(len(pinned), Definition.unpin, pinned)
         try:
             model = self.providers[definition.provider]
-        except KeyError:
+        except (KeyError, DefinitionError):
             raise Unable(
                 f"Its definition names the provider {definition.provider!r}, which this process "
                 "does not have: serve the run with the version of polos-grpc that it was started "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -90,7 +91,7 @@ async def test_what_a_provider_wants_back_survives_a_kill(
 ) -> None:
     signed = {"extra_content": {"google": {"thought_signature": "s"}}}
     function = {"name": "jot", "arguments": '{"text": "milk"}'}
-    conversation = [
+    conversation: list[dict[str, Any]] = [
         {"role": "user", "content": "Note milk"},
         {
             "role": "assistant",

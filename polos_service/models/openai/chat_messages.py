@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -21,12 +20,7 @@ from polos_service.models.messages import (
     object_json,
     text_of,
 )
-
-OPENAI_IDS = re.compile(".{1,40}", re.DOTALL)
-"""The ids of calls that OpenAI itself takes."""
-
-MISTRAL_IDS = re.compile("[a-zA-Z0-9]{9}")
-"""The ids of calls that Mistral takes."""
+from polos_service.models.openai.dialect import PLAIN, Dialect
 
 ID_LENGTH = 9
 """Hexadecimal digits of an id in place of one that a server does not take; every server does."""
@@ -50,18 +44,12 @@ class Writer:
 
     Attributes:
         provider: the provider's name, by which it gets its state back.
-        reasoning: the member of a message in which earlier reasoning goes back, where its state
-            names no other; None: none goes back.
-        no_text: the content of a message that only calls tools.
-        call_ids: the ids of calls that the server takes; None: all. In place of any other goes
-            a hash of it, with the call and with its result.
+        dialect: what the server expects.
 
     """
 
     provider: str
-    reasoning: str | None = "reasoning_content"
-    no_text: str | None = ""
-    call_ids: re.Pattern[str] | None = None
+    dialect: Dialect = PLAIN
 
     def messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return the messages of the API: each result of a tool is one of its own there.
@@ -91,12 +79,12 @@ class Writer:
         made: dict[str, Any] = {"role": message.role, "content": self._content(message.role, said)}
         calls = [self._call(part) for part in message.parts if isinstance(part, Call)]
         if calls:
-            made["content"] = made["content"] or self.no_text
+            made["content"] = made["content"] or self.dialect.no_text
             made["tool_calls"] = calls
         thoughts: dict[str, str] = {}
         for part in message.parts:
-            if isinstance(part, Reasoning) and self.reasoning and not self._is_said(part):
-                name = self._state(part).get("field", self.reasoning)
+            if isinstance(part, Reasoning) and self.dialect.reasoning and not self._is_said(part):
+                name = self._state(part).get("field", self.dialect.reasoning)
                 thoughts[name] = thoughts.get(name, "") + part.text
         made |= {name: thought for name, thought in thoughts.items() if thought}
         return {**made, **self._state(message)}
@@ -140,7 +128,7 @@ class Writer:
         return {"role": "user", "content": [self._part(part) for part in parts]}
 
     def _id(self, call_id: str) -> str:
-        if self.call_ids is None or self.call_ids.fullmatch(call_id):
+        if self.dialect.call_ids is None or self.dialect.call_ids.fullmatch(call_id):
             return call_id
         return hashlib.sha256(call_id.encode()).hexdigest()[:ID_LENGTH]
 

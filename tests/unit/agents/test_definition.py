@@ -14,6 +14,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.scripted import call, script, turn
 from polos_client.define.stop import StopConditionContext, max_tokens, stop_condition
 from polos_client.define.tool import tool
+from polos_client.errors import DefinitionError
 from polos_service.agents.definition import Definition
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.caller import ANONYMOUS
@@ -23,7 +24,7 @@ from polos_service.models.openai.chat_messages import Writer
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.store.sqlite import SqliteStore
-from tests.support.agents import catalog
+from tests.support.agents import Recorder, catalog, started
 from tests.support.runs import executing
 from tests.support.stores import all_events, new_run
 
@@ -54,6 +55,7 @@ WEATHER = Agent(
     provider_base_url="http://127.0.0.1:11434/v1",
     stop_conditions=[max_tokens(limit=1000), enough],
     deadlines=Deadlines(tool_call=30.0),
+    provider_kwargs={"top_k": 4},
 )
 
 
@@ -114,8 +116,10 @@ def test_there_is_a_sample_of_each_version() -> None:
 def test_every_version_s_definition_is_read_whole(path: Path) -> None:
     definition = Definition.unpin(path.read_bytes())
     stored = json.loads(path.read_bytes())
+    told = definition.model_dump()
     for name in stored.keys() - {"v", "messages", "conversation"}:
-        assert getattr(definition, name) == getattr(Definition.model_validate(NEWEST), name)
+        assert told[name] == stored[name]
+    assert told.keys() == NEWEST.keys()
     assert definition.initial_state["big"] == 123456789012345678901234567890
     messages = Writer(provider="scripted").messages(definition.conversation)
     messages[1]["content"] = messages[1]["content"] or None
@@ -180,5 +184,35 @@ def test_what_is_pinned_now_is_the_newest_sample() -> None:
     request.options.user_id = NEWEST["user_id"]
     request.options.initial_state_json = json.dumps(NEWEST["initial_state"])
     request.options.provider_options_json = json.dumps(NEWEST["options"])
-    runnable = AgentRunnable(WEATHER, Providers({"scripted": Scripted}))
+    runnable = AgentRunnable(WEATHER, Providers({"scripted": lambda _: Scripted()}))
     assert json.loads(runnable.pin(run_request(ANONYMOUS, request))) == NEWEST
+
+
+async def test_what_an_agent_sets_for_its_provider_is_pinned(store: SqliteStore) -> None:
+    model = Recorder()
+    settings = {"top_k": 4, "extra_body": {"a": {"b": None}}, "extra_headers": {"X-A": "b"}}
+    agent = Agent("set", "scripted", script("Hi."), provider_kwargs=settings)
+    run_id = await started(store, catalog(agent, model=model), agent_id="set")
+    later = Agent("set", "scripted", script("Hi."))
+    async with executing(store, catalog(later, model=model)):
+        events = await all_events(store, run_id)
+    assert [one.settings for one in model.requests] == [settings]
+    assert not any("top_k" in str(event) or "X-A" in str(event) for event in events)
+
+
+async def test_the_api_of_an_agent_is_pinned(store: SqliteStore) -> None:
+    model = Recorder(apis=("old", "new"))
+    agent = Agent("set", "scripted", script("Hi."), provider_llm_api="new")
+    run_id = await started(store, catalog(agent, model=model), agent_id="set")
+    async with executing(store, catalog(agent, model=model)):
+        await all_events(store, run_id)
+    assert [one.api for one in model.requests] == ["new"]
+
+
+def test_an_agent_whose_provider_is_unknown_is_not_loaded() -> None:
+    with pytest.raises(DefinitionError) as raised:
+        catalog(Agent("far", "scriptet", "m"))
+    assert str(raised.value) == (
+        "The agent 'far': there is no provider 'scriptet' (did you mean 'scripted'?); "
+        "there are scripted."
+    )

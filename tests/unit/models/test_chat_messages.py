@@ -24,9 +24,11 @@ from polos_service.models.messages import (
     load,
     object_json,
 )
-from polos_service.models.openai.chat_messages import MISTRAL_IDS, OPENAI_IDS, SHOWN_NEXT, Writer
-from polos_service.models.openai.chat_request import body
+from polos_service.models.openai.chat_messages import SHOWN_NEXT, Writer
+from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, Dialect
 from polos_service.models.openai.form import messages_of
+from polos_service.models.openai.presets import OPENAI, PRESETS
+from polos_service.models.preset import Preset
 from tests.support.conversations import CONVERSATIONS
 
 ORACLE: TypeAdapter[Any] = TypeAdapter(ChatCompletionMessageParam)
@@ -36,7 +38,7 @@ WRITER = Writer(provider="openai")
 
 
 def written(*messages: Message, **fields: Any) -> list[dict[str, Any]]:
-    return Writer(provider="openai", **fields).messages(messages)
+    return Writer(provider="openai", dialect=Dialect(**fields)).messages(messages)
 
 
 def sent(*form: Any, provider: str = "openai") -> list[dict[str, Any]]:
@@ -345,9 +347,16 @@ def test_ids_of_calls_are_ones_that_the_server_takes(rule: Any, call_id: str, fi
     assert rule is None or rule.fullmatch(told)
 
 
-def test_openai_itself_gets_ids_that_it_takes() -> None:
+@pytest.mark.parametrize(
+    ("preset", "url", "length"),
+    [
+        (OPENAI, "https://api.openai.com/v1", 9),
+        (OPENAI, "https://e.org/v1", 100),
+        (PRESETS["mistral"], "https://api.mistral.ai/v1", 9),
+    ],
+)
+def test_providers_get_ids_that_they_take(preset: Preset, url: str, length: int) -> None:
     call = Call(id="c" * 100, name="f", arguments_json="{}")
     request = ModelRequest(model="m", messages=[said(call)])
-    for url, length in (("https://api.openai.com/v1", 9), ("https://e.org/v1", 100)):
-        made = body(request, Address.of(url), "openai")
-        assert len(made["messages"][0]["tool_calls"][0]["id"]) == length
+    made = preset.apis["chat_completions"].body(request, Address.of(url), preset.name)
+    assert len(made["messages"][0]["tool_calls"][0]["id"]) == length

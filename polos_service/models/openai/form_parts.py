@@ -129,9 +129,12 @@ def _image(part: Mapping[str, Any], provider: str) -> Media:
     image, path = _linked(part, "image_url")
     detail = image.get("detail") or part.get("detail") or ""
     if not isinstance(detail, str):
-        raise Wrong(".image_url.detail", f"is {kind_of(detail)}; allowed: a string")
-    where = {}
-    if part.get("image_url") is not None or part.get("file_id") is None:
+        at = ".image_url.detail" if image.get("detail") else ".detail"
+        raise Wrong(at, f"is {kind_of(detail)}; allowed: a string")
+    if part.get("image_url") is None and part.get("file_id") is not None:
+        string(part["file_id"], ".file_id")
+        where = {}
+    else:
         where = _located(string(image.get("url"), path), path, "image")
     kept = _members(part, "image_url", image, ("url", "detail"))
     state = rest(kept, ("type", "detail"), provider)
@@ -156,8 +159,8 @@ def _audio(part: Mapping[str, Any], provider: str) -> Media:
     if data[:5].lower() == "data:":
         where = _located(data, path, "audio")
     else:
-        form = string(audio.get("format"), ".input_audio.format")
-        where = {"data": _base64(data, path), "media_type": f"audio/{form.lower()}"}
+        form = string(audio.get("format"), ".input_audio.format").lower().removeprefix("audio/")
+        where = {"data": _base64(data, path), "media_type": f"audio/{form}"}
     kept = _members(part, "input_audio", audio, ("data", "format"))
     return Media(type="file", state=rest(kept, ("type",), provider), **where)
 

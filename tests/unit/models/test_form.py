@@ -206,6 +206,11 @@ REFUSED: dict[str, tuple[list[Any], str, str]] = {
         "[0].content[1].image_url.detail",
         "is a number",
     ),
+    "an image whose id is a number": (
+        [part(type="input_image", file_id=5)],
+        "[0].content[1].file_id",
+        "is a number; allowed: a non-empty string",
+    ),
     "audio without a format": (
         [part(type="input_audio", input_audio={"data": "QUJD"})],
         "[0].content[1].input_audio.format",

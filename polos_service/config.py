@@ -26,6 +26,20 @@ MAX_PORT = 65535
 CENTURY = timedelta(days=36_500)
 """More than any retention: times are kept in nanoseconds, of which 64 bits hold 292 years."""
 
+SwitchName = Literal[
+    "stream_options",
+    "parallel_tool_calls",
+    "tool_choice",
+    "store",
+    "include",
+    "max_tokens",
+    "max_completion_tokens",
+    "reasoning_content",
+    "reasoning_details",
+    "extra_content",
+]
+"""A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
+
 OPTIONS = {"listen": "--listen", "store": "--store"}
 """Settings that are also options of `polos serve`."""
 
@@ -119,6 +133,14 @@ class Settings(BaseSettings):
     provider_keys: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
     """A JSON object that maps each `provider_base_url` of an agent to its API key. A base URL
     without a key is called without authentication."""
+
+    provider_switches: dict[str, list[SwitchName]] = Field(default_factory=dict, repr=False)
+    """A JSON object that maps a base URL to a list of the fields that its server refuses. They are
+    left out of requests unless an agent or a caller sets them: `stream_options`,
+    `parallel_tool_calls`, `tool_choice`, `store`, `include`, `reasoning_content`,
+    `reasoning_details`, `extra_content`. `max_tokens` and `max_completion_tokens` are replaced by
+    one another. A field that a server refuses by name is left out even without this setting, at
+    the price of one refused request for each process."""
 
     @classmethod
     def load(

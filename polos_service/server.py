@@ -221,6 +221,7 @@ def providers(settings: Settings) -> Providers:
             base_url=settings.openai_base_url,
             key=settings.openai_api_key,
             keys=settings.provider_keys,
+            switches=settings.provider_switches,
         )
         return Remote(OPENAI, account)
 

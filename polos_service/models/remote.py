@@ -5,7 +5,8 @@ Whether to try again is the step's to decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,16 +15,22 @@ from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.models import ModelAnswer, ModelRequest, Output, connection, exchange
+from polos_service.models import ModelAnswer, ModelRequest, Output, exchange, sending, switches
 from polos_service.models.address import Address
-from polos_service.models.connection import LostError, RefusedError
+from polos_service.models.connection import Client, RefusedError, Response
 from polos_service.models.cost import cost
 from polos_service.models.draft import Draft, Reader
 from polos_service.models.failures import Failures
+from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence, SilentError
+from polos_service.models.told import told_in
 
 Check = Callable[[Mapping[str, Any]], Mapping[str, str]]
 """Returns what is wrong with a run's model options, by name; empty if nothing is."""
+
+
+STRICT = (400, 422)
+"""Statuses with which a server refuses a field that it does not know."""
 
 
 class Api(Protocol):
@@ -81,6 +88,7 @@ class Account:
         key: for that address, and for no other.
         headers: sent to that address alone.
         keys: further keys, by the base URL that each is meant for.
+        switches: what is turned off, by base URL: names of `polos_service.models.switches`.
 
     """
 
@@ -88,6 +96,23 @@ class Account:
     key: SecretStr | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, SecretStr] = field(default_factory=dict)
+    switches: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is kept for a base URL.
+
+    Attributes:
+        address: the base URL, taken apart.
+        client: the connections to it.
+        off: what is turned off there, by the operator, or since the server refused it.
+
+    """
+
+    address: Address
+    client: Client
+    off: set[str]
 
 
 class Remote:
@@ -101,7 +126,8 @@ class Remote:
         self._keys = {_normal(url): key for url, key in account.keys.items()}
         if account.key is not None:
             self._keys[self._base_url] = account.key
-        self._clients: dict[str, httpx2.AsyncClient] = {}
+        self._switches = {_normal(url): names for url, names in account.switches.items()}
+        self._places: dict[str, _Place] = {}
         # One for all addresses: reading the certificates takes a tenth of a second.
         self._tls = httpx2.create_ssl_context()
 
@@ -119,7 +145,8 @@ class Remote:
 
         """
         base_url = _normal(request.base_url or self._base_url)
-        address = Address.of(base_url)
+        place = self._place(base_url)
+        address = place.address
         key = self._key(address, base_url)
         api = self._api(request.api)
         failures = Failures(address.host, request.model, filter(None, (key, *address.secrets)))
@@ -128,20 +155,19 @@ class Remote:
         headers = {**api.headers(key), **(self._headers if base_url == self._base_url else {})}
         if not key and address.authorization:
             headers["Authorization"] = address.authorization
-        body = api.body(request, address, self._preset.name)
+        failures.proxy = place.client.proxy
         failure: StepError | None = None
         try:
             async with Silence(request, failures.of) as silence:
-                client = self._client(base_url)
-                response = await connection.send(client, address.url + api.path, headers, body)
+                response = await self._send(request, api, headers, place)
                 try:
                     await exchange.read(response, reader, output, failures, silence)
                 finally:
-                    await response.aclose()
+                    response.close()
         except RefusedError as refused:
             failure = failures.status(refused.status, refused.body, refused.headers)
-        except LostError:
-            failure = failures.lost(after_output=draft.begun)
+        except LostError as lost:
+            failure = failures.lost(lost, after_output=draft.begun)
         except SilentError as error:
             failure = failures.silent(error)
         if failure is not None and draft.finish is None:
@@ -154,18 +180,54 @@ class Remote:
 
     async def close(self) -> None:
         """Close every connection."""
-        while self._clients:
-            _, client = self._clients.popitem()
-            await client.aclose()
+        while self._places:
+            _, place = self._places.popitem()
+            await place.client.close()
+
+    async def _send(
+        self, request: ModelRequest, api: Api, headers: Mapping[str, str], place: _Place
+    ) -> Response:
+        """Send a request; once more without each field of ours that the server refuses.
+
+        Raises:
+            LostError: no answer came.
+            RefusedError: the provider answered with another status than success.
+
+        """
+        chosen = {*request.options, *request.settings}
+        refusals = 0
+        off = frozenset(place.off)
+
+        def build() -> dict[str, Any]:
+            body = api.body(request, place.address, self._preset.name)
+            switches.apply(body, off, chosen)
+            return body
+
+        while True:
+            body, data = await sending.encode(request, build)
+            try:
+                return await place.client.send(place.address.url + api.path, headers, data)
+            except RefusedError as error:
+                refusals += 1
+                if error.status not in STRICT or refusals > switches.MAX_REFUSALS:
+                    raise
+                told = told_in(error.body)
+                name = await asyncio.to_thread(switches.refused, told, body, off, chosen)
+                if name is None:
+                    raise
+                place.off.add(name)
+                off |= {name}
 
     def _api(self, name: str | None) -> Api:
         apis = self._preset.apis
         return apis[name] if name is not None else next(iter(apis.values()))
 
-    def _client(self, base_url: str) -> httpx2.AsyncClient:
-        if base_url not in self._clients:
-            self._clients[base_url] = connection.connect(self._tls)
-        return self._clients[base_url]
+    def _place(self, base_url: str) -> _Place:
+        if base_url not in self._places:
+            address = Address.of(base_url)
+            off = set(self._switches.get(base_url, ()))
+            self._places[base_url] = _Place(address, Client(address.url, self._tls), off)
+        return self._places[base_url]
 
     def _key(self, address: Address, base_url: str) -> str:
         """Return the key for an address; empty if none is configured, and none is needed.

@@ -138,9 +138,10 @@ class Failures:
 
     def _redirected(self, how: str, location: str) -> StepError:
         """Return the failure; of where it leads only the host is told: the rest may be secret."""
+        host = ""
         with contextlib.suppress(ValueError):
-            host = urlsplit(location).netloc.rpartition("@")[2]
-            target = f" to {word(host, self._secrets)}" if word(host, self._secrets) else ""
+            host = word(urlsplit(location).netloc.rpartition("@")[2], self._secrets)
+        target = f" to {host}" if host else ""
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
             f"{self.of} redirects{target} ({how}), and redirects are not followed. "
@@ -152,10 +153,10 @@ class Failures:
         what = redact(lost.what, self._secrets)
         if self.proxy and self.proxy not in what:
             what += f" (through the proxy {self.proxy})"
-        if lost.foreign:
+        if lost.malformed:
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_MALFORMED,
-                f"What answers for {self.of} does not speak HTTP: {what}. "
+                f"The answer of {self.of} is not valid HTTP: {what}. "
                 "Check the provider's base URL.",
             )
         if after_output:

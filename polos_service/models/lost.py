@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from http import HTTPStatus
 
@@ -17,15 +18,15 @@ class LostError(Exception):
     Attributes:
         what: what happened, as the end of a sentence; may quote the provider.
         retryable: whether it may not happen the next time.
-        foreign: whether what answered does not speak HTTP.
+        malformed: whether what came is not valid HTTP.
 
     """
 
-    def __init__(self, what: str, *, retryable: bool = True, foreign: bool = False) -> None:
+    def __init__(self, what: str, *, retryable: bool = True, malformed: bool = False) -> None:
         super().__init__(what)
         self.what = what
         self.retryable = retryable
-        self.foreign = foreign
+        self.malformed = malformed
 
 
 SIMPLE = (
@@ -39,6 +40,9 @@ SIMPLE = (
 
 FLEETING = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """Failures of TLS that are those of the connection below it."""
+
+
+_QUOTE = re.compile(r"\n|: b['\"]")
 
 
 def lost_by(error: BaseException, proxy: str = "") -> LostError:
@@ -58,8 +62,8 @@ def lost_by(error: BaseException, proxy: str = "") -> LostError:
             fails = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
             return LostError(f"the proxy {proxy} answered HTTP {error.status}", retryable=fails)
         case aiohttp.ClientResponseError():
-            # The parser says what it expected, and quotes what came on further lines.
-            return LostError(error.message.partition("\n")[0].rstrip(" :"), foreign=True)
+            # The parser says what is wrong, and quotes what came.
+            return LostError(_QUOTE.split(error.message)[0].rstrip(" :"), malformed=True)
         case aiohttp.ClientError() | OSError():
             return LostError(_simple(error))
     return LostError(f"the request cannot be sent ({type(error).__name__})", retryable=False)

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from polos_service.models import ModelRequest
-from polos_service.models.messages import Call, Media, Part, Result
+from polos_service.models.messages import Part
 
 LARGE_BYTES = 64 * 1024
 """Characters of a conversation from which on it is converted in a thread: that takes about as long
@@ -55,17 +55,20 @@ def is_large(request: ModelRequest) -> bool:
 def _parts(request: ModelRequest) -> Iterator[Part]:
     for message in request.messages:
         for part in message.parts:
-            if isinstance(part, Result):
+            if part.type == "result":
                 yield from part.content
             yield part
 
 
 def _size(part: Part) -> int:
-    if isinstance(part, Media):
-        return len(part.data or "") + len(part.url or "")
-    if isinstance(part, Call):
-        return len(part.arguments_json)
-    return 0 if isinstance(part, Result) else len(part.text)
+    match part.type:
+        case "text" | "reasoning":
+            return len(part.text)
+        case "call":
+            return len(part.arguments_json)
+        case "image" | "file":
+            return len(part.data or "") + len(part.url or "")
+    return 0
 
 
 def _encode(build: Callable[[], dict[str, Any]]) -> tuple[dict[str, Any], bytes]:

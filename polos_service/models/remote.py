@@ -175,7 +175,7 @@ class Remote:
         if usage is None:
             return None
         own = self._prices.cost(usage, model, self._preset.name, base_url)
-        return own or cost(usage, model, base_url, self._preset.price_list)
+        return cost(usage, model, base_url, self._preset.price_list) if own is None else own
 
 
 def _apart(request: ModelRequest) -> tuple[ModelRequest, Mapping[str, str]]:

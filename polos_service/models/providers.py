@@ -95,7 +95,7 @@ class Providers:
         for provider, model in self._models.items():
             try:
                 await model.close()
-            except Exception:  # noqa: BLE001 - it may be a package's
+            except Exception:
                 log.exception("provider_failed_to_close", provider=provider)
 
     @cached_property

@@ -9,7 +9,13 @@ from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.openai import chat_answer, chat_request, options
+from polos_service.models.openai import (
+    chat_answer,
+    chat_request,
+    options,
+    responses_answer,
+    responses_request,
+)
 from polos_service.models.remote import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -34,9 +40,27 @@ class ChatCompletions:
         return chat_answer.Chunks(draft, failures)
 
 
+class Responses:
+    """The Responses API."""
+
+    path = responses_request.PATH
+
+    def headers(self, key: str) -> Mapping[str, str]:
+        """Return the Authorization header, if there is a key."""
+        return {"Authorization": f"Bearer {key}"} if key else {}
+
+    def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:  # noqa: ARG002
+        """Return the parameters of a call."""
+        return responses_request.body(request, provider)
+
+    def reader(self, draft: Draft, failures: Failures) -> responses_answer.Events:
+        """Return what reads one answer into the draft."""
+        return responses_answer.Events(draft, failures)
+
+
 OPENAI = Preset(
     name="openai",
-    apis={"chat_completions": ChatCompletions()},
+    apis={"chat_completions": ChatCompletions(), "responses": Responses()},
     check=options.check,
     base_url=OPENAI_URL,
     key_variable="OPENAI_API_KEY",

@@ -16,10 +16,11 @@ from polos_service.models.openai.responses_items import (
     REASONING,
     texts,
 )
-from polos_service.models.openai.responses_output import Item, Items, Place
+from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError
 
 TEXT_DELTA = "response.output_text.delta"
 """The type of nearly all events."""
+
 FILTERED = FinishReason.FINISH_REASON_CONTENT_FILTER
 """A filter cut the answer; any other reason why it is incomplete is a bound on its length."""
 
@@ -76,21 +77,37 @@ class Events:
             return NOTHING
         event: Any = None
         try:
-            event = parsed(data if len(data) < COSTLY_BYTES else self._items.spared(data))
+            if len(data) >= COSTLY_BYTES:
+                return self._take_large(data)
+            event = parsed(data)
+            if not isinstance(event, dict):
+                return NOTHING
             if (
                 self._flowing
-                and event["type"] == TEXT_DELTA
+                and event.get("type") == TEXT_DELTA
                 and event.get("output_index") == self._index
             ):
                 return Delta(self._draft.text(event["delta"]))
-            return self._take(event) if isinstance(event, dict) else NOTHING
+            return self._take(event)
         except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
             # Whatever shape a server sends: checking each level of each event first would cost
             # more than all the rest.
             pass
         if event is None:
-            raise self._failures.malformed("an event is not valid JSON")
+            raise self._failures.malformed("an event cannot be read as JSON")
         raise self._failures.malformed(self._unexpected(event), retryable=False)
+
+    def _take_large(self, data: bytes) -> Delta:
+        """Take an event that may repeat what was streamed, which is not parsed again."""
+        event = parsed(self._items.spared(data))
+        if not isinstance(event, dict):
+            return NOTHING
+        try:
+            if not isinstance(event.get("delta"), int):
+                return self._take(event)
+        except UnsaidError:
+            pass
+        return self._take(parsed(data))
 
     def _take(self, event: dict[str, Any]) -> Delta:
         self._flowing = False
@@ -135,7 +152,7 @@ class Events:
         told = event.get("part") or event
         self._items.refused |= bool(told.get("refusal"))
         text = told.get("text") or told.get("refusal")
-        if not text or isinstance(text, int):  # a number stands for what was streamed
+        if not text:
             return NOTHING
         thinks = "reasoning" in event["type"] or told.get("type") == "reasoning_text"
         item = self._about(event, REASONING if thinks else MESSAGE)

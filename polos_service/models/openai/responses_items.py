@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from io import StringIO
 from typing import Any
 
 from polos_service.models.draft import whole
@@ -29,7 +30,10 @@ COSTLY_BYTES = 128 * 1024
 up to 4 ms per MiB, during which nothing else happens."""
 
 EDGE = 64
-"""How many characters at both ends of a text tell it from other texts."""
+"""Characters at both ends of a text that tell it from other texts; a text is longer."""
+
+PAIRS = "surrogatepass"
+"""How half of a surrogate pair is encoded: a server can send one."""
 
 
 def joint(item_type: str) -> str:
@@ -47,7 +51,7 @@ def refuses(item: Mapping[str, Any]) -> bool:
     return any(name == "refusal" for _, name in _places(item))
 
 
-def kept(item: Mapping[str, Any], said: str) -> dict[str, Any]:
+def kept(item: Mapping[str, Any], said: StringIO) -> dict[str, Any]:
     """Return what is to be kept of an item whose part says `said`."""
     if item.get("type") == CALL:
         return {k: v for k, v in item.items() if k not in ("arguments", "name", "call_id")}
@@ -55,9 +59,9 @@ def kept(item: Mapping[str, Any], said: str) -> dict[str, Any]:
         return dict(item)
     known = texts(item)
     if len(known) == 1 and isinstance(known[0], int):
-        return _replaced(item, iter([len(said)]))
+        return _replaced(item, iter([said.tell()]))
     told = [whole(one) for one in known if isinstance(one, str)]
-    if joint(item["type"]).join(told) != said:
+    if joint(item["type"]).join(told) != said.getvalue():
         # Signed reasoning must not change: what differs from that which was said stays as it is.
         return dict(item)
     return _replaced(item, iter([len(one) for one in told]))
@@ -106,36 +110,23 @@ def _replaced(item: Mapping[str, Any], found: Iterator[str | int]) -> dict[str, 
     return made
 
 
-def without(data: bytes, head: str, tail: str, length: int) -> bytes:
+def without(data: bytes, text: str) -> bytes:
     """Return JSON in which a number stands for each string that begins and ends like a text.
 
     Args:
         data: JSON.
-        head: the first EDGE characters of the text.
-        tail: its last EDGE characters.
-        length: the number of its characters, which is what stands for it.
+        text: the text; the number is that of its characters.
 
     """
     for ascii_only in (False, True):
-        begin, end = (
-            _encoded(head, ascii_only=ascii_only)[:-1],
-            _encoded(tail, ascii_only=ascii_only)[1:],
-        )
+        begin = json.dumps(text[:EDGE], ensure_ascii=ascii_only).encode(errors=PAIRS)[:-1]
+        end = json.dumps(text[-EDGE:], ensure_ascii=ascii_only).encode(errors=PAIRS)[1:]
         start = data.find(begin)
         while start >= 0:
-            stop = data.find(end, start + 1 + length - len(tail))
-            if stop < 0 or not _one_string(data, start + 1, stop):
+            stop = data.find(end, start + 1 + len(text) - EDGE)
+            # Every item has a type, and no string has this inside: quotes in it are escaped.
+            if stop < 0 or data.rfind(b'"type"', start, stop) >= 0:
                 break
-            data = b"%b%d%b" % (data[:start], length, data[stop + len(end) :])
+            data = b"%b%d%b" % (data[:start], len(text), data[stop + len(end) :])
             start = data.find(begin, start)
     return data
-
-
-def _encoded(text: str, *, ascii_only: bool) -> bytes:
-    return json.dumps(text, ensure_ascii=ascii_only).encode(errors="surrogatepass")
-
-
-def _one_string(data: bytes, start: int, stop: int) -> bool:
-    """Return whether every quote in between is one of a string's own, which are escaped."""
-    quotes = data.count(b'"', start, stop)
-    return quotes == 0 or quotes == data.count(b'\\"', start, stop)

@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
-from io import SEEK_END, StringIO
+from io import StringIO
 from typing import Any
 
 import orjson
@@ -20,7 +20,6 @@ from polos_service.models.failures import Failures
 from polos_service.models.messages import Reasoning, Text
 from polos_service.models.openai.responses_items import (
     CALL,
-    EDGE,
     MESSAGE,
     REASONING,
     joint,
@@ -76,12 +75,17 @@ class Item:
         """How many characters it has."""
         return self.content.tell()
 
-    def read(self, start: int, size: int = -1) -> str:
-        """Return characters of it."""
+    def read(self, start: int) -> str:
+        """Return it from that character on."""
+        if start <= self.length // 2:
+            return self.content.getvalue()[start:]
+        # The time that this takes depends on what is read, not on what was said before.
         self.content.seek(start)
-        found = self.content.read(size)
-        self.content.seek(0, SEEK_END)
-        return found
+        return self.content.read()
+
+
+class UnsaidError(LookupError):
+    """What an event is said to repeat was not streamed: it only looks like another text."""
 
 
 class Items:
@@ -155,8 +159,16 @@ class Items:
             return Delta(reasoning=self._draft.reasoning(piece))
         return Delta(self._draft.text(piece))
 
-    def end_text(self, item: Item, text: str, place: Place) -> Delta:
-        """Take the end of a text, which repeats it; return what of it was not said yet."""
+    def end_text(self, item: Item, text: str | int, place: Place) -> Delta:
+        """Take the end of a text, which repeats it; return what of it was not said yet.
+
+        Raises:
+            UnsaidError: it is a number, and nothing was streamed.
+
+        """
+        if isinstance(text, int):
+            _check_said(item)
+            return NOTHING
         text = whole(text)
         if item.length >= len(text) and item.read(item.length - len(text)) == text:
             return NOTHING
@@ -168,7 +180,14 @@ class Items:
         return NOTHING
 
     def end(self, item: Item, told: Mapping[str, Any]) -> Delta:
-        """Take a whole item: what was not said of it, and what is to go back."""
+        """Take a whole item: what was not said of it, and what is to go back.
+
+        Raises:
+            UnsaidError: there is a number in place of a text, and nothing was streamed.
+
+        """
+        if any(isinstance(one, int) for one in (told.get("arguments"), *texts(told))):
+            _check_said(item)
         item.closed = True
         delta = NOTHING
         if isinstance(told.get("content"), str):
@@ -180,7 +199,7 @@ class Items:
             delta = self._rest(item, told)
         if len(item.parts) == 1:  # an item in pieces does not go back as a whole
             self._draft.resume(item.parts[0])
-            self._draft.keep("item", kept(told, item.read(0)))
+            self._draft.keep("item", kept(told, item.content))
         return delta
 
     def describe(self, item: Item, told: Mapping[str, Any]) -> None:
@@ -250,10 +269,10 @@ class Items:
     def spared(self, data: bytes) -> bytes:
         """Return a large event without the texts in it that were streamed."""
         streamed = [item for item in self._items if len(item.parts) == 1 and item.start == 0]
-        for item in nlargest(MAX_REPEATED, streamed, key=lambda one: one.length):
-            if item.length >= REPEATED_CHARACTERS:
-                head, tail = item.read(0, EDGE), item.read(item.length - EDGE)
-                data = without(data, head, tail, item.length)
+        largest = nlargest(MAX_REPEATED, streamed, key=lambda item: item.length)
+        for item in streamed:
+            if item in largest and item.length >= REPEATED_CHARACTERS:
+                data = without(data, item.content.getvalue())
         return data
 
     def _begin_part(self, item_type: str) -> Growing:
@@ -262,8 +281,10 @@ class Items:
 
     def _rest(self, item: Item, told: Mapping[str, Any]) -> Delta:
         """Say what was not said of an item."""
-        said = "".join([part.content.getvalue() for part in item.parts])
         known = [whole(one) for one in texts(told) if isinstance(one, str)]
+        if not known:
+            return NOTHING
+        said = "".join([part.content.getvalue() for part in item.parts])
         full = joint(item.type).join(known)
         if len(full) > len(said) and full.startswith(said):
             return self.say(item, full[len(said) :], item.place)
@@ -276,3 +297,8 @@ class Items:
             left.remove(item)
             return item
         return left.popleft() if left else None
+
+
+def _check_said(item: Item) -> None:
+    if not item.length:
+        raise UnsaidError

@@ -81,6 +81,7 @@ async def test_an_error_in_the_stream_is_told_with_its_reason(
     model: Remote,
     told: Event,
     reason: FailureReason.ValueType,
+    *,
     retryable: bool,
 ) -> None:
     provider.reply(sent([*events(say("Hel"))[:5], told]))
@@ -221,7 +222,7 @@ def test_the_number_of_items_is_bounded() -> None:
 @pytest.mark.parametrize("character", ["x", "ü", "\x01", "\U0001d11e", "\n"])
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_an_answer_of_four_mebibytes_is_read_though_its_end_repeats_it(
-    provider: MockProvider, answered: Ask, character: str, streamed: bool
+    provider: MockProvider, answered: Ask, character: str, *, streamed: bool
 ) -> None:
     piece = character * (65536 // len(character.encode()))
     told = events(say(*[piece] * 64), call("f", {}))

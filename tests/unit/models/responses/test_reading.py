@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +17,7 @@ from polos_service.models.messages import Call, Reasoning, Text
 from polos_service.models.openai.responses_answer import Events
 from polos_service.models.remote import Remote
 from polos_service.models.sse import DataLines
-from tests.support.mock_answers import Part, hold, raw
+from tests.support.mock_answers import hold, raw
 from tests.support.mock_provider import MockProvider
 from tests.support.mock_responses import (
     call,
@@ -193,34 +194,25 @@ def read(pieces: list[bytes]) -> tuple[list[str], object]:
 @given(st.lists(st.integers(0, len(STREAM)), max_size=20))
 def test_an_answer_in_any_pieces_is_the_same(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
-    pieces = [STREAM[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [STREAM[a:b] for a, b in pairwise(places)]
     assert read(pieces) == read([STREAM])
 
 
 async def test_what_is_unknown_is_read_over(provider: MockProvider, answered: Ask) -> None:
     told = events(say("Hello"))
-    odd: list[object] = [
+    odd = [
         {"type": "keepalive", "sequence_number": 3},
+        {"type": "response.queued"},
         {"type": "response.tomorrow", "delta": 5, "item": None},
         {"type": "response.web_search_call.searching", "output_index": 0},
         {"type": "response.output_text.annotation.added", "annotation": {"type": "url_citation"}},
         {},
-        [],
-        "text",
-        5,
-        None,
     ]
-    lines = [encoded({"type": "response.queued"}), b": ping\n\n"]
-    for one in odd:
-        lines.append(encoded(one) if isinstance(one, dict) else b"data: %s\n\n" % _json(one))
+    lines = [*map(encoded, odd), b": ping\n\n", b"data: []\n\n", b'data: "a"\n\n', b"data: 5\n\n"]
     provider.reply(raw(*lines), sent(told))
     answer, heard = await answered()
     assert heard == ["Hello"]
     assert answer.finish_reason == FinishReason.FINISH_REASON_STOP
-
-
-def _json(value: object) -> bytes:
-    return {"list": b"[]", "str": b'"text"', "int": b"5", "NoneType": b"null"}[type(value).__name__]
 
 
 async def test_the_end_is_known_without_the_end_of_the_body(

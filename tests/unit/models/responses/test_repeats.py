@@ -142,7 +142,7 @@ async def test_empty_ends_do_not_erase_what_was_streamed(
     empty: dict[str, Any] = {"arguments": "", "text": "", "name": ""}
     told = [
         {**e, **{name: value for name, value in empty.items() if name in e}}
-        if e["type"].endswith((".done"))
+        if e["type"].endswith(".done")
         else e
         for e in events(say("Hello"), call("f", {"a": 1}))
     ]
@@ -230,7 +230,7 @@ BIG = 'Grüße, "Welt"\n' * 20_000
     ],
 )
 async def test_large_texts_are_neither_lost_nor_doubled(
-    provider: MockProvider, answered: Ask, output: tuple[Item, ...], ascii_only: bool
+    provider: MockProvider, answered: Ask, output: tuple[Item, ...], *, ascii_only: bool
 ) -> None:
     told = events(*output)
     part = sent(told)
@@ -263,9 +263,7 @@ async def test_a_large_text_whose_end_says_more_is_told_to_its_end(
     assert answer.text == BIG + " The end."
 
 
-async def test_a_whole_body_is_not_needed_to_be_a_stream(
-    provider: MockProvider, answered: Ask
-) -> None:
+async def test_a_body_may_be_a_whole_response(provider: MockProvider, answered: Ask) -> None:
     whole = response("completed", [say("Hello").done], usage=TOKENS)
     provider.reply(status(200, whole))
     answer, heard = await answered()
@@ -277,5 +275,5 @@ async def test_an_item_of_an_unknown_type_may_say_nothing(
     provider: MockProvider, answered: Ask
 ) -> None:
     provider.reply(sent(without(events(item(type="new", id="x"), say("Hi")), "item.added")))
-    answer, heard = await answered()
+    _, heard = await answered()
     assert heard == ["Hi"]

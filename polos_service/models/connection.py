@@ -11,7 +11,7 @@ import contextlib
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -89,7 +89,9 @@ class Client:
             tls: what certificates are checked with.
 
         """
-        self._proxy, self.proxy, self._proxy_headers = _proxy(url)
+        self._proxy, self.proxy, credentials = _proxy(url)
+        # For https it is the tunnel that is asked for; http goes to the proxy as it is.
+        self._proxy_headers = credentials if url.startswith("https:") else {}
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # how many calls are made at once is not decided here
@@ -99,7 +101,7 @@ class Client:
             ),
             # An API needs no cookies, and a provider could set them without end.
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=HEADERS,
+            headers=HEADERS if url.startswith("https:") else {**HEADERS, **credentials},
             # How long the model may be silent is the run's to say: see Silence.
             timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
             auto_decompress=False,
@@ -159,12 +161,40 @@ async def pieces(response: Response, silence: Silence) -> AsyncGenerator[bytes, 
 
     """
     try:
-        async for piece in response.content.iter_chunked(PIECE_BYTES):
-            silence.heard()
-            yield piece
-            silence.listen()
+        with _ended_with_its_connection(response):
+            async for piece in response.content.iter_chunked(PIECE_BYTES):
+                silence.heard()
+                yield piece
+                silence.listen()
     except (aiohttp.ClientError, OSError, ValueError) as error:
         raise lost_by(error) from error
+
+
+@contextlib.contextmanager
+def _ended_with_its_connection(response: Response) -> Iterator[None]:
+    """End the body when its connection ends.
+
+    If the framing of a body breaks, aiohttp closes the connection, and lets the reader wait.
+    """
+    connection = response.connection
+    if connection is None or connection.protocol is None:  # the body is there to its end
+        yield
+        return
+
+    def end(_: object) -> None:
+        if not response.content.is_eof() and response.content.exception() is None:
+            response.content.set_exception(aiohttp.ClientPayloadError("the connection ended"))
+
+    closed = connection.protocol.closed
+    if closed is None:
+        end(None)
+        yield
+        return
+    closed.add_done_callback(end)
+    try:
+        yield
+    finally:
+        closed.remove_done_callback(end)
 
 
 def compressed(headers: Mapping[str, str]) -> bool:
@@ -172,17 +202,17 @@ def compressed(headers: Mapping[str, str]) -> bool:
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
 
 
-def _proxy(url: str) -> tuple[URL | None, str, Mapping[str, str] | None]:
+def _proxy(url: str) -> tuple[URL | None, str, dict[str, str]]:
     """Return the proxy's URL, its HOST:PORT, and the headers that it wants."""
     target = urlsplit(url)
     proxies = getproxies()
     found = proxies.get(target.scheme) or proxies.get("all")
     if not found or proxy_bypass(target.netloc):
-        return None, "", None
+        return None, "", {}
     proxy = urlsplit(found if "://" in found else f"http://{found}")
     user, _, place = proxy.netloc.rpartition("@")
     if not user:
-        return URL(proxy.geturl()), place, None
+        return URL(proxy.geturl()), place, {}
     credentials = b64encode(unquote(user).encode()).decode()
     bare = URL(proxy._replace(netloc=place).geturl())
     return bare, place, {"Proxy-Authorization": f"Basic {credentials}"}

@@ -18,7 +18,7 @@ from polos_service.models.openai import (
     responses_options,
     responses_request,
 )
-from polos_service.models.openai.dialect import PLAIN, Dialect
+from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
 from polos_service.models.preset import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -94,7 +94,7 @@ def _key(key: str, header: str | None) -> dict[str, str]:
     return {header: key} if header else {"Authorization": f"Bearer {key}"}
 
 
-_OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None)
+_OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)
 """OpenAI's newer models refuse `max_tokens`. Its chat completions show no reasoning."""
 
 OPENAI = Preset(
@@ -188,7 +188,7 @@ PRESETS: Mapping[str, Preset] = {
             "mistral",
             "https://api.mistral.ai",
             "/v1",
-            Dialect(stream_options=False, reasoning=None),
+            Dialect(stream_options=False, reasoning=None, call_ids=MISTRAL_IDS),
             price_list="mistral",
         ),
         _row(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import orjson
@@ -223,7 +223,7 @@ def _stored_part(part: Part) -> str | dict[str, Any]:
     made: dict[str, Any] = {"type": part.type}
     for one in fields(part):
         value = getattr(part, one.name)
-        if value or (one.default is MISSING and one.default_factory is MISSING):
+        if value != (STATELESS if one.name == "state" else one.default):
             made[one.name] = value
     if isinstance(part, Result):
         made["content"] = [_stored_part(content) for content in part.content]

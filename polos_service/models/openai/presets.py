@@ -9,13 +9,8 @@ from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.openai import (
-    chat_answer,
-    chat_request,
-    options,
-    responses_answer,
-    responses_request,
-)
+from polos_service.models.openai import chat_answer, chat_request, options
+from polos_service.models.openai.responses import Responses
 from polos_service.models.remote import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -38,24 +33,6 @@ class ChatCompletions:
     def reader(self, draft: Draft, failures: Failures) -> chat_answer.Chunks:
         """Return what reads one answer into the draft."""
         return chat_answer.Chunks(draft, failures)
-
-
-class Responses:
-    """The Responses API."""
-
-    path = responses_request.PATH
-
-    def headers(self, key: str) -> Mapping[str, str]:
-        """Return the Authorization header, if there is a key."""
-        return {"Authorization": f"Bearer {key}"} if key else {}
-
-    def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:  # noqa: ARG002
-        """Return the parameters of a call."""
-        return responses_request.body(request, provider)
-
-    def reader(self, draft: Draft, failures: Failures) -> responses_answer.Events:
-        """Return what reads one answer into the draft."""
-        return responses_answer.Events(draft, failures)
 
 
 OPENAI = Preset(

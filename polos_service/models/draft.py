@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, NamedTuple, Protocol
@@ -134,12 +134,26 @@ class Draft:
         """Let whatever comes next begin a part of its own."""
         self._open = None
 
+    def begin(self, kind: type[Text | Reasoning | Call]) -> Growing:
+        """Begin a part and return it; text or reasoning that comes next adds to it."""
+        self._open = part = Growing(kind)
+        self._parts.append(part)
+        return part
+
+    def resume(self, part: Growing) -> None:
+        """Let text or reasoning that comes next add to a part that began before."""
+        self._open = part
+
+    def arrange(self, parts: Sequence[Growing]) -> None:
+        """Put all parts into another order."""
+        self._parts = list(parts)
+        self.calls = [part for part in parts if part.kind is Call]
+
     def call(self) -> Growing:
         """Begin another call and return it."""
         if len(self.calls) == CALLS_LIMIT:
             raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
-        self._open = call = Growing(Call)
-        self._parts.append(call)
+        call = self.begin(Call)
         self.calls.append(call)
         return call
 
@@ -183,8 +197,7 @@ class Draft:
 
     def _at(self, kind: type[Text | Reasoning]) -> Growing:
         if self._open is None or self._open.kind is not kind:
-            self._open = Growing(kind)
-            self._parts.append(self._open)
+            return self.begin(kind)
         return self._open
 
     def _joined(self, text: str) -> str:

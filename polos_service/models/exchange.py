@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-import httpx2
-
 from polos_service.models import Output, connection
-from polos_service.models.connection import LostError
+from polos_service.models.connection import Response
 from polos_service.models.draft import Reader
 from polos_service.models.failures import Failures
+from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence
 from polos_service.models.sse import DataLines
 
@@ -34,7 +33,7 @@ faster than they are handled."""
 
 
 async def read(
-    response: httpx2.Response,
+    response: Response,
     reader: Reader,
     output: Output,
     failures: Failures,
@@ -50,8 +49,8 @@ async def read(
     failures.answered(response.headers)
     if connection.compressed(response.headers):
         raise failures.malformed("it is compressed, which the request forbids", retryable=False)
-    async with contextlib.aclosing(connection.pieces(response)) as pieces:
-        if await _events(pieces, reader, output, failures, silence):
+    async with contextlib.aclosing(connection.pieces(response, silence)) as pieces:
+        if await _events(pieces, reader, output, failures):
             return
     if "event-stream" not in response.headers.get("content-type", ""):
         raise failures.malformed("it is not an event stream; check the base URL", retryable=False)
@@ -62,13 +61,11 @@ async def _events(
     reader: Reader,
     output: Output,
     failures: Failures,
-    silence: Silence,
 ) -> bool:
     """Read events to the end of the answer; return whether there was any."""
     lines, found = DataLines(), False
     total = eventless = handled = 0
     async for piece in pieces:
-        silence.heard()
         total += len(piece)
         eventless += len(piece)
         for data in lines.feed(piece):

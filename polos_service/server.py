@@ -7,6 +7,8 @@ import os
 from collections.abc import Awaitable, Iterable, Mapping
 from types import MappingProxyType
 
+from pydantic import SecretStr
+
 from polos_client.define.agent import Agent
 from polos_client.errors import StoreUnavailable
 from polos_service import logs
@@ -224,9 +226,21 @@ def providers(settings: Settings) -> Providers:
         )
         return Remote(OPENAI, account)
 
+    def anthropic() -> Model:
+        from polos_service.models.anthropic.presets import ANTHROPIC  # noqa: PLC0415
+        from polos_service.models.remote import Account, Remote  # noqa: PLC0415
+
+        key = os.environ.get("ANTHROPIC_API_KEY")
+        account = Account(
+            base_url=os.environ.get("ANTHROPIC_BASE_URL"),
+            key=SecretStr(key) if key else None,
+            keys=settings.provider_keys,
+        )
+        return Remote(ANTHROPIC, account)
+
     def scripted() -> Model:
         from polos_service.models.scripted import Scripted  # noqa: PLC0415
 
         return Scripted()
 
-    return Providers({"openai": openai, "scripted": scripted})
+    return Providers({"anthropic": anthropic, "openai": openai, "scripted": scripted})

@@ -13,7 +13,7 @@ from polos_client.errors import DefinitionError
 from polos_client.unbuilt import PROVIDERS
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_PROVIDERS = ("openai", "scripted")
+_PROVIDERS = ("anthropic", "openai", "scripted")
 _MAX_TEMPERATURE = 2
 
 

@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from polos_service.errors import StepError
 from polos_service.models import Model, ModelAnswer, ModelRequest, Output
+from polos_service.models.configured import ProviderConfig
 from polos_service.models.messages import Message, Text
-from polos_service.models.openai.presets import OPENAI
+from polos_service.models.openai.presets import OPENAI, PRESETS
 from polos_service.models.remote import Account, Remote
 
 KEY = "wunderbar-9f8e7d6c5b4a"
@@ -37,6 +38,13 @@ class Heard(list[str]):
 
     async def reasoning(self, piece: str) -> None:
         self.thoughts.append(piece)
+
+
+def provider_at(name: str, url: str, key: str = "", **more: str) -> Remote:
+    """Return a provider of the table whose variables say this base URL and key, and more."""
+    preset = PRESETS[name]
+    told = {preset.url_variable or "": url, preset.key_variable or "": key, **more}
+    return Remote(preset, ProviderConfig(environment=told).account(preset))
 
 
 def openai(

@@ -10,7 +10,7 @@ from polos_service.models.address import Address
 from polos_service.models.anthropic import answer, options, request
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.remote import Preset
+from polos_service.models.preset import Preset
 
 ANTHROPIC_URL = "https://api.anthropic.com"
 """The base URL of Anthropic itself."""
@@ -44,8 +44,11 @@ ANTHROPIC = Preset(
     apis={"messages": Messages()},
     check=options.check,
     base_url=ANTHROPIC_URL,
+    surplus_path="/v1",
     key_variable="ANTHROPIC_API_KEY",
     url_variable="ANTHROPIC_BASE_URL",
+    headers_variable="ANTHROPIC_CUSTOM_HEADERS",
     needs_key=True,
+    price_list="anthropic",
 )
 """Anthropic, and any other server of its API at an address of its own."""

@@ -6,7 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from polos_service.models.anthropic.presets import ANTHROPIC
-from polos_service.models.remote import Account, Remote
+from polos_service.models.preset import Account
+from polos_service.models.remote import Remote
 from tests.support.mock_anthropic import MockAnthropic
 from tests.support.models import KEY
 

@@ -104,7 +104,7 @@ class Events:
             # event first would cost more than all the rest.
             what = _complaint(error)
         if data == b"[DONE]":
-            self._close()
+            self.over = True
         elif self._draft.finish is None:
             raise self._failures.malformed(what)
         return NOTHING
@@ -267,9 +267,10 @@ class Events:
         return NOTHING
 
     def _close(self) -> None:
-        """The message is over; one without a reason ended as it stands."""
+        """End the message; one without a stop reason is whole if its calls are."""
         self._end_all()
-        if self._draft.finish is None and self._draft.begun:
+        said = self._draft.begun and all(map(_is_whole, self._draft.calls))
+        if self._draft.finish is None and said:
             self._draft.finish = FinishReason.FINISH_REASON_STOP
         self.over = True
 
@@ -330,6 +331,15 @@ def _settled(content: dict[str, Any], fragments: str) -> dict[str, Any]:
         return {**content, "input": orjson.loads(fragments)}
     except ValueError:
         return {}
+
+
+def _is_whole(call: Growing) -> bool:
+    """Return whether the arguments of a call are complete; none are."""
+    try:
+        orjson.loads(call.content.getvalue() or "{}")
+    except ValueError:
+        return False
+    return True
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from anthropic import AsyncAnthropic
 from anthropic._streaming import SSEDecoder
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message as TheirMessage
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polos.v1.event_pb2 import FinishReason
@@ -126,6 +126,7 @@ def _bytes(parts: list[Piece]) -> Iterator[bytes]:
         yield from (one for one in part.actions if isinstance(one, bytes))
 
 
+@settings(deadline=None)
 @given(
     st.lists(blocks(), max_size=6),
     st.sampled_from(["end_turn", "max_tokens", "refusal", "tool_use", "pause_turn"]),

@@ -58,7 +58,7 @@ def openai(
     return Remote(OPENAI, account)
 
 
-async def ask(model: Model, **fields: Any) -> tuple[ModelAnswer, Heard]:
+async def ask(model: Model, /, **fields: Any) -> tuple[ModelAnswer, Heard]:
     """Return the answer to a request with these fields, and what was heard meanwhile."""
     heard = Heard()
     request = ModelRequest(**{"model": "mock", "messages": [HI], **fields})

@@ -42,8 +42,8 @@ class Api(Protocol):
         """Return the parameters of a call; a run's options override the agent's definition."""
         ...
 
-    def reader(self, draft: Draft, failures: Failures) -> Reader:
-        """Return what reads one answer into the draft."""
+    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> Reader:
+        """Return what reads the answer to the request into the draft."""
         ...
 
 
@@ -124,7 +124,7 @@ class Remote:
         api = self._api(request.api)
         failures = Failures(address.host, request.model, filter(None, (key, *address.secrets)))
         draft = Draft(failures, self._preset.name)
-        reader = api.reader(draft, failures)
+        reader = api.reader(draft, failures, request)
         headers = {**api.headers(key), **(self._headers if base_url == self._base_url else {})}
         if not key and address.authorization:
             headers["Authorization"] = address.authorization
@@ -135,7 +135,7 @@ class Remote:
                 client = self._client(base_url)
                 response = await connection.send(client, address.url + api.path, headers, body)
                 try:
-                    await exchange.read(response, reader, output, failures, silence)
+                    await exchange.read(response, reader, draft, output, failures, silence)
                 finally:
                     await response.aclose()
         except RefusedError as refused:
@@ -144,7 +144,7 @@ class Remote:
             failure = failures.lost(after_output=draft.begun)
         except SilentError as error:
             failure = failures.silent(error)
-        if failure is not None and draft.finish is None:
+        if failure is not None and not draft.whole:
             # Raised out here so that the package's error, which holds the request with its
             # key and the provider's text, does not travel along as its context.
             raise failure

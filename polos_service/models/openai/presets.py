@@ -29,9 +29,9 @@ class ChatCompletions:
         """Return the parameters of a call."""
         return chat_request.body(request, address, provider)
 
-    def reader(self, draft: Draft, failures: Failures) -> chat_answer.Chunks:
-        """Return what reads one answer into the draft."""
-        return chat_answer.Chunks(draft, failures)
+    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> chat_answer.Chunks:
+        """Return what reads the answer to the request into the draft."""
+        return chat_answer.Chunks(draft, failures, request.tools)
 
 
 OPENAI = Preset(

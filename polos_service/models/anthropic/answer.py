@@ -129,12 +129,9 @@ class MessageEvents:
         if (fragment := delta.get("partial_json")) is not None:
             self._at_block(index, Call, "tool_use").add_arguments(fragment)
         elif signature := delta.get("signature"):
-            self._at_block(index, Reasoning, "thinking")
-            self._draft.keep("signature", signature)
+            self._at_block(index, Reasoning, "thinking").sign(signature)
         elif citation := delta.get("citation"):
-            self._draft.merge(
-                self._at_block(index, Text, "text").part.state, {"citations": [citation]}
-            )
+            self._at_block(index, Text, "text").keep({"citations": [citation]})
         return NOTHING
 
     def _at_block(self, index: object, kind: type[Text | Reasoning | Call], called: str) -> Block:

@@ -29,6 +29,11 @@ STOP = FinishReason.FINISH_REASON_STOP
 TOOL_CALLS = FinishReason.FINISH_REASON_TOOL_CALLS
 
 
+def kept(**block: Any) -> dict[str, Any]:
+    """Return the state of a part with what the provider sent of its block."""
+    return {"anthropic": {"block": block}}
+
+
 def bare(kind: str, **fields: Any) -> bytes:
     """Return an event without the line that names it, and without the member that does."""
     return event(kind, **fields).partition(b"\n")[2].replace(f'"type": "{kind}", '.encode(), b"")
@@ -81,7 +86,7 @@ async def test_an_answer_does_not_depend_on_where_the_bytes_are_cut(
     answer, heard = await ask(model)
     assert heard == [text]
     assert answer.parts == [
-        Reasoning(text="Hm ä", state={"anthropic": {"type": "thinking", "signature": "signed"}}),
+        Reasoning(text="Hm ä", state=kept(type="thinking", signature="signed")),
         Text(text=text),
         Call(id="toolu_a", name="add", arguments_json='{"\\u00e4": [1, "\\ud834\\udd1e"]}'),
     ]
@@ -95,11 +100,11 @@ async def test_reasoning_reaches_readers_and_its_beginning_tells_that_there_is_s
     provider.reply(start(), think("Let", " me"), Block(hidden), think(), say("Hi"))
     answer, heard = await ask(model)
     assert heard.thoughts == ["", "Let", " me", "", ""]
-    signed = {"type": "thinking", "signature": "signed"}
+    signed = kept(type="thinking", signature="signed")
     assert answer.parts == [
-        Reasoning(text="Let me", state={"anthropic": signed}),
-        Reasoning(state={"anthropic": hidden}),
-        Reasoning(state={"anthropic": signed}),
+        Reasoning(text="Let me", state=signed),
+        Reasoning(state=kept(**hidden)),
+        Reasoning(state=signed),
         Text(text="Hi"),
     ]
 
@@ -121,9 +126,9 @@ async def test_blocks_that_only_the_provider_understands_are_kept_in_their_place
     assert heard == ["I look.", "!"]
     assert answer.parts == [
         Text(text="I look."),
-        Reasoning(state={"anthropic": {**searching, "input": {"query": "x"}}}),
-        Reasoning(state={"anthropic": found}),
-        Reasoning(state={"anthropic": {"type": "brand_new", "text": "ab", "n": 2, "m": [3]}}),
+        Reasoning(state=kept(**{**searching, "input": {"query": "x"}})),
+        Reasoning(state=kept(**found)),
+        Reasoning(state=kept(type="brand_new", text="ab", n=2, m=[3])),
         Text(text="!"),
     ]
 
@@ -142,12 +147,12 @@ async def test_citations_and_unknown_members_are_kept_with_their_block(
     )
     answer, _ = await ask(model)
     assert answer.parts == [
-        Text(text="As they say", state={"anthropic": {"citations": cited}}),
+        Text(text="As they say", state=kept(citations=cited)),
         Call(
             id="toolu_a",
             name="f",
             arguments_json="{}",
-            state={"anthropic": {"caller": {"x": 1}}},
+            state=kept(caller={"x": 1}),
         ),
     ]
 
@@ -259,7 +264,7 @@ async def test_calls_whose_blocks_interleave_are_told_apart_by_their_index(
     )
     answer, _ = await ask(model)
     assert answer.parts == [
-        Reasoning(text="Hm", state={"anthropic": {"type": "thinking", "signature": "s"}}),
+        Reasoning(text="Hm", state=kept(type="thinking", signature="s")),
         Call(id="a", name="f", arguments_json='{"x": 1}'),
         Call(id="b", name="g", arguments_json='{"y": 2}'),
     ]
@@ -273,10 +278,12 @@ async def test_calls_whose_blocks_interleave_are_told_apart_by_their_index(
         ({"x": 1}, ["", '{"x": 2}'], '{"x": 2}'),
         ({}, [{"x": 1}], '{"x":1}'),
         ({}, [], "{}"),
+        ({}, ["null"], "{}"),
+        ({}, ['"{\\"x\\": 1}"'], '{"x": 1}'),
         (None, [""], "{}"),
     ],
 )
-async def test_arguments_may_stand_in_the_beginning_of_the_block_or_be_an_object(
+async def test_arguments_are_taken_in_whichever_form_they_come(
     provider: MockAnthropic, model: Remote, given: Any, fragments: list[Any], expected: str
 ) -> None:
     begin = {"type": "tool_use", "id": "a", "name": "f", "input": given}
@@ -297,7 +304,7 @@ async def test_text_and_reasoning_may_stand_in_the_beginning_of_the_block(
     answer, heard = await ask(model)
     assert (list(heard), heard.thoughts) == (["Hi", " there"], ["Hm"])
     assert answer.parts == [
-        Reasoning(text="Hm", state={"anthropic": {"type": "thinking", "signature": "s"}}),
+        Reasoning(text="Hm", state=kept(type="thinking", signature="s")),
         Text(text="Hi there"),
     ]
 
@@ -406,7 +413,7 @@ async def test_a_whole_message_is_taken_where_events_are_expected(
     answer, heard = await ask(model)
     assert (list(heard), heard.thoughts) == (["Hi"], ["Hm"])
     assert answer.parts == [
-        Reasoning(text="Hm", state={"anthropic": {"type": "thinking", "signature": "s"}}),
+        Reasoning(text="Hm", state=kept(type="thinking", signature="s")),
         Text(text="Hi"),
         Call(id="a", name="f", arguments_json='{"x":1}'),
     ]

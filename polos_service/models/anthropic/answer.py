@@ -194,6 +194,10 @@ class MessageEvents:
         word = chat_words.word_of(told.get("stop_reason"))
         if not word:
             return NOTHING
+        if word in chat_words.FAILED:
+            raise self._failures.told({"message": f"stop_reason is {word!r}"})
+        if word in chat_words.CUT:
+            raise self._failures.cut_short(f"the server gave it up ({word})")
         reason = FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
         refused = reason == FinishReason.FINISH_REASON_REFUSAL
         delta = self._explanation(told.get("stop_details")) if refused else NOTHING

@@ -60,8 +60,8 @@ class Block:
             }
         )
         self._given = told.get("input")
-        content = self.part.content if kind is Call else StringIO()
-        self._arguments = Arguments(content, draft.count)
+        self._content = self.part.content if kind is Call else StringIO()
+        self._arguments = Arguments(self._content, draft.count)
         if kind is Call:
             self.part.id = draft.count(str(told.get("id") or ""))
             self.part.name = draft.count(str(told.get("name") or ""))
@@ -96,24 +96,19 @@ class Block:
         Those of the block's beginning count if no fragments came. A block of the provider's
         own whose arguments are cut is left out: the provider would refuse it.
         """
-        if self.opaque:
-            self._settle_state()
-        elif self.part.kind is Call:
+        if self.part.kind is Call:
             if self._given and not self._arguments.begun:
                 self.add_arguments(self._given)
             for further in self._arguments.end():
                 call = self._draft.call()
                 call.name = self.part.name
                 call.content.write(further)
-
-    def _settle_state(self) -> None:
-        if not self._arguments.begun:
-            return
-        arguments = parsed(self._arguments.so_far())
-        if arguments is None:
-            self.part.state.clear()
-        else:
-            self.part.state[BLOCK]["input"] = arguments
+        elif self.opaque and self._arguments.begun:
+            self._arguments.end()
+            arguments = parsed(self._content.getvalue())
+            block = self.part.state.pop(BLOCK, {})
+            if arguments is not None:
+                self.part.state[BLOCK] = {**block, "input": arguments}
 
 
 def _json(value: object) -> str:

@@ -133,6 +133,39 @@ async def test_blocks_that_only_the_provider_understands_are_kept_in_their_place
     ]
 
 
+async def test_a_block_of_the_providers_own_that_is_cut_does_not_go_back(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    searching = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    cut = {"type": "input_json_delta", "partial_json": '{"query":'}
+    provider.reply(start(), say("I look."), Block(searching, [cut]), finish("max_tokens"))
+    answer, _ = await ask(model)
+    assert answer.parts == [Text(text="I look."), Reasoning()]
+
+
+async def test_several_calls_in_one_block_are_each_made(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    provider.reply(start(), call("f", '{"x": 1}{"x": 2}'))
+    answer, _ = await ask(model)
+    assert [(one.name, one.arguments_json) for one in answer.calls] == [
+        ("f", '{"x":1}'),
+        ("f", '{"x":2}'),
+    ]
+
+
+async def test_halves_of_a_surrogate_pair_are_joined_and_json_may_be_loose(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    halves = [
+        b'data: {"type": "content_block_delta", "odd": NaN, "delta": {"text": "%b"}}\n\n' % half
+        for half in (rb"\ud83d", rb"\ude00 ok")
+    ]
+    provider.reply(start(), raw(*halves), finish())
+    answer, heard = await ask(model)
+    assert (answer.text, "".join(heard)) == ("😀 ok", "😀 ok")
+
+
 async def test_citations_and_unknown_members_are_kept_with_their_block(
     provider: MockAnthropic, model: Remote
 ) -> None:

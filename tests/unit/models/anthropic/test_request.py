@@ -251,7 +251,7 @@ def test_of_what_a_caller_set_the_api_gets_what_it_knows() -> None:
     cached = {"anthropic": set_, "openai": {"x": 1}}
     calls = said("assistant", Call(id="a", name="f", arguments_json="{}", state=cached))
     results = said("tool", Result(call_id="a", content=(Text(text="3"),), state=cached))
-    control = {"cache_control": {"type": "ephemeral"}}
+    control: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
     assert turns(said("user", "Hi"), calls, results)[1:] == [
         ("assistant", [{**use("a", "f"), **control}]),
         ("user", [result("a", **control)]),

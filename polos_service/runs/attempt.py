@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -124,10 +125,17 @@ class Attempt:
             TypeError: a value is not a JSON value.
 
         """
+        self._kept = b""
+        if not private:
+            return
         child = self._encoder.lineage.run_id if self._encoder else None
-        lines = private_lines(self.key, self.number, private, child) if private else [b""]
-        self._kept = lines.pop() if len(lines) == 1 else b""
-        for line in lines:
+        lines = private_lines(self.key, self.number, private, child)
+        first = next(lines)
+        second = next(lines, None)
+        if second is None:
+            self._kept = first
+            return
+        for line in chain((first, second), lines):
             self._writer.emit(carrier, line, encoder=self._encoder)
             self.spoke = True
             await self._writer.room()

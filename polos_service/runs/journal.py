@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,12 @@ ENDS = frozenset({"agent_finish", "workflow_finish", "error", "run_cancelled"})
 """The names of the payloads that end a run, a child as well as the root."""
 
 
-def private_line(step_key: str, private: Mapping[str, Any], child: str | None = None) -> bytes:
+def private_line(step_key: str, private: Any, child: str | None = None) -> bytes:
     """Return what is stored beside a step's finish and never served; lines concatenate.
 
     Args:
         step_key: the step.
-        private: JSON values.
+        private: JSON values by name, or JSON text of such as an `orjson.Fragment`.
         child: id of the child run that the step belongs to; None if it is a step of the root
             run. The line of such a step has the form that version 0.1.0 writes and reads.
 
@@ -39,8 +39,8 @@ def private_line(step_key: str, private: Mapping[str, Any], child: str | None = 
 
 def private_lines(
     step_key: str, attempt: int, private: Mapping[str, Any], child: str | None = None
-) -> list[bytes]:
-    """Return what `private_line` does, cut into lines of at most PIECE_LIMIT bytes.
+) -> Iterator[bytes]:
+    """Yield what `private_line` returns, cut into lines of at most PIECE_LIMIT bytes.
 
     They are stored beside several events of the attempt, in order; version 0.1.0 passes over
     them. There is one line, that of `private_line`, if it is short enough.
@@ -49,16 +49,14 @@ def private_lines(
         TypeError: a value is not a JSON value.
 
     """
-    line = private_line(step_key, private, child)
-    if len(line) <= PIECE_LIMIT:
-        return [line]
+    whole = orjson.dumps(private)
+    if len(whole) <= PIECE_LIMIT - ROOM:
+        yield private_line(step_key, orjson.Fragment(whole), child)
+        return
     told = {"run": child, "step": step_key, "attempt": attempt}
     # A character of JSON text takes two at most where the text stands in JSON text itself.
-    size = PIECE_LIMIT // 2 - ROOM
-    return [
-        orjson.dumps({"piece": {**told, "json": piece}}) + b"\n"
-        for piece in pieces(orjson.dumps(private).decode(), size)
-    ]
+    for piece in pieces(whole.decode(), PIECE_LIMIT // 2 - ROOM):
+        yield orjson.dumps({"piece": {**told, "json": piece}}) + b"\n"
 
 
 ROOM = 8 * 1024

@@ -219,10 +219,10 @@ async def test_a_private_part_that_is_cut_is_put_together_again(
 ) -> None:
     private = {"state": value * (PIECE_LIMIT // len(value))}
     key = "\\" * 1024
-    lines = private_lines(key, 2, private, child)
+    lines = list(private_lines(key, 2, private, child))
     assert len(lines) > 1
     assert all(len(line) <= PIECE_LIMIT for line in lines)
-    void = private_lines(key, 1, {"state": "b" * PIECE_LIMIT}, child)
+    void = list(private_lines(key, 1, {"state": "b" * PIECE_LIMIT}, child))
     lineage = CHILD if child else ROOT
     finish = event(StepFinish(step_key=key, attempt=2, result_json="1"), lineage)
     journals = await folded(
@@ -242,7 +242,7 @@ def test_a_piece_of_a_private_part_is_nothing_that_0_1_0_knows() -> None:
 
 
 def test_a_short_private_part_is_one_line_as_ever() -> None:
-    assert private_lines("a", 1, {"x": 1}) == [private_line("a", {"x": 1})]
+    assert list(private_lines("a", 1, {"x": 1})) == [private_line("a", {"x": 1})]
 
 
 @given(st.text(max_size=40), st.integers(4, 12))

@@ -26,6 +26,14 @@ MAX_PORT = 65535
 CENTURY = timedelta(days=36_500)
 """More than any retention: times are kept in nanoseconds, of which 64 bits hold 292 years."""
 
+RESERVED = frozenset(
+    {
+        *("extra_body", "extra_headers", "extra_query", "input", "instructions", "messages"),
+        *("model", "stream", "stream_options", "system", "tools"),
+    }
+)
+"""Parameters of a model call that the service sets itself, or that would set others."""
+
 OPTIONS = {"listen": "--listen", "store": "--store"}
 """Settings that are also options of `polos serve`."""
 
@@ -120,6 +128,20 @@ class Settings(BaseSettings):
     """A JSON object that maps each `provider_base_url` of an agent to its API key. A base URL
     without a key is called without authentication."""
 
+    provider_environment: dict[str, str] = Field(
+        default_factory=lambda: dict(os.environ), repr=False
+    )
+    """A JSON object with the variables that providers read: keys, base URLs and headers. The
+    default is the environment of the service."""
+
+    caller_options: list[str] = Field(default_factory=list)
+    """A JSON list of further model options that a caller may choose for a run, for example
+    `["top_k"]`. Providers get them unchecked."""
+
+    prices: Path | None = None
+    """Path to a JSON file with the prices of models that the built-in price list does not know, or
+    knows otherwise. docs/agents-and-tools.md describes it."""
+
     @classmethod
     def load(
         cls, *, listen: str | None = None, store: str | None = None, max_runs: int | None = None
@@ -163,6 +185,13 @@ class Settings(BaseSettings):
             # The value may hold a password: it is not repeated.
             raise ValueError("does not start with http:// or https://")
         return value or None
+
+    @field_validator("caller_options")
+    @classmethod
+    def _parameters(cls, value: list[str]) -> list[str]:
+        if taken := sorted(RESERVED & set(value)):
+            raise ValueError(f"{taken[0]} is not a caller's to choose")
+        return value
 
     @field_validator("store")
     @classmethod

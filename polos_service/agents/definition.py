@@ -60,6 +60,8 @@ class Definition(BaseModel):
     model: str
     system_prompt: str | None
     base_url: str | None
+    api: str | None = None
+    settings: dict[str, Any] = {}
     tools: list[PinnedTool]
     temperature: float | None
     max_output_tokens: int | None
@@ -82,6 +84,8 @@ class Definition(BaseModel):
             model=agent.model,
             system_prompt=agent.system_prompt,
             base_url=agent.provider_base_url,
+            api=agent.provider_llm_api,
+            settings=agent.provider_kwargs,
             tools=[
                 PinnedTool(name=tool.id, description=tool.description, parameters=tool.parameters)
                 for tool in agent.tools

@@ -30,11 +30,15 @@ class AgentRunnable:
         """Load the provider: later that would stall the runs of others.
 
         Raises:
-            DefinitionError: the agent has what JSON cannot hold.
+            DefinitionError: the agent has what JSON cannot hold, or names a provider or an API of
+                it that this process does not have.
 
         """
         check_storable(self.agent)
-        _ = self.providers[self.agent.provider]
+        try:
+            self.providers.find(self.agent.provider, self.agent.provider_llm_api)
+        except DefinitionError as error:
+            raise DefinitionError(f"The agent {self.agent.id!r}: {error}.") from error
 
     @property
     def kind(self) -> str:
@@ -58,12 +62,13 @@ class AgentRunnable:
             InvalidRequest: the provider does not take the model options.
 
         """
-        wrong = self.providers[self.agent.provider].check(request.model_options)
+        agent = self.agent
+        wrong = self.providers.check(agent.provider, request.model_options, agent.provider_llm_api)
         if wrong:
             raise InvalidRequest(
                 {f"options.provider_options_json.{name}": what for name, what in wrong.items()}
             )
-        return Definition.pin(self.agent, request).model_dump_json().encode()
+        return Definition.pin(agent, request).model_dump_json().encode()
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the agent as the definition says, with the code that is loaded now.
@@ -77,7 +82,7 @@ class AgentRunnable:
         definition = Definition.unpin(pinned)
         try:
             model = self.providers[definition.provider]
-        except KeyError:
+        except (KeyError, DefinitionError):
             raise Unable(
                 f"Its definition names the provider {definition.provider!r}, which this process "
                 "does not have: serve the run with the version of polos-grpc that it was started "

@@ -6,36 +6,39 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from polos_service.models import ModelRequest
-from polos_service.models.address import Address
 from polos_service.models.draft import state_for
 from polos_service.models.messages import Call, Media, Message, Reasoning, Result, Text
+from polos_service.models.openai.dialect import Dialect
 
 PATH = "/chat/completions"
 """Where requests go, behind the base URL."""
 
+BOUNDS = {"max_tokens", "max_completion_tokens"}
+"""The names of the bound on the output; servers refuse two of them together."""
 
-def body(request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
+
+def body(request: ModelRequest, dialect: Dialect, provider: str) -> dict[str, Any]:
     """Return the parameters of the call; a run's options override the agent's definition."""
-    messages = [one for message in request.messages for one in _messages(message, provider)]
-    made: dict[str, Any] = {
-        "model": request.model,
-        "messages": messages,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
+    messages = [
+        one for message in request.messages for one in _messages(message, dialect, provider)
+    ]
+    made: dict[str, Any] = {"model": request.model, "messages": messages, "stream": True}
+    if dialect.stream_options:
+        made["stream_options"] = {"include_usage": True}
     if request.tools:
         made["tools"] = [{"type": "function", "function": dict(tool)} for tool in request.tools]
     if request.temperature is not None:
         made["temperature"] = request.temperature
-    bounded = {"max_tokens", "max_completion_tokens"} & request.options.keys()
-    if request.max_output_tokens is not None and not bounded:
-        # OpenAI's newer models refuse the old name; other servers often know only that one.
-        name = "max_completion_tokens" if address.is_openai else "max_tokens"
-        made[name] = request.max_output_tokens
-    return {**made, **request.settings, **request.options}
+    if request.max_output_tokens is not None:
+        made[dialect.bound] = request.max_output_tokens
+    for chosen in (request.settings, request.options):
+        if BOUNDS & chosen.keys():
+            made = {name: value for name, value in made.items() if name not in BOUNDS}
+        made |= chosen
+    return made
 
 
-def _messages(message: Message, provider: str) -> Iterator[dict[str, Any]]:
+def _messages(message: Message, dialect: Dialect, provider: str) -> Iterator[dict[str, Any]]:
     """Yield a message in the form of the API: each result of a tool is one of its own there."""
     results = [part for part in message.parts if isinstance(part, Result)]
     for result in results:
@@ -48,10 +51,10 @@ def _messages(message: Message, provider: str) -> Iterator[dict[str, Any]]:
     thought = "".join(part.text for part in message.parts if isinstance(part, Reasoning))
     made: dict[str, Any] = {"role": message.role, "content": _content(said)}
     if calls:
-        made["content"] = made["content"] or None
+        made["content"] = made["content"] or dialect.no_text
         made["tool_calls"] = [_call(call) for call in calls]
-    if thought:
-        made["reasoning_content"] = thought
+    if thought and dialect.reasoning:
+        made[dialect.reasoning] = thought
     yield {**made, **state_for(message.state, provider)}
 
 

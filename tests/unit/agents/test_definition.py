@@ -99,5 +99,5 @@ def test_what_is_pinned_now_is_the_newest_sample() -> None:
     request.options.user_id = newest["user_id"]
     request.options.initial_state_json = json.dumps(newest["initial_state"])
     request.options.provider_options_json = json.dumps(newest["options"])
-    runnable = AgentRunnable(WEATHER, Providers({"scripted": Scripted}))
+    runnable = AgentRunnable(WEATHER, Providers({"scripted": lambda _: Scripted()}))
     assert json.loads(runnable.pin(run_request(ANONYMOUS, request))) == newest

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from pydantic import SecretStr
 
 from bench.prompt import Prompt
 from bench.revision import import_only_from
@@ -42,60 +41,57 @@ class LacksError(Exception):
     """The checkout has no such provider or API."""
 
 
-def made(provider: str, api: str | None, base_url: str) -> Any:
+def made(provider: str, api: str | None) -> Any:
     """Return a provider of the checkout.
 
     Raises:
         LacksError: there is none of that name, or it has no such API.
 
     """
-    if find_spec(f"{MODELS}.remote") is None:
-        module = import_module(f"{MODELS}.openai")
-        return module.OpenAI(base_url=base_url, api_key=SecretStr("none"))
-    remote = import_module(f"{MODELS}.remote")
-    try:
-        presets = import_module(f"{MODELS}.{provider}.presets")
-    except ModuleNotFoundError:
-        raise LacksError(f"there is no provider {provider}") from None
-    preset = getattr(presets, provider.upper())
-    if api is not None and api not in preset.apis:
+    if find_spec(f"{MODELS}.built_in") is None:
+        return import_module(f"{MODELS}.openai").OpenAI()
+    factory = import_module(f"{MODELS}.built_in").BUILT_IN.get(provider)
+    if factory is None:
+        raise LacksError(f"there is no provider {provider}")
+    model = factory(import_module(f"{MODELS}.configured").ProviderConfig())
+    if api is not None and api not in model.apis:
         raise LacksError(f"the provider {provider} has no API {api}")
-    account = remote.Account(base_url=base_url, key=SecretStr("none"))
-    return remote.Remote(preset, account)
+    return model
 
 
-def request_of(prompt: Prompt, api: str | None) -> Any:
+def request_of(prompt: Prompt, base_url: str, api: str | None) -> Any:
     """Return the request of the prompt, in the form of the checkout."""
-    models = import_module(MODELS)
+    request = import_module(MODELS).ModelRequest
     if find_spec(f"{MODELS}.messages") is None:
         said = {"role": "user", "content": str(prompt)}
-        return models.ModelRequest(model="mock", messages=[said])
+        return request(model="mock", messages=[said], base_url=base_url)
     messages = import_module(f"{MODELS}.messages")
     user = messages.Message(role="user", parts=(messages.Text(text=str(prompt)),))
-    return models.ModelRequest(model="mock", messages=[user], api=api)
+    return request(model="mock", messages=[user], base_url=base_url, api=api)
 
 
-async def seconds_per_token(model: Any, api: str | None, prompt: Prompt) -> float:
+async def seconds_per_token(model: Any, request: Any, tokens: int) -> float:
     """Let the model answer; return the CPU seconds that a token took."""
-    request = request_of(prompt, api)
     before = time.process_time()
     answer = await model.answer(request, Dropped())
     spent = time.process_time() - before
-    assert answer.usage.output_tokens == prompt.tokens, "the answer is not whole"
-    return spent / prompt.tokens
+    assert answer.usage.output_tokens == tokens, "the answer is not whole"
+    return spent / tokens
 
 
 async def serve(address: str) -> None:
     """Answer each line of the standard input."""
-    known: dict[tuple[str, str | None, str], Any] = {}
+    known: dict[tuple[str, str | None], Any] = {}
     while line := await asyncio.to_thread(sys.stdin.readline):
         wanted = json.loads(line)
-        key = wanted["provider"], wanted["api"], wanted["path"]
+        key = wanted["provider"], wanted["api"]
         try:
             if key not in known:
-                known[key] = made(*key[:2], f"http://{address}{key[2]}")
+                known[key] = made(*key)
             prompt = Prompt(wanted["tokens"], wanted["rate"])
-            told: dict[str, Any] = {"seconds": await seconds_per_token(known[key], key[1], prompt)}
+            request = request_of(prompt, f"http://{address}{wanted['path']}", wanted["api"])
+            seconds = await seconds_per_token(known[key], request, prompt.tokens)
+            told: dict[str, Any] = {"seconds": seconds}
         except LacksError as error:
             told = {"lacks": str(error)}
         print(json.dumps(told), flush=True)

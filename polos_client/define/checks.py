@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import JsonValue, TypeAdapter, ValidationError
+
 from polos_client.deadlines import is_number
 from polos_client.define.stop import StopCondition, as_condition
 from polos_client.define.tool import Tool
@@ -17,6 +19,7 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _MAX_TEMPERATURE = 2
+_JSON = TypeAdapter(dict[str, JsonValue])
 
 _ADDRESS = "set provider_base_url, and POLOS_PROVIDER_KEYS in the service"
 _ELSEWHERE = {
@@ -78,11 +81,13 @@ def provider_kwargs(value: Any) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise DefinitionError(f"provider_kwargs must be a dict, not {value!r:.80}")
     try:
-        copy = json.loads(json.dumps(dict(value), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
+        copy = _JSON.validate_python(value)
+        json.dumps(copy, allow_nan=False)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"][:1])
+        raise DefinitionError(f"provider_kwargs: {place:.80} must be a JSON value") from None
+    except (ValueError, RecursionError) as error:
         raise DefinitionError(f"provider_kwargs must hold JSON values: {error}") from None
-    if copy != value:
-        raise DefinitionError("provider_kwargs must hold JSON values: the keys must be strings")
     body = copy.get("extra_body", {})
     if not isinstance(body, dict):
         raise DefinitionError(f"provider_kwargs: extra_body must be a dict, not {body!r:.80}")
@@ -90,7 +95,7 @@ def provider_kwargs(value: Any) -> dict[str, Any]:
         if name in _ELSEWHERE:
             raise DefinitionError(f"provider_kwargs takes no {name}: {_ELSEWHERE[name]}")
     _check_headers(copy.get("extra_headers", {}))
-    return copy  # type: ignore[no-any-return]  # of a dict
+    return copy
 
 
 def _check_headers(headers: Any) -> None:
@@ -99,8 +104,8 @@ def _check_headers(headers: Any) -> None:
     for name, value in headers.items():
         if name.lower() in _KEYS:
             raise DefinitionError(
-                f"provider_kwargs: extra_headers takes no {name}: the service sends the key that it "
-                "is configured with"
+                f"provider_kwargs: extra_headers takes no {name}: the service sends the key that "
+                "it is configured with"
             )
         if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
             raise DefinitionError(f"provider_kwargs: extra_headers takes no {name!r:.80}")

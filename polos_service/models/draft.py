@@ -134,12 +134,21 @@ class Draft:
         """Let whatever comes next begin a part of its own."""
         self._open = None
 
+    def begin(self, kind: type[Text | Reasoning | Call]) -> Growing:
+        """Begin a part and return it; text or reasoning that comes next adds to it."""
+        self._open = part = Growing(kind)
+        self._parts.append(part)
+        return part
+
+    def resume(self, part: Growing) -> None:
+        """Let text or reasoning that comes next add to a part that began before."""
+        self._open = part
+
     def call(self) -> Growing:
         """Begin another call and return it."""
         if len(self.calls) == CALLS_LIMIT:
             raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
-        self._open = call = Growing(Call)
-        self._parts.append(call)
+        call = self.begin(Call)
         self.calls.append(call)
         return call
 
@@ -172,7 +181,11 @@ class Draft:
         reason = self._finish_reason(self.finish)
         asked = reason == FinishReason.FINISH_REASON_TOOL_CALLS
         # The calls of an answer that was cut or filtered are not whole, and not to be made.
-        parts = [self._part(one) for one in self._parts if asked or one.kind is not Call]
+        parts = [
+            self._part(one)
+            for one in self._parts
+            if (asked if one.kind is Call else one.kind is Reasoning or one.content.tell())
+        ]
         return ModelAnswer(
             parts=parts,
             state={self._provider: self.state} if self.state else {},
@@ -183,8 +196,7 @@ class Draft:
 
     def _at(self, kind: type[Text | Reasoning]) -> Growing:
         if self._open is None or self._open.kind is not kind:
-            self._open = Growing(kind)
-            self._parts.append(self._open)
+            return self.begin(kind)
         return self._open
 
     def _joined(self, text: str) -> str:

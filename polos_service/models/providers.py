@@ -128,5 +128,5 @@ def _package(entry: EntryPoint) -> str:
 
 
 def _near(name: str, known: Collection[str]) -> str:
-    near = get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    near = get_close_matches(name.lower(), known, 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

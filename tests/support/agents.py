@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,7 @@ class Recorder(Model):
     requests: list[ModelRequest] = field(default_factory=list)
     answers: Mapping[int, ModelAnswer] = field(default_factory=dict)
     script: Scripted = field(default_factory=Scripted)
+    apis: Collection[str] = ()  # type: ignore[misc]  # in place of a property
 
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         return self.script.check(options, api)

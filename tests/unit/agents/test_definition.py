@@ -14,6 +14,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.scripted import call, script, turn
 from polos_client.define.stop import StopConditionContext, max_tokens, stop_condition
 from polos_client.define.tool import tool
+from polos_client.errors import DefinitionError
 from polos_service.agents.definition import Definition
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.caller import ANONYMOUS
@@ -21,7 +22,7 @@ from polos_service.api.grpc.requests import run_request
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.store.sqlite import SqliteStore
-from tests.support.agents import catalog
+from tests.support.agents import Recorder, catalog, started
 from tests.support.runs import executing
 from tests.support.stores import all_events, new_run
 
@@ -68,7 +69,8 @@ def test_there_is_a_sample_of_each_version() -> None:
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
 def test_every_version_s_definition_is_read_whole(path: Path) -> None:
     definition = Definition.unpin(path.read_bytes()).model_dump()
-    assert definition == {"kind": "agent", "v": 1} | json.loads(path.read_bytes())
+    since = {"kind": "agent", "v": 1, "api": None, "settings": {}}
+    assert definition == since | json.loads(path.read_bytes())
     assert definition["initial_state"]["big"] == 123456789012345678901234567890
 
 
@@ -89,7 +91,7 @@ def test_version_0_1_0_reads_what_is_pinned_now() -> None:
 
 
 def test_what_is_pinned_now_is_the_newest_sample() -> None:
-    newest = json.loads(SAMPLES[-1].read_bytes())
+    newest = {"api": None, "settings": {}} | json.loads(SAMPLES[-1].read_bytes())
     request = CreateRunRequest(
         agent_id="weather",
         input_messages_json=json.dumps(newest["messages"]),
@@ -101,3 +103,33 @@ def test_what_is_pinned_now_is_the_newest_sample() -> None:
     request.options.provider_options_json = json.dumps(newest["options"])
     runnable = AgentRunnable(WEATHER, Providers({"scripted": lambda _: Scripted()}))
     assert json.loads(runnable.pin(run_request(ANONYMOUS, request))) == newest
+
+
+async def test_what_an_agent_sets_for_its_provider_is_pinned(store: SqliteStore) -> None:
+    model = Recorder()
+    settings = {"top_k": 4, "extra_body": {"a": {"b": None}}, "extra_headers": {"X-A": "b"}}
+    agent = Agent("set", "scripted", script("Hi."), provider_kwargs=settings)
+    run_id = await started(store, catalog(agent, model=model), agent_id="set")
+    later = Agent("set", "scripted", script("Hi."))
+    async with executing(store, catalog(later, model=model)):
+        events = await all_events(store, run_id)
+    assert [one.settings for one in model.requests] == [settings]
+    assert not any("top_k" in str(event) or "X-A" in str(event) for event in events)
+
+
+async def test_the_api_of_an_agent_is_pinned(store: SqliteStore) -> None:
+    model = Recorder(apis=("old", "new"))
+    agent = Agent("set", "scripted", script("Hi."), provider_llm_api="new")
+    run_id = await started(store, catalog(agent, model=model), agent_id="set")
+    async with executing(store, catalog(agent, model=model)):
+        await all_events(store, run_id)
+    assert [one.api for one in model.requests] == ["new"]
+
+
+def test_an_agent_whose_provider_is_unknown_is_not_loaded() -> None:
+    with pytest.raises(DefinitionError) as raised:
+        catalog(Agent("far", "scriptet", "m"))
+    assert str(raised.value) == (
+        "The agent 'far': there is no provider 'scriptet' (did you mean 'scripted'?); "
+        "there are scripted."
+    )

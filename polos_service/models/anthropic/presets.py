@@ -1,0 +1,54 @@
+"""The provider that speaks the Messages API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polos_service.models import ModelRequest
+from polos_service.models.address import Address
+from polos_service.models.anthropic import answer, options, request
+from polos_service.models.draft import Draft
+from polos_service.models.failures import Failures
+from polos_service.models.preset import Preset
+
+ANTHROPIC_URL = "https://api.anthropic.com"
+"""The base URL of Anthropic itself."""
+
+
+class Messages:
+    """The Messages API."""
+
+    path = request.PATH
+
+    def headers(self, key: str) -> Mapping[str, str]:
+        """Return the version of the API, and the key if there is one."""
+        return request.headers(key)
+
+    def body(
+        self,
+        asked: ModelRequest,
+        address: Address,  # noqa: ARG002 - the same for each
+        provider: str,
+    ) -> dict[str, Any]:
+        """Return the parameters of a call."""
+        return request.body(asked, provider)
+
+    def reader(self, draft: Draft, failures: Failures) -> answer.Events:
+        """Return what reads one answer into the draft."""
+        return answer.Events(draft, failures)
+
+
+ANTHROPIC = Preset(
+    name="anthropic",
+    apis={"messages": Messages()},
+    check=options.check,
+    base_url=ANTHROPIC_URL,
+    surplus_path="/v1",
+    key_variable="ANTHROPIC_API_KEY",
+    url_variable="ANTHROPIC_BASE_URL",
+    headers_variable="ANTHROPIC_CUSTOM_HEADERS",
+    needs_key=True,
+    price_list="anthropic",
+)
+"""Anthropic, and any other server of its API at an address of its own."""

@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +83,11 @@ def llmock(*options: str) -> Iterator[LLMock]:
         env=environment(NO_COLOR="1"),
     ) as process:
         try:
-            yield LLMock(_listening(process))
+            url = _listening(process)
+            # What it prints is read on: it would wait for a reader once the pipe is full.
+            assert process.stdout is not None
+            threading.Thread(target=process.stdout.read).start()
+            yield LLMock(url)
         finally:
             process.kill()
 

@@ -34,8 +34,8 @@ class Api(Protocol):
         """Return the parameters of a call; a run's options override the agent's definition."""
         ...
 
-    def reader(self, draft: Draft, failures: Failures) -> Reader:
-        """Return what reads one answer into the draft."""
+    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> Reader:
+        """Return what reads the answer to the request into the draft."""
         ...
 
 

@@ -67,7 +67,7 @@ class Remote:
         request, extra = _apart(request)
         failures = Failures(address.host, request.model, (*there.secrets, *extra.values()))
         draft = Draft(failures, self._preset.name)
-        reader = api.reader(draft, failures)
+        reader = api.reader(draft, failures, request)
         headers = {**lower(api.headers(there.key)), **there.headers, **extra}
         if address.authorization and not there.key:
             headers.setdefault("authorization", address.authorization)
@@ -78,7 +78,7 @@ class Remote:
                 client = self._client(there.base_url)
                 response = await connection.send(client, address.url + api.path, headers, body)
                 try:
-                    await exchange.read(response, reader, output, failures, silence)
+                    await exchange.read(response, reader, draft, output, failures, silence)
                 finally:
                     await response.aclose()
         except RefusedError as refused:
@@ -87,7 +87,7 @@ class Remote:
             failure = failures.lost(after_output=draft.begun)
         except SilentError as error:
             failure = failures.silent(error)
-        if failure is not None and draft.finish is None:
+        if failure is not None and not draft.whole:
             # Raised out here so that the package's error, which holds the request with its
             # key and the provider's text, does not travel along as its context.
             raise failure

@@ -1,46 +1,35 @@
-"""The Messages API: the events of a streamed answer.
+"""The Messages API: the events of a streamed answer, or the whole of it.
 
 An answer is a list of content blocks. Each begins, grows by deltas, and ends; the message
 itself does so around them. Servers that speak the API leave things out: the kind of an event
-or a delta, the end of a block, the event after the last one. What an event says is taken from
-what stands in it, as far as that is clear.
+or a delta, the beginning or the end of a block, the event after the last one. What an event
+says is taken from what stands in it, as far as that is clear.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from io import StringIO
+import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
-from polos.v1.event_pb2 import FinishReason, Usage
-from polos_service.models.draft import NOTHING, Delta, Draft, Growing, usage_of
+from polos.v1.event_pb2 import FinishReason
+from polos_service.models.anthropic.growth import Block
+from polos_service.models.anthropic.odd import complaint
+from polos_service.models.anthropic.tokens import Tokens
+from polos_service.models.draft import NOTHING, Delta, Draft
 from polos_service.models.failures import Failures
+from polos_service.models.lenient import DONE, values
 from polos_service.models.messages import Call, Reasoning, Text
+from polos_service.models.openai import chat_words
 
 FINISH_REASONS = {
-    "end_turn": FinishReason.FINISH_REASON_STOP,
-    "stop_sequence": FinishReason.FINISH_REASON_STOP,
-    "tool_use": FinishReason.FINISH_REASON_TOOL_CALLS,
-    "max_tokens": FinishReason.FINISH_REASON_LENGTH,
-    "model_context_window_exceeded": FinishReason.FINISH_REASON_LENGTH,
+    **chat_words.FINISH_REASONS,
     # The provider's own tools reached a limit: the model would go on.
     "pause_turn": FinishReason.FINISH_REASON_LENGTH,
-    "refusal": FinishReason.FINISH_REASON_REFUSAL,
-    # What servers that translate another API leave as it is.
-    "stop": FinishReason.FINISH_REASON_STOP,
-    "tool_calls": FinishReason.FINISH_REASON_TOOL_CALLS,
-    "length": FinishReason.FINISH_REASON_LENGTH,
-    "content_filter": FinishReason.FINISH_REASON_CONTENT_FILTER,
 }
-"""By the provider's word; a word that is not here counts as not told."""
-
-MAX_BLOCKS = 4096
-"""Content blocks of one answer: each costs memory, however little is in it. An answer that
-searches the web and cites what it found has some hundred."""
+"""By the provider's word. Servers that translate another API leave the words of that one."""
 
 _SHAPES = (
     ("choices", ""),
@@ -53,26 +42,7 @@ _SHAPES = (
 """The kind of an event that does not tell it, by a member that it has; the first one decides."""
 
 
-@dataclass(slots=True)
-class _Block:
-    """A content block that grows.
-
-    Attributes:
-        part: the part of the answer that it becomes.
-        given: the arguments of a call that stand in the block's beginning; fragments that
-            follow take their place.
-        opaque: a block of a kind that only the provider understands; else None.
-        fragments: of the arguments in such a block.
-
-    """
-
-    part: Growing
-    given: object = None
-    opaque: dict[str, Any] | None = None
-    fragments: StringIO = field(default_factory=StringIO)
-
-
-class Events:
+class MessageEvents:
     """Reads the events of one answer.
 
     Attributes:
@@ -84,11 +54,11 @@ class Events:
         self.over = False
         self._draft = draft
         self._failures = failures
-        self._blocks: dict[object, _Block] = {}
-        self._begun = 0
+        self._blocks: list[Block] = []
+        self._by_index: dict[object, Block] = {}
         self._at: object = None
-        self._texts: list[Growing] = []
-        self._tokens: dict[str, int] = {}
+        self._tokens = Tokens()
+        draft.before_answer.append(self._settle)
 
     def take(self, data: bytes) -> Delta:
         """Take the data of an event, or a whole message.
@@ -98,28 +68,44 @@ class Events:
 
         """
         try:
-            return self._take(_parsed(data))
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
-            # Whatever shape a server sends instead of an event: checking each level of each
-            # event first would cost more than all the rest.
-            what = _complaint(error)
-        if data == b"[DONE]":
-            self.over = True
-        elif self._draft.finish is None:
-            raise self._failures.malformed(what)
-        return NOTHING
+            event = orjson.loads(data)
+        except ValueError:
+            event = None
+        if event is None:
+            return _joined([self._take(one) for one in self._values(data) if one != DONE])
+        return self._take(event)
+
+    def _values(self, data: bytes) -> list[Any]:
+        """Return the values that stand in data which is not plain JSON."""
+        found: list[Any] = []
+        with contextlib.suppress(ValueError):
+            found = values(data)
+        if not found:
+            raise self._failures.malformed(f"an event of {len(data)} bytes is not valid JSON")
+        self.over = self.over or DONE in found
+        return found
 
     def _take(self, event: dict[str, Any]) -> Delta:
-        kind = event.get("type") or _kind(event)
+        try:
+            kind = event.get("type") or _kind(event)
+            if kind == "content_block_delta":
+                return self._grow(event.get("index", self._at), event.get("delta") or {})
+            return self._other(kind, event)
+        except (ValueError, TypeError, AttributeError, LookupError):
+            # Whatever shape a server sends instead of an event: checking each level of each
+            # event first would cost more than all the rest.
+            pass
+        raise self._failures.malformed(complaint(event), retryable=False)
+
+    def _other(self, kind: object, event: dict[str, Any]) -> Delta:
+        """Take an event that is not a delta of a block."""
         match kind:
-            case "content_block_delta":
-                return self._grow(event.get("index", self._at), event["delta"])
             case "content_block_start":
-                return self._begin(event.get("index"), event["content_block"])
+                return self._begin(event.get("index"), event.get("content_block") or {})
             case "message_start":
-                return self._start(event["message"])
+                return self._start(event.get("message") or {})
             case "message_delta":
-                return self._finish(_mapping(event.get("delta")), event.get("usage"))
+                return self._finish(event.get("delta") or {}, event.get("usage"))
             case "message_stop":
                 self._close()
             case "message":
@@ -132,159 +118,110 @@ class Events:
         """Add to a block. The kind of a delta is told by what stands in it."""
         if index != self._at:
             self._go_to(index)
-        block = self._blocks.get(index)
-        if block is not None and block.opaque is not None:
-            self._grow_opaque(block, block.opaque, delta)
+        block = self._by_index.get(index)
+        if block is not None and block.opaque:
+            block.grow(delta)
             return NOTHING
         if text := delta.get("text"):
             return Delta(self._draft.text(text))
         if thought := delta.get("thinking"):
             return Delta("", self._draft.reasoning(thought))
         if (fragment := delta.get("partial_json")) is not None:
-            self._add_arguments(index, block, fragment)
+            self._at_block(index, Call, "tool_use").add_arguments(fragment)
         elif signature := delta.get("signature"):
-            if block is None or block.part.kind is not Reasoning:
-                self._begin(index, {"type": "thinking"})
+            self._at_block(index, Reasoning, "thinking")
             self._draft.keep("signature", signature)
-        elif (citation := delta.get("citation")) and block is not None:
-            self._draft.count_value(citation)
-            block.part.state.setdefault("citations", []).append(citation)
+        elif citation := delta.get("citation"):
+            self._draft.merge(
+                self._at_block(index, Text, "text").part.state, {"citations": [citation]}
+            )
         return NOTHING
 
-    def _add_arguments(self, index: object, block: _Block | None, fragment: object) -> None:
-        if block is None or block.part.kind is not Call:
-            self._begin(index, {"type": "tool_use"})
-            block = self._blocks[index]
-        block.part.content.write(self._draft.count(_json_text(fragment)))
-
-    def _grow_opaque(self, block: _Block, content: dict[str, Any], delta: dict[str, Any]) -> None:
-        """Add to a block that only the provider understands: texts grow, all else is replaced."""
-        for name, value in delta.items():
-            if name == "partial_json":
-                block.fragments.write(self._draft.count(_json_text(value)))
-            elif isinstance(value, str) and isinstance(content.get(name), str) and name != "type":
-                content[name] += self._draft.count(value)
-            elif name != "type":
-                self._draft.count_value(value)
-                content[name] = value
+    def _at_block(self, index: object, kind: type[Text | Reasoning | Call], called: str) -> Block:
+        """Return the block of this index, or another one if that is of another kind."""
+        block = self._by_index.get(index)
+        if block is None or block.part.kind is not kind:
+            self._begin(index, {"type": called})
+        return self._by_index[index]
 
     def _begin(self, index: object, told: dict[str, Any]) -> Delta:
-        """Begin a block; what stands in it already is taken."""
-        if self._begun == MAX_BLOCKS:
-            raise self._failures.too_large(f"{MAX_BLOCKS} content blocks")
-        self._end(index)
-        self._begun += 1
-        self._at = self._begun if index is None else index
-        kind = told.get("type")
-        if kind == "text":
-            return self._begin_text(told)
-        if kind == "thinking":
-            return self._begin_thinking(told)
-        if kind == "tool_use":
-            self._begin_call(told)
+        """Begin a block; the text that stands in it already is taken."""
+        self._at = len(self._blocks) if index is None else index
+        if not told:
+            self._go_to(index)
             return NOTHING
-        self._draft.count_value(told)
-        self._blocks[self._at] = _Block(self._draft.begin(Reasoning), opaque=dict(told))
-        return Delta("", "") if kind == "redacted_thinking" else NOTHING
-
-    def _begin_text(self, told: dict[str, Any]) -> Delta:
-        block = self._blocks[self._at] = _Block(self._draft.begin(Text))
-        self._texts.append(block.part)
-        self._keep(block, told, ("type", "text"))
-        return Delta(self._draft.text(told.get("text") or ""))
-
-    def _begin_thinking(self, told: dict[str, Any]) -> Delta:
-        block = self._blocks[self._at] = _Block(self._draft.begin(Reasoning))
-        self._keep(block, told, ("thinking",))
-        return Delta("", self._draft.reasoning(told.get("thinking") or ""))
-
-    def _begin_call(self, told: dict[str, Any]) -> None:
-        block = self._blocks[self._at] = _Block(self._draft.call(), given=told.get("input"))
-        block.part.id = self._draft.count(str(told.get("id") or ""))
-        block.part.name = self._draft.count(str(told.get("name") or ""))
-        self._keep(block, told, ("type", "id", "name", "input"))
-
-    def _keep(self, block: _Block, told: Mapping[str, Any], known: Iterable[str]) -> None:
-        """Keep what of a block's beginning has no place in the part: it goes back as it came."""
-        kept = {name: value for name, value in told.items() if value and name not in known}
-        if kept:
-            self._draft.count_value(kept)
-            block.part.state.update(kept)
-
-    def _end(self, index: object) -> None:
-        """End the block of this index, if there is one.
-
-        What ends a block is another one of its index, or the end of the message: some servers
-        add to a block that they said was over.
-        """
-        block = self._blocks.pop(index, None)
-        if block is None:
-            return
-        if block.opaque is not None:
-            block.part.state.update(_settled(block.opaque, block.fragments.getvalue()))
-        elif block.given and not block.part.content.tell():
-            block.part.content.write(self._draft.count(_json_text(block.given)))
+        self._by_index[self._at] = block = Block(self._draft, told)
+        self._blocks.append(block)
+        match told.get("type"):
+            case "text":
+                return Delta(self._draft.text(told.get("text") or ""))
+            case "thinking":
+                return Delta("", self._draft.reasoning(told.get("thinking") or ""))
+            case "redacted_thinking":
+                return Delta("", "")
+        return NOTHING
 
     def _go_to(self, index: object) -> None:
         """Let what comes next add to the block of this index, if there is one."""
         self._at = index
-        if index in self._blocks:
-            self._draft.resume(self._blocks[index].part)
+        if index in self._by_index:
+            self._draft.resume(self._by_index[index].part)
         else:
             self._draft.close_part()
 
     def _start(self, message: dict[str, Any]) -> Delta:
+        usage = message.get("usage")
         # The output tokens that stand here are those of the first moment.
-        self._count({**_mapping(message.get("usage")), "output_tokens": None})
+        known = {**usage, "output_tokens": None} if isinstance(usage, dict) else None
+        self._draft.usage = self._tokens.add(known)
         return self._content(message.get("content"))
 
     def _whole(self, message: dict[str, Any]) -> Delta:
         """Take a message that comes as a whole, not in a stream."""
-        delta = self._content(message["content"])
-        last = self._finish(message, message.get("usage"))
+        delta = _joined(
+            [self._content(message["content"]), self._finish(message, message.get("usage"))]
+        )
         self._close()
-        return Delta(delta.text + last.text, delta.reasoning)
+        return delta
 
     def _content(self, content: object) -> Delta:
-        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or ()
-        deltas = [self._begin(None, block) for block in blocks]
-        thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
-        text = "".join(delta.text for delta in deltas)
-        return Delta(text, "".join(thoughts) if thoughts else None)
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        if not isinstance(content, list | None):
+            raise TypeError(content)
+        return _joined([self._begin(None, block) for block in content or ()])
 
     def _finish(self, told: Mapping[str, Any], usage: object) -> Delta:
         """Take how the message ended, and what it cost."""
-        self._count(_mapping(usage))
-        reason = told.get("stop_reason")
-        if not reason:
+        self._draft.usage = self._tokens.add(usage)
+        word = chat_words.word_of(told.get("stop_reason"))
+        if not word:
             return NOTHING
-        word = reason.lower() if isinstance(reason, str) else ""
-        self._draft.finish = FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
-        self._end_all()
-        explanation = _mapping(told.get("stop_details")).get("explanation")
-        if word == "refusal" and isinstance(explanation, str) and not self._has_text():
-            return Delta(self._draft.text(explanation))
-        return NOTHING
+        reason = FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
+        refused = reason == FinishReason.FINISH_REASON_REFUSAL
+        delta = self._explanation(told.get("stop_details")) if refused else NOTHING
+        self._draft.finish = reason
+        return delta
+
+    def _explanation(self, details: object) -> Delta:
+        """Take why the model refuses, unless it said something itself."""
+        told = details.get("explanation") if isinstance(details, dict) else None
+        spoke = any(one.part.kind is Text and one.part.content.tell() for one in self._blocks)
+        return NOTHING if spoke or not isinstance(told, str) else Delta(self._draft.text(told))
 
     def _close(self) -> None:
         """End the message; one without a stop reason is whole if its calls are."""
-        self._end_all()
-        said = self._draft.begun and all(map(_is_whole, self._draft.calls))
-        if self._draft.finish is None and said:
+        whole = all(block.is_whole() for block in self._blocks)
+        if self._draft.finish is None and self._draft.begun and whole:
             self._draft.finish = FinishReason.FINISH_REASON_STOP
         self.over = True
 
-    def _has_text(self) -> bool:
-        return any(part.content.tell() for part in self._texts)
-
-    def _end_all(self) -> None:
-        for index in list(self._blocks):
-            self._end(index)
+    def _settle(self) -> None:
+        for block in self._blocks:
+            block.settle()
 
     def _unknown(self, kind: object, event: dict[str, Any]) -> None:
         """Take an error, and skip what is not known."""
-        if self._draft.finish is not None:
-            return
         if error := event.get("error"):
             raise self._failures.told(error)
         if isinstance(kind, str) and kind.endswith("error"):
@@ -292,28 +229,6 @@ class Events:
         if "choices" in event:
             what = "it is a chat completion; the provider of this address is not anthropic"
             raise self._failures.malformed(what, retryable=False)
-
-    def _count(self, told: Mapping[str, Any]) -> None:
-        """Take the tokens so far. They only grow; some servers tell 0 where they tell nothing."""
-        for name, count in told.items():
-            if type(count) is int:
-                self._tokens[name] = max(count, self._tokens.get(name, 0))
-        if details := _mapping(told.get("output_tokens_details")):
-            self._count(details)
-        self._draft.usage = self._usage()
-
-    def _usage(self) -> Usage | None:
-        """Return the tokens: those of the cache are no part of the provider's input tokens."""
-        tokens = self._tokens
-        cached, written = (tokens.get(f"cache_{how}_input_tokens") for how in ("read", "creation"))
-        read = tokens.get("input_tokens")
-        return usage_of(
-            None if read is None else read + (cached or 0) + (written or 0),
-            tokens.get("output_tokens"),
-            cached=cached,
-            cache_written=written,
-            reasoning=tokens.get("thinking_tokens"),
-        )
 
 
 def _kind(event: Mapping[str, Any]) -> str:
@@ -323,51 +238,8 @@ def _kind(event: Mapping[str, Any]) -> str:
     return next((kind for name, kind in _SHAPES if name in event), "")
 
 
-def _settled(content: dict[str, Any], fragments: str) -> dict[str, Any]:
-    """Return an opaque block with its arguments; nothing if it is cut: it cannot go back."""
-    if not fragments:
-        return content
-    try:
-        return {**content, "input": orjson.loads(fragments)}
-    except ValueError:
-        return {}
-
-
-def _is_whole(call: Growing) -> bool:
-    """Return whether the arguments of a call are complete; none are."""
-    try:
-        orjson.loads(call.content.getvalue() or "{}")
-    except ValueError:
-        return False
-    return True
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _complaint(error: Exception) -> str:
-    """Return what is wrong with an event."""
-    if isinstance(error, KeyError):
-        return f"an event has no {error.args[0]!r}"
-    if isinstance(error, ValueError):
-        return "an event is not valid JSON"
-    return "an event does not have the form that the Messages API gives it"
-
-
-def _json_text(value: object) -> str:
-    """Return a fragment of JSON text; some servers send the value that it stands for."""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
-
-
-def _parsed(data: bytes) -> Any:
-    """Return the JSON value; strings of it may hold half of a surrogate pair.
-
-    A server in JavaScript cuts its texts between the halves, and JSON can tell one alone.
-    """
-    try:
-        return orjson.loads(data)
-    except ValueError:
-        if b"\\ud" not in data and b"\\uD" not in data:
-            raise
-    return json.loads(data.decode())
+def _joined(deltas: list[Delta]) -> Delta:
+    """Return what several events add for readers."""
+    thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
+    text = "".join(delta.text for delta in deltas)
+    return Delta(text, "".join(thoughts) if thoughts else None)

@@ -34,9 +34,14 @@ class Messages:
         """Return the parameters of a call."""
         return request.body(asked, provider)
 
-    def reader(self, draft: Draft, failures: Failures) -> answer.Events:
-        """Return what reads one answer into the draft."""
-        return answer.Events(draft, failures)
+    def reader(
+        self,
+        draft: Draft,
+        failures: Failures,
+        asked: ModelRequest,  # noqa: ARG002 - its answer is read as any other
+    ) -> answer.MessageEvents:
+        """Return what reads the answer to a request into the draft."""
+        return answer.MessageEvents(draft, failures)
 
 
 ANTHROPIC = Preset(

@@ -332,6 +332,9 @@ async def test_events_may_lack_their_names_their_kinds_and_their_beginnings(
         {"type": "content_block_delta", "index": 0, "delta": {"type": "brand_new", "x": 1}},
         {"type": "message_delta", "delta": None, "usage": None},
         {"type": "message_delta", "delta": {"stop_reason": None}, "usage": 5},
+        {"type": "message_start", "message": None},
+        {"type": "content_block_start", "index": 0, "content_block": None},
+        {"type": "content_block_delta", "index": 0},
     ],
 )
 async def test_what_is_unknown_is_skipped(
@@ -371,23 +374,35 @@ async def test_a_message_that_is_over_without_a_stop_reason_ended_as_it_stands(
     assert [one.arguments_json for one in answer.calls] == ['{"x": 1}']
 
 
+WHOLE = {
+    "type": "message",
+    "role": "assistant",
+    "content": [
+        {"type": "thinking", "thinking": "Hm", "signature": "s"},
+        {"type": "text", "text": "Hi"},
+        {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
+    ],
+    "stop_reason": "tool_use",
+    "usage": {"input_tokens": 2, "output_tokens": 3},
+}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (
+            raw(b"data: " + json.dumps(WHOLE).encode() + b"\n\n"),
+            Part((EndOfBody(),), ends=True),
+        ),
+        (raw(json.dumps(WHOLE, indent=2).encode()), Part((EndOfBody(),), ends=True)),
+        (status(200, WHOLE),),
+    ],
+    ids=["event", "stream", "body"],
+)
 async def test_a_whole_message_is_taken_where_events_are_expected(
-    provider: MockAnthropic, model: Remote
+    provider: MockAnthropic, model: Remote, reply: tuple[Part, ...]
 ) -> None:
-    whole = {
-        "type": "message",
-        "role": "assistant",
-        "content": [
-            {"type": "thinking", "thinking": "Hm", "signature": "s"},
-            {"type": "text", "text": "Hi"},
-            {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
-        ],
-        "stop_reason": "tool_use",
-        "usage": {"input_tokens": 2, "output_tokens": 3},
-    }
-    provider.reply(
-        raw(b"data: " + json.dumps(whole).encode() + b"\n\n"), Part((EndOfBody(),), ends=True)
-    )
+    provider.reply(*reply)
     answer, heard = await ask(model)
     assert (list(heard), heard.thoughts) == (["Hi"], ["Hm"])
     assert answer.parts == [
@@ -411,11 +426,3 @@ async def test_cancelling_closes_the_connection(provider: MockAnthropic, model: 
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await asyncio.wait_for(request.disconnected.wait(), 10)
-
-
-async def test_the_status_of_a_whole_reply_is_no_stream(
-    provider: MockAnthropic, model: Remote
-) -> None:
-    provider.reply(status(200, {"type": "message", "content": [], "stop_reason": "end_turn"}))
-    answer, _ = await ask(model)
-    assert answer.text == ""

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
-from polos_service.models.anthropic.answer import MAX_BLOCKS
-from polos_service.models.draft import MAX_ANSWER_BYTES
+from polos_service.models.draft import MAX_ANSWER_BYTES, MAX_PARTS
 from polos_service.models.remote import Remote
 from tests.support.mock_answers import (
     EndOfBody,
@@ -120,22 +119,31 @@ async def test_a_status_other_than_success_is_what_it_says(
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"{broken", "is not valid JSON"),
-        (b"[]", "does not have the form"),
-        (b'{"type": "content_block_start", "index": 0}', "has no 'content_block'"),
-        (b'{"type": "content_block_delta", "index": 0, "delta": 5}', "does not have the form"),
-        (b'{"type": "content_block_delta", "index": [], "delta": {}}', "does not have the form"),
-        (b'{"type": "message_start"}', "has no 'message'"),
-        (b'{"type": "message", "content": 5}', "does not have the form"),
+        (b"[]", "an event is a list, not an object"),
+        (b'{"type": "content_block_start", "content_block": 5}', "content_block is a number"),
+        (b'{"type": "content_block_delta", "delta": "Hi"}', "delta is a text, not an object"),
+        (b'{"type": "content_block_delta", "delta": {"text": ["Hi"]}}', "delta.text is a list"),
+        (b'{"type": "content_block_delta", "index": [], "delta": {}}', "index is a list"),
+        (b'{"type": "message", "content": 5}', "content is a number, not a list"),
+        (b'{"type": "message"}', "does not have the form"),
     ],
 )
-async def test_an_event_that_cannot_be_read_is_malformed_and_tells_why(
+async def test_an_event_that_cannot_be_read_names_the_field_and_is_not_asked_for_again(
     provider: MockAnthropic, model: Remote, data: bytes, what: str
 ) -> None:
     provider.reply(start(), raw(b"data: " + data + b"\n\n"), say("Hi"))
     raised = await failure(model)
-    assert raised.reason == MALFORMED
+    assert (raised.reason, raised.retryable) == (MALFORMED, False)
     assert what in raised.message
+
+
+async def test_an_event_that_is_not_json_is_asked_for_again(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    provider.reply(start(), raw(b"data: {broken\n\n"), say("Hi"))
+    raised = await failure(model)
+    assert (raised.reason, raised.retryable) == (MALFORMED, True)
+    assert "is not valid JSON" in raised.message
 
 
 async def test_a_call_without_a_name_is_malformed(provider: MockAnthropic, model: Remote) -> None:
@@ -160,7 +168,7 @@ async def test_a_server_of_chat_completions_is_told_apart_and_not_asked_again(
         Block({"type": "redacted_thinking", "data": "x" * (MAX_ANSWER_BYTES + 1)}),
         Block(
             {"type": "server_tool_use", "id": "a", "name": "b", "input": {}},
-            [{"type": "input_json_delta", "partial_json": "x" * 1024 * 1024}] * 9,
+            [{"type": "input_json_delta", "partial_json": x * 1024 * 1024} for x in "abcdefghi"],
         ),
         Block({"type": "new", "x": ""}, [{"type": "new_delta", "x": "x" * 1024 * 1024}] * 9),
     ],
@@ -176,10 +184,10 @@ async def test_an_answer_is_bounded_whatever_grows(
 
 async def test_the_number_of_blocks_is_bounded(provider: MockAnthropic, model: Remote) -> None:
     begin = event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-    provider.reply(start(), raw(begin * (MAX_BLOCKS + 1)), finish())
+    provider.reply(start(), raw(begin * (MAX_PARTS + 1)), finish())
     raised = await failure(model)
     assert raised.reason == TOO_LARGE
-    assert "content blocks" in raised.message
+    assert f"{MAX_PARTS} parts" in raised.message
 
 
 async def test_silence_is_bounded(provider: MockAnthropic, model: Remote) -> None:

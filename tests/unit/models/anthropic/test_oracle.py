@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from polos.v1.event_pb2 import FinishReason
 from polos_service.models import ModelAnswer
-from polos_service.models.anthropic.answer import FINISH_REASONS, Events
+from polos_service.models.anthropic.answer import FINISH_REASONS, MessageEvents
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.messages import Call, Part, Reasoning, Text
 from polos_service.models.remote import Remote
-from polos_service.models.sse import DataLines
+from polos_service.models.sse import Events
 from tests.support.mock_answers import Part as Piece
 from tests.support.mock_answers import raw
 from tests.support.mock_anthropic import (
@@ -86,7 +86,7 @@ def accumulated(data: bytes) -> TheirMessage:
 def read(data: bytes, cut: int) -> ModelAnswer:
     failures = Failures("mock", "mock", ())
     draft = Draft(failures, "anthropic")
-    events, lines = Events(draft, failures), DataLines()
+    events, lines = MessageEvents(draft, failures), Events()
     for at in range(0, len(data), cut):
         for found in lines.feed(data[at : at + cut]):
             events.take(found)
@@ -109,7 +109,8 @@ def blocks(draw: st.DrawFn) -> Block:
             return think(*draw(TEXTS), signature=draw(st.text("ab=", min_size=1)))
         case 2:
             arguments = draw(st.dictionaries(WORD, JSON, max_size=2))
-            return call("f", arguments, pieces=draw(st.integers(1, 4)))
+            call_id = draw(st.text("ab", min_size=1))
+            return call("f", arguments, call_id=call_id, pieces=draw(st.integers(1, 4)))
         case 3:
             return Block({"type": "redacted_thinking", "data": draw(st.text("ab="))})
         case 4:
@@ -128,7 +129,7 @@ def _bytes(parts: list[Piece]) -> Iterator[bytes]:
 
 @settings(deadline=None)
 @given(
-    st.lists(blocks(), max_size=6),
+    st.lists(blocks(), max_size=6, unique_by=lambda one: one.begin.get("id", id(one))),
     st.sampled_from(["end_turn", "max_tokens", "refusal", "tool_use", "pause_turn"]),
     st.integers(0, 99),
     st.integers(1, 80),

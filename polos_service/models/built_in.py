@@ -25,6 +25,13 @@ def _chat(name: str) -> Factory:
     return make
 
 
+def _anthropic(config: ProviderConfig) -> Model:
+    from polos_service.models.anthropic.presets import ANTHROPIC  # noqa: PLC0415
+    from polos_service.models.remote import Remote  # noqa: PLC0415
+
+    return Remote(ANTHROPIC, config.account(ANTHROPIC))
+
+
 def _scripted(_: ProviderConfig) -> Model:
     from polos_service.models.scripted import Scripted  # noqa: PLC0415
 
@@ -32,6 +39,7 @@ def _scripted(_: ProviderConfig) -> Model:
 
 
 BUILT_IN: Mapping[str, Factory] = {
+    "anthropic": _anthropic,
     "scripted": _scripted,
     **{name: _chat(name) for name in CHAT},
 }

@@ -34,8 +34,8 @@ class Api(Protocol):
         """Return the parameters of a call; a run's options override the agent's definition."""
         ...
 
-    def reader(self, draft: Draft, failures: Failures) -> Reader:
-        """Return what reads one answer into the draft."""
+    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> Reader:
+        """Return what reads the answer to the request into the draft."""
         ...
 
 
@@ -50,6 +50,7 @@ class Preset:
         checks: by API, where it takes other options.
         base_url: its address; None if every installation has its own.
         base_path: added to an address without a path, with a slash before and none behind it.
+        surplus_path: left out at the end of an address: some write it there, some do not.
         hosts: the provider's own beside that of `base_url`; those below them count, too.
         key_variable: the environment variable with its key; None if it wants none.
         url_variable: the environment variable with another address; None if there is none.
@@ -69,6 +70,7 @@ class Preset:
     checks: Mapping[str, Check] = field(default_factory=dict)
     base_url: str | None
     base_path: str = ""
+    surplus_path: str = ""
     hosts: tuple[str, ...] = ()
     key_variable: str | None = None
     url_variable: str | None = None
@@ -78,8 +80,8 @@ class Preset:
     price_list: str | None = None
 
     def complete(self, base_url: str) -> str:
-        """Return a base URL without a slash at its end, and with a path."""
-        bare = base_url.strip().rstrip("/")
+        """Return a base URL without a slash at its end, and with the path that it should have."""
+        bare = base_url.strip().rstrip("/").removesuffix(self.surplus_path)
         _, _, place = bare.partition("://")
         return bare + self.base_path if place and "/" not in place else bare
 

@@ -89,7 +89,7 @@ class Remote:
         request, extra = _apart(request)
         failures = Failures(address.host, request.model, (*there.secrets, *extra.values()))
         draft = Draft(failures, self._preset.name)
-        reader = api.reader(draft, failures)
+        reader = api.reader(draft, failures, request)
         headers = {**lower(api.headers(there.key)), **there.headers, **extra}
         if address.authorization and not there.key:
             headers.setdefault("authorization", address.authorization)
@@ -99,7 +99,7 @@ class Remote:
             async with Silence(request, failures.of) as silence:
                 response = await self._send(request, api, headers, there)
                 try:
-                    await exchange.read(response, reader, output, failures, silence)
+                    await exchange.read(response, reader, draft, output, failures, silence)
                 finally:
                     response.close()
         except RefusedError as refused:
@@ -108,7 +108,7 @@ class Remote:
             failure = failures.lost(lost, after_output=draft.begun)
         except SilentError as error:
             failure = failures.silent(error)
-        if failure is not None and draft.finish is None:
+        if failure is not None and not draft.whole:
             # Raised out here so that the package's error, which holds the request with its
             # key and the provider's text, does not travel along as its context.
             raise failure

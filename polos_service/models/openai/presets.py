@@ -49,9 +49,9 @@ class ChatCompletions:
         own = self.dialect_of_openai if address.is_at(OPENAI_HOST) else None
         return chat_request.body(request, own or self.dialect, provider)
 
-    def reader(self, draft: Draft, failures: Failures) -> chat_answer.Chunks:
-        """Return what reads one answer into the draft."""
-        return chat_answer.Chunks(draft, failures)
+    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> chat_answer.Chunks:
+        """Return what reads the answer to the request into the draft."""
+        return chat_answer.Chunks(draft, failures, request.tools)
 
 
 _OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)

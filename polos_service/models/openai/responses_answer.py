@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from polos.v1.event_pb2 import FinishReason, Usage
 from polos_service.models.draft import NOTHING, Delta, Draft, usage_of
 from polos_service.models.failures import Failures
-from polos_service.models.openai.chat_answer import _parsed as parsed
+from polos_service.models.lenient import DONE, values
 from polos_service.models.openai.responses_items import (
     CALL,
     COSTLY_BYTES,
@@ -16,7 +18,7 @@ from polos_service.models.openai.responses_items import (
     REASONING,
     texts,
 )
-from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError
+from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError, joined
 
 TEXT_DELTA = "response.output_text.delta"
 """The type of nearly all events."""
@@ -65,49 +67,60 @@ class Events:
             "error": self._error,
         }
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> tuple[str, str | None]:
         """Take an event, or a whole response.
 
         Raises:
             StepError: it reports an error, cannot be understood, or exceeds a bound.
 
         """
-        if data == b"[DONE]":
-            self.over = True
-            return NOTHING
-        event: Any = None
+        large = len(data) >= COSTLY_BYTES
         try:
-            if len(data) >= COSTLY_BYTES:
-                return self._take_large(data)
-            event = parsed(data)
-            if not isinstance(event, dict):
-                return NOTHING
-            if (
-                self._flowing
-                and event.get("type") == TEXT_DELTA
-                and event.get("output_index") == self._index
-            ):
-                return Delta(self._draft.text(event["delta"]))
+            event = orjson.loads(self._items.spared(data) if large else data)
+        except ValueError:
+            event = None
+        if type(event) is not dict:
+            return self._unusual(data)
+        if (
+            self._flowing
+            and event.get("type") == TEXT_DELTA
+            and event.get("output_index") == self._index
+            and type(text := event.get("delta")) is str
+        ):
+            return self._draft.text(text), None
+        return self._large(event, data) if large else self._event(event)
+
+    def _unusual(self, data: bytes) -> Delta:
+        """Take data that is not a plain JSON object."""
+        try:
+            found = values(data.strip())
+        except ValueError:
+            found = []
+        if not found and data.lstrip().startswith((b"{", b"[")):
+            raise self._failures.malformed(f"an event of {len(data)} bytes is not valid JSON")
+        deltas = [self._event(one) for one in found if isinstance(one, dict)]
+        self.over = self.over or DONE in found
+        return joined(deltas)
+
+    def _large(self, event: dict[str, Any], data: bytes) -> Delta:
+        """Take an event of which what it repeats was cut out; if that is needed, take all of it."""
+        try:
+            if not isinstance(event.get("delta"), int):
+                return self._event(event)
+        except UnsaidError:
+            pass
+        return self._event(orjson.loads(data))
+
+    def _event(self, event: dict[str, Any]) -> Delta:
+        try:
             return self._take(event)
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        except UnsaidError:
+            raise
+        except (ValueError, TypeError, AttributeError, LookupError):
             # Whatever shape a server sends: checking each level of each event first would cost
             # more than all the rest.
             pass
-        if event is None:
-            raise self._failures.malformed("an event cannot be read as JSON")
         raise self._failures.malformed(self._unexpected(event), retryable=False)
-
-    def _take_large(self, data: bytes) -> Delta:
-        """Take an event that may repeat what was streamed, which is not parsed again."""
-        event = parsed(self._items.spared(data))
-        if not isinstance(event, dict):
-            return NOTHING
-        try:
-            if not isinstance(event.get("delta"), int):
-                return self._take(event)
-        except UnsaidError:
-            pass
-        return self._take(parsed(data))
 
     def _take(self, event: dict[str, Any]) -> Delta:
         self._flowing = False

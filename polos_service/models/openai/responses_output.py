@@ -14,8 +14,9 @@ from typing import Any
 
 import orjson
 
-from polos_service.models.draft import NOTHING, Delta, Draft, Growing, whole
+from polos_service.models.draft import NOTHING, Delta, Draft, Growing
 from polos_service.models.failures import Failures
+from polos_service.models.halves import whole
 from polos_service.models.messages import Reasoning, Text
 from polos_service.models.openai.responses_items import (
     CALL,
@@ -222,16 +223,13 @@ class Items:
         closed = sum(item.closed for item in self._items)
         if closed == len(self._items) and closed >= len(output):
             return NOTHING
-        same, text, reasoning = self._same(output), "", None
+        same, deltas = self._same(output), []
         for index, told in enumerate(output):
             item = same.get(index) or self.begin(told["type"], index, told.get("id"))
             item.index = index
             if not item.closed:
-                delta = self.end(item, told)
-                text += delta.text
-                if delta.reasoning is not None:
-                    reasoning = (reasoning or "") + delta.reasoning
-        return Delta(text, reasoning)
+                deltas.append(self.end(item, told))
+        return joined(deltas)
 
     def check_calls(self) -> None:
         """Refuse a call that was begun and not ended: the response was cut further up.
@@ -316,3 +314,10 @@ class Items:
 def _check_said(item: Item) -> None:
     if not item.length:
         raise UnsaidError
+
+
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """Return what several events add to the answer."""
+    thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
+    text = "".join([delta.text for delta in deltas])
+    return Delta(text, "".join(thoughts) if thoughts else None)

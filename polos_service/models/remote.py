@@ -149,13 +149,15 @@ class Remote:
         address = place.address
         key = self._key(address, base_url)
         api = self._api(request.api)
-        failures = Failures(address.host, request.model, filter(None, (key, *address.secrets)))
+        own = self._headers if base_url == self._base_url else {}
+        secrets = (key, *address.secrets, *place.client.secrets, *own.values())
+        failures = Failures(address.host, request.model, filter(None, secrets))
+        failures.proxy = place.client.proxy
         draft = Draft(failures, self._preset.name)
         reader = api.reader(draft, failures)
-        headers = {**api.headers(key), **(self._headers if base_url == self._base_url else {})}
+        headers = {**api.headers(key), **own}
         if not key and address.authorization:
             headers["Authorization"] = address.authorization
-        failures.proxy = place.client.proxy
         failure: StepError | None = None
         try:
             async with Silence(request, failures.of) as silence:

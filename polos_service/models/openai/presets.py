@@ -10,8 +10,9 @@ from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.openai import chat_answer, chat_request, options
+from polos_service.models.openai import chat_answer, chat_request, options, responses_options
 from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
+from polos_service.models.openai.responses import Responses
 from polos_service.models.preset import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -58,7 +59,11 @@ _OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, c
 
 OPENAI = Preset(
     name="openai",
-    apis={"chat_completions": ChatCompletions(dialect_of_openai=_OPENAI)},
+    apis={
+        "chat_completions": ChatCompletions(dialect_of_openai=_OPENAI),
+        "responses": Responses(),
+    },
+    checks={"responses": responses_options.check},
     check=options.check,
     base_url=OPENAI_URL,
     key_variable="OPENAI_API_KEY",
@@ -71,7 +76,11 @@ OPENAI = Preset(
 
 AZURE = Preset(
     name="azure",
-    apis={"chat_completions": ChatCompletions(dialect=_OPENAI, key_header="api-key")},
+    apis={
+        "chat_completions": ChatCompletions(dialect=_OPENAI, key_header="api-key"),
+        "responses": Responses(key_header="api-key"),
+    },
+    checks={"responses": responses_options.check},
     check=options.check,
     base_url=None,
     base_path="/openai/v1",

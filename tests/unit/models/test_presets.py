@@ -150,6 +150,18 @@ async def test_each_provider_gets_what_it_takes_and_nothing_else(
     assert ("stream_options" in body) == (name != "mistral")
 
 
+async def test_a_model_that_does_not_reason_is_asked_without_the_reasoning_of_another(
+    provider: MockProvider,
+) -> None:
+    refusal = "messages[1].reasoning: reasoning is not supported with this model"
+    provider.reply(status(400, {"error": {"message": refusal}}))
+    provider.reply(say("x"))
+    model = provider_at("openrouter", provider.url, KEY)
+    await ask(model, messages=THOUGHT)
+    await model.close()
+    assert ["reasoning" in one.body["messages"][1] for one in provider.requests] == [True, False]
+
+
 def test_openai_gets_no_reasoning_back() -> None:
     api = PRESETS["openai"].apis["chat_completions"]
     request = ModelRequest(model="gpt", messages=THOUGHT)
@@ -199,6 +211,7 @@ async def test_azure_says_that_its_address_is_missing() -> None:
         ("openai", "", "", "localhost:8080", "its base URL is not an http:// or https:// address"),
         ("groq", "https://api.groq.com", "", None, "GROQ_API_KEY is not set"),
         ("groq", "https://gateway.example/groq", "", None, ""),
+        ("groq", "", "schl\u00fcssel", None, "the key for api.groq.com is not plain text"),
     ],
 )
 def test_what_an_agent_lacks_is_known_before_it_calls(
@@ -245,3 +258,21 @@ async def test_an_api_that_the_provider_does_not_have_is_named(provider: MockPro
     failed = await failure(model, request=request)
     assert failed.reason == FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST
     assert "groq has no API 'responses'; it has chat_completions" in failed.message
+
+
+@pytest.mark.parametrize("name", ["azure", "openai"])
+async def test_the_responses_api_is_asked_with_the_same_key_and_has_options_of_its_own(
+    provider: MockProvider, name: str
+) -> None:
+    provider.reply(status(400, {"error": {"message": "seen"}}))
+    model = provider_at(name, provider.url, KEY)
+    request = ModelRequest(model="mock", messages=[HI], api="responses")
+    assert "seen" in (await failure(model, request=request)).message
+    await model.close()
+    (received,) = provider.requests
+    assert received.path == "/v1/responses"
+    header, key = ("api-key", KEY) if name == "azure" else ("authorization", f"Bearer {KEY}")
+    assert received.headers[header] == key
+    assert model.check({"seed": 1}) == {}
+    assert model.check({"seed": 1}, "responses").keys() == {"seed"}
+    assert model.check({"reasoning": {}}, "responses") == {}

@@ -86,7 +86,7 @@ class Talker:
         answer = self.first if request.turn == 1 else self.then
         said = 0
         for part in answer.parts:
-            if isinstance(part, Call):
+            if not isinstance(part, Text | Reasoning):
                 continue
             tell = output.text if isinstance(part, Text) else output.reasoning
             for at in range(0, len(part.text), self.piece):
@@ -127,6 +127,11 @@ def size_of(answer: ModelAnswer) -> int:
     return len(orjson.dumps([part.model_dump() for part in answer.parts]))
 
 
-def contents(events: Sequence[Event], kind: str) -> list[str]:
-    """Return the contents of all deltas of a kind."""
-    return [getattr(event, kind).content for event in events if event.HasField(kind)]
+def texts(events: Sequence[Event]) -> list[str]:
+    """Return the pieces of text."""
+    return [event.text_delta.content for event in events if event.HasField("text_delta")]
+
+
+def thoughts(events: Sequence[Event]) -> list[str]:
+    """Return the pieces of reasoning."""
+    return [event.reasoning_delta.content for event in events if event.HasField("reasoning_delta")]

@@ -53,7 +53,7 @@ class AgentLoop:
         self._model = model
         self._ctx = ctx
         self._definition = definition
-        self._messages = definition.conversation()
+        self._messages = definition.messages()
         self._turns: list[Turn] = []
         self._uses: Counter[str] = Counter()
         # Each tool call gets a copy of its own: parsing JSON is much faster than copying objects.
@@ -91,7 +91,9 @@ class AgentLoop:
             temperature=self._definition.temperature,
             max_output_tokens=self._definition.max_output_tokens,
             options=self._definition.options,
+            settings=self._definition.settings,
             base_url=self._definition.base_url,
+            api=self._definition.api,
             first_token=self._definition.deadlines.first_token,
             token_gap=self._definition.deadlines.token_gap,
             turn=number,

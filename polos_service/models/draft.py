@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, NamedTuple, Protocol
@@ -15,13 +14,26 @@ from polos.v1.event_pb2 import Cost, FinishReason, Usage
 from polos_service.limits import CALLS_LIMIT, ID_LIMIT
 from polos_service.models import ModelAnswer
 from polos_service.models.failures import Failures
+from polos_service.models.growing import merge, settled
+from polos_service.models.halves import HALF, whole
+from polos_service.models.lenient import writable
 from polos_service.models.messages import Call, Part, Reasoning, Text
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """Bytes of text, reasoning, tool calls and provider state of one answer together, as they come."""
 
-_HALF = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair."""
+MAX_PARTS = 10_000
+"""Parts of one answer: texts, reasoning and calls take turns at most so often."""
+
+NEST_BYTES = 32
+"""Bytes that an object or a list of state counts in addition: in memory it takes more."""
+
+VOIDING = (
+    FinishReason.FINISH_REASON_LENGTH,
+    FinishReason.FINISH_REASON_CONTENT_FILTER,
+    FinishReason.FINISH_REASON_REFUSAL,
+)
+"""Ends after which the calls of an answer are not whole, and must not be made."""
 
 
 class Delta(NamedTuple):
@@ -62,7 +74,7 @@ class Reader(Protocol):
         ...
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Growing:
     """A part that grows.
 
@@ -88,21 +100,25 @@ class Draft:
     Attributes:
         finish: how it ended; None as long as it has not.
         usage: tokens; None until the provider tells them.
-        state: what goes back to the provider with the message.
+        state: what goes back to the provider with the message. Fill it with `merge`.
         calls: the calls so far, in their order.
+        before_answer: called once each before the answer is made; may change the calls and
+            `finish`, and may raise StepError.
 
     """
 
     def __init__(self, failures: Failures, provider: str) -> None:
-        self.finish: FinishReason.ValueType | None = None
         self.usage: Usage | None = None
         self.state: dict[str, Any] = {}
         self.calls: list[Growing] = []
+        self.before_answer: list[Callable[[], None]] = []
+        self._finish: FinishReason.ValueType | None = None
         self._failures = failures
         self._provider = provider
         self._parts: list[Growing] = []
         self._open: Growing | None = None
         self._size = 0
+        self._size_at_finish = 0
         self._half = ""
 
     @property
@@ -110,9 +126,28 @@ class Draft:
         """Whether the model has said anything."""
         return self._size > 0
 
+    @property
+    def finish(self) -> FinishReason.ValueType | None:
+        """How the answer ended; None as long as it has not."""
+        return self._finish
+
+    @finish.setter
+    def finish(self, reason: FinishReason.ValueType) -> None:
+        self._finish = reason
+        self._size_at_finish = self._size
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has ended, and nothing was added since."""
+        return self._finish is not None and self._size == self._size_at_finish
+
+    def has(self, kind: type[Text | Reasoning | Call]) -> bool:
+        """Return whether it has a part of this kind."""
+        return any(part.kind is kind for part in self._parts)
+
     def text(self, piece: str) -> str:
         """Add text; return what readers get of it now."""
-        if piece and (self._half or (not piece.isascii() and _HALF.search(piece))):
+        if piece and (self._half or (not piece.isascii() and HALF.search(piece))):
             piece = self._joined(piece)
         if piece:
             self._at(Text).content.write(self.count(piece))
@@ -125,23 +160,52 @@ class Draft:
         return piece
 
     def keep(self, name: str, value: Any) -> None:
-        """Add to the state of the part that grows, for which there must be one."""
-        self.count_value(value)
+        """Set in the state of the part that grows, for which there must be one."""
         assert self._open is not None  # noqa: S101 - a defect of the reader
-        self._open.state[name] = value
+        if self._open.state.get(name) != value:
+            self.count_value(value)
+            self._open.state[name] = writable(value)
+
+    def merge(self, state: dict[str, Any], told: Mapping[str, Any]) -> None:
+        """Add a fragment of state to a state of this answer: texts and lists are continued."""
+        value = writable(told)
+        if value is not None:
+            self.count_value(value)
+            merge(state, value)
 
     def close_part(self) -> None:
         """Let whatever comes next begin a part of its own."""
         self._open = None
 
+    def begin(self, kind: type[Text | Reasoning | Call]) -> Growing:
+        """Begin a part and return it; text or reasoning that comes next adds to it."""
+        if len(self._parts) == MAX_PARTS:
+            raise self._failures.too_large(f"{MAX_PARTS} parts")
+        self._open = part = Growing(kind)
+        self._parts.append(part)
+        return part
+
+    def resume(self, part: Growing) -> None:
+        """Let text or reasoning that comes next add to a part that began before."""
+        self._open = part
+
+    def arrange(self, parts: Sequence[Growing]) -> None:
+        """Put all parts into another order."""
+        self._parts = list(parts)
+        self.calls = [part for part in parts if part.kind is Call]
+
     def call(self) -> Growing:
         """Begin another call and return it."""
         if len(self.calls) == CALLS_LIMIT:
             raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
-        self._open = call = Growing(Call)
-        self._parts.append(call)
+        call = self.begin(Call)
         self.calls.append(call)
         return call
+
+    def drop(self, call: Growing) -> None:
+        """Forget a call."""
+        self.calls.remove(call)
+        self._parts.remove(call)
 
     def count(self, text: str) -> str:
         """Count text towards the bound and return it.
@@ -156,8 +220,9 @@ class Draft:
         return text
 
     def count_value(self, value: Any) -> None:
-        """Count a JSON value towards the bound."""
-        self._size += len(orjson.dumps(value))
+        """Count a JSON value towards the bound: its bytes, and what its objects and lists take."""
+        written = orjson.dumps(writable(value))
+        self._size += len(written) + NEST_BYTES * (written.count(b"{") + written.count(b"["))
         self.count("")
 
     def answer(self, cost: Cost | None) -> ModelAnswer:
@@ -169,13 +234,20 @@ class Draft:
         """
         if self.finish is None:
             raise self._failures.cut_short()
+        for act in self.before_answer:
+            act()
         reason = self._finish_reason(self.finish)
         asked = reason == FinishReason.FINISH_REASON_TOOL_CALLS
-        # The calls of an answer that was cut or filtered are not whole, and not to be made.
-        parts = [self._part(one) for one in self._parts if asked or one.kind is not Call]
+        parts = [
+            one
+            for one in self._parts
+            if (asked if one.kind is Call else one.kind is Reasoning or one.content.tell())
+        ]
+        ids: set[str] = set()
+        state = settled(self.state)
         return ModelAnswer(
-            parts=parts,
-            state={self._provider: self.state} if self.state else {},
+            parts=[self._part(one, ids) for one in parts],
+            state={self._provider: state} if state else {},
             finish_reason=reason,
             usage=self.usage,
             cost=cost,
@@ -183,8 +255,7 @@ class Draft:
 
     def _at(self, kind: type[Text | Reasoning]) -> Growing:
         if self._open is None or self._open.kind is not kind:
-            self._open = Growing(kind)
-            self._parts.append(self._open)
+            return self.begin(kind)
         return self._open
 
     def _joined(self, text: str) -> str:
@@ -194,15 +265,17 @@ class Draft:
         return whole(text.removesuffix(self._half))
 
     def _finish_reason(self, told: FinishReason.ValueType) -> FinishReason.ValueType:
-        # Some servers say "stop" though they ask for tools, or "tool_calls" and ask for none.
-        if self.calls and told == FinishReason.FINISH_REASON_STOP:
+        # What the answer holds decides, not the word: servers say "stop" though they ask for
+        # tools, "tool_calls" and ask for none, or a word of their own.
+        if self.calls and told not in VOIDING:
             return FinishReason.FINISH_REASON_TOOL_CALLS
         if not self.calls and told == FinishReason.FINISH_REASON_TOOL_CALLS:
             return FinishReason.FINISH_REASON_STOP
         return told
 
-    def _part(self, one: Growing) -> Part:
-        state = {self._provider: one.state} if one.state else {}
+    def _part(self, one: Growing, ids: set[str]) -> Part:
+        """Return a part; `ids` are those of the calls before it."""
+        state = {self._provider: settled(one.state)} if one.state else {}
         content = whole(one.content.getvalue())
         if one.kind is Text:
             return Text(text=content, state=state)
@@ -212,20 +285,14 @@ class Draft:
             raise self._failures.malformed("a tool call has no name")
         # A provider only compares the ids that it gets: one of ours does as well.
         usable = 0 < len(one.id) <= ID_LIMIT and one.id.isascii() and one.id.isprintable()
-        own = not usable or self._failures.tells(one.id)
+        own = not usable or one.id in ids or self._failures.tells(one.id)
+        ids.add(one.id)
         return Call(
             id=f"call_{uuid.uuid4().hex}" if own else one.id,
             name=whole(one.name),
             arguments_json=content or "{}",
             state=state,
         )
-
-
-def whole(text: str) -> str:
-    """Return the text with halves of surrogate pairs joined; one alone becomes U+FFFD."""
-    if text.isascii() or _HALF.search(text) is None:
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def usage_of(
@@ -264,6 +331,8 @@ MAX_INT32 = 2**31 - 1
 
 
 def _tokens(count: object) -> int | None:
+    if isinstance(count, float) and count.is_integer():
+        count = int(count)
     if not isinstance(count, int) or isinstance(count, bool):
         return None
     return count if 0 <= count <= MAX_INT32 else None

@@ -6,23 +6,31 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-import httpx2
-
+from polos_service.errors import StepError
 from polos_service.models import Output, connection
-from polos_service.models.connection import LostError
-from polos_service.models.draft import Reader
+from polos_service.models.connection import Response
+from polos_service.models.draft import Draft, Reader
 from polos_service.models.failures import Failures
+from polos_service.models.lenient import values
+from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence
-from polos_service.models.sse import DataLines
+from polos_service.models.sse import ErrorData, Events
+
+USAGE_SECONDS = 2.0
+"""Seconds to wait for the tokens after an answer that is whole. What only keeps the connection
+alive does not prolong it."""
+
+LAST_SECONDS = 0.25
+"""Seconds to wait for the last event after the answer and its tokens."""
 
 DRAIN_SECONDS = 0.05
 """Seconds to wait for the end of a stream after its last event. A connection that was read to
 its end can be used again, which saves the next call a TLS handshake."""
 
-MAX_EVENTLESS_BYTES = 10 * 1024 * 1024
+MAX_EVENTLESS_BYTES = 32 * 1024 * 1024
 """Bytes that may come without an event: a line that never ends, comments, blank lines. An
-answer of 4 MiB can come in one event, its characters escaped; comments that keep a connection
-alive take more than a day to come to it."""
+answer of 4 MiB can come in one event, each of its bytes escaped (`\\u0001`); comments that keep
+a connection alive take more than a day to come to it."""
 
 MAX_STREAM_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes that one answer may take on the wire: enough for the largest answer allowed if each
@@ -34,13 +42,17 @@ faster than they are handled."""
 
 
 async def read(
-    response: httpx2.Response,
+    response: Response,
     reader: Reader,
+    draft: Draft,
     output: Output,
     failures: Failures,
     silence: Silence,
 ) -> None:
     """Read an answer to its end.
+
+    Once the answer is whole, nothing that follows can spoil it: garbage, an error, a connection
+    that fails or stays open.
 
     Raises:
         LostError: the connection failed.
@@ -50,51 +62,118 @@ async def read(
     failures.answered(response.headers)
     if connection.compressed(response.headers):
         raise failures.malformed("it is compressed, which the request forbids", retryable=False)
-    async with contextlib.aclosing(connection.pieces(response)) as pieces:
-        if await _events(pieces, reader, output, failures, silence):
-            return
-    if "event-stream" not in response.headers.get("content-type", ""):
-        raise failures.malformed("it is not an event stream; check the base URL", retryable=False)
+    is_stream = "event-stream" in response.headers.get("content-type", "")
+    reading = _Reading(reader, draft, output, failures, is_stream=is_stream)
+    try:
+        async with asyncio.timeout(None) as limit:
+            async with contextlib.aclosing(connection.pieces(response, silence)) as pieces:
+                await reading.read(pieces, limit)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    if not (is_stream or draft.begun or draft.whole):
+        raise reading.not_an_answer()
 
 
-async def _events(
-    pieces: AsyncGenerator[bytes, None],
-    reader: Reader,
-    output: Output,
-    failures: Failures,
-    silence: Silence,
-) -> bool:
-    """Read events to the end of the answer; return whether there was any."""
-    lines, found = DataLines(), False
-    total = eventless = handled = 0
-    async for piece in pieces:
-        silence.heard()
-        total += len(piece)
-        eventless += len(piece)
-        for data in lines.feed(piece):
-            found, eventless = True, 0
-            text, reasoning = reader.take(data)
-            if reasoning is not None:
-                await output.reasoning(reasoning)
-            if text:
-                await output.text(text)
-            if reader.over:
-                await _drain(pieces)
-                return True
-            handled += len(data)
-            if handled > TURN_BYTES:
-                handled = 0
+class _Reading:
+    """The reading of one answer."""
+
+    def __init__(
+        self, reader: Reader, draft: Draft, output: Output, failures: Failures, *, is_stream: bool
+    ) -> None:
+        self._reader = reader
+        self._draft = draft
+        self._output = output
+        self._failures = failures
+        self._is_stream = is_stream
+        self._events = Events()
+        self._over = False
+        self._found = False
+        self._handled = 0
+
+    def not_an_answer(self) -> StepError:
+        """Return the failure of a body that is something else, a web page say."""
+        what = "it is neither an event stream nor an answer in JSON; check the base URL"
+        return self._failures.malformed(what, retryable=False)
+
+    async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
+        """Read to the end of the answer, and what follows it, until `limit`, which is set then."""
+        total = eventless = 0
+        try:
+            async for piece in pieces:
+                if self._over:
+                    continue
+                total += len(piece)
+                if events := self._events.feed(piece):
+                    eventless = 0
+                    await self._take(events, limit)
+                else:
+                    eventless += len(piece)
+                    self._check(eventless)
+                if total > MAX_STREAM_BYTES and not self._draft.whole:
+                    raise self._failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
+        except LostError:
+            await self._take(self._events.close(), limit)
+            if not self._draft.whole:
+                raise
+        await self._take(self._events.close(), limit)
+
+    async def _take(self, events: list[bytes], limit: asyncio.Timeout) -> None:
+        """Take events, as long as the answer is not over."""
+        reader, draft, output = self._reader, self._draft, self._output
+        for data in events:
+            if self._over:
+                return
+            try:
+                if type(data) is ErrorData:
+                    raise self._failures.told(_error(data))
+                text, reasoning = reader.take(data)
+            except StepError:
+                if not draft.whole:
+                    raise
+                self._over = True
+                break
+            if reasoning is not None or text:
+                if draft.finish is not None:
+                    limit.reschedule(None)
+                if reasoning is not None:
+                    await output.reasoning(reasoning)
+                if text:
+                    await output.text(text)
+            self._over = reader.over
+            if draft.finish is not None or self._over:
+                self._wait(limit)
+            self._handled += len(data)
+            if self._handled > TURN_BYTES:
+                self._handled = 0
                 await asyncio.sleep(0)
-        if eventless > MAX_EVENTLESS_BYTES:
+
+    def _wait(self, limit: asyncio.Timeout) -> None:
+        """Let the answer be over soon if it is whole."""
+        if self._over:
+            seconds = DRAIN_SECONDS
+        elif not self._draft.whole:
+            limit.reschedule(None)
+            return
+        else:
+            seconds = USAGE_SECONDS if self._draft.usage is None else LAST_SECONDS
+        when = asyncio.get_running_loop().time() + seconds
+        before = limit.when()
+        limit.reschedule(when if before is None else min(before, when))
+
+    def _check(self, eventless: int) -> None:
+        """Check how much came without an event."""
+        if eventless > MAX_EVENTLESS_BYTES and not self._draft.whole:
             what = f"{MAX_EVENTLESS_BYTES} bytes arrived without an event"
-            raise failures.malformed(what, retryable=False)
-        if total > MAX_STREAM_BYTES:
-            raise failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
-    return found
+            raise self._failures.malformed(what, retryable=False)
+        if not self._is_stream and self._events.stray.startswith(b"<") and not self._draft.begun:
+            raise self.not_an_answer()
 
 
-async def _drain(pieces: AsyncGenerator[bytes, None]) -> None:
-    with contextlib.suppress(TimeoutError, LostError):
-        async with asyncio.timeout(DRAIN_SECONDS):
-            async for _ in pieces:
-                pass
+def _error(data: bytes) -> object:
+    """Return what an event called `error` tells."""
+    try:
+        told = values(data)[0]
+    except (ValueError, LookupError):
+        return data.decode(errors="replace")
+    return told.get("error") or told if isinstance(told, dict) else told

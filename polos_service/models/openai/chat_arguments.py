@@ -1,0 +1,195 @@
+"""The arguments of one tool call, which arrive as fragments of JSON text."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable
+from io import StringIO
+from itertools import pairwise
+from typing import Any
+
+import orjson
+
+from polos_service.models.lenient import values, writable
+
+REPEATED_BYTES = 8
+"""Bytes that a fragment counts if it only repeats what is known: its length is remembered."""
+
+_OUTSIDE = re.compile(r'["{}\[\]]')
+_INSIDE = re.compile(r'["\\]')
+
+
+class Arguments:
+    """The arguments of one call, growing.
+
+    Some servers repeat in each fragment all that came before. As long as every fragment begins
+    with the one before it, it is open which of the two a server does; the end decides.
+    """
+
+    def __init__(self, content: StringIO, count: Callable[[str], str]) -> None:
+        """Write to `content`, and count each fragment with `count` towards the answer's bound."""
+        self._content = content
+        self._count = count
+        self._nesting = Nesting()
+        self._seen = 0
+        self._last: str | None = ""
+        self._lengths: list[int] = []
+        self._last_is_whole: bool | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether there was any."""
+        return bool(self._lengths) or self._content.tell() > 0
+
+    def add(self, piece: str) -> None:
+        """Take a fragment."""
+        if self._last is None:
+            self._content.write(self._count(piece))
+        elif not piece:
+            return
+        elif piece.startswith(self._last):
+            self._count(piece[len(self._last) :])
+            self._count(" " * REPEATED_BYTES if self._last else "")
+            self._last, self._last_is_whole = piece, None
+            self._lengths.append(len(piece))
+        else:
+            self._write_all()
+            self._content.write(self._count(piece))
+
+    def clear(self) -> None:
+        """Forget what came before."""
+        self._content.seek(0)
+        self._content.truncate()
+        self._nesting, self._seen = Nesting(), 0
+        self._last, self._last_is_whole, self._lengths = "", None, []
+
+    def can_stand(self) -> bool:
+        """Return whether they are whole as far as can be told: valid JSON, or none at all."""
+        text = self.so_far()
+        return text.strip() in ("", "null") or bool(_values(text))
+
+    def end(self) -> list[str]:
+        """Write the arguments to the content, once nothing follows; return those of further calls.
+
+        Whole JSON followed by whole JSON is that of several calls.
+        """
+        text, *more = _apart(_unwrapped(self._all()))
+        self._content.seek(0)
+        self._content.truncate()
+        self._content.write(text)
+        return more
+
+    def _all(self) -> str:
+        if self._last is not None:
+            if len(self._lengths) > 1 and parsed(self._last) is not None:
+                return self._last
+            self._write_all()
+        return self._content.getvalue()
+
+    def is_whole(self) -> bool:
+        """Return whether it is an object or a list that has been closed.
+
+        What was looked at once is not looked at again.
+        """
+        if self._last is not None:
+            if self._last_is_whole is None:
+                nesting = Nesting()
+                nesting.read(self._last)
+                self._last_is_whole = nesting.closed
+            return self._last_is_whole
+        self._content.seek(self._seen)
+        self._nesting.read(self._content.read())
+        self._seen = self._content.tell()
+        return self._nesting.closed
+
+    def so_far(self) -> str:
+        """Return what there is."""
+        return self._content.getvalue() if self._last is None else self._last
+
+    def _write_all(self) -> None:
+        """Take the fragments for what they are: each goes on where the one before ended."""
+        last = self._last or ""
+        self._last = None
+        for length in self._lengths[:-1]:
+            self._content.write(self._count(last[:length]))
+        self._content.write(last)
+
+
+class Nesting:
+    """How deep a JSON text is in objects and lists, read in pieces."""
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._in_text = False
+        self._escaped = False
+        self._begun = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is an object or list whose end was read."""
+        return self._begun and self._depth == 0 and not self._in_text
+
+    def read(self, text: str) -> None:
+        """Read on."""
+        at = 1 if self._escaped and text else 0
+        self._escaped = self._escaped and not text
+        while found := (_INSIDE if self._in_text else _OUTSIDE).search(text, at):
+            at = found.end()
+            match found[0]:
+                case '"':
+                    self._in_text = not self._in_text
+                case "\\":
+                    self._escaped = at == len(text)
+                    at += 1
+                case "{" | "[":
+                    self._begun = True
+                    self._depth += 1
+                case _:
+                    self._depth -= 1
+
+
+def parsed(text: str) -> Any:
+    """Return the JSON value that the whole text is; None if it is not one, or is null."""
+    found = _values(text)
+    return found[0] if len(found) == 1 else None
+
+
+def supersedes(after: object, before: object) -> bool:
+    """Return whether arguments repeat those before, or are what an empty object stood for."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return before.items() <= after.items()
+    return before == after
+
+
+def _values(text: str) -> list[Any]:
+    with contextlib.suppress(ValueError):
+        return [orjson.loads(text)]
+    try:
+        return values(text.encode(errors="surrogatepass"))
+    except ValueError:
+        return []
+
+
+def _unwrapped(text: str) -> str:
+    """Return the arguments as an object, which is what every tool takes.
+
+    None at all, or null, is an empty object. JSON text inside a JSON text is taken out once.
+    """
+    told = text.strip()
+    if told in ("", "null", '""', '"null"'):
+        return "{}"
+    if told.startswith('"'):
+        inner = parsed(told)
+        if isinstance(inner, str) and isinstance(parsed(inner), dict):
+            return inner
+    return text
+
+
+def _apart(text: str) -> list[str]:
+    """Return the objects of which there are several one after the other; else the text."""
+    found = _values(text)
+    if len(found) < 2 or not all(isinstance(one, dict) for one in found):  # noqa: PLR2004
+        return [text]
+    kept = [one for one, after in pairwise([*found, None]) if not supersedes(after, one)]
+    return [orjson.dumps(writable(one)).decode() for one in kept]

@@ -1,0 +1,105 @@
+"""What a chat completion says of its end: finish reasons, errors, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from polos.v1.event_pb2 import FinishReason, Usage
+from polos_service.models.draft import usage_of
+
+_REASONS = {
+    FinishReason.FINISH_REASON_STOP: (
+        "stop stop_sequence end_turn end eos eos_token complete completed finished"
+    ),
+    FinishReason.FINISH_REASON_LENGTH: (
+        "length max_tokens max_output_tokens max_completion_tokens max_length model_length "
+        "token_limit context_length_exceeded model_context_window_exceeded"
+    ),
+    FinishReason.FINISH_REASON_CONTENT_FILTER: (
+        "content_filter content_filtered contentfilter safety recitation blocklist spii sensitive "
+        "prohibited_content image_safety language guardrail_intervened"
+    ),
+    FinishReason.FINISH_REASON_TOOL_CALLS: (
+        "tool_calls tool_call tool_use tool function_call function_calls"
+    ),
+    FinishReason.FINISH_REASON_REFUSAL: "refusal",
+}
+
+FINISH_REASONS = {word: reason for reason, words in _REASONS.items() for word in words.split()}
+"""By the provider's word, in lower case with `_` between its parts."""
+
+FAILED = frozenset(
+    {"error", "network_error", "insufficient_system_resource", "malformed_function_call"}
+)
+"""Finish reasons of answers that failed."""
+
+CUT = frozenset({"abort", "aborted", "cancelled", "canceled"})
+"""Finish reasons of answers that the server gave up."""
+
+
+def word_of(told: object) -> str:
+    """Return a finish reason in lower case with `_` between its parts; empty if it says nothing."""
+    if isinstance(told, dict):
+        told = told.get("type") or told.get("reason")
+    if told is None or told is False or told == "":
+        return ""
+    if not isinstance(told, str):
+        return "unknown"
+    word = told.strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
+    return "" if word in ("null", "none") else word
+
+
+def error_of(chunk: Mapping[str, Any]) -> object:
+    """Return the error that a chunk reports, in whichever form; None if it reports none."""
+    if error := chunk.get("error") or chunk.get("errors"):
+        return error
+    if chunk.get("choices"):
+        return None
+    if chunk.get("object") == "error" or chunk.get("type") == "error" or chunk.get("detail"):
+        return chunk
+    told = isinstance(chunk.get("message"), str) and any(
+        chunk.get(one) for one in ("code", "status")
+    )
+    return chunk if told else None
+
+
+def usage_told(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> Usage | None:
+    """Return the tokens that a chunk tells, wherever it does; None if it tells none."""
+    groq = chunk.get("x_groq")
+    for holder in (chunk, choice, groq if isinstance(groq, dict) else {}):
+        told = holder.get("usage")
+        if isinstance(told, dict) and (usage := _usage(told)) is not None:
+            return usage
+    return None
+
+
+def _usage(told: Mapping[str, Any]) -> Usage | None:
+    read = _first_object(told, "prompt_tokens_details", "input_tokens_details")
+    written = _first_object(told, "completion_tokens_details", "output_tokens_details")
+    return usage_of(
+        _first(told, "prompt_tokens", "input_tokens"),
+        _first(told, "completion_tokens", "output_tokens"),
+        cached=_first(
+            {**told, **read},
+            "cached_tokens",
+            "prompt_cache_hit_tokens",
+            "cache_read_input_tokens",
+        ),
+        cache_written=_first(
+            {**told, **read},
+            "cache_write_tokens",
+            "cache_creation_input_tokens",
+            "cache_creation_tokens",
+        ),
+        reasoning=_first({**told, **written}, "reasoning_tokens"),
+    )
+
+
+def _first(told: Mapping[str, Any], *names: str) -> object:
+    return next((told[name] for name in names if told.get(name) is not None), None)
+
+
+def _first_object(told: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    found = _first(told, *names)
+    return found if isinstance(found, dict) else {}

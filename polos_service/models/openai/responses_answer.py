@@ -16,12 +16,16 @@ from polos_service.models.openai.responses_items import (
     COSTLY_BYTES,
     MESSAGE,
     REASONING,
+    is_item,
     texts,
 )
 from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError, joined
 
 TEXT_DELTA = "response.output_text.delta"
 """The type of nearly all events."""
+
+ENDS = ("completed", "incomplete", "failed", "cancelled")
+"""The statuses of a response that is over."""
 
 FILTERED = FinishReason.FINISH_REASON_CONTENT_FILTER
 """A filter cut the answer; any other reason why it is incomplete is a bound on its length."""
@@ -47,6 +51,7 @@ class Events:
         self._index: object = None  # the index of the item with that text
         self._handlers: Mapping[object, Callable[[dict[str, Any]], Delta]] = {
             TEXT_DELTA: self._text,
+            "response.content_part.delta": self._text,
             "response.output_text.done": self._text_done,
             "response.refusal.delta": self._refusal,
             "response.refusal.done": self._text_done,
@@ -61,6 +66,7 @@ class Events:
             "response.output_item.added": self._item,
             "response.output_item.done": self._item_done,
             "response.completed": self._end,
+            "response.done": self._end,
             "response.incomplete": self._end,
             "response.failed": self._end,
             "response.cancelled": self._end,
@@ -136,7 +142,8 @@ class Events:
         return NOTHING
 
     def _item(self, event: dict[str, Any]) -> Delta:
-        told = event["item"]
+        if not is_item(told := event.get("item")):
+            return NOTHING  # its end tells it again
         item = self._items.begin(told["type"], event.get("output_index"), told.get("id"))
         if told.get("status") == "completed" and (any(texts(told)) or told.get("arguments")):
             return self._items.end(item, told)  # some servers send it at once, and whole
@@ -150,16 +157,16 @@ class Events:
         return NOTHING if item.closed else self._items.end(item, told)
 
     def _text(self, event: dict[str, Any]) -> Delta:
-        delta = self._items.say(self._about(event, MESSAGE), event["delta"], _place(event))
+        delta = self._items.say(self._about(event, MESSAGE), event["delta"] or "", _place(event))
         self._index, self._flowing = event.get("output_index"), True
         return delta
 
     def _refusal(self, event: dict[str, Any]) -> Delta:
         self._items.refused = True
-        return self._items.say(self._about(event, MESSAGE), event["delta"], _place(event))
+        return self._items.say(self._about(event, MESSAGE), event["delta"] or "", _place(event))
 
     def _thought(self, event: dict[str, Any]) -> Delta:
-        return self._items.say(self._about(event, REASONING), event["delta"], _place(event))
+        return self._items.say(self._about(event, REASONING), event["delta"] or "", _place(event))
 
     def _text_done(self, event: dict[str, Any]) -> Delta:
         told = event.get("part") or event
@@ -196,19 +203,18 @@ class Events:
         """
         response = event.get("response") or {}
         told, status = event["type"].removeprefix("response."), response.get("status")
-        ended = status in ("completed", "incomplete", "failed", "cancelled")
-        end = status if ended or not told else told
+        end = status if status in ENDS or not told else told
         if end == "failed":
             raise self._failures.told(response.get("error") or event.get("error"))
-        if end not in ("completed", "incomplete"):
+        if end in ("cancelled", "queued", "in_progress"):
             raise self._failures.cut_short(f"the provider says that it is {end}")
-        delta = self._items.end_all(response.get("output") or [])
+        delta = self._items.end_all(response.get("output"))
         self._draft.usage = _usage(response.get("usage"))
         if end == "incomplete":
             filtered = (response.get("incomplete_details") or {}).get("reason") == "content_filter"
             self._draft.finish = FILTERED if filtered else FinishReason.FINISH_REASON_LENGTH
         else:
-            self._items.check_calls()
+            self._items.end_calls()
             refused = self._items.refused and not self._draft.calls
             self._draft.finish = REFUSED if refused else FinishReason.FINISH_REASON_STOP
         self._items.arrange()

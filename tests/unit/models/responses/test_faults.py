@@ -105,7 +105,7 @@ async def test_the_words_of_a_refused_request_are_told_without_the_key(
     [
         (b'{"type":"response.output_text.delta","delta":{"a":1}}', "'delta' of an event"),
         (b'{"type":"response.output_text.delta"}', "'response.output_text.delta'"),
-        (b'{"type":"response.output_item.added","item":[]}', "'item' of an event"),
+        (b'{"type":"response.output_item.done","item":[]}', "'item' of an event"),
         (b'{"type":"response.completed","response":"done"}', "'response' of an event"),
         (b'{"type":"response.completed","response":{"output":7}}', "'response.completed'"),
     ],

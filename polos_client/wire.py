@@ -14,6 +14,9 @@ AUTHORIZATION_KEY = "authorization"
 INPUT_LIMIT = 1024 * 1024
 """Bytes of an input, or of a conversation as JSON, at most."""
 
+MEDIA_COUNT = "; inline images and files count, so give their URL instead"
+"""What the error for a conversation over INPUT_LIMIT adds."""
+
 STATE_LIMIT = 256 * 1024
 """Bytes of an initial state, and of the model options, as JSON, at most."""
 

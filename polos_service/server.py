@@ -99,7 +99,7 @@ class Service:
         return None if agent is None else self._runnable(agent)
 
     def _runnable(self, agent: Agent) -> AgentRunnable:
-        runnable = AgentRunnable(agent, self._providers)
+        runnable = AgentRunnable(agent, self._providers, self._side_thread)
         if agent.id not in self._told and (missing := self.lacks(agent)):
             self._told.add(agent.id)
             log.warning("model_calls_will_fail", agent=agent.id, why=missing)

@@ -55,7 +55,7 @@ class AgentLoop:
         self._model = model
         self._ctx = ctx
         self._definition = definition
-        self._messages = definition.conversation()
+        self._messages = definition.messages()
         self._turns: list[Turn] = []
         self._uses: Counter[str] = Counter()
         # Each tool call gets a copy of its own: parsing JSON is much faster than copying objects.

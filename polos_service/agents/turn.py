@@ -124,7 +124,7 @@ def parts_of(text: str, calls: Sequence[Call], private: Mapping[str, Any]) -> li
         elif "reasoning" in outline:
             parts.append(Reasoning(text=outline["reasoning"], state=state))
         else:
-            parts.append(next(following).model_copy(update={"state": state}))
+            parts.append(replace(next(following), state=state))
     return parts
 
 
@@ -198,7 +198,7 @@ def _fitting(call: Call) -> Call:
     fits = len(call.id.encode()) <= ID_LIMIT
     name = call.name.encode()[:NAME_LIMIT].decode(errors="ignore")
     call_id = call.id if fits else f"call_{uuid.uuid4().hex}"
-    return call.model_copy(update={"id": call_id, "name": name})
+    return replace(call, id=call_id, name=name)
 
 
 def usage_of(usage: Usage | None) -> public.Usage | None:

@@ -16,6 +16,7 @@ from polos.v1 import run_service_pb2 as pb
 from polos.v1.event_pb2 import Event
 from polos_client.define.agent import Agent
 from polos_client.define.tool import tool
+from polos_service.agents.definition import Definition
 from polos_service.api.grpc import requests
 from polos_service.pacer import Pacer
 from polos_service.reading import details
@@ -147,6 +148,26 @@ async def test_a_large_start_is_checked_outside_the_loop(
         await served.start(FINE)
     assert names[:3] == ["polos-check_0"] * 3
     assert names[3] == threading.main_thread().name
+
+
+async def test_a_large_definition_is_read_outside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    unpin = Definition.unpin
+
+    def watched(pinned: bytes) -> Definition:
+        names.append(threading.current_thread().name)
+        return unpin(pinned)
+
+    monkeypatch.setattr(Definition, "unpin", watched)
+    many = json.dumps([{"role": "user", "content": ""}] * 25_000)
+    async with serving(tmp_path, FINE) as served:
+        request = pb.CreateRunRequest(agent_id="demo", input_messages_json=many)
+        large = (await served.runs.CreateRun(request)).run.run_id
+        assert (await served.events(large))[-1].HasField("agent_finish")
+        await served.events(await served.start(FINE))
+    assert names == ["polos-check_0", threading.main_thread().name]
 
 
 async def test_a_run_may_choose_so_many_options_and_no_more(tmp_path: Path) -> None:

@@ -37,7 +37,8 @@ async def test_what_is_not_allowed_is_refused_by_its_field(
 ) -> None:
     known: dict[str, Any] = {"openai_base_url": provider.url, "caller_options": ["top_k"]}
     async with serving(tmp_path, AGENT, **known) as served:
+        options: dict[str, Any] = {"top_k": 4, name: {}}
         with pytest.raises(InvalidRequest) as raised:
-            await AGENT.run(served.client, "Go.", **{"top_k": 4, name: {}})
+            await AGENT.run(served.client, "Go.", **options)
     assert list(raised.value.violations) == [f"options.provider_options_json.{name}"]
     assert provider.requests == []

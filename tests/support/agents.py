@@ -34,7 +34,7 @@ class Recorder(Model):
     requests: list[ModelRequest] = field(default_factory=list)
     answers: Mapping[int, ModelAnswer] = field(default_factory=dict)
     script: Scripted = field(default_factory=Scripted)
-    apis: Collection[str] = ()  # type: ignore[misc]  # in place of a property
+    apis: Collection[str] = ()
 
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         return self.script.check(options, api)

@@ -77,7 +77,7 @@ def event(kind: str, **fields: Any) -> bytes:
 
 def start(**usage: Any) -> Part:
     """The message begins."""
-    told = {
+    told: dict[str, Any] = {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",

@@ -42,7 +42,11 @@ class StreamRunRequest(_message.Message):
     """
     input_messages_json: _builtins.str
     """A conversation as JSON text: an array of objects with `role` and `content`,
-    in the format of the OpenAI chat API. At most 1 MiB.
+    in the format of the OpenAI chat API, with text, images, audio, files, tool calls
+    and their results. At most 1 MiB, in which inline images and files count; give
+    the URL of larger ones, which the provider opens and the service does not. The
+    call fails with INVALID_ARGUMENT if a message is wrong, and names its field, for
+    example `input_messages_json[0].content[1].image_url.url`.
     """
     request_id: _builtins.str
     """Makes the start idempotent: a repeated start with the same id and payload

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
+
+OPENAI_IDS = re.compile(".{1,40}", re.DOTALL)
+"""The ids of calls that OpenAI itself takes."""
+
+MISTRAL_IDS = re.compile("[a-zA-Z0-9]{9}")
+"""The ids of calls that Mistral takes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,9 +20,12 @@ class Dialect:
     Attributes:
         bound: the name of the bound on the output. Some servers know only one of the two.
         stream_options: whether to ask for the usage; servers without the parameter refuse it.
-        reasoning: the member of a message in which earlier reasoning goes back; None where it
-            does not: strict servers refuse members that they do not know.
+        reasoning: the member of a message in which earlier reasoning goes back, unless its state
+            names another; None where it does not: strict servers refuse members that they do
+            not know.
         no_text: the content of a message that only calls tools.
+        call_ids: the ids of calls that the server takes; None: all. A hash takes the place of
+            any other, in the call and in its result.
 
     """
 
@@ -23,6 +33,7 @@ class Dialect:
     stream_options: bool = True
     reasoning: Literal["reasoning", "reasoning_content"] | None = "reasoning_content"
     no_text: Literal[""] | None = ""
+    call_ids: re.Pattern[str] | None = None
 
 
 PLAIN = Dialect()

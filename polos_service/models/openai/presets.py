@@ -11,7 +11,7 @@ from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.openai import chat_answer, chat_request, options
-from polos_service.models.openai.dialect import PLAIN, Dialect
+from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
 from polos_service.models.preset import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -53,7 +53,7 @@ class ChatCompletions:
         return chat_answer.Chunks(draft, failures, request.tools)
 
 
-_OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None)
+_OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)
 """OpenAI's newer models refuse `max_tokens`. Its chat completions show no reasoning."""
 
 OPENAI = Preset(
@@ -139,7 +139,7 @@ PRESETS: Mapping[str, Preset] = {
             "mistral",
             "https://api.mistral.ai",
             "/v1",
-            Dialect(stream_options=False, reasoning=None),
+            Dialect(stream_options=False, reasoning=None, call_ids=MISTRAL_IDS),
             price_list="mistral",
         ),
         _row(

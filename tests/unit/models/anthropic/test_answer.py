@@ -132,7 +132,7 @@ async def test_citations_and_unknown_members_are_kept_with_their_block(
     provider: MockAnthropic, model: Remote
 ) -> None:
     cited = [{"type": "char_location", "cited_text": text} for text in ("a", "b")]
-    deltas = [
+    deltas: list[dict[str, Any]] = [
         {"type": "text_delta", "text": "As they say"},
         *({"type": "citations_delta", "citation": one} for one in cited),
     ]

@@ -34,6 +34,20 @@ RESERVED = frozenset(
 )
 """Parameters of a model call that the service sets itself, or that would set others."""
 
+SwitchName = Literal[
+    "stream_options",
+    "parallel_tool_calls",
+    "tool_choice",
+    "store",
+    "include",
+    "max_tokens",
+    "max_completion_tokens",
+    "reasoning_content",
+    "reasoning_details",
+    "extra_content",
+]
+"""A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
+
 OPTIONS = {"listen": "--listen", "store": "--store"}
 """Settings that are also options of `polos serve`."""
 
@@ -141,6 +155,14 @@ class Settings(BaseSettings):
     prices: Path | None = None
     """Path to a JSON file with the prices of models that the built-in price list does not know, or
     knows otherwise. docs/agents-and-tools.md describes it."""
+
+    provider_switches: dict[str, list[SwitchName]] = Field(default_factory=dict, repr=False)
+    """A JSON object that maps a base URL to a list of the fields that its server refuses. They are
+    left out of requests unless an agent or a caller sets them: `stream_options`,
+    `parallel_tool_calls`, `tool_choice`, `store`, `include`, `reasoning_content`,
+    `reasoning_details`, `extra_content`. `max_tokens` and `max_completion_tokens` are replaced by
+    one another. A field that a server refuses by name is left out even without this setting, at
+    the price of one refused request for each process."""
 
     @classmethod
     def load(

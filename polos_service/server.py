@@ -238,7 +238,10 @@ def providers(settings: Settings) -> Providers:
     if settings.openai_base_url is not None:
         environment["OPENAI_BASE_URL"] = settings.openai_base_url
     config = ProviderConfig(
-        environment=environment, keys=settings.provider_keys, prices=prices(settings)
+        environment=environment,
+        keys=settings.provider_keys,
+        switches=settings.provider_switches,
+        prices=prices(settings),
     )
     return Providers(BUILT_IN, config, settings.caller_options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,12 +29,15 @@ class ProviderConfig:
     Attributes:
         environment: the environment variables by name. Keys are among them: do not log it.
         keys: the keys of POLOS_PROVIDER_KEYS, by the base URL that each is meant for.
+        switches: what the operator turned off, by base URL: names of
+            `polos_service.models.switches`.
         prices: the operator's own prices.
 
     """
 
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     keys: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
+    switches: Mapping[str, Sequence[str]] = field(default_factory=dict)
     prices: Prices = field(default_factory=Prices)
 
     def account(self, preset: Preset) -> Account:
@@ -62,6 +65,7 @@ class ProviderConfig:
             key=SecretStr(key) if key else None,
             headers=headers | self._further(preset.headers_variable),
             keys=self.keys,
+            switches=self.switches,
             prices=self.prices,
         )
 

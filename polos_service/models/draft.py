@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, NamedTuple, Protocol
@@ -188,6 +188,11 @@ class Draft:
     def resume(self, part: Growing) -> None:
         """Let text or reasoning that comes next add to a part that began before."""
         self._open = part
+
+    def arrange(self, parts: Sequence[Growing]) -> None:
+        """Put all parts into another order."""
+        self._parts = list(parts)
+        self.calls = [part for part in parts if part.kind is Call]
 
     def call(self) -> Growing:
         """Begin another call and return it."""

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-import httpx2
-
 from polos_service.errors import StepError
 from polos_service.models import Output, connection
-from polos_service.models.connection import LostError
+from polos_service.models.connection import Response
 from polos_service.models.draft import Draft, Reader
 from polos_service.models.failures import Failures
 from polos_service.models.lenient import values
+from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence
 from polos_service.models.sse import ErrorData, Events
 
@@ -43,7 +42,7 @@ faster than they are handled."""
 
 
 async def read(
-    response: httpx2.Response,
+    response: Response,
     reader: Reader,
     draft: Draft,
     output: Output,
@@ -67,8 +66,8 @@ async def read(
     reading = _Reading(reader, draft, output, failures, is_stream=is_stream)
     try:
         async with asyncio.timeout(None) as limit:
-            async with contextlib.aclosing(connection.pieces(response)) as pieces:
-                await reading.read(pieces, silence, limit)
+            async with contextlib.aclosing(connection.pieces(response, silence)) as pieces:
+                await reading.read(pieces, limit)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -97,14 +96,11 @@ class _Reading:
         what = "it is neither an event stream nor an answer in JSON; check the base URL"
         return self._failures.malformed(what, retryable=False)
 
-    async def read(
-        self, pieces: AsyncGenerator[bytes, None], silence: Silence, limit: asyncio.Timeout
-    ) -> None:
+    async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         """Read to the end of the answer, and what follows it, until `limit`, which is set then."""
         total = eventless = 0
         try:
             async for piece in pieces:
-                silence.heard()
                 if self._over:
                     continue
                 total += len(piece)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -101,6 +101,7 @@ class Account:
         key: for that address, and for no other.
         headers: sent to that address alone.
         keys: further keys, by the base URL that each is meant for.
+        switches: what is turned off, by base URL: names of `polos_service.models.switches`.
         prices: the operator's own.
 
     """
@@ -109,4 +110,5 @@ class Account:
     key: SecretStr | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     keys: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
+    switches: Mapping[str, Sequence[str]] = field(default_factory=dict)
     prices: Prices = field(default_factory=Prices)

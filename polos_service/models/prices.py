@@ -41,7 +41,7 @@ class Entry(BaseModel):
 
     model: str = Field(min_length=1)
     provider: str | None = Field(default=None, min_length=1)
-    base_url: str | None = Field(default=None, min_length=1)
+    base_url: str | None = Field(default=None, pattern="^https?://.")
     input: Price
     output: Price
     cached_input: Price | None = None

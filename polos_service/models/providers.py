@@ -9,8 +9,11 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from polos_client.errors import DefinitionError
+from polos_service import logs
 from polos_service.models import Model
 from polos_service.models.configured import ProviderConfig
+
+log = logs.get_logger(__name__)
 
 GROUP = "polos.providers"
 """The group of entry points through which a package adds providers: the name of an entry point is
@@ -88,9 +91,12 @@ class Providers:
         return self[provider].check(asked, api)
 
     async def close(self) -> None:
-        """Close the models that were made."""
-        for model in self._models.values():
-            await model.close()
+        """Close the models that were made; one that fails is logged, and the others are closed."""
+        for provider, model in self._models.items():
+            try:
+                await model.close()
+            except Exception:
+                log.exception("provider_failed_to_close", provider=provider)
 
     @cached_property
     def _installed(self) -> Mapping[str, list[EntryPoint]]:

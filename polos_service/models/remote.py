@@ -5,8 +5,9 @@ Whether to try again is the step's to decide.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -14,16 +15,36 @@ import httpx2
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Cost, Usage
 from polos_service.errors import StepError
-from polos_service.models import ModelAnswer, ModelRequest, Output, connection, exchange
-from polos_service.models.access import Access, lower
-from polos_service.models.connection import LostError, RefusedError
+from polos_service.models import ModelAnswer, ModelRequest, Output, exchange, sending, switches
+from polos_service.models.access import Access, Destination, lower
+from polos_service.models.connection import Client, RefusedError, Response
 from polos_service.models.cost import cost
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
+from polos_service.models.lost import LostError
 from polos_service.models.preset import Account, Api, Check, Preset
 from polos_service.models.silence import Silence, SilentError
+from polos_service.models.told import told_in
 
 __all__ = ["Account", "Api", "Check", "Preset", "Remote"]
+
+
+STRICT = (400, 422)
+"""Statuses with which a server refuses a field that it does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is kept for a base URL.
+
+    Attributes:
+        client: the connections to it.
+        off: what is turned off there, by the operator, or since the server refused it.
+
+    """
+
+    client: Client
+    off: set[str]
 
 
 class Remote:
@@ -34,7 +55,8 @@ class Remote:
         self._preset = preset
         self._access = Access(preset, account)
         self._prices = account.prices
-        self._clients: dict[str, httpx2.AsyncClient] = {}
+        self._switches = {preset.complete(url): names for url, names in account.switches.items()}
+        self._places: dict[str, _Place] = {}
         # One for all addresses: reading the certificates takes a tenth of a second.
         self._tls = httpx2.create_ssl_context()
 
@@ -61,9 +83,9 @@ class Remote:
             StepError: the call failed; reason, message and retryable say how.
 
         """
-        there = self._access.to(request.base_url)
-        address = there.address
         api = self._api(request.api)
+        there = self._access.to(request.base_url)
+        address, place = there.address, self._place(there)
         request, extra = _apart(request)
         failures = Failures(address.host, request.model, (*there.secrets, *extra.values()))
         draft = Draft(failures, self._preset.name)
@@ -71,20 +93,19 @@ class Remote:
         headers = {**lower(api.headers(there.key)), **there.headers, **extra}
         if address.authorization and not there.key:
             headers.setdefault("authorization", address.authorization)
-        body = api.body(request, address, self._preset.name)
+        failures.proxy = place.client.proxy
         failure: StepError | None = None
         try:
             async with Silence(request, failures.of) as silence:
-                client = self._client(there.base_url)
-                response = await connection.send(client, address.url + api.path, headers, body)
+                response = await self._send(request, api, headers, there)
                 try:
                     await exchange.read(response, reader, draft, output, failures, silence)
                 finally:
-                    await response.aclose()
+                    response.close()
         except RefusedError as refused:
             failure = failures.status(refused.status, refused.body, refused.headers)
-        except LostError:
-            failure = failures.lost(after_output=draft.begun)
+        except LostError as lost:
+            failure = failures.lost(lost, after_output=draft.begun)
         except SilentError as error:
             failure = failures.silent(error)
         if failure is not None and not draft.whole:
@@ -95,9 +116,44 @@ class Remote:
 
     async def close(self) -> None:
         """Close every connection."""
-        while self._clients:
-            _, client = self._clients.popitem()
-            await client.aclose()
+        while self._places:
+            _, place = self._places.popitem()
+            await place.client.close()
+
+    async def _send(
+        self, request: ModelRequest, api: Api, headers: Mapping[str, str], there: Destination
+    ) -> Response:
+        """Send a request; once more without each field of ours that the server refuses.
+
+        Raises:
+            LostError: no answer came.
+            RefusedError: the provider answered with another status than success.
+
+        """
+        chosen = {*request.options, *request.settings}
+        place = self._place(there)
+        refusals = 0
+        off = frozenset(place.off)
+
+        def build() -> dict[str, Any]:
+            body = api.body(request, there.address, self._preset.name)
+            switches.apply(body, off, chosen)
+            return body
+
+        while True:
+            body, data = await sending.encode(request, build)
+            try:
+                return await place.client.send(there.address.url + api.path, headers, data)
+            except RefusedError as error:
+                refusals += 1
+                if error.status not in STRICT or refusals > switches.MAX_REFUSALS:
+                    raise
+                told = told_in(error.body)
+                name = await asyncio.to_thread(switches.refused, told, body, off, chosen)
+                if name is None:
+                    raise
+                place.off.add(name)
+                off |= {name}
 
     def _api(self, name: str | None) -> Api:
         apis = self._preset.apis
@@ -108,16 +164,18 @@ class Remote:
             )
         return apis[name] if name is not None else next(iter(apis.values()))
 
-    def _client(self, base_url: str) -> httpx2.AsyncClient:
-        if base_url not in self._clients:
-            self._clients[base_url] = connection.connect(self._tls)
-        return self._clients[base_url]
+    def _place(self, there: Destination) -> _Place:
+        url = there.base_url
+        if url not in self._places:
+            off = set(self._switches.get(url, ()))
+            self._places[url] = _Place(Client(there.address.url, self._tls), off)
+        return self._places[url]
 
     def _cost(self, usage: Usage | None, model: str, base_url: str) -> Cost | None:
         if usage is None:
             return None
         own = self._prices.cost(usage, model, self._preset.name, base_url)
-        return own or cost(usage, model, base_url, self._preset.price_list)
+        return cost(usage, model, base_url, self._preset.price_list) if own is None else own
 
 
 def _apart(request: ModelRequest) -> tuple[ModelRequest, Mapping[str, str]]:

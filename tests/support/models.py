@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -52,9 +52,16 @@ def openai(
     api_key: SecretStr | None = None,
     keys: Mapping[str, SecretStr] | None = None,
     headers: Mapping[str, str] | None = None,
+    switches: Mapping[str, Sequence[str]] | None = None,
 ) -> Remote:
     """Return the provider `openai`, configured like this."""
-    account = Account(base_url=base_url, key=api_key, keys=keys or {}, headers=headers or {})
+    account = Account(
+        base_url=base_url,
+        key=api_key,
+        keys=keys or {},
+        headers=headers or {},
+        switches=switches or {},
+    )
     return Remote(OPENAI, account)
 
 

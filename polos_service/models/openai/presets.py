@@ -10,7 +10,14 @@ from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.openai import chat_answer, chat_request, options
+from polos_service.models.openai import (
+    chat_answer,
+    chat_request,
+    options,
+    responses_answer,
+    responses_options,
+    responses_request,
+)
 from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
 from polos_service.models.preset import Preset
 
@@ -39,9 +46,7 @@ class ChatCompletions:
 
     def headers(self, key: str) -> Mapping[str, str]:
         """Return the header with the key, if there is one."""
-        if not key:
-            return {}
-        return {self.key_header: key} if self.key_header else {"Authorization": f"Bearer {key}"}
+        return _key(key, self.key_header)
 
     def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
         """Return the parameters of a call."""
@@ -53,12 +58,52 @@ class ChatCompletions:
         return chat_answer.Chunks(draft, failures, request.tools)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Responses:
+    """The Responses API.
+
+    Attributes:
+        key_header: the header in which the key goes as it is; None: as a bearer token.
+
+    """
+
+    key_header: str | None = None
+    path: str = responses_request.PATH
+
+    def headers(self, key: str) -> Mapping[str, str]:
+        """Return the header with the key, if there is one."""
+        return _key(key, self.key_header)
+
+    def body(
+        self,
+        request: ModelRequest,
+        address: Address,  # noqa: ARG002 - the same for each
+        provider: str,
+    ) -> dict[str, Any]:
+        """Return the parameters of a call."""
+        return responses_request.body(request, provider)
+
+    def reader(self, draft: Draft, failures: Failures) -> responses_answer.Events:
+        """Return what reads one answer into the draft."""
+        return responses_answer.Events(draft, failures)
+
+
+def _key(key: str, header: str | None) -> dict[str, str]:
+    if not key:
+        return {}
+    return {header: key} if header else {"Authorization": f"Bearer {key}"}
+
+
 _OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)
 """OpenAI's newer models refuse `max_tokens`. Its chat completions show no reasoning."""
 
 OPENAI = Preset(
     name="openai",
-    apis={"chat_completions": ChatCompletions(dialect_of_openai=_OPENAI)},
+    apis={
+        "chat_completions": ChatCompletions(dialect_of_openai=_OPENAI),
+        "responses": Responses(),
+    },
+    checks={"responses": responses_options.check},
     check=options.check,
     base_url=OPENAI_URL,
     key_variable="OPENAI_API_KEY",
@@ -71,7 +116,11 @@ OPENAI = Preset(
 
 AZURE = Preset(
     name="azure",
-    apis={"chat_completions": ChatCompletions(dialect=_OPENAI, key_header="api-key")},
+    apis={
+        "chat_completions": ChatCompletions(dialect=_OPENAI, key_header="api-key"),
+        "responses": Responses(key_header="api-key"),
+    },
+    checks={"responses": responses_options.check},
     check=options.check,
     base_url=None,
     base_path="/openai/v1",

@@ -245,3 +245,21 @@ async def test_an_api_that_the_provider_does_not_have_is_named(provider: MockPro
     failed = await failure(model, request=request)
     assert failed.reason == FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST
     assert "groq has no API 'responses'; it has chat_completions" in failed.message
+
+
+@pytest.mark.parametrize("name", ["azure", "openai"])
+async def test_the_responses_api_is_asked_with_the_same_key_and_has_options_of_its_own(
+    provider: MockProvider, name: str
+) -> None:
+    provider.reply(status(400, {"error": {"message": "seen"}}))
+    model = provider_at(name, provider.url, KEY)
+    request = ModelRequest(model="mock", messages=[HI], api="responses")
+    assert "seen" in (await failure(model, request=request)).message
+    await model.close()
+    (received,) = provider.requests
+    assert received.path == "/v1/responses"
+    header, key = ("api-key", KEY) if name == "azure" else ("authorization", f"Bearer {KEY}")
+    assert received.headers[header] == key
+    assert model.check({"seed": 1}) == {}
+    assert model.check({"seed": 1}, "responses").keys() == {"seed"}
+    assert model.check({"reasoning": {}}, "responses") == {}

@@ -112,6 +112,7 @@ def test_the_most_exact_entry_counts_wherever_it_stands(
         ([{**FULL, "outptu": 1}], "entry 1 (m): outptu: "),
         ([{**FULL, "model": ""}], "entry 1 (): model: "),
         ([{**FULL, "provider": 5}], "entry 1 (m): provider: "),
+        ([{**FULL, "base_url": "localhost:8000"}], "entry 1 (m): base_url: "),
         (["m"], "entry 1: "),
         ([FULL, {**FULL, "input": 2}], "entry 2 (m) is for the same calls as entry 1"),
     ],
@@ -149,18 +150,22 @@ def test_a_file_that_cannot_be_used_is_named(
 async def test_an_answer_costs_what_the_file_says_before_the_list_is_asked(
     tmp_path: Path, provider: MockProvider
 ) -> None:
-    prices = load(tmp_path, {"model": "gpt-4o-mini", "input": 1, "output": 2})
+    prices = load(
+        tmp_path,
+        {"model": "gpt-4o-mini", "input": 1, "output": 2},
+        {"model": "free", "input": 0, "output": 0},
+    )
     environment = {"GROQ_BASE_URL": provider.url}
     config = ProviderConfig(environment=environment, prices=prices)
     model = Remote(PRESETS["groq"], config.account(PRESETS["groq"]))
     costs = []
-    for name in ("gpt-4o-mini", "llama-3.3-70b-versatile", "of-nobody"):
+    for name in ("gpt-4o-mini", "free", "llama-3.3-70b-versatile", "of-nobody"):
         provider.reply(say("x"), finish(usage=tokens(1000, 10)))
         answer, _ = await ask(model, model=name)
         costs.append(None if answer.cost is None else answer.cost.usd_micros)
     await model.close()
-    # Its own price; that of groq, though at an address that the list does not know; none.
-    assert costs == [1020, 598, None]
+    # Those of the file; that of groq, though at an address that the list does not know; none.
+    assert costs == [1020, 0, 598, None]
 
 
 async def test_another_server_of_the_api_of_openai_has_no_listed_price(

@@ -13,6 +13,7 @@ from polos_service.models.built_in import BUILT_IN
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.providers import Providers
 from polos_service.models.remote import Remote
+from polos_service.models.scripted import Scripted
 from tests.support.models import ask
 from tests.support.plugin import install
 
@@ -77,6 +78,20 @@ async def test_a_package_adds_a_model_of_its_own() -> None:
     assert (answer.text, heard) == ("HI!", ["HI!"])
     assert one.check("echo", {"x": 1}, "quiet") == {"x": "cannot be set for quiet"}
     assert (model.lacks(None), providers()["echo"].lacks(None)) == ("", "ECHO_SIGN is not set")
+
+
+async def test_a_provider_that_cannot_be_closed_keeps_no_other_from_it() -> None:
+    closed = []
+
+    class Closing(Scripted):
+        async def close(self) -> None:
+            closed.append(self)
+            raise RuntimeError
+
+    one = Providers({"a": lambda _: Closing(), "b": lambda _: Closing()})
+    made = [one["a"], one["b"]]
+    await one.close()
+    assert closed == made
 
 
 @pytest.mark.usefixtures("_plugin")

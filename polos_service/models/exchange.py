@@ -27,10 +27,10 @@ DRAIN_SECONDS = 0.05
 """Seconds to wait for the end of a stream after its last event. A connection that was read to
 its end can be used again, which saves the next call a TLS handshake."""
 
-MAX_EVENTLESS_BYTES = 10 * 1024 * 1024
+MAX_EVENTLESS_BYTES = 32 * 1024 * 1024
 """Bytes that may come without an event: a line that never ends, comments, blank lines. An
-answer of 4 MiB can come in one event, its characters escaped; comments that keep a connection
-alive take more than a day to come to it."""
+answer of 4 MiB can come in one event, each of its bytes escaped (`\\u0001`); comments that keep
+a connection alive take more than a day to come to it."""
 
 MAX_STREAM_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes that one answer may take on the wire: enough for the largest answer allowed if each

@@ -83,8 +83,13 @@ class Responses:
         """Return the parameters of a call."""
         return responses_request.body(request, provider)
 
-    def reader(self, draft: Draft, failures: Failures) -> responses_answer.Events:
-        """Return what reads one answer into the draft."""
+    def reader(
+        self,
+        draft: Draft,
+        failures: Failures,
+        request: ModelRequest,  # noqa: ARG002 - the same for each
+    ) -> responses_answer.Events:
+        """Return what reads the answer to the request into the draft."""
         return responses_answer.Events(draft, failures)
 
 

@@ -195,7 +195,7 @@ PIECE = "x" * 65536
         grow("function_call_arguments.delta", delta=PIECE),
         grow("function_call_arguments.done", arguments=PIECE),
         grow("output_item.added", item={"type": "message", "id": PIECE}),
-        grow("output_item.done", item={"type": "other", "id": "x", "data": PIECE}),
+        grow("output_item.done", item={"type": "other", "data": PIECE}),
         grow("output_item.added", item={"type": "function_call", "name": PIECE}),
     ],
 )

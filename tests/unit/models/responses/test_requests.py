@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -227,10 +228,7 @@ async def test_reasoning_that_the_provider_does_not_keep_stays_here(
 async def test_nothing_goes_back_to_another_provider(provider: MockProvider, answered: Ask) -> None:
     provider.reply(responses(think("Hm"), SEARCH, say("Yes")))
     answer, _ = await answered()
-    parts = [
-        type(part)(**{**dict(part), "state": {"other": part.state["openai"]}})
-        for part in answer.parts
-    ]
+    parts = [replace(part, state={"other": part.state["openai"]}) for part in answer.parts]
     message = Message(role="assistant", parts=tuple(parts))
     body = await body_of(provider, answered, messages=[HI, message])
     assert body["input"][1:] == [{"type": "message", "role": "assistant", "content": "Yes"}]

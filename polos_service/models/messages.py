@@ -157,6 +157,11 @@ def text_of(parts: Iterable[Part]) -> str:
     return "".join(part.text for part in parts if isinstance(part, Text))
 
 
+def reasoning_of(parts: Iterable[Part]) -> str:
+    """Return the texts of the reasoning among the parts, joined."""
+    return "".join(part.text for part in parts if isinstance(part, Reasoning))
+
+
 def calls_of(parts: Iterable[Part]) -> list[Call]:
     """Return the calls among the parts, in order."""
     return [part for part in parts if isinstance(part, Call)]

@@ -13,7 +13,7 @@ from polos_client.define import scripted
 from polos_client.errors import DefinitionError
 from polos_service.errors import StepError
 from polos_service.models import Model, ModelAnswer, ModelRequest, Output
-from polos_service.models.messages import Call, Part, Text
+from polos_service.models.messages import Call, Part, Result, Text, text_of
 from polos_service.models.silence import Silence
 
 OPTIONS = ("seed", "temperature", "top_p")
@@ -131,7 +131,9 @@ async def _pause(seconds: float | None) -> None:
 
 def _words_read(request: ModelRequest) -> int:
     """Return the words of the conversation, which stand in for tokens."""
-    return sum(len(message.text.split()) for message in request.messages)
+    parts = [part for message in request.messages for part in message.parts]
+    results = [text_of(part.content) for part in parts if isinstance(part, Result)]
+    return sum(len(text.split()) for text in [text_of(parts), *results])
 
 
 def _usage(read: int, written: int) -> Usage:

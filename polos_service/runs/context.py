@@ -335,8 +335,10 @@ class RunContext:
         self.totals.add(recorded)
         return StepOutput(
             result_json=recorded.result_json,
+            long_answer=recorded.long_answer if recorded.HasField("long_answer") else None,
+            said=self._journal.take_said(recorded.step_key),
             usage=recorded.usage if recorded.HasField("usage") else None,
             cost=recorded.cost if recorded.HasField("cost") else None,
             finish_reason=recorded.finish_reason,
-            private=self._journal.private.get(recorded.step_key, {}),
+            private=self._journal.take_private(recorded.step_key),
         )

@@ -17,6 +17,7 @@ from polos.v1.event_pb2 import Event
 from polos_client.define.agent import Agent
 from polos_client.define.tool import tool
 from polos_service.agents.definition import Definition
+from polos_client.wire import RESULT_LIMIT
 from polos_service.api.grpc import requests
 from polos_service.pacer import Pacer
 from polos_service.reading import details
@@ -75,7 +76,9 @@ async def test_others_have_a_turn_after_every_few_pieces_of_a_long_log(tmp_path:
         await append_log(store, 20_000, tools=3)
         counted: Any = Counted(store)
         answers = Details(counted, Pacer())
-        asked = [asyncio.create_task(answers.whole("default", RUN)) for _ in range(ASKED)]
+        asked = [
+            asyncio.create_task(answers.whole("default", RUN, RESULT_LIMIT)) for _ in range(ASKED)
+        ]
         while not all(one.done() for one in asked):
             await asyncio.sleep(0)
             counted.turn()
@@ -91,7 +94,7 @@ async def test_others_have_a_turn_after_every_few_pieces_of_a_long_log(tmp_path:
 async def test_deltas_are_not_decoded(tmp_path: Path, decoded: list[Event]) -> None:
     async with opened(tmp_path) as store:
         await append_log(store, 20_000, tools=1)
-        await Details(store, Pacer()).whole("default", RUN)
+        await Details(store, Pacer()).whole("default", RUN, RESULT_LIMIT)
         assert len(decoded) < 2_000  # the piece with the tool's events, and the last event
 
 

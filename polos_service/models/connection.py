@@ -191,10 +191,18 @@ def _ended_with_its_connection(response: Response) -> Iterator[None]:
         yield
         return
     closed.add_done_callback(end)
+    # Once for each connection, or asyncio complains about an error that nobody saw.
+    closed.remove_done_callback(_see)
+    closed.add_done_callback(_see)
     try:
         yield
     finally:
         closed.remove_done_callback(end)
+
+
+def _see(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()
 
 
 def compressed(headers: Mapping[str, str]) -> bool:

@@ -38,7 +38,7 @@ BACKOFF_CAP = 8.0
 MAX_DOUBLINGS = 10
 """Doublings of the pause that are computed: far more than reach BACKOFF_CAP."""
 
-RETRY_AFTER_LIMIT = 60.0
+RETRY_AFTER_LIMIT = 300.0
 """Seconds that a provider may ask to wait; a run is not kept for longer."""
 
 
@@ -222,9 +222,15 @@ def duration(nanoseconds: int) -> Duration:
     return Duration(seconds=seconds, nanos=nanos)
 
 
-def worth_waiting(error: StepError) -> bool:
-    """Return whether the step may be tried again, rather than failing now."""
-    return error.retryable and (error.retry_after or 0.0) <= RETRY_AFTER_LIMIT
+def worth_waiting(error: StepError, left: float) -> bool:
+    """Return whether the step may be tried again, rather than failing now.
+
+    Args:
+        error: why it failed.
+        left: seconds until the run's deadline.
+
+    """
+    return error.retryable and (error.retry_after or 0.0) <= min(RETRY_AFTER_LIMIT, left)
 
 
 def pause(tries: int, retry_after: float | None) -> float:

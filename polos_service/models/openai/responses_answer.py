@@ -8,7 +8,7 @@ from typing import Any
 from polos.v1.event_pb2 import FinishReason, Usage
 from polos_service.models.draft import NOTHING, Delta, Draft, usage_of
 from polos_service.models.failures import Failures
-from polos_service.models.openai.chat_answer import _parsed as parsed
+from polos_service.models.lenient import parsed
 from polos_service.models.openai.responses_items import (
     CALL,
     COSTLY_BYTES,

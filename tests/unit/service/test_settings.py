@@ -122,6 +122,8 @@ def test_a_number_out_of_bounds_is_refused_by_its_variable(
         ("POLOS_PROVIDER_KEYS", "secret"),
         ("POLOS_PROVIDER_KEYS", '{"http://me:secret@host/v1": 5}'),
         ("POLOS_PROVIDER_KEYS", '["secret"]'),
+        ("POLOS_PROVIDER_SWITCHES", '{"http://me:secret@host/v1": ["secret"]}'),
+        ("POLOS_PROVIDER_SWITCHES", '{"http://me:secret@host/v1": "stream_options"}'),
         ("OPENAI_BASE_URL", "ftp://me:secret@host"),
         ("POLOS_PROVIDER_ENVIRONMENT", "secret"),
         ("POLOS_PROVIDER_ENVIRONMENT", '{"GROQ_API_KEY": ["secret"]}'),
@@ -143,8 +145,10 @@ def test_what_settings_say_of_themselves_has_no_secret(monkeypatch: pytest.Monke
     monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@host/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("POLOS_PROVIDER_KEYS", '{"http://me:secret@host/v1": "secret"}')
+    monkeypatch.setenv("POLOS_PROVIDER_SWITCHES", '{"http://me:secret@host/v1": ["store"]}')
     settings = Settings.load(store="nats://me:secret@host:4222")
     assert settings.openai_base_url == "https://me:secret@host/v1"
+    assert settings.provider_switches == {"http://me:secret@host/v1": ["store"]}
     assert "secret" not in f"{settings!r}{settings}{settings.store_shown}"
 
 

@@ -68,10 +68,10 @@ class Access:
                 f"There is no key for {address.host}: set {setting}"
                 + (f", or {other} for another server," if other else "")
             )
-        key = self._keys.get(where, "")
-        if not (key.isascii() and key.isprintable()):
+        if not self._is_plain(where):
             raise _unauthenticated(f"The key for {address.host} is not plain text: set it again")
         headers = self._headers if where == self._base_url else {}
+        key = self._keys.get(where, "")
         return Destination(base_url=where, address=address, key=key, headers=headers)
 
     def lacks(self, base_url: str | None) -> str:
@@ -86,10 +86,16 @@ class Access:
         setting = self._missing_key(address, where)
         if setting == KEYS:
             return f"{KEYS} has no key for {address.host}"
-        return f"{setting} is not set" if setting else ""
+        if setting:
+            return f"{setting} is not set"
+        return "" if self._is_plain(where) else f"the key for {address.host} is not plain text"
 
     def _complete(self, base_url: str | None) -> str:
         return self._preset.complete(base_url) if base_url else self._base_url
+
+    def _is_plain(self, base_url: str) -> bool:
+        key = self._keys.get(base_url, "")
+        return key.isascii() and key.isprintable()
 
     def _missing_key(self, address: Address, base_url: str) -> str:
         """Return the setting that the key for an address should stand in; empty if none should."""

@@ -10,15 +10,9 @@ from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.openai import (
-    chat_answer,
-    chat_request,
-    options,
-    responses_answer,
-    responses_options,
-    responses_request,
-)
+from polos_service.models.openai import chat_answer, chat_request, options, responses_options
 from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
+from polos_service.models.openai.responses import Responses
 from polos_service.models.preset import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -46,7 +40,9 @@ class ChatCompletions:
 
     def headers(self, key: str) -> Mapping[str, str]:
         """Return the header with the key, if there is one."""
-        return _key(key, self.key_header)
+        if not key:
+            return {}
+        return {self.key_header: key} if self.key_header else {"Authorization": f"Bearer {key}"}
 
     def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
         """Return the parameters of a call."""
@@ -56,47 +52,6 @@ class ChatCompletions:
     def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> chat_answer.Chunks:
         """Return what reads the answer to the request into the draft."""
         return chat_answer.Chunks(draft, failures, request.tools)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Responses:
-    """The Responses API.
-
-    Attributes:
-        key_header: the header in which the key goes as it is; None: as a bearer token.
-
-    """
-
-    key_header: str | None = None
-    path: str = responses_request.PATH
-
-    def headers(self, key: str) -> Mapping[str, str]:
-        """Return the header with the key, if there is one."""
-        return _key(key, self.key_header)
-
-    def body(
-        self,
-        request: ModelRequest,
-        address: Address,  # noqa: ARG002 - the same for each
-        provider: str,
-    ) -> dict[str, Any]:
-        """Return the parameters of a call."""
-        return responses_request.body(request, provider)
-
-    def reader(
-        self,
-        draft: Draft,
-        failures: Failures,
-        request: ModelRequest,  # noqa: ARG002 - the same for each
-    ) -> responses_answer.Events:
-        """Return what reads the answer to the request into the draft."""
-        return responses_answer.Events(draft, failures)
-
-
-def _key(key: str, header: str | None) -> dict[str, str]:
-    if not key:
-        return {}
-    return {header: key} if header else {"Authorization": f"Bearer {key}"}
 
 
 _OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)

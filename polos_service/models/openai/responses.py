@@ -37,6 +37,11 @@ class Responses:
         """Return the parameters of a call."""
         return responses_request.body(request, provider)
 
-    def reader(self, draft: Draft, failures: Failures) -> Events:
+    def reader(
+        self,
+        draft: Draft,
+        failures: Failures,
+        request: ModelRequest,  # noqa: ARG002 - the same for each
+    ) -> Events:
         """Return what reads one answer into the draft."""
         return Events(draft, failures)

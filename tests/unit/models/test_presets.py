@@ -199,6 +199,7 @@ async def test_azure_says_that_its_address_is_missing() -> None:
         ("openai", "", "", "localhost:8080", "its base URL is not an http:// or https:// address"),
         ("groq", "https://api.groq.com", "", None, "GROQ_API_KEY is not set"),
         ("groq", "https://gateway.example/groq", "", None, ""),
+        ("groq", "", "schl\u00fcssel", None, "the key for api.groq.com is not plain text"),
     ],
 )
 def test_what_an_agent_lacks_is_known_before_it_calls(

@@ -129,12 +129,9 @@ class MessageEvents:
         if (fragment := delta.get("partial_json")) is not None:
             self._at_block(index, Call, "tool_use").add_arguments(fragment)
         elif signature := delta.get("signature"):
-            self._at_block(index, Reasoning, "thinking")
-            self._draft.keep("signature", signature)
+            self._at_block(index, Reasoning, "thinking").sign(signature)
         elif citation := delta.get("citation"):
-            self._draft.merge(
-                self._at_block(index, Text, "text").part.state, {"citations": [citation]}
-            )
+            self._at_block(index, Text, "text").keep({"citations": [citation]})
         return NOTHING
 
     def _at_block(self, index: object, kind: type[Text | Reasoning | Call], called: str) -> Block:
@@ -197,6 +194,10 @@ class MessageEvents:
         word = chat_words.word_of(told.get("stop_reason"))
         if not word:
             return NOTHING
+        if word in chat_words.FAILED:
+            raise self._failures.told({"message": f"stop_reason is {word!r}"})
+        if word in chat_words.CUT:
+            raise self._failures.cut_short(f"the server gave it up ({word})")
         reason = FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
         refused = reason == FinishReason.FINISH_REASON_REFUSAL
         delta = self._explanation(told.get("stop_details")) if refused else NOTHING

@@ -1,13 +1,16 @@
 """The Messages API: the content blocks that the parts of a message become.
 
 A block has no empty text: the API refuses the whole request for one, blank or empty.
+
+The state of a part holds what the provider sent of its block, and what a caller wants of it:
+`block` goes back as it came, of anything else only what the API knows.
 """
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -15,9 +18,21 @@ import orjson
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
 from polos_service.models.draft import state_for
-from polos_service.models.messages import Call, Media, Reasoning, Result, Text
+from polos_service.models.messages import Call, Media, Reasoning, Result, Text, object_json
 
 Block = dict[str, Any]
+
+BLOCK = "block"
+"""The member of a part's state with what the provider sent of its block."""
+
+CHOSEN = ("cache_control",)
+"""Members of any block that a caller may set. The API refuses those that it does not know."""
+
+CHOSEN_OF_DOCUMENTS = ("cache_control", "citations", "context", "title")
+"""Members of a document that a caller may set."""
+
+TEXT_TYPES = ("application/json", "application/xml", "application/yaml")
+"""Media types of texts, beside those that begin with `text/`."""
 
 MAX_NAME = 128
 """Characters of a tool's name that the API takes."""
@@ -28,9 +43,9 @@ _NOT_A_WORD = re.compile("[^a-zA-Z0-9_-]")
 
 def text_block(part: Text, provider: str) -> Block | None:
     """Return the block of a text; None if the text is blank."""
-    if not part.text.strip():
+    if not part.text or part.text.isspace():
         return None
-    return {"type": "text", "text": part.text, **state_for(part.state, provider)}
+    return {"type": "text", "text": part.text, **_more(part, provider)}
 
 
 def said_block(part: Text | Media, provider: str) -> Block | None:
@@ -42,23 +57,21 @@ def said_block(part: Text | Media, provider: str) -> Block | None:
     """
     if isinstance(part, Text):
         return text_block(part, provider)
-    state = state_for(part.state, provider)
+    file_id = state_for(part.state, provider).get("file_id")
+    known = {"type": "file", "file_id": file_id} if file_id else None
     if part.type == "image":
-        return {"type": "image", "source": state.get("source") or _image(part), **state}
+        return {"type": "image", "source": known or _image(part), **_more(part, provider)}
     title = {"title": part.name} if part.name else {}
-    source = state.get("source") or _document(part)
-    return {"type": "document", "source": source, **title, **state}
+    more = _more(part, provider, CHOSEN_OF_DOCUMENTS)
+    return {"type": "document", "source": known or _document(part), **title, **more}
 
 
 def reasoning_block(part: Reasoning, provider: str) -> Block | None:
-    """Return the block that the provider sent, as it sent it; None if it comes from another one.
-
-    The state of the part is that block, without the text that readers see.
-    """
-    state = state_for(part.state, provider)
-    if state.get("type") == "thinking":
-        return {**state, "thinking": part.text}
-    return dict(state) if "type" in state else None
+    """Return the block as the provider sent it; None if it comes from another one."""
+    block = dict(state_for(part.state, provider).get(BLOCK) or {})
+    if block.get("type") == "thinking":
+        block["thinking"] = part.text
+    return block if "type" in block else None
 
 
 def call_block(part: Call, call_id: str, provider: str) -> Block:
@@ -67,8 +80,8 @@ def call_block(part: Call, call_id: str, provider: str) -> Block:
         "type": "tool_use",
         "id": call_id,
         "name": word(part.name)[:MAX_NAME],
-        "input": _input(part.arguments_json),
-        **state_for(part.state, provider),
+        "input": orjson.loads(object_json(part.arguments_json)),
+        **_more(part, provider),
     }
 
 
@@ -83,7 +96,7 @@ def result_block(part: Result, call_id: str, provider: str) -> Block:
         made["is_error"] = True
     if content:
         made["content"] = content
-    return {**made, **state_for(part.state, provider)}
+    return {**made, **_more(part, provider)}
 
 
 def word(text: str) -> str:
@@ -91,13 +104,14 @@ def word(text: str) -> str:
     return _NOT_A_WORD.sub("_", text) or "_"
 
 
-def _input(arguments: str) -> Mapping[str, Any]:
-    """Return the arguments; none if they are not a JSON object, of which the result tells."""
-    try:
-        value = orjson.loads(arguments)
-    except ValueError:
+def _more(
+    part: Text | Media | Call | Result, provider: str, chosen: Iterable[str] = CHOSEN
+) -> Block:
+    """Return the members of a block that the part itself does not have."""
+    state = state_for(part.state, provider)
+    if not state:
         return {}
-    return value if isinstance(value, dict) else {}
+    return {**state.get(BLOCK, {}), **{name: state[name] for name in chosen if name in state}}
 
 
 def _image(part: Media) -> Block:
@@ -111,10 +125,10 @@ def _document(part: Media) -> Block:
         return {"type": "url", "url": part.url}
     if part.media_type == "application/pdf":
         return {"type": "base64", "media_type": part.media_type, "data": _data(part)}
-    if part.media_type.startswith("text/"):
+    if part.media_type.startswith("text/") or part.media_type in TEXT_TYPES:
         text = base64.b64decode(_data(part)).decode(errors="replace")
         return {"type": "text", "media_type": "text/plain", "data": text}
-    raise _refused(f"of the type {part.media_type!r}: it takes application/pdf and text/*")
+    raise _refused(f"of the type {part.media_type!r}: it takes PDF and text")
 
 
 def _data(part: Media) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from polos_service.models.anthropic.blocks import BLOCK
 from polos_service.models.draft import Draft
 from polos_service.models.lenient import writable
 from polos_service.models.messages import Call, Reasoning, Text
@@ -51,10 +52,16 @@ class Block:
         self.opaque = kind is None
         self.part = draft.call() if kind is Call else draft.begin(kind or Reasoning)
         placed = _PLACED[kind] if kind else ()
-        draft.merge(self.part.state, {name: told[name] for name in told if name not in placed})
+        self.keep(
+            {
+                name: value
+                for name, value in told.items()
+                if name not in placed and (value is not None or self.opaque)
+            }
+        )
         self._given = told.get("input")
-        content = self.part.content if kind is Call else StringIO()
-        self._arguments = Arguments(content, draft.count)
+        self._content = self.part.content if kind is Call else StringIO()
+        self._arguments = Arguments(self._content, draft.count)
         if kind is Call:
             self.part.id = draft.count(str(told.get("id") or ""))
             self.part.name = draft.count(str(told.get("name") or ""))
@@ -67,8 +74,17 @@ class Block:
         """Add to a block that only the provider understands: texts and lists are continued."""
         if (fragment := delta.get("partial_json")) is not None:
             self.add_arguments(fragment)
-        known = ("type", "partial_json")
-        self._draft.merge(self.part.state, {one: delta[one] for one in delta if one not in known})
+        self.keep({one: delta[one] for one in delta if one not in ("type", "partial_json")})
+
+    def keep(self, told: Mapping[str, Any]) -> None:
+        """Add to what goes back to the provider: texts and lists are continued."""
+        if told:
+            self._draft.merge(self.part.state, {BLOCK: told})
+
+    def sign(self, signature: object) -> None:
+        """Keep the signature of a block of reasoning; it comes as a whole."""
+        self.part.state.get(BLOCK, {}).pop("signature", None)
+        self.keep({"signature": signature})
 
     def is_whole(self) -> bool:
         """Return whether the arguments are complete, as far as can be told."""
@@ -80,24 +96,19 @@ class Block:
         Those of the block's beginning count if no fragments came. A block of the provider's
         own whose arguments are cut is left out: the provider would refuse it.
         """
-        if self.opaque:
-            self._settle_state()
-        elif self.part.kind is Call:
+        if self.part.kind is Call:
             if self._given and not self._arguments.begun:
                 self.add_arguments(self._given)
             for further in self._arguments.end():
                 call = self._draft.call()
                 call.name = self.part.name
                 call.content.write(further)
-
-    def _settle_state(self) -> None:
-        if not self._arguments.begun:
-            return
-        arguments = parsed(self._arguments.so_far())
-        if arguments is None:
-            self.part.state.clear()
-        else:
-            self.part.state["input"] = arguments
+        elif self.opaque and self._arguments.begun:
+            self._arguments.end()
+            arguments = parsed(self._content.getvalue())
+            block = self.part.state.pop(BLOCK, {})
+            if arguments is not None:
+                self.part.state[BLOCK] = {**block, "input": arguments}
 
 
 def _json(value: object) -> str:

@@ -7,7 +7,9 @@ from typing import Any
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
-from polos_service.models.anthropic import answer, options, request
+from polos_service.models.anthropic.answer import MessageEvents
+from polos_service.models.anthropic.options import check
+from polos_service.models.anthropic.request import PATH, body, headers
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.preset import Preset
@@ -19,35 +21,35 @@ ANTHROPIC_URL = "https://api.anthropic.com"
 class Messages:
     """The Messages API."""
 
-    path = request.PATH
+    path = PATH
 
     def headers(self, key: str) -> Mapping[str, str]:
         """Return the version of the API, and the key if there is one."""
-        return request.headers(key)
+        return headers(key)
 
     def body(
         self,
-        asked: ModelRequest,
+        request: ModelRequest,
         address: Address,  # noqa: ARG002 - the same for each
         provider: str,
     ) -> dict[str, Any]:
         """Return the parameters of a call."""
-        return request.body(asked, provider)
+        return body(request, provider)
 
     def reader(
         self,
         draft: Draft,
         failures: Failures,
-        asked: ModelRequest,  # noqa: ARG002 - its answer is read as any other
-    ) -> answer.MessageEvents:
+        request: ModelRequest,  # noqa: ARG002 - the same for each
+    ) -> MessageEvents:
         """Return what reads the answer to a request into the draft."""
-        return answer.MessageEvents(draft, failures)
+        return MessageEvents(draft, failures)
 
 
 ANTHROPIC = Preset(
     name="anthropic",
     apis={"messages": Messages()},
-    check=options.check,
+    check=check,
     base_url=ANTHROPIC_URL,
     surplus_path="/v1",
     key_variable="ANTHROPIC_API_KEY",

@@ -29,6 +29,11 @@ STOP = FinishReason.FINISH_REASON_STOP
 TOOL_CALLS = FinishReason.FINISH_REASON_TOOL_CALLS
 
 
+def kept(**block: Any) -> dict[str, Any]:
+    """Return the state of a part with what the provider sent of its block."""
+    return {"anthropic": {"block": block}}
+
+
 def bare(kind: str, **fields: Any) -> bytes:
     """Return an event without the line that names it, and without the member that does."""
     return event(kind, **fields).partition(b"\n")[2].replace(f'"type": "{kind}", '.encode(), b"")
@@ -81,7 +86,7 @@ async def test_an_answer_does_not_depend_on_where_the_bytes_are_cut(
     answer, heard = await ask(model)
     assert heard == [text]
     assert answer.parts == [
-        Reasoning(text="Hm ä", state={"anthropic": {"type": "thinking", "signature": "signed"}}),
+        Reasoning(text="Hm ä", state=kept(type="thinking", signature="signed")),
         Text(text=text),
         Call(id="toolu_a", name="add", arguments_json='{"\\u00e4": [1, "\\ud834\\udd1e"]}'),
     ]
@@ -95,11 +100,11 @@ async def test_reasoning_reaches_readers_and_its_beginning_tells_that_there_is_s
     provider.reply(start(), think("Let", " me"), Block(hidden), think(), say("Hi"))
     answer, heard = await ask(model)
     assert heard.thoughts == ["", "Let", " me", "", ""]
-    signed = {"type": "thinking", "signature": "signed"}
+    signed = kept(type="thinking", signature="signed")
     assert answer.parts == [
-        Reasoning(text="Let me", state={"anthropic": signed}),
-        Reasoning(state={"anthropic": hidden}),
-        Reasoning(state={"anthropic": signed}),
+        Reasoning(text="Let me", state=signed),
+        Reasoning(state=kept(**hidden)),
+        Reasoning(state=signed),
         Text(text="Hi"),
     ]
 
@@ -121,11 +126,44 @@ async def test_blocks_that_only_the_provider_understands_are_kept_in_their_place
     assert heard == ["I look.", "!"]
     assert answer.parts == [
         Text(text="I look."),
-        Reasoning(state={"anthropic": {**searching, "input": {"query": "x"}}}),
-        Reasoning(state={"anthropic": found}),
-        Reasoning(state={"anthropic": {"type": "brand_new", "text": "ab", "n": 2, "m": [3]}}),
+        Reasoning(state=kept(**{**searching, "input": {"query": "x"}})),
+        Reasoning(state=kept(**found)),
+        Reasoning(state=kept(type="brand_new", text="ab", n=2, m=[3])),
         Text(text="!"),
     ]
+
+
+async def test_a_block_of_the_providers_own_that_is_cut_does_not_go_back(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    searching = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {}}
+    cut = {"type": "input_json_delta", "partial_json": '{"query":'}
+    provider.reply(start(), say("I look."), Block(searching, [cut]), finish("max_tokens"))
+    answer, _ = await ask(model)
+    assert answer.parts == [Text(text="I look."), Reasoning()]
+
+
+async def test_several_calls_in_one_block_are_each_made(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    provider.reply(start(), call("f", '{"x": 1}{"x": 2}'))
+    answer, _ = await ask(model)
+    assert [(one.name, one.arguments_json) for one in answer.calls] == [
+        ("f", '{"x":1}'),
+        ("f", '{"x":2}'),
+    ]
+
+
+async def test_halves_of_a_surrogate_pair_are_joined_and_json_may_be_loose(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    halves = [
+        b'data: {"type": "content_block_delta", "odd": NaN, "delta": {"text": "%b"}}\n\n' % half
+        for half in (rb"\ud83d", rb"\ude00 ok")
+    ]
+    provider.reply(start(), raw(*halves), finish())
+    answer, heard = await ask(model)
+    assert (answer.text, "".join(heard)) == ("😀 ok", "😀 ok")
 
 
 async def test_citations_and_unknown_members_are_kept_with_their_block(
@@ -142,12 +180,12 @@ async def test_citations_and_unknown_members_are_kept_with_their_block(
     )
     answer, _ = await ask(model)
     assert answer.parts == [
-        Text(text="As they say", state={"anthropic": {"citations": cited}}),
+        Text(text="As they say", state=kept(citations=cited)),
         Call(
             id="toolu_a",
             name="f",
             arguments_json="{}",
-            state={"anthropic": {"caller": {"x": 1}}},
+            state=kept(caller={"x": 1}),
         ),
     ]
 
@@ -259,7 +297,7 @@ async def test_calls_whose_blocks_interleave_are_told_apart_by_their_index(
     )
     answer, _ = await ask(model)
     assert answer.parts == [
-        Reasoning(text="Hm", state={"anthropic": {"type": "thinking", "signature": "s"}}),
+        Reasoning(text="Hm", state=kept(type="thinking", signature="s")),
         Call(id="a", name="f", arguments_json='{"x": 1}'),
         Call(id="b", name="g", arguments_json='{"y": 2}'),
     ]
@@ -273,10 +311,12 @@ async def test_calls_whose_blocks_interleave_are_told_apart_by_their_index(
         ({"x": 1}, ["", '{"x": 2}'], '{"x": 2}'),
         ({}, [{"x": 1}], '{"x":1}'),
         ({}, [], "{}"),
+        ({}, ["null"], "{}"),
+        ({}, ['"{\\"x\\": 1}"'], '{"x": 1}'),
         (None, [""], "{}"),
     ],
 )
-async def test_arguments_may_stand_in_the_beginning_of_the_block_or_be_an_object(
+async def test_arguments_are_taken_in_whichever_form_they_come(
     provider: MockAnthropic, model: Remote, given: Any, fragments: list[Any], expected: str
 ) -> None:
     begin = {"type": "tool_use", "id": "a", "name": "f", "input": given}
@@ -297,7 +337,7 @@ async def test_text_and_reasoning_may_stand_in_the_beginning_of_the_block(
     answer, heard = await ask(model)
     assert (list(heard), heard.thoughts) == (["Hi", " there"], ["Hm"])
     assert answer.parts == [
-        Reasoning(text="Hm", state={"anthropic": {"type": "thinking", "signature": "s"}}),
+        Reasoning(text="Hm", state=kept(type="thinking", signature="s")),
         Text(text="Hi there"),
     ]
 
@@ -406,7 +446,7 @@ async def test_a_whole_message_is_taken_where_events_are_expected(
     answer, heard = await ask(model)
     assert (list(heard), heard.thoughts) == (["Hi"], ["Hm"])
     assert answer.parts == [
-        Reasoning(text="Hm", state={"anthropic": {"type": "thinking", "signature": "s"}}),
+        Reasoning(text="Hm", state=kept(type="thinking", signature="s")),
         Text(text="Hi"),
         Call(id="a", name="f", arguments_json='{"x":1}'),
     ]

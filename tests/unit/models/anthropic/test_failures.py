@@ -57,6 +57,15 @@ async def test_a_message_that_is_over_without_a_stop_reason_and_amid_a_call_is_c
     assert (await failure(model)).reason == CUT_SHORT
 
 
+@pytest.mark.parametrize(("word", "reason"), [("error", UNAVAILABLE), ("aborted", CUT_SHORT)])
+async def test_a_stop_reason_can_tell_that_the_answer_failed(
+    provider: MockAnthropic, model: Remote, word: str, reason: FailureReason.ValueType
+) -> None:
+    provider.reply(start(), say("Hel"), finish(word))
+    raised = await failure(model)
+    assert (raised.reason, raised.retryable) == (reason, True)
+
+
 async def test_a_message_without_anything_is_cut_short(
     provider: MockAnthropic, model: Remote
 ) -> None:

@@ -52,7 +52,7 @@ def ours(answered: ModelAnswer) -> list[dict[str, Any]]:
 
 
 def _block(part: Part) -> dict[str, Any]:
-    state = dict(part.state.get("anthropic", {}))
+    state = dict(part.state.get("anthropic", {}).get("block", {}))
     match part:
         case Text():
             return {"type": "text", "text": part.text, **state}

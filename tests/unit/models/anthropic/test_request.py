@@ -30,8 +30,9 @@ from polos_service.models.messages import (
 )
 
 PDF = base64.b64encode(b"%PDF-1.7").decode()
-SIGNED = {"anthropic": {"type": "thinking", "signature": "s"}}
-SEARCHED = {"anthropic": {"type": "server_tool_use", "id": "x", "name": "web_search", "input": {}}}
+SIGNED = {"anthropic": {"block": {"type": "thinking", "signature": "s"}}}
+SEARCH = {"type": "server_tool_use", "id": "x", "name": "web_search", "input": {}}
+SEARCHED = {"anthropic": {"block": SEARCH}}
 
 BODY = TypeAdapter(MessageCreateParamsStreaming)
 
@@ -153,12 +154,13 @@ def test_ids_are_mapped_to_what_the_api_takes_and_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("arguments", ["", "{", "[1]", "null", '"{}"', "NaN", '{"a": NaN}'])
-def test_arguments_that_are_no_object_are_left_out_and_the_result_tells(arguments: str) -> None:
+def test_arguments_that_are_not_an_object_go_back_as_one(arguments: str) -> None:
     error = "Error: the arguments are not valid JSON."
+    expected = {} if arguments in ("", "null", '"{}"') else {"input": arguments}
     assert turns(
         said("user", "Add"), said("assistant", asked("a", arguments)), told("a", error, failed=True)
     )[1:] == [
-        ("assistant", [use("a")]),
+        ("assistant", [use("a", **expected)]),
         ("user", [result("a", error, is_error=True)]),
     ]
 
@@ -198,7 +200,7 @@ def test_reasoning_goes_back_as_it_came_and_only_to_its_provider() -> None:
         said(
             "assistant",
             Reasoning(text="Hm", state=SIGNED),
-            Reasoning(state={"anthropic": hidden}),
+            Reasoning(state={"anthropic": {"block": hidden}}),
             Reasoning(text="of another", state={"openai": {"id": "rs_1"}}),
             Reasoning(text="unsigned"),
             "I look.",
@@ -213,9 +215,23 @@ def test_reasoning_goes_back_as_it_came_and_only_to_its_provider() -> None:
             {"type": "thinking", "thinking": "Hm", "signature": "s"},
             hidden,
             "I look.",
-            SEARCHED["anthropic"],
+            SEARCH,
             {"type": "thinking", "thinking": "", "signature": "s"},
             use("a", a=1),
+        ],
+    )
+
+
+def test_what_the_provider_sent_with_a_block_goes_back_with_it() -> None:
+    cited = {"anthropic": {"block": {"citations": [{"cited_text": "a"}]}}}
+    called = {"anthropic": {"block": {"caller": {"type": "direct"}}}}
+    call = Call(id="a", name="f", arguments_json="{}", state=called)
+    answered = said("assistant", Text(text="As they say", state=cited), call)
+    assert turns(said("user", "Hi"), answered, told("a"))[1] == (
+        "assistant",
+        [
+            {"type": "text", "text": "As they say", "citations": [{"cited_text": "a"}]},
+            {**use("a", "f"), "caller": {"type": "direct"}},
         ],
     )
 
@@ -230,12 +246,20 @@ def test_an_answer_does_not_end_with_reasoning() -> None:
     ]
 
 
-def test_state_of_a_part_goes_back_with_its_block() -> None:
-    cached = {"anthropic": {"cache_control": {"type": "ephemeral"}}, "openai": {"x": 1}}
+def test_of_what_a_caller_set_the_api_gets_what_it_knows() -> None:
+    set_ = {"cache_control": {"type": "ephemeral"}, "name": "x", "type": "custom"}
+    cached = {"anthropic": set_, "openai": {"x": 1}}
+    calls = said("assistant", Call(id="a", name="f", arguments_json="{}", state=cached))
+    results = said("tool", Result(call_id="a", content=(Text(text="3"),), state=cached))
+    control: dict[str, Any] = {"cache_control": {"type": "ephemeral"}}
+    assert turns(said("user", "Hi"), calls, results)[1:] == [
+        ("assistant", [{**use("a", "f"), **control}]),
+        ("user", [result("a", **control)]),
+    ]
     made = sent(
         said("system", Text(text="Long", state=cached)), said("user", Text(text="Hi", state=cached))
     )
-    block = {"type": "text", "cache_control": {"type": "ephemeral"}}
+    block = {"type": "text", **control}
     assert made["system"] == [{**block, "text": "Long"}]
     assert made["messages"][0]["content"] == [{**block, "text": "Hi"}]
 
@@ -277,7 +301,7 @@ def test_state_of_a_part_goes_back_with_its_block() -> None:
             },
         ),
         (
-            Media(type="file", state={"anthropic": {"source": {"type": "file", "file_id": "f"}}}),
+            Media(type="file", state={"anthropic": {"file_id": "f"}}),
             {"type": "document", "source": {"type": "file", "file_id": "f"}},
         ),
     ],

@@ -6,7 +6,6 @@ repeat it: the end of a text, of an item, of the response.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nlargest
@@ -51,6 +50,7 @@ class Item:
         parts: what it is in the answer; the last one grows.
         index: its position in the output; None if the provider does not tell.
         id: in the provider's words; some servers change it from event to event.
+        order: the number of the part that grows, of all parts.
         place: which of its texts grows; None before the first.
         start: where in the last part that text begins.
         closed: whether the provider sent the whole item.
@@ -61,6 +61,7 @@ class Item:
     parts: list[Growing]
     index: int | None
     id: str
+    order: int
     place: Place | None = None
     start: int = 0
     closed: bool = False
@@ -103,6 +104,7 @@ class Items:
         self._items: list[Item] = []
         self._by_index: dict[int, Item] = {}
         self._by_id: dict[str, Item] = {}
+        self._parts = 0
         self._newest: dict[str, Item] = {}  # by type, the item that spoke last
 
     def begin(self, item_type: str, index: object, item_id: object) -> Item:
@@ -114,10 +116,10 @@ class Items:
         """
         if len(self._items) == MAX_ITEMS:
             raise self._failures.too_large(f"{MAX_ITEMS} output items")
-        part = self._draft.call() if item_type == CALL else self._begin_part(item_type)
+        part = self._begin_part(item_type)
         known = self._draft.count(item_id) if isinstance(item_id, str) else ""
         place = index if isinstance(index, int) else None
-        item = Item(item_type, [part], place, known)
+        item = Item(item_type, [part], place, known, self._parts)
         self._items.append(item)
         if place is not None:
             self._by_index[place] = item
@@ -144,10 +146,11 @@ class Items:
 
     def say(self, item: Item, piece: str, place: Place | None) -> Delta:
         """Let an item say more, in the text at that place; return what readers get of it."""
-        if item.length and self._newest.get(item.type) is not item:
+        newest = self._newest.get(item.type, item)
+        if newest.order > item.order:
             # Readers have it in the order in which it came: so has the answer.
-            item.parts.append(self._begin_part(item.type))
-            item.start = 0
+            item.parts[len(item.parts) if item.length else -1 :] = [self._begin_part(item.type)]
+            item.start, item.order = 0, self._parts
         elif piece and item.place != place and item.length:
             piece = joint(item.type) + piece
             item.start = item.length + len(joint(item.type))
@@ -219,13 +222,9 @@ class Items:
         closed = sum(item.closed for item in self._items)
         if closed == len(self._items) and closed >= len(output):
             return NOTHING
-        left: dict[str, deque[Item]] = defaultdict(deque)
-        for item in self._items:
-            left[item.type].append(item)
-        text, reasoning = "", None
+        same, text, reasoning = self._same(output), "", None
         for index, told in enumerate(output):
-            item = self._same(left[told["type"]], told.get("id"))
-            item = item or self.begin(told["type"], index, told.get("id"))
+            item = same.get(index) or self.begin(told["type"], index, told.get("id"))
             item.index = index
             if not item.closed:
                 delta = self.end(item, told)
@@ -257,10 +256,11 @@ class Items:
         if len(indexes) != len(self._items) or any(len(item.parts) > 1 for item in self._items):
             return
         ordered = sorted(self._items, key=lambda item: item.index or 0)
+        begun = sorted(self._items, key=lambda item: item.order)
         for kind in (MESSAGE, REASONING):
             before, after = (
                 [item for item in order if item.type == kind and item.length]
-                for order in (self._items, ordered)
+                for order in (begun, ordered)
             )
             if before != after:
                 return
@@ -276,6 +276,9 @@ class Items:
         return data
 
     def _begin_part(self, item_type: str) -> Growing:
+        self._parts += 1
+        if item_type == CALL:
+            return self._draft.call()
         # What is not known has its place as well: a text without words.
         return self._draft.begin(Reasoning if item_type == REASONING else Text)
 
@@ -290,13 +293,24 @@ class Items:
             return self.say(item, full[len(said) :], item.place)
         return NOTHING
 
-    def _same(self, left: deque[Item], item_id: object) -> Item | None:
-        """Return which of the items the one of this id is: by its id, or else the first."""
-        item = self._by_id.get(item_id) if isinstance(item_id, str) else None
-        if item is not None and item in left:
-            left.remove(item)
-            return item
-        return left.popleft() if left else None
+    def _same(self, output: Sequence[Mapping[str, Any]]) -> dict[int, Item]:
+        """Return the items that are known, by index in the output.
+
+        Those of an id are the same, or of an index, or else the first of a type.
+        """
+        found: dict[int, Item] = {}
+        left = dict.fromkeys(self._items)
+        for way in (
+            lambda _, told: self._by_id.get(str(told.get("id"))),
+            lambda index, _: self._by_index.get(index),
+            lambda _, told: next((item for item in left if item.type == told["type"]), None),
+        ):
+            for index, told in enumerate(output):
+                item = None if index in found else way(index, told)
+                if item in left and item.type == told["type"]:
+                    found[index] = item
+                    del left[item]
+        return found
 
 
 def _check_said(item: Item) -> None:

@@ -154,8 +154,9 @@ def responses_turn(turn: Turn) -> list[mock.Part]:
 def responses_item(index: int, part: str | Ask | Refuse) -> responses.Item:
     """Return the part as an item of the Responses API."""
     if isinstance(part, Ask):
-        ids = {"call_id": f"call_{index}", "item_id": f"fc_{index}"}
-        return responses.call(part.tool, part.arguments, **ids)
+        return responses.call(
+            part.tool, part.arguments, call_id=f"call_{index}", item_id=f"fc_{index}"
+        )
     return responses.say(str(part), item_id=f"msg_{index}")
 
 

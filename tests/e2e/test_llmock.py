@@ -44,8 +44,8 @@ class Outcome:
     @property
     def again(self) -> int:
         """How often the model was asked for what it had been asked before."""
-        asked = [one for one in self.events if one.event_type == "step_start"]
-        return len(self.requests) - sum(one.data["step_type"] == "llm" for one in asked)
+        begun = [one.data["step_type"] for one in self.events if one.event_type == "step_start"]
+        return len(self.requests) - begun.count("llm")
 
     @property
     def voided(self) -> list[str]:

@@ -42,6 +42,7 @@ SwitchName = Literal[
     "include",
     "max_tokens",
     "max_completion_tokens",
+    "reasoning",
     "reasoning_content",
     "reasoning_details",
     "extra_content",
@@ -159,7 +160,7 @@ class Settings(BaseSettings):
     provider_switches: dict[str, list[SwitchName]] = Field(default_factory=dict, repr=False)
     """A JSON object that maps a base URL to a list of the fields that its server refuses. They are
     left out of requests unless an agent or a caller sets them: `stream_options`,
-    `parallel_tool_calls`, `tool_choice`, `store`, `include`, `reasoning_content`,
+    `parallel_tool_calls`, `tool_choice`, `store`, `include`, `reasoning`, `reasoning_content`,
     `reasoning_details`, `extra_content`. `max_tokens` and `max_completion_tokens` are replaced by
     one another. A field that a server refuses by name is left out even without this setting, at
     the price of one refused request for each process."""

@@ -88,6 +88,7 @@ SWITCHES: Mapping[SwitchName, Callable[[Body], bool]] = {
     "include": _without_field("include"),
     "max_tokens": _renamed("max_tokens", "max_completion_tokens"),
     "max_completion_tokens": _renamed("max_completion_tokens", "max_tokens"),
+    "reasoning": _without_member("reasoning"),
     "reasoning_content": _without_member("reasoning_content"),
     "reasoning_details": _without_member("reasoning_details"),
     "extra_content": _without_member("extra_content"),

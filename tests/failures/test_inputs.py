@@ -20,7 +20,8 @@ CLIENT_SIDE: dict[str, tuple[Any, str]] = {
     "over the limit": (BIG, "input has 1048577 bytes; at most 1048576 are taken"),
     "messages over the limit": (
         [{"role": "user", "content": BIG}],
-        "input has 1048607 bytes; at most 1048576 are taken",
+        "input has 1048607 bytes; at most 1048576 are taken; inline images and files count, so "
+        "give their URL instead",
     ),
     "nothing": (None, "input must be a string or a list of messages, not NoneType"),
     "bytes": (b"Go.", "input must be a string or a list of messages, not bytes"),

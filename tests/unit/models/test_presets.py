@@ -150,6 +150,18 @@ async def test_each_provider_gets_what_it_takes_and_nothing_else(
     assert ("stream_options" in body) == (name != "mistral")
 
 
+async def test_a_model_that_does_not_reason_is_asked_without_the_reasoning_of_another(
+    provider: MockProvider,
+) -> None:
+    refusal = "messages[1].reasoning: reasoning is not supported with this model"
+    provider.reply(status(400, {"error": {"message": refusal}}))
+    provider.reply(say("x"))
+    model = provider_at("openrouter", provider.url, KEY)
+    await ask(model, messages=THOUGHT)
+    await model.close()
+    assert ["reasoning" in one.body["messages"][1] for one in provider.requests] == [True, False]
+
+
 def test_openai_gets_no_reasoning_back() -> None:
     api = PRESETS["openai"].apis["chat_completions"]
     request = ModelRequest(model="gpt", messages=THOUGHT)

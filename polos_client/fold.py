@@ -73,8 +73,9 @@ class RunAccumulator:
         elif kind == "step_finish":
             self._finish(event.step_finish)
         elif kind == "tool_call_delta":
-            delta = event.tool_call_delta
-            self._arguments[delta.step_key][delta.call].append(delta.content)
+            piece = event.tool_call_delta
+            if piece.attempt >= self._attempts.get(piece.step_key, 1):
+                self._arguments[piece.step_key][piece.call].append(piece.content)
 
     @property
     def text(self) -> str:

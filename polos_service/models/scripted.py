@@ -132,8 +132,9 @@ async def _pause(seconds: float | None) -> None:
 def _words_read(request: ModelRequest) -> int:
     """Return the words of the conversation, which stand in for tokens."""
     parts = [part for message in request.messages for part in message.parts]
-    results = [text_of(part.content) for part in parts if isinstance(part, Result)]
-    return sum(len(text.split()) for text in [text_of(parts), *results])
+    results = [part.content for part in parts if isinstance(part, Result)]
+    said = [message.parts for message in request.messages]
+    return sum(len(text_of(one).split()) for one in [*said, *results])
 
 
 def _usage(read: int, written: int) -> Usage:

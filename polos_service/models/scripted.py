@@ -85,6 +85,7 @@ class _Playing:
             self.silence.heard()
             self.texts.append(text)
             await self.output.text(text)
+            self.silence.listen()
 
     def call(self, part: scripted.Call) -> None:
         number = f"call_{self.request.turn}_{len(self.calls) + 1}"

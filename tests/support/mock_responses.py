@@ -45,7 +45,7 @@ class Item:
 def say(*pieces: str, item_id: str = "msg_1", refusal: bool = False, **more: Any) -> Item:
     """The model says each piece in a delta of its own, or refuses in these words."""
     name, kind = ("refusal", "refusal") if refusal else ("output_text", "text")
-    none = {"annotations": [], "logprobs": []} if not refusal else {}
+    none: Event = {"annotations": [], "logprobs": []} if not refusal else {}
     at: Event = {"content_index": 0}
     empty = {"type": name, **none, kind: ""}
     part = {"type": name, **none, kind: "".join(pieces)}
@@ -165,7 +165,7 @@ def events(
         for state in ("created", "in_progress")
     ]
     for index, one in enumerate(items):
-        at = {"output_index": index}
+        at: Event = {"output_index": index}
         told.append({"type": "response.output_item.added", **at, "item": one.begun})
         told += [{**event, **at, "item_id": one.begun.get("id")} for event in one.between]
         told.append({"type": "response.output_item.done", **at, "item": one.done})

@@ -11,11 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import orjson
-
 from polos_service.models import ModelRequest
 from polos_service.models.draft import state_for
-from polos_service.models.messages import Call, Media, Message, Part, Reasoning, Result, Text
+from polos_service.models.messages import (
+    Call,
+    Media,
+    Message,
+    Part,
+    Reasoning,
+    Result,
+    Text,
+    object_json,
+)
 from polos_service.models.openai.responses_items import CALL, MESSAGE, filled
 
 PATH = "/responses"
@@ -103,7 +110,7 @@ def _item(part: Part, known: Mapping[str, Any] | None, provider: str) -> Iterato
                 **(known or {}),
                 "call_id": part.id,
                 "name": part.name,
-                "arguments": _arguments(part.arguments_json),
+                "arguments": object_json(part.arguments_json),
             }
         case Result():
             output = _content(part.content, provider)
@@ -114,15 +121,6 @@ def _item(part: Part, known: Mapping[str, Any] | None, provider: str) -> Iterato
         # encrypted copy it would look an item up that it does not keep.
         case Reasoning() if known and (known.get("encrypted_content") or known.get("content")):
             yield filled(known, part.text)
-
-
-def _arguments(arguments_json: str) -> str:
-    """Return arguments that are valid JSON: strict servers refuse others."""
-    try:
-        orjson.loads(arguments_json)
-    except ValueError:
-        return "{}"
-    return arguments_json
 
 
 def _message(role: str, said: Sequence[Text | Media], provider: str) -> dict[str, Any]:
@@ -142,10 +140,12 @@ def _content(said: Sequence[Text | Media], provider: str) -> str | list[dict[str
 def _part(part: Text | Media, provider: str) -> dict[str, Any]:
     if isinstance(part, Text):
         return {"type": "input_text", "text": part.text}
-    data = f"data:{part.media_type};base64,{part.data}" if part.data is not None else None
+    data = part.data
+    if data is not None and part.media_type:
+        data = f"data:{part.media_type};base64,{data}"
     file_id = state_for(part.state, provider).get("file_id")
     if part.type == "image":
-        made = {"image_url": part.url or data, "file_id": file_id, "detail": "auto"}
+        made = {"image_url": part.url or data, "file_id": file_id, "detail": part.detail or "auto"}
     else:
         made = {
             "file_url": part.url,

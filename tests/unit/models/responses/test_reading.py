@@ -20,6 +20,7 @@ from polos_service.models.sse import DataLines
 from tests.support.mock_answers import hold, raw
 from tests.support.mock_provider import MockProvider
 from tests.support.mock_responses import (
+    Event,
     call,
     encoded,
     events,
@@ -200,7 +201,7 @@ def test_an_answer_in_any_pieces_is_the_same(cuts: list[int]) -> None:
 
 async def test_what_is_unknown_is_read_over(provider: MockProvider, answered: Ask) -> None:
     told = events(say("Hello"))
-    odd = [
+    odd: list[Event] = [
         {"type": "keepalive", "sequence_number": 3},
         {"type": "response.queued"},
         {"type": "response.tomorrow", "delta": 5, "item": None},

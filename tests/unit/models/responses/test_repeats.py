@@ -47,6 +47,9 @@ def ended(told: list[Event], **fields: Any) -> list[Event]:
 ALL = events(*OUTPUT)
 """The events of OUTPUT."""
 
+DONE = [{"status": "completed", **one.done} for one in OUTPUT]
+"""Its items, as they are in the end."""
+
 ENDINGS = (".delta", "text.done", "part.done", "part.added", "arguments.done")
 """What comes between the beginning of an item and its end."""
 
@@ -82,19 +85,8 @@ POOR: dict[str, list[Event]] = {
     "the end of a text at another index": [
         {**e, "content_index": 7} if e["type"].endswith("text.done") else e for e in ALL
     ],
-    "whole items that begin complete": [
-        {**e, "item": ALL[n]["item"]}
-        if e["type"].endswith("item.added")
-        and (
-            n := next(
-                i
-                for i, d in enumerate(ALL)
-                if d["type"].endswith("item.done") and d["output_index"] == e["output_index"]
-            )
-        )
-        is not None
-        and e["item"]["type"] != "reasoning"
-        else e
+    "whole items when they begin": [
+        {**e, "item": DONE[e["output_index"]]} if e["type"].endswith("item.added") else e
         for e in without(ALL, *ENDINGS)
     ],
 }

@@ -30,7 +30,7 @@ class LostError(Exception):
 
 
 SIMPLE = (
-    (aiohttp.ClientConnectorDNSError, "the host is unknown"),
+    (aiohttp.ClientConnectorDNSError, "the name of the host cannot be resolved"),
     (TimeoutError, f"no connection was made within {CONNECT_SECONDS:g} s"),
     (aiohttp.ServerDisconnectedError, "the connection was closed without an answer"),
     (ConnectionRefusedError, "the connection was refused"),

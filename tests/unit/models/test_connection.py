@@ -27,6 +27,8 @@ UNAVAILABLE = FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+NO_AUTH = f"HTTP/1.1 407 Auth\r\n\r\nnot {KEY}".encode()
+
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
 
@@ -117,7 +119,7 @@ async def test_an_unknown_host_is_named() -> None:
     async with asking("http://no.such.host.invalid/v1") as model:
         error = await failure(model)
     assert (error.reason, error.retryable) == (UNAVAILABLE, True)
-    assert "the host is unknown" in error.message
+    assert "the name of the host cannot be resolved" in error.message
 
 
 async def test_a_connection_that_is_not_made_in_time_is_named(
@@ -166,7 +168,12 @@ def _no_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("https", b"HTTP/1.1 403 Forbidden\r\n\r\n", False, "the proxy {} answered HTTP 403"),
         ("https", b"HTTP/1.1 503 Busy\r\n\r\n", True, "the proxy {} answered HTTP 503"),
-        ("http", b"HTTP/1.1 407 Auth\r\n\r\n", False, "(HTTP 407 through the proxy {})"),
+        (
+            "http",
+            b"HTTP/1.1 407 Auth\r\n\r\nno " + KEY.encode(),
+            False,
+            "(HTTP 407 through the proxy {})",
+        ),
         ("http", b"HTTP/1.1 502 Bad\r\n\r\n", True, "(HTTP 502 through the proxy {})"),
         ("http", b"no\r\n\r\n", False, "(through the proxy {})"),
     ],

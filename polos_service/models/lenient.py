@@ -98,11 +98,3 @@ def _values(text: str) -> list[Any]:
 def _after(pattern: re.Pattern[str], text: str, at: int) -> int:
     found = pattern.match(text, at)
     return found.end() if found else at
-
-
-def parsed(data: bytes) -> Any:
-    """Return the first JSON value of `data`, read leniently if need be."""
-    try:
-        return orjson.loads(data)
-    except ValueError:
-        return values(data)[0]

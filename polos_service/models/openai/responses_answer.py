@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import orjson
 
 from polos.v1.event_pb2 import FinishReason, Usage
 from polos_service.models.draft import NOTHING, Delta, Draft, usage_of
 from polos_service.models.failures import Failures
-from polos_service.models.lenient import parsed
 from polos_service.models.openai.responses_items import (
     CALL,
     COSTLY_BYTES,
@@ -210,6 +212,14 @@ class Events:
             if name in event and not isinstance(event[name], str if shape == "text" else dict):
                 return f"{name!r} of an event{known} is not {shape}"
         return f"an event{known} has an unexpected form"
+
+
+def parsed(data: bytes) -> Any:
+    """Return the JSON value; NaN and halves of surrogate pairs are taken as well."""
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        return json.loads(data.decode(errors="replace"), strict=False)
 
 
 def _place(event: Mapping[str, Any]) -> Place:

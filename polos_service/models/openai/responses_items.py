@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from io import StringIO
 from typing import Any
 
-from polos_service.models.draft import whole
+from polos_service.models.halves import whole
 
 MESSAGE = "message"
 """The type of an item that says something."""

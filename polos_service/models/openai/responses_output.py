@@ -14,8 +14,9 @@ from typing import Any
 
 import orjson
 
-from polos_service.models.draft import NOTHING, Delta, Draft, Growing, whole
+from polos_service.models.draft import NOTHING, Delta, Draft, Growing
 from polos_service.models.failures import Failures
+from polos_service.models.halves import whole
 from polos_service.models.messages import Reasoning, Text
 from polos_service.models.openai.responses_items import (
     CALL,

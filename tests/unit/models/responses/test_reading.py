@@ -16,7 +16,7 @@ from polos_service.models.failures import Failures
 from polos_service.models.messages import Call, Reasoning, Text
 from polos_service.models.openai.responses_answer import Events
 from polos_service.models.remote import Remote
-from polos_service.models.sse import DataLines
+from polos_service.models.sse import Events as Cutter
 from tests.support.mock_answers import hold, raw
 from tests.support.mock_provider import MockProvider
 from tests.support.mock_responses import (
@@ -184,7 +184,7 @@ def read(pieces: list[bytes]) -> tuple[list[str], object]:
     """Return what readers get of an answer in these pieces, and the answer."""
     failures = Failures("host", "mock", ())
     draft = Draft(failures, "openai")
-    reader, lines, heard = Events(draft, failures), DataLines(), []
+    reader, lines, heard = Events(draft, failures), Cutter(), []
     for piece in pieces:
         heard += [text for data in lines.feed(piece) if (text := reader.take(data).text)]
     assert reader.over

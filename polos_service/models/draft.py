@@ -241,7 +241,11 @@ class Draft:
         parts = [
             one
             for one in self._parts
-            if (asked if one.kind is Call else one.kind is Reasoning or one.content.tell())
+            if (
+                asked
+                if one.kind is Call
+                else one.kind is Reasoning or one.content.tell() or one.state
+            )
         ]
         ids: set[str] = set()
         state = settled(self.state)

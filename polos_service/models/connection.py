@@ -213,16 +213,17 @@ def _ended_with_its_connection(response: Response) -> Iterator[None]:
 
     If the framing of a body breaks, aiohttp closes the connection, and lets the reader wait.
     """
-    connection = response.connection
-    if connection is None or connection.protocol is None:  # the body is there to its end
+    protocol = None if response.connection is None else response.connection.protocol
+    if protocol is None:  # the body is there to its end
         yield
         return
 
     def end(_: object) -> None:
         if not response.content.is_eof() and response.content.exception() is None:
-            response.content.set_exception(aiohttp.ClientPayloadError("the connection ended"))
+            why = protocol.exception() or ConnectionError()
+            response.content.set_exception(lost_by(why))
 
-    closed = connection.protocol.closed
+    closed = protocol.closed
     if closed is None:
         end(None)
         yield

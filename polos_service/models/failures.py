@@ -171,14 +171,14 @@ class Failures:
         what = redact(lost.what, self._secrets)
         if self.proxy and self.proxy not in what:
             what += f" (through the proxy {self.proxy})"
+        if after_output:
+            return self.cut_short(what)
         if lost.malformed:
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_MALFORMED,
                 f"The answer of {self.of} is not valid HTTP: {what}. "
                 "Check the provider's base URL.",
             )
-        if after_output:
-            return self.cut_short(what)
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
             f"{self.of} could not be reached: {what}.",

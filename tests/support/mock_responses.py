@@ -169,7 +169,8 @@ def events(
         told.append({"type": "response.output_item.added", **at, "item": one.begun})
         at |= {"item_id": one.begun.get("id")}
         told += [{**event, **at} for event in one.between]
-        told.append({"type": "response.output_item.done", "output_index": index, "item": one.done})
+        done: Event = {"type": "response.output_item.done", "output_index": index}
+        told.append({**done, "item": one.done})
     end = response(status, [one.done for one in items], usage=usage, **more)
     told.append({"type": f"response.{status}", "response": end})
     return [{**event, "sequence_number": number} for number, event in enumerate(told)]

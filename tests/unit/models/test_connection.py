@@ -376,10 +376,18 @@ async def test_a_conversation_of_any_size_arrives(
     assert said == [{"role": "user", "content": "é\n" * 10}] * size
 
 
-async def test_body_framing_that_breaks_in_the_middle_is_cut_short() -> None:
+@pytest.mark.parametrize(
+    ("said", "reason", "retryable"),
+    [
+        (chunk({"content": "x"}), FailureReason.FAILURE_REASON_MODEL_CUT_SHORT, True),
+        (b": hello\n\n", MALFORMED, False),
+    ],
+)
+async def test_framing_that_breaks_in_the_middle_of_a_body_is_noticed(
+    said: bytes, reason: FailureReason.ValueType, *, retryable: bool
+) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        said = chunk({"content": "x"})
         writer.write(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         writer.write(b"%x\r\n%b\r\n" % (len(said), said))
         await writer.drain()
@@ -389,4 +397,5 @@ async def test_body_framing_that_breaks_in_the_middle_is_cut_short() -> None:
 
     async with serving(serve) as place, asking(f"http://{place}/v1") as model:
         error = await failure(model)
-    assert error.reason == FailureReason.FAILURE_REASON_MODEL_CUT_SHORT
+    assert (error.reason, error.retryable) == (reason, retryable)
+    assert "chunk size" in error.message

@@ -6,6 +6,7 @@ if nothing else was said: then the message names the field.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -117,15 +118,14 @@ class Chunks:
         told = data.strip()
         if told == b"[DONE]":
             return self._value(DONE)
-        try:
-            found = values(told)
-        except ValueError:
-            if told.startswith((b"{", b"[")):
-                what = f"an event of {len(told)} bytes is not valid JSON"
-                raise self._failures.malformed(what) from None
-            self._note("the data of an event", told.decode(errors="replace"))
-            return NOTHING
-        return self._all(found)
+        with contextlib.suppress(ValueError):
+            return self._all(values(told))
+        # Raised out here so that what the provider sent does not travel along as the context.
+        if told.startswith((b"{", b"[")):
+            what = f"an event of {len(told)} bytes is not valid JSON"
+            raise self._failures.malformed(what)
+        self._note("the data of an event", told.decode(errors="replace"))
+        return NOTHING
 
     def _all(self, found: Sequence[Any]) -> Told:
         deltas = [Delta(*self._value(one)) for one in found]
@@ -209,7 +209,7 @@ class Chunks:
 
     def _missing(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return what of a whole message the deltas before it did not say."""
-        said = {
+        said: dict[type[Text | Reasoning | Call], set[str]] = {
             Text: {"content", "refusal"},
             Reasoning: {DETAILS, *REASONING_FIELDS},
             Call: {"tool_calls", "function_call"},

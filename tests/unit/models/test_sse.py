@@ -21,7 +21,9 @@ WRITTEN = [
     pytest.param(b"data: %b\n\ndata: %b\n\n", [A, B], id="as the standard's examples"),
     pytest.param(b"data:%b\n\ndata:%b\n\n", [A, B], id="no space"),
     pytest.param(b"\xef\xbb\xbfdata: %b\n\ndata: %b\n\n", [A, B], id="byte order mark"),
-    pytest.param(b"event: x\nid: 1\nretry: 5\ndata: %b\n\n: c\n\ndata: %b\n\n", [A, B], id="fields"),
+    pytest.param(
+        b"event: x\nid: 1\nretry: 5\ndata: %b\n\n: c\n\ndata: %b\n\n", [A, B], id="fields"
+    ),
     pytest.param(b":\n:c\ndata: %b\n: c\n\n\n\ndata: %b\n\n", [A, B], id="comments and blanks"),
     pytest.param(b"data: %b\n\ndata: %b", [A, B], id="no end at all"),
     pytest.param(b"data: %b\n\ndata: %b\n", [A, B], id="no blank line at the end"),
@@ -95,7 +97,9 @@ _JSON = st.sampled_from([b"{}", A, B, '{"t":"\u2028 \x85 ü 𝄞"}'.encode(), b"
 @given(
     datas=st.lists(_JSON, min_size=1, max_size=6),
     newline=st.sampled_from([b"\n", b"\r\n", b"\r"]),
-    between=st.lists(st.sampled_from([b"", b": c\n", b"\n", b"event: m\n", b"id: 7\n"]), max_size=7),
+    between=st.lists(
+        st.sampled_from([b"", b": c\n", b"\n", b"event: m\n", b"id: 7\n"]), max_size=7
+    ),
     cuts=st.sets(st.integers(1, 400), max_size=12),
 )
 def test_cuts_line_ends_and_comments_change_nothing(

@@ -19,7 +19,8 @@ from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.said import pieces, size_of
 
 WHOLE = PIECE_LIMIT // 4
-"""Characters of a piece that is never cut: each has four bytes at most."""
+"""Characters of a piece of text that is not cut: each has four bytes at most. Longer ones are cut
+into pieces of as many bytes, which are as large as a response to a reader."""
 
 
 class Telling:
@@ -40,15 +41,18 @@ class Telling:
 
     async def text(self, piece: str) -> None:
         """Emit a piece of the text."""
-        for part in pieces(piece, PIECE_LIMIT) if len(piece) > WHOLE else (piece,):
-            await self._attempt.emit(
-                TextDelta(content=part, step_key=self._key, step=self._turn, attempt=self._number)
-            )
+        if len(piece) > WHOLE:
+            for part in pieces(piece, WHOLE):
+                await self.text(part)
+            return
         self._said += len(piece)
+        await self._attempt.emit(
+            TextDelta(content=piece, step_key=self._key, step=self._turn, attempt=self._number)
+        )
 
     async def reasoning(self, piece: str) -> None:
         """Emit a piece of the reasoning."""
-        for part in pieces(piece, PIECE_LIMIT) if len(piece) > WHOLE else (piece,):
+        for part in pieces(piece, WHOLE) or [""]:
             await self._attempt.emit(self._reasoning(part))
         self._thoughts.append(piece)
 

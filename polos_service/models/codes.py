@@ -22,7 +22,7 @@ KINDS = (
             "context_(length|window)|too_long|too_large|content_?(policy|filter|management)"
         ),
     ),
-    (400, re.compile("moderation|prohibited|safety|responsible_ai")),
+    (400, re.compile("moderation|prohibited|safety|responsible_ai|_policy|data_residency|^image_")),
     (404, re.compile("not_?found|not_exist|no_such_model|unknown_model")),
     (403, re.compile("permission|forbidden|access_denied")),
     (401, re.compile("api_key|authentication|unauthori[sz]ed|unauthenticated")),

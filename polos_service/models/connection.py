@@ -12,6 +12,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -73,11 +74,45 @@ class RefusedError(Exception):
         self.body = body
 
 
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    """The proxy that the environment names for an address, if it names one.
+
+    Attributes:
+        url: without user and password; None if there is no proxy.
+        place: HOST:PORT; empty if there is no proxy.
+        headers: what it wants to be told.
+        secrets: what must not be shown of it.
+
+    """
+
+    url: URL | None = None
+    place: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, url: str) -> _Proxy:
+        target, proxies = urlsplit(url), getproxies()
+        found = proxies.get(target.scheme) or proxies.get("all")
+        if not found or proxy_bypass(target.netloc):
+            return cls()
+        proxy = urlsplit(found if "://" in found else f"http://{found}")
+        user, _, place = proxy.netloc.rpartition("@")
+        bare = URL(proxy._replace(netloc=place).geturl())
+        if not user:
+            return cls(bare, place)
+        credentials = b64encode(unquote(user).encode()).decode()
+        secrets = tuple(filter(None, (credentials, unquote(user), *map(unquote, user.split(":")))))
+        return cls(bare, place, {"Proxy-Authorization": f"Basic {credentials}"}, secrets)
+
+
 class Client:
     """The connections to one address, through the proxy that the environment names for it.
 
     Attributes:
         proxy: HOST:PORT of the proxy; empty if there is none.
+        secrets: what must not be shown of the proxy.
 
     """
 
@@ -89,9 +124,11 @@ class Client:
             tls: what certificates are checked with.
 
         """
-        self._proxy, self.proxy, credentials = _proxy(url)
-        # For https it is the tunnel that is asked for; http goes to the proxy as it is.
-        self._proxy_headers = credentials if url.startswith("https:") else {}
+        proxy = _Proxy.of(url)
+        self.proxy, self.secrets, self._proxy = proxy.place, proxy.secrets, proxy.url
+        # A tunnel is asked for with headers of its own; other requests go to the proxy as they are.
+        tunnel = url.startswith("https:")
+        self._proxy_headers = proxy.headers if tunnel else None
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 limit=0,  # how many calls are made at once is not decided here
@@ -101,7 +138,7 @@ class Client:
             ),
             # An API needs no cookies, and a provider could set them without end.
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=HEADERS if url.startswith("https:") else {**HEADERS, **credentials},
+            headers=HEADERS if tunnel else {**HEADERS, **proxy.headers},
             # How long the model may be silent is the run's to say: see Silence.
             timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
             auto_decompress=False,
@@ -176,16 +213,17 @@ def _ended_with_its_connection(response: Response) -> Iterator[None]:
 
     If the framing of a body breaks, aiohttp closes the connection, and lets the reader wait.
     """
-    connection = response.connection
-    if connection is None or connection.protocol is None:  # the body is there to its end
+    protocol = None if response.connection is None else response.connection.protocol
+    if protocol is None:  # the body is there to its end
         yield
         return
 
     def end(_: object) -> None:
         if not response.content.is_eof() and response.content.exception() is None:
-            response.content.set_exception(aiohttp.ClientPayloadError("the connection ended"))
+            why = protocol.exception() or ConnectionError()
+            response.content.set_exception(lost_by(why))
 
-    closed = connection.protocol.closed
+    closed = protocol.closed
     if closed is None:
         end(None)
         yield
@@ -208,22 +246,6 @@ def _see(closed: asyncio.Future[None]) -> None:
 def compressed(headers: Mapping[str, str]) -> bool:
     """Return whether an answer is compressed, which the request forbids."""
     return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
-
-
-def _proxy(url: str) -> tuple[URL | None, str, dict[str, str]]:
-    """Return the proxy's URL, its HOST:PORT, and the headers that it wants."""
-    target = urlsplit(url)
-    proxies = getproxies()
-    found = proxies.get(target.scheme) or proxies.get("all")
-    if not found or proxy_bypass(target.netloc):
-        return None, "", {}
-    proxy = urlsplit(found if "://" in found else f"http://{found}")
-    user, _, place = proxy.netloc.rpartition("@")
-    if not user:
-        return URL(proxy.geturl()), place, {}
-    credentials = b64encode(unquote(user).encode()).decode()
-    bare = URL(proxy._replace(netloc=place).geturl())
-    return bare, place, {"Proxy-Authorization": f"Basic {credentials}"}
 
 
 def _socket(address: Any) -> socket.socket:

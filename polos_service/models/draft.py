@@ -93,6 +93,11 @@ class Growing:
     name: str = ""
     state: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def says(self) -> bool:
+        """Whether it is more than a text without words."""
+        return self.kind is not Text or self.content.tell() > 0 or bool(self.state)
+
 
 class Draft:
     """One answer, growing.
@@ -238,11 +243,7 @@ class Draft:
             act()
         reason = self._finish_reason(self.finish)
         asked = reason == FinishReason.FINISH_REASON_TOOL_CALLS
-        parts = [
-            one
-            for one in self._parts
-            if (asked if one.kind is Call else one.kind is Reasoning or one.content.tell())
-        ]
+        parts = [one for one in self._parts if (asked if one.kind is Call else one.says)]
         ids: set[str] = set()
         state = settled(self.state)
         return ModelAnswer(

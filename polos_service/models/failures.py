@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from polos.v1.error_pb2 import FailureReason
@@ -15,14 +16,67 @@ from polos_service.models.lost import LostError
 from polos_service.models.redact import redact, tells, word
 from polos_service.models.told import Told, told_in
 
-PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
-"""Statuses below 500 that a later attempt may not meet."""
-
-KEYS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED)
-"""Statuses of calls whose credentials are refused."""
-
 NEVER = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.PAYMENT_REQUIRED)
 """Statuses that are not tried again, even if the provider says that they should be."""
+
+EXACT_SECONDS = 100
+"""A delay below it is told with its fraction."""
+
+
+class _Kind(NamedTuple):
+    """What a status means.
+
+    Attributes:
+        reason: how it is told.
+        sentence: what happened to the model `{of}`.
+        advice: what to do, as a sentence; may be empty.
+        passing: whether it may not happen the next time.
+
+    """
+
+    reason: FailureReason.ValueType
+    sentence: str
+    advice: str = ""
+    passing: bool = False
+
+
+_REFUSED_KEY = _Kind(
+    FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
+    "{of} was refused",
+    "Check the key that the service is configured with for this address.",
+)
+_UNAVAILABLE = _Kind(
+    FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE, "{of} is unavailable", passing=True
+)
+_BAD_REQUEST = _Kind(FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST, "{of} refused the request")
+_USED_UP = _Kind(
+    FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
+    "The quota for {of} is used up",
+    "Add credit at the provider.",
+)
+
+_KINDS = {
+    401: _REFUSED_KEY,
+    402: _USED_UP,
+    403: _REFUSED_KEY,
+    404: _Kind(
+        FailureReason.FAILURE_REASON_MODEL_NOT_FOUND,
+        "{of} was not found",
+        "Either the model does not exist, this key cannot access it, or the provider's base URL "
+        "is wrong.",
+    ),
+    407: _Kind(
+        FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
+        "{of} could not be reached",
+        "Check the user and password of the proxy.",
+    ),
+    408: _UNAVAILABLE,
+    409: _UNAVAILABLE,
+    429: _Kind(
+        FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED, "{of} is rate limited", passing=True
+    ),
+}
+"""By status; any other from 500 on is passing, and any other below is not."""
 
 
 class Failures:
@@ -91,50 +145,14 @@ class Failures:
         return self._refused(status, "error in the answer", told)
 
     def _refused(self, status: int, how: str, told: Told) -> StepError:
-        said = self._said(told)
-        if status in KEYS:
-            refusal = said or ": the provider rejected the service's key."
-            return self._error(
-                FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
-                f"{self.of} was refused ({how}){refusal} "
-                "Check the key that the service is configured with for this address.",
-            )
-        if status == HTTPStatus.NOT_FOUND:
-            return self._error(
-                FailureReason.FAILURE_REASON_MODEL_NOT_FOUND,
-                f"{self.of} was not found ({how}){said or '.'} Either the model does not exist, "
-                "this key cannot access it, or the provider's base URL is wrong.",
-            )
-        if status == HTTPStatus.PAYMENT_REQUIRED or is_quota(told):
-            return self._error(
-                FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
-                f"The quota for {self.of} is used up ({how}){said or '.'} "
-                "Add credit at the provider.",
-            )
-        if status == HTTPStatus.TOO_MANY_REQUESTS:
-            return self._passing(
-                FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
-                f"{self.of} is rate limited ({how}){said or '.'}",
-                told.delay,
-            )
-        if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return self._passing(
-                FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
-                f"{self.of} is unavailable ({how}){said or '.'}",
-                told.delay,
-            )
-        return self._error(
-            FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
-            f"{self.of} refused the request ({how}){said or '.'}",
-        )
-
-    def _passing(
-        self, reason: FailureReason.ValueType, message: str, delay: float | None
-    ) -> StepError:
-        wait = "" if delay is None else f" The provider asks to wait {delay:.3g} s."
-        if delay is not None and delay >= 1000:  # noqa: PLR2004 - %g would round it
-            wait = f" The provider asks to wait {delay:.0f} s."
-        return self._error(reason, f"{message}{wait}", retryable=True, retry_after=delay)
+        other = _BAD_REQUEST if status < HTTPStatus.INTERNAL_SERVER_ERROR else _UNAVAILABLE
+        kind = _USED_UP if is_quota(told) else _KINDS.get(status, other)
+        message = f"{kind.sentence.format(of=self.of)} ({how}){self._said(told)} {kind.advice}"
+        delay = told.delay if kind.passing else None
+        if delay is not None:
+            seconds = f"{delay:.0f}" if delay >= EXACT_SECONDS else f"{delay:.3g}"
+            message += f"The provider asks to wait {seconds} s."
+        return self._error(kind.reason, message.rstrip(), retryable=kind.passing, retry_after=delay)
 
     def _redirected(self, how: str, location: str) -> StepError:
         """Return the failure; of where it leads only the host is told: the rest may be secret."""
@@ -153,14 +171,14 @@ class Failures:
         what = redact(lost.what, self._secrets)
         if self.proxy and self.proxy not in what:
             what += f" (through the proxy {self.proxy})"
+        if after_output:
+            return self.cut_short(what)
         if lost.malformed:
             return self._error(
                 FailureReason.FAILURE_REASON_MODEL_MALFORMED,
                 f"The answer of {self.of} is not valid HTTP: {what}. "
                 "Check the provider's base URL.",
             )
-        if after_output:
-            return self.cut_short(what)
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
             f"{self.of} could not be reached: {what}.",
@@ -204,10 +222,10 @@ class Failures:
         return f"model {self._model!r} at {self._host}"
 
     def _said(self, told: Told) -> str:
-        """Return the provider's message as the end of a sentence; empty if there is none."""
+        """Return the provider's message as the end of a sentence."""
         message = redact(told.message, self._secrets)
         if not message:
-            return ""
+            return "."
         return f": {message}" if message.endswith((".", "!", "?", "…")) else f": {message}."
 
     def _error(

@@ -7,6 +7,7 @@ import ssl
 from http import HTTPStatus
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 
 CONNECT_SECONDS = 10.0
 """Bound on making a connection; a provider that is up takes well below one second."""
@@ -30,7 +31,7 @@ class LostError(Exception):
 
 
 SIMPLE = (
-    (aiohttp.ClientConnectorDNSError, "the host is unknown"),
+    (aiohttp.ClientConnectorDNSError, "the name of the host cannot be resolved"),
     (TimeoutError, f"no connection was made within {CONNECT_SECONDS:g} s"),
     (aiohttp.ServerDisconnectedError, "the connection was closed without an answer"),
     (ConnectionRefusedError, "the connection was refused"),
@@ -41,8 +42,8 @@ SIMPLE = (
 FLEETING = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """Failures of TLS that are those of the connection below it."""
 
-
 _QUOTE = re.compile(r"\n|: b['\"]")
+"""Where the message of the parser begins to quote what came."""
 
 
 def lost_by(error: BaseException, proxy: str = "") -> LostError:
@@ -61,7 +62,7 @@ def lost_by(error: BaseException, proxy: str = "") -> LostError:
         case aiohttp.ClientHttpProxyError():
             fails = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
             return LostError(f"the proxy {proxy} answered HTTP {error.status}", retryable=fails)
-        case aiohttp.ClientResponseError():
+        case aiohttp.ClientResponseError() | HttpProcessingError():
             # The parser says what is wrong, and quotes what came.
             return LostError(_QUOTE.split(error.message)[0].rstrip(" :"), malformed=True)
         case aiohttp.ClientError() | OSError():

@@ -87,7 +87,8 @@ class Remote:
         there = self._access.to(request.base_url)
         address, place = there.address, self._place(there)
         request, extra = _apart(request)
-        failures = Failures(address.host, request.model, (*there.secrets, *extra.values()))
+        secrets = (*there.secrets, *extra.values(), *place.client.secrets)
+        failures = Failures(address.host, request.model, secrets)
         draft = Draft(failures, self._preset.name)
         reader = api.reader(draft, failures, request)
         headers = {**lower(api.headers(there.key)), **there.headers, **extra}

@@ -16,8 +16,8 @@ from polos.v1 import run_service_pb2 as pb
 from polos.v1.event_pb2 import Event
 from polos_client.define.agent import Agent
 from polos_client.define.tool import tool
-from polos_service.agents.definition import Definition
 from polos_client.wire import RESULT_LIMIT
+from polos_service.agents.definition import Definition
 from polos_service.api.grpc import requests
 from polos_service.pacer import Pacer
 from polos_service.reading import details

@@ -29,9 +29,10 @@ from tests.support.long import (
     Talker,
     answers,
     assert_bounded,
-    contents,
     filler,
     size_of,
+    texts,
+    thoughts,
 )
 from tests.support.runs import executing, kinds
 from tests.support.stores import HeldStore, all_events, events_of, soon, until
@@ -168,7 +169,7 @@ async def test_an_answer_that_is_cut_off_is_void(store: RunStore, kind: str) -> 
     whole = Talker(answer)
     events = await resumed(store, run_id, whole)
     assert "step_retry llm:1/2" in kinds(events)
-    assert len(contents(events, "text_delta" if kind == "text" else "reasoning_delta")) > 60
+    assert len(texts(events) if kind == "text" else thoughts(events)) > 60
     assert folded(events).text == answer.text + "Done."
     assert whole.conversation[-2].parts == tuple(answer.parts)
 
@@ -190,9 +191,8 @@ async def test_text_that_is_not_part_of_a_long_answer_is_a_defect(store: RunStor
 async def test_a_piece_that_exceeds_an_event_is_cut(store: RunStore, kind: str) -> None:
     answer = answers()[kind]
     events = await log(store, agent(using()), Talker(answer, piece=LONG), streaming=True)
-    said = "".join(contents(events, "text_delta"))
-    assert said == answer.text + "Done."
-    assert "".join(contents(events, "reasoning_delta")) == reasoning_of(answer.parts)
+    assert "".join(texts(events)) == answer.text + "Done."
+    assert "".join(thoughts(events)) == reasoning_of(answer.parts)
 
 
 async def test_what_a_provider_keeps_back_of_a_long_text_is_told_at_the_end(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import orjson
 
 from polos.v1.event_pb2 import Event, FinishReason
 from polos_service.limits import EVENT_LIMIT, PIECE_LIMIT
-from polos_service.models import ModelAnswer, ModelRequest, Output
+from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Call, Message, Part, Reasoning, Text
 from polos_service.runs.frame import decode
 from polos_service.store import Entry
@@ -58,7 +58,7 @@ def answers() -> Mapping[str, ModelAnswer]:
 
 
 @dataclass
-class Talker:
+class Talker(Model):
     """A model that gives an answer, in pieces, and then another one.
 
     Attributes:
@@ -76,9 +76,10 @@ class Talker:
     piece: int = 100_000
     stop_after: int | None = None
     requests: list[ModelRequest] = field(default_factory=list)
+    apis: Collection[str] = ()
     stuck: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+    def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         return {}
 
     async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
@@ -86,7 +87,7 @@ class Talker:
         answer = self.first if request.turn == 1 else self.then
         said = 0
         for part in answer.parts:
-            if isinstance(part, Call):
+            if not isinstance(part, Text | Reasoning):
                 continue
             tell = output.text if isinstance(part, Text) else output.reasoning
             for at in range(0, len(part.text), self.piece):
@@ -124,9 +125,14 @@ def assert_bounded(entries: Sequence[Entry], size: int) -> None:
 
 def size_of(answer: ModelAnswer) -> int:
     """Return about how many bytes an answer has."""
-    return len(orjson.dumps([part.model_dump() for part in answer.parts]))
+    return len(orjson.dumps(answer.parts))
 
 
-def contents(events: Sequence[Event], kind: str) -> list[str]:
-    """Return the contents of all deltas of a kind."""
-    return [getattr(event, kind).content for event in events if event.HasField(kind)]
+def texts(events: Sequence[Event]) -> list[str]:
+    """Return the pieces of text."""
+    return [event.text_delta.content for event in events if event.HasField("text_delta")]
+
+
+def thoughts(events: Sequence[Event]) -> list[str]:
+    """Return the pieces of reasoning."""
+    return [event.reasoning_delta.content for event in events if event.HasField("reasoning_delta")]

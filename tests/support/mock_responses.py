@@ -167,8 +167,10 @@ def events(
     for index, one in enumerate(items):
         at: Event = {"output_index": index}
         told.append({"type": "response.output_item.added", **at, "item": one.begun})
-        told += [{**event, **at, "item_id": one.begun.get("id")} for event in one.between]
-        told.append({"type": "response.output_item.done", **at, "item": one.done})
+        at |= {"item_id": one.begun.get("id")}
+        told += [{**event, **at} for event in one.between]
+        done: Event = {"type": "response.output_item.done", "output_index": index}
+        told.append({**done, "item": one.done})
     end = response(status, [one.done for one in items], usage=usage, **more)
     told.append({"type": f"response.{status}", "response": end})
     return [{**event, "sequence_number": number} for number, event in enumerate(told)]

@@ -37,6 +37,6 @@ class Responses:
         """Return the parameters of a call."""
         return responses_request.body(request, provider)
 
-    def reader(self, draft: Draft, failures: Failures) -> Events:
-        """Return what reads one answer into the draft."""
+    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> Events:  # noqa: ARG002
+        """Return what reads the answer to any request into the draft."""
         return Events(draft, failures)

@@ -5,21 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from polos.v1.event_pb2 import FinishReason, Usage
 from polos_service.models.draft import NOTHING, Delta, Draft, usage_of
 from polos_service.models.failures import Failures
-from polos_service.models.openai.chat_answer import _parsed as parsed
+from polos_service.models.lenient import DONE, values
 from polos_service.models.openai.responses_items import (
     CALL,
     COSTLY_BYTES,
     MESSAGE,
     REASONING,
+    is_item,
     texts,
 )
-from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError
+from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError, joined
 
 TEXT_DELTA = "response.output_text.delta"
 """The type of nearly all events."""
+
+ENDS = ("completed", "incomplete", "failed", "cancelled")
+"""The statuses of a response that is over."""
 
 FILTERED = FinishReason.FINISH_REASON_CONTENT_FILTER
 """A filter cut the answer; any other reason why it is incomplete is a bound on its length."""
@@ -45,6 +51,7 @@ class Events:
         self._index: object = None  # the index of the item with that text
         self._handlers: Mapping[object, Callable[[dict[str, Any]], Delta]] = {
             TEXT_DELTA: self._text,
+            "response.content_part.delta": self._text,
             "response.output_text.done": self._text_done,
             "response.refusal.delta": self._refusal,
             "response.refusal.done": self._text_done,
@@ -59,55 +66,67 @@ class Events:
             "response.output_item.added": self._item,
             "response.output_item.done": self._item_done,
             "response.completed": self._end,
+            "response.done": self._end,
             "response.incomplete": self._end,
             "response.failed": self._end,
             "response.cancelled": self._end,
             "error": self._error,
         }
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> tuple[str, str | None]:
         """Take an event, or a whole response.
 
         Raises:
             StepError: it reports an error, cannot be understood, or exceeds a bound.
 
         """
-        if data == b"[DONE]":
-            self.over = True
-            return NOTHING
-        event: Any = None
+        large = len(data) >= COSTLY_BYTES
         try:
-            if len(data) >= COSTLY_BYTES:
-                return self._take_large(data)
-            event = parsed(data)
-            if not isinstance(event, dict):
-                return NOTHING
-            if (
-                self._flowing
-                and event.get("type") == TEXT_DELTA
-                and event.get("output_index") == self._index
-            ):
-                return Delta(self._draft.text(event["delta"]))
+            event = orjson.loads(self._items.spared(data) if large else data)
+        except ValueError:
+            event = None
+        if type(event) is not dict:
+            return self._unusual(data)
+        if (
+            self._flowing
+            and event.get("type") == TEXT_DELTA
+            and event.get("output_index") == self._index
+            and type(text := event.get("delta")) is str
+        ):
+            return self._draft.text(text), None
+        return self._large(event, data) if large else self._event(event)
+
+    def _unusual(self, data: bytes) -> Delta:
+        """Take data that is not a plain JSON object."""
+        try:
+            found = values(data.strip())
+        except ValueError:
+            found = []
+        if not found and data.lstrip().startswith((b"{", b"[")):
+            raise self._failures.malformed(f"an event of {len(data)} bytes is not valid JSON")
+        deltas = [self._event(one) for one in found if isinstance(one, dict)]
+        self.over = self.over or DONE in found
+        return joined(deltas)
+
+    def _large(self, event: dict[str, Any], data: bytes) -> Delta:
+        """Take an event of which what it repeats was cut out; if that is needed, take all of it."""
+        try:
+            if not isinstance(event.get("delta"), int):
+                return self._event(event)
+        except UnsaidError:
+            pass
+        return self._event(orjson.loads(data))
+
+    def _event(self, event: dict[str, Any]) -> Delta:
+        try:
             return self._take(event)
-        except (ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        except UnsaidError:
+            raise
+        except (ValueError, TypeError, AttributeError, LookupError):
             # Whatever shape a server sends: checking each level of each event first would cost
             # more than all the rest.
             pass
-        if event is None:
-            raise self._failures.malformed("an event cannot be read as JSON")
         raise self._failures.malformed(self._unexpected(event), retryable=False)
-
-    def _take_large(self, data: bytes) -> Delta:
-        """Take an event that may repeat what was streamed, which is not parsed again."""
-        event = parsed(self._items.spared(data))
-        if not isinstance(event, dict):
-            return NOTHING
-        try:
-            if not isinstance(event.get("delta"), int):
-                return self._take(event)
-        except UnsaidError:
-            pass
-        return self._take(parsed(data))
 
     def _take(self, event: dict[str, Any]) -> Delta:
         self._flowing = False
@@ -123,7 +142,8 @@ class Events:
         return NOTHING
 
     def _item(self, event: dict[str, Any]) -> Delta:
-        told = event["item"]
+        if not is_item(told := event.get("item")):
+            return NOTHING  # its end tells it again
         item = self._items.begin(told["type"], event.get("output_index"), told.get("id"))
         if told.get("status") == "completed" and (any(texts(told)) or told.get("arguments")):
             return self._items.end(item, told)  # some servers send it at once, and whole
@@ -137,16 +157,16 @@ class Events:
         return NOTHING if item.closed else self._items.end(item, told)
 
     def _text(self, event: dict[str, Any]) -> Delta:
-        delta = self._items.say(self._about(event, MESSAGE), event["delta"], _place(event))
+        delta = self._items.say(self._about(event, MESSAGE), event["delta"] or "", _place(event))
         self._index, self._flowing = event.get("output_index"), True
         return delta
 
     def _refusal(self, event: dict[str, Any]) -> Delta:
         self._items.refused = True
-        return self._items.say(self._about(event, MESSAGE), event["delta"], _place(event))
+        return self._items.say(self._about(event, MESSAGE), event["delta"] or "", _place(event))
 
     def _thought(self, event: dict[str, Any]) -> Delta:
-        return self._items.say(self._about(event, REASONING), event["delta"], _place(event))
+        return self._items.say(self._about(event, REASONING), event["delta"] or "", _place(event))
 
     def _text_done(self, event: dict[str, Any]) -> Delta:
         told = event.get("part") or event
@@ -183,19 +203,18 @@ class Events:
         """
         response = event.get("response") or {}
         told, status = event["type"].removeprefix("response."), response.get("status")
-        ended = status in ("completed", "incomplete", "failed", "cancelled")
-        end = status if ended or not told else told
+        end = status if status in ENDS or not told else told
         if end == "failed":
             raise self._failures.told(response.get("error") or event.get("error"))
-        if end not in ("completed", "incomplete"):
+        if end in ("cancelled", "queued", "in_progress"):
             raise self._failures.cut_short(f"the provider says that it is {end}")
-        delta = self._items.end_all(response.get("output") or [])
+        delta = self._items.end_all(response.get("output"))
         self._draft.usage = _usage(response.get("usage"))
         if end == "incomplete":
             filtered = (response.get("incomplete_details") or {}).get("reason") == "content_filter"
             self._draft.finish = FILTERED if filtered else FinishReason.FINISH_REASON_LENGTH
         else:
-            self._items.check_calls()
+            self._items.end_calls()
             refused = self._items.refused and not self._draft.calls
             self._draft.finish = REFUSED if refused else FinishReason.FINISH_REASON_STOP
         self._items.arrange()

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from io import StringIO
-from typing import Any
+from typing import Any, TypeGuard
 
-from polos_service.models.draft import whole
+from polos_service.models.halves import whole
 
 MESSAGE = "message"
 """The type of an item that says something."""
@@ -34,6 +34,11 @@ EDGE = 64
 
 PAIRS = "surrogatepass"
 """How half of a surrogate pair is encoded: a server can send one."""
+
+
+def is_item(told: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether a value is an item."""
+    return isinstance(told, dict) and isinstance(told.get("type"), str)
 
 
 def joint(item_type: str) -> str:

@@ -14,13 +14,16 @@ from typing import Any
 
 import orjson
 
-from polos_service.models.draft import NOTHING, Delta, Draft, Growing, whole
+from polos_service.models.draft import NOTHING, Delta, Draft, Growing
 from polos_service.models.failures import Failures
+from polos_service.models.halves import whole
 from polos_service.models.messages import Reasoning, Text
+from polos_service.models.openai.chat_arguments import parsed, unwrapped
 from polos_service.models.openai.responses_items import (
     CALL,
     MESSAGE,
     REASONING,
+    is_item,
     joint,
     kept,
     refuses,
@@ -135,7 +138,7 @@ class Items:
         """
         known = item_id if isinstance(item_id, str) else ""
         at = self._by_index.get(index) if isinstance(index, int) else None
-        last = self._items[-1] if index is None and self._items else None
+        last = self._items[-1] if self._items and not isinstance(index, int) else None
         first = at if at is not None and at.id == known else None
         for item in (first, self._by_id.get(known), at, last):
             if item is None or item.type != item_type:
@@ -217,38 +220,43 @@ class Items:
             call.content = StringIO()
             call.content.write(self._draft.count(arguments))
 
-    def end_all(self, output: Sequence[Mapping[str, Any]]) -> Delta:
-        """Take the whole output; return what of it was not said yet."""
-        closed = sum(item.closed for item in self._items)
-        if closed == len(self._items) and closed >= len(output):
-            return NOTHING
-        same, text, reasoning = self._same(output), "", None
-        for index, told in enumerate(output):
-            item = same.get(index) or self.begin(told["type"], index, told.get("id"))
-            item.index = index
-            if not item.closed:
-                delta = self.end(item, told)
-                text += delta.text
-                if delta.reasoning is not None:
-                    reasoning = (reasoning or "") + delta.reasoning
-        return Delta(text, reasoning)
-
-    def check_calls(self) -> None:
-        """Refuse a call that was begun and not ended: the response was cut further up.
+    def end_all(self, output: object) -> Delta:
+        """Take the whole output; return what of it was not said yet.
 
         Raises:
-            StepError: there is one.
+            TypeError: it cannot be read, and nothing else was told.
+
+        """
+        told = [one for one in output if is_item(one)] if isinstance(output, list) else []
+        if output and not told and not self._items:
+            raise TypeError
+        closed = sum(item.closed for item in self._items)
+        if closed == len(self._items) and closed >= len(told):
+            return NOTHING
+        same, deltas = self._same(told), []
+        for index, one in enumerate(told):
+            item = same.get(index) or self.begin(one["type"], index, one.get("id"))
+            item.index = index
+            if not item.closed:
+                deltas.append(self.end(item, one))
+        return joined(deltas)
+
+    def end_calls(self) -> None:
+        """Take the arguments of calls for what they mean, once nothing follows.
+
+        Raises:
+            StepError: a call was begun and not ended: the response was cut further up.
 
         """
         for item in self._items:
-            if item.type == CALL and not item.closed:
-                try:
-                    orjson.loads(item.content.getvalue())
-                except ValueError:
-                    break
-        else:
-            return
-        raise self._failures.cut_short("a tool call has no end")
+            if item.type != CALL:
+                continue
+            told = item.content.getvalue()
+            if not item.closed and parsed(told) is None:
+                raise self._failures.cut_short("a tool call has no end")
+            if (meant := unwrapped(told)) != told:
+                item.parts[0].content = StringIO()
+                item.content.write(meant)
 
     def arrange(self) -> None:
         """Put the parts into the order of the output, if what was said keeps its own order."""
@@ -316,3 +324,10 @@ class Items:
 def _check_said(item: Item) -> None:
     if not item.length:
         raise UnsaidError
+
+
+def joined(deltas: Sequence[Delta]) -> Delta:
+    """Return what several events add to the answer."""
+    thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
+    text = "".join([delta.text for delta in deltas])
+    return Delta(text, "".join(thoughts) if thoughts else None)

@@ -17,16 +17,18 @@ from polos_service.models.messages import (
     Call,
     Media,
     Message,
-    Part,
     Reasoning,
     Result,
     Text,
     object_json,
 )
-from polos_service.models.openai.responses_items import CALL, MESSAGE, filled
+from polos_service.models.openai.responses_items import CALL, MESSAGE, REASONING, filled
 
 PATH = "/responses"
 """Where requests go, behind the base URL."""
+
+NEVER_SAID = ("_output", "_reference", "_response")
+"""How the types of items end that are only sent to a model."""
 
 NESTED = ("reasoning", "text")
 """Parameters that are objects: what the run, the agent and the definition set is put together."""
@@ -89,38 +91,45 @@ def _items(message: Message, provider: str) -> Iterator[dict[str, Any]]:
     """Yield the items of a message, in order; texts and media that follow each other are one."""
     said: list[Text | Media] = []
     for part in message.parts:
-        known = state_for(part.state, provider).get("item")
-        if isinstance(part, Text | Media) and not known:
+        if isinstance(part, Media) or (isinstance(part, Text) and not _known(part, provider)):
             said.append(part)
             continue
         if said:
             yield _message(message.role, said, provider)
             said = []
-        yield from _item(part, known, provider)
+        yield from _item(part, provider)
     if said:
         yield _message(message.role, said, provider)
 
 
-def _item(part: Part, known: Mapping[str, Any] | None, provider: str) -> Iterator[dict[str, Any]]:
-    """Yield the item of a part; `known` is what was kept of it when it came."""
+def _item(part: Text | Call | Result | Reasoning, provider: str) -> Iterator[dict[str, Any]]:
+    """Yield the item of a part, if it is one of this API."""
+    known = _known(part, provider)
     match part:
+        case Text():
+            yield filled(known, part.text)
         case Call():
-            yield {
-                "type": CALL,
-                **(known or {}),
-                "call_id": part.id,
-                "name": part.name,
-                "arguments": object_json(part.arguments_json),
-            }
+            own = {"type": CALL, "call_id": part.id, "name": part.name}
+            yield {**known, **own, "arguments": object_json(part.arguments_json)}
         case Result():
             output = _content(part.content, provider)
             yield {"type": "function_call_output", "call_id": part.call_id, "output": output}
-        case Text() if known:
-            yield filled(known, part.text)
-        # The reasoning of others is not for this provider, and without its content or an
-        # encrypted copy it would look an item up that it does not keep.
-        case Reasoning() if known and (known.get("encrypted_content") or known.get("content")):
-            yield filled(known, part.text)
+        case Reasoning():
+            # Without its content, encrypted or not, the provider would look for an item that it
+            # does not keep. That of other providers is not for this one.
+            if known.get("encrypted_content") or known.get("content"):
+                yield filled(known, part.text)
+
+
+def _known(part: Text | Call | Result | Reasoning, provider: str) -> Mapping[str, Any]:
+    """Return what was kept of the item that a part was; empty if it was none."""
+    item = state_for(part.state, provider).get("item")
+    if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
+        return {}
+    if isinstance(part, Text):
+        # A caller can put anything here, too: what a model never says is not taken.
+        return {} if item["type"].endswith(NEVER_SAID) else item
+    return item if item["type"] == (CALL if isinstance(part, Call) else REASONING) else {}
 
 
 def _message(role: str, said: Sequence[Text | Media], provider: str) -> dict[str, Any]:
@@ -143,15 +152,10 @@ def _part(part: Text | Media, provider: str) -> dict[str, Any]:
     data = part.data
     if data is not None and part.media_type:
         data = f"data:{part.media_type};base64,{data}"
-    file_id = state_for(part.state, provider).get("file_id")
+    made: dict[str, Any] = {"file_id": state_for(part.state, provider).get("file_id")}
     if part.type == "image":
-        made = {"image_url": part.url or data, "file_id": file_id, "detail": part.detail or "auto"}
+        made |= {"image_url": part.url or data, "detail": part.detail or "auto"}
     else:
-        made = {
-            "file_url": part.url,
-            "file_data": data,
-            "file_id": file_id,
-            "filename": part.name or None,
-        }
+        made |= {"file_url": part.url, "file_data": data, "filename": part.name or None}
     told = {name: value for name, value in made.items() if value is not None}
     return {"type": f"input_{part.type}", **told}

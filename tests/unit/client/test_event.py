@@ -382,9 +382,9 @@ def test_what_stands_in_parts_is_put_together_without_what_is_void() -> None:
         return {"tool_call_delta": told}
 
     thought = pb.ReasoningDelta(content="Hm", step_key="llm:1", attempt=2)
-    long = {"long_answer": pb.LongAnswer(text_bytes=5, tool_calls=1)}
-    asked = pb.StepFinish(step_key="llm:1", step_type="llm", attempt=2, **long)
-    told = pb.StepFinish(step_key="llm:2", step_type="llm", attempt=1, **long)
+    long = pb.LongAnswer(text_bytes=5, tool_calls=1)
+    asked = pb.StepFinish(step_key="llm:1", step_type="llm", attempt=2, long_answer=long)
+    told = pb.StepFinish(step_key="llm:2", step_type="llm", attempt=1, long_answer=long)
     run = folded(
         [
             delta("void"),

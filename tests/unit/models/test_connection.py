@@ -27,6 +27,8 @@ UNAVAILABLE = FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+NO_AUTH = f"HTTP/1.1 407 Auth\r\n\r\nnot {KEY}".encode()
+
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
 
 
@@ -117,7 +119,7 @@ async def test_an_unknown_host_is_named() -> None:
     async with asking("http://no.such.host.invalid/v1") as model:
         error = await failure(model)
     assert (error.reason, error.retryable) == (UNAVAILABLE, True)
-    assert "the host is unknown" in error.message
+    assert "the name of the host cannot be resolved" in error.message
 
 
 async def test_a_connection_that_is_not_made_in_time_is_named(
@@ -166,7 +168,12 @@ def _no_exceptions(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("https", b"HTTP/1.1 403 Forbidden\r\n\r\n", False, "the proxy {} answered HTTP 403"),
         ("https", b"HTTP/1.1 503 Busy\r\n\r\n", True, "the proxy {} answered HTTP 503"),
-        ("http", b"HTTP/1.1 407 Auth\r\n\r\n", False, "(HTTP 407 through the proxy {})"),
+        (
+            "http",
+            b"HTTP/1.1 407 Auth\r\n\r\nno " + KEY.encode(),
+            False,
+            "(HTTP 407 through the proxy {})",
+        ),
         ("http", b"HTTP/1.1 502 Bad\r\n\r\n", True, "(HTTP 502 through the proxy {})"),
         ("http", b"no\r\n\r\n", False, "(through the proxy {})"),
     ],
@@ -369,10 +376,18 @@ async def test_a_conversation_of_any_size_arrives(
     assert said == [{"role": "user", "content": "é\n" * 10}] * size
 
 
-async def test_body_framing_that_breaks_in_the_middle_is_cut_short() -> None:
+@pytest.mark.parametrize(
+    ("said", "reason", "retryable"),
+    [
+        (chunk({"content": "x"}), FailureReason.FAILURE_REASON_MODEL_CUT_SHORT, True),
+        (b": hello\n\n", MALFORMED, False),
+    ],
+)
+async def test_framing_that_breaks_in_the_middle_of_a_body_is_noticed(
+    said: bytes, reason: FailureReason.ValueType, *, retryable: bool
+) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        said = chunk({"content": "x"})
         writer.write(HEAD + b"transfer-encoding: chunked\r\n\r\n")
         writer.write(b"%x\r\n%b\r\n" % (len(said), said))
         await writer.drain()
@@ -382,4 +397,5 @@ async def test_body_framing_that_breaks_in_the_middle_is_cut_short() -> None:
 
     async with serving(serve) as place, asking(f"http://{place}/v1") as model:
         error = await failure(model)
-    assert error.reason == FailureReason.FAILURE_REASON_MODEL_CUT_SHORT
+    assert (error.reason, error.retryable) == (reason, retryable)
+    assert "chunk size" in error.message

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
@@ -13,6 +15,7 @@ from polos_service.errors import StepError
 from polos_service.models import ModelRequest
 from polos_service.models.draft import MAX_ANSWER_BYTES, Draft
 from polos_service.models.failures import Failures
+from polos_service.models.openai import responses_answer
 from polos_service.models.openai.responses_answer import Events
 from polos_service.models.openai.responses_output import MAX_ITEMS
 from polos_service.models.remote import Remote
@@ -102,7 +105,7 @@ async def test_the_words_of_a_refused_request_are_told_without_the_key(
     [
         (b'{"type":"response.output_text.delta","delta":{"a":1}}', "'delta' of an event"),
         (b'{"type":"response.output_text.delta"}', "'response.output_text.delta'"),
-        (b'{"type":"response.output_item.added","item":[]}', "'item' of an event"),
+        (b'{"type":"response.output_item.done","item":[]}', "'item' of an event"),
         (b'{"type":"response.completed","response":"done"}', "'response' of an event"),
         (b'{"type":"response.completed","response":{"output":7}}', "'response.completed'"),
     ],
@@ -239,13 +242,12 @@ def test_an_event_that_repeats_a_large_text_is_cut_before_it_is_parsed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sizes: list[int] = []
-    parsed = Events.take.__globals__["parsed"]
 
-    def watched(data: bytes) -> object:
+    def loads(data: bytes) -> Any:
         sizes.append(len(data))
-        return parsed(data)
+        return orjson.loads(data)
 
-    monkeypatch.setitem(Events.take.__globals__, "parsed", watched)
+    monkeypatch.setattr(responses_answer, "orjson", SimpleNamespace(loads=loads))
     draft, events_ = reader()
     text = 'He said: "Grüße"\n' * 4000
     output = (say(*[text] * 20), call("f", {"text": text * 10}, pieces=20))

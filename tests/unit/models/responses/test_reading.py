@@ -10,13 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polos.v1.event_pb2 import FinishReason, Usage
-from polos_service.models import ModelRequest
+from polos_service.models import ModelRequest, sse
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.messages import Call, Reasoning, Text
 from polos_service.models.openai.responses_answer import Events
 from polos_service.models.remote import Remote
-from polos_service.models.sse import DataLines
 from tests.support.mock_answers import hold, raw
 from tests.support.mock_provider import MockProvider
 from tests.support.mock_responses import (
@@ -184,9 +183,9 @@ def read(pieces: list[bytes]) -> tuple[list[str], object]:
     """Return what readers get of an answer in these pieces, and the answer."""
     failures = Failures("host", "mock", ())
     draft = Draft(failures, "openai")
-    reader, lines, heard = Events(draft, failures), DataLines(), []
+    reader, lines, heard = Events(draft, failures), sse.Events(), []
     for piece in pieces:
-        heard += [text for data in lines.feed(piece) if (text := reader.take(data).text)]
+        heard += [text for data in lines.feed(piece) if (text := reader.take(data)[0])]
     assert reader.over
     return heard, draft.answer(None)
 

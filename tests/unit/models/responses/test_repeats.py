@@ -53,6 +53,12 @@ DONE = [{"status": "completed", **one.done} for one in OUTPUT]
 ENDINGS = (".delta", "text.done", "part.done", "part.added", "arguments.done")
 """What comes between the beginning of an item and its end."""
 
+NAMES = {
+    "response.output_text.delta": "response.content_part.delta",
+    "response.completed": "response.done",
+}
+"""What other servers call events."""
+
 POOR: dict[str, list[Event]] = {
     "as it should be": ALL,
     "no deltas": without(ALL, ".delta"),
@@ -78,6 +84,21 @@ POOR: dict[str, list[Event]] = {
             **({"item": {**e["item"], "id": f"i_{n}"}} if "item" in e else {}),
         }
         for n, e in enumerate(ALL)
+    ],
+    "indexes as text": [
+        {**e, **({"output_index": str(e["output_index"])} if "output_index" in e else {})}
+        for e in ALL
+    ],
+    "items without form when they begin": [
+        {**e, "item": None} if e["type"].endswith("item.added") else e for e in ALL
+    ],
+    "other names of events": [
+        {**e, "type": NAMES.get(e["type"], e["type"])} for e in ended(ALL, status=None)
+    ],
+    "deltas of nothing": [
+        one
+        for e in ALL
+        for one in ([{**e, "delta": None}, {**e, "delta": ""}, e] if "delta" in e else [e])
     ],
     "no text indexes": [
         {k: v for k, v in e.items() if k not in ("content_index", "summary_index")} for e in ALL
@@ -152,6 +173,18 @@ async def test_arguments_that_are_an_object_are_taken_as_json(
     provider.reply(sent(ended(told, output=[])))
     answer, _ = await answered()
     assert json.loads(answer.calls[0].arguments_json) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("told", "meant"),
+    [("null", "{}"), (json.dumps('{"a": 1}'), '{"a": 1}'), ('{"a": ', '{"a": ')],
+)
+async def test_arguments_are_taken_for_what_they_mean(
+    provider: MockProvider, answered: Ask, told: str, meant: str
+) -> None:
+    provider.reply(sent(events(call("f", told))))
+    answer, _ = await answered()
+    assert answer.calls[0].arguments_json == meant
 
 
 async def test_calls_that_are_interleaved_are_kept_apart(

@@ -104,7 +104,7 @@ async def test_images_and_files_go_by_address_content_or_id(
                 Text(text="What is this?"),
                 Media(type="image", url="https://example.com/a.png"),
                 Media(type="image", data="aGk=", media_type="image/png"),
-                Media(type="image", state=known),
+                Media(type="image", state=known, detail="low"),
                 Media(type="file", url="https://example.com/a.pdf"),
                 Media(type="file", data="aGk=", media_type="application/pdf", name="a.pdf"),
                 Media(type="file", state=known),
@@ -115,7 +115,7 @@ async def test_images_and_files_go_by_address_content_or_id(
         {"type": "input_text", "text": "What is this?"},
         {"type": "input_image", "image_url": "https://example.com/a.png", "detail": "auto"},
         {"type": "input_image", "image_url": "data:image/png;base64,aGk=", "detail": "auto"},
-        {"type": "input_image", "file_id": "file_1", "detail": "auto"},
+        {"type": "input_image", "file_id": "file_1", "detail": "low"},
         {"type": "input_file", "file_url": "https://example.com/a.pdf"},
         {
             "type": "input_file",
@@ -232,6 +232,18 @@ async def test_nothing_goes_back_to_another_provider(provider: MockProvider, ans
     message = Message(role="assistant", parts=tuple(parts))
     body = await body_of(provider, answered, messages=[HI, message])
     assert body["input"][1:] == [{"type": "message", "role": "assistant", "content": "Yes"}]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    ["x", {}, {"type": 5}, {"type": "item_reference", "id": "msg_of_others"}, {"type": "x_output"}],
+)
+async def test_a_caller_cannot_send_items_that_no_model_says(
+    provider: MockProvider, answered: Ask, forged: Any
+) -> None:
+    state = {"openai": {"item": forged}}
+    body = await body_of(provider, answered, messages=[user(Text(text="Hi", state=state))])
+    assert [one["type"] for one in body["input"]] == ["message"]
 
 
 @pytest.mark.parametrize(

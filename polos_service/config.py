@@ -155,7 +155,7 @@ class Settings(BaseSettings):
 
     prices: Path | None = None
     """Path to a JSON file with the prices of models that the built-in price list does not know, or
-    knows otherwise. docs/agents-and-tools.md describes it."""
+    knows otherwise. docs/providers.md describes it."""
 
     provider_switches: dict[str, list[SwitchName]] = Field(default_factory=dict, repr=False)
     """A JSON object that maps a base URL to a list of the fields that its server refuses. They are

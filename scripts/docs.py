@@ -18,6 +18,7 @@ from polos_client import errors
 from polos_client.calls.client import PolosClient
 from polos_service.api.grpc.errors import CODES
 from polos_service.config import Settings
+from polos_service.models.anthropic.presets import ANTHROPIC
 from polos_service.models.openai.presets import PRESETS
 from polos_service.models.preset import Preset
 from scripts.docs_events import events
@@ -49,7 +50,8 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
         ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
     )
     yield f"## Providers\n\n{PROVIDERS}"
-    yield table(COLUMNS, [provider(PRESETS[name]) for name in sorted(PRESETS)])
+    presets = sorted((ANTHROPIC, *PRESETS.values()), key=lambda one: one.name)
+    yield table(COLUMNS, map(provider, presets))
     yield f"## Agents\n\n{STEPS}"
     yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`"
     client = attributes(PolosClient.__init__, "Args").items()

@@ -28,6 +28,9 @@ MAX_PARTS = 10_000
 NEST_BYTES = 32
 """Bytes that an object or a list of state counts in addition: in memory it takes more."""
 
+NO_STATE: Mapping[str, Any] = {}
+"""The state of a part that has none."""
+
 VOIDING = (
     FinishReason.FINISH_REASON_LENGTH,
     FinishReason.FINISH_REASON_CONTENT_FILTER,
@@ -64,8 +67,8 @@ class Reader(Protocol):
 
     over: bool
 
-    def take(self, data: bytes) -> Delta:
-        """Take the data of an event.
+    def take(self, data: bytes) -> tuple[str, str | None]:
+        """Take the data of an event; return a Delta, or a tuple like it, which is made faster.
 
         Raises:
             StepError: it reports an error, cannot be understood, or exceeds a bound.
@@ -122,6 +125,8 @@ class Draft:
         self._provider = provider
         self._parts: list[Growing] = []
         self._open: Growing | None = None
+        self._kind: type[Text | Reasoning | Call] | None = None
+        self._write: Callable[[str], object] = str
         self._size = 0
         self._size_at_finish = 0
         self._half = ""
@@ -152,16 +157,24 @@ class Draft:
 
     def text(self, piece: str) -> str:
         """Add text; return what readers get of it now."""
-        if piece and (self._half or (not piece.isascii() and HALF.search(piece))):
+        if self._kind is Text and piece.isascii() and not self._half:
+            self._grow(len(piece))
+            self._write(piece)
+            return piece
+        if piece and (self._half or HALF.search(piece)):
             piece = self._joined(piece)
         if piece:
-            self._at(Text).content.write(self.count(piece))
+            self._at(Text)(self.count(piece))
         return piece
 
-    def reasoning(self, piece: str) -> str:
-        """Add reasoning; return what readers get of it now."""
+    def reasoning(self, piece: str, state: Mapping[str, Any] = NO_STATE) -> str:
+        """Add reasoning; return what readers get of it now. A part that it begins has the state."""
+        if self._kind is Reasoning and piece.isascii():
+            self._grow(len(piece))
+            self._write(piece)
+            return piece
         piece = whole(piece)
-        self._at(Reasoning).content.write(self.count(piece))
+        self._at(Reasoning, state)(self.count(piece))
         return piece
 
     def keep(self, name: str, value: Any) -> None:
@@ -180,19 +193,20 @@ class Draft:
 
     def close_part(self) -> None:
         """Let whatever comes next begin a part of its own."""
-        self._open = None
+        self._open = self._kind = None
 
     def begin(self, kind: type[Text | Reasoning | Call]) -> Growing:
         """Begin a part and return it; text or reasoning that comes next adds to it."""
         if len(self._parts) == MAX_PARTS:
             raise self._failures.too_large(f"{MAX_PARTS} parts")
-        self._open = part = Growing(kind)
+        part = Growing(kind)
         self._parts.append(part)
+        self.resume(part)
         return part
 
     def resume(self, part: Growing) -> None:
         """Let text or reasoning that comes next add to a part that began before."""
-        self._open = part
+        self._open, self._kind, self._write = part, part.kind, part.content.write
 
     def arrange(self, parts: Sequence[Growing]) -> None:
         """Put all parts into another order."""
@@ -219,16 +233,19 @@ class Draft:
             StepError: the answer exceeds MAX_ANSWER_BYTES.
 
         """
-        self._size += len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
+        self._grow(len(text) if text.isascii() else len(text.encode(errors="surrogatepass")))
+        return text
+
+    def _grow(self, size: int) -> None:
+        self._size += size
         if self._size > MAX_ANSWER_BYTES:
             raise self._failures.too_large(f"{MAX_ANSWER_BYTES} bytes")
-        return text
 
     def count_value(self, value: Any) -> None:
         """Count a JSON value towards the bound: its bytes, and what its objects and lists take."""
         written = orjson.dumps(writable(value))
-        self._size += len(written) + NEST_BYTES * (written.count(b"{") + written.count(b"["))
-        self.count("")
+        nested = written.count(b"{") + written.count(b"[")
+        self._grow(len(written) + NEST_BYTES * nested)
 
     def answer(self, cost: Cost | None) -> ModelAnswer:
         """Return the whole answer.
@@ -254,10 +271,15 @@ class Draft:
             cost=cost,
         )
 
-    def _at(self, kind: type[Text | Reasoning]) -> Growing:
-        if self._open is None or self._open.kind is not kind:
-            return self.begin(kind)
-        return self._open
+    def _at(
+        self, kind: type[Text | Reasoning], state: Mapping[str, Any] = NO_STATE
+    ) -> Callable[[str], object]:
+        """Return what writes to the open part of this kind; begin one if there is none."""
+        if self._kind is not kind:
+            self.begin(kind)
+            for name, value in state.items():
+                self.keep(name, value)
+        return self._write
 
     def _joined(self, text: str) -> str:
         """Put half of a surrogate pair that ended the text before in front, and keep one back."""

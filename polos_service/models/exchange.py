@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator
 from polos_service.errors import StepError
 from polos_service.models import Output, connection
 from polos_service.models.connection import Response
-from polos_service.models.draft import Draft, Reader
+from polos_service.models.draft import Delta, Draft, Reader
 from polos_service.models.failures import Failures
 from polos_service.models.lenient import values
 from polos_service.models.lost import LostError
@@ -88,7 +88,7 @@ class _Reading:
         self._is_stream = is_stream
         self._events = Events()
         self._over = False
-        self._found = False
+        self._until: float | None = None
         self._handled = 0
 
     def not_an_answer(self) -> StepError:
@@ -116,50 +116,54 @@ class _Reading:
             await self._take(self._events.close(), limit)
             if not self._draft.whole:
                 raise
-        await self._take(self._events.close(), limit)
+        else:
+            await self._take(self._events.close(), limit)
 
     async def _take(self, events: list[bytes], limit: asyncio.Timeout) -> None:
         """Take events, as long as the answer is not over."""
+        if self._until is not None:
+            limit.reschedule(None)  # it bounds the wait for the provider, and not that for readers
         reader, draft, output = self._reader, self._draft, self._output
         for data in events:
-            if self._over:
-                return
             try:
-                if type(data) is ErrorData:
-                    raise self._failures.told(_error(data))
-                text, reasoning = reader.take(data)
+                text, reasoning = reader.take(data) if type(data) is bytes else self._failed(data)
             except StepError:
                 if not draft.whole:
                     raise
                 self._over = True
                 break
-            if reasoning is not None or text:
-                if draft.finish is not None:
-                    limit.reschedule(None)
-                if reasoning is not None:
-                    await output.reasoning(reasoning)
-                if text:
-                    await output.text(text)
-            self._over = reader.over
-            if draft.finish is not None or self._over:
-                self._wait(limit)
+            if reasoning is not None:
+                await output.reasoning(reasoning)
+            if text:
+                await output.text(text)
+            if reader.over:
+                self._over = True
+                break
             self._handled += len(data)
             if self._handled > TURN_BYTES:
                 self._handled = 0
                 await asyncio.sleep(0)
+        if self._over or draft.finish is not None:
+            self._wait(limit)
+
+    def _failed(self, data: bytes) -> Delta:
+        """Raise what an event called `error` tells."""
+        try:
+            told = values(data)[0]
+        except (ValueError, LookupError):
+            told = data.decode(errors="replace")
+        error = told.get("error") if isinstance(told, dict) else None
+        raise self._failures.told(error or told)
 
     def _wait(self, limit: asyncio.Timeout) -> None:
         """Let the answer be over soon if it is whole."""
-        if self._over:
-            seconds = DRAIN_SECONDS
-        elif not self._draft.whole:
-            limit.reschedule(None)
+        if not (self._over or self._draft.whole):
+            self._until = None
             return
-        else:
-            seconds = USAGE_SECONDS if self._draft.usage is None else LAST_SECONDS
-        when = asyncio.get_running_loop().time() + seconds
-        before = limit.when()
-        limit.reschedule(when if before is None else min(before, when))
+        seconds = USAGE_SECONDS if self._draft.usage is None else LAST_SECONDS
+        when = asyncio.get_running_loop().time() + (DRAIN_SECONDS if self._over else seconds)
+        self._until = when if self._until is None else min(when, self._until)
+        limit.reschedule(self._until)
 
     def _check(self, eventless: int) -> None:
         """Check how much came without an event."""
@@ -168,12 +172,3 @@ class _Reading:
             raise self._failures.malformed(what, retryable=False)
         if not self._is_stream and self._events.stray.startswith(b"<") and not self._draft.begun:
             raise self.not_an_answer()
-
-
-def _error(data: bytes) -> object:
-    """Return what an event called `error` tells."""
-    try:
-        told = values(data)[0]
-    except (ValueError, LookupError):
-        return data.decode(errors="replace")
-    return told.get("error") or told if isinstance(told, dict) else told

@@ -46,8 +46,9 @@ def _merged(before: Any, value: Any) -> Any:
 
 
 def _continued(text: str | StringIO, piece: str) -> StringIO:
-    if isinstance(text, str):
-        text, start = StringIO(), text
-        text.write(start)
-    text.write(piece)
-    return text
+    if isinstance(text, StringIO):
+        text.write(piece)
+        return text
+    growing = StringIO()
+    growing.write(text + piece)
+    return growing

@@ -22,12 +22,9 @@ from polos_service.models.cost import cost
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.lost import LostError
-from polos_service.models.preset import Account, Api, Check, Preset
+from polos_service.models.preset import Account, Api, Preset
 from polos_service.models.silence import Silence, SilentError
 from polos_service.models.told import told_in
-
-__all__ = ["Account", "Api", "Check", "Preset", "Remote"]
-
 
 STRICT = (400, 422)
 """Statuses with which a server refuses a field that it does not know."""

@@ -44,6 +44,7 @@ class Events:
 
     def __init__(self) -> None:
         self.stray = b""
+        self._idle = False
         self._first = True
         self._after_cr = False
         self._line = bytearray()
@@ -56,12 +57,47 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of each event that `piece` completes; ErrorData for an error."""
+        if self._idle and piece.startswith(b"data: "):
+            # What nearly every server sends: whole events, each of them one line of data.
+            end = b"\r\n\r\n" if piece.endswith(b"\r\n") else b"\n\n"
+            found = piece[6 : -len(end)].split(end + b"data: ")
+            ends, returns = 2 * len(found), piece.count(b"\r")
+            if (
+                piece.endswith(end)
+                and piece.count(b"\n") == ends
+                and returns == (ends if len(end) > 2 else 0)  # noqa: PLR2004
+                and b"" not in found
+                and b"data: :" not in piece
+            ):
+                return found
+        return self._feed(piece)
+
+    def _feed(self, piece: bytes) -> list[bytes]:
         if self._after_cr and piece:
             self._after_cr = False
             piece = piece[1:] if piece.startswith(b"\n") else piece
         if b"\n" not in piece and b"\r" not in piece:
             self._line += piece
+            self._idle = self._idle and not piece
             return []
+        self._found = []
+        for line in self._lines(piece):
+            if line.startswith(b"data:"):
+                self._add(line[6:] if line.startswith(b" ", 5) else line[5:])
+            elif line:
+                self._other(line)
+            elif self._data is not None:
+                self._dispatch()
+            else:
+                self._failed = False
+        if self._data is not None and not (self._tried or self._line):
+            self._dispatch_early()
+        begun = self._line or self._data is not None or self._bare
+        self._idle = not (begun or self._failed or self._after_cr)
+        return self._found
+
+    def _lines(self, piece: bytes) -> list[bytes]:
+        """Return the lines that a piece with a line end completes, and keep the last one."""
         if self._line:
             piece = bytes(self._line) + piece
             self._line.clear()
@@ -73,19 +109,7 @@ class Events:
         if self._first:
             lines[0] = lines[0].removeprefix(BYTE_ORDER_MARK)
             self._first = False
-        self._found = found = []
-        for line in lines:
-            if line.startswith(b"data:"):
-                self._add(line[6:] if line.startswith(b" ", 5) else line[5:])
-            elif line:
-                self._other(line)
-            elif self._data is not None:
-                self._dispatch()
-            else:
-                self._failed = False
-        if self._data is not None and not (self._tried or self._line):
-            self._dispatch_early()
-        return found
+        return lines
 
     def close(self) -> list[bytes]:
         """Return the data of the events that the end of the body completes.
@@ -105,12 +129,14 @@ class Events:
 
     def _add(self, data: bytes) -> None:
         """Add a line of data to the event."""
-        if self._data is None or _is_comment(self._data):
+        if _is_comment(data):
+            return
+        if self._data is None:
             self._data = data
         elif not self._more and _are_two(self._data, data):
             self._dispatch()
             self._data = data
-        elif not _is_comment(data):
+        else:
             self._more += b"\n" + data
             self._tried = True
 

@@ -14,6 +14,7 @@ from typing import Any
 from polos import Agent, Tool, scripted
 from tests.support import mock_answers as mock
 from tests.support import mock_anthropic as anthropic
+from tests.support import mock_responses as responses
 from tests.support.mock_provider import MockProvider
 
 
@@ -141,6 +142,24 @@ def messages_part(index: int, part: str | Ask | Refuse) -> mock.Part | anthropic
             return refusal()
 
 
+def responses_turn(turn: Turn) -> list[mock.Part]:
+    """Return the turn as a mock of the Responses API sends it."""
+    if any(isinstance(part, Refuse) for part in turn):
+        return [refusal()]
+    items = [responses_item(index, part) for index, part in enumerate(turn)]
+    usage = {"input_tokens": READ, "output_tokens": WRITTEN, "total_tokens": READ + WRITTEN}
+    return [responses.responses(*items, usage=usage)]
+
+
+def responses_item(index: int, part: str | Ask | Refuse) -> responses.Item:
+    """Return the part as an item of the Responses API."""
+    if isinstance(part, Ask):
+        return responses.call(
+            part.tool, part.arguments, call_id=f"call_{index}", item_id=f"fc_{index}"
+        )
+    return responses.say(str(part), item_id=f"msg_{index}")
+
+
 def refusal() -> mock.Part:
     """Return how a provider refuses a key."""
     return mock.status(401, {"error": {"message": "no such key"}})
@@ -148,6 +167,9 @@ def refusal() -> mock.Part:
 
 SPOKEN = {
     "openai": Spoken(MockProvider, chat_turn, {"provider": "openai"}),
+    "responses": Spoken(
+        MockProvider, responses_turn, {"provider": "openai", "provider_llm_api": "responses"}
+    ),
     "anthropic": Spoken(anthropic.MockAnthropic, messages_turn, {"provider": "anthropic"}),
 }
 PROVIDERS = ["scripted", *SPOKEN]

@@ -72,6 +72,8 @@ WAYS = [
     Way("vllm", "VLLM_BASE_URL", path=""),
     Way("ollama", "OLLAMA_BASE_URL"),
     Way("litellm", "LITELLM_BASE_URL"),
+    Way("openai", api="responses", finish="stop"),  # its server calls each answer complete
+    Way("anthropic", "ANTHROPIC_BASE_URL", path=""),
 ]
 
 

@@ -14,7 +14,8 @@ from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.messages import Message, Text
 from polos_service.models.openai.presets import OPENAI, PRESETS
-from polos_service.models.remote import Account, Remote
+from polos_service.models.preset import Account
+from polos_service.models.remote import Remote
 
 KEY = "wunderbar-9f8e7d6c5b4a"
 """A key that looks like none, and must not be told all the same."""

@@ -6,6 +6,7 @@ if nothing else was said: then the message names the field.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,7 +40,17 @@ _FOR_READERS = frozenset(
 )
 """Members of a delta that tell something about the answer, and do not go back."""
 
+_STATES = {name: {"field": name} for name in REASONING_FIELDS}
+"""The state of reasoning: the member in which the server told it, and wants it back if at all."""
+
+_IN_CONTENT = {"part": "thinking"}
+"""The state of reasoning that was a part of the content."""
+
 _KNOWN = _READ | _FOR_READERS
+
+
+Told = tuple[str, str | None]
+"""What a Delta holds, without the cost of one."""
 
 
 class Chunks:
@@ -61,12 +72,12 @@ class Chunks:
         self._details = ReasoningDetails(draft)
         self._index: object = 0
         self._picked = False
-        self._by_delta = False
+        self._by_message = False
         self._refused = False
         self._odd = ""
         draft.before_answer.append(self._settle)
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> Told:
         """Take the data of an event.
 
         Raises:
@@ -82,41 +93,47 @@ class Chunks:
             (choice,) = chunk["choices"]
             delta = choice["delta"]
             text = delta.get("content")
-            plain = (
-                len(delta) == 1
-                and type(text) is str
-                and choice.get("finish_reason") is None
+            ordinary = (
+                choice.get("finish_reason") is None
                 and choice.get("index", 0) == self._index
-                and not (chunk.get("usage") or chunk.get("error") or choice.get("error"))
+                and not chunk.get("usage")
+                and "error" not in chunk
+                and "error" not in choice
             )
         except (LookupError, TypeError, ValueError, AttributeError):
-            plain = False
-        if plain:
-            return Delta(self._draft.text(text))
+            ordinary = False
+        if ordinary:
+            if type(text) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
+                return self._draft.text(text), None
+            if "message" not in choice and "usage" not in choice:
+                self._picked = True
+                if len(delta) == 1 and "tool_calls" in delta:
+                    self._calls.take(delta["tool_calls"])
+                    return "", None
+                return self._delta(delta)
         return self._value(chunk)
 
-    def _unusual(self, data: bytes) -> Delta:
+    def _unusual(self, data: bytes) -> Told:
         """Take data that is not plain JSON."""
         told = data.strip()
         if told == b"[DONE]":
             return self._value(DONE)
-        try:
-            found = values(told)
-        except ValueError:
-            if told.startswith((b"{", b"[")):
-                what = f"an event of {len(told)} bytes is not valid JSON"
-                raise self._failures.malformed(what) from None
-            self._note("the data of an event", told.decode(errors="replace"))
-            return NOTHING
-        return self._all(found)
+        with contextlib.suppress(ValueError):
+            return self._all(values(told))
+        # Raised out here so that what the provider sent does not travel along as the context.
+        if told.startswith((b"{", b"[")):
+            what = f"an event of {len(told)} bytes is not valid JSON"
+            raise self._failures.malformed(what)
+        self._note("the data of an event", told.decode(errors="replace"))
+        return NOTHING
 
-    def _all(self, found: Sequence[Any]) -> Delta:
-        deltas = [self._value(one) for one in found]
+    def _all(self, found: Sequence[Any]) -> Told:
+        deltas = [Delta(*self._value(one)) for one in found]
         thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
         text = "".join(delta.text for delta in deltas)
         return Delta(text, "".join(thoughts) if thoughts else None)
 
-    def _value(self, value: Any) -> Delta:
+    def _value(self, value: Any) -> Told:
         if isinstance(value, dict):
             return self._chunk(value)
         if isinstance(value, list):
@@ -126,23 +143,37 @@ class Chunks:
             self._end_without_reason()
         return NOTHING
 
-    def _chunk(self, chunk: dict[str, Any]) -> Delta:
-        if (error := error_of(chunk)) is not None:
-            raise self._failures.told(error)
-        choice = self._pick(chunk.get("choices"))
-        if error := choice.get("error"):
-            raise self._failures.told(error)
-        if (usage := usage_told(chunk, choice)) is not None:
-            self._draft.usage = usage
-        delta = self._delta(self._said(choice)) if choice else NOTHING
+    def _chunk(self, chunk: dict[str, Any]) -> Told:
+        choices = chunk.get("choices")
+        if not choices or "error" in chunk or "errors" in chunk:
+            self._check(error_of(chunk))
+        choice = self._pick(choices)
+        if "error" in choice:
+            self._check(choice["error"])
+        if chunk.get("usage") or "x_groq" in chunk or "usage" in choice:
+            self._draft.usage = usage_told(chunk, choice) or self._draft.usage
+        delta = choice.get("delta")
+        if type(delta) is dict and "message" not in choice:
+            told = self._delta(delta)
+        else:
+            told = self._delta(self._said(choice))
         if word := word_of(choice.get("finish_reason")):
             self._finish(word)
         elif chunk.get("object") == "chat.completion":
             self._end_without_reason()
-        return delta
+        return told
+
+    def _check(self, error: object) -> None:
+        if error:
+            raise self._failures.told(error)
 
     def _pick(self, choices: Any) -> dict[str, Any]:
         """Return the choice that is read, the same in every chunk; empty if it is not there."""
+        if type(choices) is list and len(choices) == 1 and type(choices[0]) is dict:
+            choice = choices[0]
+            if choice.get("index") == self._index:
+                self._picked = True
+                return choice
         if isinstance(choices, dict):
             choices = [choices]
         if not isinstance(choices, list):
@@ -161,15 +192,16 @@ class Chunks:
         return index is None or index == self._index or str(index) == str(self._index)
 
     def _said(self, choice: dict[str, Any]) -> dict[str, Any]:
-        """Return the delta of a choice, or what stands in its place."""
+        """Return what stands in the place of a delta, if the delta says nothing."""
         delta, message = choice.get("delta"), choice.get("message")
         if isinstance(delta, str):
             delta = {"content": delta}
-        if isinstance(delta, dict) and any(delta.get(name) for name in delta if name != "role"):
-            self._by_delta = True
+        if isinstance(delta, dict) and any(delta[name] for name in delta if name != "role"):
             return delta
         if isinstance(message, dict):
-            return self._missing(message) if self._by_delta else message
+            repeats = self._draft.begun and not self._by_message
+            self._by_message = self._by_message or not repeats
+            return self._missing(message) if repeats else message
         for name, value in (("delta", delta), ("message", message)):
             if not isinstance(value, dict):
                 self._note(f"choices[0].{name}", value)
@@ -177,7 +209,7 @@ class Chunks:
 
     def _missing(self, message: dict[str, Any]) -> dict[str, Any]:
         """Return what of a whole message the deltas before it did not say."""
-        said = {
+        said: dict[type[Text | Reasoning | Call], set[str]] = {
             Text: {"content", "refusal"},
             Reasoning: {DETAILS, *REASONING_FIELDS},
             Call: {"tool_calls", "function_call"},
@@ -185,39 +217,44 @@ class Chunks:
         told = {name for kind, names in said.items() if self._draft.has(kind) for name in names}
         return {name: value for name, value in message.items() if name not in told}
 
-    def _delta(self, delta: dict[str, Any]) -> Delta:
+    def _delta(self, delta: dict[str, Any]) -> Told:
         reasoning = self._reasoning(delta)
         text = ""
-        if (told := delta.get("content")) is not None:
-            content = content_of(told)
-            text = self._draft.text(content.text)
-            if content.reasoning is not None:
-                reasoning = (reasoning or "") + self._think(content.reasoning, {"part": "thinking"})
-            self._refused = self._refused or content.refused
-            self._note("choices[0].delta.content", content.odd)
-        if (told := delta.get("refusal")) is not None:
-            self._refused = self._refused or bool(told)
-            text += self._draft.text(content_of(told).text)
-        if told := delta.get("tool_calls"):
-            self._calls.take(told)
-        if told := delta.get("function_call"):
-            self._calls.take_legacy(told)
-        if not delta.keys() <= _KNOWN:
+        content = delta.get("content")
+        if content is not None and content != "":
+            if type(content) is str:
+                text = self._draft.text(content)
+            else:
+                text, thought = self._content(content)
+                reasoning = thought if reasoning is None else reasoning + (thought or "")
+        if refusal := delta.get("refusal"):
+            self._refused = True
+            text += self._draft.text(content_of(refusal).text)
+        if calls := delta.get("tool_calls"):
+            self._calls.take(calls)
+        if call := delta.get("function_call"):
+            self._calls.take_legacy(call)
+        if not _KNOWN.issuperset(delta):
             self._keep(delta)
-        return Delta(text, reasoning)
+        return text, reasoning
+
+    def _content(self, told: Any) -> Told:
+        """Take content that is not a text; return what readers get of text and reasoning."""
+        content = content_of(told)
+        reasoning = content.reasoning
+        if reasoning is not None:
+            reasoning = self._draft.reasoning(reasoning, _IN_CONTENT)
+        self._refused = self._refused or content.refused
+        self._note("choices[0].delta.content", content.odd)
+        return self._draft.text(content.text), reasoning
 
     def _reasoning(self, delta: dict[str, Any]) -> str | None:
-        name = next((name for name in REASONING_FIELDS if delta.get(name)), None)
         shown = self._details.take(delta[DETAILS]) if delta.get(DETAILS) else None
-        if name is not None:
-            return self._think(reasoning_of(delta[name]), {"field": name})
-        return self._think(shown, {"field": "reasoning"}) if shown else shown
-
-    def _think(self, piece: str, state: dict[str, str]) -> str:
-        piece = self._draft.reasoning(piece)
-        for name, value in state.items():
-            self._draft.keep(name, value)
-        return piece
+        for name in REASONING_FIELDS:
+            if told := delta.get(name):
+                piece = told if type(told) is str else reasoning_of(told)
+                return self._draft.reasoning(piece, _STATES[name])
+        return self._draft.reasoning(shown, _STATES["reasoning"]) if shown else shown
 
     def _keep(self, delta: dict[str, Any]) -> None:
         """Keep the members that we do not know: some servers want them back with the message."""

@@ -58,7 +58,9 @@ class Calls:
 
         """
         self._deltas += 1
-        fragments = told if isinstance(told, list) else [told]
+        if self._continues(told):
+            return
+        fragments = told if isinstance(told, list) else [told] if told else []
         if any(isinstance(one, list) for one in fragments):
             fragments = [
                 each for one in fragments for each in (one if isinstance(one, list) else [one])
@@ -70,6 +72,20 @@ class Calls:
                 self._take(fragment, _index(fragment.get("index")))
             elif fragment is not None:
                 raise self._odd("tool_calls", fragment)
+
+    def _continues(self, told: Any) -> bool:
+        """Take a fragment of arguments and nothing else, as most are; return whether it was one."""
+        try:
+            (fragment,) = told
+            function, asked = fragment["function"], self._by_index[fragment["index"]]
+            text = function["arguments"]
+            plain = len(fragment) == 2 and len(function) == 1 and type(text) is str  # noqa: PLR2004
+        except (LookupError, TypeError, ValueError):
+            return False
+        if plain and not _opens(text):
+            asked.arguments.add(text)
+            return True
+        return False
 
     def take_legacy(self, told: Any) -> None:
         """Take the `function_call` of a delta, of which there is one in an answer.
@@ -211,6 +227,10 @@ class Calls:
 
 def _unknown(told: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in told.items() if name not in _KNOWN and value is not None}
+
+
+def _opens(text: str) -> bool:
+    return text.lstrip().startswith(("{", "["))
 
 
 def _index(told: object) -> object:

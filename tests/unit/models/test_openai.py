@@ -102,13 +102,15 @@ async def test_reasoning_is_apart_from_the_text(provider: MockProvider, model: R
     assert heard == ["Seven."]
     assert answer.text == "Seven."
     assert heard.thoughts == ["Hm, ", "7."]
-    assert answer.parts == [Reasoning(text="Hm, 7."), Text(text="Seven.")]
+    field = {"openai": {"field": "reasoning_content"}}
+    assert answer.parts == [Reasoning(text="Hm, 7.", state=field), Text(text="Seven.")]
 
 
 async def test_a_refusal_is_text(provider: MockProvider, model: Remote) -> None:
     provider.reply(delta(content=None, refusal="I will not."))
     answer, heard = await ask(model)
     assert (answer.text, heard) == ("I will not.", ["I will not."])
+    assert answer.finish_reason == FinishReason.FINISH_REASON_REFUSAL
 
 
 async def test_usage_tells_cached_tokens(provider: MockProvider, model: Remote) -> None:

@@ -31,7 +31,7 @@ from tests.support.mock_provider import MockProvider
 from tests.support.models import KEY, REQUEST, Heard, failure, openai
 
 
-@pytest.mark.parametrize("said", [[], [say("Hel")], [call("f", '{"a": ')]])
+@pytest.mark.parametrize("said", [[], [delta(reasoning="Hm")], [call("f", '{"a": ')]])
 async def test_an_answer_without_a_finish_reason_is_cut_short(
     provider: MockProvider, model: Remote, said: list[Part]
 ) -> None:
@@ -114,36 +114,28 @@ async def test_silence_is_bounded(
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("data", "named", "retryable"),
     [
-        b"{broken",
-        b"[]",
-        b"null",
-        b'"text"',
-        b"{}",
-        b'{"choices": 5}',
-        b'{"choices": [5]}',
-        b'{"choices": [{"delta": 5}]}',
-        b'{"choices": [{"delta": {"content": 5}}]}',
-        b'{"choices": [{"delta": {"content": ["a"]}}]}',
-        b'{"choices": [{"delta": {"tool_calls": 5}}]}',
-        b'{"choices": [{"delta": {"tool_calls": [{"function": {"name": 5}}]}}]}',
-        b'{"choices": [{"delta": {"tool_calls": [{"index": [], "function": {}}]}}]}',
-        b'{"choices": [{"delta": {"tool_calls": [{"function": {"arguments": {"a": 1}}}]}}]}',
-        b'{"choices": [{"delta": {"reasoning_content": 5}}]}',
-        b'{"choices": [], "usage": 5}',
-        b'{"choices": [{"delta": 5, "x": "\\ud83d"}]}',
-        b'{"x": "\\ud83d", "choices": ' + b"[" * 100_000,
-        b'{"choices": [{"delta": {"content": "\xff"}}]}',
+        (b"{broken", "7 bytes is not valid JSON", True),
+        (b'{"x": "\\ud83d", "choices": ' + b"[" * 100_000, "is not valid JSON", True),
+        (b'{"choices": [{"delta": {"tool_calls": 5}}]}', "delta.tool_calls is a number", False),
+        (b'{"choices": [{"delta": {"tool_calls": ["f"]}}]}', "tool_calls is a text", False),
+        (b'{"choices": [{"delta": {"function_call": [1]}}]}', "function_call is a list", False),
+        (
+            b'{"choices": [{"delta": {"tool_calls": [{"function": {"name": 5}}]}}]}',
+            "tool_calls[].function.name is a number",
+            False,
+        ),
     ],
 )
-async def test_what_is_not_a_chunk_is_malformed(
-    provider: MockProvider, model: Remote, data: bytes
+async def test_a_text_or_a_call_that_would_be_lost_is_malformed(
+    provider: MockProvider, model: Remote, data: bytes, named: str, *, retryable: bool
 ) -> None:
     provider.reply(say("Hel"), raw(b"data: " + data + b"\n\n"), say("lo"))
     error = await failure(model)
     assert error.reason == FailureReason.FAILURE_REASON_MODEL_MALFORMED
-    assert error.retryable
+    assert error.retryable == retryable
+    assert named in error.message
 
 
 async def test_a_tool_call_without_a_name_is_malformed(

@@ -36,7 +36,7 @@ def refusal(provider: str, api: str | None = None) -> str:
 
 def test_an_unknown_provider_is_refused_with_those_that_there_are() -> None:
     said = refusal("clever")
-    assert said.startswith("there is no provider 'clever'; there are azure, deepseek, fireworks, ")
+    assert said.startswith("there is no provider 'clever'; there are anthropic, azure, ")
     assert all(name in said for name in BUILT_IN)
 
 

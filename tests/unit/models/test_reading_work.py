@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 
 import polos_service
-from bench.answers import CHAT, REASONING, TEXT, USAGE, Form
-from polos_service.models import Model
-from polos_service.models.remote import Remote
+from bench.answers import CHAT, MESSAGES, REASONING, RESPONSES, TEXT, USAGE, Form
+from polos_service.models import Model, ModelRequest
+from polos_service.models.built_in import BUILT_IN
+from polos_service.models.configured import ProviderConfig
 from tests.support.mock_answers import EndOfBody, Part, hold, raw
 from tests.support.mock_provider import MockProvider
 from tests.support.models import REQUEST
@@ -35,11 +37,21 @@ CALLS = {
     ("usage", MANY): 40.7,
     ("reasoning", ALONE): 40.0,
     ("reasoning", MANY): 25.7,
+    ("responses", ALONE): 43.0,
+    ("responses", MANY): 31.5,
+    ("anthropic", ALONE): 45.0,
+    ("anthropic", MANY): 33.5,
 }
-"""Calls a token may cost: as many as at commit 51f810a, counted in the same way; for reasoning,
-which that commit did not pass on, as many as when it was passed on first."""
+"""Calls a token may cost: as many as at commit 51f810a, counted in the same way; for what that
+commit did not read, reasoning and other APIs, as many as when it was read first."""
 
-FORMS = {"chat": CHAT, "usage": USAGE, "reasoning": REASONING}
+FORMS = {
+    "chat": CHAT,
+    "usage": USAGE,
+    "reasoning": REASONING,
+    "responses": RESPONSES,
+    "anthropic": MESSAGES,
+}
 
 
 class Listener:
@@ -82,9 +94,10 @@ def counting() -> Iterator[Counter]:
 
 
 async def calls_of(
-    model: Model, provider: MockProvider, form: Form, pieces: int, tokens: int
+    model: Model, request: ModelRequest, provider: MockProvider, form: Form, *sizes: int
 ) -> int:
-    """Read an answer of pieces with so many tokens each; return the calls that it took."""
+    """Read an answer of some pieces with some tokens each; return the calls that it took."""
+    pieces, tokens = sizes
     listener = Listener(pieces, tokens)
     piece = (form.before + TEXT + form.after) * tokens
     sent = [part for heard in listener.heard for part in (raw(piece), hold(heard))]
@@ -92,17 +105,20 @@ async def calls_of(
     opening = [raw(form.opening)] if form.opening else []
     provider.reply(*opening, *sent, ending)
     with counting() as counter:
-        await asyncio.wait_for(model.answer(REQUEST, listener), 60)
+        await asyncio.wait_for(model.answer(request, listener), 60)
     return counter.calls
 
 
 @pytest.mark.parametrize(("name", "tokens"), CALLS, ids=str)
 async def test_a_token_costs_no_more_calls_than_it_did(
-    provider: MockProvider, model: Remote, name: str, tokens: int
+    provider: MockProvider, name: str, tokens: int
 ) -> None:
-    form = FORMS[name]
+    model = BUILT_IN["anthropic" if name == "anthropic" else "openai"](ProviderConfig())
+    api = "responses" if name == "responses" else None
+    request = replace(REQUEST, base_url=provider.url, api=api)
     few, more = [
-        await calls_of(model, provider, form, pieces, tokens)
+        await calls_of(model, request, provider, FORMS[name], pieces, tokens)
         for pieces in (FEW_PIECES, MORE_PIECES)
     ]
+    await model.close()
     assert (more - few) / ((MORE_PIECES - FEW_PIECES) * tokens) <= CALLS[name, tokens]

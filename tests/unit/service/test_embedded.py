@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.calls.client import PolosClient
@@ -220,16 +221,13 @@ async def test_an_agent_of_an_unknown_provider_is_refused_where_it_is_run_and_by
         await Polos([far]).start()
 
 
-async def test_an_agent_that_lacks_a_key_is_logged_once(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_agent_that_lacks_a_key_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GROQ_API_KEY", raising=False)
     grey = Agent("embedded-grey", "groq", "m")
-    async with Polos() as polos:
-        for _ in range(2):
-            with pytest.raises(RunFailed, match="set GROQ_API_KEY"):
-                await grey.run(polos, "Go.")
-    told = [line for line in capfd.readouterr().err.splitlines() if "will_fail" in line]
-    assert len(told) == 1
-    assert "embedded-grey" in told[0]
-    assert "groq; GROQ_API_KEY is not set: its calls will fail" in told[0]
+    with capture_logs() as logs:
+        async with Polos() as polos:
+            for _ in range(2):
+                with pytest.raises(RunFailed, match="set GROQ_API_KEY"):
+                    await grey.run(polos, "Go.")
+    told = [(one["agent"], one["why"]) for one in logs if one["event"] == "model_calls_will_fail"]
+    assert told == [("embedded-grey", "groq; GROQ_API_KEY is not set: its calls will fail")]

@@ -73,7 +73,7 @@ class Events:
             "error": self._error,
         }
 
-    def take(self, data: bytes) -> tuple[str, str | None]:
+    def take(self, data: bytes) -> Delta:
         """Take an event, or a whole response.
 
         Raises:
@@ -93,7 +93,7 @@ class Events:
             and event.get("output_index") == self._index
             and type(text := event.get("delta")) is str
         ):
-            return self._draft.text(text), None
+            return Delta(self._draft.text(text))
         return self._large(event, data) if large else self._event(event)
 
     def _unusual(self, data: bytes) -> Delta:

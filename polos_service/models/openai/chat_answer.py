@@ -35,22 +35,11 @@ _READ = frozenset(
     {"role", "content", "refusal", "tool_calls", "function_call", DETAILS, *REASONING_FIELDS}
 )
 _FOR_READERS = frozenset(
-    [
-        "annotations",
-        "citations",
-        "search_results",
-        "images",
-        "audio",
-        "logprobs",
-        "token_ids",
-        "name",
-        "index",
-        "finish_reason",
-        "stop_reason",
-        "usage",
-        "padding",
-        "obfuscation",
-    ]
+    {
+        *("annotations", "citations", "search_results", "images", "audio", "logprobs"),
+        *("token_ids", "name", "index", "finish_reason", "stop_reason", "usage"),
+        *("padding", "obfuscation"),
+    }
 )
 """Members of a delta that tell something about the answer, and do not go back."""
 
@@ -117,7 +106,7 @@ class Chunks:
         except (LookupError, TypeError, ValueError, AttributeError):
             ordinary = False
         if ordinary:
-            if type(text) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
+            if type(text) is str and (len(delta) == 1 + ("role" in delta)):
                 return self._draft.text(text), None
             if "message" not in choice and "usage" not in choice:
                 self._picked = True

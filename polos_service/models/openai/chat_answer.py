@@ -49,6 +49,9 @@ _STATES = {name: {"field": name} for name in REASONING_FIELDS}
 _IN_CONTENT = {"part": "thinking"}
 """The state of reasoning that was a part of the content."""
 
+_SPOKEN = {"role", "content"}
+"""The members of a delta that only says something."""
+
 _KNOWN = _READ | _FOR_READERS
 
 
@@ -106,7 +109,7 @@ class Chunks:
         except (LookupError, TypeError, ValueError, AttributeError):
             ordinary = False
         if ordinary:
-            if type(text) is str and (len(delta) == 1 + ("role" in delta)):
+            if type(text) is str and (len(delta) == 1 or delta.keys() == _SPOKEN):
                 return self._draft.text(text), None
             if "message" not in choice and "usage" not in choice:
                 self._picked = True

@@ -14,7 +14,7 @@ from polos_service.models.failures import Failures
 from polos_service.models.lenient import values
 from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence
-from polos_service.models.sse import ErrorData, Events
+from polos_service.models.sse import Events
 
 USAGE_SECONDS = 2.0
 """Seconds to wait for the tokens after an answer that is whole. What only keeps the connection
@@ -41,7 +41,7 @@ TURN_BYTES = 16 * 1024
 faster than they are handled."""
 
 
-async def read(
+async def read(  # noqa: PLR0917 - the parties of an exchange
     response: Response,
     reader: Reader,
     draft: Draft,
@@ -98,33 +98,36 @@ class _Reading:
 
     async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         """Read to the end of the answer, and what follows it, until `limit`, which is set then."""
-        total = eventless = 0
+        lost: LostError | None = None
         try:
-            async for piece in pieces:
-                if self._over:
-                    continue
-                total += len(piece)
-                if events := self._events.feed(piece):
-                    eventless = 0
-                    await self._take(events, limit)
-                else:
-                    eventless += len(piece)
-                    self._check(eventless)
-                if total > MAX_STREAM_BYTES and not self._draft.whole:
-                    raise self._failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
-        except LostError:
-            await self._take(self._events.close(), limit)
-            if not self._draft.whole:
-                raise
-        else:
-            await self._take(self._events.close(), limit)
+            await self._pieces(pieces, limit)
+        except LostError as error:
+            lost = error
+        await self._take(self._events.close(), limit)
+        if lost is not None and not self._draft.whole:
+            raise lost
+
+    async def _pieces(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
+        total = eventless = 0
+        async for piece in pieces:
+            if self._over:
+                continue
+            total += len(piece)
+            if events := self._events.feed(piece):
+                eventless = 0
+                await self._take(events, limit)
+            else:
+                eventless += len(piece)
+                self._check(eventless)
+            if total > MAX_STREAM_BYTES and not self._draft.whole:
+                raise self._failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
 
     async def _take(self, events: list[bytes], limit: asyncio.Timeout) -> None:
         """Take events, as long as the answer is not over."""
         if self._until is not None:
             limit.reschedule(None)  # it bounds the wait for the provider, and not that for readers
         reader, draft, output = self._reader, self._draft, self._output
-        for data in events:
+        for data in [] if self._over else events:
             try:
                 text, reasoning = reader.take(data) if type(data) is bytes else self._failed(data)
             except StepError:

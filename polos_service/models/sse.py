@@ -57,7 +57,7 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of each event that `piece` completes; ErrorData for an error."""
-        if self._idle and piece.startswith(b"data: "):
+        if self._idle and piece.startswith(b"data: {"):
             # What nearly every server sends: whole events, each of them one line of data.
             end = b"\r\n\r\n" if piece.endswith(b"\r\n") else b"\n\n"
             found = piece[6 : -len(end)].split(end + b"data: ")
@@ -66,8 +66,7 @@ class Events:
                 piece.endswith(end)
                 and piece.count(b"\n") == ends
                 and returns == (ends if len(end) > 2 else 0)  # noqa: PLR2004
-                and b"" not in found
-                and b"data: :" not in piece
+                and (len(found) == 1 or piece.count(end + b"data: {") == len(found) - 1)
             ):
                 return found
         return self._feed(piece)

@@ -35,8 +35,11 @@ _READ = frozenset(
     {"role", "content", "refusal", "tool_calls", "function_call", DETAILS, *REASONING_FIELDS}
 )
 _FOR_READERS = frozenset(
-    "annotations citations search_results images audio logprobs token_ids name index "
-    "finish_reason stop_reason usage padding obfuscation".split()
+    {
+        *("annotations", "citations", "search_results", "images", "audio", "logprobs"),
+        *("token_ids", "name", "index", "finish_reason", "stop_reason", "usage"),
+        *("padding", "obfuscation"),
+    }
 )
 """Members of a delta that tell something about the answer, and do not go back."""
 
@@ -45,6 +48,9 @@ _STATES = {name: {"field": name} for name in REASONING_FIELDS}
 
 _IN_CONTENT = {"part": "thinking"}
 """The state of reasoning that was a part of the content."""
+
+_SPOKEN = {"role", "content"}
+"""The members of a delta that only says something."""
 
 _KNOWN = _READ | _FOR_READERS
 
@@ -90,7 +96,7 @@ class Chunks:
         try:
             chunk = orjson.loads(data)
         except ValueError:
-            return self._unusual(data)
+            chunk = data  # dealt with below, so that no failure has this one as its context
         try:
             (choice,) = chunk["choices"]
             delta = choice["delta"]
@@ -105,7 +111,7 @@ class Chunks:
             ordinary = False
         if ordinary:
             counted = chunk.get("usage")
-            if type(text) is str and (len(delta) == 1 or (len(delta) == 2 and "role" in delta)):
+            if type(text) is str and (len(delta) == 1 or delta.keys() == _SPOKEN):
                 if counted:
                     self._counted = counted
                 return self._draft.text(text), None
@@ -122,9 +128,11 @@ class Chunks:
         told = data.strip()
         if told == b"[DONE]":
             return self._value(DONE)
+        found = None
         with contextlib.suppress(ValueError):
-            return self._all(values(told))
-        # Raised out here so that what the provider sent does not travel along as the context.
+            found = values(told)
+        if found is not None:
+            return self._all(found)
         if told.startswith((b"{", b"[")):
             what = f"an event of {len(told)} bytes is not valid JSON"
             raise self._failures.malformed(what)
@@ -140,6 +148,8 @@ class Chunks:
     def _value(self, value: Any) -> Told:
         if isinstance(value, dict):
             return self._chunk(value)
+        if isinstance(value, bytes):
+            return self._unusual(value)
         if isinstance(value, list):
             return self._all([one for one in value if isinstance(one, dict)])
         if value == DONE:

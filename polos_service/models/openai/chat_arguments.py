@@ -66,7 +66,7 @@ class Arguments:
 
     def can_stand(self) -> bool:
         """Return whether they are whole as far as can be told: valid JSON, or none at all."""
-        text = self.so_far()
+        text = self._all()
         return text.strip() in ("", "null") or bool(_values(text))
 
     def end(self) -> list[str]:

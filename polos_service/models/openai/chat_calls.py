@@ -18,6 +18,9 @@ from polos_service.models.openai.odd import held
 ARGUMENTS = ("arguments", "parameters", "input", "args")
 """How servers call the arguments of a call."""
 
+MAX_DIGITS = 5
+"""An index in a text has fewer digits."""
+
 _KNOWN = frozenset({"index", "id", "type", "function", "name", *ARGUMENTS})
 _LEGACY = "function_call"
 
@@ -139,7 +142,9 @@ class Calls:
             return self._by_index.get(index)
         return self._asked[-1] if self._asked else None
 
-    def _begins_another(self, asked: _Asked, call_id: str, name: str, text: str) -> bool:
+    def _begins_another(  # noqa: PLR0911 - a list of rules, in order
+        self, asked: _Asked, call_id: str, name: str, text: str
+    ) -> bool:
         """Return whether a fragment begins a call, rather than continues the one that it is for.
 
         Some servers number every call 0, some give no ids, some repeat id and name in each
@@ -236,7 +241,7 @@ def _opens(text: str) -> bool:
 def _index(told: object) -> object:
     """Return an index that can be compared; None if it is not a number."""
     if isinstance(told, str):
-        return int(told) if told.isdecimal() and len(told) < 5 else None
+        return int(told) if told.isdecimal() and len(told) < MAX_DIGITS else None
     if isinstance(told, int | float) and told == told:  # noqa: PLR0124 - NaN equals nothing
         return told
     return None

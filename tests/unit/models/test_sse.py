@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -110,5 +112,5 @@ def test_cuts_line_ends_and_comments_change_nothing(
         some + b"data: " + data + b"\n\n" for some, data in zip(noise, datas, strict=False)
     ).replace(b"\n", newline)
     at = [0, *sorted(cut for cut in cuts if cut < len(body)), len(body)]
-    pieces = [body[start:end] for start, end in zip(at, at[1:], strict=False)]
+    pieces = [body[start:end] for start, end in pairwise(at)]
     assert events(*pieces) == datas

@@ -1,8 +1,9 @@
-"""The arguments of one tool call, which arrive as fragments of JSON text."""
+"""The arguments of one tool call: JSON text, which arrives in fragments, and goes back whole."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable
 from io import StringIO
@@ -184,6 +185,18 @@ def unwrapped(text: str) -> str:
         if isinstance(inner, str) and isinstance(parsed(inner), dict):
             return inner
     return text
+
+
+def object_json(arguments_json: str) -> str:
+    """Return the arguments as JSON text of an object, which is all that providers take back.
+
+    What is not an object stands in the member `input` of one.
+    """
+    meant = unwrapped(arguments_json)
+    with contextlib.suppress(ValueError):
+        if isinstance(orjson.loads(meant), dict):
+            return meant
+    return json.dumps({"input": arguments_json})
 
 
 def _apart(text: str) -> list[str]:

@@ -1,12 +1,10 @@
-"""How a message calls what stands in a field where something else is expected."""
+"""What a message calls a JSON value of the wrong kind."""
 
 from __future__ import annotations
 
-_KINDS = {dict: "an object", list: "a list", str: "a text", bool: "a boolean"}
+_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
 
 
-def held(value: object) -> str:
-    """Return what kind of JSON value it is, for a sentence."""
-    if value is None:
-        return "null"
-    return _KINDS.get(type(value), "a number")
+def kind_of(value: object) -> str:
+    """Return the kind of a JSON value, for a sentence."""
+    return "null" if value is None else _KINDS.get(type(value), "a number")

@@ -17,8 +17,9 @@ import orjson
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.models.draft import state_for
-from polos_service.models.messages import Call, Media, Reasoning, Result, Text, object_json
+from polos_service.models.arguments import object_json
+from polos_service.models.messages import Call, Media, Reasoning, Result, Text
+from polos_service.models.state import state_for
 
 Block = dict[str, Any]
 

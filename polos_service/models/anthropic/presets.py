@@ -9,7 +9,7 @@ from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.anthropic.answer import MessageEvents
 from polos_service.models.anthropic.options import check
-from polos_service.models.anthropic.request import PATH, body, headers
+from polos_service.models.anthropic.request import PATH, VERSION, body
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.preset import Preset
@@ -25,7 +25,7 @@ class Messages:
 
     def headers(self, key: str) -> Mapping[str, str]:
         """Return the version of the API, and the key if there is one."""
-        return headers(key)
+        return {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
 
     def body(
         self,

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 
 from polos_service.limits import CALLS_LIMIT
+from polos_service.models.arguments import Arguments, parsed, supersedes
 from polos_service.models.draft import Draft, Growing
 from polos_service.models.failures import Failures
+from polos_service.models.kinds import kind_of
 from polos_service.models.lenient import writable
-from polos_service.models.openai.chat_arguments import Arguments, parsed, supersedes
-from polos_service.models.openai.odd import held
 
 ARGUMENTS = ("arguments", "parameters", "input", "args")
 """How servers call the arguments of a call."""
@@ -226,7 +226,7 @@ class Calls:
             self._draft.merge(call.state, kept)
 
     def _odd(self, field: str, value: object) -> Exception:
-        what = f"choices[0].delta.{field} is {held(value)}"
+        what = f"choices[0].delta.{field} is {kind_of(value)}"
         return self._failures.malformed(what, retryable=False)
 
 

@@ -3,56 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from polos_service.models import ModelRequest
-from polos_service.models.address import Address
-from polos_service.models.draft import Draft
-from polos_service.models.failures import Failures
-from polos_service.models.openai import chat_answer, chat_request, options, responses_options
+from polos_service.models.openai import options, responses_options
+from polos_service.models.openai.apis import ChatCompletions, Responses
 from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
-from polos_service.models.openai.responses import Responses
 from polos_service.models.preset import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
 """The base URL of OpenAI itself."""
-
-OPENAI_HOST = "api.openai.com"
-"""OpenAI's host; those of its regions are below it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChatCompletions:
-    """The chat completions API.
-
-    Attributes:
-        dialect: what the provider's servers expect.
-        dialect_of_openai: what OpenAI's own servers expect, if an agent's address is one of them.
-        key_header: the header in which the key goes as it is; None: as a bearer token.
-
-    """
-
-    dialect: Dialect = PLAIN
-    dialect_of_openai: Dialect | None = None
-    key_header: str | None = None
-    path: str = chat_request.PATH
-
-    def headers(self, key: str) -> Mapping[str, str]:
-        """Return the header with the key, if there is one."""
-        if not key:
-            return {}
-        return {self.key_header: key} if self.key_header else {"Authorization": f"Bearer {key}"}
-
-    def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
-        """Return the parameters of a call."""
-        own = self.dialect_of_openai if address.is_at(OPENAI_HOST) else None
-        return chat_request.body(request, own or self.dialect, provider)
-
-    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> chat_answer.Chunks:
-        """Return what reads the answer to the request into the draft."""
-        return chat_answer.Chunks(draft, failures, request.tools)
-
 
 _OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)
 """OpenAI's newer models refuse `max_tokens`. Its chat completions show no reasoning."""

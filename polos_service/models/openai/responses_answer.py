@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason, Usage
-from polos_service.models.draft import NOTHING, Delta, Draft, usage_of
+from polos_service.models.draft import NOTHING, Delta, Draft, joined
 from polos_service.models.failures import Failures
 from polos_service.models.lenient import DONE, values
 from polos_service.models.openai.responses_items import (
@@ -19,7 +19,8 @@ from polos_service.models.openai.responses_items import (
     is_item,
     texts,
 )
-from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError, joined
+from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError
+from polos_service.models.usage import usage_of
 
 TEXT_DELTA = "response.output_text.delta"
 """The type of nearly all events."""

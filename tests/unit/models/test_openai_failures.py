@@ -119,8 +119,8 @@ async def test_silence_is_bounded(
         (b"{broken", "7 bytes is not valid JSON", True),
         (b'{"x": "\\ud83d", "choices": ' + b"[" * 100_000, "is not valid JSON", True),
         (b'{"choices": [{"delta": {"tool_calls": 5}}]}', "delta.tool_calls is a number", False),
-        (b'{"choices": [{"delta": {"tool_calls": ["f"]}}]}', "tool_calls is a text", False),
-        (b'{"choices": [{"delta": {"function_call": [1]}}]}', "function_call is a list", False),
+        (b'{"choices": [{"delta": {"tool_calls": ["f"]}}]}', "tool_calls is a string", False),
+        (b'{"choices": [{"delta": {"function_call": [1]}}]}', "function_call is an array", False),
         (
             b'{"choices": [{"delta": {"tool_calls": [{"function": {"name": 5}}]}}]}',
             "tool_calls[].function.name is a number",

@@ -128,12 +128,12 @@ async def test_a_status_other_than_success_is_what_it_says(
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"[]", "an event is a list, not an object"),
+        (b"[]", "an event is an array, not an object"),
         (b'{"type": "content_block_start", "content_block": 5}', "content_block is a number"),
-        (b'{"type": "content_block_delta", "delta": "Hi"}', "delta is a text, not an object"),
-        (b'{"type": "content_block_delta", "delta": {"text": ["Hi"]}}', "delta.text is a list"),
-        (b'{"type": "content_block_delta", "index": [], "delta": {}}', "index is a list"),
-        (b'{"type": "message", "content": 5}', "content is a number, not a list"),
+        (b'{"type": "content_block_delta", "delta": "Hi"}', "delta is a string, not an object"),
+        (b'{"type": "content_block_delta", "delta": {"text": ["Hi"]}}', "delta.text is an array"),
+        (b'{"type": "content_block_delta", "index": [], "delta": {}}', "index is an array"),
+        (b'{"type": "message", "content": 5}', "content is a number, not an array"),
         (b'{"type": "message"}', "does not have the form"),
     ],
 )

@@ -19,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-peers coverage bench bench-compare bench-attacks chaos fuzz lint format generate docs lock clean
+.PHONY: help demo test test-peers coverage bench bench-compare bench-reading bench-attacks chaos fuzz lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench: $(VENV)/.bench ## Benchmark the service against alternatives
 
 bench-compare: $(VENV)/.service ## Compare the CPU cost per token with REV=main
 	$(BIN)/python -m bench.compare $(REV)
+
+bench-reading: $(VENV)/.service ## Compare the CPU cost of reading a token from a provider with REV=main
+	$(BIN)/python -m bench.reading $(REV)
 
 bench-attacks: $(VENV)/.service ## Measure the cost of hostile callers and providers
 	$(BIN)/python -m bench.attacks

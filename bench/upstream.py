@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from functools import cache
 from typing import cast
 
 import uvloop
 
+from bench.answers import CHAT, TEXT, Form, form_of
 from bench.prompt import Prompt
 
-TEXT = b"tok "
 PIECE = 256
 """Tokens a write when nothing is paced."""
 
@@ -24,12 +25,6 @@ HEAD = (
     b"x-request-id: req_bench\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 EMPTY = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
-BEFORE = (
-    b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1760000000,'
-    b'"model":"mock","service_tier":"default","system_fingerprint":"fp_bench","choices":['
-    b'{"index":0,"delta":{"content":"'
-)
-AFTER = b'"},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
 
 
 def chunk(data: bytes) -> bytes:
@@ -37,20 +32,28 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def ending(tokens: int) -> bytes:
-    """Return finish reason, usage and the end of the body."""
-    head = b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1760000000,'
-    head += b'"model":"mock","choices":['
-    finish = head + b'{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
-    usage = b'],"usage":{"prompt_tokens":7,"completion_tokens":%d,"total_tokens":%d}}\n\n'
-    used = head + usage % (tokens, tokens + 7)
-    return b"".join([chunk(finish), chunk(used), chunk(b"data: [DONE]\n\n"), b"0\r\n\r\n"])
+class Pieces:
+    """The bytes of a form, in chunks of an HTTP body."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self.token = chunk(form.before + TEXT + form.after)
+        self.many = self.token * PIECE
+        self.opening = chunk(form.opening) if form.opening else b""
+
+    def ending(self, tokens: int) -> bytes:
+        """Return the end of an answer of so many tokens."""
+        return chunk(self._form.ending(tokens)) + b"0\r\n\r\n"
+
+    def stamped(self) -> bytes:
+        """Return a token whose text is the time at which it is sent."""
+        return chunk(b"%b%d %b" % (self._form.before, time.time_ns(), self._form.after))
 
 
-TOKEN = chunk(BEFORE + TEXT + AFTER)
-PIECE_BYTES = TOKEN * PIECE
-STAMP_DIGITS = len(str(time.time_ns())) + 1
-STAMP_SIZE = b"%x\r\n" % (len(BEFORE) + STAMP_DIGITS + len(AFTER))
+@cache
+def pieces_of(form: Form) -> Pieces:
+    """Return the bytes of a form, made once."""
+    return Pieces(form)
 
 
 class Provider(asyncio.Protocol):
@@ -66,6 +69,7 @@ class Provider(asyncio.Protocol):
         self._step = 0.0
         self._due = 0.0
         self._room = True
+        self._pieces = pieces_of(CHAT)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection."""
@@ -82,6 +86,7 @@ class Provider(asyncio.Protocol):
         if head.startswith(b"POST /release/"):
             self._release(head.split()[1].rpartition(b"/")[2].decode())
         else:
+            self._pieces = pieces_of(form_of(head.split()[1].decode()))
             self._begin(Prompt.found_in(body))
 
     def pause_writing(self) -> None:
@@ -115,7 +120,7 @@ class Provider(asyncio.Protocol):
     def _begin(self, prompt: Prompt) -> None:
         self._tokens = self._left = prompt.tokens
         self._step = 1 / prompt.rate if prompt.rate else 0.0
-        self._transport.write(HEAD)
+        self._transport.write(HEAD + self._pieces.opening)
         if prompt.hold:
             self.held.setdefault(prompt.hold, []).append(self)
         else:
@@ -125,18 +130,17 @@ class Provider(asyncio.Protocol):
         while self._room and self._left:
             now = min(self._left, PIECE)
             self._left -= now
-            self._transport.write(PIECE_BYTES if now == PIECE else TOKEN * now)
+            self._transport.write(self._pieces.many if now == PIECE else self._pieces.token * now)
         if not self._left:
-            self._transport.write(ending(self._tokens))
+            self._transport.write(self._pieces.ending(self._tokens))
 
     def _tick(self) -> None:
         if not self._left:
             return
         self._left -= 1
-        stamp = b"%d " % time.time_ns()
-        self._transport.write(b"".join((STAMP_SIZE, BEFORE, stamp, AFTER, b"\r\n")))
+        self._transport.write(self._pieces.stamped())
         if not self._left:
-            self._transport.write(ending(self._tokens))
+            self._transport.write(self._pieces.ending(self._tokens))
             return
         self._due += self._step
         self._loop.call_at(self._due, self._tick)

@@ -95,7 +95,9 @@ def inherited() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
+        if not name.startswith(("POLOS_", "OPENAI_", "AZURE_OPENAI_"))
+        and not name.endswith(("_API_KEY", "_BASE_URL"))
+        and not name.lower().endswith("_proxy")
     }
 
 

@@ -16,7 +16,7 @@ def line(event: Event) -> str:
             return repr(data["content"])
         case "tool_call":
             function = data["tool_call"]["function"]
-            return f"{function['name']}({function['arguments']})"
+            return f"{function['name']}({function.get('arguments', '…')})"
         case "step_finish" if data["step_type"] == "tool":
             return f"{data['step_key']} -> {data.get('error') or data['data']['result']}"
         case "step_start" | "step_finish" | "step_retry":

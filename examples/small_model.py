@@ -20,13 +20,19 @@ def model_file() -> Path:
 
 
 @contextmanager
-def serve() -> Iterator[str]:
-    """Serve the model on a free port of the loopback interface, and give its base URL."""
+def serve(chat_template: str = "") -> Iterator[str]:
+    """Serve the model on a free port of the loopback interface, and give its base URL.
+
+    The chat template, in Jinja, says how a conversation is put to the model; by default the
+    model's own, which knows no tools.
+    """
     params = xllamacpp.CommonParams()
     params.model.path = str(model_file())
     params.hostnames, params.port = ["127.0.0.1"], 0
     params.n_ctx, params.n_parallel = CONTEXT_TOKENS, 1
     params.verbosity = QUIET
+    if chat_template:
+        params.chat_template = chat_template
     server = xllamacpp.Server(params)
     try:
         yield f"{server.listening_address}/v1"

@@ -116,9 +116,17 @@ def finish_reason(value: pb.FinishReason.ValueType) -> str | None:
 
 
 def result_fields(event: pb.Event) -> dict[str, Any]:
-    """Return what an `agent_finish` event tells, by the names of `AgentResult`."""
+    """Return what an `agent_finish` event tells, by the names of `AgentResult`.
+
+    A text that exceeds the event is not in it: `result_step_key` names the model call then.
+    """
     finish = event.agent_finish
-    fields = {"agent_run_id": event.run_id, "result": finish.result, **_totals(finish)}
+    result = (
+        {"result_step_key": finish.result_step_key}
+        if finish.result_step_key
+        else {"result": finish.result}
+    )
+    fields = {"agent_run_id": event.run_id, **result, **_totals(finish)}
     if reason := finish_reason(finish.finish_reason):
         fields["finish_reason"] = reason
     if finish.stop_condition:
@@ -180,8 +188,12 @@ def _step_finish(event: pb.Event) -> dict[str, Any]:
 
 
 def _outcome(step: pb.StepFinish) -> dict[str, Any]:
-    if step.WhichOneof("outcome") == "failure":
+    kind = step.WhichOneof("outcome")
+    if kind == "failure":
         return _failure(step.failure)
+    if kind == "long_answer":
+        long = step.long_answer
+        return {"long_answer": {"text_bytes": long.text_bytes, "tool_calls": long.tool_calls}}
     return {"data": {"result": parsed(step.result_json)}} if step.result_json else {}
 
 
@@ -261,8 +273,11 @@ def _failure(failure: pb.StepFailure | pb.Error) -> dict[str, Any]:
 
 def _call(call: pb.ToolCall, *, with_arguments: bool) -> dict[str, Any]:
     """Return a call under every spelling that the documentation uses."""
-    function = {"name": call.name, "tool_name": call.name}
-    if with_arguments:
+    function: dict[str, Any] = {"name": call.name, "tool_name": call.name}
+    if call.HasField("long_arguments"):
+        where = call.long_arguments
+        function["long_arguments"] = {"step_key": where.step_key, "call": where.call}
+    elif with_arguments:
         function["arguments"] = call.arguments_json
     return {
         "tool_name": call.name,

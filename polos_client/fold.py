@@ -40,6 +40,10 @@ class RunAccumulator:
         self._texts: defaultdict[str, list[str]] = defaultdict(list)
         self._attempts: dict[str, int] = {}
         self._calls: dict[str, pb.ToolCall] = {}
+        self._arguments: defaultdict[str, defaultdict[int, list[str]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        """Of the calls whose arguments exceed an event: the pieces, by step and call."""
         self._tools: list[pb.StepFinish] = []
         self._usages: list[pb.Usage] = []
 
@@ -68,6 +72,10 @@ class RunAccumulator:
             self._retry(event.step_retry)
         elif kind == "step_finish":
             self._finish(event.step_finish)
+        elif kind == "tool_call_delta":
+            piece = event.tool_call_delta
+            if piece.attempt >= self._attempts.get(piece.step_key, 1):
+                self._arguments[piece.step_key][piece.call].append(piece.content)
 
     @property
     def text(self) -> str:
@@ -77,10 +85,7 @@ class RunAccumulator:
     @property
     def tool_results(self) -> list[ToolResult]:
         """The calls of tools that have ended, in the order in which they did."""
-        return [
-            tool_result(self._calls.get(step.step_key, step.tool_call), step)
-            for step in self._tools
-        ]
+        return [tool_result(self._call(step), step) for step in self._tools]
 
     @property
     def usage(self) -> Usage:
@@ -100,7 +105,23 @@ class RunAccumulator:
         """
         if self.outcome is None:
             raise ValueError("the run has not ended: there is no result yet")
-        return conclude(self.outcome, self.tool_results, text=self.text, usage=self.usage)
+        key = self.outcome.agent_finish.result_step_key
+        return conclude(
+            self.outcome,
+            self.tool_results,
+            text=self.text,
+            usage=self.usage,
+            long_result="".join(self._texts[key]) if key else None,
+        )
+
+    def _call(self, step: pb.StepFinish) -> pb.ToolCall:
+        """Return the call that a step has made, with its arguments, however long."""
+        call = self._calls.get(step.step_key, step.tool_call)
+        if not call.HasField("long_arguments"):
+            return call
+        where = call.long_arguments
+        arguments = "".join(self._arguments[where.step_key][where.call])
+        return pb.ToolCall(id=call.id, name=call.name, arguments_json=arguments)
 
     def _start(self, step: pb.StepStart) -> None:
         if step.HasField("tool_call"):
@@ -109,12 +130,13 @@ class RunAccumulator:
     def _retry(self, retry: pb.StepRetry) -> None:
         self._attempts[retry.step_key] = retry.attempt
         self._texts.pop(retry.step_key, None)
+        self._arguments.pop(retry.step_key, None)
 
     def _finish(self, step: pb.StepFinish) -> None:
         if step.step_type == "tool":
             self._tools.append(step)
         elif step.step_type == "llm" and step.WhichOneof("outcome") == "result_json":
-            # It has the whole answer: a run that does not stream has nothing else.
+            # It has the whole answer, unless that exceeds an event: the deltas have it then.
             self._texts[step.step_key] = [_content(step.result_json)]
         if step.HasField("usage"):
             self._usages.append(step.usage)
@@ -169,7 +191,12 @@ def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> 
 
 
 def conclude(
-    outcome: pb.Event, tool_results: list[ToolResult], *, text: str, usage: Usage
+    outcome: pb.Event,
+    tool_results: list[ToolResult],
+    *,
+    text: str,
+    usage: Usage,
+    long_result: str | None = None,
 ) -> AgentResult:
     """Return the result of the run that `outcome` ended, or raise what it ended with.
 
@@ -178,6 +205,7 @@ def conclude(
         tool_results: for the result.
         text: what the agent had said, for the error.
         usage: the tokens that were used, for the error.
+        long_result: the text of the last model call, if it exceeds the terminal event.
 
     Raises:
         RunFailed: the run failed, or ended in a way that a later version added.
@@ -187,7 +215,10 @@ def conclude(
     """
     kind = outcome.WhichOneof("payload")
     if kind == "agent_finish":
-        return AgentResult(tool_results=tool_results, **result_fields(outcome))
+        result = outcome.agent_finish.result if long_result is None else long_result
+        fields = {**result_fields(outcome), "result": result}
+        fields.pop("result_step_key", None)
+        return AgentResult(tool_results=tool_results, **fields)
     if kind == "workflow_finish":
         return _workflow_result(outcome, tool_results, usage)
     raise _run_error(outcome, kind, text, usage)

@@ -71,8 +71,8 @@ class AgentResult(BaseModel):
         total_steps: model calls made.
         usage: tokens of all model calls.
         cost: US dollars of all model calls; None if that of any is unknown.
-        finish_reason: "stop", "length", "content_filter" or "stop_condition"; None if
-            the provider did not say.
+        finish_reason: "stop", "length", "content_filter", "refusal" or "stop_condition"; None
+            if the provider did not say.
         stop_condition: name of the stop condition that ended the run; None if none did.
         duration: seconds since the run was created, waiting included.
 

@@ -49,7 +49,6 @@ OPTIONS: Mapping[str, Option] = {
     "output_schema": Option(
         advice="ask for JSON in the system prompt, or pass response_format to agent.run"
     ),
-    "provider_llm_api": Option(("chat_completions",), "the provider openai has chat_completions"),
     "queue": Option(advice=_NO_QUEUE),
     "queue_concurrency_limit": Option(advice=_NO_QUEUE),
     "queue_name": Option(advice=_NO_QUEUE),
@@ -145,12 +144,6 @@ MEMBERS: Mapping[str, Mapping[str, str]] = {
     "Tool": {"run": _RUN_AN_AGENT},
 }
 """The methods of the original SDK's objects that are not built yet, and what to do instead."""
-
-
-PROVIDERS = frozenset(
-    {"anthropic", "azure", "fireworks", "gemini", "groq", "litellm", "ollama", "together"}
-)
-"""The providers of the original SDK that are not built yet."""
 
 
 def refuse(what: str, options: Mapping[str, Any]) -> None:

@@ -14,6 +14,9 @@ AUTHORIZATION_KEY = "authorization"
 INPUT_LIMIT = 1024 * 1024
 """Bytes of an input, or of a conversation as JSON, at most."""
 
+MEDIA_COUNT = "; inline images and files count, so give their URL instead"
+"""What the error for a conversation over INPUT_LIMIT adds."""
+
 STATE_LIMIT = 256 * 1024
 """Bytes of an initial state, and of the model options, as JSON, at most."""
 
@@ -26,8 +29,11 @@ REQUEST_ID_LIMIT = 128
 REQUEST_LIMIT = 2 * 1024 * 1024
 """Bytes of a request at most: an input, a state, model options, and the rest."""
 
-RESPONSE_LIMIT = 4 * 1024 * 1024
-"""Bytes of a response at most; the service cuts its responses well below it."""
+RESULT_LIMIT = 16 * 1024 * 1024
+"""Bytes of a run's result that a response carries at most, if its caller asks for so many."""
+
+RESPONSE_LIMIT = RESULT_LIMIT + 4 * 1024 * 1024
+"""Bytes of a response that a client takes; the service cuts its responses well below it."""
 
 PAGE_LIMIT = 1000
 """Runs or agents that a page of a list holds at most."""

@@ -40,8 +40,13 @@ class Catalog(Mapping[str, Runnable]):
 
     def __getitem__(self, runnable_id: str) -> Runnable:
         """Return a runnable; KeyError if there is none of that id."""
-        if runnable_id not in self._runnables and (found := self._defined(runnable_id)):
-            self.add(found)
+        if runnable_id not in self._runnables:
+            try:
+                found = self._defined(runnable_id)
+            except DefinitionError as error:
+                raise KeyError(runnable_id) from error
+            if found is not None:
+                self.add(found)
         return self._runnables[runnable_id]
 
     def __iter__(self) -> Iterator[str]:
@@ -70,13 +75,13 @@ class Catalog(Mapping[str, Runnable]):
         """Return the runnable that a start names.
 
         Raises:
-            AgentNotFound: none of that id is loaded.
+            AgentNotFound: none of that id is loaded, or it cannot be loaded.
 
         """
-        runnable = self.get(runnable_id)
-        if runnable is None:
-            raise self._missing(runnable_id)
-        return runnable
+        try:
+            return self[runnable_id]
+        except KeyError as error:
+            raise self._missing(runnable_id, error.__cause__) from None
 
     def agent(self, agent_id: str) -> Agent:
         """Return an agent.
@@ -103,9 +108,11 @@ class Catalog(Mapping[str, Runnable]):
         """Return the tools' ids by the code of their functions."""
         return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
 
-    def _missing(self, runnable_id: str) -> AgentNotFound:
+    def _missing(self, runnable_id: str, why: object = None) -> AgentNotFound:
         known = sorted(self._runnables)
         what = f"There is no agent {runnable_id!r}."
+        if why is not None:
+            what = f"The agent {runnable_id!r} cannot be loaded. {why}"
         if any(tool.id == runnable_id for tool in self.tools()):
             what = f"{runnable_id!r} is a tool, and a tool cannot be started on its own yet."
         return AgentNotFound(

@@ -26,6 +26,29 @@ MAX_PORT = 65535
 CENTURY = timedelta(days=36_500)
 """More than any retention: times are kept in nanoseconds, of which 64 bits hold 292 years."""
 
+RESERVED = frozenset(
+    {
+        *("extra_body", "extra_headers", "extra_query", "input", "instructions", "messages"),
+        *("model", "stream", "stream_options", "system", "tools"),
+    }
+)
+"""Parameters of a model call that the service sets itself, or that would set others."""
+
+SwitchName = Literal[
+    "stream_options",
+    "parallel_tool_calls",
+    "tool_choice",
+    "store",
+    "include",
+    "max_tokens",
+    "max_completion_tokens",
+    "reasoning",
+    "reasoning_content",
+    "reasoning_details",
+    "extra_content",
+]
+"""A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
+
 OPTIONS = {"listen": "--listen", "store": "--store"}
 """Settings that are also options of `polos serve`."""
 
@@ -120,6 +143,28 @@ class Settings(BaseSettings):
     """A JSON object that maps each `provider_base_url` of an agent to its API key. A base URL
     without a key is called without authentication."""
 
+    provider_environment: dict[str, str] = Field(
+        default_factory=lambda: dict(os.environ), repr=False
+    )
+    """A JSON object with the variables that providers read: keys, base URLs and headers. The
+    default is the environment of the service."""
+
+    caller_options: list[str] = Field(default_factory=list)
+    """A JSON list of further model options that a caller may choose for a run, for example
+    `["top_k"]`. Providers get them unchecked."""
+
+    prices: Path | None = None
+    """Path to a JSON file with the prices of models that the built-in price list does not know, or
+    knows otherwise. docs/providers.md describes it."""
+
+    provider_switches: dict[str, list[SwitchName]] = Field(default_factory=dict, repr=False)
+    """A JSON object that maps a base URL to a list of the fields that its server refuses. They are
+    left out of requests unless an agent or a caller sets them: `stream_options`,
+    `parallel_tool_calls`, `tool_choice`, `store`, `include`, `reasoning`, `reasoning_content`,
+    `reasoning_details`, `extra_content`. `max_tokens` and `max_completion_tokens` are replaced by
+    one another. A field that a server refuses by name is left out even without this setting, at
+    the price of one refused request for each process."""
+
     @classmethod
     def load(
         cls, *, listen: str | None = None, store: str | None = None, max_runs: int | None = None
@@ -163,6 +208,13 @@ class Settings(BaseSettings):
             # The value may hold a password: it is not repeated.
             raise ValueError("does not start with http:// or https://")
         return value or None
+
+    @field_validator("caller_options")
+    @classmethod
+    def _parameters(cls, value: list[str]) -> list[str]:
+        if taken := sorted(RESERVED & set(value)):
+            raise ValueError(f"{taken[0]} is not a caller's to choose")
+        return value
 
     @field_validator("store")
     @classmethod

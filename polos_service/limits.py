@@ -6,7 +6,12 @@ EVENT_LIMIT = 512 * 1024
 """Bytes of an encoded event at most: one bound for every store."""
 
 OUTPUT_LIMIT = 480 * 1024
-"""Bytes of a step's output, and of its private part; leaves room in an event for the rest."""
+"""Bytes of a step's output, and of its private part; leaves room in an event for the rest. What a
+model says beyond that stands in several events."""
+
+PIECE_LIMIT = 256 * 1024
+"""Bytes of a piece of what exceeds one event, of a private line that is such a piece, and of the
+arguments of a tool call in one event."""
 
 MESSAGE_LIMIT = 4096
 """Characters of a failure's message that are kept."""

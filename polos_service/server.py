@@ -14,8 +14,10 @@ from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.server import GrpcServer
 from polos_service.cancelling import cancel_until_done
 from polos_service.catalog import Catalog
-from polos_service.config import Settings
-from polos_service.models import Model
+from polos_service.config import Settings, SettingsInvalidError, named
+from polos_service.models.built_in import BUILT_IN
+from polos_service.models.configured import ProviderConfig
+from polos_service.models.prices import Prices, PricesInvalidError
 from polos_service.models.providers import Providers
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
@@ -67,6 +69,7 @@ class Service:
         self._providers = providers(settings)
         self._side_thread = SideThread()
         self._defined = defined
+        self._told: set[str] = set()
         self.catalog = Catalog(defined=self._find_defined)
         for agent in agents:
             self.load(agent)
@@ -80,14 +83,27 @@ class Service:
         """Load an agent; the same one again changes nothing.
 
         Raises:
-            DefinitionError: another one has its id, or it has what JSON cannot hold.
+            DefinitionError: another one has its id, it has what JSON cannot hold, or it names a
+                provider that this process does not have.
 
         """
-        self.catalog.add(AgentRunnable(agent, self._providers))
+        self.catalog.add(self._runnable(agent))
+
+    def lacks(self, agent: Agent) -> str:
+        """Return what the model calls of a loaded agent lack; empty if nothing is known to."""
+        missing = self._providers[agent.provider].lacks(agent.provider_base_url)
+        return f"{agent.provider}; {missing}: its calls will fail" if missing else ""
 
     def _find_defined(self, agent_id: str) -> AgentRunnable | None:
         agent = self._defined.get(agent_id)
-        return None if agent is None else AgentRunnable(agent, self._providers)
+        return None if agent is None else self._runnable(agent)
+
+    def _runnable(self, agent: Agent) -> AgentRunnable:
+        runnable = AgentRunnable(agent, self._providers, self._side_thread)
+        if agent.id not in self._told and (missing := self.lacks(agent)):
+            self._told.add(agent.id)
+            log.warning("model_calls_will_fail", agent=agent.id, why=missing)
+        return runnable
 
     @classmethod
     async def start(
@@ -210,23 +226,36 @@ async def open_store(settings: Settings) -> RunStore:
 
 
 def providers(settings: Settings) -> Providers:
-    """Return the providers; each is loaded when an agent first needs it."""
+    """Return the providers; each is loaded when an agent first needs it.
 
-    def openai() -> Model:
-        # Loaded late: it takes half a second, and not every service needs it.
-        from polos_service.models.openai.presets import OPENAI  # noqa: PLC0415
-        from polos_service.models.remote import Account, Remote  # noqa: PLC0415
+    Raises:
+        SettingsInvalidError: the price file cannot be used.
 
-        account = Account(
-            base_url=settings.openai_base_url,
-            key=settings.openai_api_key,
-            keys=settings.provider_keys,
-        )
-        return Remote(OPENAI, account)
+    """
+    environment = {**settings.provider_environment}
+    if settings.openai_api_key is not None:
+        environment["OPENAI_API_KEY"] = settings.openai_api_key.get_secret_value()
+    if settings.openai_base_url is not None:
+        environment["OPENAI_BASE_URL"] = settings.openai_base_url
+    config = ProviderConfig(
+        environment=environment,
+        keys=settings.provider_keys,
+        switches=settings.provider_switches,
+        prices=prices(settings),
+    )
+    return Providers(BUILT_IN, config, settings.caller_options)
 
-    def scripted() -> Model:
-        from polos_service.models.scripted import Scripted  # noqa: PLC0415
 
-        return Scripted()
+def prices(settings: Settings) -> Prices:
+    """Return the operator's own prices.
 
-    return Providers({"openai": openai, "scripted": scripted})
+    Raises:
+        SettingsInvalidError: the file cannot be used.
+
+    """
+    if settings.prices is None:
+        return Prices()
+    try:
+        return Prices.load(settings.prices)
+    except PricesInvalidError as error:
+        raise SettingsInvalidError(f"{named('prices')}: {error}") from None

@@ -100,14 +100,16 @@ class Runs:
         """
         return await self._store.get(caller.project, run_id)
 
-    async def get(self, caller: Caller, run_id: str) -> RunDetails:
-        """Return a run with its outcome and the results of its tools.
+    async def get(self, caller: Caller, run_id: str, max_result: int) -> RunDetails:
+        """Return a run with its outcome, and the results of its tools.
+
+        Its result may have up to `max_result` bytes. The details are released by the caller.
 
         Raises:
             RunNotFound: there is no such run.
 
         """
-        return await self._details.whole(caller.project, run_id)
+        return await self._details.whole(caller.project, run_id, max_result)
 
     def tail(self, caller: Caller, run_id: str, after: int) -> Tail:
         """Return a run's log for one reader: encoded responses, from a cursor on."""

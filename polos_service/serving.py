@@ -85,6 +85,9 @@ def banner(service: Service, settings: Settings, standard: Standard) -> None:
     for agent in service.catalog.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
         standard.say(f"  agent {agent.id} ({agent.provider}; {tools})")
+    for agent in service.catalog.agents():
+        if missing := service.lacks(agent):
+            standard.say(f"  agent {agent.id}: {missing}")
     standard.say(f"  store {settings.store_shown}")
 
 

@@ -18,6 +18,9 @@ from polos_client import errors
 from polos_client.calls.client import PolosClient
 from polos_service.api.grpc.errors import CODES
 from polos_service.config import Settings
+from polos_service.models.anthropic.presets import ANTHROPIC
+from polos_service.models.openai.presets import PRESETS
+from polos_service.models.preset import Preset
 from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
 
@@ -26,6 +29,16 @@ STEPS = (
     "by default 10. The service reads it when it starts a run."
 )
 """What the configuration page says of the variable that agents read themselves."""
+
+PROVIDERS = (
+    "Environment variables that an agent's provider reads. The key goes to the base URL, and to no "
+    "other address. A base URL without a path, `http://gpu:11434` say, gets the path of the last "
+    "column. An optional key is for servers that demand one."
+)
+"""What the configuration page says of the variables of providers."""
+
+COLUMNS = ["provider", "key", "base URL", "default", "further headers", "path"]
+"""What the configuration page says of each provider."""
 
 
 def configuration(_: dict[str, str]) -> Iterator[str]:
@@ -36,6 +49,9 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
     yield table(
         ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
     )
+    yield f"## Providers\n\n{PROVIDERS}"
+    presets = sorted((ANTHROPIC, *PRESETS.values()), key=lambda one: one.name)
+    yield table(COLUMNS, map(provider, presets))
     yield f"## Agents\n\n{STEPS}"
     yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`"
     client = attributes(PolosClient.__init__, "Args").items()
@@ -53,11 +69,21 @@ def setting(name: str) -> tuple[str, str, str, str]:
     field = Settings.model_fields[name]
     variable = field.validation_alias or f"{Settings.model_config['env_prefix']}{name.upper()}"
     default = "see meaning" if field.default_factory else f"`{field.default}`"
-    if field.default is None or field.default_factory is dict:
+    if field.default is None or field.default_factory in (dict, list):
         default = "none"
     bounds = [f" Minimum: {bound.ge}." for bound in field.metadata if hasattr(bound, "ge")]
     bounds += [f" Maximum: {bound.le}." for bound in field.metadata if hasattr(bound, "le")]
     return f"`{variable}`", f"`{name}`", default, text(field.description or "") + "".join(bounds)
+
+
+def provider(one: Preset) -> tuple[str, ...]:
+    """Return the row of a provider."""
+    key = f"`{one.key_variable}`" + ("" if one.needs_key else ", optional")
+    further = [*one.headers, *filter(None, [one.headers_variable])]
+    headers = ", ".join(f"`{variable}`" for variable in further)
+    default = f"`{one.base_url}`" if one.base_url else "none"
+    path = f"`{one.base_path}`" if one.base_path else ""
+    return f"`{one.name}`", key, f"`{one.url_variable}`", default, headers, path
 
 
 def refused(said: dict[str, str]) -> Iterator[tuple[str, str, str, str]]:

@@ -24,10 +24,15 @@ SAMPLES: dict[str, Any] = {
     "StepRetry.attempt": 2,
     "StepRetry.reason": error_pb2.FAILURE_REASON_MODEL_CUT_SHORT,
     "StepRetry.step_key": "llm:1",
+    "ReasoningDelta.content": "The city is ",
+    "ReasoningDelta.step_key": "llm:1",
     "TextDelta.step_key": "llm:1",
+    "ToolCallDelta.content": '{"city": "To',
+    "ToolCallDelta.step_key": "llm:1",
     "ToolCallRequested.step_key": "llm:1",
     "agent_id": "weather",
     "arguments_json": '{"city": "Tokyo"}',
+    "call": 0,
     "content": "It is ",
     "duration": 1.25,
     "error_id": "8c6d...",
@@ -46,6 +51,8 @@ SAMPLES: dict[str, Any] = {
     "result_json": '{"city": "Tokyo", "sky": "clear"}',
     "step_key": "get_weather",
     "step_type": "tool",
+    "text_bytes": 4194304,
+    "tool_calls": 0,
     "stop_condition": "max_steps",
     "stop_conditions": "max_steps",
     "temperature": 0.5,
@@ -55,7 +62,20 @@ SAMPLES: dict[str, Any] = {
 }
 """What the fields of the examples hold, by name, with or without their message's; else 1."""
 
-PARTS = [one.DESCRIPTOR for one in (pb.ToolCall, pb.StepFailure, pb.Usage, pb.Cost)]
+LONG = frozenset({"ToolCall.long_arguments", "AgentFinish.result_step_key"})
+"""Fields that the examples do not have: they replace others where an answer exceeds one event."""
+
+PARTS = [
+    one.DESCRIPTOR
+    for one in (
+        pb.ToolCall,
+        pb.LongArguments,
+        pb.LongAnswer,
+        pb.StepFailure,
+        pb.Usage,
+        pb.Cost,
+    )
+]
 """The messages that events are made of."""
 
 
@@ -92,6 +112,8 @@ def fields(message: Descriptor, said: dict[str, str], skip: str = "") -> str:
 def filled(message: Message, choice: int) -> Message:
     """Fill every field with a sample, of each oneof the alternative `choice`."""
     for field in message.DESCRIPTOR.fields:
+        if f"{message.DESCRIPTOR.name}.{field.name}" in LONG:
+            continue
         oneof = field.containing_oneof
         if oneof is None or oneof.fields[choice % len(oneof.fields)] is field:
             fill(message, field)
@@ -179,6 +201,15 @@ def events(said: dict[str, str]) -> Iterator[str]:
     yield (
         "The examples of `data` show all keys at once; keys without a value are absent. In `data`, "
         "`duration` is in seconds and `cost` is in US dollars."
+    )
+    yield (
+        "An answer of a model that exceeds one event is told in several: its text in `text_delta` "
+        "events, long arguments of its tool calls in `tool_call_delta` events, whether the run "
+        "streams or not. The events that would hold the whole refer to them. In `data`, "
+        "`long_answer` replaces `data` of `step_finish`, `result_step_key` replaces the inner "
+        "`result` of `agent_finish`, and `long_arguments`, with `step_key` and `call`, replaces "
+        "`arguments`. `stream.text()`, `stream.result()`, `run` and `ExecutionHandle.get` return "
+        "everything put together."
     )
     yield from event_types(said)
     yield "## Parts of events"

@@ -38,7 +38,7 @@ def progress(event: Event) -> Message | None:
                 "type": "tool_call",
                 "id": call["id"],
                 "tool": call["function"]["tool_name"],
-                "arguments": call["function"]["arguments"],
+                "arguments": call["function"].get("arguments", "…"),
                 "step": data["step_key"],
                 "status": "executing",
             }

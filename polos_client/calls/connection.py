@@ -176,7 +176,7 @@ class Connection:
         return (await self.call(lambda channel: RunServiceStub(channel).CreateRun, request)).run
 
     async def get_run(self, run_id: str) -> Run:
-        """Return a run as it stands.
+        """Return a run as it stands, with its result unless that exceeds RESULT_LIMIT bytes.
 
         Raises:
             RunNotFound: there is no such run.
@@ -184,7 +184,7 @@ class Connection:
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.GetRunRequest(run_id=checked_id(run_id))
+        request = rpc.GetRunRequest(run_id=checked_id(run_id), max_result_bytes=wire.RESULT_LIMIT)
         return (await self.call(lambda channel: RunServiceStub(channel).GetRun, request)).run
 
     async def cancel_run(self, run_id: str) -> Run:

@@ -78,7 +78,8 @@ def _common(run: Run) -> dict[str, Any]:
 async def _result(connection: Connection, run: Run) -> AgentResult | None:
     if run.state != RunState.RUN_STATE_COMPLETED:
         return None
-    if run.tool_results_omitted:  # a Run carries no more than 1 MiB of them: the log has all
+    # A Run carries up to 1 MiB of tool results, and a result only as long as a response may be.
+    if run.tool_results_omitted or run.outcome.agent_finish.result_step_key:
         return (await fold(connection, run.run_id)).result()
     results = [tool_result(one.tool_call, one) for one in run.tool_results]
     try:

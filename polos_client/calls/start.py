@@ -16,7 +16,7 @@ from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines, is_duration
 from polos_client.errors import InvalidRequest
-from polos_client.wire import INPUT_LIMIT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
+from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 
 NO_MEMORY = "session_id groups runs only: sessions have no memory yet in this version"
 """What a program that gives a session is told, once for each line that does."""
@@ -79,7 +79,7 @@ class Start:
             request.input = _bounded("input", self.input, INPUT_LIMIT)
         else:
             messages = _conversation(self.input)
-            request.input_messages_json = _json("input", messages, list, INPUT_LIMIT)
+            request.input_messages_json = _json("input", messages, list, INPUT_LIMIT, MEDIA_COUNT)
         self._fill_options(request.options)
 
     def _fill_options(self, options: RunOptions) -> None:
@@ -189,7 +189,9 @@ def _is_message(message: Any) -> bool:
     return message.get("content") is not None or message["role"] == "assistant"
 
 
-def _json(name: str, value: Any, kind: type[list[Any] | dict[Any, Any]], limit: int) -> str:
+def _json(
+    name: str, value: Any, kind: type[list[Any] | dict[Any, Any]], limit: int, hint: str = ""
+) -> str:
     plain = kind(value)
     if not plain and kind is list:
         raise InvalidRequest({name: "is empty"})
@@ -197,15 +199,15 @@ def _json(name: str, value: Any, kind: type[list[Any] | dict[Any, Any]], limit: 
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequest({name: f"cannot be written as JSON: {error}"}) from error
-    return _bounded(name, text, limit)
+    return _bounded(name, text, limit, hint)
 
 
-def _bounded(name: str, text: str, limit: int) -> str:
+def _bounded(name: str, text: str, limit: int, hint: str = "") -> str:
     size = _size(name, text)
     if not size:
         raise InvalidRequest({name: "is empty"})
     if size > limit:
-        raise InvalidRequest({name: f"has {size} bytes; at most {limit} are taken"})
+        raise InvalidRequest({name: f"has {size} bytes; at most {limit} are taken{hint}"})
     return text
 
 

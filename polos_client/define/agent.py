@@ -41,7 +41,8 @@ class Agent:
 
     Attributes:
         id: unique in a service.
-        provider: who serves the model: "openai" (any server of that API) or "scripted".
+        provider: who serves the model: "openai" (any server of that API), "anthropic",
+            "scripted", or another provider that the service has.
         model: the model's name; the script, at provider "scripted".
         description: what it does; empty if nothing was said.
         system_prompt: the instructions; None if there are none.
@@ -49,6 +50,9 @@ class Agent:
         temperature: sampling temperature; None is the provider's default.
         max_output_tokens: bound on the tokens of one model call; None is the provider's.
         provider_base_url: the provider's address; None is the service's own setting.
+        provider_llm_api: which of the provider's APIs; None is its default.
+        provider_kwargs: the provider's own parameters, sent with each model call. `extra_body`
+            is merged into them, `extra_headers` are sent as headers.
         deadlines: how long a run and its parts may take, all of them given.
 
     """
@@ -79,6 +83,7 @@ class Agent:
         compaction: Any = None,
         stream_to_workflow: bool = False,  # noqa: FBT001, FBT002
         deadlines: Deadlines = DEFAULTS,
+        provider_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """Define an agent.
 
@@ -90,7 +95,6 @@ class Agent:
         refuse(
             "Agent",
             {
-                "provider_llm_api": provider_llm_api,
                 "queue": queue,
                 "output_schema": output_schema,
                 "on_start": on_start,
@@ -114,6 +118,8 @@ class Agent:
         self.temperature = checks.temperature(temperature)
         self.max_output_tokens = checks.output_tokens(max_output_tokens)
         self.provider_base_url = provider_base_url
+        self.provider_llm_api = checks.llm_api(provider_llm_api)
+        self.provider_kwargs = checks.provider_kwargs(provider_kwargs)
         self.deadlines = deadlines.over(DEFAULTS)
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self

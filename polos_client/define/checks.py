@@ -3,18 +3,48 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
+
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from polos_client.deadlines import is_number
 from polos_client.define.stop import StopCondition, as_condition
 from polos_client.define.tool import Tool
 from polos_client.errors import DefinitionError
-from polos_client.unbuilt import PROVIDERS
 
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,128}")
-_PROVIDERS = ("openai", "scripted")
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _MAX_TEMPERATURE = 2
+_JSON = TypeAdapter(dict[str, JsonValue])
+
+_ADDRESS = "set provider_base_url, and POLOS_PROVIDER_KEYS in the service"
+_ELSEWHERE = {
+    "api_key": _ADDRESS,
+    "base_url": _ADDRESS,
+    "extra_query": "it is not supported",
+    "input": "pass it to agent.run",
+    "instructions": "set system_prompt",
+    "messages": "pass them to agent.run as its input",
+    "model": "set model",
+    "stream": "the service always streams; agent.stream passes the events on",
+    "system": "set system_prompt",
+    "timeout": "set deadlines",
+    "tools": "set tools",
+}
+"""What an agent sets otherwise, and how."""
+
+_KEYS = frozenset({"api-key", "authorization", "cookie", "proxy-authorization", "x-api-key"})
+_FRAMING = frozenset(
+    {
+        *("accept-encoding", "connection", "content-encoding", "content-length", "content-type"),
+        *("expect", "host", "te", "trailer", "transfer-encoding", "upgrade"),
+    }
+)
+"""Headers of the connection, which are the service's own."""
 
 
 def agent_id(value: object) -> str:
@@ -26,20 +56,63 @@ def agent_id(value: object) -> str:
     return value
 
 
-def provider_name(value: str) -> str:
-    """Return the provider; raise DefinitionError unless there is one of that name."""
-    if value not in _PROVIDERS:
-        known = value in PROVIDERS
-        refused = (
-            f"the provider {value!r} is not built yet in this version"
-            if known
-            else (f"there is no provider {value!r}")
-        )
+def provider_name(value: object) -> str:
+    """Return the provider; raise DefinitionError unless it is a name. The service knows which."""
+    return _name("provider", value)
+
+
+def llm_api(value: object) -> str | None:
+    """Return the provider's API; raise DefinitionError unless it is a name, or None."""
+    return None if value is None else _name("provider_llm_api", value)
+
+
+def _name(what: str, value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise DefinitionError(
-            f"{refused}; there are {' and '.join(_PROVIDERS)} "
-            "('openai' serves any compatible server: set provider_base_url)"
+            f"the {what} {value!r:.80} must be 1 to 64 letters, digits, '_', '.' or '-'"
         )
     return value
+
+
+def provider_kwargs(value: Any) -> dict[str, Any]:
+    """Return a copy of the parameters; raise DefinitionError unless an agent may set them."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise DefinitionError(f"provider_kwargs must be a dict, not {value!r:.80}")
+    try:
+        copy = _JSON.validate_python(value)
+        json.dumps(copy, allow_nan=False)
+    except ValidationError as error:
+        place = ".".join(str(part) for part in error.errors()[0]["loc"][:1])
+        raise DefinitionError(f"provider_kwargs: {place:.80} must be a JSON value") from None
+    except (ValueError, RecursionError) as error:
+        raise DefinitionError(f"provider_kwargs must hold JSON values: {error}") from None
+    body = copy.get("extra_body", {})
+    if not isinstance(body, dict):
+        raise DefinitionError(f"provider_kwargs: extra_body must be a dict, not {body!r:.80}")
+    for name in (*copy, *body):
+        if name in _ELSEWHERE:
+            raise DefinitionError(f"provider_kwargs takes no {name}: {_ELSEWHERE[name]}")
+    _check_headers(copy.get("extra_headers", {}))
+    return copy
+
+
+def _check_headers(headers: Any) -> None:
+    if not isinstance(headers, dict):
+        raise DefinitionError(f"provider_kwargs: extra_headers must be a dict, not {headers!r:.80}")
+    for name, value in headers.items():
+        if name.lower() in _KEYS:
+            raise DefinitionError(
+                f"provider_kwargs: extra_headers takes no {name}: the service sends the key that "
+                "it is configured with"
+            )
+        if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
+            raise DefinitionError(f"provider_kwargs: extra_headers takes no {name!r:.80}")
+        if not (isinstance(value, str) and value.isascii() and value.isprintable()):
+            raise DefinitionError(
+                f"provider_kwargs: extra_headers[{name!r}] must be a text of printable ASCII"
+            )
 
 
 def model_name(value: object) -> str:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, PlainSerializer, PlainValidator
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
 from polos_client.define.agent import Agent
 from polos_client.define.stop import StopCondition, restore
 from polos_service.errors import StepError
-from polos_service.models.messages import Message, Text
-from polos_service.models.openai.form import messages_of
-from polos_service.runs.pinned import unpinned
+from polos_service.models.messages import Message, Text, dump, load
+from polos_service.models.openai.form import stored_messages_of
+from polos_service.runs.pinned import FIRST_VERSION, unpinned
 from polos_service.runs.runnable import RunRequest
 
 KIND: Literal["agent"] = "agent"
 """The kind of an agent's definition."""
 
-VERSION: Literal[1] = 1
-"""The version of its format: a further one where this code's reading of it would be wrong."""
+VERSION: Literal[2] = 2
+"""The version of its format: a further one where earlier code would read it wrongly.
+
+Version 1 has the conversation in the form of the OpenAI chat API.
+"""
 
 
 class PinnedTool(BaseModel):
@@ -47,25 +50,28 @@ class PinnedDeadlines(BaseModel):
     tool_call: float
 
 
-class Definition(BaseModel):
-    """A run's definition. Private: it is stored beside the log and never served.
+def _conversation(given: Any) -> list[Message]:
+    return given if isinstance(given, list) else load(given)
 
-    Version 0.1.0 wrote it without `kind` and `v`, and passes over members that it does not know.
-    """
+
+class Definition(BaseModel):
+    """A run's definition. Private: it is stored beside the log and never served."""
 
     kind: Literal["agent"] = KIND
-    v: Literal[1] = VERSION
+    v: Literal[2] = VERSION
     agent_id: str
     provider: str
     model: str
     system_prompt: str | None
     base_url: str | None
+    api: str | None = None
+    settings: dict[str, Any] = {}
     tools: list[PinnedTool]
     temperature: float | None
     max_output_tokens: int | None
     stop_conditions: list[PinnedStop]
     deadlines: PinnedDeadlines
-    messages: list[dict[str, Any]]
+    conversation: Annotated[list[Message], PlainValidator(_conversation), PlainSerializer(dump)]
     options: dict[str, Any]
     initial_state: dict[str, Any]
     session_id: str | None
@@ -73,8 +79,15 @@ class Definition(BaseModel):
     streaming: bool
 
     @classmethod
-    def pin(cls, agent: Agent, request: RunRequest) -> Definition:
-        """Return the definition of a run of this agent as it is now."""
+    def pin(cls, agent: Agent, request: RunRequest, conversation: Sequence[Message]) -> Definition:
+        """Return the definition of a run of this agent as it is now.
+
+        Args:
+            agent: what runs.
+            request: the start.
+            conversation: its payload, read.
+
+        """
         deadlines = request.deadlines.over(agent.deadlines)
         return cls(
             agent_id=agent.id,
@@ -82,6 +95,8 @@ class Definition(BaseModel):
             model=agent.model,
             system_prompt=agent.system_prompt,
             base_url=agent.provider_base_url,
+            api=agent.provider_llm_api,
+            settings=agent.provider_kwargs,
             tools=[
                 PinnedTool(name=tool.id, description=tool.description, parameters=tool.parameters)
                 for tool in agent.tools
@@ -92,7 +107,7 @@ class Definition(BaseModel):
                 PinnedStop(name=stop.name, config=stop.config) for stop in agent.stop_conditions
             ],
             deadlines=PinnedDeadlines.model_validate(deadlines, from_attributes=True),
-            messages=request.payload,
+            conversation=list(conversation),
             options=dict(request.model_options),
             initial_state=dict(request.initial_state),
             session_id=request.session_id,
@@ -109,7 +124,10 @@ class Definition(BaseModel):
             ValueError: it is damaged.
 
         """
-        return cls.model_validate(unpinned(pinned, KIND, VERSION))
+        stored = unpinned(pinned, KIND, VERSION)
+        if stored.get("v", FIRST_VERSION) == FIRST_VERSION:
+            stored |= {"v": VERSION, "conversation": _first_conversation(stored)}
+        return cls.model_validate(stored)
 
     def started(self) -> AgentStart:
         """Return the event that a run begins with; prompts and addresses are not in it."""
@@ -124,11 +142,11 @@ class Definition(BaseModel):
             streaming=self.streaming,
         )
 
-    def conversation(self) -> list[Message]:
+    def messages(self) -> list[Message]:
         """Return the messages of the first model call."""
         prompt = self.system_prompt
         system = [Message(role="system", parts=(Text(text=prompt),))] if prompt else []
-        return [*system, *messages_of(self.messages, self.provider)]
+        return [*system, *self.conversation]
 
     def restore_stops(self, loaded: Sequence[StopCondition]) -> list[StopCondition]:
         """Return the stop conditions; the code of custom ones is among those loaded.
@@ -141,6 +159,14 @@ class Definition(BaseModel):
             return [restore(stop.name, stop.config, loaded) for stop in self.stop_conditions]
         except LookupError as error:
             raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error
+
+
+def _first_conversation(stored: Mapping[str, Any]) -> list[Message]:
+    """Return the conversation of a definition of version 1."""
+    try:
+        return stored_messages_of(stored["messages"], stored["provider"])
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"The stored conversation is damaged: {error!r:.200}") from error
 
 
 def shown(provider: str, model: str) -> str:

@@ -12,24 +12,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from polos.v1.event_pb2 import (
-    AgentFinish,
-    FinishReason,
-    ReasoningDelta,
-    TextDelta,
-    ToolCallRequested,
-)
+from polos.v1.event_pb2 import AgentFinish, FinishReason, ToolCall
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
 from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.definition import Definition
+from polos_service.agents.telling import UNHEARD, Telling
 from polos_service.agents.turn import Answer, Outcome, event_of, fitting, turn_of
 from polos_service.errors import StepError
+from polos_service.limits import OUTPUT_LIMIT
 from polos_service.models import Model, ModelRequest
 from polos_service.models.messages import Call
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
+from polos_service.runs.said import size_of
+from polos_service.sidethread import SMALL
 from polos_service.tools.local import call_tool
 
 PARALLEL_TOOLS = 32
@@ -55,7 +53,7 @@ class AgentLoop:
         self._model = model
         self._ctx = ctx
         self._definition = definition
-        self._messages = definition.conversation()
+        self._messages = definition.messages()
         self._turns: list[Turn] = []
         self._uses: Counter[str] = Counter()
         # Each tool call gets a copy of its own: parsing JSON is much faster than copying objects.
@@ -73,17 +71,19 @@ class AgentLoop:
         number = 0
         while True:
             number += 1
-            answer = await self._ask(number)
+            key = f"llm:{number}"
+            answer = await self._ask(key, number)
             if not answer.asks:
-                return self._finish(answer, answer.finish_reason)
-            outcomes = await self._call_all(answer.calls)
+                return self._finish(key, answer, answer.finish_reason)
+            outcomes = await self._call_all(key, answer.calls)
             self._messages += [answer.message(), *(outcome.message() for outcome in outcomes)]
-            self._turns.append(turn_of(number, answer, outcomes))
+            self._turns.append(await self._turn(number, answer, outcomes))
             stop = await self._stop()
             if stop is not None:
-                return self._finish(answer, FinishReason.FINISH_REASON_STOP_CONDITION, stop.name)
+                reason = FinishReason.FINISH_REASON_STOP_CONDITION
+                return self._finish(key, answer, reason, stop.name)
 
-    async def _ask(self, number: int) -> Answer:
+    async def _ask(self, key: str, number: int) -> Answer:
         request = ModelRequest(
             model=self._definition.model,
             messages=self._messages,
@@ -91,13 +91,15 @@ class AgentLoop:
             temperature=self._definition.temperature,
             max_output_tokens=self._definition.max_output_tokens,
             options=self._definition.options,
+            settings=self._definition.settings,
             base_url=self._definition.base_url,
+            api=self._definition.api,
             first_token=self._definition.deadlines.first_token,
             token_gap=self._definition.deadlines.token_gap,
             turn=number,
         )
         output = await self._ctx.step(
-            f"llm:{number}",
+            key,
             "llm",
             lambda attempt: self._answer(attempt, request),
             tries=MODEL_TRIES,
@@ -105,34 +107,31 @@ class AgentLoop:
         return Answer.of(output)
 
     async def _answer(self, attempt: Attempt, request: ModelRequest) -> StepOutput:
-        key, turn, number = attempt.key, request.turn, attempt.number
+        streams = self._definition.streaming
+        telling = Telling(attempt, request.turn)
+        answer = await self._model.answer(
+            replace(request, attempt=attempt.number), telling if streams else UNHEARD
+        )
+        return await telling.end(fitting(answer), streams=streams)
 
-        streaming = self._definition.streaming
-        output = Telling(attempt, turn) if streaming else UNHEARD
-        answer = fitting(await self._model.answer(replace(request, attempt=number), output))
-        if streaming and answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS:
-            for call in answer.calls:
-                await attempt.emit(
-                    ToolCallRequested(
-                        tool_call=event_of(call), step_key=key, step=turn, attempt=number
-                    )
-                )
-        return Answer.record(answer)
-
-    async def _call_all(self, calls: Sequence[Call]) -> list[Outcome]:
+    async def _call_all(self, step_key: str, calls: Sequence[Call]) -> list[Outcome]:
+        """Make the calls that the model step with this key asks for."""
         keys = [self._key(call.name) for call in calls]
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._call(key, call), name=f"polos-tool-{key}")
-                for key, call in zip(keys, calls, strict=True)
+                group.create_task(
+                    self._call(key, call, event_of(call, step_key, index)),
+                    name=f"polos-tool-{key}",
+                )
+                for index, (key, call) in enumerate(zip(keys, calls, strict=True))
             ]
         return [task.result() for task in tasks]
 
-    async def _call(self, key: str, call: Call) -> Outcome:
+    async def _call(self, key: str, call: Call, event: ToolCall) -> Outcome:
         try:
             async with self._places:
                 output = await self._ctx.step(
-                    key, "tool", lambda attempt: self._use(attempt, call), call=event_of(call)
+                    key, "tool", lambda attempt: self._use(attempt, call), call=event
                 )
         except StepError as error:
             return Outcome(call=call, error=error.message)
@@ -151,7 +150,8 @@ class AgentLoop:
             initial_state=json.loads(self._initial_state),
         )
         limit = self._definition.deadlines.tool_call
-        return StepOutput(result_json=await call_tool(self._tools, event_of(call), context, limit))
+        asked = ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
+        return StepOutput(result_json=await call_tool(self._tools, asked, context, limit))
 
     def _key(self, name: str) -> str:
         # A name that a model made up cannot be a step key: it could be that of another step.
@@ -159,6 +159,13 @@ class AgentLoop:
         self._uses[tool] += 1
         uses = self._uses[tool]
         return tool if uses == 1 else f"{tool}:{uses}"
+
+    async def _turn(self, number: int, answer: Answer, outcomes: Sequence[Outcome]) -> Turn:
+        """Return the turn as stop conditions see it; arguments of megabytes take a while."""
+        size = sum(len(call.arguments_json) for call in answer.calls)
+        if size <= SMALL:
+            return turn_of(number, answer, outcomes)
+        return await asyncio.to_thread(turn_of, number, answer, outcomes)
 
     async def _stop(self) -> StopCondition | None:
         """Return the first stop condition that holds, if any does."""
@@ -173,10 +180,12 @@ class AgentLoop:
         return None
 
     def _finish(
-        self, answer: Answer, reason: FinishReason.ValueType, stop: str = ""
+        self, key: str, answer: Answer, reason: FinishReason.ValueType, stop: str = ""
     ) -> AgentFinish:
+        text = answer.text
+        fits = size_of(text) <= OUTPUT_LIMIT
         return AgentFinish(
-            result=answer.text,
+            **({"result": text} if fits else {"result_step_key": key}),
             usage=self._ctx.totals.usage,
             cost=self._ctx.totals.cost,
             finish_reason=reason,
@@ -184,38 +193,3 @@ class AgentLoop:
             total_steps=self._ctx.totals.steps,
             duration=self._ctx.age(),
         )
-
-
-class Telling:
-    """Tells the readers of a run what a model says, while it says it."""
-
-    def __init__(self, attempt: Attempt, turn: int) -> None:
-        self._attempt = attempt
-        self._key = attempt.key
-        self._number = attempt.number
-        self._turn = turn
-
-    async def text(self, piece: str) -> None:
-        """Emit a piece of the text."""
-        await self._attempt.emit(
-            TextDelta(content=piece, step_key=self._key, step=self._turn, attempt=self._number)
-        )
-
-    async def reasoning(self, piece: str) -> None:
-        """Emit a piece of the reasoning."""
-        await self._attempt.emit(
-            ReasoningDelta(content=piece, step_key=self._key, step=self._turn, attempt=self._number)
-        )
-
-
-class Unheard:
-    """Drops what a model says: the run does not stream."""
-
-    async def text(self, piece: str) -> None:
-        """Drop a piece of the text."""
-
-    async def reasoning(self, piece: str) -> None:
-        """Drop a piece of the reasoning."""
-
-
-UNHEARD = Unheard()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from google.protobuf.message import Message
 
@@ -14,27 +14,41 @@ from polos_service.agents.definition import KIND, Definition
 from polos_service.agents.loop import AgentLoop
 from polos_service.caller import Caller
 from polos_service.errors import Unable
+from polos_service.models.openai.form import messages_of
 from polos_service.models.providers import Providers
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import RunRequest
+from polos_service.sidethread import SideThread
 
 
 @dataclass(frozen=True, slots=True)
 class AgentRunnable:
-    """An agent, and the providers that its runs ask. Equal if it is the same agent."""
+    """An agent, and the providers that its runs ask. Equal if it is the same agent.
+
+    Attributes:
+        agent: the agent.
+        providers: the providers of all agents.
+        side_thread: where large definitions are read.
+
+    """
 
     agent: Agent
     providers: Providers
+    side_thread: SideThread = field(default_factory=SideThread, compare=False)
 
     def __post_init__(self) -> None:
         """Load the provider: later that would stall the runs of others.
 
         Raises:
-            DefinitionError: the agent has what JSON cannot hold.
+            DefinitionError: the agent has what JSON cannot hold, or names a provider or an API of
+                it that this process does not have.
 
         """
         check_storable(self.agent)
-        _ = self.providers[self.agent.provider]
+        try:
+            self.providers.find(self.agent.provider, self.agent.provider_llm_api)
+        except DefinitionError as error:
+            raise DefinitionError(f"The agent {self.agent.id!r}: {error}.") from error
 
     @property
     def kind(self) -> str:
@@ -55,15 +69,21 @@ class AgentRunnable:
         """Return the definition of a run.
 
         Raises:
-            InvalidRequest: the provider does not take the model options.
+            InvalidRequest: the provider does not take the model options, or a message of the
+                conversation is wrong.
 
         """
-        wrong = self.providers[self.agent.provider].check(request.model_options)
-        if wrong:
+        agent = self.agent
+        options = self.providers.check(
+            agent.provider, request.model_options, agent.provider_llm_api
+        )
+        conversation, messages = messages_of(request.payload, agent.provider)
+        if options or messages:
             raise InvalidRequest(
-                {f"options.provider_options_json.{name}": what for name, what in wrong.items()}
+                {f"options.provider_options_json.{name}": what for name, what in options.items()}
+                | {f"input_messages_json{path}": what for path, what in messages.items()}
             )
-        return Definition.pin(self.agent, request).model_dump_json().encode()
+        return Definition.pin(agent, request, conversation).model_dump_json().encode()
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the agent as the definition says, with the code that is loaded now.
@@ -74,10 +94,10 @@ class AgentRunnable:
                 that this process does not have.
 
         """
-        definition = Definition.unpin(pinned)
+        definition = await self.side_thread.call(len(pinned), Definition.unpin, pinned)
         try:
             model = self.providers[definition.provider]
-        except KeyError:
+        except (KeyError, DefinitionError):
             raise Unable(
                 f"Its definition names the provider {definition.provider!r}, which this process "
                 "does not have: serve the run with the version of polos-grpc that it was started "
@@ -105,7 +125,7 @@ def check_storable(agent: Agent) -> None:
         deadlines=Deadlines(),
     )
     try:
-        pinned = Definition.pin(agent, request)
+        pinned = Definition.pin(agent, request, [])
         json.dumps(pinned.model_dump(), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise DefinitionError(

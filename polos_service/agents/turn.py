@@ -11,12 +11,12 @@ from typing import Any
 import orjson
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import FinishReason, ToolCall, Usage
+from polos.v1.event_pb2 import FinishReason, LongAnswer, LongArguments, ToolCall, Usage
 from polos_client import result as public
 from polos_client.define.stop import Step as Turn
-from polos_client.event import parsed
+from polos_client.event import parsed, usage_fields
 from polos_service.errors import StepError
-from polos_service.limits import CALLS_LIMIT, ID_LIMIT, NAME_LIMIT
+from polos_service.limits import CALLS_LIMIT, ID_LIMIT, NAME_LIMIT, OUTPUT_LIMIT, PIECE_LIMIT
 from polos_service.models import ModelAnswer
 from polos_service.models.messages import (
     Call,
@@ -26,9 +26,11 @@ from polos_service.models.messages import (
     Result,
     Text,
     calls_of,
+    reasoning_of,
     text_of,
 )
 from polos_service.runs.attempt import StepOutput
+from polos_service.runs.said import Said, size_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,25 +42,16 @@ class Answer:
     finish_reason: FinishReason.ValueType
     usage: Usage | None
 
-    @staticmethod
-    def record(answer: ModelAnswer) -> StepOutput:
-        """Return the output of the step that got this answer."""
-        output = {"content": answer.text, "tool_calls": [as_dict(c) for c in answer.calls]}
-        return StepOutput(
-            result_json=orjson.dumps(output).decode(),
-            usage=answer.usage,
-            cost=answer.cost,
-            finish_reason=answer.finish_reason,
-            private=private_of(answer),
-        )
-
     @classmethod
     def of(cls, output: StepOutput) -> Answer:
         """Return the answer that a step's output records."""
-        recorded = orjson.loads(output.result_json)
-        calls = [of_dict(call) for call in recorded["tool_calls"]]
+        if output.long_answer is None:
+            recorded = orjson.loads(output.result_json)
+            text, calls = recorded["content"], [of_dict(call) for call in recorded["tool_calls"]]
+        else:
+            text, calls = output.said.text, [of_event(call) for call in output.said.calls]
         return cls(
-            parts=parts_of(recorded["content"], calls, output.private),
+            parts=parts_of(text, calls, output.said.reasoning, output.private),
             state=output.private.get("state", {}),
             finish_reason=output.finish_reason,
             usage=output.usage,
@@ -84,47 +77,110 @@ class Answer:
         return Message(role="assistant", parts=tuple(self.parts), state=self.state)
 
 
-def private_of(answer: ModelAnswer) -> dict[str, Any]:
+def result_of(answer: ModelAnswer) -> str | None:
+    """Return the answer as a step's result, if the step's end can hold it."""
+    texts = [part.text for part in answer.parts if isinstance(part, Text)]
+    arguments = [call.arguments_json for call in answer.calls]
+    if sum(map(len, texts + arguments)) > OUTPUT_LIMIT or any(map(exceeds_event, arguments)):
+        return None  # encoding megabytes only to see that they are too many would take long
+    output = {"content": "".join(texts), "tool_calls": [as_dict(call) for call in answer.calls]}
+    result = orjson.dumps(output)
+    return result.decode() if len(result) <= OUTPUT_LIMIT else None
+
+
+def output_of(
+    answer: ModelAnswer,
+    result: str | None,
+    private: Mapping[str, Any],
+    step_key: str,
+    *,
+    heard: bool,
+) -> StepOutput:
+    """Return the output of the step that got this answer.
+
+    Args:
+        answer: the answer.
+        result: as `result_of` returns it. If it is None, text and calls stand in events.
+        private: as `private_of` returns it.
+        step_key: the step.
+        heard: whether the reasoning stands in events.
+
+    """
+    said = Said(reasoning=reasoning_of(answer.parts) if heard else "")
+    long = None
+    if result is None:
+        calls = [event_of(call, step_key, index) for index, call in enumerate(answer.calls)]
+        for event, call in zip(calls, answer.calls, strict=True):
+            event.arguments_json = call.arguments_json
+        said = replace(said, text=answer.text, calls=tuple(calls))
+        long = LongAnswer(text_bytes=size_of(said.text), tool_calls=len(calls))
+    return StepOutput(
+        result_json=result or "",
+        long_answer=long,
+        said=said,
+        usage=answer.usage,
+        cost=answer.cost,
+        finish_reason=answer.finish_reason,
+        private=private,
+    )
+
+
+def private_of(answer: ModelAnswer, *, heard: bool = False) -> dict[str, Any]:
     """Return what of an answer its text and calls do not tell: their order, and all else.
 
-    A text stands there as its length, and a call as null: both are in the public output.
+    A text stands there as its length, and a call as null: both are in the public output. So
+    does reasoning that is `heard`, all of it: it is in the events of the step.
     """
     plain = all(isinstance(part, Text | Call) and not part.state for part in answer.parts)
     if plain and not answer.state:
         return {}
-    return {"v": 1, "parts": [_outline(part) for part in answer.parts], "state": answer.state}
+    parts = [_outline(part, heard=heard) for part in answer.parts]
+    return {"v": 1, "parts": parts, "state": answer.state}
 
 
-def _outline(part: Part) -> dict[str, Any]:
+def _outline(part: Part, *, heard: bool) -> dict[str, Any]:
     match part:
         case Text():
             told: dict[str, Any] = {"text": len(part.text)}
         case Call():
             told = {"call": None}
         case Reasoning():
-            told = {"reasoning": part.text}
+            told = {"heard": len(part.text)} if heard else {"reasoning": part.text}
         case _:
             raise TypeError(f"An answer has no part {part.type!r}.")
     return told | ({"state": part.state} if part.state else {})
 
 
-def parts_of(text: str, calls: Sequence[Call], private: Mapping[str, Any]) -> list[Part]:
-    """Return the parts of an answer with this text and these calls."""
+def parts_of(
+    text: str, calls: Sequence[Call], reasoning: str, private: Mapping[str, Any]
+) -> list[Part]:
+    """Return the parts of an answer.
+
+    Args:
+        text: all of its text.
+        calls: all of its calls.
+        reasoning: what the events of its step tell of its reasoning.
+        private: what `private_of` returned.
+
+    """
     if "parts" not in private:
         thought = private.get("reasoning_content", "")  # what version 0.1.0 kept
         said = [Reasoning(text=thought)] if thought else []
         return [*said, *([Text(text=text)] if text else []), *calls]
-    following, at = iter(calls), 0
+    following, at, heard = iter(calls), 0, 0
     parts: list[Part] = []
     for outline in private["parts"]:
         state = outline.get("state", {})
         if "text" in outline:
             parts.append(Text(text=text[at : at + outline["text"]], state=state))
             at += outline["text"]
+        elif "heard" in outline:
+            parts.append(Reasoning(text=reasoning[heard : heard + outline["heard"]], state=state))
+            heard += outline["heard"]
         elif "reasoning" in outline:
             parts.append(Reasoning(text=outline["reasoning"], state=state))
         else:
-            parts.append(next(following).model_copy(update={"state": state}))
+            parts.append(replace(next(following), state=state))
     return parts
 
 
@@ -177,8 +233,9 @@ def turn_of(number: int, answer: Answer, outcomes: Sequence[Outcome]) -> Turn:
 def fitting(answer: ModelAnswer) -> ModelAnswer:
     """Return the answer with tool calls that fit into events, whichever provider it comes from.
 
-    An id that is too long is replaced: a provider only compares the ids that it gets. A name
-    that is too long is cut: no tool has one like it.
+    The calls of an answer that does not end by asking for them are left out: an answer that was
+    cut does not have them whole. An id that is too long is replaced: a provider only compares
+    the ids that it gets. A name that is too long is cut: no tool has one like it.
 
     Raises:
         StepError: there are too many tool calls.
@@ -191,30 +248,39 @@ def fitting(answer: ModelAnswer) -> ModelAnswer:
             f"The model requested {len(calls)} tool calls; the limit is {CALLS_LIMIT}.",
             retryable=True,
         )
-    return replace(answer, parts=[_fitting(p) if isinstance(p, Call) else p for p in answer.parts])
+    asks = answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
+    parts = [p for p in answer.parts if asks or not isinstance(p, Call)]
+    return replace(answer, parts=[_fitting(p) if isinstance(p, Call) else p for p in parts])
 
 
 def _fitting(call: Call) -> Call:
     fits = len(call.id.encode()) <= ID_LIMIT
     name = call.name.encode()[:NAME_LIMIT].decode(errors="ignore")
     call_id = call.id if fits else f"call_{uuid.uuid4().hex}"
-    return call.model_copy(update={"id": call_id, "name": name})
+    return replace(call, id=call_id, name=name)
 
 
 def usage_of(usage: Usage | None) -> public.Usage | None:
     """Return the tokens as stop conditions see them."""
-    if usage is None:
-        return None
-    return public.Usage(
-        input_tokens=usage.input_tokens,
-        output_tokens=usage.output_tokens,
-        total_tokens=usage.total_tokens,
-    )
+    return None if usage is None else public.Usage(**usage_fields(usage))
 
 
-def event_of(call: Call) -> ToolCall:
-    """Return the call as events tell it."""
+def exceeds_event(arguments_json: str) -> bool:
+    """Return whether the arguments of a call have to stand in events of their own."""
+    return size_of(arguments_json) > PIECE_LIMIT
+
+
+def event_of(call: Call, step_key: str, index: int) -> ToolCall:
+    """Return the call as events tell it: that of the model step `step_key` with this index."""
+    if exceeds_event(call.arguments_json):
+        where = LongArguments(step_key=step_key, call=index)
+        return ToolCall(id=call.id, name=call.name, long_arguments=where)
     return ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
+
+
+def of_event(call: ToolCall) -> Call:
+    """Return the call that `event_of` wrote, with its arguments put in."""
+    return Call(id=call.id, name=call.name, arguments_json=call.arguments_json)
 
 
 def as_dict(call: Call) -> dict[str, Any]:

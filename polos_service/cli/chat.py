@@ -96,4 +96,5 @@ class Conversation:
         ended = await Watch(client, stream.id, self._output, cancel).run(stream.events)
         if ended is None or ended.event_type != "agent_finish":
             return None
-        return str(ended.data["result"]["result"])
+        result = ended.data["result"]
+        return str(result["result"] if "result" in result else (await stream.result()).result)

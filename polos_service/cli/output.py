@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 CUT = {
     "length": "the answer is incomplete: it reached the token limit (finish reason length)",
     "content_filter": "the answer is incomplete: it was filtered (finish reason content_filter)",
+    "refusal": "the model refused to answer (finish reason refusal)",
 }
-"""Finish reasons that are not failures, but leave an incomplete answer, and what is said then."""
+"""Finish reasons that are not failures, but leave no whole answer, and what is said then."""
 
 _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
 """Control characters except tab and newline, each mapped to nothing."""
@@ -61,9 +62,12 @@ class JsonLines(_Piped):
 class PlainText(_Piped):
     """The agent's text alone: that of a model call once it can no longer become void."""
 
+    def __init__(self) -> None:
+        self._texts = Texts()
+
     def show(self, event: Event) -> None:
         """Print the text of a model call that has finished; problems go to standard error."""
-        if is_own(event) and (text := finished_text(event)):
+        if (text := self._texts.add(event)) and is_own(event):
             sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
             sys.stdout.flush()
         if event.proto.terminal and (problem := problem_of(event)):
@@ -94,12 +98,27 @@ def is_own(event: Event) -> bool:
     return not event.proto.HasField("parent_run_id")
 
 
-def finished_text(event: Event) -> str:
-    """Return what a model call has said, at the event that ends it."""
-    if event.proto.step_finish.step_type != "llm":
+class Texts:
+    """What model calls have said, each once it has finished: the root run's and its children's."""
+
+    def __init__(self) -> None:
+        self._saying: dict[tuple[str, str], list[str]] = {}
+
+    def add(self, event: Event) -> str:
+        """Take the next event; return the text of the model call that it ends, else nothing."""
+        data, run_id = event.data, event.proto.run_id
+        match event.event_type:
+            case "text_delta":
+                self._saying.setdefault((run_id, data["step_key"]), []).append(data["content"])
+            case "step_retry":
+                self._saying.pop((run_id, data["step_key"]), None)
+            case "step_finish" if data["step_type"] == "llm":
+                said = self._saying.pop((run_id, data["step_key"]), [])
+                if "long_answer" in data:
+                    return "".join(said)
+                result = data.get("data", {}).get("result")
+                return str(result.get("content") or "") if isinstance(result, dict) else ""
         return ""
-    result = event.data.get("data", {}).get("result")
-    return str(result.get("content") or "") if isinstance(result, dict) else ""
 
 
 def problem_of(event: Event) -> str | None:

@@ -4,7 +4,7 @@ What is final is printed for good, line by line. The text of the model call unde
 become void: it stays in a region below, which is redrawn, together with a line that says what
 is going on. When a retry takes the text back, it leaves the screen. A bar stands before a
 child's lines for each generation between it and the root; its text is printed when its model
-call has finished.
+call has finished. What a model thinks before it answers is not shown.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.text import Text
 
 from polos_client.event import Event
 from polos_client.fold import Voids
-from polos_service.cli.output import Output, finished_text, is_own, printable, problem_of
+from polos_service.cli.output import Output, Texts, is_own, printable, problem_of
 
 BRIEF = 200
 """Characters of a tool's arguments or result that are shown at most."""
@@ -34,6 +34,9 @@ FRAMES = 12
 
 BAR = "│ "
 """What stands before each line of a child, once for each generation."""
+
+LONG = "…"
+"""What stands for arguments that exceed an event."""
 
 GENERATIONS = 20
 """Generations that are shown apart at most."""
@@ -58,6 +61,7 @@ class View(Output):
         self._console = console
         self._live: Live | None = None
         self._saying: list[str] = []
+        self._texts = Texts()
         self._doing: dict[tuple[str, str], tuple[str, float]] = {}
         self._voids = Voids()
         self._bars: dict[str, str] = {}
@@ -99,7 +103,7 @@ class View(Output):
         if event.proto.terminal:
             self._end(event)
             return
-        data = event.data
+        data, finished = event.data, self._texts.add(event)
         match event.event_type:
             case "agent_start":
                 text = f"{data['agent_id']} · {data['provider']} · {data['model']}"
@@ -113,7 +117,7 @@ class View(Output):
             case "step_retry":
                 self._retry(event)
             case "step_finish":
-                self._finish(event)
+                self._finish(event, finished)
             case "agent_finish" | "workflow_finish" | "error" | "run_cancelled":
                 self._end_child(event)
 
@@ -134,7 +138,7 @@ class View(Output):
         label = key if is_own(event) else f"{event.proto.workflow_id} {key}"
         self._doing[event.proto.run_id, key] = (label, monotonic())
         if "tool_call" in data:
-            arguments = data["tool_call"]["function"]["arguments"]
+            arguments = data["tool_call"]["function"].get("arguments", LONG)
             self._say(f"→ {data['tool_name']}({brief(arguments)})", "magenta", self._bar(event))
 
     def _retry(self, event: Event) -> None:
@@ -148,10 +152,10 @@ class View(Output):
         text = f"↻ {event.data['step_key']} starts over: {event.data['error']}{void}"
         self._say(text, "yellow", self._bar(event))
 
-    def _finish(self, event: Event) -> None:
+    def _finish(self, event: Event, text: str) -> None:
         data, bar = event.data, self._bar(event)
         self._doing.pop((event.proto.run_id, data["step_key"]), None)
-        if text := finished_text(event):
+        if text:
             if is_own(event):
                 self._saying.clear()  # first, so that the region does not show it once more
             self._say(text, bar=bar)

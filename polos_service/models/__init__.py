@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -95,9 +95,21 @@ class ModelAnswer:
 
 
 class Model(Protocol):
-    """A provider of models."""
+    """A provider of models. A class that derives from it inherits the defaults."""
 
-    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+    @property
+    def apis(self) -> Collection[str]:
+        """The APIs that an agent may choose; empty, as by default, if there is no choice."""
+        return ()
+
+    def lacks(self, base_url: str | None) -> str:  # noqa: ARG002 - a default
+        """Return what calls of an agent with this base URL lack; empty, as by default: nothing.
+
+        It is told when the agent is loaded, as `OPENAI_API_KEY is not set`.
+        """
+        return ""
+
+    def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
         ...
 

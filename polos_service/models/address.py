@@ -55,10 +55,13 @@ class Address:
         return cls(bare.rstrip("/"), netloc, url.username, url.password)
 
     @property
-    def is_openai(self) -> bool:
-        """Whether OpenAI itself answers there."""
-        name = httpx2.URL(self.url).host
-        return name == "api.openai.com" or name.endswith(".api.openai.com")
+    def name(self) -> str:
+        """The host without its port."""
+        return httpx2.URL(self.url).host
+
+    def is_at(self, host: str) -> bool:
+        """Whether the address is at this host, or at one below it."""
+        return self.name == host or self.name.endswith(f".{host}")
 
     @property
     def authorization(self) -> str:
@@ -90,6 +93,6 @@ def _not_an_address() -> StepError:
     return StepError(
         FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
         "The provider's base URL is not an http:// or https:// address with a host and, where it "
-        f"names one, a port from 1 to {MAX_PORT}. Check the agent's provider_base_url, or "
-        "OPENAI_BASE_URL in the environment of the service.",
+        f"names one, a port from 1 to {MAX_PORT}. Check the agent's provider_base_url, or the base "
+        "URL of its provider in the environment of the service.",
     )

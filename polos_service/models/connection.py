@@ -1,26 +1,44 @@
 """How a call of a model travels: the client of an address, a request, the pieces of its answer.
 
-TLS, proxies and the pool are those of the packages below. An answer is handed on as it comes.
+TLS, proxies, the pool and HTTP itself are those of aiohttp. An answer is handed on as it comes, and
+only as fast as it is taken: aiohttp stops reading the socket meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, cast
+from base64 import b64encode
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-import httpx2
-import openai
-import orjson
+from yarl import URL
 
-CONNECT_SECONDS = 10.0
-"""Bound on making a connection; a provider that is up takes well below one second."""
+from polos_service.models.lost import CONNECT_SECONDS, lost_by
+from polos_service.models.silence import Silence
+
+IDLE_SECONDS = 4.5
+"""How long an idle connection is kept; common servers close it after 5 seconds."""
+
+MAX_HEADER_BYTES = 32 * 1024
+"""Bytes of a header line, and of the status line."""
+
+MAX_HEADERS = 256
+"""Headers of an answer."""
+
+READ_BYTES = 64 * 1024
+"""Bytes of an answer that wait to be taken before the socket is not read any more: once or twice
+as many."""
+
+PIECE_BYTES = 16 * 1024
+"""Bytes of an answer at most that are handed on at once."""
 
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of an error's body that are read; then the connection is closed."""
@@ -34,9 +52,8 @@ SLICE_BYTES = 64 * 1024
 UNTAKEN_MILLISECONDS = 60_000
 """How long a provider may take nothing of what is sent; then its connection is given up."""
 
-
-class LostError(Exception):
-    """The connection could not be made, or failed."""
+HEADERS = {"Accept-Encoding": "identity", "User-Agent": "polos-grpc"}
+"""What every request says. A few compressed bytes can stand for gigabytes: see `compressed`."""
 
 
 class RefusedError(Exception):
@@ -45,53 +62,190 @@ class RefusedError(Exception):
     Attributes:
         status: the HTTP status.
         headers: the answer's headers.
-        body: what the body says, at most MAX_ERROR_BYTES of it: the `error` of a JSON object,
-            any other JSON, or text; empty if it is compressed, which nobody asked for.
+        body: the text of the body, at most MAX_ERROR_BYTES of it; empty if it is compressed, which
+            nobody asked for.
 
     """
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: object) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], body: str) -> None:
         super().__init__(status)
         self.status = status
         self.headers = headers
         self.body = body
 
 
-def connect(tls: ssl.SSLContext) -> httpx2.AsyncClient:
-    """Return a client for one address; nothing is connected yet."""
-    http = openai.DefaultAioHttpClient(
-        verify=tls,
-        # A redirect could lead to an address that no key and no prompt was meant for.
-        follow_redirects=False,
-        # A few compressed bytes can stand for gigabytes. See `pieces`.
-        headers={"Accept-Encoding": "identity", "User-Agent": "polos-grpc"},
-        event_hooks={"response": [_refuse]},
-        # How long the model may be silent is the run's to say: see Silence.
-        timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
-    )
-    _own_session(http)
-    return http
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    """The proxy that the environment names for an address, if it names one.
 
+    Attributes:
+        url: without user and password; None if there is no proxy.
+        place: HOST:PORT; empty if there is no proxy.
+        headers: what it wants to be told.
+        secrets: what must not be shown of it.
 
-def _own_session(http: httpx2.AsyncClient) -> None:
-    """Let the client work without cookies, and with sockets that do not outlive their use.
-
-    An API needs no cookies, and a provider could set them without end.
     """
-    http.cookies.jar.set_policy(DefaultCookiePolicy(allowed_domains=()))
-    for transport in (http._transport, *http._mounts.values()):  # noqa: SLF001 - no other way
-        if transport is not None:
-            cast(Any, transport).client = _session(cast(Any, transport))
+
+    url: URL | None = None
+    place: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, url: str) -> _Proxy:
+        target, proxies = urlsplit(url), getproxies()
+        found = proxies.get(target.scheme) or proxies.get("all")
+        if not found or proxy_bypass(target.netloc):
+            return cls()
+        proxy = urlsplit(found if "://" in found else f"http://{found}")
+        user, _, place = proxy.netloc.rpartition("@")
+        bare = URL(proxy._replace(netloc=place).geturl())
+        if not user:
+            return cls(bare, place)
+        credentials = b64encode(unquote(user).encode()).decode()
+        secrets = tuple(filter(None, (credentials, unquote(user), *map(unquote, user.split(":")))))
+        return cls(bare, place, {"Proxy-Authorization": f"Basic {credentials}"}, secrets)
 
 
-def _session(transport: Any) -> aiohttp.ClientSession:
-    connector = aiohttp.TCPConnector(
-        limit=transport.limits.max_connections,
-        keepalive_timeout=transport.limits.keepalive_expiry,
-        ssl=transport.ssl_context,
-        socket_factory=_socket,
-    )
-    return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+class Client:
+    """The connections to one address, through the proxy that the environment names for it.
+
+    Attributes:
+        proxy: HOST:PORT of the proxy; empty if there is none.
+        secrets: what must not be shown of the proxy.
+
+    """
+
+    def __init__(self, url: str, tls: ssl.SSLContext) -> None:
+        """Prepare; nothing is connected yet.
+
+        Args:
+            url: the address, without user and password.
+            tls: what certificates are checked with.
+
+        """
+        proxy = _Proxy.of(url)
+        self.proxy, self.secrets, self._proxy = proxy.place, proxy.secrets, proxy.url
+        # A tunnel is asked for with headers of its own; other requests go to the proxy as they are.
+        tunnel = url.startswith("https:")
+        self._proxy_headers = proxy.headers if tunnel else None
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=0,  # how many calls are made at once is not decided here
+                keepalive_timeout=IDLE_SECONDS,
+                ssl=tls,
+                socket_factory=_socket,
+            ),
+            # An API needs no cookies, and a provider could set them without end.
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=HEADERS if tunnel else {**HEADERS, **proxy.headers},
+            # How long the model may be silent is the run's to say: see Silence.
+            timeout=aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS),
+            auto_decompress=False,
+            read_bufsize=READ_BYTES,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=MAX_HEADERS,
+        )
+
+    async def send(self, url: str, headers: Mapping[str, str], data: bytes) -> Response:
+        """Post a JSON text; return the answer, of which the headers are read. The caller closes it.
+
+        Raises:
+            RefusedError: the provider answered with another status than success.
+            LostError: no answer came.
+
+        """
+        told = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
+        try:
+            response = await self._session.post(
+                URL(url, encoded=True),
+                data=data if len(data) <= SLICE_BYTES else _slices(data),
+                headers={**told, **headers},
+                # A redirect could lead to an address that no key and no prompt was meant for.
+                allow_redirects=False,
+                proxy=self._proxy,
+                proxy_headers=self._proxy_headers,
+            )
+        except Exception as error:
+            # What can be wrong with an address or a header is no closed list either.
+            raise lost_by(error, self.proxy) from error
+        if not HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+            try:
+                body = await _error_body(response)
+            finally:
+                response.close()
+            raise RefusedError(response.status, response.headers, body)
+        return response
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+
+Response = aiohttp.ClientResponse
+"""An answer of which the headers are read. Closing it closes the connection, if it was not read
+to its end."""
+
+
+async def pieces(response: Response, silence: Silence) -> AsyncGenerator[bytes, None]:
+    """Yield the body in pieces, as it comes over the wire: still compressed if it is.
+
+    The model counts as silent only while a piece is waited for, not while one is handled.
+
+    Raises:
+        LostError: the connection failed.
+
+    """
+    try:
+        with _ended_with_its_connection(response):
+            async for piece in response.content.iter_chunked(PIECE_BYTES):
+                silence.heard()
+                yield piece
+                silence.listen()
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise lost_by(error) from error
+
+
+@contextlib.contextmanager
+def _ended_with_its_connection(response: Response) -> Iterator[None]:
+    """End the body when its connection ends.
+
+    If the framing of a body breaks, aiohttp closes the connection, and lets the reader wait.
+    """
+    protocol = None if response.connection is None else response.connection.protocol
+    if protocol is None:  # the body is there to its end
+        yield
+        return
+
+    def end(_: object) -> None:
+        if not response.content.is_eof() and response.content.exception() is None:
+            why = protocol.exception() or ConnectionError()
+            response.content.set_exception(lost_by(why))
+
+    closed = protocol.closed
+    if closed is None:
+        end(None)
+        yield
+        return
+    closed.add_done_callback(end)
+    # Once for each connection, or asyncio complains about an error that nobody saw.
+    closed.remove_done_callback(_see)
+    closed.add_done_callback(_see)
+    try:
+        yield
+    finally:
+        closed.remove_done_callback(end)
+
+
+def _see(closed: asyncio.Future[None]) -> None:
+    if not closed.cancelled():
+        closed.exception()
+
+
+def compressed(headers: Mapping[str, str]) -> bool:
+    """Return whether an answer is compressed, which the request forbids."""
+    return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
 
 
 def _socket(address: Any) -> socket.socket:
@@ -102,84 +256,20 @@ def _socket(address: Any) -> socket.socket:
     return one
 
 
-async def send(
-    client: httpx2.AsyncClient, url: str, headers: Mapping[str, str], body: Mapping[str, Any]
-) -> httpx2.Response:
-    """Post a request and return the answer, of which the headers are read. The caller closes it.
-
-    Raises:
-        RefusedError: the provider answered with another status than success.
-        LostError: no answer came.
-
-    """
-    data = _encoded(body)
-    told = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
-    try:
-        request = client.build_request(
-            "POST", url, content=_slices(data), headers={**told, **headers}
-        )
-        return await client.send(request, stream=True)
-    except RefusedError:
-        raise
-    except Exception as error:
-        # Three packages are at work, and what they raise is no closed list: bad headers, a name
-        # that cannot be encoded, a reason phrase that is no text.
-        raise LostError from error
-
-
-async def pieces(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
-    """Yield the body in pieces of a few KiB, as it comes over the wire: still compressed if it is.
-
-    Raises:
-        LostError: the connection failed.
-
-    """
-    async with contextlib.aclosing(response.aiter_raw()) as raw:
-        try:
-            async for piece in raw:
-                yield piece
-        except Exception as error:
-            raise LostError from error
-
-
-def compressed(headers: Mapping[str, str]) -> bool:
-    """Return whether an answer is compressed, which the request forbids."""
-    return headers.get("content-encoding", "").strip().lower() not in ("", "identity")
-
-
-def _encoded(body: Mapping[str, Any]) -> bytes:
-    """Return the body as JSON."""
-    try:
-        return orjson.dumps(body)
-    except TypeError:  # an integer beyond 64 bits, half a surrogate pair: JSON knows both
-        return json.dumps(body, separators=(",", ":")).encode()
-
-
 async def _slices(data: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(data), SLICE_BYTES):
         yield data[start : start + SLICE_BYTES]
 
 
-async def _refuse(response: httpx2.Response) -> None:
-    """Raise RefusedError unless the status is a success; the client then closes the connection."""
-    if not response.is_success:
-        raise RefusedError(response.status_code, response.headers, await _error(response))
-
-
-async def _error(response: httpx2.Response) -> object:
-    """Return what the body of an error says, of what comes soon and within the bound."""
+async def _error_body(response: Response) -> str:
+    """Return the body of an error: what comes of it soon and within the bound."""
     if compressed(response.headers):
         return ""
     read = bytearray()
-    with contextlib.suppress(TimeoutError, LostError):
-        async with asyncio.timeout(ERROR_SECONDS), contextlib.aclosing(pieces(response)) as body:
-            async for piece in body:
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError, ValueError):
+        async with asyncio.timeout(ERROR_SECONDS):
+            async for piece in response.content.iter_chunked(PIECE_BYTES):
                 read += piece
                 if len(read) >= MAX_ERROR_BYTES:
                     break
-    text = bytes(read[:MAX_ERROR_BYTES])
-    try:
-        told = orjson.loads(text)
-    except ValueError:
-        return text.decode(errors="replace").strip()
-    return told.get("error", told) if isinstance(told, dict) else told
+    return bytes(read[:MAX_ERROR_BYTES]).decode(errors="replace").strip()

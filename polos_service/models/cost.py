@@ -16,14 +16,22 @@ MICROS_PER_USD = 1_000_000
 get_snapshot()  # loads the list now: the first answer would stop every run meanwhile
 
 
-def cost(usage: Usage, model: str, base_url: str) -> Cost | None:
+def cost(usage: Usage, model: str, base_url: str, listed_as: str | None = None) -> Cost | None:
     """Return the cost of `usage`; None if provider, model or a price is not listed.
 
     The provider is known by its address: another server's model of the same name has
     another price. Never raises: a run must not fail because its price is unknown.
+
+    Args:
+        usage: the tokens.
+        model: the model's name.
+        base_url: where it was asked.
+        listed_as: the provider's id in the list, for an address that is not listed: a gateway's,
+            say. None: the address alone decides.
+
     """
     try:
-        price = _calculate(usage, model, base_url)
+        price = _calculate(usage, model, base_url, listed_as)
     except Exception:  # noqa: BLE001 - a defect of a price list must not fail a run
         return None
     listed = vars(price.model_price)
@@ -33,11 +41,17 @@ def cost(usage: Usage, model: str, base_url: str) -> Cost | None:
     return Cost(usd_micros=int(micros))
 
 
-def _calculate(usage: Usage, model: str, base_url: str) -> PriceCalculation:
+def _calculate(usage: Usage, model: str, base_url: str, listed_as: str | None) -> PriceCalculation:
     tokens = Tokens(
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cache_read_tokens=usage.cache_read_input_tokens,
         cache_write_tokens=usage.cache_creation_input_tokens,
     )
-    return calc_price(tokens, model, provider_api_url=base_url)
+    try:
+        provider = get_snapshot().find_provider(None, None, base_url).id
+    except LookupError:
+        if listed_as is None:
+            raise
+        provider = listed_as
+    return calc_price(tokens, model, provider_id=provider)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, NamedTuple, Protocol
@@ -95,6 +95,11 @@ class Growing:
     id: str = ""
     name: str = ""
     state: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def says(self) -> bool:
+        """Whether it is more than a text without words."""
+        return self.kind is not Text or self.content.tell() > 0 or bool(self.state)
 
 
 class Draft:
@@ -190,11 +195,29 @@ class Draft:
         """Let whatever comes next begin a part of its own."""
         self._open = self._kind = None
 
+    def begin(self, kind: type[Text | Reasoning | Call]) -> Growing:
+        """Begin a part and return it; text or reasoning that comes next adds to it."""
+        if len(self._parts) == MAX_PARTS:
+            raise self._failures.too_large(f"{MAX_PARTS} parts")
+        part = Growing(kind)
+        self._parts.append(part)
+        self.resume(part)
+        return part
+
+    def resume(self, part: Growing) -> None:
+        """Let text or reasoning that comes next add to a part that began before."""
+        self._open, self._kind, self._write = part, part.kind, part.content.write
+
+    def arrange(self, parts: Sequence[Growing]) -> None:
+        """Put all parts into another order."""
+        self._parts = list(parts)
+        self.calls = [part for part in parts if part.kind is Call]
+
     def call(self) -> Growing:
         """Begin another call and return it."""
         if len(self.calls) == CALLS_LIMIT:
             raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
-        call = self._begin(Call)
+        call = self.begin(Call)
         self.calls.append(call)
         return call
 
@@ -237,7 +260,7 @@ class Draft:
             act()
         reason = self._finish_reason(self.finish)
         asked = reason == FinishReason.FINISH_REASON_TOOL_CALLS
-        parts = [one for one in self._parts if asked or one.kind is not Call]
+        parts = [one for one in self._parts if (asked if one.kind is Call else one.says)]
         ids: set[str] = set()
         state = settled(self.state)
         return ModelAnswer(
@@ -253,19 +276,10 @@ class Draft:
     ) -> Callable[[str], object]:
         """Return what writes to the open part of this kind; begin one if there is none."""
         if self._kind is not kind:
-            part = self._begin(kind)
-            self._kind, self._write = kind, part.content.write
+            self.begin(kind)
             for name, value in state.items():
                 self.keep(name, value)
         return self._write
-
-    def _begin(self, kind: type[Text | Reasoning | Call]) -> Growing:
-        if len(self._parts) == MAX_PARTS:
-            raise self._failures.too_large(f"{MAX_PARTS} parts")
-        self._open = part = Growing(kind)
-        self._kind = None
-        self._parts.append(part)
-        return part
 
     def _joined(self, text: str) -> str:
         """Put half of a surrogate pair that ended the text before in front, and keep one back."""

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator
 
-import httpx2
-
 from polos_service.errors import StepError
 from polos_service.models import Output, connection
-from polos_service.models.connection import LostError
+from polos_service.models.connection import Response
 from polos_service.models.draft import Delta, Draft, Reader
 from polos_service.models.failures import Failures
 from polos_service.models.lenient import values
+from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence
 from polos_service.models.sse import Events
 
@@ -28,10 +27,10 @@ DRAIN_SECONDS = 0.05
 """Seconds to wait for the end of a stream after its last event. A connection that was read to
 its end can be used again, which saves the next call a TLS handshake."""
 
-MAX_EVENTLESS_BYTES = 10 * 1024 * 1024
+MAX_EVENTLESS_BYTES = 32 * 1024 * 1024
 """Bytes that may come without an event: a line that never ends, comments, blank lines. An
-answer of 4 MiB can come in one event, its characters escaped; comments that keep a connection
-alive take more than a day to come to it."""
+answer of 4 MiB can come in one event, each of its bytes escaped (`\\u0001`); comments that keep
+a connection alive take more than a day to come to it."""
 
 MAX_STREAM_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes that one answer may take on the wire: enough for the largest answer allowed if each
@@ -43,7 +42,7 @@ faster than they are handled."""
 
 
 async def read(  # noqa: PLR0917 - the parties of an exchange
-    response: httpx2.Response,
+    response: Response,
     reader: Reader,
     draft: Draft,
     output: Output,
@@ -67,8 +66,8 @@ async def read(  # noqa: PLR0917 - the parties of an exchange
     reading = _Reading(reader, draft, output, failures, is_stream=is_stream)
     try:
         async with asyncio.timeout(None) as limit:
-            async with contextlib.aclosing(connection.pieces(response)) as pieces:
-                await reading.read(pieces, silence, limit)
+            async with contextlib.aclosing(connection.pieces(response, silence)) as pieces:
+                await reading.read(pieces, limit)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -97,25 +96,20 @@ class _Reading:
         what = "it is neither an event stream nor an answer in JSON; check the base URL"
         return self._failures.malformed(what, retryable=False)
 
-    async def read(
-        self, pieces: AsyncGenerator[bytes, None], silence: Silence, limit: asyncio.Timeout
-    ) -> None:
+    async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         """Read to the end of the answer, and what follows it, until `limit`, which is set then."""
         lost: LostError | None = None
         try:
-            await self._pieces(pieces, silence, limit)
+            await self._pieces(pieces, limit)
         except LostError as error:
             lost = error
         await self._take(self._events.close(), limit)
         if lost is not None and not self._draft.whole:
             raise lost
 
-    async def _pieces(
-        self, pieces: AsyncGenerator[bytes, None], silence: Silence, limit: asyncio.Timeout
-    ) -> None:
+    async def _pieces(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         total = eventless = 0
         async for piece in pieces:
-            silence.heard()
             if self._over:
                 continue
             total += len(piece)

@@ -1,35 +1,82 @@
-"""How the failures of a chat completion are told: one sentence, one reason, retry or not."""
+"""How the failures of a model call are told: one sentence, one reason, retry or not."""
 
 from __future__ import annotations
 
-import email.utils
-import math
-import re
-import time
+import contextlib
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
+from polos_service.models.codes import PERMANENT, is_quota, status_of, word_status_of
+from polos_service.models.delays import asked, reset
+from polos_service.models.lost import LostError
 from polos_service.models.redact import redact, tells, word
+from polos_service.models.told import Told, told_in
 
-STATUS_OF_CODE = {
-    "invalid_api_key": 401,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "model_not_found": 404,
-    "not_found_error": 404,
-    "invalid_request_error": 400,
-    "context_length_exceeded": 400,
-    "insufficient_quota": 429,
-    "rate_limit_exceeded": 429,
-    "rate_limit_error": 429,
+NEVER = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.PAYMENT_REQUIRED)
+"""Statuses that are not tried again, even if the provider says that they should be."""
+
+EXACT_SECONDS = 100
+"""A delay below it is told with its fraction."""
+
+
+class _Kind(NamedTuple):
+    """What a status means.
+
+    Attributes:
+        reason: how it is told.
+        sentence: what happened to the model `{of}`.
+        advice: what to do, as a sentence; may be empty.
+        passing: whether it may not happen the next time.
+
+    """
+
+    reason: FailureReason.ValueType
+    sentence: str
+    advice: str = ""
+    passing: bool = False
+
+
+_REFUSED_KEY = _Kind(
+    FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
+    "{of} was refused",
+    "Check the key that the service is configured with for this address.",
+)
+_UNAVAILABLE = _Kind(
+    FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE, "{of} is unavailable", passing=True
+)
+_BAD_REQUEST = _Kind(FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST, "{of} refused the request")
+_USED_UP = _Kind(
+    FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
+    "The quota for {of} is used up",
+    "Add credit at the provider.",
+)
+
+_KINDS = {
+    401: _REFUSED_KEY,
+    402: _USED_UP,
+    403: _REFUSED_KEY,
+    404: _Kind(
+        FailureReason.FAILURE_REASON_MODEL_NOT_FOUND,
+        "{of} was not found",
+        "Either the model does not exist, this key cannot access it, or the provider's base URL "
+        "is wrong.",
+    ),
+    407: _Kind(
+        FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
+        "{of} could not be reached",
+        "Check the user and password of the proxy.",
+    ),
+    408: _UNAVAILABLE,
+    409: _UNAVAILABLE,
+    429: _Kind(
+        FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED, "{of} is rate limited", passing=True
+    ),
 }
-"""The HTTP status that an error inside a stream stands for, by its code or type."""
-
-
-PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.CONFLICT)
-"""Statuses below 500 that a later attempt may not meet."""
+"""By status; any other from 500 on is passing, and any other below is not."""
 
 
 class Failures:
@@ -37,6 +84,7 @@ class Failures:
 
     Attributes:
         request_id: the provider's id of the request, once it has answered; else empty.
+        proxy: HOST:PORT of the proxy that the call goes through; empty if there is none.
 
     """
 
@@ -45,77 +93,96 @@ class Failures:
         self._model = model
         self._secrets = tuple(secrets)
         self.request_id = ""
+        self.proxy = ""
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Keep what the headers of an answer say about it."""
-        self.request_id = word(headers.get("x-request-id", ""), self._secrets)
+        told = headers.get("x-request-id") or headers.get("request-id") or ""
+        self.request_id = word(told, self._secrets)
 
     def status(self, status: int, body: object, headers: Mapping[str, str]) -> StepError:
         """The provider answered with an HTTP status other than success.
 
         Args:
             status: the HTTP status.
-            body: the decoded body, or its `error`.
+            body: what the body says: any JSON value, or text.
             headers: the answer's headers.
 
         """
         self.answered(headers)
-        return self._refused(status, f"HTTP {status}", body, _retry_after(headers))
+        told = told_in(body)
+        how = f"HTTP {status}"
+        if told.page and (server := word(headers.get("server", ""), self._secrets)):
+            how += f" from {server}"
+        if self.proxy:
+            how += f" through the proxy {self.proxy}"
+        if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
+            return self._redirected(how, headers.get("location", ""))
+        if (delay := asked(headers)) is not None:
+            told.delay = delay
+        elif told.delay is None and status == HTTPStatus.TOO_MANY_REQUESTS:
+            told.delay = reset(headers)
+        # A gateway may answer 500 to what the provider behind it refused for good.
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR and word_status_of(told) in PERMANENT:
+            status = word_status_of(told) or status
+        error = self._refused(status, how, told)
+        should_retry = headers.get("x-should-retry", "").strip().lower()
+        if should_retry in ("true", "false") and status not in NEVER and not is_quota(told):
+            error.retryable = should_retry == "true"
+        return error
 
     def told(self, error: object) -> StepError:
-        """The provider reported an `error` inside the stream."""
-        return self._refused(_status_told(error), "error in the stream", error, None)
+        """The provider reported an error in an answer with a status of success.
 
-    def _refused(self, status: int, how: str, body: object, retry_after: float | None) -> StepError:
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            # The provider's own text is not shown: it quotes the key.
-            return self._error(
-                FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
-                f"{self.of} was refused ({how}): the provider rejected the service's key. "
-                "Check the key that the service is configured with for this address.",
-            )
-        if status == HTTPStatus.NOT_FOUND:
-            return self._error(
-                FailureReason.FAILURE_REASON_MODEL_NOT_FOUND,
-                f"{self.of} was not found ({how}): the model does not exist, this key "
-                "cannot access it, or the provider's base URL is wrong.",
-            )
-        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.PAYMENT_REQUIRED):
-            return self._limited(status, how, body, retry_after)
-        if status in PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return self._error(
-                FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
-                f"{self.of} is unavailable ({how}).",
-                retry_after=retry_after,
-                retryable=True,
-            )
+        Args:
+            error: what it said: the value of `error`, or the whole event or body; any JSON value,
+                JSON text, or text. None if it only said that there was an error.
+
+        """
+        told = told_in(error)
+        # Without a code nothing says that the fault is there to stay.
+        status = status_of(told) or HTTPStatus.INTERNAL_SERVER_ERROR
+        return self._refused(status, "error in the answer", told)
+
+    def _refused(self, status: int, how: str, told: Told) -> StepError:
+        other = _BAD_REQUEST if status < HTTPStatus.INTERNAL_SERVER_ERROR else _UNAVAILABLE
+        kind = _USED_UP if is_quota(told) else _KINDS.get(status, other)
+        message = f"{kind.sentence.format(of=self.of)} ({how}){self._said(told)} {kind.advice}"
+        delay = told.delay if kind.passing else None
+        if delay is not None:
+            seconds = f"{delay:.0f}" if delay >= EXACT_SECONDS else f"{delay:.3g}"
+            message += f"The provider asks to wait {seconds} s."
+        return self._error(kind.reason, message.rstrip(), retryable=kind.passing, retry_after=delay)
+
+    def _redirected(self, how: str, location: str) -> StepError:
+        """Return the failure; of where it leads only the host is told: the rest may be secret."""
+        host = ""
+        with contextlib.suppress(ValueError):
+            host = word(urlsplit(location).netloc.rpartition("@")[2], self._secrets)
+        target = f" to {host}" if host else ""
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
-            f"{self.of} refused the request ({how}){self._quote(body)}",
+            f"{self.of} redirects{target} ({how}), and redirects are not followed. "
+            "Check the provider's base URL.",
         )
 
-    def _limited(self, status: int, how: str, body: object, retry_after: float | None) -> StepError:
-        if status == HTTPStatus.PAYMENT_REQUIRED or "insufficient_quota" in _codes(body):
-            return self._error(
-                FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
-                f"The quota for {self.of} is used up ({how}). Add credit at the provider.",
-            )
-        wait = "" if retry_after is None else f"; the provider asks to wait {retry_after:g} s"
-        return self._error(
-            FailureReason.FAILURE_REASON_MODEL_RATE_LIMITED,
-            f"{self.of} is rate limited ({how}){wait}.",
-            retry_after=retry_after,
-            retryable=True,
-        )
-
-    def lost(self, *, after_output: bool) -> StepError:
-        """The connection failed, before or after the model said something."""
+    def lost(self, lost: LostError, *, after_output: bool) -> StepError:
+        """No answer came, or the connection failed before or after the model said something."""
+        what = redact(lost.what, self._secrets)
+        if self.proxy and self.proxy not in what:
+            what += f" (through the proxy {self.proxy})"
         if after_output:
-            return self.cut_short("the connection failed")
+            return self.cut_short(what)
+        if lost.malformed:
+            return self._error(
+                FailureReason.FAILURE_REASON_MODEL_MALFORMED,
+                f"The answer of {self.of} is not valid HTTP: {what}. "
+                "Check the provider's base URL.",
+            )
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_UNAVAILABLE,
-            f"{self.of} could not be reached: the connection failed.",
-            retryable=True,
+            f"{self.of} could not be reached: {what}.",
+            retryable=lost.retryable,
         )
 
     def silent(self, error: StepError) -> StepError:
@@ -154,9 +221,12 @@ class Failures:
         """How a message calls the model."""
         return f"model {self._model!r} at {self._host}"
 
-    def _quote(self, body: object) -> str:
-        message = redact(_message(body), self._secrets)
-        return f": {message}" if message else "."
+    def _said(self, told: Told) -> str:
+        """Return the provider's message as the end of a sentence."""
+        message = redact(told.message, self._secrets)
+        if not message:
+            return "."
+        return f": {message}" if message.endswith((".", "!", "?", "…")) else f": {message}."
 
     def _error(
         self,
@@ -173,50 +243,3 @@ class Failures:
             retry_after=retry_after,
             provider_request_id=self.request_id,
         )
-
-
-def _message(body: object) -> str:
-    """Return what an error's body says, in the spellings that servers use."""
-    if isinstance(body, Mapping):
-        for name in ("message", "detail", "error"):
-            if isinstance(body.get(name), str):
-                return str(body[name])
-        return ""
-    return body if isinstance(body, str) else ""
-
-
-def _codes(body: object) -> list[str]:
-    if not isinstance(body, Mapping):
-        return []
-    codes = (body.get(name) for name in ("code", "type"))
-    return [str(code) for code in codes if isinstance(code, str | int)]
-
-
-def _status_told(error: object) -> int:
-    """Return the HTTP status that an error in a stream stands for; 500 if it says none."""
-    for code in _codes(error):
-        if code in STATUS_OF_CODE:
-            return STATUS_OF_CODE[code]
-        if re.fullmatch("[45][0-9]{2}", code):
-            return int(code)
-    return HTTPStatus.INTERNAL_SERVER_ERROR
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds a provider asks to wait: from milliseconds, seconds, or a date."""
-    for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        seconds = _number(headers.get(name, "")) * scale
-        if math.isfinite(seconds):
-            return max(seconds, 0.0)
-    try:
-        date = email.utils.parsedate_to_datetime(headers.get("retry-after", ""))
-        return max(date.timestamp() - time.time(), 0.0)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

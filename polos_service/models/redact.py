@@ -1,8 +1,8 @@
-"""Make what a provider says fit to be shown: short, and without a key in any simple form.
+"""Make what a provider says fit to be shown: short, printable, without a key in any simple form.
 
-A secret that stands there as it is gets hidden where it stands. One that stands there in
-another form (escaped, encoded, in other case, with something in between) hides the whole text:
-nobody can tell which part of it is safe.
+A secret that stands there as it is, or a piece of it, is hidden where it stands. One that stands
+there in another form (escaped, encoded, in other case, with something in between) hides the whole
+text: nobody can tell which part of it is safe.
 """
 
 from __future__ import annotations
@@ -18,13 +18,19 @@ MAX_LENGTH = 500
 """Characters of a provider's message that are shown."""
 
 MAX_SEARCHED = 8192
-"""Characters of a provider's message that are searched; a longer one is not shown at all."""
+"""Characters of a provider's message that are searched, and more for a long secret."""
+
+MAX_EXPANSION = 16
+"""Characters at most that one character of a secret takes in another form: percent, twice."""
 
 MAX_WORD = 200
 """Characters of a request id that are shown."""
 
 MIN_SECRET = 6
 """Characters of the shortest secret that is searched for inside words and in other forms."""
+
+MIN_PIECE = 8
+"""Characters of a secret in a row that are hidden wherever they stand: some quote its start."""
 
 MAX_ESCAPES = 3
 """How many escapes, one inside the other, are undone."""
@@ -52,13 +58,14 @@ def redact(message: str, secrets: Iterable[str] = ()) -> str:
         secrets: the keys in use; hidden whatever they look like.
 
     """
-    if len(message) > MAX_SEARCHED:
-        return f"[a message of {len(message)} characters, which is not shown]"
     secrets = [secret for secret in secrets if secret]
+    # What is shown is far shorter, so a secret that is cut here does not begin in it.
+    message = message[: MAX_SEARCHED + MAX_EXPANSION * max(map(len, secrets), default=0)]
     if tells(_without(message, secrets, ""), secrets):
         return _HIDDEN
     message = _without(message, secrets, _HIDDEN)
     message = message[: 4 * MAX_LENGTH]  # before the pattern, whose time grows with the square
+    message = "".join(char if char.isprintable() else " " for char in message)
     line = " ".join(_KEY_LIKE.sub(_HIDDEN, message).split())
     return line if len(line) <= MAX_LENGTH else line[: MAX_LENGTH - 1] + "…"
 
@@ -87,13 +94,28 @@ def tells(text: str, secrets: Iterable[str]) -> bool:
 
 
 def _without(text: str, secrets: Iterable[str], instead: str) -> str:
-    """Replace the secrets that stand in `text` as they are; a short one only as a word."""
+    """Replace the secrets and pieces of secrets in `text`; a short secret only as a word."""
     for secret in secrets:
         pattern = re.escape(secret)
         if len(secret) < MIN_SECRET:
             pattern = rf"(?<!\w){pattern}(?!\w)"
-        text = re.sub(pattern, instead, text)
+        text = re.sub(pattern, lambda _: instead, text)
+        text = _without_pieces(text, secret, instead)
     return text
+
+
+def _without_pieces(text: str, secret: str, instead: str) -> str:
+    """Replace every run of MIN_PIECE or more characters that stands in the secret as well."""
+    starts = range(len(secret) - MIN_PIECE + 1)
+    pieces = {secret[start : start + MIN_PIECE] for start in starts}
+    kept: list[str] = []
+    done = 0
+    for start in range(len(text) - MIN_PIECE + 1) if pieces else ():
+        if text[start : start + MIN_PIECE] in pieces:
+            if start > done or not kept:
+                kept += [text[done:start], instead]
+            done = start + MIN_PIECE
+    return "".join([*kept, text[done:]])
 
 
 def _forms(secret: str) -> Iterator[str]:

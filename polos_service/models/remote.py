@@ -1,113 +1,75 @@
-"""A provider that is asked over HTTP: its addresses, their keys, and one call of a model.
+"""A provider that is asked over HTTP: one call of a model.
 
 Whether to try again is the step's to decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx2
-from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Cost, Usage
 from polos_service.errors import StepError
-from polos_service.models import ModelAnswer, ModelRequest, Output, connection, exchange
-from polos_service.models.address import Address
-from polos_service.models.connection import LostError, RefusedError
+from polos_service.models import ModelAnswer, ModelRequest, Output, exchange, sending, switches
+from polos_service.models.access import Access, Destination, lower
+from polos_service.models.connection import Client, RefusedError, Response
 from polos_service.models.cost import cost
-from polos_service.models.draft import Draft, Reader
+from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
+from polos_service.models.lost import LostError
+from polos_service.models.preset import Account, Api, Preset
 from polos_service.models.silence import Silence, SilentError
+from polos_service.models.told import told_in
 
-Check = Callable[[Mapping[str, Any]], Mapping[str, str]]
-"""Returns what is wrong with a run's model options, by name; empty if nothing is."""
-
-
-class Api(Protocol):
-    """One API of a provider: what a request looks like, and how an answer is read."""
-
-    @property
-    def path(self) -> str:
-        """Where requests go, behind the base URL."""
-        ...
-
-    def headers(self, key: str) -> Mapping[str, str]:
-        """Return what the API wants in the headers; `key` is empty if there is none."""
-        ...
-
-    def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
-        """Return the parameters of a call; a run's options override the agent's definition."""
-        ...
-
-    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> Reader:
-        """Return what reads the answer to the request into the draft."""
-        ...
+STRICT = (400, 422)
+"""Statuses with which a server refuses a field that it does not know."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Preset:
-    """What is known of a provider.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is kept for a base URL.
 
     Attributes:
-        name: what agents call it.
-        apis: by name; the first is its default.
-        check: which options a run may choose.
-        base_url: its address; None if every installation has its own.
-        key_variable: the environment variable with its key; None if it wants none.
-        url_variable: the environment variable with another address; None if there is none.
-        needs_key: whether the default address refuses calls without a key.
+        client: the connections to it.
+        off: what is turned off there, by the operator, or since the server refused it.
 
     """
 
-    name: str
-    apis: Mapping[str, Api]
-    check: Check
-    base_url: str | None
-    key_variable: str | None = None
-    url_variable: str | None = None
-    needs_key: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Account:
-    """What an operator configured for a provider.
-
-    Attributes:
-        base_url: where the calls of agents without a base URL of their own go; None: the
-            provider's default.
-        key: for that address, and for no other.
-        headers: sent to that address alone.
-        keys: further keys, by the base URL that each is meant for.
-
-    """
-
-    base_url: str | None = None
-    key: SecretStr | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    keys: Mapping[str, SecretStr] = field(default_factory=dict)
+    client: Client
+    off: set[str]
 
 
 class Remote:
-    """A provider over HTTP. Each key goes to the one address that it was configured for."""
+    """A provider over HTTP."""
 
     def __init__(self, preset: Preset, account: Account) -> None:
         """Keep the configuration; nothing is connected before the first call of `answer`."""
         self._preset = preset
-        self._base_url = _normal(account.base_url or preset.base_url or "")
-        self._headers = account.headers
-        self._keys = {_normal(url): key for url, key in account.keys.items()}
-        if account.key is not None:
-            self._keys[self._base_url] = account.key
-        self._clients: dict[str, httpx2.AsyncClient] = {}
+        self._access = Access(preset, account)
+        self._prices = account.prices
+        self._switches = {preset.complete(url): names for url, names in account.switches.items()}
+        self._places: dict[str, _Place] = {}
         # One for all addresses: reading the certificates takes a tenth of a second.
         self._tls = httpx2.create_ssl_context()
 
-    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+    @property
+    def apis(self) -> Collection[str]:
+        """The APIs that an agent may choose."""
+        return self._preset.apis.keys()
+
+    def lacks(self, base_url: str | None) -> str:
+        """Return what calls of an agent with this base URL lack; empty if nothing is known to."""
+        return self._access.lacks(base_url)
+
+    def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
-        return self._preset.check(options)
+        name = api or next(iter(self._preset.apis))
+        return self._preset.checks.get(name, self._preset.check)(options)
 
     async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
         """Ask the model once, passing text and reasoning to `output` as they come.
@@ -118,80 +80,107 @@ class Remote:
             StepError: the call failed; reason, message and retryable say how.
 
         """
-        base_url = _normal(request.base_url or self._base_url)
-        address = Address.of(base_url)
-        key = self._key(address, base_url)
         api = self._api(request.api)
-        failures = Failures(address.host, request.model, filter(None, (key, *address.secrets)))
+        there = self._access.to(request.base_url)
+        address, place = there.address, self._place(there)
+        request, extra = _apart(request)
+        secrets = (*there.secrets, *extra.values(), *place.client.secrets)
+        failures = Failures(address.host, request.model, secrets)
         draft = Draft(failures, self._preset.name)
         reader = api.reader(draft, failures, request)
-        headers = {**api.headers(key), **(self._headers if base_url == self._base_url else {})}
-        if not key and address.authorization:
-            headers["Authorization"] = address.authorization
-        body = api.body(request, address, self._preset.name)
+        headers = {**lower(api.headers(there.key)), **there.headers, **extra}
+        if address.authorization and not there.key:
+            headers.setdefault("authorization", address.authorization)
+        failures.proxy = place.client.proxy
         failure: StepError | None = None
         try:
             async with Silence(request, failures.of) as silence:
-                client = self._client(base_url)
-                response = await connection.send(client, address.url + api.path, headers, body)
+                response = await self._send(request, api, headers, there)
                 try:
                     await exchange.read(response, reader, draft, output, failures, silence)
                 finally:
-                    await response.aclose()
+                    response.close()
         except RefusedError as refused:
             failure = failures.status(refused.status, refused.body, refused.headers)
-        except LostError:
-            failure = failures.lost(after_output=draft.begun)
+        except LostError as lost:
+            failure = failures.lost(lost, after_output=draft.begun)
         except SilentError as error:
             failure = failures.silent(error)
         if failure is not None and not draft.whole:
             # Raised out here so that the package's error, which holds the request with its
             # key and the provider's text, does not travel along as its context.
             raise failure
-        usage = draft.usage
-        price = None if usage is None else cost(usage, request.model, address.url)
-        return draft.answer(price)
+        return draft.answer(self._cost(draft.usage, request.model, address.url))
 
     async def close(self) -> None:
         """Close every connection."""
-        while self._clients:
-            _, client = self._clients.popitem()
-            await client.aclose()
+        while self._places:
+            _, place = self._places.popitem()
+            await place.client.close()
+
+    async def _send(
+        self, request: ModelRequest, api: Api, headers: Mapping[str, str], there: Destination
+    ) -> Response:
+        """Send a request; once more without each field of ours that the server refuses.
+
+        Raises:
+            LostError: no answer came.
+            RefusedError: the provider answered with another status than success.
+
+        """
+        chosen = {*request.options, *request.settings}
+        place = self._place(there)
+        refusals = 0
+        off = frozenset(place.off)
+
+        def build() -> dict[str, Any]:
+            body = api.body(request, there.address, self._preset.name)
+            switches.apply(body, off, chosen)
+            return body
+
+        while True:
+            body, data = await sending.encode(request, build)
+            try:
+                return await place.client.send(there.address.url + api.path, headers, data)
+            except RefusedError as error:
+                refusals += 1
+                if error.status not in STRICT or refusals > switches.MAX_REFUSALS:
+                    raise
+                told = told_in(error.body)
+                name = await asyncio.to_thread(switches.refused, told, body, off, chosen)
+                if name is None:
+                    raise
+                place.off.add(name)
+                off |= {name}
 
     def _api(self, name: str | None) -> Api:
         apis = self._preset.apis
+        if name is not None and name not in apis:
+            raise StepError(
+                FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
+                f"The provider {self._preset.name} has no API {name!r}; it has {', '.join(apis)}.",
+            )
         return apis[name] if name is not None else next(iter(apis.values()))
 
-    def _client(self, base_url: str) -> httpx2.AsyncClient:
-        if base_url not in self._clients:
-            self._clients[base_url] = connection.connect(self._tls)
-        return self._clients[base_url]
+    def _place(self, there: Destination) -> _Place:
+        url = there.base_url
+        if url not in self._places:
+            off = set(self._switches.get(url, ()))
+            self._places[url] = _Place(Client(there.address.url, self._tls), off)
+        return self._places[url]
 
-    def _key(self, address: Address, base_url: str) -> str:
-        """Return the key for an address; empty if none is configured, and none is needed.
-
-        Raises:
-            StepError: the key is missing, or is not plain text.
-
-        """
-        secret = self._keys.get(base_url)
-        key = secret.get_secret_value().strip() if secret is not None else ""
-        if not key and address.is_openai and not address.authorization:
-            raise _unauthenticated(
-                f"There is no key for {address.host}: set OPENAI_API_KEY, "
-                "or OPENAI_BASE_URL for another server,"
-            )
-        if not (key.isascii() and key.isprintable()):
-            raise _unauthenticated(f"The key for {address.host} is not plain text: set it again")
-        return key
+    def _cost(self, usage: Usage | None, model: str, base_url: str) -> Cost | None:
+        if usage is None:
+            return None
+        own = self._prices.cost(usage, model, self._preset.name, base_url)
+        return cost(usage, model, base_url, self._preset.price_list) if own is None else own
 
 
-def _unauthenticated(what: str) -> StepError:
-    return StepError(
-        FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
-        f"{what} in the environment of the service, which sends it to the configured address only.",
-    )
-
-
-def _normal(base_url: str) -> str:
-    return base_url.strip().rstrip("/")
+def _apart(request: ModelRequest) -> tuple[ModelRequest, Mapping[str, str]]:
+    """Return the request whose settings are all for the body, and those that are headers."""
+    if not request.settings:
+        return request, {}
+    body = {**request.settings}
+    headers = body.pop("extra_headers", {})
+    body |= body.pop("extra_body", {})
+    return replace(request, settings=body), lower(headers)

@@ -12,18 +12,22 @@ from polos.v1.event_pb2 import FinishReason, Usage
 from polos_client.define import scripted
 from polos_client.errors import DefinitionError
 from polos_service.errors import StepError
-from polos_service.models import ModelAnswer, ModelRequest, Output
-from polos_service.models.messages import Call, Part, Text
+from polos_service.models import Model, ModelAnswer, ModelRequest, Output
+from polos_service.models.messages import Call, Part, Result, Text, text_of
 from polos_service.models.silence import Silence
 
 OPTIONS = ("seed", "temperature", "top_p")
 """Options that a run may give; a script plays the same whatever they say."""
 
 
-class Scripted:
+class Scripted(Model):
     """A model that says what its script says; the script is the model's name."""
 
-    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+    def check(
+        self,
+        options: Mapping[str, Any],
+        api: str | None = None,  # noqa: ARG002 - a script has none
+    ) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
         what = f"cannot be set for a run of a script; allowed: {', '.join(OPTIONS)}"
         return {name: what for name in options if name not in OPTIONS}
@@ -81,6 +85,7 @@ class _Playing:
             self.silence.heard()
             self.texts.append(text)
             await self.output.text(text)
+            self.silence.listen()
 
     def call(self, part: scripted.Call) -> None:
         number = f"call_{self.request.turn}_{len(self.calls) + 1}"
@@ -127,7 +132,10 @@ async def _pause(seconds: float | None) -> None:
 
 def _words_read(request: ModelRequest) -> int:
     """Return the words of the conversation, which stand in for tokens."""
-    return sum(len(message.text.split()) for message in request.messages)
+    parts = [part for message in request.messages for part in message.parts]
+    results = [part.content for part in parts if isinstance(part, Result)]
+    said = [message.parts for message in request.messages]
+    return sum(len(text_of(one).split()) for one in [*said, *results])
 
 
 def _usage(read: int, written: int) -> Usage:

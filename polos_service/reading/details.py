@@ -1,18 +1,24 @@
 """What a run's log says of its outcome and its tools; the log may be long.
 
-Few events are needed: the terminal one is the last, and events of tools say so in their
-bytes. All others are skipped without being decoded.
+Few events are needed: the terminal one is the last, and the ends of steps say so in their
+bytes. All others are skipped without being decoded, unless they hold a part of a long result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from polos.v1.event_pb2 import Event, StepFinish, ToolCall
 from polos.v1.run_pb2 import ToolResult
 from polos_client.errors import StoreUnavailable
+from polos_client.wire import RESULT_LIMIT
 from polos_service.pacer import Pacer
+from polos_service.reading.budget import Budget
+from polos_service.reading.parts import TEXT, Parts, Place, place_of
 from polos_service.reading.tail import READ_LIMIT, response_of
 from polos_service.runs.frame import cut, decode
 from polos_service.store import ENDED, RunRecord, RunStore, Slice
@@ -20,8 +26,21 @@ from polos_service.store import ENDED, RunRecord, RunStore, Slice
 TOOL = b"\x12\x04tool"
 """What the bytes of every event of a tool's step hold: its `step_type`, which is field 2."""
 
+MODEL = b"\x12\x03llm"
+"""What those of the start and the end of every model call hold."""
+
 RESULTS_LIMIT = 1024 * 1024
 """Bytes of tool results that are returned of a run at most."""
+
+RESULTS_AT_ONCE = 2 * RESULT_LIMIT
+"""Bytes of long results that are put together, or on their way to callers, at once."""
+
+RESULT_PATIENCE = 10.0
+"""Seconds that a caller waits for room for a long result; it is left out after that."""
+
+
+def keep() -> None:
+    """Give nothing back."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +52,7 @@ class RunDetails:
         outcome: the terminal event; None if the run has not ended.
         tool_results: in the order in which the tools finished.
         omitted: further tool results, beyond RESULTS_LIMIT.
+        release: to be called once nobody holds the details any more.
 
     """
 
@@ -40,6 +60,7 @@ class RunDetails:
     outcome: Event | None
     tool_results: Sequence[ToolResult] = ()
     omitted: int = 0
+    release: Callable[[], None] = keep
 
 
 class Details:
@@ -48,6 +69,7 @@ class Details:
     def __init__(self, store: RunStore, pacer: Pacer) -> None:
         self._store = store
         self._pacer = pacer
+        self._budget = Budget(RESULTS_AT_ONCE)
 
     async def ended(self, project: str, run_id: str) -> RunDetails:
         """Return the run with its outcome, if it has ended; without the results of its tools.
@@ -64,24 +86,64 @@ class Details:
         data, _ = cut(frame.data, record.latest - frame.first, 1)
         return RunDetails(record=record, outcome=decode(data)[0])
 
-    async def whole(self, project: str, run_id: str) -> RunDetails:
+    async def whole(self, project: str, run_id: str, max_result: int) -> RunDetails:
         """Return the run with its outcome and the results of its own tools.
+
+        A result that exceeds the terminal event is put into the outcome, unless it has more
+        than `max_result` bytes or there is no room for it within RESULT_PATIENCE.
 
         Raises:
             RunNotFound: there is no such run.
 
         """
         details = await self.ended(project, run_id)
-        latest = details.record.latest
+        step_key = details.outcome.agent_finish.result_step_key if details.outcome else ""
         results = Results(details.record)
-        after = 0
-        while after < latest:
-            await self._pacer.next()
-            part = await self._read(project, run_id, after, READ_LIMIT)
-            data, after = response_of(part, after)
-            if TOOL in data:
+        async for data in self._log(project, details.record):
+            if TOOL in data or (step_key and MODEL in data):
                 results.add(decode(data))
-        return replace(details, tool_results=results.found, omitted=results.omitted)
+        size = results.texts.get(step_key, 0)
+        if not 0 < size <= max_result or not await self._room(size):
+            step_key, size = "", 0
+        release = partial(self._budget.give, size)
+        try:
+            parts = await self._parts(project, results, step_key)
+        except BaseException:
+            release()
+            raise
+        if step_key and details.outcome is not None:
+            details.outcome.agent_finish.result = parts.text(step_key)
+            details.outcome.agent_finish.ClearField("result_step_key")
+        found, omitted = results.whole(parts)
+        return replace(details, tool_results=found, omitted=omitted, release=release)
+
+    async def _room(self, size: int) -> bool:
+        """Take room for a result; False if there is none."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESULT_PATIENCE):
+                await self._budget.take(size)
+                return True
+        return False
+
+    async def _parts(self, project: str, results: Results, step_key: str) -> Parts:
+        """Return what the log holds in parts: the text of a step, and the tools' arguments."""
+        record = results.record
+        wanted = {*results.long, *([(step_key, TEXT)] if step_key else [])}
+        parts = Parts(record.run_id, record.latest, wanted, RESULTS_LIMIT - results.size)
+        if wanted:
+            async for data in self._log(project, record):
+                if not parts.skips(data):
+                    parts.add(decode(data))
+        return parts
+
+    async def _log(self, project: str, record: RunRecord) -> AsyncIterator[bytes]:
+        """Yield the log as encoded responses."""
+        after = 0
+        while after < record.latest:
+            await self._pacer.next()
+            part = await self._read(project, record.run_id, after, READ_LIMIT)
+            data, after = response_of(part, after)
+            yield data
 
     async def _read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Return frames behind a cursor; the record says that there are some.
@@ -102,33 +164,61 @@ class Details:
 
 
 class Results:
-    """Collects the results of a root run's own tools.
+    """Collects the results of a root run's own tools, and the sizes of long texts.
 
     Attributes:
-        found: the results, RESULTS_LIMIT bytes at most.
-        omitted: how many more there are.
+        record: the run.
+        size: bytes of the results so far.
+        texts: bytes of the text of each model step whose answer exceeds its end.
 
     """
 
     def __init__(self, record: RunRecord) -> None:
         """Collect from the events that the record counts; what came later is ignored."""
-        self.found: list[ToolResult] = []
-        self.omitted = 0
-        self._record = record
+        self.record = record
+        self.size = 0
+        self.texts: dict[str, int] = {}
+        self._found: list[ToolResult] = []
+        self._omitted = 0
         self._calls: dict[str, ToolCall] = {}
-        self._size = 0
+
+    @property
+    def long(self) -> list[Place]:
+        """The places of the arguments that the results lack."""
+        return [place_of(one.tool_call.long_arguments) for one in self._found if is_long(one)]
 
     def add(self, events: Sequence[Event]) -> None:
         """Take the next events."""
         for event in events:
-            if event.sequence > self._record.latest:
+            if event.sequence > self.record.latest:
                 break
-            if event.run_id != self._record.run_id:
+            if event.run_id != self.record.run_id:
                 continue
             if event.step_start.HasField("tool_call"):
                 self._calls[event.step_start.step_key] = event.step_start.tool_call
             elif event.step_finish.HasField("tool_call"):
                 self._finish(event.step_finish)
+            elif event.step_finish.HasField("long_answer"):
+                finish = event.step_finish
+                self.texts[finish.step_key] = finish.long_answer.text_bytes
+
+    def whole(self, parts: Parts) -> tuple[list[ToolResult], int]:
+        """Return the results with their arguments, RESULTS_LIMIT bytes at most, and how many lack.
+
+        Args:
+            parts: has the arguments that are `long`.
+
+        """
+        found: list[ToolResult] = []
+        for result in self._found:
+            if is_long(result):
+                arguments = parts.arguments(result.tool_call.long_arguments)
+                if arguments is None:
+                    continue
+                result.tool_call.ClearField("long_arguments")
+                result.tool_call.arguments_json = arguments
+            found.append(result)
+        return found, self._omitted + len(self._found) - len(found)
 
     def _finish(self, finish: StepFinish) -> None:
         call = self._calls.pop(finish.step_key, finish.tool_call)
@@ -137,8 +227,13 @@ class Results:
             result.failure.CopyFrom(finish.failure)
         else:
             result.result_json = finish.result_json
-        self._size += result.ByteSize()
-        if self._size > RESULTS_LIMIT:
-            self.omitted += 1
+        self.size += result.ByteSize()
+        if self.size > RESULTS_LIMIT:
+            self._omitted += 1
         else:
-            self.found.append(result)
+            self._found.append(result)
+
+
+def is_long(result: ToolResult) -> bool:
+    """Return whether the arguments of a result stand elsewhere."""
+    return result.tool_call.HasField("long_arguments")

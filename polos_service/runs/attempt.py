@@ -5,18 +5,28 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import Cost, FinishReason, StepFailure, StepFinish, ToolCall, Usage
+from polos.v1.event_pb2 import (
+    Cost,
+    FinishReason,
+    LongAnswer,
+    StepFailure,
+    StepFinish,
+    ToolCall,
+    Usage,
+)
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND, Encoder
-from polos_service.runs.journal import private_line
+from polos_service.runs.journal import private_line, private_lines
+from polos_service.runs.said import NOTHING, Said
 from polos_service.runs.writer import Writer
 
 BACKOFF_BASE = 0.5
@@ -28,7 +38,7 @@ BACKOFF_CAP = 8.0
 MAX_DOUBLINGS = 10
 """Doublings of the pause that are computed: far more than reach BACKOFF_CAP."""
 
-RETRY_AFTER_LIMIT = 60.0
+RETRY_AFTER_LIMIT = 300.0
 """Seconds that a provider may ask to wait; a run is not kept for longer."""
 
 
@@ -37,15 +47,22 @@ class StepOutput:
     """What a step returns, the same whether it ran or its output stood in the log.
 
     Attributes:
-        result_json: the output as JSON text, at most OUTPUT_LIMIT bytes.
+        result_json: the output as JSON text, at most OUTPUT_LIMIT bytes; empty if there is a
+            long answer.
+        long_answer: tells that the output stands in the events before the step's end; None if
+            `result_json` is all.
+        said: what those events tell.
         usage: the tokens of a model call; None if the provider does not tell them.
         cost: the cost of a model call; None if it is not known.
         finish_reason: how a model call ended; unspecified for any other step.
-        private: JSON values stored beside it and never served, at most OUTPUT_LIMIT bytes.
+        private: JSON values stored beside it and never served, at most OUTPUT_LIMIT bytes
+            unless `Attempt.keep` has stored them.
 
     """
 
-    result_json: str
+    result_json: str = ""
+    long_answer: LongAnswer | None = None
+    said: Said = NOTHING
     usage: Usage | None = None
     cost: Cost | None = None
     finish_reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
@@ -83,6 +100,7 @@ class Attempt:
         self._writer = writer
         self._clock = clock
         self._began = clock.now()
+        self._kept: bytes | None = None
 
     async def emit(self, payload: Message) -> None:
         """Emit an event; waits only while the backlog is over its bound.
@@ -95,6 +113,32 @@ class Attempt:
         self._writer.emit(payload, encoder=self._encoder)
         self.spoke = True
         await self._writer.room()
+
+    async def keep(self, private: Mapping[str, Any], carrier: Message) -> None:
+        """Store the private part of the step's output, however large; once, before its end.
+
+        What one line beside the step's end cannot hold is cut, and each piece is stored beside
+        an event of its own, which is `carrier`.
+
+        Raises:
+            Finished: this process no longer writes the run's log.
+            TypeError: a value is not a JSON value.
+
+        """
+        self._kept = b""
+        if not private:
+            return
+        child = self._encoder.lineage.run_id if self._encoder else None
+        lines = private_lines(self.key, self.number, private, child)
+        first = next(lines)
+        second = next(lines, None)
+        if second is None:
+            self._kept = first
+            return
+        for line in chain((first, second), lines):
+            self._writer.emit(carrier, line, encoder=self._encoder)
+            self.spoke = True
+            await self._writer.room()
 
     async def checkpoint(self) -> None:
         """Wait until all that was emitted is durable: before a side effect, for example.
@@ -126,14 +170,15 @@ class Attempt:
             ValueError: a value does not fit its field, or is text that cannot be encoded.
 
         """
-        private = b""
-        if output.private:
+        private = self._kept or b""
+        if output.private and self._kept is None:
             child = self._encoder.lineage.run_id if self._encoder else None
             private = private_line(self.key, output.private, child)
         check_size("output", len(output.result_json.encode()))
         check_size("private part of the output", len(private))
+        long = output.long_answer
         finish = self._finish(
-            result_json=output.result_json,
+            **({"result_json": output.result_json} if long is None else {"long_answer": long}),
             usage=output.usage,
             cost=output.cost,
             finish_reason=output.finish_reason,
@@ -177,9 +222,15 @@ def duration(nanoseconds: int) -> Duration:
     return Duration(seconds=seconds, nanos=nanos)
 
 
-def worth_waiting(error: StepError) -> bool:
-    """Return whether the step may be tried again, rather than failing now."""
-    return error.retryable and (error.retry_after or 0.0) <= RETRY_AFTER_LIMIT
+def worth_waiting(error: StepError, left: float) -> bool:
+    """Return whether the step may be tried again, rather than failing now.
+
+    Args:
+        error: why it failed.
+        left: seconds until the run's deadline.
+
+    """
+    return error.retryable and (error.retry_after or 0.0) <= min(RETRY_AFTER_LIMIT, left)
 
 
 def pause(tries: int, retry_after: float | None) -> float:

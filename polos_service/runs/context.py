@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn
@@ -23,7 +24,7 @@ from polos_service.runs.attempt import (
     worth_waiting,
 )
 from polos_service.runs.clock import Clock
-from polos_service.runs.frame import Encoder
+from polos_service.runs.frame import SECOND, Encoder
 from polos_service.runs.journal import Journal, Journals
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.totals import Totals
@@ -50,6 +51,7 @@ class Holding:
         writer: the log's one writer.
         clock: the time.
         boundary: see `Boundary`.
+        deadline: when the root run must have ended, in nanoseconds since the epoch; None: never.
         broken: why a step's end could not be recorded; None as long as each could. The root
             run ends then, whatever its code makes of it.
 
@@ -60,6 +62,7 @@ class Holding:
     writer: Writer
     clock: Clock
     boundary: Boundary
+    deadline: int | None = None
     broken: Unrecorded | None = None
 
 
@@ -93,7 +96,7 @@ class RunContext:
         cls, claim: Claim, journals: Journals, writer: Writer, clock: Clock, boundary: Boundary
     ) -> RunContext:
         """Return the context of a claimed run."""
-        holding = Holding(claim.run_id, journals, writer, clock, boundary)
+        holding = Holding(claim.run_id, journals, writer, clock, boundary, claim.deadline)
         lineage = Lineage(claim.run_id, claim.workflow_id)
         return cls(holding, lineage, journals.root, claim.create_time)
 
@@ -130,7 +133,8 @@ class RunContext:
 
         A retryable StepError is tried again, up to `tries` times in all, after a pause
         that grows: silently as long as the attempt has emitted nothing, else announced
-        by `step_retry`.
+        by `step_retry`. It is not if its pause would be longer than RETRY_AFTER_LIMIT, or
+        not over before the run's deadline.
 
         Args:
             key: any text of 1 to KEY_LIMIT bytes, used once in the run.
@@ -267,7 +271,7 @@ class RunContext:
             try:
                 output = await body(attempt)
             except StepError as error:
-                if tried >= tries or not worth_waiting(error):
+                if tried >= tries or not worth_waiting(error, self._left()):
                     await self._fail(attempt, error)
                 await self._clock.sleep(pause(tried, error.retry_after))
                 attempt = self._again(attempt, error)
@@ -281,6 +285,11 @@ class RunContext:
                 raise broken from error
             else:
                 return await self._record(attempt, output)
+
+    def _left(self) -> float:
+        """Return the seconds until the run's deadline."""
+        deadline = self._holding.deadline
+        return math.inf if deadline is None else (deadline - self._clock.now()) / SECOND
 
     async def _record(self, attempt: Attempt, output: StepOutput) -> StepOutput:
         """Record the step's output, or if that is impossible, that the step failed."""
@@ -335,8 +344,10 @@ class RunContext:
         self.totals.add(recorded)
         return StepOutput(
             result_json=recorded.result_json,
+            long_answer=recorded.long_answer if recorded.HasField("long_answer") else None,
+            said=self._journal.take_said(recorded.step_key),
             usage=recorded.usage if recorded.HasField("usage") else None,
             cost=recorded.cost if recorded.HasField("cost") else None,
             finish_reason=recorded.finish_reason,
-            private=self._journal.private.get(recorded.step_key, {}),
+            private=self._journal.take_private(recorded.step_key),
         )

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 from polos.v1.event_pb2 import Event, StepFinish
+from polos_service.limits import PIECE_LIMIT
 from polos_service.runs.frame import decode
 from polos_service.runs.lineage import Lineage, Origin
+from polos_service.runs.said import NOTHING, SAYS, Said, Saying, pieces
 from polos_service.store import Entry
 
 ENDS = frozenset({"agent_finish", "workflow_finish", "error", "run_cancelled"})
 """The names of the payloads that end a run, a child as well as the root."""
 
 
-def private_line(step_key: str, private: Mapping[str, Any], child: str | None = None) -> bytes:
+def private_line(step_key: str, private: Any, child: str | None = None) -> bytes:
     """Return what is stored beside a step's finish and never served; lines concatenate.
 
     Args:
         step_key: the step.
-        private: JSON values.
+        private: JSON values by name, or JSON text of such as an `orjson.Fragment`.
         child: id of the child run that the step belongs to; None if it is a step of the root
             run. The line of such a step has the form that version 0.1.0 writes and reads.
 
@@ -33,6 +35,32 @@ def private_line(step_key: str, private: Mapping[str, Any], child: str | None = 
     if child is None:
         return orjson.dumps({"step": step_key, "private": private}) + b"\n"
     return orjson.dumps({"run": child, "key": step_key, "private": private}) + b"\n"
+
+
+def private_lines(
+    step_key: str, attempt: int, private: Mapping[str, Any], child: str | None = None
+) -> Iterator[bytes]:
+    """Yield what `private_line` returns, cut into lines of at most PIECE_LIMIT bytes.
+
+    They are stored beside several events of the attempt, in order; version 0.1.0 passes over
+    them. There is one line, that of `private_line`, if it is short enough.
+
+    Raises:
+        TypeError: a value is not a JSON value.
+
+    """
+    whole = orjson.dumps(private)
+    if len(whole) <= PIECE_LIMIT - ROOM:
+        yield private_line(step_key, orjson.Fragment(whole), child)
+        return
+    told = {"run": child, "step": step_key, "attempt": attempt}
+    # A character of JSON text takes two at most where the text stands in JSON text itself.
+    for piece in pieces(whole.decode(), PIECE_LIMIT // 2 - ROOM):
+        yield orjson.dumps({"piece": {**told, "json": piece}}) + b"\n"
+
+
+ROOM = 8 * 1024
+"""Bytes of a line that are left for what tells where a piece belongs."""
 
 
 @dataclass(slots=True)
@@ -47,6 +75,8 @@ class Journal:
         attempts: the attempt that each step begun has reached, by key.
         kinds: the kind of each step begun, by key.
         private: what was stored beside the finish of a step, by key.
+        sayings: what the last attempt of a step told before its end, by key.
+        kept: what was stored beside those events: the attempt and the pieces, by key.
 
     """
 
@@ -57,6 +87,8 @@ class Journal:
     attempts: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
     private: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    sayings: dict[str, Saying] = field(default_factory=dict)
+    kept: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
 
     @property
     def started(self) -> bool:
@@ -69,15 +101,55 @@ class Journal:
             self.lineage = Lineage.of(event)
             self.start_time = event.create_time.ToNanoseconds()
         match event.WhichOneof("payload"):
+            case kind if kind in SAYS:
+                key = getattr(event, kind).step_key
+                saying = self.sayings.get(key)
+                if saying is None:
+                    saying = self.sayings[key] = Saying()
+                saying.add(kind, event)
             case "step_start":
                 self.attempts[event.step_start.step_key] = event.step_start.attempt
                 self.kinds[event.step_start.step_key] = event.step_start.step_type
             case "step_retry":
                 self.attempts[event.step_retry.step_key] = event.step_retry.attempt
+                self.sayings.pop(event.step_retry.step_key, None)
             case "step_finish":
-                self.finished[event.step_finish.step_key] = event.step_finish
+                self._finish(event.step_finish)
             case kind if kind in ENDS:
                 self.ended = True
+
+    def _finish(self, told: StepFinish) -> None:
+        # A copy: the event keeps those that came with it in memory, pieces of text for example.
+        finish = self.finished[told.step_key] = StepFinish()
+        finish.CopyFrom(told)
+        saying = self.sayings.pop(told.step_key, None)
+        if saying is not None and (needed := saying.needed(finish)) is not None:
+            self.sayings[told.step_key] = needed
+
+    def keep(self, piece: Mapping[str, Any]) -> None:
+        """Take a piece of what is stored beside the events of a step into account."""
+        key, attempt = piece["step"], piece["attempt"]
+        if self.kept.get(key, (0, []))[0] < attempt:
+            self.kept[key] = attempt, []
+        self.kept[key][1].append(piece["json"])
+
+    def settle(self) -> None:
+        """Forget what steps told that have not finished: their next attempt begins anew."""
+        self.sayings = {key: one for key, one in self.sayings.items() if key in self.finished}
+        self.kept = {key: one for key, one in self.kept.items() if key in self.finished}
+
+    def take_said(self, key: str) -> Said:
+        """Return what a finished step told before its end, and forget it."""
+        saying = self.sayings.pop(key, None)
+        return NOTHING if saying is None else saying.whole()
+
+    def take_private(self, key: str) -> Mapping[str, Any]:
+        """Return what is stored with a finished step, and forget it; empty if nothing is."""
+        attempt, kept = self.kept.pop(key, (0, []))
+        if attempt and attempt == self.finished[key].attempt:
+            found: Mapping[str, Any] = orjson.loads("".join(kept))
+            return found
+        return self.private.pop(key, {})
 
 
 class Journals:
@@ -119,6 +191,8 @@ class Journals:
                     journals.add_private(orjson.loads(line))
             except Exception as error:  # noqa: BLE001 - whatever is in it, the run can end
                 journals.damage = journals.damage or f"{type(error).__name__}: {error}"
+        for journal in journals._runs.values():
+            journal.settle()
         return journals
 
     def child(self, origin: Origin) -> Journal | None:
@@ -142,6 +216,9 @@ class Journals:
             self.root.private[line["step"]] = line["private"]
         elif "run" in line:
             self._runs[line["run"]].private[line["key"]] = line["private"]
+        elif "piece" in line:
+            run = line["piece"]["run"]
+            (self.root if run is None else self._runs[run]).keep(line["piece"])
         elif "claim" in line:
             self.claims += 1
         elif "released" in line and not line["released"].get("failed"):

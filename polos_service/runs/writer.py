@@ -88,7 +88,7 @@ class Writer:
         self._outcome = outcome
         self.latest += 1
         self._pending.append((data, private))
-        self._backlog += len(data)
+        self._backlog += len(data) + len(private)
         self._work.set()
 
     async def room(self) -> None:
@@ -133,9 +133,10 @@ class Writer:
         last = first + len(data) - 1
         outcome = self._outcome if last == self.latest else None
         frame = Frame(first=first, last=last, data=b"".join(data), outcome=outcome)
-        await self._store.append(self._claim, frame, b"".join(private))
+        beside = b"".join(private)
+        await self._store.append(self._claim, frame, beside)
         self._durable = last
-        self._backlog -= len(frame.data)
+        self._backlog -= len(frame.data) + len(beside)
         self._progress.set()
         self._progress = asyncio.Event()
 

@@ -18,6 +18,7 @@ from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import Tool, describe
 from polos_service.errors import StepError
 from polos_service.logs import get_logger
+from polos_service.sidethread import SMALL
 from polos_service.tools.isolation import start_tool
 from polos_service.tools.result import as_json
 
@@ -92,7 +93,7 @@ class Use:
             if not self._tool.is_async:
                 return await in_thread(partial(self._settled, self._invoke))
             try:
-                result = await self._invoke()
+                result = await self._tool.invoke(self._ctx, await self._validated())
             except BaseException as error:  # noqa: BLE001 - even sys.exit() ends this tool only
                 return await in_thread(partial(self._failure, error))
             return await in_thread(partial(self._settled, lambda: result))
@@ -105,7 +106,20 @@ class Use:
         except BaseException as error:  # noqa: BLE001 - as above
             return self._failure(error)
 
+    async def _validated(self) -> dict[str, Any]:
+        """Return the arguments; long ones are parsed in a thread."""
+        if len(self._call.arguments_json) <= SMALL:
+            return self._arguments()
+        arguments = await in_thread(partial(attempted, self._arguments))
+        if isinstance(arguments, StepError):
+            raise arguments
+        return arguments
+
     def _invoke(self) -> Any:
+        return self._tool.invoke(self._ctx, self._arguments())
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return the arguments of a call that may be made."""
         try:
             arguments = self._tool.validate(self._call.arguments_json)
         except Exception as error:
@@ -117,7 +131,7 @@ class Use:
                 f"The service process ended while the tool {self._tool.id} was running. Whether "
                 "it took effect is unknown, and it must not run twice.",
             )
-        return self._tool.invoke(self._ctx, arguments)
+        return arguments
 
     def _failure(self, error: BaseException) -> StepError:
         if isinstance(error, StepError):
@@ -160,6 +174,14 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     Thread(target=run, name="polos-tool", daemon=True).start()
     return await result
+
+
+def attempted(function: Callable[[], T]) -> T | StepError:
+    """Return what the function returns, or the StepError that it raises."""
+    try:
+        return function()
+    except StepError as error:
+        return error
 
 
 def told(error: BaseException) -> str:

@@ -137,6 +137,43 @@ def test_a_pipe_gets_the_root_s_text_alone(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out == "The root's own.\n"
 
 
+LONG = pb.StepFinish(step_key="llm:1", step_type="llm", attempt=2, long_answer=pb.LongAnswer())
+LONG_CALL = pb.ToolCall(id="c", name="add", long_arguments=pb.LongArguments(step_key="llm:1"))
+LONG_LOG = log(
+    (RUN, "", delta("void")),
+    (RUN, "", {"step_retry": pb.StepRetry(step_key="llm:1", attempt=2, message="away")}),
+    (CHILD, RUN, delta("The child's ")),
+    (RUN, "", delta("The root's ", attempt=2)),
+    (CHILD, RUN, delta("own.")),
+    (CHILD, RUN, {"step_finish": LONG}),
+    (RUN, "", {"reasoning_delta": pb.ReasoningDelta(content="Hm", step_key="llm:1")}),
+    (RUN, "", delta("own.", attempt=2)),
+    (RUN, "", {"step_finish": LONG}),
+    (RUN, "", {"step_start": pb.StepStart(step_key="add", tool_call=LONG_CALL)}),
+)
+
+
+def test_an_answer_that_exceeds_an_event_is_shown_when_it_has_ended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with PlainText() as output:
+        for one in LONG_LOG:
+            output.show(one)
+    assert capsys.readouterr().out == "The root's own.\n"
+    lines = shown(LONG_LOG)
+    assert [line for line in lines if "own." in line] == ["│ The child's own.", "The root's own."]
+    assert lines[-1] == "→ add(…)"
+
+
+def test_a_refusal_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    finish = pb.AgentFinish(result="No.", finish_reason=pb.FINISH_REASON_REFUSAL)
+    with PlainText() as output:
+        for one in log((RUN, "", {"agent_finish": finish})):
+            one.proto.terminal = True
+            output.show(one)
+    assert "refused to answer" in capsys.readouterr().err
+
+
 def test_json_names_the_run_of_each_event_and_its_parent(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,4 +1,4 @@
-"""Every program of the documentation's page on streaming, with a scripted model and over HTTP."""
+"""Every program of the documentation's page on streaming, with each provider."""
 # ruff: noqa: T201 - the page's programs print
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from polos import Agent, AgentStream, Polos, PolosClient, tool
-from tests.docs.scene import Ask, Refuse, Scene, scene
+from tests.docs.scene import PROVIDERS, Ask, Refuse, Scene, scene
 
 TURN = ("Let me see. ", Ask("search_web", {"query": "python"}))
 SUMMARY = ("Read ", "the docs", ".")
@@ -36,7 +36,7 @@ class Websocket:
         self.sent.append(json.loads(json.dumps(data)))
 
 
-@pytest.fixture(params=["scripted", "openai"], name="stage")
+@pytest.fixture(params=PROVIDERS, name="stage")
 async def with_each_provider(request: pytest.FixtureRequest) -> AsyncIterator[Scene]:
     async with scene(request.param) as made:
         yield made

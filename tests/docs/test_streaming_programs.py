@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.scene import Ask, Scene, scene
+from tests.docs.scene import PROVIDERS, Ask, Scene, scene
 from tests.support.process import PATIENCE, ServiceProcess, environment
 
 APP = """
@@ -95,14 +95,14 @@ async def output_of(program: str, stage: Scene, folder: Path, *turns: list[str |
     return output.decode()
 
 
-@pytest.mark.parametrize("provider", ["scripted", "openai"])
+@pytest.mark.parametrize("provider", PROVIDERS)
 async def test_basic_program_prints_the_answer_as_it_comes(provider: str, tmp_path: Path) -> None:
     async with scene(provider) as stage:
         said = await output_of(BASIC, stage, tmp_path, ["It is ", "clear ", "in Tokyo."])
     assert said == "It is clear in Tokyo.\n\n"
 
 
-@pytest.mark.parametrize("provider", ["scripted", "openai"])
+@pytest.mark.parametrize("provider", PROVIDERS)
 async def test_run_that_does_not_stream_can_be_listened_to(provider: str, tmp_path: Path) -> None:
     async with scene(provider) as stage:
         said = await output_of(INVOKE, stage, tmp_path, [*ASK_BOTH], ["Both are clear."])

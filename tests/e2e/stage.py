@@ -63,6 +63,7 @@ assistant = Agent(
     provider="openai",
     model=os.environ.get("MODEL_NAME", "mock"),
     provider_base_url=os.environ["MODEL_URL"] or None,
+    provider_llm_api=os.environ.get("MODEL_API"),
     system_prompt="You are precise.",
     tools=[jot, wait, block, resist],
 )

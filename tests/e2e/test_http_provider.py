@@ -92,6 +92,7 @@ async def test_tool_calls_are_put_together_from_their_fragments(
         "total_tokens": 71,
         "cache_read_input_tokens": 16,
         "cache_creation_input_tokens": None,
+        "reasoning_tokens": None,
     }
     assistant, first, second = provider.requests[1].body["messages"][2:]
     assert [one["id"] for one in assistant["tool_calls"]] == ["call_a", "call_b"]

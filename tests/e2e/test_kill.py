@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,6 +84,42 @@ async def test_the_model_is_asked_again_with_the_conversation_as_it_stood(
         "assistant",
         "tool",
     ]
+
+
+async def test_what_a_provider_wants_back_survives_a_kill(
+    tmp_path: Path, provider: MockProvider
+) -> None:
+    signed = {"extra_content": {"google": {"thought_signature": "s"}}}
+    function = {"name": "jot", "arguments": '{"text": "milk"}'}
+    conversation: list[dict[str, Any]] = [
+        {"role": "user", "content": "Note milk"},
+        {
+            "role": "assistant",
+            "content": "",
+            "reasoning": "Milk.",
+            "reasoning_details": [{"type": "reasoning.text", "signature": "t"}],
+            "tool_calls": [{"id": "call_b", "type": "function", "function": function, **signed}],
+        },
+        {"role": "tool", "tool_call_id": "call_b", "content": "MILK"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "And this"},
+                {"type": "image_url", "image_url": {"url": "https://example.org/bread.png"}},
+            ],
+        },
+    ]
+    provider.reply(call("wait", {}))
+    async with service(tmp_path, provider) as polos, PolosClient(polos.address) as client:
+        stream = await ASSISTANT.stream(client, conversation)
+        await noted(tmp_path)
+        await polos.kill()
+        provider.reply(say("Noted"))
+        await polos.start()
+        assert await stream.text() == "Noted"
+    before, after = (request.body["messages"][1:] for request in provider.requests)
+    assert before == conversation
+    assert after[: len(before)] == before
 
 
 @pytest.mark.parametrize(("tool", "returns"), [("wait", "waited"), ("block", "blocked")])

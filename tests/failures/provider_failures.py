@@ -17,12 +17,11 @@ QUOTES = {"error": {"message": f"Incorrect API key provided: {KEY}."}}
 QUOTA = {"error": {"message": f"No credit for {KEY}.", "code": "insufficient_quota"}}
 MALFORMED = raw(b'data: {"choices": "' + KEY.encode() + b'"}\n\n')
 
-REFUSED = (
-    "the provider rejected the service's key. "
-    "Check the key that the service is configured with for this address."
-)
+SAID = "Incorrect API key provided: [hidden]."
+REFUSED = f"{SAID} Check the key that the service is configured with for this address."
 NOT_FOUND = (
-    "the model does not exist, this key cannot access it, or the provider's base URL is wrong."
+    f"{SAID} Either the model does not exist, this key cannot access it, "
+    "or the provider's base URL is wrong."
 )
 NO_CHUNK = "a chunk is not a chat completion chunk."
 NO_FINISH = "the stream ended without a finish reason."
@@ -77,34 +76,35 @@ FAILURES = {
     "400": Failure(
         reply=lambda: [status(400, QUOTES)],
         reason="model_bad_request",
-        message="{of} refused the request (HTTP 400): Incorrect API key provided: [hidden].",
+        message="{of} refused the request (HTTP 400): " + SAID,
         retryable=False,
     ),
     "429 of a used up quota": Failure(
         reply=lambda: [status(429, QUOTA)],
         reason="model_rate_limited",
-        message="The quota for {lower} is used up (HTTP 429). Add credit at the provider.",
+        message="The quota for {lower} is used up (HTTP 429): No credit for [hidden]. "
+        "Add credit at the provider.",
         retryable=False,
     ),
     "429": Failure(
         reply=lambda: [status(429, QUOTES)],
         reason="model_rate_limited",
-        message="{of} is rate limited (HTTP 429).",
+        message=f"{{of}} is rate limited (HTTP 429): {SAID}",
     ),
     "429 with Retry-After": Failure(
         reply=lambda: [status(429, QUOTES, retry_after="0.2")],
         reason="model_rate_limited",
-        message="{of} is rate limited (HTTP 429); the provider asks to wait 0.2 s.",
+        message=f"{{of}} is rate limited (HTTP 429): {SAID} The provider asks to wait 0.2 s.",
     ),
     "500": Failure(
         reply=lambda: [status(500, QUOTES)],
         reason="model_unavailable",
-        message="{of} is unavailable (HTTP 500).",
+        message=f"{{of}} is unavailable (HTTP 500): {SAID}",
     ),
     "500 that asks to try again": Failure(
         reply=lambda: [status(500, QUOTES, x_should_retry="true")],
         reason="model_unavailable",
-        message="{of} is unavailable (HTTP 500).",
+        message=f"{{of}} is unavailable (HTTP 500): {SAID}",
     ),
     "reset before the first token": Failure(
         reply=lambda: [raw(b":\n"), reset()],

@@ -25,7 +25,7 @@ ALONE = sorted(
 )
 """What else is tried with a whole run."""
 
-SILENT = ("bad-chunks", "half-open", "informational")
+SILENT = ("half-open", "informational")
 """What only the bound on silence ends."""
 
 FINE = {"cookies", "drip", "fine", "long-name", "surrogates", "usage"}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from polos import Agent, Deadlines, DefinitionError, InvalidRequest, PolosClient, tool
+from polos_client.wire import MEDIA_COUNT
 from tests.support.service import query, scripted, serving
 
 FINE = scripted("fine", id="fine")
@@ -20,7 +21,7 @@ CLIENT_SIDE: dict[str, tuple[Any, str]] = {
     "over the limit": (BIG, "input has 1048577 bytes; at most 1048576 are taken"),
     "messages over the limit": (
         [{"role": "user", "content": BIG}],
-        "input has 1048607 bytes; at most 1048576 are taken",
+        "input has 1048607 bytes; at most 1048576 are taken" + MEDIA_COUNT,
     ),
     "nothing": (None, "input must be a string or a list of messages, not NoneType"),
     "bytes": (b"Go.", "input must be a string or a list of messages, not bytes"),

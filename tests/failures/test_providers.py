@@ -17,7 +17,14 @@ from polos import Agent, RunFailed, tool
 from polos.v1.run_pb2 import RunState
 from polos_service.agents.loop import MODEL_TRIES
 from polos_service.runs import attempt
-from tests.failures.provider_failures import FAILURES, QUOTES, Failure, assert_raises, assert_told
+from tests.failures.provider_failures import (
+    FAILURES,
+    QUOTES,
+    SAID,
+    Failure,
+    assert_raises,
+    assert_told,
+)
 from tests.failures.scene import (
     AGENT,
     assert_backoff,
@@ -101,7 +108,7 @@ async def test_a_provider_that_is_not_there_is_asked_again_and_then_named(
         failure = Failure(
             reply=list,
             reason="model_unavailable",
-            message="{of} could not be reached: the connection failed.",
+            message="{of} could not be reached: the connection was refused.",
         )
         async with streaming(tmp_path, url) as (served, stream, log):
             assert kinds(log) == failure.kinds
@@ -175,7 +182,7 @@ async def test_a_provider_that_asks_for_too_long_a_wait_is_not_waited_for(
     failure = Failure(
         reply=lambda: [status(429, QUOTES, retry_after="3600")],
         reason="model_rate_limited",
-        message="{of} is rate limited (HTTP 429); the provider asks to wait 3600 s.",
+        message=f"{{of}} is rate limited (HTTP 429): {SAID} The provider asks to wait 3600 s.",
     )
     provider.reply(*failure.reply())
     async with streaming(tmp_path, provider.url) as (served, stream, log):

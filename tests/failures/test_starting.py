@@ -16,6 +16,8 @@ import pytest
 from polos_client.calls.client import PolosClient
 from polos_client.errors import DefinitionError, StoreUnavailable
 from polos_service.listening import ListenError
+from polos_service.models.built_in import BUILT_IN
+from polos_service.models.openai.presets import OPENAI
 from polos_service.server import Service
 from tests.failures.scene import contents
 from tests.support.process import PATIENCE, POLOS, ServiceProcess, environment
@@ -35,6 +37,8 @@ NO_TOOL = HEAD + (
 NO_SUCH_TOOL = HEAD + 'adder = Agent("adder", "openai", "mock", tools=[missing])\n'
 NO_MODULE = "import no_such_package_anywhere\n" + GOOD
 RAISES = "def configure():\n    raise RuntimeError('no settings')\n\n\nconfigure()\n" + GOOD
+NO_PROVIDER = GOOD + 'clever = Agent("clever", "opnai", "m")\n'
+NO_API = GOOD + 'clever = Agent("clever", "openai", "m", provider_llm_api="response")\n'
 NO_PYTHON = "def (:\n"
 
 
@@ -45,6 +49,8 @@ class App:
     text: str
     says: tuple[str, ...]
 
+
+NEAR_API = " (did you mean 'responses'?)" if "responses" in OPENAI.apis else ""
 
 TRACE = ("Error: app.py cannot be loaded.", "Traceback (most recent call last):")
 APPS = {
@@ -89,6 +95,24 @@ APPS = {
     "two agents with one id": App(
         TWINS, ("Error: Two agents have the id 'fine'. Give one of them another id.",)
     ),
+    "an API that the provider does not have": App(
+        NO_API,
+        (
+            (
+                "Error: The agent 'clever': the provider 'openai' has no provider_llm_api "
+                f"'response'{NEAR_API}; it has {', '.join(OPENAI.apis)}."
+            ),
+        ),
+    ),
+    "a provider that does not exist": App(
+        NO_PROVIDER,
+        (
+            (
+                "Error: The agent 'clever': there is no provider 'opnai' (did you mean 'openai'?); "
+                f"there are {', '.join(sorted(BUILT_IN))}."
+            ),
+        ),
+    ),
     "no agent": App(
         "x = 1\n",
         (
@@ -123,6 +147,33 @@ def test_an_agent_whose_tool_is_none_is_told_where_it_is_defined(tmp_path: Path)
     assert f'File "{tmp_path}/app.py", line 6, in <module>' in done.stderr
     assert "is a plain function: put @tool on it" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "runs.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ('[{"model": "m", "input": 1}]', "entry 1 (m): output: Field required"),
+        ("{", "{path} is not valid JSON: "),
+    ],
+)
+def test_prices_that_cannot_be_used_stop_the_start(tmp_path: Path, content: str, what: str) -> None:
+    (tmp_path / "app.py").write_text(GOOD)
+    path = tmp_path / "prices.json"
+    path.write_text(content)
+    done = serve(tmp_path, POLOS_PRICES=str(path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(
+        "Error: POLOS_PRICES (prices): " + what.replace("{path}", f"{path}")
+    )
+
+
+def test_a_variable_of_a_provider_that_cannot_be_used_stops_those_who_use_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(HEAD + 'far = Agent("far", "groq", "m")\n')
+    done = serve(tmp_path, GROQ_BASE_URL="api.groq.com", GROQ_API_KEY="secret")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: GROQ_BASE_URL: does not start with http:// or https://\n"
 
 
 async def test_two_agents_with_one_id_leave_the_runs_of_before_as_they_are(tmp_path: Path) -> None:
@@ -237,11 +288,11 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(0)
 
 
-def serve(folder: Path) -> subprocess.CompletedProcess[str]:
+def serve(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run `polos serve app.py` in the folder to its end, which must come."""
     return subprocess.run(
         [POLOS, "serve", "app.py", "--listen", "127.0.0.1:0"],
-        env=environment(POLOS_STORE=f"sqlite://{folder}/runs.db"),
+        env=environment(POLOS_STORE=f"sqlite://{folder}/runs.db", **variables),
         cwd=folder,
         capture_output=True,
         text=True,

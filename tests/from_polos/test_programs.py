@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import mock_anthropic
 from tests.support.mock_answers import call, say
+from tests.support.mock_anthropic import MockAnthropic, start
 from tests.support.mock_provider import MockProvider
 from tests.support.process import PATIENCE, environment
 
@@ -126,10 +128,12 @@ async def test_a_run_is_started_and_read_by_its_id(folder: Path, provider: MockP
 
 
 @pytest.mark.parametrize("folder", ["anthropic"], indirect=True)
-async def test_a_provider_that_is_not_built_is_refused_where_it_is_named(folder: Path) -> None:
-    code, output, errors = await run(folder)
-    assert (code, output) == (1, "")
-    assert errors.splitlines()[-1] == (
-        "polos.DefinitionError: the provider 'anthropic' is not built yet in this version; there "
-        "are openai and scripted ('openai' serves any compatible server: set provider_base_url)"
-    )
+async def test_an_agent_of_anthropic_runs(folder: Path) -> None:
+    async with MockAnthropic() as provider:
+        provider.reply(start(), mock_anthropic.call("get_weather", {"city": "Oslo"}))
+        provider.reply(start(), mock_anthropic.say("It is 21 degrees: ", "no coat."))
+        address = {"ANTHROPIC_BASE_URL": provider.url, "ANTHROPIC_API_KEY": "unused"}
+        code, output, errors = await run(folder, **address)
+    assert (code, errors) == (0, "")
+    assert output == "It is 21 degrees: |no coat.|\n14\n"
+    assert provider.requests[1].body["messages"][1]["content"][0]["input"] == {"city": "Oslo"}

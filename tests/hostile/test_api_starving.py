@@ -16,6 +16,8 @@ from polos.v1 import run_service_pb2 as pb
 from polos.v1.event_pb2 import Event
 from polos_client.define.agent import Agent
 from polos_client.define.tool import tool
+from polos_client.wire import RESULT_LIMIT
+from polos_service.agents.definition import Definition
 from polos_service.api.grpc import requests
 from polos_service.pacer import Pacer
 from polos_service.reading import details
@@ -74,7 +76,9 @@ async def test_others_have_a_turn_after_every_few_pieces_of_a_long_log(tmp_path:
         await append_log(store, 20_000, tools=3)
         counted: Any = Counted(store)
         answers = Details(counted, Pacer())
-        asked = [asyncio.create_task(answers.whole("default", RUN)) for _ in range(ASKED)]
+        asked = [
+            asyncio.create_task(answers.whole("default", RUN, RESULT_LIMIT)) for _ in range(ASKED)
+        ]
         while not all(one.done() for one in asked):
             await asyncio.sleep(0)
             counted.turn()
@@ -90,7 +94,7 @@ async def test_others_have_a_turn_after_every_few_pieces_of_a_long_log(tmp_path:
 async def test_deltas_are_not_decoded(tmp_path: Path, decoded: list[Event]) -> None:
     async with opened(tmp_path) as store:
         await append_log(store, 20_000, tools=1)
-        await Details(store, Pacer()).whole("default", RUN)
+        await Details(store, Pacer()).whole("default", RUN, RESULT_LIMIT)
         assert len(decoded) < 2_000  # the piece with the tool's events, and the last event
 
 
@@ -147,6 +151,26 @@ async def test_a_large_start_is_checked_outside_the_loop(
         await served.start(FINE)
     assert names[:3] == ["polos-check_0"] * 3
     assert names[3] == threading.main_thread().name
+
+
+async def test_a_large_definition_is_read_outside_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names: list[str] = []
+    unpin = Definition.unpin
+
+    def watched(pinned: bytes) -> Definition:
+        names.append(threading.current_thread().name)
+        return unpin(pinned)
+
+    monkeypatch.setattr(Definition, "unpin", watched)
+    many = json.dumps([{"role": "user", "content": ""}] * 25_000)
+    async with serving(tmp_path, FINE) as served:
+        request = pb.CreateRunRequest(agent_id="demo", input_messages_json=many)
+        large = (await served.runs.CreateRun(request)).run.run_id
+        assert (await served.events(large))[-1].HasField("agent_finish")
+        await served.events(await served.start(FINE))
+    assert names == ["polos-check_0", threading.main_thread().name]
 
 
 async def test_a_run_may_choose_so_many_options_and_no_more(tmp_path: Path) -> None:

@@ -279,13 +279,18 @@ async def test_an_agent_that_is_not_loaded_is_not_found_and_the_loaded_ones_are_
             assert str(error) == "There is no agent 'nobody'. Loaded: a, demo."
 
 
-async def test_a_conversation_is_taken_as_it_is(tmp_path: Path) -> None:
+async def test_a_conversation_is_stored_whole(tmp_path: Path) -> None:
     async with serving(tmp_path, FINE) as served:
         messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
         stream = await FINE.stream(served.client, [*messages, {"role": "user", "content": "Go."}])
         assert await stream.text() == "fine"
         (definition,) = query(served.path, "SELECT definition FROM runs")[0]
-        assert json.loads(definition)["messages"][:2] == messages
+        stored = json.loads(definition)["conversation"]
+    assert stored["messages"] == [
+        {"role": "user", "parts": ["Hi"]},
+        {"role": "assistant", "parts": ["Yes?"]},
+        {"role": "user", "parts": ["Go."]},
+    ]
 
 
 async def test_heartbeats_say_where_the_log_stands(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from polos.v1.event_pb2 import AgentFinish, AgentStart
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RequestIdReused, TooManyRuns
+from polos_client.wire import RESULT_LIMIT
 from polos_service.errors import Fenced
 from polos_service.pacer import Pacer
 from polos_service.reading.details import Details
@@ -229,8 +230,8 @@ async def test_an_ended_run_is_told_by_a_replica_that_has_not_heard_of_its_end(
     assert (await wired.read("default", claim.run_id, 0, ALL)).latest == 1
     await other.append(claim, frame(2, data=finished, outcome=COMPLETED))
     details = Details(wired, Pacer())
-    ask = details.whole if whole else details.ended
-    run = await soon(ask("default", claim.run_id))
+    asked = "default", claim.run_id
+    run = await soon(details.whole(*asked, RESULT_LIMIT) if whole else details.ended(*asked))
     assert run.outcome is not None
     assert run.outcome.agent_finish.result == "4"
 

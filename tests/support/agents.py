@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,15 +28,16 @@ from tests.support.stores import all_events
 
 
 @dataclass
-class Recorder:
+class Recorder(Model):
     """The scripted model; it keeps what it was asked, and may answer otherwise."""
 
     requests: list[ModelRequest] = field(default_factory=list)
     answers: Mapping[int, ModelAnswer] = field(default_factory=dict)
     script: Scripted = field(default_factory=Scripted)
+    apis: Collection[str] = ()
 
-    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
-        return self.script.check(options)
+    def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
+        return self.script.check(options, api)
 
     async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
         self.requests.append(request)
@@ -55,7 +56,7 @@ class Recorder:
 
 def catalog(*agents: Agent, model: Model | None = None) -> Catalog:
     """Return a catalog of these agents, whose provider is a script or this model."""
-    providers = Providers({"scripted": lambda: model or Scripted()})
+    providers = Providers({"scripted": lambda _: model or Scripted()})
     return Catalog(AgentRunnable(agent, providers) for agent in agents)
 
 

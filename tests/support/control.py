@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from polos.v1.event_pb2 import FinishReason
 from polos_client.define.tool import Tool, tool
-from polos_service.models import ModelAnswer, ModelRequest, Output
+from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Text
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore
@@ -101,7 +101,7 @@ class HeldCommits:
         self._db.close()
 
 
-class Talker:
+class Talker(Model):
     """A model that says so many pieces of a size once it may, and counts what it got rid of."""
 
     def __init__(self, pieces: int, size: int = 1) -> None:
@@ -111,7 +111,7 @@ class Talker:
         self._pieces = pieces
         self._size = size
 
-    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+    def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Take every option."""
         return {}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -11,9 +11,11 @@ from pydantic import SecretStr
 
 from polos_service.errors import StepError
 from polos_service.models import Model, ModelAnswer, ModelRequest, Output
+from polos_service.models.configured import ProviderConfig
 from polos_service.models.messages import Message, Text
-from polos_service.models.openai.presets import OPENAI
-from polos_service.models.remote import Account, Remote
+from polos_service.models.openai.presets import OPENAI, PRESETS
+from polos_service.models.preset import Account
+from polos_service.models.remote import Remote
 
 KEY = "wunderbar-9f8e7d6c5b4a"
 """A key that looks like none, and must not be told all the same."""
@@ -39,18 +41,32 @@ class Heard(list[str]):
         self.thoughts.append(piece)
 
 
+def provider_at(name: str, url: str, key: str = "", **more: str) -> Remote:
+    """Return a provider of the table whose variables say this base URL and key, and more."""
+    preset = PRESETS[name]
+    told = {preset.url_variable or "": url, preset.key_variable or "": key, **more}
+    return Remote(preset, ProviderConfig(environment=told).account(preset))
+
+
 def openai(
     base_url: str | None = None,
     api_key: SecretStr | None = None,
     keys: Mapping[str, SecretStr] | None = None,
     headers: Mapping[str, str] | None = None,
+    switches: Mapping[str, Sequence[str]] | None = None,
 ) -> Remote:
     """Return the provider `openai`, configured like this."""
-    account = Account(base_url=base_url, key=api_key, keys=keys or {}, headers=headers or {})
+    account = Account(
+        base_url=base_url,
+        key=api_key,
+        keys=keys or {},
+        headers=headers or {},
+        switches=switches or {},
+    )
     return Remote(OPENAI, account)
 
 
-async def ask(model: Model, **fields: Any) -> tuple[ModelAnswer, Heard]:
+async def ask(model: Model, /, **fields: Any) -> tuple[ModelAnswer, Heard]:
     """Return the answer to a request with these fields, and what was heard meanwhile."""
     heard = Heard()
     request = ModelRequest(**{"model": "mock", "messages": [HI], **fields})

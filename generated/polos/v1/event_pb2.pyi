@@ -272,7 +272,9 @@ Global___TextDelta: _TypeAlias = TextDelta  # noqa: Y015
 
 @_typing.final
 class ReasoningDelta(_message.Message):
-    """A chunk of what a model thinks before it answers. It is not part of the answer."""
+    """A chunk of what a model thinks before it answers, as far as the provider shows it.
+    It is not part of the answer.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -281,7 +283,7 @@ class ReasoningDelta(_message.Message):
     STEP_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     content: _builtins.str
-    """The text. Empty where the model reasons and the provider does not show what."""
+    """The text. Empty if the model reasons and the provider does not show what."""
     step_key: _builtins.str
     """The step that produced the reasoning, for example `llm:1`."""
     step: _builtins.int
@@ -308,8 +310,8 @@ Global___ReasoningDelta: _TypeAlias = ReasoningDelta  # noqa: Y015
 
 @_typing.final
 class ToolCallDelta(_message.Message):
-    """A piece of the arguments of a tool call. All pieces of a call precede its
-    `tool_call` event, in order.
+    """A piece of the arguments of a tool call, if they exceed 256 KiB. All pieces of a
+    call precede its `tool_call` event, in order.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -320,8 +322,8 @@ class ToolCallDelta(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     CALL_FIELD_NUMBER: _builtins.int
     content: _builtins.str
-    """The piece: the pieces of a call, joined, are its arguments as JSON text. At
-    most 256 KiB.
+    """The piece, at most 256 KiB. The pieces of a call, joined, are its arguments as
+    JSON text.
     """
     step_key: _builtins.str
     """The model step that requested the call, for example `llm:1`."""
@@ -368,12 +370,12 @@ class ToolCall(_message.Message):
     """The tool's name, as the model wrote it."""
     arguments_json: _builtins.str
     """The arguments as JSON text, exactly as the model wrote them, so they may not
-    be valid JSON. At most 256 KiB; longer arguments stand where `long_arguments`
-    says.
+    be valid JSON. At most 256 KiB in an event; empty if there are
+    `long_arguments`.
     """
     @_builtins.property
     def long_arguments(self) -> Global___LongArguments:
-        """Where the arguments stand if they exceed 256 KiB; `arguments_json` is empty then."""
+        """The events that hold the arguments if they exceed 256 KiB. Absent otherwise."""
 
     def __init__(
         self,
@@ -393,7 +395,9 @@ Global___ToolCall: _TypeAlias = ToolCall  # noqa: Y015
 
 @_typing.final
 class LongArguments(_message.Message):
-    """Arguments that stand in the `tool_call_delta` events of a model step."""
+    """Arguments of a tool call that are in `tool_call_delta` events: those with this step
+    and call, without the void ones, in order.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -539,8 +543,8 @@ class StepFinish(_message.Message):
 
     @_builtins.property
     def long_answer(self) -> Global___LongAnswer:
-        """The answer of a model call that exceeds one event. It stands in the earlier
-        events of this step and attempt.
+        """The answer of a model call, if it exceeds one event: earlier events of this
+        step and attempt hold it.
         """
 
     @_builtins.property
@@ -584,8 +588,8 @@ Global___StepFinish: _TypeAlias = StepFinish  # noqa: Y015
 
 @_typing.final
 class LongAnswer(_message.Message):
-    """An answer that stands in the events of its step and attempt: its text is that of
-    the `text_delta` events, joined, and its tool calls are the `tool_call` events.
+    """An answer that is in the events of its step and attempt: the text is that of the
+    `text_delta` events, joined, and the tool calls are the `tool_call` events.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -659,9 +663,9 @@ class StepRetry(_message.Message):
     step_key: _builtins.str
     """The step's key."""
     attempt: _builtins.int
-    """The attempt that starts now, at least 2. Every `text_delta` and `tool_call` of
-    the same `run_id` and `step_key` with a smaller attempt is void, and so is
-    every child that a smaller attempt started.
+    """The attempt that starts now, at least 2. Every `text_delta`, `reasoning_delta`,
+    `tool_call` and `tool_call_delta` of the same `run_id` and `step_key` with a
+    smaller attempt is void, and so is every child that a smaller attempt started.
     """
     reason: _error_pb2.FailureReason.ValueType
     """Why the previous attempt did not finish."""
@@ -710,7 +714,9 @@ class AgentStart(_message.Message):
     default applies.
     """
     streaming: _builtins.bool
-    """True if the run's log contains `text_delta` and `tool_call` events."""
+    """True if the run's log contains `text_delta`, `reasoning_delta` and `tool_call`
+    events.
+    """
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the tools that the model may call."""

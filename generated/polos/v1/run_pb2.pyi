@@ -92,7 +92,7 @@ class Run(_message.Message):
     user_id: _builtins.str
     """The user that the run was started for. Absent if none was given."""
     streaming: _builtins.bool
-    """True if the log contains `text_delta` and `tool_call` events."""
+    """True if the log contains `text_delta`, `reasoning_delta` and `tool_call` events."""
     latest_sequence: _builtins.int
     """Sequence of the newest event in the log; 0 while the log is empty."""
     tool_results_omitted: _builtins.int
@@ -111,7 +111,10 @@ class Run(_message.Message):
 
     @_builtins.property
     def outcome(self) -> _event_pb2.Event:
-        """The event that ended the run. Absent until then, and in `ListRuns` responses."""
+        """The event that ended the run. Absent until then, and in `ListRuns` responses. In
+        `GetRun` responses it has a result that exceeds one event, too; see
+        `GetRunRequest.max_result_bytes`.
+        """
 
     @_builtins.property
     def tool_results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ToolResult]:
@@ -168,7 +171,7 @@ class ToolResult(_message.Message):
     """What the tool returned, as JSON text."""
     @_builtins.property
     def tool_call(self) -> _event_pb2.ToolCall:
-        """The call, with id, name and arguments."""
+        """The call, with id, name and arguments, even if those exceed one event."""
 
     @_builtins.property
     def failure(self) -> _event_pb2.StepFailure:

@@ -42,7 +42,11 @@ class StreamRunRequest(_message.Message):
     """
     input_messages_json: _builtins.str
     """A conversation as JSON text: an array of objects with `role` and `content`,
-    in the format of the OpenAI chat API. At most 1 MiB.
+    in the format of the OpenAI chat API, with text, images, audio, files, tool calls
+    and their results. At most 1 MiB, in which inline images and files count; give
+    the URL of larger ones, which the provider opens and the service does not. The
+    call fails with INVALID_ARGUMENT if a message is wrong, and names its field, for
+    example `input_messages_json[0].content[1].image_url.url`.
     """
     request_id: _builtins.str
     """Makes the start idempotent: a repeated start with the same id and payload
@@ -186,8 +190,9 @@ class CreateRunRequest(_message.Message):
     request_id: _builtins.str
     """Makes the start idempotent, as in `StreamRunRequest`."""
     streaming: _builtins.bool
-    """If true, the log contains `text_delta` and `tool_call` events, so that readers
-    see the text as it is generated. If false, it contains only lifecycle events.
+    """If true, the log contains `text_delta`, `reasoning_delta` and `tool_call` events,
+    so that readers see the answer as it is generated. If false, it contains only
+    lifecycle events, and such events where an answer exceeds one event.
     """
     @_builtins.property
     def options(self) -> _run_pb2.RunOptions:
@@ -246,10 +251,12 @@ class GetRunRequest(_message.Message):
     run_id: _builtins.str
     """Id of the run. Required. The call fails with NOT_FOUND if it does not exist."""
     max_result_bytes: _builtins.int
-    """Bytes of a result that exceeds one event which the response may carry. A longer
-    result is left out: `outcome.agent_finish.result_step_key` says where in the log
-    it stands. 0 means 3 MiB, which leaves room within gRPC's default limit of 4 MiB
-    per message; at most 16 MiB.
+    """Maximum size, in bytes of UTF-8, of a result that exceeds one event: such a
+    result is put into `outcome.agent_finish.result`, and `result_step_key` is
+    cleared. A longer result is omitted, and so is any such result while the service
+    is busy with others: `result_step_key` then names the step whose events have it.
+    0 means 3 MiB, which leaves room within gRPC's default limit of 4 MiB per
+    message. A value above 16 MiB is treated as 16 MiB.
     """
     def __init__(
         self,

@@ -9,13 +9,16 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import Run, RunState
 from polos_client.errors import InvalidRequest
-from polos_client.wire import PAGE_LIMIT
+from polos_client.wire import PAGE_LIMIT, RESULT_LIMIT
 from polos_service.reading.details import RunDetails
 from polos_service.runs.frame import SECOND
 from polos_service.store import RunQuery, RunRecord
 
 PAGE_SIZE = 50
 """Runs or agents a page where the request names no number."""
+
+RESULT_BYTES = 3 * 1024 * 1024
+"""Bytes of a long result where the request names no number: gRPC takes 4 MiB by default."""
 
 FIRST_SECOND = -62_135_596_800
 """The least number of seconds since the epoch that a `google.protobuf.Timestamp` may hold."""
@@ -91,6 +94,18 @@ def query_of(request: pb.ListRunsRequest) -> RunQuery:
         created_from=nanoseconds(request, "created_from"),
         created_before=nanoseconds(request, "created_before"),
     )
+
+
+def result_limit(asked: int) -> int:
+    """Return how many bytes a long result may have.
+
+    Raises:
+        InvalidRequest: it is negative.
+
+    """
+    if asked < 0:
+        raise InvalidRequest({"max_result_bytes": f"is {asked}, not 0 or more"})
+    return min(asked or RESULT_BYTES, RESULT_LIMIT)
 
 
 def page_size(asked: int) -> int:

@@ -12,7 +12,7 @@ from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
 from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.errors import InvalidRequest
-from polos_client.wire import INPUT_LIMIT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
+from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 from polos_service.api.parsing import ParseError, parse
 from polos_service.caller import Caller
 from polos_service.runs.frame import SECOND
@@ -94,7 +94,7 @@ class Fields:
 
     def _conversation(self, text: str) -> list[dict[str, Any]]:
         field = "input_messages_json"
-        messages = self._parse(field, text, INPUT_LIMIT)
+        messages = self._parse(field, text, INPUT_LIMIT, MEDIA_COUNT)
         if self.violations:
             return []
         if not isinstance(messages, list) or not messages:
@@ -127,8 +127,8 @@ class Fields:
             return {}
         return value
 
-    def _parse(self, field: str, text: str, limit: int) -> Any:
-        if not self._size(field, text, limit):
+    def _parse(self, field: str, text: str, limit: int, hint: str = "") -> Any:
+        if not self._size(field, text, limit, hint):
             return None
         try:
             return parse(text)
@@ -153,10 +153,10 @@ class Fields:
         if len(text) > limit:
             self.violations[field] = f"has {len(text)} characters, the limit is {limit}"
 
-    def _size(self, field: str, text: str, limit: int) -> bool:
+    def _size(self, field: str, text: str, limit: int, hint: str = "") -> bool:
         size = len(text.encode())
         if size > limit:
-            self.violations[field] = f"has {size} bytes, the limit is {limit}"
+            self.violations[field] = f"has {size} bytes, the limit is {limit}{hint}"
         return size <= limit
 
 

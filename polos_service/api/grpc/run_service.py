@@ -9,7 +9,7 @@ import grpc
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
 from polos_client.wire import RUN_ID_KEY
-from polos_service.api.grpc.messages import details_of, page_of, query_of, run_of
+from polos_service.api.grpc.messages import details_of, page_of, query_of, result_limit, run_of
 from polos_service.api.grpc.requests import as_create, run_request
 from polos_service.caller import Caller
 from polos_service.service import Runs
@@ -55,7 +55,10 @@ class RunService:
     ) -> pb.GetRunResponse:
         """Return a run with its outcome and tool results."""
         required("run_id", request.run_id)
-        return pb.GetRunResponse(run=details_of(await self._runs.get(caller, request.run_id)))
+        limit = result_limit(request.max_result_bytes)
+        details = await self._runs.get(caller, request.run_id, limit)
+        context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
+        return pb.GetRunResponse(run=details_of(details))
 
     async def ListRuns(
         self, caller: Caller, request: pb.ListRunsRequest, context: Context

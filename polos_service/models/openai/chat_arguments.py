@@ -74,7 +74,7 @@ class Arguments:
 
         Whole JSON followed by whole JSON is that of several calls.
         """
-        text, *more = _apart(_unwrapped(self._all()))
+        text, *more = _apart(unwrapped(self._all()))
         self._content.seek(0)
         self._content.truncate()
         self._content.write(text)
@@ -171,7 +171,7 @@ def _values(text: str) -> list[Any]:
         return []
 
 
-def _unwrapped(text: str) -> str:
+def unwrapped(text: str) -> str:
     """Return the arguments as an object, which is what every tool takes.
 
     None at all, or null, is an empty object. JSON text inside a JSON text is taken out once.

@@ -62,11 +62,18 @@ def _part(part: dict[str, Any]) -> Content:
     ):
         return Content(reasoning=words_of(part, _REASONING_MEMBERS))
     text = words_of(part, _TEXT_MEMBERS)
-    return Content(text, refused=kind == "refusal", odd=None if text or _is_text(kind) else part)
+    odd = None if text or (_is_text(kind) and not _unread(part)) else part
+    return Content(text, refused=kind == "refusal", odd=odd)
 
 
 def _is_text(kind: object) -> bool:
     return kind in (None, "text", "output_text", "refusal")
+
+
+def _unread(part: dict[str, Any]) -> bool:
+    """Return whether a part without words may have them under a name that texts do not have."""
+    others = [value for name, value in part.items() if name != "type"]
+    return any(others) and not part.keys() & set(_TEXT_MEMBERS)
 
 
 def reasoning_of(told: Any) -> str:

@@ -1,46 +1,172 @@
-"""The providers that speak the APIs of OpenAI."""
+"""The providers that speak the APIs of OpenAI: a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.openai import chat_answer, chat_request, options
-from polos_service.models.remote import Preset
+from polos_service.models.openai import chat_answer, chat_request, options, responses_options
+from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
+from polos_service.models.openai.responses import Responses
+from polos_service.models.preset import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
 """The base URL of OpenAI itself."""
 
+OPENAI_HOST = "api.openai.com"
+"""OpenAI's host; those of its regions are below it."""
 
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ChatCompletions:
-    """The chat completions API."""
+    """The chat completions API.
 
-    path = chat_request.PATH
+    Attributes:
+        dialect: what the provider's servers expect.
+        dialect_of_openai: what OpenAI's own servers expect, if an agent's address is one of them.
+        key_header: the header in which the key goes as it is; None: as a bearer token.
+
+    """
+
+    dialect: Dialect = PLAIN
+    dialect_of_openai: Dialect | None = None
+    key_header: str | None = None
+    path: str = chat_request.PATH
 
     def headers(self, key: str) -> Mapping[str, str]:
-        """Return the Authorization header, if there is a key."""
-        return {"Authorization": f"Bearer {key}"} if key else {}
+        """Return the header with the key, if there is one."""
+        if not key:
+            return {}
+        return {self.key_header: key} if self.key_header else {"Authorization": f"Bearer {key}"}
 
     def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
         """Return the parameters of a call."""
-        return chat_request.body(request, address, provider)
+        own = self.dialect_of_openai if address.is_at(OPENAI_HOST) else None
+        return chat_request.body(request, own or self.dialect, provider)
 
     def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> chat_answer.Chunks:
         """Return what reads the answer to the request into the draft."""
         return chat_answer.Chunks(draft, failures, request.tools)
 
 
+_OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)
+"""OpenAI's newer models refuse `max_tokens`. Its chat completions show no reasoning."""
+
 OPENAI = Preset(
     name="openai",
-    apis={"chat_completions": ChatCompletions()},
+    apis={
+        "chat_completions": ChatCompletions(dialect_of_openai=_OPENAI),
+        "responses": Responses(),
+    },
+    checks={"responses": responses_options.check},
     check=options.check,
     base_url=OPENAI_URL,
     key_variable="OPENAI_API_KEY",
     url_variable="OPENAI_BASE_URL",
+    headers={"OPENAI_ORG_ID": "OpenAI-Organization", "OPENAI_PROJECT_ID": "OpenAI-Project"},
+    headers_variable="OPENAI_CUSTOM_HEADERS",
     needs_key=True,
 )
 """OpenAI, and any other server at an address of its own."""
+
+AZURE = Preset(
+    name="azure",
+    apis={
+        "chat_completions": ChatCompletions(dialect=_OPENAI, key_header="api-key"),
+        "responses": Responses(key_header="api-key"),
+    },
+    checks={"responses": responses_options.check},
+    check=options.check,
+    base_url=None,
+    base_path="/openai/v1",
+    hosts=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
+    key_variable="AZURE_OPENAI_API_KEY",
+    url_variable="AZURE_OPENAI_ENDPOINT",
+    needs_key=True,
+    price_list="azure",
+)
+"""Azure OpenAI, version 1 of its API: the model is the name of a deployment."""
+
+
+def _row(
+    name: str,
+    base_url: str,
+    base_path: str,
+    dialect: Dialect = PLAIN,
+    *,
+    needs_key: bool = True,
+    price_list: str | None = None,
+) -> Preset:
+    """Return a provider of chat completions whose variables are NAME_API_KEY and NAME_BASE_URL."""
+    return Preset(
+        name=name,
+        apis={"chat_completions": ChatCompletions(dialect=dialect)},
+        check=options.check,
+        base_url=base_url + base_path,
+        base_path=base_path,
+        key_variable=f"{name.upper()}_API_KEY",
+        url_variable=f"{name.upper()}_BASE_URL",
+        needs_key=needs_key,
+        price_list=price_list,
+    )
+
+
+PRESETS: Mapping[str, Preset] = {
+    one.name: one
+    for one in (
+        OPENAI,
+        AZURE,
+        # Thinking models refuse a conversation in which their reasoning_content is missing.
+        _row("deepseek", "https://api.deepseek.com", "", price_list="deepseek"),
+        _row("fireworks", "https://api.fireworks.ai", "/inference/v1", price_list="fireworks"),
+        # Unknown members of a request or a message are refused.
+        _row(
+            "gemini",
+            "https://generativelanguage.googleapis.com",
+            "/v1beta/openai",
+            Dialect(reasoning=None),
+            price_list="google",
+        ),
+        # `reasoning_content` is refused, and `reasoning` by models that do not reason.
+        _row(
+            "groq",
+            "https://api.groq.com",
+            "/openai/v1",
+            Dialect(bound="max_completion_tokens", reasoning=None),
+            price_list="groq",
+        ),
+        # What stands behind it may refuse an empty text.
+        _row("litellm", "http://localhost:4000", "/v1", Dialect(no_text=None), needs_key=False),
+        # Unknown members are refused, `max_completion_tokens` and `reasoning_content` among
+        # them. It tells the usage without being asked.
+        _row(
+            "mistral",
+            "https://api.mistral.ai",
+            "/v1",
+            Dialect(stream_options=False, reasoning=None, call_ids=MISTRAL_IDS),
+            price_list="mistral",
+        ),
+        _row(
+            "ollama",
+            "http://localhost:11434",
+            "/v1",
+            Dialect(reasoning="reasoning"),
+            needs_key=False,
+        ),
+        _row(
+            "openrouter",
+            "https://openrouter.ai",
+            "/api/v1",
+            Dialect(reasoning="reasoning"),
+            price_list="openrouter",
+        ),
+        _row("together", "https://api.together.xyz", "/v1", price_list="together"),
+        _row("vllm", "http://localhost:8000", "/v1", needs_key=False),
+    )
+}
+"""By name."""

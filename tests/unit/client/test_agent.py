@@ -28,8 +28,65 @@ def test_an_agent_keeps_its_definition() -> None:
 
 
 def test_the_defaults_of_what_is_not_built_yet_are_taken() -> None:
-    agent = Agent("a", "openai", "m", provider_llm_api="chat_completions", guardrails=[], tools=[])
+    agent = Agent("a", "openai", "m", guardrails=[], tools=[])
     assert agent.tools == ()
+    assert (agent.provider_llm_api, agent.provider_kwargs) == (None, {})
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "of-a_package.2", "x" * 64])
+def test_any_name_may_be_that_of_a_provider_and_of_an_api(name: str) -> None:
+    agent = Agent("a", name, "m", provider_llm_api=name)
+    assert (agent.provider, agent.provider_llm_api) == (name, name)
+
+
+def test_the_parameters_of_a_provider_are_copied() -> None:
+    given: dict[str, Any] = {
+        "top_k": 4,
+        "extra_body": {"chat_template_kwargs": {"enable_thinking": False}},
+        "extra_headers": {"X-Trace": "a b"},
+    }
+    agent = Agent("a", "vllm", "m", provider_kwargs=given)
+    assert agent.provider_kwargs == given
+    given["extra_body"]["chat_template_kwargs"]["enable_thinking"] = True
+    assert agent.provider_kwargs["extra_body"] == {
+        "chat_template_kwargs": {"enable_thinking": False}
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([1], "provider_kwargs must be a dict, not"),
+        ({"a": {1, 2}}, "provider_kwargs: a must be a JSON value"),
+        ({"a": {"b": [print]}}, "provider_kwargs: a must be a JSON value"),
+        ({5: 1}, "provider_kwargs: 5 must be a JSON value"),
+        ({"a": float("nan")}, "provider_kwargs must hold JSON values"),
+        ({"model": "x"}, "provider_kwargs takes no model: set model"),
+        ({"messages": []}, "takes no messages: pass them to agent.run"),
+        ({"stream": True}, "takes no stream: the service always streams"),
+        ({"tools": []}, "takes no tools: set tools"),
+        ({"api_key": "x"}, "takes no api_key: set provider_base_url, and POLOS_PROVIDER_KEYS"),
+        ({"extra_query": {}}, "takes no extra_query: it is not supported"),
+        ({"extra_body": {"model": "x"}}, "takes no model: set model"),
+        ({"extra_body": 5}, "extra_body must be a dict, not 5"),
+        ({"extra_headers": ["a"]}, "extra_headers must be a dict, not"),
+        ({"extra_headers": {"authorization": "x"}}, "extra_headers takes no authorization: the"),
+        ({"extra_headers": {"X-Api-Key": "x"}}, "extra_headers takes no X-Api-Key: the service"),
+        ({"extra_headers": {"Host": "x"}}, "extra_headers takes no 'Host'"),
+        ({"extra_headers": {"Content-Length": "1"}}, "extra_headers takes no 'Content-Length'"),
+        ({"extra_headers": {"a b": "x"}}, "extra_headers takes no 'a b'"),
+        ({"extra_headers": {"": "x"}}, "extra_headers takes no ''"),
+        ({"extra_headers": {"X": "a\r\nHost: b"}}, "must be a text of printable ASCII"),
+        ({"extra_headers": {"X": "\u00fc"}}, "must be a text of printable ASCII"),
+        ({"extra_headers": {"X": 5}}, "must be a text of printable ASCII"),
+    ],
+)
+def test_parameters_that_are_not_a_providers_are_refused_with_the_way_to_set_them(
+    given: Any, message: str
+) -> None:
+    with pytest.raises(DefinitionError) as raised:
+        Agent("a", "openai", "m", provider_kwargs=given)
+    assert message in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +104,6 @@ def test_the_defaults_of_what_is_not_built_yet_are_taken() -> None:
         {"guardrail_max_retries": 3},
         {"compaction": True},
         {"stream_to_workflow": True},
-        {"provider_llm_api": "responses"},
     ],
     ids=lambda one: next(iter(one)),
 )
@@ -61,7 +117,12 @@ def test_what_is_not_built_yet_is_refused(option: dict[str, Any]) -> None:
     [
         ({"id": "a b"}, "the agent id 'a b'"),
         ({"id": "x" * 129}, "the agent id"),
-        ({"provider": "clever"}, "there is no provider 'clever'; there are openai and scripted"),
+        ({"provider": ""}, "the provider '' must be 1 to 64 letters, digits"),
+        ({"provider": "a b"}, "the provider 'a b' must be 1 to 64 letters, digits"),
+        ({"provider": "x" * 65}, "the provider 'x"),
+        ({"provider": None}, "the provider None must be 1 to 64 letters, digits"),
+        ({"provider_llm_api": "a/b"}, "the provider_llm_api 'a/b' must be 1 to 64 letters, digits"),
+        ({"provider_llm_api": 5}, "the provider_llm_api 5 must be 1 to 64 letters, digits"),
         ({"model": ""}, "the model must be the name of one"),
         ({"tools": [print]}, "print is a plain function: put @tool on it"),
         ({"tools": ["add"]}, "'add' is not a tool"),

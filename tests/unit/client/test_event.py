@@ -32,6 +32,22 @@ TOKENS = {
     "total_tokens": 5,
     "cache_read_input_tokens": 0,
 }
+LONG_CALL = pb.ToolCall(
+    id="c1", name="add", long_arguments=pb.LongArguments(step_key="llm:1", call=2)
+)
+LONG_ADD = {
+    "tool_name": "add",
+    "tool_call": {
+        "id": "c1",
+        "call_id": "c1",
+        "type": "function",
+        "function": {
+            "name": "add",
+            "tool_name": "add",
+            "long_arguments": {"step_key": "llm:1", "call": 2},
+        },
+    },
+}
 SECOND = Duration(seconds=1, nanos=500_000_000)
 FAILURE = pb.StepFailure(
     message="boom", reason=FailureReason.FAILURE_REASON_TOOL_FAILED, retryable=True
@@ -49,6 +65,63 @@ def folded(payloads: list[dict[str, Any]]) -> RunAccumulator:
     ("payload", "data"),
     [
         (delta("Hi"), {"content": "Hi", "step": 1, "step_key": "llm:1", "attempt": 1}),
+        (
+            {
+                "reasoning_delta": pb.ReasoningDelta(
+                    content="Hm", step_key="llm:1", step=1, attempt=1
+                )
+            },
+            {"content": "Hm", "step": 1, "step_key": "llm:1", "attempt": 1},
+        ),
+        (
+            {
+                "tool_call_delta": pb.ToolCallDelta(
+                    content="{", step_key="llm:1", step=1, attempt=1, call=2
+                )
+            },
+            {"content": "{", "step": 1, "step_key": "llm:1", "attempt": 1, "call": 2},
+        ),
+        (
+            {
+                "tool_call": pb.ToolCallRequested(
+                    tool_call=LONG_CALL, step_key="llm:1", step=1, attempt=1
+                )
+            },
+            {**LONG_ADD, "step": 1, "step_key": "llm:1", "attempt": 1},
+        ),
+        (
+            {
+                "step_start": pb.StepStart(
+                    step_key="add", step_type="tool", attempt=1, tool_call=LONG_CALL
+                )
+            },
+            {"step_key": "add", "step_type": "tool", "attempt": 1, **LONG_ADD},
+        ),
+        (
+            {
+                "step_finish": pb.StepFinish(
+                    step_key="llm:1",
+                    step_type="llm",
+                    attempt=1,
+                    long_answer=pb.LongAnswer(text_bytes=7, tool_calls=3),
+                    finish_reason=pb.FINISH_REASON_REFUSAL,
+                )
+            },
+            {
+                "step_key": "llm:1",
+                "step_type": "llm",
+                "attempt": 1,
+                "long_answer": {"text_bytes": 7, "tool_calls": 3},
+                "finish_reason": "refusal",
+            },
+        ),
+        (
+            {"agent_finish": pb.AgentFinish(result_step_key="llm:2", total_steps=2)},
+            {
+                "total_steps": 2,
+                "result": {"agent_run_id": RUN, "result_step_key": "llm:2", "total_steps": 2},
+            },
+        ),
         (
             {
                 "tool_call": pb.ToolCallRequested(
@@ -301,6 +374,45 @@ def test_what_a_smaller_attempt_says_is_void_even_when_it_comes_late() -> None:
     retry = {"step_retry": pb.StepRetry(step_key="llm:1", attempt=2)}
     run = folded([delta("a"), retry, delta("late", attempt=1), delta("b", attempt=2)])
     assert run.text == "b"
+
+
+def test_what_stands_in_parts_is_put_together_without_what_is_void() -> None:
+    def piece(content: str, call: int, attempt: int) -> dict[str, Any]:
+        told = pb.ToolCallDelta(content=content, step_key="llm:1", call=call, attempt=attempt)
+        return {"tool_call_delta": told}
+
+    thought = pb.ReasoningDelta(content="Hm", step_key="llm:1", attempt=2)
+    long = pb.LongAnswer(text_bytes=5, tool_calls=1)
+    asked = pb.StepFinish(step_key="llm:1", step_type="llm", attempt=2, long_answer=long)
+    told = pb.StepFinish(step_key="llm:2", step_type="llm", attempt=1, long_answer=long)
+    run = folded(
+        [
+            delta("void"),
+            piece("void", 2, 1),
+            {"step_retry": pb.StepRetry(step_key="llm:1", attempt=2)},
+            piece("late", 2, 1),
+            {"reasoning_delta": thought},
+            delta("Sum: ", attempt=2),
+            piece("other", 1, 2),
+            piece('{"a"', 2, 2),
+            piece(": 1}", 2, 2),
+            {"step_finish": asked},
+            {"step_start": pb.StepStart(step_key="add", step_type="tool", tool_call=LONG_CALL)},
+            {
+                "step_finish": pb.StepFinish(
+                    step_key="add", step_type="tool", result_json="3", tool_call=LONG_CALL
+                )
+            },
+            delta("th", step=2),
+            delta("ree", step=2),
+            {"step_finish": told},
+            {"agent_finish": pb.AgentFinish(result_step_key="llm:2"), "terminal": True},
+        ]
+    )
+    assert run.text == "Sum: three"
+    result = run.result()
+    assert result.result == "three"
+    assert [(one.input, one.result) for one in result.tool_results] == [({"a": 1}, 3)]
 
 
 CHILD = f"{RUN}:2"

@@ -26,6 +26,8 @@ BUILT = {
     "temperature",
     "max_output_tokens",
     "provider_base_url",
+    "provider_llm_api",
+    "provider_kwargs",
     "stop_conditions",
     "deadlines",
 }

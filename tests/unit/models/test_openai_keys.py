@@ -10,13 +10,15 @@ import pytest
 from pydantic import SecretStr
 
 from polos.v1.error_pb2 import FailureReason
+from polos_service.config import SettingsInvalidError
 from polos_service.errors import StepError
 from polos_service.models import ModelRequest
-from polos_service.models.openai.presets import OPENAI_URL
+from polos_service.models.configured import ProviderConfig
+from polos_service.models.openai.presets import OPENAI, OPENAI_URL
 from polos_service.models.remote import Remote
 from tests.support.mock_answers import say, status
 from tests.support.mock_provider import MockProvider
-from tests.support.models import Heard, openai
+from tests.support.models import Heard, openai, provider_at
 
 SECRET = "env-secret-1234567890"
 
@@ -85,17 +87,65 @@ async def test_nothing_of_the_environment_reaches_another_address(
     assert SECRET not in str(other.requests[0])
 
 
-@pytest.mark.usefixtures("_environment")
-async def test_the_configured_address_gets_the_organisation_but_no_key_of_the_environment(
+async def test_the_configured_address_gets_the_organisation_and_no_other_address_does(
     provider: MockProvider, other: MockProvider
 ) -> None:
-    provider.reply(say("x"))
-    async with open_model(base_url=provider.url) as model:
-        await ask(model)
+    told = {
+        "OPENAI_ORG_ID": f"{SECRET}-org",
+        "OPENAI_PROJECT_ID": f"{SECRET}-project",
+        "OPENAI_CUSTOM_HEADERS": f"X-Own: {SECRET}-own\n\n X-More : {SECRET}: more \n",
+    }
+    model = provider_at("openai", provider.url, **told)
+    for server in (provider, other):
+        server.reply(say("x"))
+        await ask(model, server.url)
+    await model.close()
     headers = provider.requests[0].headers
+    assert headers["openai-organization"] == f"{SECRET}-org"
+    assert headers["openai-project"] == f"{SECRET}-project"
+    assert (headers["x-own"], headers["x-more"]) == (f"{SECRET}-own", f"{SECRET}: more")
     assert headers.get("authorization") is None
-    assert headers["openai-organization"] == f"{SECRET}-ORG_ID"
-    assert other.requests == []
+    assert SECRET not in str(other.requests[0])
+
+
+async def test_a_header_of_ones_own_goes_before_the_key(provider: MockProvider) -> None:
+    provider.reply(say("x"))
+    own = {"OPENAI_CUSTOM_HEADERS": "authorization: Token mine"}
+    model = provider_at("openai", provider.url, "the-key", **own)
+    await ask(model)
+    await model.close()
+    assert provider.requests[0].headers["authorization"] == "Token mine"
+
+
+async def test_a_header_of_ones_own_is_not_told(provider: MockProvider) -> None:
+    provider.reply(status(400, {"error": {"message": f"bad header {SECRET}"}}))
+    own = {"OPENAI_CUSTOM_HEADERS": f"X-Gateway: {SECRET}"}
+    model = provider_at("openai", provider.url, **own)
+    with pytest.raises(StepError, match="bad header") as raised:
+        await ask(model)
+    await model.close()
+    assert SECRET not in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OPENAI_CUSTOM_HEADERS", "no colon"),
+        ("OPENAI_CUSTOM_HEADERS", "Host: example.com"),
+        ("OPENAI_CUSTOM_HEADERS", "Content-Length: 5"),
+        ("OPENAI_CUSTOM_HEADERS", "two words: x"),
+        ("OPENAI_CUSTOM_HEADERS", ": x"),
+        ("OPENAI_CUSTOM_HEADERS", "X-Own: schl\u00fcssel"),
+        ("OPENAI_ORG_ID", "\u00fcber"),
+        ("OPENAI_BASE_URL", "ftp://me:secret@host/v1"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named_and_its_value_is_not(
+    variable: str, value: str
+) -> None:
+    with pytest.raises(SettingsInvalidError, match=f"^{variable}: ") as raised:
+        ProviderConfig(environment={variable: value}).account(OPENAI)
+    assert value not in str(raised.value)
 
 
 async def test_a_redirect_is_not_followed(provider: MockProvider, other: MockProvider) -> None:

@@ -8,20 +8,58 @@ import pytest
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
-from polos_service.models.openai.chat_request import body
-from polos_service.models.openai.presets import OPENAI_URL
+from polos_service.models.openai.presets import OPENAI_URL, PRESETS
 from tests.support.models import openai
 
+BOUNDS = {"max_tokens", "max_completion_tokens"}
 
-def test_openai_gets_the_bound_under_its_new_name() -> None:
+
+@pytest.mark.parametrize(
+    ("provider", "base_url", "bound"),
+    [
+        ("openai", OPENAI_URL, "max_completion_tokens"),
+        ("openai", "https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("openai", "https://api.openai.com.example/v1", "max_tokens"),
+        ("azure", "https://mine.openai.azure.com/openai/v1", "max_completion_tokens"),
+        ("mistral", "https://api.mistral.ai/v1", "max_tokens"),
+        ("mistral", OPENAI_URL, "max_tokens"),
+    ],
+)
+def test_the_bound_has_the_name_that_the_provider_knows(
+    provider: str, base_url: str, bound: str
+) -> None:
     request = ModelRequest(model="gpt", messages=[], max_output_tokens=5)
-    assert body(request, Address.of(OPENAI_URL), "openai")["max_completion_tokens"] == 5
-    assert (
-        body(request, Address.of("https://eu.api.openai.com/v1"), "openai")["max_completion_tokens"]
-        == 5
+    made = body(request, base_url, provider)
+    assert {name: made[name] for name in BOUNDS & made.keys()} == {bound: 5}
+
+
+@pytest.mark.parametrize("chosen", sorted(BOUNDS))
+@pytest.mark.parametrize("where", ["settings", "options"])
+def test_a_bound_that_is_chosen_replaces_the_agents(where: str, chosen: str) -> None:
+    more: dict[str, Any] = {where: {chosen: 9}}
+    request = ModelRequest(model="gpt", messages=[], max_output_tokens=5, **more)
+    made = body(request)
+    assert {name: made[name] for name in BOUNDS & made.keys()} == {chosen: 9}
+
+
+def test_a_run_goes_before_its_agent_and_both_before_the_definition() -> None:
+    request = ModelRequest(
+        model="gpt",
+        messages=[],
+        temperature=0.1,
+        settings={"temperature": 0.2, "top_k": 4, "stream_options": {"a": 1}},
+        options={"temperature": 0.3},
     )
-    other = Address.of("https://api.openai.com.example/v1")
-    assert "max_completion_tokens" not in body(request, other, "openai")
+    made = body(request)
+    assert (made["temperature"], made["top_k"]) == (0.3, 4)
+    assert made["stream_options"] == {"a": 1}
+
+
+def body(
+    request: ModelRequest, base_url: str = OPENAI_URL, provider: str = "openai"
+) -> dict[str, Any]:
+    api = PRESETS[provider].apis["chat_completions"]
+    return api.body(request, Address.of(base_url), provider)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from polos_service.models.redact import MAX_SEARCHED, MAX_WORD, redact, word
+from polos_service.models.redact import MAX_LENGTH, MAX_SEARCHED, MAX_WORD, redact, word
 from tests.support.hostile_behaviours import KEY_FORMS
 
 KEY = "wunderbar-9f8e7d6c5b4a"
@@ -38,9 +38,30 @@ def test_no_secret_hides_nothing() -> None:
     assert redact("context is too long", ["", KEY]) == "context is too long"
 
 
-def test_a_message_too_long_to_be_searched_is_not_shown() -> None:
-    shown = redact(KEY * 1000, [KEY])
-    assert shown == f"[a message of {len(KEY) * 1000} characters, which is not shown]"
+def test_a_long_message_is_cut() -> None:
+    assert redact("No. " * 100_000) == ("No. " * 125)[:499] + "…"
+
+
+@pytest.mark.parametrize("form", KEY_FORMS)
+@pytest.mark.parametrize("size", [40, 200, 2000])
+@pytest.mark.parametrize("before", [0, 450, 8000])
+def test_a_long_secret_in_a_long_message_is_hidden(form: str, size: int, before: int) -> None:
+    key = "".join(f"{number:x}" for number in range(size))[:size]
+    told = "no " * (before // 3) + KEY_FORMS[form](key) + " no" * 30_000
+    shown = redact(told, [key])
+    assert len(shown) <= MAX_LENGTH
+    assert key[:8] not in shown
+    assert KEY_FORMS[form](key)[:24] not in shown
+
+
+def test_a_piece_of_a_secret_is_hidden() -> None:
+    assert redact(f"{KEY[:9]}... and ...{KEY[-8:]}, {KEY[:7]}", [KEY]) == (
+        f"[hidden]... and ...[hidden], {KEY[:7]}"
+    )
+
+
+def test_what_cannot_be_printed_is_left_out() -> None:
+    assert redact("a\x1b[2Jb\u202ec\ud800d\x00") == "a [2Jb c d"
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,23 @@ from hypothesis import strategies as st
 from polos.v1.event_pb2 import (
     AgentFinish,
     AgentStart,
+    LongAnswer,
+    LongArguments,
+    ReasoningDelta,
     StepFailure,
     StepFinish,
     StepRetry,
     StepStart,
     TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallRequested,
 )
+from polos_service.limits import PIECE_LIMIT
 from polos_service.runs.frame import Encoder
-from polos_service.runs.journal import Journals, private_line
+from polos_service.runs.journal import Journals, private_line, private_lines
 from polos_service.runs.lineage import Lineage, Origin
+from polos_service.runs.said import NOTHING, Said, pieces, size_of
 from polos_service.store import Entry
 
 ROOT = Lineage("r", "w")
@@ -161,6 +169,89 @@ def test_a_root_s_private_line_is_as_0_1_0_reads_it_and_a_child_s_as_it_passes_o
     assert not known & set(orjson.loads(private_line("a", {"x": 1}, "r:2")))
 
 
+SPOKEN = [
+    ReasoningDelta(step_key="llm:1", content="Hm"),
+    TextDelta(step_key="llm:1", content="Hel"),
+    TextDelta(step_key="llm:1", content="lo"),
+    ToolCallDelta(step_key="llm:1", call=0, content="[1"),
+    ToolCallDelta(step_key="llm:1", call=0, content=",2]"),
+    ToolCallRequested(
+        step_key="llm:1",
+        tool_call=ToolCall(id="a", long_arguments=LongArguments(step_key="llm:1", call=0)),
+    ),
+    ToolCallRequested(step_key="llm:1", tool_call=ToolCall(id="b", arguments_json="{}")),
+]
+
+
+async def spoken(*ending: Message) -> Journals:
+    """Return the fold of events that say something, and of these after them."""
+    data = b"".join(event(one) for one in [*SPOKEN, *ending])
+    return await folded(Entry(data=data, private=b""))
+
+
+async def test_what_a_long_answer_says_is_kept_until_it_is_asked_for() -> None:
+    journal = (await spoken(StepFinish(step_key="llm:1", long_answer=LongAnswer()))).root
+    said = journal.take_said("llm:1")
+    assert (said.text, said.reasoning) == ("Hello", "Hm")
+    assert [(call.id, call.arguments_json) for call in said.calls] == [("a", "[1,2]"), ("b", "{}")]
+    assert not journal.sayings
+
+
+async def test_of_an_answer_that_its_end_tells_only_the_reasoning_is_kept() -> None:
+    journal = (await spoken(StepFinish(step_key="llm:1", result_json="{}"))).root
+    assert journal.take_said("llm:1") == Said(reasoning="Hm")
+
+
+async def test_what_was_said_before_a_retry_or_without_an_end_is_forgotten() -> None:
+    retried = await spoken(
+        StepRetry(step_key="llm:1", attempt=2),
+        TextDelta(step_key="llm:1", content="Bye", attempt=2),
+        StepFinish(step_key="llm:1", attempt=2, long_answer=LongAnswer()),
+    )
+    assert retried.root.take_said("llm:1") == Said(text="Bye")
+    assert (await spoken()).root.take_said("llm:1") == NOTHING
+
+
+@pytest.mark.parametrize("child", [None, "r:2"])
+@pytest.mark.parametrize("value", ["a", 'é"\\\n'], ids=["plain", "escaped"])
+async def test_a_private_part_that_is_cut_is_put_together_again(
+    child: str | None, value: str
+) -> None:
+    private = {"state": value * (PIECE_LIMIT // len(value))}
+    key = "\\" * 1024
+    lines = list(private_lines(key, 2, private, child))
+    assert len(lines) > 1
+    assert all(len(line) <= PIECE_LIMIT for line in lines)
+    void = list(private_lines(key, 1, {"state": "b" * PIECE_LIMIT}, child))
+    lineage = CHILD if child else ROOT
+    finish = event(StepFinish(step_key=key, attempt=2, result_json="1"), lineage)
+    journals = await folded(
+        Entry(data=event(AgentStart(), lineage), private=b"".join([*void, *lines[:1]])),
+        Entry(data=finish, private=b"".join(lines[1:])),
+    )
+    assert not journals.damage
+    journal = journals.child(CHILD.origin) if CHILD.origin and child else journals.root
+    assert journal is not None
+    assert journal.take_private(key) == private
+
+
+def test_a_piece_of_a_private_part_is_nothing_that_0_1_0_knows() -> None:
+    known = {"step", "run", "claim", "released"}
+    for line in private_lines("a", 1, {"x": "y" * PIECE_LIMIT}):
+        assert not known & set(orjson.loads(line))
+
+
+def test_a_short_private_part_is_one_line_as_ever() -> None:
+    assert list(private_lines("a", 1, {"x": 1})) == [private_line("a", {"x": 1})]
+
+
+@given(st.text(max_size=40), st.integers(4, 12))
+def test_pieces_fit_and_are_the_text(text: str, limit: int) -> None:
+    cut = pieces(text, limit)
+    assert "".join(cut) == text
+    assert all(0 < size_of(piece) == len(piece.encode()) <= limit for piece in cut)
+
+
 RUNS = (
     ROOT,
     CHILD,
@@ -176,7 +267,11 @@ PAYLOADS: st.SearchStrategy[Message] = st.one_of(
     ),
     st.builds(StepRetry, step_key=KEYS, attempt=ATTEMPTS),
     st.builds(StepFinish, step_key=KEYS, attempt=ATTEMPTS, result_json=st.sampled_from("123")),
-    st.builds(TextDelta, step_key=KEYS, content=st.just("x")),
+    st.builds(StepFinish, step_key=KEYS, attempt=ATTEMPTS, long_answer=st.just(LongAnswer())),
+    st.builds(TextDelta, step_key=KEYS, content=st.sampled_from("xy")),
+    st.builds(ReasoningDelta, step_key=KEYS, content=st.sampled_from("xy")),
+    st.builds(ToolCallDelta, step_key=KEYS, content=st.sampled_from("xy"), call=ATTEMPTS),
+    st.builds(ToolCallRequested, step_key=KEYS, tool_call=st.just(ToolCall(id="i"))),
     st.builds(AgentFinish),
 )
 EVENTS = st.tuples(st.sampled_from(RUNS), PAYLOADS, st.none() | st.integers(0, 9))

@@ -11,8 +11,16 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
-from polos_service.runs.attempt import BACKOFF_BASE, BACKOFF_CAP, Attempt, StepOutput, pause
+from polos_service.runs.attempt import (
+    BACKOFF_BASE,
+    BACKOFF_CAP,
+    RETRY_AFTER_LIMIT,
+    Attempt,
+    StepOutput,
+    pause,
+)
 from polos_service.runs.context import RunContext
+from polos_service.runs.frame import SECOND
 from polos_service.store import Claim, RunStore
 from tests.support.runs import FakeClock, context, done, kinds, text
 from tests.support.stores import claimed, events_of, history, soon
@@ -209,6 +217,31 @@ async def test_the_provider_s_own_pause_is_kept(store: RunStore) -> None:
         await soon(ctx.step("key", "llm", Work(*failures), tries=3))
     assert clock.slept[0] == 30.0
     assert clock.slept[1] >= BACKOFF_BASE
+
+
+@pytest.mark.parametrize(
+    ("asked", "deadline", "tries"),
+    [
+        (90.0, None, 2),
+        (RETRY_AFTER_LIMIT, None, 2),
+        (RETRY_AFTER_LIMIT + 1, None, 1),
+        (90.0, 91.0, 2),
+        (90.0, 89.0, 1),
+        (0.0, -1.0, 1),
+    ],
+)
+async def test_a_pause_that_the_run_does_not_outlast_is_not_begun(
+    store: RunStore, asked: float, deadline: float | None, tries: int
+) -> None:
+    clock = FakeClock()
+    due = None if deadline is None else clock.now() + int(deadline * SECOND)
+    claim = await claimed(store, deadline=due)
+    work = Work(busy(retry_after=asked), busy(retry_after=asked))
+    async with context(store, claim, clock) as ctx:
+        with pytest.raises(StepError, match="busy"):
+            await soon(ctx.step("key", "llm", work, tries=2))
+    assert work.calls == tries
+    assert clock.slept == ([asked] if tries > 1 else [])
 
 
 @pytest.mark.parametrize("crashes", [1, 2])

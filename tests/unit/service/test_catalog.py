@@ -46,7 +46,7 @@ def test_a_runnable_is_found_by_its_id() -> None:
 
 
 def test_the_same_agent_again_changes_nothing() -> None:
-    providers = Providers({"scripted": Scripted})
+    providers = Providers({"scripted": lambda _: Scripted()})
     one = agent("a")
     loaded = Catalog([AgentRunnable(one, providers)])
     loaded.add(AgentRunnable(one, providers))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.calls.client import PolosClient
@@ -20,7 +21,7 @@ from polos_client.calls.events import stream_workflow
 from polos_client.define.agent import Agent
 from polos_client.define.scripted import call, script, turn
 from polos_client.define.tool import tool
-from polos_client.errors import AgentNotFound, DefinitionError
+from polos_client.errors import AgentNotFound, DefinitionError, RunFailed
 from polos_service.config import SettingsInvalidError
 from polos_service.embedded import Polos
 from polos_service.listening import ListenError
@@ -205,3 +206,28 @@ async def test_a_log_file_that_cannot_be_opened_is_named(tmp_path: Path) -> None
     ):
         await Polos(log_file=tmp_path / "no/such/file").start()
     assert logging.getLogger().handlers == handlers
+
+
+async def test_an_agent_of_an_unknown_provider_is_refused_where_it_is_run_and_by_its_id() -> None:
+    far = Agent("embedded-far", "opnai", "m")
+    near = speaker("embedded-near")
+    async with Polos() as polos:
+        with pytest.raises(DefinitionError, match=r"no provider 'opnai' \(did you mean 'openai'"):
+            await far.run(polos, "Go.")
+        with pytest.raises(AgentNotFound, match=r"cannot be loaded.* there is no provider 'opnai'"):
+            await polos.invoke(far.id, {"input": "Go."})
+        assert (await near.run(polos, "Go.")).result == "Hi."
+    with pytest.raises(DefinitionError, match="there is no provider 'opnai'"):
+        await Polos([far]).start()
+
+
+async def test_an_agent_that_lacks_a_key_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GROQ_API_KEY", raising=False)
+    grey = Agent("embedded-grey", "groq", "m")
+    with capture_logs() as logs:
+        async with Polos() as polos:
+            for _ in range(2):
+                with pytest.raises(RunFailed, match="set GROQ_API_KEY"):
+                    await grey.run(polos, "Go.")
+    told = [(one["agent"], one["why"]) for one in logs if one["event"] == "model_calls_will_fail"]
+    assert told == [("embedded-grey", "groq; GROQ_API_KEY is not set: its calls will fail")]

@@ -22,6 +22,7 @@ from polos_client.errors import (
     RunNotFinished,
     RunNotFound,
 )
+from polos_client.wire import RESULT_LIMIT
 from polos_service.caller import Caller
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
@@ -90,7 +91,7 @@ async def test_a_run_is_returned_with_its_outcome_and_the_results_of_its_tools(
     async with running(store, TALKER) as runs:
         run_id = await runs.start(START)
         await soon(read(runs, ME, run_id))
-        details = await runs.get(ME, run_id)
+        details = await runs.get(ME, run_id, RESULT_LIMIT)
         assert details.record == await runs.record(ME, run_id)
         assert details.outcome is not None
         assert details.outcome.agent_finish.result == "Bye."
@@ -117,7 +118,7 @@ async def test_a_run_of_another_project_is_not_found(store: SqliteStore) -> None
         await soon(read(runs, ME, run_id))
         for answer in (
             runs.record(OTHER, run_id),
-            runs.get(OTHER, run_id),
+            runs.get(OTHER, run_id, RESULT_LIMIT),
             runs.cancel(OTHER, run_id),
             runs.delete(OTHER, run_id),
             read(runs, OTHER, run_id),

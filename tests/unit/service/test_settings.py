@@ -122,7 +122,14 @@ def test_a_number_out_of_bounds_is_refused_by_its_variable(
         ("POLOS_PROVIDER_KEYS", "secret"),
         ("POLOS_PROVIDER_KEYS", '{"http://me:secret@host/v1": 5}'),
         ("POLOS_PROVIDER_KEYS", '["secret"]'),
+        ("POLOS_PROVIDER_SWITCHES", '{"http://me:secret@host/v1": ["secret"]}'),
+        ("POLOS_PROVIDER_SWITCHES", '{"http://me:secret@host/v1": "stream_options"}'),
         ("OPENAI_BASE_URL", "ftp://me:secret@host"),
+        ("POLOS_PROVIDER_ENVIRONMENT", "secret"),
+        ("POLOS_PROVIDER_ENVIRONMENT", '{"GROQ_API_KEY": ["secret"]}'),
+        ("POLOS_CALLER_OPTIONS", "top_k"),
+        ("POLOS_CALLER_OPTIONS", '["top_k", "extra_body"]'),
+        ("POLOS_CALLER_OPTIONS", '["messages"]'),
     ],
 )
 def test_a_value_that_does_not_fit_is_refused_by_its_variable_and_no_secret_is_told(
@@ -138,6 +145,18 @@ def test_what_settings_say_of_themselves_has_no_secret(monkeypatch: pytest.Monke
     monkeypatch.setenv("OPENAI_BASE_URL", "https://me:secret@host/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     monkeypatch.setenv("POLOS_PROVIDER_KEYS", '{"http://me:secret@host/v1": "secret"}')
+    monkeypatch.setenv("POLOS_PROVIDER_SWITCHES", '{"http://me:secret@host/v1": ["store"]}')
     settings = Settings.load(store="nats://me:secret@host:4222")
     assert settings.openai_base_url == "https://me:secret@host/v1"
+    assert settings.provider_switches == {"http://me:secret@host/v1": ["store"]}
     assert "secret" not in f"{settings!r}{settings}{settings.store_shown}"
+
+
+def test_providers_read_the_environment_of_the_service_or_what_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", "secret")
+    settings = Settings.load()
+    assert settings.provider_environment["GROQ_API_KEY"] == "secret"
+    assert "secret" not in f"{settings!r}{settings}"
+    assert Settings(provider_environment={}).provider_environment == {}

@@ -1,0 +1,1 @@
+"""The Messages API of Anthropic, which some other servers speak as well."""

@@ -1,0 +1,220 @@
+"""RunAccumulator: a run's text and result, from its events. Pure: it reads nothing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from polos.v1 import event_pb2 as pb
+from polos.v1.error_pb2 import FAILURE_REASON_RUN_TIMEOUT
+from polos.v1.run_pb2 import ToolResult as ToolResultMessage
+from polos_client.errors import RunCancelled, RunError, RunFailed, RunTimeout
+from polos_client.event import (
+    failure_reason,
+    parsed,
+    result_fields,
+    seconds,
+    usage_fields,
+)
+from polos_client.result import AgentResult, ToolResult, Usage
+
+
+class RunAccumulator:
+    """Folds the events of one root run, added in order.
+
+    Events of sub-agents are passed over: text, tools and tokens are the root's own.
+
+    Attributes:
+        outcome: the terminal event; None until it was added.
+        sequence: that of the last event that was added; 0 before the first.
+
+    """
+
+    def __init__(self) -> None:
+        self.outcome: pb.Event | None = None
+        self.sequence = 0
+        self._texts: defaultdict[str, list[str]] = defaultdict(list)
+        self._attempts: dict[str, int] = {}
+        self._calls: dict[str, pb.ToolCall] = {}
+        self._tools: list[pb.StepFinish] = []
+        self._usages: list[pb.Usage] = []
+
+    def add(self, events: Sequence[pb.Event]) -> None:
+        """Take the next events, at least one; a kind that is not known is passed over."""
+        for event in events:
+            if event.HasField("parent_run_id"):
+                continue
+            if not event.HasField("text_delta"):
+                self._take(event)
+                continue
+            delta = event.text_delta  # nearly all are such: a call for each would show
+            key = delta.step_key
+            if delta.attempt >= self._attempts.get(key, 1):
+                self._texts[key].append(delta.content)
+        last = events[-1]
+        self.sequence = last.sequence
+        if last.terminal:
+            self.outcome = last
+
+    def _take(self, event: pb.Event) -> None:
+        kind = event.WhichOneof("payload")
+        if kind == "step_start":
+            self._start(event.step_start)
+        elif kind == "step_retry":
+            self._retry(event.step_retry)
+        elif kind == "step_finish":
+            self._finish(event.step_finish)
+
+    @property
+    def text(self) -> str:
+        """What the agent has said in all its model calls, in order, without what is void."""
+        return "".join(piece for pieces in self._texts.values() for piece in pieces)
+
+    @property
+    def tool_results(self) -> list[ToolResult]:
+        """The calls of tools that have ended, in the order in which they did."""
+        return [
+            tool_result(self._calls.get(step.step_key, step.tool_call), step)
+            for step in self._tools
+        ]
+
+    @property
+    def usage(self) -> Usage:
+        """The tokens: of the terminal event if there is one, else of the finished calls."""
+        told = None if self.outcome is None else outcome_usage(self.outcome)
+        return told or total(self._usages)
+
+    def result(self) -> AgentResult:
+        """Return the result.
+
+        Raises:
+            RunFailed: the run failed.
+            RunCancelled: it was cancelled.
+            RunTimeout: it took longer than it was given.
+            ValueError: it has not ended.
+
+        """
+        if self.outcome is None:
+            raise ValueError("the run has not ended: there is no result yet")
+        return conclude(self.outcome, self.tool_results, text=self.text, usage=self.usage)
+
+    def _start(self, step: pb.StepStart) -> None:
+        if step.HasField("tool_call"):
+            self._calls[step.step_key] = step.tool_call
+
+    def _retry(self, retry: pb.StepRetry) -> None:
+        self._attempts[retry.step_key] = retry.attempt
+        self._texts.pop(retry.step_key, None)
+
+    def _finish(self, step: pb.StepFinish) -> None:
+        if step.step_type == "tool":
+            self._tools.append(step)
+        elif step.step_type == "llm" and step.WhichOneof("outcome") == "result_json":
+            # It has the whole answer: a run that does not stream has nothing else.
+            self._texts[step.step_key] = [_content(step.result_json)]
+        if step.HasField("usage"):
+            self._usages.append(step.usage)
+
+
+def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:
+    """Return how a call of a tool ended, as `ended` says."""
+    failed = ended.WhichOneof("outcome") == "failure"
+    return ToolResult(
+        tool_name=call.name,
+        status="failed" if failed else "completed",
+        input=parsed(call.arguments_json or "{}"),
+        result=None if failed else parsed(ended.result_json),
+        error=ended.failure.message if failed else None,
+        tool_call_id=call.id,
+    )
+
+
+def conclude(
+    outcome: pb.Event, tool_results: list[ToolResult], *, text: str, usage: Usage
+) -> AgentResult:
+    """Return the result of the run that `outcome` ended, or raise what it ended with.
+
+    Args:
+        outcome: the run's terminal event.
+        tool_results: for the result.
+        text: what the agent had said, for the error.
+        usage: the tokens that were used, for the error.
+
+    Raises:
+        RunFailed: the run failed, or ended in a way that a later version added.
+        RunCancelled: it was cancelled.
+        RunTimeout: it took longer than it was given.
+
+    """
+    kind = outcome.WhichOneof("payload")
+    if kind == "agent_finish":
+        return AgentResult(tool_results=tool_results, **result_fields(outcome))
+    if kind == "workflow_finish":
+        return _workflow_result(outcome, tool_results, usage)
+    raise _run_error(outcome, kind, text, usage)
+
+
+def outcome_usage(outcome: pb.Event) -> Usage | None:
+    """Return the tokens that a terminal event tells; None if it tells none."""
+    kind = outcome.WhichOneof("payload")
+    if kind not in ("agent_finish", "error", "run_cancelled"):
+        return None
+    payload = getattr(outcome, kind)
+    return Usage(**usage_fields(payload.usage)) if payload.HasField("usage") else None
+
+
+def total(usages: list[pb.Usage]) -> Usage:
+    """Return the sum; a kind of token that no summand tells stays unknown."""
+    sums: dict[str, int] = {}
+    for one in usages:
+        for name, count in usage_fields(one).items():
+            sums[name] = sums.get(name, 0) + count
+    return Usage(**sums)
+
+
+def _content(result_json: str) -> str:
+    """Return the text of a model call's output."""
+    result: Any = parsed(result_json)
+    content = result.get("content") if isinstance(result, dict) else None
+    return content if isinstance(content, str) else ""
+
+
+def _workflow_result(
+    outcome: pb.Event, tool_results: list[ToolResult], usage: Usage
+) -> AgentResult:
+    finish = outcome.workflow_finish
+    return AgentResult(
+        agent_run_id=outcome.run_id,
+        result=parsed(finish.result_json),
+        tool_results=tool_results,
+        usage=usage,
+        duration=seconds(finish.duration) if finish.HasField("duration") else None,
+    )
+
+
+def _run_error(outcome: pb.Event, kind: str | None, text: str, usage: Usage) -> RunError:
+    run_id = outcome.run_id
+    if kind == "run_cancelled":
+        return RunCancelled(
+            f"run {run_id} was cancelled", run_id=run_id, reason="cancelled", text=text, usage=usage
+        )
+    if kind != "error":
+        return RunFailed(
+            f"run {run_id} ended in a way that this version of the client does not know; update it",
+            run_id=run_id,
+            reason="unknown",
+            text=text,
+            usage=usage,
+        )
+    error = outcome.error
+    cls = RunTimeout if error.reason == FAILURE_REASON_RUN_TIMEOUT else RunFailed
+    return cls(
+        error.message,
+        run_id=run_id,
+        reason=failure_reason(error.reason),
+        retryable=error.retryable,
+        text=text,
+        usage=usage,
+        error_id=error.error_id or None,
+    )

@@ -81,6 +81,8 @@ class Chunks:
         self._by_message = False
         self._refused = False
         self._odd = ""
+        # The newest usage of a text: servers that tell one with each token are read as fast.
+        self._counted: Any = None
         draft.before_answer.append(self._settle)
 
     def take(self, data: bytes) -> Told:
@@ -102,16 +104,18 @@ class Chunks:
             ordinary = (
                 choice.get("finish_reason") is None
                 and choice.get("index", 0) == self._index
-                and not chunk.get("usage")
                 and "error" not in chunk
                 and "error" not in choice
             )
         except (LookupError, TypeError, ValueError, AttributeError):
             ordinary = False
         if ordinary:
+            counted = chunk.get("usage")
             if type(text) is str and (len(delta) == 1 or delta.keys() == _SPOKEN):
+                if counted:
+                    self._counted = counted
                 return self._draft.text(text), None
-            if "message" not in choice and "usage" not in choice:
+            if not counted and "message" not in choice and "usage" not in choice:
                 self._picked = True
                 if len(delta) == 1 and "tool_calls" in delta:
                     self._calls.take(delta["tool_calls"])
@@ -160,6 +164,7 @@ class Chunks:
         choice = self._pick(choices)
         if "error" in choice:
             self._check(choice["error"])
+        self._count()
         if chunk.get("usage") or "x_groq" in chunk or "usage" in choice:
             self._draft.usage = usage_told(chunk, choice) or self._draft.usage
         delta = choice.get("delta")
@@ -285,8 +290,15 @@ class Chunks:
         if self._draft.finish is None and said and self._calls.are_whole():
             self._draft.finish = FinishReason.FINISH_REASON_STOP
 
+    def _count(self) -> None:
+        """Take the usage that came with the text so far."""
+        if self._counted:
+            self._draft.usage = usage_told({"usage": self._counted}, {}) or self._draft.usage
+            self._counted = None
+
     def _settle(self) -> None:
         """Look at the answer as a whole, once nothing follows."""
+        self._count()
         self._calls.settle()
         draft = self._draft
         stopped = draft.finish == FinishReason.FINISH_REASON_STOP

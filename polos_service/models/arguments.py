@@ -36,7 +36,7 @@ class Arguments:
         self._seen = 0
         self._last: str | None = ""
         self._lengths: list[int] = []
-        self._last_is_whole: bool | None = None
+        self._last_is_closed: bool | None = None
 
     @property
     def begun(self) -> bool:
@@ -52,7 +52,7 @@ class Arguments:
         elif piece.startswith(self._last):
             self._count(piece[len(self._last) :])
             self._count(" " * REPEATED_BYTES if self._last else "")
-            self._last, self._last_is_whole = piece, None
+            self._last, self._last_is_closed = piece, None
             self._lengths.append(len(piece))
         else:
             self._write_all()
@@ -63,9 +63,9 @@ class Arguments:
         self._content.seek(0)
         self._content.truncate()
         self._nesting, self._seen = Nesting(), 0
-        self._last, self._last_is_whole, self._lengths = "", None, []
+        self._last, self._last_is_closed, self._lengths = "", None, []
 
-    def can_stand(self) -> bool:
+    def is_whole(self) -> bool:
         """Return whether they are whole as far as can be told: valid JSON, or none at all."""
         text = self._all()
         return text.strip() in ("", "null") or bool(_values(text))
@@ -88,17 +88,17 @@ class Arguments:
             self._write_all()
         return self._content.getvalue()
 
-    def is_whole(self) -> bool:
+    def is_closed(self) -> bool:
         """Return whether it is an object or a list that has been closed.
 
         What was looked at once is not looked at again.
         """
         if self._last is not None:
-            if self._last_is_whole is None:
+            if self._last_is_closed is None:
                 nesting = Nesting()
                 nesting.read(self._last)
-                self._last_is_whole = nesting.closed
-            return self._last_is_whole
+                self._last_is_closed = nesting.closed
+            return self._last_is_closed
         self._content.seek(self._seen)
         self._nesting.read(self._content.read())
         self._seen = self._content.tell()

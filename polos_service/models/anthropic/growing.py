@@ -88,7 +88,7 @@ class GrowingBlock:
 
     def is_whole(self) -> bool:
         """Return whether the arguments are complete, as far as can be told."""
-        return self._arguments.can_stand()
+        return self._arguments.is_whole()
 
     def settle(self) -> None:
         """Put the arguments in their place, once nothing follows.

@@ -10,7 +10,8 @@ from polos_service.models import ModelRequest
 from polos_service.models.address import Address
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
-from polos_service.models.openai import chat_request, responses_request
+from polos_service.models.openai import chat_request, responses_options, responses_request
+from polos_service.models.openai import options as chat_options
 from polos_service.models.openai.chat_answer import Chunks
 from polos_service.models.openai.dialect import PLAIN, Dialect
 from polos_service.models.openai.responses_answer import Events
@@ -46,6 +47,10 @@ class ChatCompletions(_Keyed):
     dialect_of_openai: Dialect | None = None
     path: str = chat_request.PATH
 
+    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return what is wrong with a run's model options, by name; empty if nothing is."""
+        return chat_options.check(options)
+
     def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
         """Return the parameters of a call."""
         own = self.dialect_of_openai if address.is_at(OPENAI_HOST) else None
@@ -67,6 +72,10 @@ class Responses(_Keyed):
     """
 
     path: str = responses_request.PATH
+
+    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return what is wrong with a run's model options, by name; empty if nothing is."""
+        return responses_options.check(options)
 
     def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:  # noqa: ARG002 - the same for all addresses
         """Return the parameters of a call."""

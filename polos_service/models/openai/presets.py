@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from polos_service.models.openai import options, responses_options
 from polos_service.models.openai.apis import ChatCompletions, Responses
 from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
 from polos_service.models.preset import Preset
@@ -21,8 +20,6 @@ OPENAI = Preset(
         "chat_completions": ChatCompletions(dialect_of_openai=_OPENAI),
         "responses": Responses(),
     },
-    checks={"responses": responses_options.check},
-    check=options.check,
     base_url=OPENAI_URL,
     key_variable="OPENAI_API_KEY",
     url_variable="OPENAI_BASE_URL",
@@ -38,8 +35,6 @@ AZURE = Preset(
         "chat_completions": ChatCompletions(dialect=_OPENAI, key_header="api-key"),
         "responses": Responses(key_header="api-key"),
     },
-    checks={"responses": responses_options.check},
-    check=options.check,
     base_url=None,
     base_path="/openai/v1",
     hosts=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
@@ -64,7 +59,6 @@ def _row(
     return Preset(
         name=name,
         apis={"chat_completions": ChatCompletions(dialect=dialect)},
-        check=options.check,
         base_url=base_url + base_path,
         base_path=base_path,
         key_variable=f"{name.upper()}_API_KEY",

@@ -50,11 +50,14 @@ class Delta(NamedTuple):
     reasoning: str | None = None
 
 
+Pieces = tuple[str, str | None]
+"""A Delta, or a tuple like one: of an ordinary token, which is made faster."""
+
 NOTHING = Delta()
 """An event that adds nothing for readers."""
 
 
-def joined(deltas: Iterable[tuple[str, str | None]]) -> Delta:
+def joined(deltas: Iterable[Pieces]) -> Delta:
     """Return what several events add for readers."""
     texts, thoughts = [], []
     for text, reasoning in deltas:
@@ -74,8 +77,8 @@ class Reader(Protocol):
 
     over: bool
 
-    def take(self, data: bytes) -> tuple[str, str | None]:
-        """Take the data of an event; return a Delta, or a tuple like it, which is made faster.
+    def take(self, data: bytes) -> Pieces:
+        """Take the data of an event; return what it adds for readers.
 
         Raises:
             StepError: it reports an error, cannot be understood, or exceeds a bound.

@@ -18,7 +18,7 @@ from polos.v1.event_pb2 import FinishReason
 from polos_service.models.anthropic.complaint import complaint
 from polos_service.models.anthropic.growing import GrowingBlock
 from polos_service.models.anthropic.tokens import Tokens
-from polos_service.models.draft import NOTHING, Delta, Draft, joined
+from polos_service.models.draft import NOTHING, Delta, Draft, Pieces, joined
 from polos_service.models.failures import Failures
 from polos_service.models.finish import finish_reason
 from polos_service.models.lenient import DONE, values
@@ -53,7 +53,7 @@ class MessageEvents:
         self._tokens = Tokens()
         draft.before_answer.append(self._settle)
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> Pieces:
         """Take the data of an event, or a whole message.
 
         Raises:
@@ -78,7 +78,7 @@ class MessageEvents:
         self.over = self.over or DONE in found
         return found
 
-    def _take(self, event: dict[str, Any]) -> Delta:
+    def _take(self, event: dict[str, Any]) -> Pieces:
         try:
             kind = event.get("type") or _kind(event)
             if kind == "content_block_delta":
@@ -107,7 +107,7 @@ class MessageEvents:
                 self._unknown(kind, event)
         return NOTHING
 
-    def _grow(self, index: object, delta: dict[str, Any]) -> Delta:
+    def _grow(self, index: object, delta: dict[str, Any]) -> Pieces:
         """Add to a block. The kind of a delta is told by what stands in it."""
         if index != self._at:
             self._go_to(index)
@@ -116,9 +116,9 @@ class MessageEvents:
             block.grow(delta)
             return NOTHING
         if text := delta.get("text"):
-            return Delta(self._draft.text(text))
+            return self._draft.text(text), None
         if thought := delta.get("thinking"):
-            return Delta("", self._draft.reasoning(thought))
+            return "", self._draft.reasoning(thought)
         if (fragment := delta.get("partial_json")) is not None:
             self._at_block(index, Call, "tool_use").add_arguments(fragment)
         elif signature := delta.get("signature"):

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models.draft import NOTHING, Draft, joined
+from polos_service.models.draft import NOTHING, Draft, Pieces, joined
 from polos_service.models.failures import Failures
 from polos_service.models.finish import finish_reason
 from polos_service.models.kinds import kind_of
@@ -47,9 +47,6 @@ _SPOKEN = {"role", "content"}
 """The members of a delta that only says something."""
 
 _KNOWN = _READ | _FOR_READERS
-
-Pieces = tuple[str, str | None]
-"""What a Delta holds, without the cost of one."""
 
 
 class Chunks:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason, Usage
-from polos_service.models.draft import NOTHING, Delta, Draft, joined
+from polos_service.models.draft import NOTHING, Delta, Draft, Pieces, joined
 from polos_service.models.failures import Failures
 from polos_service.models.lenient import DONE, values
 from polos_service.models.openai.responses_items import (
@@ -74,7 +74,7 @@ class Events:
             "error": self._error,
         }
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> Pieces:
         """Take an event, or a whole response.
 
         Raises:
@@ -94,7 +94,7 @@ class Events:
             and event.get("output_index") == self._index
             and type(text := event.get("delta")) is str
         ):
-            return Delta(self._draft.text(text))
+            return self._draft.text(text), None
         return self._large(event, data) if large else self._event(event)
 
     def _unusual(self, data: bytes) -> Delta:

@@ -54,7 +54,7 @@ def finish_reason(told: object, field: str, failures: Failures) -> FinishReason.
     if word in FAILED:
         raise failures.told({"message": f"{field} is {word!r}"})
     if word in CUT:
-        raise failures.cut_short(f"the server gave it up ({word})")
+        raise failures.cut_short(f"the server aborted it ({word})")
     return FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
 
 

@@ -129,17 +129,17 @@ def _document(part: Media) -> Block:
     if part.media_type.startswith("text/") or part.media_type in TEXT_TYPES:
         text = base64.b64decode(_data(part)).decode(errors="replace")
         return {"type": "text", "media_type": "text/plain", "data": text}
-    raise _refused(f"of the type {part.media_type!r}: it takes PDF and text")
+    raise _refused(f"of the type {part.media_type!r}: it accepts PDF and text")
 
 
 def _data(part: Media) -> str:
     if part.data is None:
-        raise _refused("without an address or content")
+        raise _refused("that has neither a URL nor content")
     return part.data
 
 
 def _refused(what: str) -> StepError:
     return StepError(
         FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
-        f"The Messages API does not take a file {what}. Change the conversation.",
+        f"The Messages API does not accept a file {what}. Change the conversation.",
     )

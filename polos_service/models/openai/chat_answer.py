@@ -291,9 +291,11 @@ class Chunks:
         if draft.calls or any(draft.has(kind) for kind in (Text, Reasoning)):
             return
         if self._odd:
-            raise self._failures.malformed(f"it says nothing, and {self._odd}", retryable=False)
+            raise self._failures.malformed(
+                f"it contains no text and no call, and {self._odd}", retryable=False
+            )
         if draft.finish == FinishReason.FINISH_REASON_TOOL_CALLS:
-            raise self._failures.malformed("it ends in a tool call, and has none")
+            raise self._failures.malformed("it ends with a tool call but contains none")
 
     def _note(self, field: str, value: object) -> None:
         """Remember the first field that was not understood. None stands for nothing."""

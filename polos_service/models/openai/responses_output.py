@@ -253,7 +253,7 @@ class Items:
                 continue
             told = item.content.getvalue()
             if not item.closed and parsed(told) is None:
-                raise self._failures.cut_short("a tool call has no end")
+                raise self._failures.cut_short("a tool call is incomplete")
             if (meant := unwrapped(told)) != told:
                 item.parts[0].content = StringIO()
                 item.content.write(meant)

@@ -145,7 +145,7 @@ async def test_a_tool_call_without_a_name_is_malformed(
     assert (await failure(model)).reason == FailureReason.FAILURE_REASON_MODEL_MALFORMED
 
 
-async def test_an_answer_that_is_no_stream_is_malformed_for_good(
+async def test_an_answer_that_is_not_a_stream_is_malformed_for_good(
     provider: MockProvider, model: Remote
 ) -> None:
     provider.reply(status(200, b"<html>Welcome</html>", content_type="text/html"))

@@ -50,7 +50,7 @@ async def test_an_answer_that_breaks_off_is_cut_short(
     assert (raised.reason, raised.retryable) == (CUT_SHORT, True)
 
 
-async def test_a_message_that_is_over_without_a_stop_reason_and_amid_a_call_is_cut_short(
+async def test_a_message_that_is_over_in_the_middle_of_a_call_is_cut_short(
     provider: MockAnthropic, model: Remote
 ) -> None:
     provider.reply(start(), call("f", '{"a": '), finish(None))

@@ -117,9 +117,13 @@ class Chunks:
                 return self._draft.text(text), None
             if not counted and "message" not in choice and "usage" not in choice:
                 self._picked = True
-                if len(delta) == 1 and "tool_calls" in delta:
-                    self._calls.take(delta["tool_calls"])
-                    return "", None
+                if len(delta) == 1:
+                    ((name, told),) = delta.items()
+                    if name in _STATES and told and type(told) is str:
+                        return "", self._draft.reasoning(told, _STATES[name])
+                    if name == "tool_calls" and told:
+                        self._calls.take(told)
+                        return "", None
                 return self._delta(delta)
         return self._value(chunk)
 

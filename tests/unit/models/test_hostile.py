@@ -26,8 +26,8 @@ from tests.support.mock_answers import delta, finish, raw, say
 from tests.support.mock_provider import MockProvider
 from tests.support.models import HI, KEY, REQUEST, Heard, assert_tells_no_secret, openai
 
-MEMORY = 32 * 1024 * 1024
-"""Bytes that an answer may take while it is read: a line of it, taken apart."""
+MEMORY = MAX_EVENTLESS_BYTES * 5 // 4
+"""Bytes that an answer may take while it is read: a line that never ends, in a growing buffer."""
 
 IN_FLIGHT = 8 * 1024 * 1024
 """Bytes that wait in the buffers of two sockets when a connection is closed, generously."""

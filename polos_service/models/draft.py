@@ -14,7 +14,7 @@ from polos.v1.event_pb2 import Cost, FinishReason, Usage
 from polos_service.limits import CALLS_LIMIT, ID_LIMIT
 from polos_service.models import ModelAnswer
 from polos_service.models.failures import Failures
-from polos_service.models.halves import HALF, whole
+from polos_service.models.halves import has_half, whole
 from polos_service.models.lenient import writable
 from polos_service.models.messages import STATELESS, Call, Part, Reasoning, Text
 from polos_service.models.state import merge, settled
@@ -24,6 +24,9 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 
 MAX_PARTS = 10_000
 """Parts of one answer: texts, reasoning and calls take turns at most so often."""
+
+LONG_BYTES = 256 * 1024
+"""Bytes of an answer from which on it is made in a thread: arguments are parsed for it."""
 
 NEST_BYTES = 32
 """Bytes that an object or a list of state counts in addition: in memory it takes more."""
@@ -147,6 +150,11 @@ class Draft:
         return self._size > 0
 
     @property
+    def long(self) -> bool:
+        """Whether making the answer takes longer than others are to wait."""
+        return self._size > LONG_BYTES
+
+    @property
     def finish(self) -> FinishReason.ValueType | None:
         """How the answer ended; None as long as it has not."""
         return self._finish
@@ -171,7 +179,7 @@ class Draft:
             self._grow(len(piece))
             self._write(piece)
             return piece
-        if piece and (self._half or HALF.search(piece)):
+        if piece and (self._half or has_half(piece)):
             piece = self._joined(piece)
         if piece:
             self._at(Text)(self.count(piece))

@@ -202,8 +202,8 @@ class MessageEvents:
 
     def _close(self) -> None:
         """End the message; one without a stop reason is whole if its calls are."""
-        whole = all(block.is_whole() for block in self._blocks)
-        if self._draft.finish is None and self._draft.begun and whole:
+        told = self._draft.finish is not None
+        if not told and self._draft.begun and all(block.is_whole() for block in self._blocks):
             self._draft.finish = FinishReason.FINISH_REASON_STOP
         self.over = True
 

@@ -68,8 +68,7 @@ class Remote:
 
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
-        name = api or next(iter(self._preset.apis))
-        return self._preset.checks.get(name, self._preset.check)(options)
+        return self._api(api).check(options)
 
     async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
         """Ask the model once, passing text and reasoning to `output` as they come.

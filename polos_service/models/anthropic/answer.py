@@ -16,21 +16,14 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models.anthropic.growth import Block
-from polos_service.models.anthropic.odd import complaint
+from polos_service.models.anthropic.complaint import complaint
+from polos_service.models.anthropic.growing import GrowingBlock
 from polos_service.models.anthropic.tokens import Tokens
-from polos_service.models.draft import NOTHING, Delta, Draft
+from polos_service.models.draft import NOTHING, Delta, Draft, Pieces, joined
 from polos_service.models.failures import Failures
+from polos_service.models.finish import finish_reason
 from polos_service.models.lenient import DONE, values
 from polos_service.models.messages import Call, Reasoning, Text
-from polos_service.models.openai import chat_words
-
-FINISH_REASONS = {
-    **chat_words.FINISH_REASONS,
-    # The provider's own tools reached a limit: the model would go on.
-    "pause_turn": FinishReason.FINISH_REASON_LENGTH,
-}
-"""By the provider's word. Servers that translate another API leave the words of that one."""
 
 _SHAPES = (
     ("choices", ""),
@@ -55,13 +48,13 @@ class MessageEvents:
         self.over = False
         self._draft = draft
         self._failures = failures
-        self._blocks: list[Block] = []
-        self._by_index: dict[object, Block] = {}
+        self._blocks: list[GrowingBlock] = []
+        self._by_index: dict[object, GrowingBlock] = {}
         self._at: object = None
         self._tokens = Tokens()
         draft.before_answer.append(self._settle)
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> Pieces:
         """Take the data of an event, or a whole message.
 
         Raises:
@@ -74,7 +67,7 @@ class MessageEvents:
             event = None
         return self._take(event) if type(event) is dict else self._unusual(data)
 
-    def _unusual(self, data: bytes) -> Delta:
+    def _unusual(self, data: bytes) -> Pieces:
         """Take data that is not a plain JSON object; what is not an event is skipped."""
         found: list[Any] = []
         with contextlib.suppress(ValueError):
@@ -82,12 +75,12 @@ class MessageEvents:
         if not found:
             raise self._failures.malformed(f"an event of {len(data)} bytes is not valid JSON")
         told = chain.from_iterable(one if isinstance(one, list) else [one] for one in found)
-        delta = _joined([self._take(one) for one in told if isinstance(one, dict)])
+        delta = joined([self._take(one) for one in told if isinstance(one, dict)])
         if DONE in found and not self.over:
             self._close()
         return delta
 
-    def _take(self, event: dict[str, Any]) -> Delta:
+    def _take(self, event: dict[str, Any]) -> Pieces:
         try:
             kind = event.get("type") or _kind(event)
             if kind == "content_block_delta":
@@ -116,7 +109,7 @@ class MessageEvents:
                 self._unknown(kind, event)
         return NOTHING
 
-    def _grow(self, index: object, delta: dict[str, Any]) -> Delta:
+    def _grow(self, index: object, delta: dict[str, Any]) -> Pieces:
         """Add to a block. The kind of a delta is told by what stands in it."""
         if index != self._at:
             self._go_to(index)
@@ -125,9 +118,9 @@ class MessageEvents:
             block.grow(delta)
             return NOTHING
         if text := delta.get("text"):
-            return Delta(self._draft.text(text))
+            return self._draft.text(text), None
         if thought := delta.get("thinking"):
-            return Delta("", self._draft.reasoning(thought))
+            return "", self._draft.reasoning(thought)
         if (fragment := delta.get("partial_json")) is not None:
             self._at_block(index, Call, "tool_use").add_arguments(fragment)
         elif signature := delta.get("signature"):
@@ -136,7 +129,9 @@ class MessageEvents:
             self._at_block(index, Text, "text").keep({"citations": [citation]})
         return NOTHING
 
-    def _at_block(self, index: object, kind: type[Text | Reasoning | Call], called: str) -> Block:
+    def _at_block(
+        self, index: object, kind: type[Text | Reasoning | Call], called: str
+    ) -> GrowingBlock:
         """Return the block of this index if it is of this kind, or else the last one, or a new one.
 
         Some servers number the blocks and the deltas differently.
@@ -155,7 +150,7 @@ class MessageEvents:
         if not told or (known and known.is_same(told)):
             self._go_to(index)
             return NOTHING
-        self._by_index[self._at] = block = Block(self._draft, told)
+        self._by_index[self._at] = block = GrowingBlock(self._draft, told)
         self._blocks.append(block)
         match told.get("type"):
             case "text":
@@ -183,7 +178,7 @@ class MessageEvents:
 
     def _whole(self, message: dict[str, Any]) -> Delta:
         """Take a message that comes as a whole, not in a stream."""
-        delta = _joined(
+        delta = joined(
             [self._content(message["content"]), self._finish(message, message.get("usage"))]
         )
         self._close()
@@ -194,19 +189,14 @@ class MessageEvents:
             content = [{"type": "text", "text": content}]
         if not isinstance(content, list | None):
             raise TypeError(content)
-        return _joined([self._begin(None, block) for block in content or ()])
+        return joined([self._begin(None, block) for block in content or ()])
 
     def _finish(self, told: Mapping[str, Any], usage: object) -> Delta:
         """Take how the message ended, and what it cost."""
         self._draft.usage = self._tokens.add(usage)
-        word = chat_words.word_of(told.get("stop_reason"))
-        if not word:
+        reason = finish_reason(told.get("stop_reason"), "stop_reason", self._failures)
+        if reason is None:
             return NOTHING
-        if word in chat_words.FAILED:
-            raise self._failures.told({"message": f"stop_reason is {word!r}"})
-        if word in chat_words.CUT:
-            raise self._failures.cut_short(f"the server gave it up ({word})")
-        reason = FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
         refused = reason == FinishReason.FINISH_REASON_REFUSAL
         delta = self._explanation(told.get("stop_details")) if refused else NOTHING
         self._draft.finish = reason
@@ -244,10 +234,3 @@ def _kind(event: Mapping[str, Any]) -> str:
     if "delta" in event:
         return "content_block_delta" if "index" in event else "message_delta"
     return next((kind for name, kind in _SHAPES if name in event), "")
-
-
-def _joined(deltas: list[Delta]) -> Delta:
-    """Return what several events add for readers."""
-    thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
-    text = "".join(delta.text for delta in deltas)
-    return Delta(text, "".join(thoughts) if thoughts else None)

@@ -38,8 +38,8 @@ four bytes of it come in a chunk of their own of 1,000 bytes."""
 
 TURN_BYTES = 16 * 1024
 """Bytes of events that are handled before other tasks get a turn: a provider may send them
-faster than they are handled. Others get one before a large event, too, as cutting it out of the stream took
-its time."""
+faster than they are handled. Other tasks also get a turn before a larger event, which takes a
+while to cut out of the stream."""
 
 
 async def read(  # noqa: PLR0917 - the parties of an exchange
@@ -93,7 +93,7 @@ class _Reading:
         self._handled = 0
 
     def not_an_answer(self) -> StepError:
-        """Return the failure of a body that is something else, a web page say."""
+        """Return the failure of a body that is something else, for example a web page."""
         what = "it is neither an event stream nor an answer in JSON; check the base URL"
         return self._failures.malformed(what, retryable=False)
 

@@ -20,7 +20,7 @@ CALLS_LIMIT = 128
 """Tool calls in one answer of a model."""
 
 NAME_LIMIT = 256
-"""Bytes of a name from outside, of a tool that a model asks for, say."""
+"""Bytes of a name from outside, for example of a tool that a model asks for."""
 
 ID_LIMIT = 8 * 1024
 """Bytes of an id from outside: some gateways put a model's state into the id of a call."""

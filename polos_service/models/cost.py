@@ -26,8 +26,8 @@ def cost(usage: Usage, model: str, base_url: str, listed_as: str | None = None) 
         usage: the tokens.
         model: the model's name.
         base_url: where it was asked.
-        listed_as: the provider's id in the list, for an address that is not listed: a gateway's,
-            say. None: the address alone decides.
+        listed_as: the provider's id in the list, for an address that is not listed, for example
+            a gateway's. None: the address alone decides.
 
     """
     try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 MAX_DELAY = 31 * 24 * 3600.0
-"""Seconds. A longer delay is not sensible, a date in the year 9999 say, and is ignored."""
+"""Seconds. A longer delay, for example a date in the year 9999, makes no sense and is ignored."""
 
 MAX_SEARCHED = 2000
 """Characters of a message that are searched for a delay."""

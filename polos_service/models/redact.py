@@ -72,7 +72,7 @@ def redact(message: str, secrets: Iterable[str] = ()) -> str:
 
 
 def word(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return a word of a provider's, a request id say, at most MAX_WORD characters.
+    """Return a word from a provider, for example a request id: at most MAX_WORD characters.
 
     It is empty where it is too long to be searched, tells a secret, or cannot be printed.
     """

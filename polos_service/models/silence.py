@@ -22,8 +22,8 @@ class SilentError(StepError):
 class Silence:
     """Ends a call of a model that says nothing for too long.
 
-    Any sign of life counts, not only text: reasoning that is not shown, say. While what came is
-    handled the model is not waited for, and so is not silent, however long that takes.
+    Any sign of life counts, not only text: for example reasoning that is not shown. While what came
+    is handled the model is not waited for, and so is not silent, however long that takes.
     """
 
     def __init__(self, request: ModelRequest, model: str) -> None:

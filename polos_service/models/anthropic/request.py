@@ -22,7 +22,7 @@ demands it, and each model of the fourth generation or later can take as much.""
 def body(request: ModelRequest, provider: str) -> dict[str, Any]:
     """Return the parameters of the call; a run's options override the agent's definition.
 
-    Tools among the agent's own parameters (those that the provider's servers run, say) join
+    Tools among the agent's own parameters (for example those that the provider's servers run) join
     the agent's tools. A temperature is left out where the model thinks: the API refuses both.
 
     Raises:

@@ -18,7 +18,7 @@ QUOTA = {"error": {"message": f"No credit for {KEY}.", "code": "insufficient_quo
 MALFORMED = raw(b'data: {"choices": "' + KEY.encode() + b'"}\n\n')
 
 SAID = "Incorrect API key provided: [hidden]."
-REFUSED = f"{SAID} Check the key that the service is configured with for this address."
+REFUSED = f"{SAID} Check OPENAI_API_KEY in the environment of the service."
 NOT_FOUND = (
     f"{SAID} Either the model does not exist, this key cannot access it, "
     "or the provider's base URL is wrong."
@@ -58,13 +58,13 @@ FAILURES = {
     "401": Failure(
         reply=lambda: [status(401, QUOTES)],
         reason="model_authentication",
-        message=f"{{of}} was refused (HTTP 401): {REFUSED}",
+        message=f"Access to {{lower}} was refused (HTTP 401): {REFUSED}",
         retryable=False,
     ),
     "403": Failure(
         reply=lambda: [status(403, QUOTES)],
         reason="model_authentication",
-        message=f"{{of}} was refused (HTTP 403): {REFUSED}",
+        message=f"Access to {{lower}} was refused (HTTP 403): {REFUSED}",
         retryable=False,
     ),
     "404": Failure(

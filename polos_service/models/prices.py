@@ -148,6 +148,5 @@ def _entry(number: int, told: Any) -> Entry:
         if first["type"] in WORDS:
             what = WORDS[first["type"]]
         else:
-            message = first["msg"][:1].lower() + first["msg"][1:]
-            what = f"is {first['input']!r:.80}; {message}"
+            what = f"is {first['input']!r:.80}; {first['msg'].replace('Input', 'it', 1)}"
         raise PricesInvalidError(f"{place}: {field} {what}".replace(":  ", ": ")) from None

@@ -104,7 +104,7 @@ def test_the_most_exact_entry_counts_wherever_it_stands(
     ("entries", "what"),
     [
         ([{"model": "m", "input": 1}], "entry 1 (m): output is missing"),
-        ([FULL, {**FULL, "model": "n", "output": -1}], "entry 2 (n): output is -1; "),
+        ([FULL, {**FULL, "model": "n", "output": -1}], "entry 2 (n): output is -1; it should be "),
         ([{**FULL, "output": "much"}], "entry 1 (m): output is 'much'; "),
         ([{**FULL, "output": float("nan")}], "entry 1 (m): output is nan; "),
         ([{**FULL, "output": 1e9}], "entry 1 (m): output is "),

@@ -107,7 +107,7 @@ def provider_kwargs(value: Any) -> dict[str, Any]:
         raise DefinitionError(f"provider_kwargs: extra_body must be a dict, not {body!r:.80}")
     for name in (*copy, *body):
         if name in _ELSEWHERE:
-            raise DefinitionError(f"provider_kwargs takes no {name}: {_ELSEWHERE[name]}")
+            raise DefinitionError(f"provider_kwargs must not contain {name}: {_ELSEWHERE[name]}")
     _check_headers(copy.get("extra_headers", {}))
     return copy
 
@@ -118,14 +118,14 @@ def _check_headers(headers: Any) -> None:
     for name, value in headers.items():
         if name.lower() in _KEYS:
             raise DefinitionError(
-                f"provider_kwargs: extra_headers takes no {name}: the service sends the key that "
-                "it is configured with"
+                f"provider_kwargs: extra_headers must not contain {name}: the service sends the "
+                "key that it is configured with"
             )
         if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
-            raise DefinitionError(f"provider_kwargs: extra_headers takes no {name!r:.80}")
+            raise DefinitionError(f"provider_kwargs: extra_headers must not contain {name!r:.80}")
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise DefinitionError(
-                f"provider_kwargs: extra_headers[{name!r}] must be a text of printable ASCII"
+                f"provider_kwargs: extra_headers[{name!r}] must be printable ASCII text"
             )
 
 

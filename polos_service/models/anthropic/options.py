@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polos_service.models.rules import COUNT, OBJECT, TEXT, Rule, broken, number
+from polos_service.models.options import COUNT, OBJECT, TEXT, Rule, broken, number
 
 
 def _is_stops(value: Any) -> bool:

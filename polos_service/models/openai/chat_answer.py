@@ -13,21 +13,15 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models.draft import NOTHING, Delta, Draft
+from polos_service.models.draft import NOTHING, Draft, Pieces, joined
 from polos_service.models.failures import Failures
+from polos_service.models.finish import finish_reason
+from polos_service.models.kinds import kind_of
 from polos_service.models.lenient import DONE, values
 from polos_service.models.messages import Call, Reasoning, Text
 from polos_service.models.openai.chat_calls import Calls
 from polos_service.models.openai.chat_content import REASONING_FIELDS, content_of, reasoning_of
-from polos_service.models.openai.chat_words import (
-    CUT,
-    FAILED,
-    FINISH_REASONS,
-    error_of,
-    usage_told,
-    word_of,
-)
-from polos_service.models.openai.odd import held
+from polos_service.models.openai.chat_report import error_of, usage_told
 from polos_service.models.openai.reasoning_details import FIELD as DETAILS
 from polos_service.models.openai.reasoning_details import ReasoningDetails
 
@@ -53,10 +47,6 @@ _SPOKEN = {"role", "content"}
 """The members of a delta that only says something."""
 
 _KNOWN = _READ | _FOR_READERS
-
-
-Told = tuple[str, str | None]
-"""What a Delta holds, without the cost of one."""
 
 
 class Chunks:
@@ -85,7 +75,7 @@ class Chunks:
         self._counted: Any = None
         draft.before_answer.append(self._settle)
 
-    def take(self, data: bytes) -> Told:
+    def take(self, data: bytes) -> Pieces:
         """Take the data of an event.
 
         Raises:
@@ -127,7 +117,7 @@ class Chunks:
                 return self._delta(delta)
         return self._value(chunk)
 
-    def _unusual(self, data: bytes) -> Told:
+    def _unusual(self, data: bytes) -> Pieces:
         """Take data that is not plain JSON."""
         told = data.strip()
         if told == b"[DONE]":
@@ -143,13 +133,10 @@ class Chunks:
         self._note("the data of an event", told.decode(errors="replace"))
         return NOTHING
 
-    def _all(self, found: Sequence[Any]) -> Told:
-        deltas = [Delta(*self._value(one)) for one in found]
-        thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
-        text = "".join(delta.text for delta in deltas)
-        return Delta(text, "".join(thoughts) if thoughts else None)
+    def _all(self, found: Sequence[Any]) -> Pieces:
+        return joined([self._value(one) for one in found])
 
-    def _value(self, value: Any) -> Told:
+    def _value(self, value: Any) -> Pieces:
         if isinstance(value, dict):
             return self._chunk(value)
         if isinstance(value, bytes):
@@ -161,7 +148,7 @@ class Chunks:
             self._end_without_reason()
         return NOTHING
 
-    def _chunk(self, chunk: dict[str, Any]) -> Told:
+    def _chunk(self, chunk: dict[str, Any]) -> Pieces:
         choices = chunk.get("choices")
         if not choices or "error" in chunk or "errors" in chunk:
             self._check(error_of(chunk))
@@ -176,8 +163,9 @@ class Chunks:
             told = self._delta(delta)
         else:
             told = self._delta(self._said(choice))
-        if word := word_of(choice.get("finish_reason")):
-            self._finish(word)
+        reason = finish_reason(choice.get("finish_reason"), "finish_reason", self._failures)
+        if reason is not None:
+            self._draft.finish = reason
         elif chunk.get("object") == "chat.completion":
             self._end_without_reason()
         return told
@@ -236,7 +224,7 @@ class Chunks:
         told = {name for kind, names in said.items() if self._draft.has(kind) for name in names}
         return {name: value for name, value in message.items() if name not in told}
 
-    def _delta(self, delta: dict[str, Any]) -> Told:
+    def _delta(self, delta: dict[str, Any]) -> Pieces:
         reasoning = self._reasoning(delta)
         text = ""
         content = delta.get("content")
@@ -257,7 +245,7 @@ class Chunks:
             self._keep(delta)
         return text, reasoning
 
-    def _content(self, told: Any) -> Told:
+    def _content(self, told: Any) -> Pieces:
         """Take content that is not a text; return what readers get of text and reasoning."""
         content = content_of(told)
         reasoning = content.reasoning
@@ -279,14 +267,6 @@ class Chunks:
         """Keep the members that we do not know: some servers want them back with the message."""
         unknown = {name: delta[name] for name in delta.keys() - _KNOWN}
         self._draft.merge(self._draft.state, unknown)
-
-    def _finish(self, word: str) -> None:
-        if word in FAILED:
-            raise self._failures.told({"message": f"finish_reason is {word!r}"})
-        if word in CUT:
-            raise self._failures.cut_short(f"the server gave it up ({word})")
-        reason = FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
-        self._draft.finish = reason
 
     def _end_without_reason(self) -> None:
         """Take `[DONE]` for the end of an answer that is whole, though no finish reason came."""
@@ -311,11 +291,13 @@ class Chunks:
         if draft.calls or any(draft.has(kind) for kind in (Text, Reasoning)):
             return
         if self._odd:
-            raise self._failures.malformed(f"it says nothing, and {self._odd}", retryable=False)
+            raise self._failures.malformed(
+                f"it contains no text and no call, and {self._odd}", retryable=False
+            )
         if draft.finish == FinishReason.FINISH_REASON_TOOL_CALLS:
-            raise self._failures.malformed("it ends in a tool call, and has none")
+            raise self._failures.malformed("it ends with a tool call but contains none")
 
     def _note(self, field: str, value: object) -> None:
         """Remember the first field that was not understood. None stands for nothing."""
         if value is not None and not self._odd:
-            self._odd = f"{field} is {held(value)}, which cannot be read"
+            self._odd = f"{field} is {kind_of(value)}, which cannot be read"

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 
 from polos_service.limits import CALLS_LIMIT
+from polos_service.models.arguments import Arguments, parsed, supersedes
 from polos_service.models.draft import Draft, Growing
 from polos_service.models.failures import Failures
+from polos_service.models.kinds import kind_of
 from polos_service.models.lenient import writable
-from polos_service.models.openai.chat_arguments import Arguments, parsed, supersedes
-from polos_service.models.openai.odd import held
 
 ARGUMENTS = ("arguments", "parameters", "input", "args")
 """How servers call the arguments of a call."""
@@ -104,7 +104,7 @@ class Calls:
 
     def are_whole(self) -> bool:
         """Return whether every call has a name, and arguments that are whole if it has any."""
-        return all(asked.call.name and asked.arguments.can_stand() for asked in self._asked)
+        return all(asked.call.name and asked.arguments.is_whole() for asked in self._asked)
 
     def settle(self) -> None:
         """Give each call the arguments that are meant, once nothing follows."""
@@ -154,7 +154,7 @@ class Calls:
         if call_id and call.id and self._by_id.get(call_id) is not asked:
             if name and not (name == call.name and arguments.begun):
                 return True
-            return arguments.is_whole()
+            return arguments.is_closed()
         if not name:
             return False
         repeated, same_id = name == call.name, bool(call_id and call.id)
@@ -165,8 +165,8 @@ class Calls:
                 return not (text or call.id)
             return not same_id and self._joined(call.name, name) is None
         if repeated:
-            return bool(text) and not call.id and arguments.is_whole()
-        return not same_id or arguments.is_whole()
+            return bool(text) and not call.id and arguments.is_closed()
+        return not same_id or arguments.is_closed()
 
     def _begin(self, index: object, name: str, before: _Asked | None) -> _Asked:
         call = self._draft.call()
@@ -181,7 +181,9 @@ class Calls:
     def _is_again(self, asked: _Asked, text: str) -> bool:
         """Return whether the arguments are whole, and begin again."""
         return (
-            text.lstrip()[:1] in ("{", "[") and asked.arguments.begun and asked.arguments.is_whole()
+            text.lstrip()[:1] in ("{", "[")
+            and asked.arguments.begun
+            and asked.arguments.is_closed()
         )
 
     def _again(self, asked: _Asked, index: object, text: str) -> tuple[_Asked, str]:
@@ -226,7 +228,7 @@ class Calls:
             self._draft.merge(call.state, kept)
 
     def _odd(self, field: str, value: object) -> Exception:
-        what = f"choices[0].delta.{field} is {held(value)}"
+        what = f"choices[0].delta.{field} is {kind_of(value)}"
         return self._failures.malformed(what, retryable=False)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polos_service.models.openai import options as chat
-from polos_service.models.rules import COUNT, OBJECT, TEXT, Rule, broken
+from polos_service.models.options import COUNT, OBJECT, TEXT, Rule, broken
 
 ABSENT = ("frequency_penalty", "logit_bias", "presence_penalty", "seed", "stop")
 """Parameters of chat completions that the Responses API does not have."""

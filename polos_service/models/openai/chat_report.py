@@ -1,53 +1,12 @@
-"""What a chat completion says of its end: finish reasons, errors, tokens."""
+"""What a chat completion says beside its answer: errors, and tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from polos.v1.event_pb2 import FinishReason, Usage
-from polos_service.models.draft import usage_of
-
-_REASONS = {
-    FinishReason.FINISH_REASON_STOP: (
-        "stop stop_sequence end_turn end eos eos_token complete completed finished"
-    ),
-    FinishReason.FINISH_REASON_LENGTH: (
-        "length max_tokens max_output_tokens max_completion_tokens max_length model_length "
-        "token_limit context_length_exceeded model_context_window_exceeded"
-    ),
-    FinishReason.FINISH_REASON_CONTENT_FILTER: (
-        "content_filter content_filtered contentfilter safety recitation blocklist spii sensitive "
-        "prohibited_content image_safety language guardrail_intervened"
-    ),
-    FinishReason.FINISH_REASON_TOOL_CALLS: (
-        "tool_calls tool_call tool_use tool function_call function_calls"
-    ),
-    FinishReason.FINISH_REASON_REFUSAL: "refusal",
-}
-
-FINISH_REASONS = {word: reason for reason, words in _REASONS.items() for word in words.split()}
-"""By the provider's word, in lower case with `_` between its parts."""
-
-FAILED = frozenset(
-    {"error", "network_error", "insufficient_system_resource", "malformed_function_call"}
-)
-"""Finish reasons of answers that failed."""
-
-CUT = frozenset({"abort", "aborted", "cancelled", "canceled"})
-"""Finish reasons of answers that the server gave up."""
-
-
-def word_of(told: object) -> str:
-    """Return a finish reason in lower case with `_` between its parts; empty if it says nothing."""
-    if isinstance(told, dict):
-        told = told.get("type") or told.get("reason")
-    if told is None or told is False or told == "":
-        return ""
-    if not isinstance(told, str):
-        return "unknown"
-    word = told.strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
-    return "" if word in ("null", "none") else word
+from polos.v1.event_pb2 import Usage
+from polos_service.models.usage import usage_of
 
 
 def error_of(chunk: Mapping[str, Any]) -> object:

@@ -38,8 +38,8 @@ four bytes of it come in a chunk of their own of 1,000 bytes."""
 
 TURN_BYTES = 16 * 1024
 """Bytes of events that are handled before other tasks get a turn: a provider may send them
-faster than they are handled. Others get one before a large event, too, as cutting it out of the
-stream took its time."""
+faster than they are handled. Others get one before a large event, too, as cutting it out of
+the stream takes its time."""
 
 
 async def read(  # noqa: PLR0917 - the parties of an exchange

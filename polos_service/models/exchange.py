@@ -15,6 +15,7 @@ from polos_service.models.lenient import values
 from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence
 from polos_service.models.sse import Events
+from polos_service.models.told import told_in
 
 USAGE_SECONDS = 2.0
 """Seconds to wait for the tokens after an answer that is whole. What only keeps the connection
@@ -38,8 +39,8 @@ four bytes of it come in a chunk of their own of 1,000 bytes."""
 
 TURN_BYTES = 16 * 1024
 """Bytes of events that are handled before other tasks get a turn: a provider may send them
-faster than they are handled. Others get one before a large event, too, as cutting it out of
-the stream takes its time."""
+faster than they are handled. They get one before a large event as well: it took time to cut it
+out of the stream."""
 
 
 async def read(  # noqa: PLR0917 - the parties of an exchange
@@ -91,9 +92,13 @@ class _Reading:
         self._over = False
         self._until: float | None = None
         self._handled = 0
+        self._body: object = None
 
     def not_an_answer(self) -> StepError:
         """Return the failure of a body that is something else, a web page say."""
+        told = told_in(self._body)
+        if told.message and told.message not in told.codes:
+            return self._failures.told(self._body)
         what = "it is neither an event stream nor an answer in JSON; check the base URL"
         return self._failures.malformed(what, retryable=False)
 
@@ -104,7 +109,10 @@ class _Reading:
             await self._pieces(pieces, limit)
         except LostError as error:
             lost = error
-        await self._take(self._events.close(), limit)
+        await self._take(last := self._events.close(), limit)
+        if not self._is_stream and last:
+            with contextlib.suppress(ValueError):
+                (self._body,) = values(last[0])
         if lost is not None and not self._draft.whole:
             raise lost
 

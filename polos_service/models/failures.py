@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from polos.v1.error_pb2 import FailureReason
@@ -210,6 +210,20 @@ class Failures:
             f"The answer of {self.of} violates the protocol: {what}.",
             retryable=retryable,
         )
+
+    def another_api(self, event: Mapping[str, Any]) -> StepError | None:
+        """Return the failure if an event that nobody expects begins an answer of another API."""
+        kind = event.get("type")
+        if "choices" in event:
+            what = "a chat completion"
+        elif kind == "response.created" or event.get("object") == "response":
+            what = "an answer of the Responses API"
+        elif kind in ("message", "message_start"):
+            what = "an answer of the Messages API"
+        else:
+            return None
+        advice = "check the provider, the provider_llm_api and the base URL of the agent"
+        return self.malformed(f"it is {what}; {advice}", retryable=False)
 
     def too_large(self, limit: str) -> StepError:
         """The answer exceeds `limit`, a number of something."""

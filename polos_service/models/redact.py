@@ -42,6 +42,7 @@ _KEY_LIKE = re.compile(
     | (?<=//)[^/\s@]+@                                                # user and password in a URL
     | \S*\*{2,}\S*                                                    # what they masked themselves
     | \b(?:sk|pk|rk|gsk|xai|hf|nvapi|pplx|csk|fw|tgp|r8)[-_][\w.-]{6,}  # the usual prefixes
+    | \b[\w+/=-]{64,}                                                 # base64: signed reasoning
     | \b[\w-]{32,}                                                    # any other long token
     """,
     re.IGNORECASE | re.VERBOSE,

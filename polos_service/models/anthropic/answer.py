@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -64,19 +65,20 @@ class MessageEvents:
             event = orjson.loads(data)
         except ValueError:
             event = None
-        if event is None:
-            return joined([self._take(one) for one in self._values(data) if one != DONE])
-        return self._take(event)
+        return self._take(event) if type(event) is dict else self._unusual(data)
 
-    def _values(self, data: bytes) -> list[Any]:
-        """Return the values that stand in data which is not plain JSON."""
+    def _unusual(self, data: bytes) -> Pieces:
+        """Take data that is not a plain JSON object; what is not an event is skipped."""
         found: list[Any] = []
         with contextlib.suppress(ValueError):
             found = values(data)
         if not found:
             raise self._failures.malformed(f"an event of {len(data)} bytes is not valid JSON")
-        self.over = self.over or DONE in found
-        return found
+        told = chain.from_iterable(one if isinstance(one, list) else [one] for one in found)
+        delta = joined([self._take(one) for one in told if isinstance(one, dict)])
+        if DONE in found and not self.over:
+            self._close()
+        return delta
 
     def _take(self, event: dict[str, Any]) -> Pieces:
         try:
@@ -130,16 +132,22 @@ class MessageEvents:
     def _at_block(
         self, index: object, kind: type[Text | Reasoning | Call], called: str
     ) -> GrowingBlock:
-        """Return the block of this index, or another one if that is of another kind."""
-        block = self._by_index.get(index)
-        if block is None or block.part.kind is not kind:
-            self._begin(index, {"type": called})
+        """Return the block of this index if it is of this kind, or else the last one, or a new one.
+
+        Some servers number the blocks and the deltas differently.
+        """
+        last = self._blocks[-1] if self._blocks else None
+        for block in (self._by_index.get(index), last):
+            if block and block.part.kind is kind and not block.opaque:
+                return block
+        self._begin(index, {"type": called})
         return self._by_index[index]
 
     def _begin(self, index: object, told: dict[str, Any]) -> Delta:
         """Begin a block; the text that stands in it already is taken."""
         self._at = len(self._blocks) if index is None else index
-        if not told:
+        known = self._by_index.get(self._at)
+        if not told or (known and known.is_same(told)):
             self._go_to(index)
             return NOTHING
         self._by_index[self._at] = block = GrowingBlock(self._draft, told)
@@ -213,13 +221,12 @@ class MessageEvents:
 
     def _unknown(self, kind: object, event: dict[str, Any]) -> None:
         """Take an error, and skip what is not known."""
+        if not self._draft.begun and (failure := self._failures.another_api(event)):
+            raise failure
         if error := event.get("error"):
             raise self._failures.told(error)
         if isinstance(kind, str) and kind.endswith("error"):
             raise self._failures.told(event)
-        if "choices" in event:
-            what = "it is a chat completion; the provider of this address is not anthropic"
-            raise self._failures.malformed(what, retryable=False)
 
 
 def _kind(event: Mapping[str, Any]) -> str:

@@ -66,6 +66,11 @@ class GrowingBlock:
             self.part.id = draft.count(str(told.get("id") or ""))
             self.part.name = draft.count(str(told.get("name") or ""))
 
+    def is_same(self, told: Mapping[str, Any]) -> bool:
+        """Return whether the beginning of a block is that of this one, told again."""
+        told_id = str(told.get("id") or "")
+        return self.part.kind is Call and bool(told_id) and self.part.id == told_id
+
     def add_arguments(self, fragment: object) -> None:
         """Add to the arguments of a call; some servers send the value, not its JSON text."""
         self._arguments.add(fragment if isinstance(fragment, str) else _json(fragment))

@@ -152,6 +152,12 @@ class Chunks:
         choices = chunk.get("choices")
         if not choices or "error" in chunk or "errors" in chunk:
             self._check(error_of(chunk))
+        if (
+            "choices" not in chunk
+            and not self._draft.begun
+            and (failure := self._failures.another_api(chunk))
+        ):
+            raise failure
         choice = self._pick(choices)
         if "error" in choice:
             self._check(choice["error"])

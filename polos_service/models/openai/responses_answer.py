@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -105,8 +106,12 @@ class Events:
             found = []
         if not found and data.lstrip().startswith((b"{", b"[")):
             raise self._failures.malformed(f"an event of {len(data)} bytes is not valid JSON")
-        deltas = [self._event(one) for one in found if isinstance(one, dict)]
-        self.over = self.over or DONE in found
+        told = chain.from_iterable(one if isinstance(one, list) else [one] for one in found)
+        deltas = [self._event(one) for one in told if isinstance(one, dict)]
+        if DONE in found and not self.over:
+            self.over = True
+            if self._items.are_whole():
+                self._event({"type": "response.completed"})
         return joined(deltas)
 
     def _large(self, event: dict[str, Any], data: bytes) -> Delta:
@@ -140,12 +145,14 @@ class Events:
             raise self._failures.told(event["error"])
         if event.get("object") == "response":
             return self._end({"type": "", "response": event})
+        if not self._draft.begun and (failure := self._failures.another_api(event)):
+            raise failure
         return NOTHING
 
     def _item(self, event: dict[str, Any]) -> Delta:
         if not is_item(told := event.get("item")):
             return NOTHING  # its end tells it again
-        item = self._items.begin(told["type"], event.get("output_index"), told.get("id"))
+        item = self._items.added(told["type"], event.get("output_index"), told.get("id"))
         if told.get("status") == "completed" and (any(texts(told)) or told.get("arguments")):
             return self._items.end(item, told)  # some servers send it at once, and whole
         if item.type == CALL:

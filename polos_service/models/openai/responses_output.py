@@ -130,6 +130,17 @@ class Items:
             self._by_id[known] = item
         return item
 
+    def added(self, item_type: str, index: object, item_id: object) -> Item:
+        """Return the item that begins, or has begun if that is told again."""
+        known = self._by_id.get(item_id) if isinstance(item_id, str) else None
+        if known and known.type == item_type and known.index == index and not known.closed:
+            return known
+        return self.begin(item_type, index, item_id)
+
+    def are_whole(self) -> bool:
+        """Return whether there are items, and the provider sent each of them whole."""
+        return bool(self._items) and all(item.closed for item in self._items)
+
     def find(self, item_type: str, index: object, item_id: object) -> Item:
         """Return the item that an event is about; begin one if there is none.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+
 import pytest
 
 from polos_service.models.redact import MAX_LENGTH, MAX_SEARCHED, MAX_WORD, redact, word
@@ -79,3 +81,12 @@ def test_what_cannot_be_printed_is_left_out() -> None:
 )
 def test_a_request_id_is_short_printable_and_without_a_secret(text: str, shown: str) -> None:
     assert word(text, [KEY]) == shown
+
+
+def test_signed_reasoning_that_an_error_quotes_is_hidden_and_the_address_of_a_page_is_not() -> None:
+    signature = b64encode(bytes(range(256))).decode()
+    page = "https://platform.example.com/docs/guides/error-codes/api-errors"
+    assert "+" in signature
+    assert redact(f"The content {signature} could not be verified, see {page}") == (
+        f"The content [hidden] could not be verified, see {page}"
+    )

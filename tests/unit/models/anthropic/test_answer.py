@@ -12,7 +12,7 @@ from polos.v1.event_pb2 import FinishReason, Usage
 from polos_service.models import ModelAnswer, ModelRequest
 from polos_service.models.messages import Call, Reasoning, Text
 from polos_service.models.remote import Remote
-from tests.support.mock_answers import EndOfBody, Part, hold, raw, reset, status
+from tests.support.mock_answers import EndOfBody, Part, cut, hold, raw, reset, status
 from tests.support.mock_anthropic import (
     Block,
     MockAnthropic,
@@ -466,3 +466,48 @@ async def test_cancelling_closes_the_connection(provider: MockAnthropic, model: 
     asking.cancel()
     await asyncio.gather(asking, return_exceptions=True)
     await asyncio.wait_for(request.disconnected.wait(), 10)
+
+
+@pytest.mark.parametrize("numbers", [(1, 0), ("1", 1), (1, "1"), (1, None), (0, 1)], ids=str)
+async def test_blocks_and_deltas_may_be_numbered_differently(
+    provider: MockAnthropic, model: Remote, numbers: tuple[object, object]
+) -> None:
+    of_block, of_delta = numbers
+    begin = {"type": "tool_use", "id": "a", "name": "f", "input": {}}
+    delta = {"type": "input_json_delta", "partial_json": '{"a":1}'}
+    provider.reply(
+        start(),
+        say("Hi"),
+        raw(
+            event("content_block_start", index=of_block, content_block=begin),
+            event("content_block_start", index=of_block, content_block=begin),
+            event("content_block_delta", index=of_delta, delta=delta),
+        ),
+        finish("tool_use"),
+    )
+    answer, _ = await ask(model)
+    assert answer.text == "Hi"
+    assert [(one.id, one.name, one.arguments_json) for one in answer.calls] == [
+        ("a", "f", '{"a":1}')
+    ]
+
+
+@pytest.mark.parametrize("called", [False, True])
+async def test_a_stream_that_says_that_it_is_over_needs_no_stop_reason(
+    provider: MockAnthropic, model: Remote, *, called: bool
+) -> None:
+    said = call("f", {"a": 1}) if called else say("Hi")
+    provider.reply(start(), said, raw(b"data: [DONE]\n\n"), cut())
+    answer, _ = await ask(model)
+    assert [one.name for one in answer.calls] == (["f"] if called else [])
+    assert answer.text == ("" if called else "Hi")
+
+
+async def test_what_is_not_an_event_is_skipped_and_a_list_holds_several(
+    provider: MockAnthropic, model: Remote
+) -> None:
+    junk = b"".join(b"data: %b\n\n" % one for one in (b'"ping"', b"1", b"null", b"[]", b"true"))
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"text": "Hi"}}
+    provider.reply(start(), raw(junk, f"data: {json.dumps([delta])}\n\n".encode()), finish())
+    answer, _ = await ask(model)
+    assert answer.text == "Hi"

@@ -236,7 +236,7 @@ async def test_what_follows_the_end_does_not_matter(
 async def test_an_answer_without_an_end_is_cut(
     provider: MockProvider, model: Remote, last: bytes
 ) -> None:
-    provider.reply(sent(events(say("Hello"))[:-1], ends=False), raw(last), sent([]))
+    provider.reply(sent(events(say("Hello"))[:-2], ends=False), raw(last), sent([]))
     request = ModelRequest(model="mock", messages=[HI], api="responses")
     error = await failure(model, request=request)
     assert error.retryable

@@ -11,7 +11,7 @@ from polos.v1.event_pb2 import FinishReason
 from polos_service.models import ModelRequest
 from polos_service.models.messages import Reasoning
 from polos_service.models.remote import Remote
-from tests.support.mock_answers import status
+from tests.support.mock_answers import cut, raw, status
 from tests.support.mock_provider import MockProvider
 from tests.support.mock_responses import (
     TOKENS,
@@ -302,3 +302,27 @@ async def test_an_item_of_an_unknown_type_may_say_nothing(
     provider.reply(sent(without(events(item(type="new", id="x"), say("Hi")), "item.added")))
     _, heard = await answered()
     assert heard == ["Hi"]
+
+
+@pytest.mark.parametrize("output", [OUTPUT, OUTPUT[:2]], ids=["call", "text"])
+async def test_a_stream_that_says_that_it_is_over_needs_no_response(
+    provider: MockProvider, answered: Ask, output: tuple[Item, ...]
+) -> None:
+    told = without(events(*output), "completed")
+    provider.reply(sent(told, ends=False), raw(b"data: [DONE]\n\n"), cut())
+    answer, heard = await answered()
+    assert (answer.text, "".join(heard)) == ("Hello world", "Hello world")
+    assert len(answer.calls) == len(output) - 2
+
+
+async def test_items_that_begin_twice_are_there_once(provider: MockProvider, answered: Ask) -> None:
+    told = [[one] * (2 if one["type"].endswith("item.added") else 1) for one in events(*OUTPUT)]
+    provider.reply(sent([one for ones in told for one in ones]))
+    answer, _ = await answered()
+    assert [part.type for part in answer.parts] == ["reasoning", "text", "call"]
+
+
+async def test_events_may_come_in_a_list(provider: MockProvider, answered: Ask) -> None:
+    provider.reply(raw(f"data: {json.dumps(events(*OUTPUT))}\n\n".encode()), cut())
+    answer, heard = await answered()
+    assert (answer.text, "".join(heard)) == ("Hello world", "Hello world")

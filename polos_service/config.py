@@ -49,6 +49,14 @@ SwitchName = Literal[
 ]
 """A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
 
+EXAMPLES = {
+    "caller_options": '["top_k"]',
+    "provider_environment": '{"GROQ_API_KEY": "KEY"}',
+    "provider_keys": '{"https://gpu.example/v1": "KEY"}',
+    "provider_switches": '{"https://gpu.example/v1": ["stream_options"]}',
+}
+"""What settings in JSON look like."""
+
 OPTIONS = {"listen": "--listen", "store": "--store"}
 """Settings that are also options of `polos serve`."""
 
@@ -181,12 +189,13 @@ class Settings(BaseSettings):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             # The field alone: what follows may be an address with a password.
-            place = named(str(first["loc"][0]))
-            message = f"{place}: {first['msg'].removeprefix('Value error, ')}"
-            raise SettingsInvalidError(message) from None
+            field = str(first["loc"][0])
+            message = f"{named(field)}: {first['msg'].removeprefix('Value error, ')}"
+            raise SettingsInvalidError(message + example(field)) from None
         except SettingsError as error:  # it quotes the field, and no value
             field = next((name for name in cls.model_fields if f'"{name}"' in str(error)), "")
-            raise SettingsInvalidError(f"{named(field)}: is not valid JSON") from None
+            message = f"{named(field)}: is not valid JSON{example(field)}"
+            raise SettingsInvalidError(message) from None
 
     @field_validator("listen")
     @classmethod
@@ -207,6 +216,20 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             # The value may hold a password: it is not repeated.
             raise ValueError("does not start with http:// or https://")
+        return value or None
+
+    @field_validator("provider_keys", "provider_switches")
+    @classmethod
+    def _web_addresses(cls, value: dict[str, object]) -> dict[str, object]:
+        for number, address in enumerate(value, 1):
+            if not address.strip().startswith(("http://", "https://")):
+                # It may be a key in the wrong place: it is not repeated.
+                raise ValueError(f"name {number} does not start with http:// or https://")
+        return value
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _no_file(cls, value: object) -> object:
         return value or None
 
     @field_validator("caller_options")
@@ -293,6 +316,11 @@ def named(field: str) -> str:
         return field  # an alias is the variable's name already
     variable = f"{Settings.model_config['env_prefix']}{field.upper()}"
     return f"{variable} ({OPTIONS.get(field, field)})"
+
+
+def example(field: str) -> str:
+    """Return what a setting in JSON looks like, as the end of a message; else nothing."""
+    return f"; for example {EXAMPLES[field]}" if field in EXAMPLES else ""
 
 
 def is_ipv6(host: str) -> bool:

@@ -117,7 +117,7 @@ class Agent:
         self.tools = checks.tools(tools)
         self.temperature = checks.temperature(temperature)
         self.max_output_tokens = checks.output_tokens(max_output_tokens)
-        self.provider_base_url = provider_base_url
+        self.provider_base_url = checks.base_url(provider_base_url)
         self.provider_llm_api = checks.llm_api(provider_llm_api)
         self.provider_kwargs = checks.provider_kwargs(provider_kwargs)
         self.deadlines = deadlines.over(DEFAULTS)

@@ -74,6 +74,16 @@ def _name(what: str, value: object) -> str:
     return value
 
 
+def base_url(value: object) -> str | None:
+    """Return the address; raise DefinitionError unless it is a text, or None."""
+    if value is not None and not isinstance(value, str):
+        # Nothing of it is repeated: it may hold a password.
+        raise DefinitionError(
+            f"provider_base_url must be a string, not of type {type(value).__name__}"
+        )
+    return value
+
+
 def provider_kwargs(value: Any) -> dict[str, Any]:
     """Return a copy of the parameters; raise DefinitionError unless an agent may set them."""
     if value is None:
@@ -82,12 +92,16 @@ def provider_kwargs(value: Any) -> dict[str, Any]:
         raise DefinitionError(f"provider_kwargs must be a dict, not {value!r:.80}")
     try:
         copy = _JSON.validate_python(value)
-        json.dumps(copy, allow_nan=False)
     except ValidationError as error:
-        place = ".".join(str(part) for part in error.errors()[0]["loc"][:1])
+        place = str(error.errors()[0]["loc"][0])
         raise DefinitionError(f"provider_kwargs: {place:.80} must be a JSON value") from None
-    except (ValueError, RecursionError) as error:
-        raise DefinitionError(f"provider_kwargs must contain JSON values: {error}") from None
+    for name, one in copy.items():
+        try:
+            json.dumps(one, allow_nan=False)
+        except (ValueError, RecursionError) as error:
+            raise DefinitionError(
+                f"provider_kwargs: {name:.80} must be a JSON value: {error}"
+            ) from None
     body = copy.get("extra_body", {})
     if not isinstance(body, dict):
         raise DefinitionError(f"provider_kwargs: extra_body must be a dict, not {body!r:.80}")
@@ -131,7 +145,7 @@ def temperature(value: float | None) -> float | None:
 
 def output_tokens(value: Any) -> int | None:
     """Return the bound; raise DefinitionError unless it is a whole number above 0, or None."""
-    if value is not None and not (isinstance(value, int) and 1 <= value < 2**31):
+    if value is not None and not (type(value) is int and 1 <= value < 2**31):
         raise DefinitionError(f"max_output_tokens must be an integer, at least 1, not {value!r}")
     return value
 

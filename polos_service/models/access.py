@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
@@ -12,6 +14,15 @@ from polos_service.models.preset import Account, Preset
 
 KEYS = "POLOS_PROVIDER_KEYS"
 """The setting with the keys of addresses that agents set themselves."""
+
+REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+"""Statuses of a key that is refused, or missing."""
+
+PATHLESS = (
+    "Either the model does not exist, this key cannot access it, or the provider's base URL is "
+    "wrong: it has no path, and most servers want one, such as /v1."
+)
+"""The advice where nothing was found below a base URL that is a host alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +34,7 @@ class Destination:
         address: the base URL, taken apart.
         key: plain text; empty if none is configured, and none is needed.
         headers: what the operator wants in each call of this address, by name in lower case.
+        advice: what to do if the provider refuses a call, by HTTP status.
 
     """
 
@@ -30,6 +42,7 @@ class Destination:
     address: Address
     key: str = field(repr=False)
     headers: Mapping[str, str] = field(repr=False)
+    advice: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -48,8 +61,11 @@ class Access:
             preset.complete(url): key.get_secret_value().strip()
             for url, key in account.keys.items()
         }
+        self._variable = preset.key_variable or KEYS
         if account.key is not None:
             self._keys[self._base_url] = account.key.get_secret_value().strip()
+        elif self._base_url in self._keys:
+            self._variable = KEYS
 
     def to(self, base_url: str | None) -> Destination:
         """Return where a call of an agent with this base URL goes.
@@ -68,11 +84,13 @@ class Access:
                 f"There is no key for {address.host}: set {setting}"
                 + (f", or {other} for another server," if other else "")
             )
-        if not self._is_plain(where):
-            raise _unauthenticated(f"The key for {address.host} is not plain text: set it again")
-        headers = self._headers if where == self._base_url else {}
         key = self._keys.get(where, "")
-        return Destination(base_url=where, address=address, key=key, headers=headers)
+        if flaw := _flaw(key):
+            setting = self._setting(where)
+            raise _unauthenticated(f"The key for {address.host} {flaw}: correct {setting}")
+        headers = self._headers if where == self._base_url else {}
+        there = Destination(base_url=where, address=address, key=key, headers=headers)
+        return replace(there, advice=self._advice(there))
 
     def lacks(self, base_url: str | None) -> str:
         """Return what calls of an agent with this base URL lack; empty if nothing is known to."""
@@ -88,14 +106,27 @@ class Access:
             return f"{KEYS} has no key for {address.host}"
         if setting:
             return f"{setting} is not set"
-        return "" if self._is_plain(where) else f"the key for {address.host} is not plain text"
+        flaw = _flaw(self._keys.get(where, ""))
+        return f"the key for {address.host} in {self._setting(where)} {flaw}" if flaw else ""
 
     def _complete(self, base_url: str | None) -> str:
         return self._preset.complete(base_url) if base_url else self._base_url
 
-    def _is_plain(self, base_url: str) -> bool:
-        key = self._keys.get(base_url, "")
-        return key.isascii() and key.isprintable()
+    def _setting(self, base_url: str) -> str:
+        """Return the setting that the key for an address belongs in."""
+        return self._variable if base_url == self._base_url else KEYS
+
+    def _advice(self, there: Destination) -> Mapping[int, str]:
+        setting = self._setting(there.base_url)
+        advice: dict[int, str] = {}
+        if there.key:
+            advice = dict.fromkeys(REFUSED, f"Check {setting} in the environment of the service.")
+        elif not (there.address.authorization or "authorization" in there.headers):
+            told = f"No key was sent: set {setting} in the environment of the service."
+            advice = dict.fromkeys(REFUSED, told)
+        if not urlsplit(there.address.url).path:
+            advice[HTTPStatus.NOT_FOUND] = PATHLESS
+        return advice
 
     def _missing_key(self, address: Address, base_url: str) -> str:
         """Return the setting that the key for an address should stand in; empty if none should."""
@@ -105,7 +136,7 @@ class Access:
             return ""
         if not (self._preset.needs_key and self._preset.owns(address)):
             return ""
-        return (own and self._preset.key_variable) or KEYS
+        return self._setting(base_url)
 
     def _no_address(self) -> StepError:
         variable = self._preset.url_variable
@@ -114,6 +145,15 @@ class Access:
             f"The provider {self._preset.name} has no base URL: set the agent's provider_base_url"
             + (f", or {variable} in the environment of the service." if variable else "."),
         )
+
+
+def _flaw(key: str) -> str:
+    """Return why this cannot be a key, as the end of a sentence; empty if it can be one."""
+    if not (key.isascii() and key.isprintable()):
+        return "is not plain text on one line"
+    if key.startswith(("'", '"')):
+        return "begins with a quotation mark"
+    return "begins with the word Bearer" if key.lower().startswith("bearer ") else ""
 
 
 def lower(headers: Mapping[str, str]) -> dict[str, str]:

@@ -42,7 +42,7 @@ class _Kind(NamedTuple):
 
 _REFUSED_KEY = _Kind(
     FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
-    "{of} was refused",
+    "access to {of} was refused",
     "Check the key that the service is configured with for this address.",
 )
 _UNAVAILABLE = _Kind(
@@ -85,6 +85,8 @@ class Failures:
     Attributes:
         request_id: the provider's id of the request, once it has answered; else empty.
         proxy: HOST:PORT of the proxy that the call goes through; empty if there is none.
+        advice: what to do about this address, by HTTP status; where it has nothing, what
+            helps in general.
 
     """
 
@@ -94,6 +96,7 @@ class Failures:
         self._secrets = tuple(secrets)
         self.request_id = ""
         self.proxy = ""
+        self.advice: Mapping[int, str] = {}
 
     def answered(self, headers: Mapping[str, str]) -> None:
         """Keep what the headers of an answer say about it."""
@@ -146,8 +149,11 @@ class Failures:
 
     def _refused(self, status: int, how: str, told: Told) -> StepError:
         other = _BAD_REQUEST if status < HTTPStatus.INTERNAL_SERVER_ERROR else _UNAVAILABLE
-        kind = _USED_UP if is_quota(told) else _KINDS.get(status, other)
-        message = f"{kind.sentence.format(of=self.of)} ({how}){self._said(told)} {kind.advice}"
+        kind = _KINDS.get(status, other)
+        advice = self.advice.get(status, kind.advice)
+        if is_quota(told):
+            kind, advice = _USED_UP, _USED_UP.advice
+        message = f"{kind.sentence.format(of=self.of)} ({how}){self._said(told)} {advice}"
         delay = told.delay if kind.passing else None
         if delay is not None:
             seconds = f"{delay:.0f}" if delay >= EXACT_SECONDS else f"{delay:.3g}"

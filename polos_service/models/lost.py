@@ -42,6 +42,9 @@ SIMPLE = (
 FLEETING = (ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """Failures of TLS that are those of the connection below it."""
 
+PLAINTEXT = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE")
+"""What OpenSSL says of a server that does not speak TLS."""
+
 _QUOTE = re.compile(r"\n|: b['\"]")
 """Where the message of the parser begins to quote what came."""
 
@@ -89,4 +92,5 @@ def _tls(error: BaseException) -> LostError:
     if isinstance(cause, FLEETING):
         return LostError("the connection was closed in the TLS handshake")
     why = getattr(cause, "reason", None) or type(cause).__name__
-    return LostError(f"the TLS handshake failed ({why})", retryable=False)
+    hint = "; the base URL may need http:// instead of https://" if why in PLAINTEXT else ""
+    return LostError(f"the TLS handshake failed ({why}){hint}", retryable=False)

@@ -52,8 +52,15 @@ def broken(options: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, s
     wrong = {}
     for name, value in options.items():
         if name not in rules:
-            meant = "".join(f"did you mean {near}? " for near in get_close_matches(name, rules, 1))
+            meant = _meant(name, rules)
             wrong[name] = f"cannot be set for a run; {meant}allowed: {', '.join(rules)}"
         elif not rules[name].holds(value):
             wrong[name] = rules[name].what
     return wrong
+
+
+def _meant(name: str, rules: Mapping[str, Rule]) -> str:
+    """Return a question with the nearest name: a longer one, or one with a similar spelling."""
+    longer = [rule for rule in rules if rule.startswith(f"{name}_")]
+    near = longer or get_close_matches(name, rules, 1)
+    return f"did you mean {near[0]}? " if near else ""

@@ -77,8 +77,14 @@ class Preset:
     price_list: str | None = None
 
     def complete(self, base_url: str) -> str:
-        """Return a base URL without a slash at its end, and with the path that it should have."""
-        bare = base_url.strip().rstrip("/").removesuffix(self.surplus_path)
+        """Return a base URL without a slash at its end, and with the path that it should have.
+
+        What is left out is the path of an API: some give the whole address of their requests.
+        """
+        bare = base_url.strip().rstrip("/")
+        for api in self.apis.values():
+            bare = bare.removesuffix(api.path)
+        bare = bare.removesuffix(self.surplus_path)
         _, _, place = bare.partition("://")
         return bare + self.base_path if place and "/" not in place else bare
 

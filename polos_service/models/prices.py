@@ -19,6 +19,17 @@ Price = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 """US dollars for a million tokens; 0 is free."""
 
 
+WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is unknown; an entry has model, provider, base_url, input, output, "
+    "cached_input, cache_write",
+    "model_type": 'is not an object, as {"model": "m", "input": 0.1, "output": 0.4}',
+    # The value may hold a password: it is not repeated.
+    "string_pattern_mismatch": "does not start with http:// or https://",
+}
+"""What is wrong with a member, by the type of pydantic's error; others are told in its words."""
+
+
 class PricesInvalidError(ValueError):
     """A price file cannot be used; the message names the entry."""
 
@@ -133,6 +144,9 @@ def _entry(number: int, told: Any) -> Entry:
         first = error.errors(include_url=False)[0]
         model = told.get("model") if isinstance(told, Mapping) else None
         place = f"entry {number}" + (f" ({model:.80})" if isinstance(model, str) else "")
-        field = ".".join(map(str, first["loc"]))
-        what = "".join((f"{field}: " if field else "", first["msg"]))
-        raise PricesInvalidError(f"{place}: {what}") from None
+        field = first["loc"][0] if first["loc"] else ""
+        if first["type"] in WORDS:
+            what = WORDS[first["type"]]
+        else:
+            what = f"is {first['input']!r:.80}; {first['msg'].replace('Input', 'it', 1)}"
+        raise PricesInvalidError(f"{place}: {field} {what}".replace(":  ", ": ")) from None

@@ -91,6 +91,7 @@ class Remote:
         if address.authorization and not there.key:
             headers.setdefault("authorization", address.authorization)
         failures.proxy = place.client.proxy
+        failures.advice = there.advice
         failure: StepError | None = None
         try:
             async with Silence(request, failures.of) as silence:

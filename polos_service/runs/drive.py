@@ -145,7 +145,8 @@ class Drive:
             ending = defective(ctx, error)
             writer.emit(ending.payload, outcome=ending.outcome)
         if ending.log:
-            log.error("run_failed", run_id=self._claim.run_id, **ending.log)
+            tell = log.error if ending.defect else log.warning
+            tell("run_failed", run_id=self._claim.run_id, **ending.log)
 
     def _due(self) -> Callable[[RunContext], Ending] | None:
         """Return how the run has to end before anything of it begins, if it has to."""

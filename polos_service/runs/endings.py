@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Error, RunCancelled
 from polos.v1.run_pb2 import RunState
+from polos_client.event import failure_reason
 from polos_service.errors import StepError
 from polos_service.runs.context import RunContext
 
@@ -27,19 +28,22 @@ class Ending:
     Attributes:
         payload: the payload of the terminal event.
         outcome: the state that the event leaves the run in.
-        log: what the service's own log says of a defect, as keyword arguments; else empty.
+        log: what the service's own log says of a failure, as keyword arguments; else empty.
+        defect: whether it is the service that failed.
 
     """
 
     payload: Message
     outcome: RunState.ValueType
     log: Mapping[str, Any] = field(default_factory=dict)
+    defect: bool = False
 
 
 def ending_of(ctx: RunContext, result: Message | BaseException) -> Ending:
     """Return how a run ends whose code returned this payload, or raised this."""
     if isinstance(result, StepError):
-        return failed(ctx, result)
+        log = {"reason": failure_reason(result.reason), "message": result.message}
+        return replace(failed(ctx, result), log=log)
     if isinstance(result, BaseException):
         return defective(ctx, result)
     return Ending(payload=result, outcome=RunState.RUN_STATE_COMPLETED)
@@ -76,6 +80,7 @@ def defective(ctx: RunContext, cause: BaseException) -> Ending:
         payload=ending.payload,
         outcome=ending.outcome,
         log={"error_id": error_id, "exc_info": cause},
+        defect=True,
     )
 
 

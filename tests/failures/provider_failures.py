@@ -16,14 +16,16 @@ from tests.support.mock_answers import Part, call, chunk, cut, finish, hold, raw
 QUOTES = {"error": {"message": f"Incorrect API key provided: {KEY}."}}
 QUOTA = {"error": {"message": f"No credit for {KEY}.", "code": "insufficient_quota"}}
 MALFORMED = raw(b'data: {"choices": "' + KEY.encode() + b'"}\n\n')
+BROKEN = raw(b"data: {" + KEY.encode() + b"\n\n")
 
 SAID = "Incorrect API key provided: [hidden]."
-REFUSED = f"{SAID} Check the key that the service is configured with for this address."
+REFUSED = f"{SAID} Check OPENAI_API_KEY in the environment of the service."
 NOT_FOUND = (
     f"{SAID} Either the model does not exist, this key cannot access it, "
     "or the provider's base URL is wrong."
 )
-NO_CHUNK = "a chunk is not a chat completion chunk."
+UNREADABLE = "it contains no text and no call, and choices is a string, which cannot be read."
+NO_JSON = f"an event of {1 + len(KEY)} bytes is not valid JSON."
 NO_FINISH = "the stream ended without a finish reason."
 
 
@@ -58,13 +60,13 @@ FAILURES = {
     "401": Failure(
         reply=lambda: [status(401, QUOTES)],
         reason="model_authentication",
-        message=f"{{of}} was refused (HTTP 401): {REFUSED}",
+        message=f"Access to {{lower}} was refused (HTTP 401): {REFUSED}",
         retryable=False,
     ),
     "403": Failure(
         reply=lambda: [status(403, QUOTES)],
         reason="model_authentication",
-        message=f"{{of}} was refused (HTTP 403): {REFUSED}",
+        message=f"Access to {{lower}} was refused (HTTP 403): {REFUSED}",
         retryable=False,
     ),
     "404": Failure(
@@ -128,12 +130,6 @@ FAILURES = {
         message=f"The answer of {{lower}} ended before it was complete: {NO_FINISH}",
         says="Half",
     ),
-    "cut that claims to be done": Failure(
-        reply=lambda: [say("Half"), raw(b"data: [DONE]\n\n"), cut()],
-        reason="model_cut_short",
-        message=f"The answer of {{lower}} ended before it was complete: {NO_FINISH}",
-        says="Half",
-    ),
     "cut in the middle of a chunk": Failure(
         reply=lambda: [say("Half"), raw(chunk({"content": "way"})[:-9]), cut()],
         reason="model_cut_short",
@@ -148,12 +144,13 @@ FAILURES = {
     "malformed first chunk": Failure(
         reply=lambda: [MALFORMED, finish()],
         reason="model_malformed",
-        message=f"The answer of {{lower}} violates the protocol: {NO_CHUNK}",
+        message=f"The answer of {{lower}} violates the protocol: {UNREADABLE}",
+        retryable=False,
     ),
     "malformed chunk after a token": Failure(
-        reply=lambda: [say("Half"), MALFORMED, finish()],
+        reply=lambda: [say("Half"), BROKEN, finish()],
         reason="model_malformed",
-        message=f"The answer of {{lower}} violates the protocol: {NO_CHUNK}",
+        message=f"The answer of {{lower}} violates the protocol: {NO_JSON}",
         says="Half",
     ),
     "stall after the head": Failure(

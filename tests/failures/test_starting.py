@@ -152,7 +152,7 @@ def test_an_agent_whose_tool_is_none_is_told_where_it_is_defined(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        ('[{"model": "m", "input": 1}]', "entry 1 (m): output: Field required"),
+        ('[{"model": "m", "input": 1}]', "entry 1 (m): output is missing"),
         ("{", "{path} is not valid JSON: "),
     ],
 )

@@ -154,6 +154,7 @@ async def test_what_does_not_speak_tls_is_said_and_not_tried_again() -> None:
         error = await failure(model)
     assert (error.reason, error.retryable) == (UNAVAILABLE, False)
     assert "the TLS handshake failed (" in error.message
+    assert error.message.endswith("; the base URL may need http:// instead of https://.")
 
 
 @pytest.fixture

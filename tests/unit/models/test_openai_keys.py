@@ -201,3 +201,36 @@ async def test_a_closed_provider_opens_again_when_it_is_asked(provider: MockProv
         await model.close()
         await ask(model)
     assert provider.connections == 2
+
+
+@pytest.mark.parametrize("code", [401, 403])
+async def test_a_refused_key_is_told_by_the_setting_that_it_stands_in(
+    provider: MockProvider, other: MockProvider, code: int
+) -> None:
+    own, others = "OPENAI_API_KEY", "POLOS_PROVIDER_KEYS"
+    keys = {other.url: SecretStr("theirs")}
+    mapped = {provider.url: SecretStr("mapped"), **keys}
+    for configuration, server, advice in (
+        ({"api_key": SecretStr("ours"), "keys": mapped}, provider, f"Check {own}"),
+        ({"keys": mapped}, provider, f"Check {others}"),
+        ({"keys": mapped}, other, f"Check {others}"),
+        ({}, provider, f"No key was sent: set {own}"),
+        ({"api_key": SecretStr("ours")}, other, f"No key was sent: set {others}"),
+    ):
+        server.reply(status(code, {"error": {"message": "Who are you?"}}))
+        async with open_model(base_url=provider.url, **configuration) as model:
+            with pytest.raises(StepError) as raised:
+                await ask(model, server.url)
+        end = f"Who are you? {advice} in the environment of the service."
+        assert raised.value.message.endswith(end)
+
+
+async def test_a_base_url_without_a_path_is_suspected_if_nothing_is_found(
+    provider: MockProvider,
+) -> None:
+    for url, suspected in ((provider.url.removesuffix("/v1"), True), (provider.url, False)):
+        provider.reply(status(404, {"error": {"message": "Not found"}}))
+        async with open_model(base_url=url) as model:
+            with pytest.raises(StepError) as raised:
+                await ask(model)
+        assert ("it has no path, and most servers want one" in raised.value.message) == suspected

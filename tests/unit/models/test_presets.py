@@ -107,6 +107,17 @@ async def test_a_base_url_without_a_path_gets_that_of_the_provider(
     assert [header in one.headers for one in provider.requests] == [True, True, False]
 
 
+@pytest.mark.parametrize("name", PRESETS)
+async def test_the_path_of_an_api_at_the_end_of_a_base_url_is_left_out(
+    provider: MockProvider, name: str
+) -> None:
+    provider.reply(say("x"))
+    model = provider_at(name, f"{root(provider)}/own/chat/completions/", KEY)
+    await ask(model)
+    await model.close()
+    assert provider.requests[0].path == "/own/chat/completions"
+
+
 async def test_a_key_by_base_url_is_found_with_and_without_the_path(
     provider: MockProvider,
 ) -> None:
@@ -211,7 +222,16 @@ async def test_azure_says_that_its_address_is_missing() -> None:
         ("openai", "", "", "localhost:8080", "its base URL is not an http:// or https:// address"),
         ("groq", "https://api.groq.com", "", None, "GROQ_API_KEY is not set"),
         ("groq", "https://gateway.example/groq", "", None, ""),
-        ("groq", "", "schl\u00fcssel", None, "the key for api.groq.com is not plain text"),
+        *(
+            ("groq", "", key, None, f"the key for api.groq.com in GROQ_API_KEY {flaw}")
+            for key, flaw in (
+                ("schl\u00fcssel", "is not plain text on one line"),
+                ("gsk-1234567890\ngsk-2", "is not plain text on one line"),
+                ('"gsk-1234567890"', "begins with a quotation mark"),
+                ("'gsk-1234567890'", "begins with a quotation mark"),
+                ("Bearer gsk-1234567890", "begins with the word Bearer"),
+            )
+        ),
     ],
 )
 def test_what_an_agent_lacks_is_known_before_it_calls(

@@ -65,12 +65,23 @@ async def test_a_step_s_failure_is_the_run_s_error(store: SqliteStore) -> None:
     async def run(_ctx: RunContext) -> None:
         raise StepError(reason, "slow down", retryable=True, provider_request_id="req-1")
 
-    async with executing(store, runnable(run)):
-        run_id = await store.create(new_run())
-        (event,) = await all_events(store, run_id)
+    with capture_logs() as logs:
+        async with executing(store, runnable(run)) as executor:
+            run_id = await store.create(new_run())
+            (event,) = await all_events(store, run_id)
+            await until(lambda: executor.running == 0)
     error = event.error
     assert (error.reason, error.message, error.retryable) == (reason, "slow down", True)
     assert (error.provider_request_id, error.error_id) == ("req-1", "")
+    assert logs == [
+        {
+            "event": "run_failed",
+            "log_level": "warning",
+            "run_id": run_id,
+            "reason": "model_rate_limited",
+            "message": "slow down",
+        }
+    ]
     assert (await store.get("default", run_id)).state == RunState.RUN_STATE_FAILED
 
 

@@ -127,6 +127,8 @@ def test_a_number_out_of_bounds_is_refused_by_its_variable(
         ("OPENAI_BASE_URL", "ftp://me:secret@host"),
         ("POLOS_PROVIDER_ENVIRONMENT", "secret"),
         ("POLOS_PROVIDER_ENVIRONMENT", '{"GROQ_API_KEY": ["secret"]}'),
+        ("POLOS_PROVIDER_KEYS", '{"secret": "https://host/v1"}'),
+        ("POLOS_PROVIDER_SWITCHES", '{"me:secret@host/v1": ["store"]}'),
         ("POLOS_CALLER_OPTIONS", "top_k"),
         ("POLOS_CALLER_OPTIONS", '["top_k", "extra_body"]'),
         ("POLOS_CALLER_OPTIONS", '["messages"]'),
@@ -139,6 +141,21 @@ def test_a_value_that_does_not_fit_is_refused_by_its_variable_and_no_secret_is_t
     said = refusal()
     assert said.startswith(variable)
     assert "secret" not in said
+
+
+@pytest.mark.parametrize(
+    "value", ["x", "5", '{"gpu.example/v1": "KEY"}', '{"https://gpu.example": 5}']
+)
+def test_a_setting_in_json_that_cannot_be_used_is_told_with_an_example(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("POLOS_PROVIDER_KEYS", value)
+    assert refusal().endswith('; for example {"https://gpu.example/v1": "KEY"}')
+
+
+def test_an_empty_price_file_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLOS_PRICES", "")
+    assert Settings.load().prices is None
 
 
 def test_what_settings_say_of_themselves_has_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:

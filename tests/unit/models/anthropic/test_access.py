@@ -43,6 +43,7 @@ async def test_a_request_carries_key_version_and_the_operators_headers(
         ("", "/v1/messages"),
         ("/v1", "/v1/messages"),
         ("/v1/", "/v1/messages"),
+        ("/v1/messages", "/v1/messages"),
         ("/anthropic", "/anthropic/v1/messages"),
     ],
 )

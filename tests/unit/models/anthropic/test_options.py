@@ -51,7 +51,8 @@ def test_a_value_that_the_api_would_refuse_is_refused_by_name(
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("stop_sequence", "stop_sequences"), ("max_token", "max_tokens")]
+    ("name", "near"),
+    [("stop_sequence", "stop_sequences"), ("stop", "stop_sequences"), ("max_token", "max_tokens")],
 )
 def test_a_name_that_is_nearly_right_is_told(name: str, near: str) -> None:
     assert f"did you mean {near}?" in check({name: "x"})[name]

@@ -95,14 +95,10 @@ class _Reading:
         self._body: object = None
 
     def not_an_answer(self) -> StepError:
-<<<<<<< HEAD
-        """Return the failure of a body that is something else, a web page say."""
+        """Return the failure of a body that is something else, for example a web page."""
         told = told_in(self._body)
         if told.message and told.message not in told.codes:
             return self._failures.told(self._body)
-=======
-        """Return the failure of a body that is something else, for example a web page."""
->>>>>>> wip-r3
         what = "it is neither an event stream nor an answer in JSON; check the base URL"
         return self._failures.malformed(what, retryable=False)
 

@@ -102,7 +102,8 @@ class GrowingBlock:
         own whose arguments are cut is left out: the provider would refuse it.
         """
         if self.part.kind is Call:
-            if self._given and not self._arguments.begun:
+            if self._given and self._arguments.so_far().strip() in ("", "{}"):
+                self._arguments.clear()
                 self.add_arguments(self._given)
             for further in self._arguments.end():
                 call = self._draft.call()

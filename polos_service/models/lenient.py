@@ -16,7 +16,7 @@ MAX_VALUES = 1000
 DONE = "[DONE]"
 """What OpenAI and its likes send as the last event. It is not JSON."""
 
-_SPACE = re.compile(r"[\s,]*")
+_SPACE = re.compile(r"(?:[\s,]+|data:)*")
 _PREFIX = re.compile(r"(?:\s*data:)+")
 _TRAILING_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])', re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False)
@@ -27,7 +27,7 @@ def values(data: bytes) -> list[Any]:
 
     Taken as well: NaN and infinities, integers of any size, control characters and halves of
     surrogate pairs in strings, bytes that are not UTF-8 (each becomes U+FFFD), trailing commas, and
-    a second `data:` in front.
+    a further `data:` in front of any.
 
     Raises:
         ValueError: it is not JSON, or holds more than MAX_VALUES values.
@@ -87,7 +87,7 @@ def _values(text: str) -> list[Any]:
     while (at := _after(_SPACE, text, at)) < len(text):
         if len(found) == MAX_VALUES:
             raise ValueError(f"more than {MAX_VALUES} values")
-        if text.startswith(DONE, at):
+        if text[at : at + len(DONE)].upper() == DONE:
             value, at = DONE, at + len(DONE)
         else:
             value, at = _DECODER.raw_decode(text, at)

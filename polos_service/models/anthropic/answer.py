@@ -194,11 +194,11 @@ class MessageEvents:
         word = chat_words.word_of(told.get("stop_reason"))
         if not word:
             return NOTHING
-        if word in chat_words.FAILED:
+        if chat_words.failed(word):
             raise self._failures.told({"message": f"stop_reason is {word!r}"})
-        if word in chat_words.CUT:
+        if chat_words.given_up(word):
             raise self._failures.cut_short(f"the server gave it up ({word})")
-        reason = FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
+        reason = FINISH_REASONS.get(word) or chat_words.reason_of(word)
         refused = reason == FinishReason.FINISH_REASON_REFUSAL
         delta = self._explanation(told.get("stop_details")) if refused else NOTHING
         self._draft.finish = reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 from collections.abc import Callable
 from io import StringIO
@@ -15,6 +16,9 @@ from polos_service.models.lenient import values, writable
 
 REPEATED_BYTES = 8
 """Bytes that a fragment counts if it only repeats what is known: its length is remembered."""
+
+MAX_NONE = 16
+"""Characters of what stands for no arguments at most."""
 
 _OUTSIDE = re.compile(r'["{}\[\]]')
 _INSIDE = re.compile(r'["\\]')
@@ -103,6 +107,14 @@ class Arguments:
         self._seen = self._content.tell()
         return self._nesting.closed
 
+    def are_none(self) -> bool:
+        """Return whether they only say that there are none: real ones may still follow."""
+        text = self.so_far() if self._length() <= MAX_NONE else ""
+        return bool(text) and unwrapped(text) == "{}"
+
+    def _length(self) -> int:
+        return self._content.tell() if self._last is None else len(self._last)
+
     def so_far(self) -> str:
         """Return what there is."""
         return self._content.getvalue() if self._last is None else self._last
@@ -174,11 +186,16 @@ def _values(text: str) -> list[Any]:
 def unwrapped(text: str) -> str:
     """Return the arguments as an object, which is what every tool takes.
 
-    None at all, or null, is an empty object. JSON text inside a JSON text is taken out once.
+    None at all, null, or a list without entries is an empty object: PHP writes one like the other.
+    JSON text inside a JSON text is taken out once, and so is an object that is alone in a list.
     """
     told = text.strip()
-    if told in ("", "null", '""', '"null"'):
+    if told in ("", "null", '""', '"null"', '"{}"', "[]", "{}"):
         return "{}"
+    if told.startswith("["):
+        found = parsed(told)
+        if isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict):
+            return orjson.dumps(writable(found[0])).decode()
     if told.startswith('"'):
         inner = parsed(told)
         if isinstance(inner, str) and isinstance(parsed(inner), dict):
@@ -187,8 +204,17 @@ def unwrapped(text: str) -> str:
 
 
 def _apart(text: str) -> list[str]:
-    """Return the objects of which there are several one after the other; else the text."""
+    """Return the objects of which there are several one after the other; else the text.
+
+    An object that is not quite JSON (a line end in a string, a comma too many) is written anew.
+    """
+    with contextlib.suppress(ValueError):
+        orjson.loads(text)
+        return [text]
     found = _values(text)
+    if len(found) == 1 and isinstance(found[0], dict):
+        with contextlib.suppress(ValueError):  # NaN has no other form
+            return [json.dumps(found[0], ensure_ascii=False, allow_nan=False)]
     if len(found) < 2 or not all(isinstance(one, dict) for one in found):  # noqa: PLR2004
         return [text]
     kept = [one for one, after in pairwise([*found, None]) if not supersedes(after, one)]

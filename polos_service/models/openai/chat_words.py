@@ -1,7 +1,8 @@
-"""What a chat completion says of its end: finish reasons, errors, tokens."""
+"""What a chat completion says of its end: finish reasons and tokens."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,13 +30,32 @@ _REASONS = {
 FINISH_REASONS = {word: reason for reason, words in _REASONS.items() for word in words.split()}
 """By the provider's word, in lower case with `_` between its parts."""
 
-FAILED = frozenset(
-    {"error", "network_error", "insufficient_system_resource", "malformed_function_call"}
+_FAILED = re.compile(
+    "error(?!_(?:limit|toxic))|fail|exception|malformed|insufficient_system|call_filter"
+    "|unexpected_tool|too_many_tool"
 )
-"""Finish reasons of answers that failed."""
+"""What stands in the finish reason of an answer that failed."""
 
-CUT = frozenset({"abort", "aborted", "cancelled", "canceled"})
-"""Finish reasons of answers that the server gave up."""
+_CUT = re.compile("abort|cancel|interrupt|time_?out|timed_out|disconnect|preempt")
+"""What stands in the finish reason of an answer that the server gave up."""
+
+_LIKE = (
+    (
+        FinishReason.FINISH_REASON_LENGTH,
+        re.compile("length|tokens|limit|incomplete|truncat|context_window|max_output"),
+    ),
+    (
+        FinishReason.FINISH_REASON_CONTENT_FILTER,
+        re.compile("filter|safety|moderat|sensitive|prohibited|toxic|guardrail|blocked|policy"),
+    ),
+    (FinishReason.FINISH_REASON_REFUSAL, re.compile("refus")),
+)
+"""What stands in finish reasons that are not listed, if they void calls: no server's list is
+complete, and a call that was cut must not be made."""
+
+
+MAX_DIGITS = 10
+"""Digits of a number of tokens that is a text."""
 
 
 def word_of(told: object) -> str:
@@ -46,22 +66,27 @@ def word_of(told: object) -> str:
         return ""
     if not isinstance(told, str):
         return "unknown"
-    word = told.strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
+    word = told.partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
+    word = word.rpartition(".")[2].removeprefix("finish_reason_")
     return "" if word in ("null", "none") else word
 
 
-def error_of(chunk: Mapping[str, Any]) -> object:
-    """Return the error that a chunk reports, in whichever form; None if it reports none."""
-    if error := chunk.get("error") or chunk.get("errors"):
-        return error
-    if chunk.get("choices"):
-        return None
-    if chunk.get("object") == "error" or chunk.get("type") == "error" or chunk.get("detail"):
-        return chunk
-    told = isinstance(chunk.get("message"), str) and any(
-        chunk.get(one) for one in ("code", "status")
-    )
-    return chunk if told else None
+def failed(word: str) -> bool:
+    """Return whether a finish reason, as `word_of` returns it, says that the answer failed."""
+    return word not in FINISH_REASONS and _FAILED.search(word) is not None
+
+
+def given_up(word: str) -> bool:
+    """Return whether a finish reason says that the server gave the answer up."""
+    return word not in FINISH_REASONS and _CUT.search(word) is not None
+
+
+def reason_of(word: str) -> FinishReason.ValueType:
+    """Return what a finish reason means that is neither failed nor given up."""
+    if (reason := FINISH_REASONS.get(word)) is not None:
+        return reason
+    found = (reason for reason, like in _LIKE if like.search(word))
+    return next(found, FinishReason.FINISH_REASON_UNSPECIFIED)
 
 
 def usage_told(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> Usage | None:
@@ -77,9 +102,15 @@ def usage_told(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> Usage | N
 def _usage(told: Mapping[str, Any]) -> Usage | None:
     read = _first_object(told, "prompt_tokens_details", "input_tokens_details")
     written = _first_object(told, "completion_tokens_details", "output_tokens_details")
+    tokens_in = _first(told, "prompt_tokens", "input_tokens", "promptTokens", "inputTokens")
+    tokens_out = _first(
+        told, "completion_tokens", "output_tokens", "completionTokens", "outputTokens"
+    )
+    if not (_number(tokens_in) or _number(tokens_out)):
+        return None  # what counts nothing at all was not counted: a prompt has tokens
     return usage_of(
-        _first(told, "prompt_tokens", "input_tokens"),
-        _first(told, "completion_tokens", "output_tokens"),
+        _number(tokens_in),
+        _number(tokens_out),
         cached=_first(
             {**told, **read},
             "cached_tokens",
@@ -94,6 +125,13 @@ def _usage(told: Mapping[str, Any]) -> Usage | None:
         ),
         reasoning=_first({**told, **written}, "reasoning_tokens"),
     )
+
+
+def _number(told: object) -> object:
+    """Return the number that a text holds; anything else as it is."""
+    if isinstance(told, str) and told.isdecimal() and len(told) <= MAX_DIGITS:
+        return int(told)
+    return told
 
 
 def _first(told: Mapping[str, Any], *names: str) -> object:

@@ -36,6 +36,9 @@ MAX_STREAM_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes that one answer may take on the wire: enough for the largest answer allowed if each
 four bytes of it come in a chunk of their own of 1,000 bytes."""
 
+EVENT_BYTES = 64
+"""Bytes as which each event counts in addition: small ones take time as well."""
+
 MAX_BEGINNING = 4096
 """Bytes that are kept of the first piece of a body that is no event stream: it may be what a
 gateway has to say."""
@@ -134,6 +137,7 @@ class _Reading:
             else:
                 eventless += len(piece)
                 self._check(eventless)
+                await asyncio.sleep(0)
             if total > MAX_STREAM_BYTES and not self._draft.whole:
                 raise self._failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
 
@@ -157,7 +161,7 @@ class _Reading:
             if reader.over:
                 self._over = True
                 break
-            self._handled += len(data)
+            self._handled += len(data) + EVENT_BYTES
             if self._handled > TURN_BYTES:
                 self._handled = 0
                 await asyncio.sleep(0)

@@ -13,11 +13,15 @@ from polos_service.models.halves import whole
 MAX_VALUES = 1000
 """JSON values in the data of one event."""
 
+MAX_MENDED = 256 * 1024
+"""Characters of a text from which trailing commas are taken out: that holds the loop."""
+
 DONE = "[DONE]"
 """What OpenAI and its likes send as the last event. It is not JSON."""
 
 _SPACE = re.compile(r"(?:[\s,]+|data:)*")
 _PREFIX = re.compile(r"(?:\s*data:)+")
+_COMMA = re.compile(r",\s*[}\]]")
 _TRAILING_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])', re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -40,6 +44,8 @@ def values(data: bytes) -> list[Any]:
     try:
         return _values(text)
     except ValueError:
+        if len(text) > MAX_MENDED or _COMMA.search(text) is None:
+            raise
         return _values(_TRAILING_COMMA.sub(lambda found: found[1] or "", text))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

@@ -86,6 +86,7 @@ class Chunks:
         self._details = ReasoningDetails(draft)
         self._index: object = 0
         self._by_message = False
+        self._grows = False
         self._refused = False
         self._odd = ""
         # The newest usage of a text: servers that tell one with each token are read as fast.
@@ -232,16 +233,19 @@ class Chunks:
             return delta
         if isinstance(message, dict):
             self._by_message = self._by_message or not self._draft.begun
-            return self._missing(message) if self._draft.begun else message
+            if not self._draft.begun:
+                return message
+            return self._missing(message, ends=bool(word_of(choice.get("finish_reason"))))
         for name, value in (("delta", delta), ("message", message)):
             if not isinstance(value, dict):
                 self._note(f"choices[0].{name}", value)
         return {"content": choice["text"]} if "text" in choice else {}
 
-    def _missing(self, message: dict[str, Any]) -> dict[str, Any]:
+    def _missing(self, message: dict[str, Any], *, ends: bool) -> dict[str, Any]:
         """Return what a message adds to what was said before it.
 
         It holds all of the answer so far, or, if the answer comes in messages, a piece of it.
+        `ends` is whether it is the last one.
         """
         missing = {}
         for name, value in message.items():
@@ -250,14 +254,18 @@ class Chunks:
                 missing[name] = value
             elif name == "tool_calls" and not self._by_message:
                 self._calls.complete(value)
-            elif (rest := self._rest(kind, value)) is not None:
+            elif rest := self._rest(kind, value, ends=ends):
                 missing[name] = rest
         return missing
 
-    def _rest(self, kind: type[Text | Reasoning | Call], value: Any) -> Any:
-        """Return what a member of a message adds; None if nothing."""
+    def _rest(self, kind: type[Text | Reasoning | Call], value: Any, *, ends: bool) -> Any:
+        """Return what a member of a message adds; empty or None if nothing."""
         rest = self._draft.rest(kind, value) if isinstance(value, str) else None
-        return value if rest is None and self._by_message else rest
+        if rest is None or not self._by_message:
+            return value if self._by_message else rest
+        self._grows = self._grows or bool(rest)
+        # The same again is a repetition where messages grow, and at the end; else a piece.
+        return rest if self._grows or ends else value
 
     def _delta(self, delta: dict[str, Any]) -> Told:
         reasoning = self._reasoning(delta)

@@ -17,11 +17,14 @@ from polos_service.models.lenient import values, writable
 REPEATED_BYTES = 8
 """Bytes that a fragment counts if it only repeats what is known: its length is remembered."""
 
+MAX_TAIL = 64
+"""Characters at the end of arguments that tell whether it is worth to look at all of them."""
+
 MAX_NONE = 16
 """Characters of what stands for no arguments at most."""
 
-_OUTSIDE = re.compile(r'["{}\[\]]')
-_INSIDE = re.compile(r'["\\]')
+_REST = re.compile(r'(?:[^"\\]+|\\.)*+', re.DOTALL)
+_TEXT = re.compile(r'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
 
 
 class Arguments:
@@ -96,6 +99,8 @@ class Arguments:
 
         What was looked at once is not looked at again.
         """
+        if self._tail().rstrip()[-1:] not in ("", "}", "]"):
+            return False
         if self._last is not None:
             if self._last_is_whole is None:
                 nesting = Nesting()
@@ -106,6 +111,12 @@ class Arguments:
         self._nesting.read(self._content.read())
         self._seen = self._content.tell()
         return self._nesting.closed
+
+    def _tail(self) -> str:
+        if self._last is not None:
+            return self._last[-MAX_TAIL:]
+        self._content.seek(max(0, self._content.tell() - MAX_TAIL))
+        return self._content.read()
 
     def are_none(self) -> bool:
         """Return whether they only say that there are none: real ones may still follow."""
@@ -143,22 +154,25 @@ class Nesting:
         return self._begun and self._depth == 0 and not self._in_text
 
     def read(self, text: str) -> None:
-        """Read on."""
-        at = 1 if self._escaped and text else 0
-        self._escaped = self._escaped and not text
-        while found := (_INSIDE if self._in_text else _OUTSIDE).search(text, at):
-            at = found.end()
-            match found[0]:
-                case '"':
-                    self._in_text = not self._in_text
-                case "\\":
-                    self._escaped = at == len(text)
-                    at += 1
-                case "{" | "[":
-                    self._begun = True
-                    self._depth += 1
-                case _:
-                    self._depth -= 1
+        """Read on. Only how deep it is at the end is known: brackets are counted, not walked."""
+        start = 0
+        if self._in_text:
+            start = self._end_of_text(text, 1 if self._escaped and text else 0)
+        outside, quote, inside = _TEXT.sub("", text[start:]).partition('"')
+        opened = outside.count("{") + outside.count("[")
+        self._begun = self._begun or opened > 0
+        self._depth += opened - outside.count("}") - outside.count("]")
+        if quote:
+            self._in_text = True
+            self._end_of_text(inside, 0)
+
+    def _end_of_text(self, text: str, at: int) -> int:
+        """Return where outside begins again."""
+        found = _REST.match(text, at)
+        at = found.end() if found else at
+        self._in_text = not text.startswith('"', at)
+        self._escaped = text.startswith("\\", at) or (self._escaped and not text)
+        return at if self._in_text else at + 1
 
 
 def parsed(text: str) -> Any:

@@ -46,7 +46,7 @@ gateway has to say."""
 _OVER = b"[DONE]"
 """The event that says that an answer is over."""
 
-TURN_BYTES = 16 * 1024
+TURN_BYTES = 24 * 1024
 """Bytes of events that are handled before other tasks get a turn: a provider may send them
 faster than they are handled."""
 

@@ -87,13 +87,13 @@ def provider_kwargs(value: Any) -> dict[str, Any]:
         place = ".".join(str(part) for part in error.errors()[0]["loc"][:1])
         raise DefinitionError(f"provider_kwargs: {place:.80} must be a JSON value") from None
     except (ValueError, RecursionError) as error:
-        raise DefinitionError(f"provider_kwargs must hold JSON values: {error}") from None
+        raise DefinitionError(f"provider_kwargs must contain JSON values: {error}") from None
     body = copy.get("extra_body", {})
     if not isinstance(body, dict):
         raise DefinitionError(f"provider_kwargs: extra_body must be a dict, not {body!r:.80}")
     for name in (*copy, *body):
         if name in _ELSEWHERE:
-            raise DefinitionError(f"provider_kwargs takes no {name}: {_ELSEWHERE[name]}")
+            raise DefinitionError(f"provider_kwargs must not contain {name}: {_ELSEWHERE[name]}")
     _check_headers(copy.get("extra_headers", {}))
     return copy
 
@@ -104,14 +104,14 @@ def _check_headers(headers: Any) -> None:
     for name, value in headers.items():
         if name.lower() in _KEYS:
             raise DefinitionError(
-                f"provider_kwargs: extra_headers takes no {name}: the service sends the key that "
-                "it is configured with"
+                f"provider_kwargs: extra_headers must not contain {name}: the service sends the "
+                "key that it is configured with"
             )
         if not _HEADER.fullmatch(name) or name.lower() in _FRAMING:
-            raise DefinitionError(f"provider_kwargs: extra_headers takes no {name!r:.80}")
+            raise DefinitionError(f"provider_kwargs: extra_headers must not contain {name!r:.80}")
         if not (isinstance(value, str) and value.isascii() and value.isprintable()):
             raise DefinitionError(
-                f"provider_kwargs: extra_headers[{name!r}] must be a text of printable ASCII"
+                f"provider_kwargs: extra_headers[{name!r}] must be printable ASCII text"
             )
 
 

@@ -19,10 +19,10 @@ from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.definition import Definition
 from polos_service.agents.telling import UNHEARD, Telling
-from polos_service.agents.turn import Answer, Outcome, event_of, fitting, turn_of
+from polos_service.agents.turn import Outcome, answer_of, event_of, fitting, turn_of
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
-from polos_service.models import Model, ModelRequest
+from polos_service.models import Model, ModelAnswer, ModelRequest
 from polos_service.models.messages import Call
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
@@ -83,7 +83,7 @@ class AgentLoop:
                 reason = FinishReason.FINISH_REASON_STOP_CONDITION
                 return self._finish(key, answer, reason, stop.name)
 
-    async def _ask(self, key: str, number: int) -> Answer:
+    async def _ask(self, key: str, number: int) -> ModelAnswer:
         request = ModelRequest(
             model=self._definition.model,
             messages=self._messages,
@@ -104,7 +104,7 @@ class AgentLoop:
             lambda attempt: self._answer(attempt, request),
             tries=MODEL_TRIES,
         )
-        return Answer.of(output)
+        return answer_of(output)
 
     async def _answer(self, attempt: Attempt, request: ModelRequest) -> StepOutput:
         streams = self._definition.streaming
@@ -160,7 +160,7 @@ class AgentLoop:
         uses = self._uses[tool]
         return tool if uses == 1 else f"{tool}:{uses}"
 
-    async def _turn(self, number: int, answer: Answer, outcomes: Sequence[Outcome]) -> Turn:
+    async def _turn(self, number: int, answer: ModelAnswer, outcomes: Sequence[Outcome]) -> Turn:
         """Return the turn as stop conditions see it; arguments of megabytes take a while."""
         size = sum(len(call.arguments_json) for call in answer.calls)
         if size <= SMALL:
@@ -180,7 +180,7 @@ class AgentLoop:
         return None
 
     def _finish(
-        self, key: str, answer: Answer, reason: FinishReason.ValueType, stop: str = ""
+        self, key: str, answer: ModelAnswer, reason: FinishReason.ValueType, stop: str = ""
     ) -> AgentFinish:
         text = answer.text
         fits = size_of(text) <= OUTPUT_LIMIT

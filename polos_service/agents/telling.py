@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import (
-    FinishReason,
     ReasoningDelta,
     TextDelta,
     ToolCallDelta,
@@ -70,8 +69,7 @@ class Telling:
         result = result_of(answer)
         if result is None:
             await self._rest(answer.text)
-        asks = answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
-        if asks and (streams or result is None):
+        if answer.asks and (streams or result is None):
             await self._calls(answer)
         reasoning = reasoning_of(answer.parts)
         if not self._thoughts and size_of(reasoning) > PIECE_LIMIT:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import FinishReason, LongAnswer, LongArguments, ToolCall, Usage
+from polos.v1.event_pb2 import LongAnswer, LongArguments, ToolCall, Usage
 from polos_client import result as public
 from polos_client.define.stop import Step as Turn
 from polos_client.event import parsed, usage_fields
@@ -25,56 +25,26 @@ from polos_service.models.messages import (
     Reasoning,
     Result,
     Text,
-    calls_of,
     reasoning_of,
-    text_of,
 )
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.said import Said, size_of
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Answer:
-    """A model's answer, read back from its step's output: the same live and after a crash."""
-
-    parts: Sequence[Part]
-    state: Mapping[str, Any]
-    finish_reason: FinishReason.ValueType
-    usage: Usage | None
-
-    @classmethod
-    def of(cls, output: StepOutput) -> Answer:
-        """Return the answer that a step's output records."""
-        if output.long_answer is None:
-            recorded = orjson.loads(output.result_json)
-            text, calls = recorded["content"], [of_dict(call) for call in recorded["tool_calls"]]
-        else:
-            text, calls = output.said.text, [of_event(call) for call in output.said.calls]
-        return cls(
-            parts=parts_of(text, calls, output.said.reasoning, output.private),
-            state=output.private.get("state", {}),
-            finish_reason=output.finish_reason,
-            usage=output.usage,
-        )
-
-    @property
-    def text(self) -> str:
-        """All that it says."""
-        return text_of(self.parts)
-
-    @property
-    def calls(self) -> list[Call]:
-        """What it asks for, in order."""
-        return calls_of(self.parts)
-
-    @property
-    def asks(self) -> bool:
-        """Whether tools are to be called; the calls of an answer that was cut are not."""
-        return self.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
-
-    def message(self) -> Message:
-        """Return it as a message of the conversation."""
-        return Message(role="assistant", parts=tuple(self.parts), state=self.state)
+def answer_of(output: StepOutput) -> ModelAnswer:
+    """Return the answer that a step's output records: the same live and after a crash."""
+    if output.long_answer is None:
+        recorded = orjson.loads(output.result_json)
+        text, calls = recorded["content"], [of_dict(call) for call in recorded["tool_calls"]]
+    else:
+        text, calls = output.said.text, [of_event(call) for call in output.said.calls]
+    return ModelAnswer(
+        parts=parts_of(text, calls, output.said.reasoning, output.private),
+        state=output.private.get("state", {}),
+        finish_reason=output.finish_reason,
+        usage=output.usage,
+        cost=output.cost,
+    )
 
 
 def result_of(answer: ModelAnswer) -> str | None:
@@ -217,7 +187,7 @@ class Outcome:
         )
 
 
-def turn_of(number: int, answer: Answer, outcomes: Sequence[Outcome]) -> Turn:
+def turn_of(number: int, answer: ModelAnswer, outcomes: Sequence[Outcome]) -> Turn:
     """Return the turn as stop conditions see it."""
     return Turn.model_validate(
         {
@@ -248,9 +218,10 @@ def fitting(answer: ModelAnswer) -> ModelAnswer:
             f"The model requested {len(calls)} tool calls; the limit is {CALLS_LIMIT}.",
             retryable=True,
         )
-    asks = answer.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
-    parts = [p for p in answer.parts if asks or not isinstance(p, Call)]
-    return replace(answer, parts=[_fitting(p) if isinstance(p, Call) else p for p in parts])
+    parts = [part for part in answer.parts if answer.asks or not isinstance(part, Call)]
+    return replace(
+        answer, parts=[_fitting(part) if isinstance(part, Call) else part for part in parts]
+    )
 
 
 def _fitting(call: Call) -> Call:

@@ -93,6 +93,15 @@ class ModelAnswer:
         """What the model asks for, in its order."""
         return calls_of(self.parts)
 
+    @property
+    def asks(self) -> bool:
+        """Whether tools are to be called; the calls of an answer that was cut are not."""
+        return self.finish_reason == FinishReason.FINISH_REASON_TOOL_CALLS
+
+    def message(self) -> Message:
+        """Return it as a message of the conversation."""
+        return Message(role="assistant", parts=tuple(self.parts), state=self.state)
+
 
 class Model(Protocol):
     """A provider of models. A class that derives from it inherits the defaults."""

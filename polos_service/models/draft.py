@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, NamedTuple, Protocol
@@ -14,10 +14,10 @@ from polos.v1.event_pb2 import Cost, FinishReason, Usage
 from polos_service.limits import CALLS_LIMIT, ID_LIMIT
 from polos_service.models import ModelAnswer
 from polos_service.models.failures import Failures
-from polos_service.models.growing import merge, settled
-from polos_service.models.halves import HALF, whole
+from polos_service.models.halves import has_half, whole
 from polos_service.models.lenient import writable
-from polos_service.models.messages import Call, Part, Reasoning, Text
+from polos_service.models.messages import STATELESS, Call, Part, Reasoning, Text
+from polos_service.models.state import merge, settled
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 """Bytes of text, reasoning, tool calls and provider state of one answer together, as they come."""
@@ -25,11 +25,11 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_PARTS = 10_000
 """Parts of one answer: texts, reasoning and calls take turns at most so often."""
 
+LONG_BYTES = 256 * 1024
+"""Bytes of an answer from which on it is made in a thread: arguments are parsed for it."""
+
 NEST_BYTES = 32
 """Bytes that an object or a list of state counts in addition: in memory it takes more."""
-
-NO_STATE: Mapping[str, Any] = {}
-"""The state of a part that has none."""
 
 VOIDING = (
     FinishReason.FINISH_REASON_LENGTH,
@@ -53,8 +53,21 @@ class Delta(NamedTuple):
     reasoning: str | None = None
 
 
+Pieces = tuple[str, str | None]
+"""A Delta, or a tuple like one: of an ordinary token, which is made faster."""
+
 NOTHING = Delta()
 """An event that adds nothing for readers."""
+
+
+def joined(deltas: Iterable[Pieces]) -> Delta:
+    """Return what several events add for readers."""
+    texts, thoughts = [], []
+    for text, reasoning in deltas:
+        texts.append(text)
+        if reasoning is not None:
+            thoughts.append(reasoning)
+    return Delta("".join(texts), "".join(thoughts) if thoughts else None)
 
 
 class Reader(Protocol):
@@ -67,8 +80,8 @@ class Reader(Protocol):
 
     over: bool
 
-    def take(self, data: bytes) -> tuple[str, str | None]:
-        """Take the data of an event; return a Delta, or a tuple like it, which is made faster.
+    def take(self, data: bytes) -> Pieces:
+        """Take the data of an event; return what it adds for readers.
 
         Raises:
             StepError: it reports an error, cannot be understood, or exceeds a bound.
@@ -137,6 +150,11 @@ class Draft:
         return self._size > 0
 
     @property
+    def long(self) -> bool:
+        """Whether making the answer takes longer than others are to wait."""
+        return self._size > LONG_BYTES
+
+    @property
     def finish(self) -> FinishReason.ValueType | None:
         """How the answer ended; None as long as it has not."""
         return self._finish
@@ -174,13 +192,13 @@ class Draft:
             self._grow(len(piece))
             self._write(piece)
             return piece
-        if piece and (self._half or HALF.search(piece)):
+        if piece and (self._half or has_half(piece)):
             piece = self._joined(piece)
         if piece:
             self._at(Text)(self.count(piece))
         return piece
 
-    def reasoning(self, piece: str, state: Mapping[str, Any] = NO_STATE) -> str:
+    def reasoning(self, piece: str, state: Mapping[str, Any] = STATELESS) -> str:
         """Add reasoning; return what readers get of it now. A part that it begins has the state."""
         if self._kind is Reasoning and piece.isascii():
             self._grow(len(piece))
@@ -285,7 +303,7 @@ class Draft:
         )
 
     def _at(
-        self, kind: type[Text | Reasoning], state: Mapping[str, Any] = NO_STATE
+        self, kind: type[Text | Reasoning], state: Mapping[str, Any] = STATELESS
     ) -> Callable[[str], object]:
         """Return what writes to the open part of this kind; begin one if there is none."""
         if self._kind is not kind:
@@ -329,52 +347,3 @@ class Draft:
             arguments_json=content or "{}",
             state=state,
         )
-
-
-def usage_of(
-    read: object,
-    written: object,
-    *,
-    cached: object = None,
-    cache_written: object = None,
-    reasoning: object = None,
-) -> Usage | None:
-    """Return the tokens; None if they are not numbers that make sense: unknown is not 0.
-
-    Args:
-        read: input tokens, cached ones included.
-        written: output tokens, reasoning included.
-        cached: of the input, those read from the cache.
-        cache_written: of the input, those written to the cache.
-        reasoning: of the output, those of reasoning.
-
-    """
-    tokens_in, tokens_out = _tokens(read), _tokens(written)
-    if tokens_in is None or tokens_out is None or tokens_in + tokens_out > MAX_INT32:
-        return None
-    return Usage(
-        input_tokens=tokens_in,
-        output_tokens=tokens_out,
-        total_tokens=tokens_in + tokens_out,
-        cache_read_input_tokens=_tokens(cached),
-        cache_creation_input_tokens=_tokens(cache_written),
-        reasoning_tokens=_tokens(reasoning),
-    )
-
-
-MAX_INT32 = 2**31 - 1
-"""The largest number of tokens that an event can hold."""
-
-
-def _tokens(count: object) -> int | None:
-    if isinstance(count, float) and count.is_integer():
-        count = int(count)
-    if not isinstance(count, int) or isinstance(count, bool):
-        return None
-    return count if 0 <= count <= MAX_INT32 else None
-
-
-def state_for(state: Mapping[str, Any], provider: str) -> Mapping[str, Any]:
-    """Return the part of a state that goes back to this provider; empty if there is none."""
-    found = state.get(provider)
-    return found if isinstance(found, Mapping) else {}

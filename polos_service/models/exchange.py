@@ -48,7 +48,8 @@ _OVER = b"[DONE]"
 
 TURN_BYTES = 24 * 1024
 """Bytes of events that are handled before other tasks get a turn: a provider may send them
-faster than they are handled."""
+faster than they are handled. Others get one before a large event, too, as cutting it out of
+the stream takes its time."""
 
 
 async def read(  # noqa: PLR0917 - the parties of an exchange
@@ -147,6 +148,10 @@ class _Reading:
             limit.reschedule(None)  # it bounds the wait for the provider, and not that for readers
         reader, draft, output = self._reader, self._draft, self._output
         for data in [] if self._over else events:
+            self._handled += len(data) + EVENT_BYTES
+            if self._handled > TURN_BYTES:
+                self._handled = 0
+                await asyncio.sleep(0)
             try:
                 text, reasoning = reader.take(data) if type(data) is bytes else self._failed(data)
             except StepError:
@@ -161,10 +166,6 @@ class _Reading:
             if reader.over:
                 self._over = True
                 break
-            self._handled += len(data) + EVENT_BYTES
-            if self._handled > TURN_BYTES:
-                self._handled = 0
-                await asyncio.sleep(0)
         if self._over or draft.finish is not None:
             self._wait(limit)
 

@@ -11,12 +11,9 @@ a text without state is a JSON string.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
-
-import orjson
 
 from polos_service.errors import Unable
 
@@ -165,26 +162,6 @@ def reasoning_of(parts: Iterable[Part]) -> str:
 def calls_of(parts: Iterable[Part]) -> list[Call]:
     """Return the calls among the parts, in order."""
     return [part for part in parts if isinstance(part, Call)]
-
-
-def object_json(arguments_json: str) -> str:
-    """Return the arguments of a call as the JSON text of an object, whatever the model wrote.
-
-    Providers refuse a conversation in which the arguments are anything else. JSON text of an
-    object inside a JSON string is taken out, null and nothing are an object without members,
-    and what is no object stands in the member `input` of one.
-    """
-    try:
-        value = orjson.loads(arguments_json or "null")
-        if isinstance(value, dict):
-            return arguments_json
-        if value is None:
-            return "{}"
-        if isinstance(value, str) and isinstance(orjson.loads(value), dict):
-            return value
-    except ValueError:
-        pass
-    return json.dumps({"input": arguments_json})
 
 
 def dump(messages: Sequence[Message]) -> dict[str, Any]:

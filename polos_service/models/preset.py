@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -14,9 +14,6 @@ from polos_service.models.draft import Draft, Reader
 from polos_service.models.failures import Failures
 from polos_service.models.prices import Prices
 
-Check = Callable[[Mapping[str, Any]], Mapping[str, str]]
-"""Returns what is wrong with a run's model options, by name; empty if nothing is."""
-
 
 class Api(Protocol):
     """One API of a provider: what a request looks like, and how an answer is read."""
@@ -24,6 +21,10 @@ class Api(Protocol):
     @property
     def path(self) -> str:
         """Where requests go, behind the base URL."""
+        ...
+
+    def check(self, options: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return what is wrong with a run's model options, by name; empty if nothing is."""
         ...
 
     def headers(self, key: str) -> Mapping[str, str]:
@@ -46,8 +47,6 @@ class Preset:
     Attributes:
         name: what agents call it.
         apis: by name; the first is its default.
-        check: which options a run may choose.
-        checks: by API, where it takes other options.
         base_url: its address; None if every installation has its own.
         base_path: added to an address without a path, with a slash before and none behind it.
         surplus_path: left out at the end of an address: some write it there, some do not.
@@ -66,8 +65,6 @@ class Preset:
 
     name: str
     apis: Mapping[str, Api]
-    check: Check
-    checks: Mapping[str, Check] = field(default_factory=dict)
     base_url: str | None
     base_path: str = ""
     surplus_path: str = ""

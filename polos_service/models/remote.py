@@ -18,7 +18,7 @@ from polos_service.errors import StepError
 from polos_service.models import ModelAnswer, ModelRequest, Output, exchange, sending, switches
 from polos_service.models.access import Access, Destination, lower
 from polos_service.models.connection import Client, RefusedError, Response
-from polos_service.models.cost import cost
+from polos_service.models.cost import cost as listed_cost
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.lost import LostError
@@ -68,8 +68,7 @@ class Remote:
 
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
-        name = api or next(iter(self._preset.apis))
-        return self._preset.checks.get(name, self._preset.check)(options)
+        return self._api(api).check(options)
 
     async def answer(self, request: ModelRequest, output: Output) -> ModelAnswer:
         """Ask the model once, passing text and reasoning to `output` as they come.
@@ -110,7 +109,10 @@ class Remote:
             # Raised out here so that the package's error, which holds the request with its
             # key and the provider's text, does not travel along as its context.
             raise failure
-        return draft.answer(self._cost(draft.usage, request.model, address.url))
+        cost = self._cost(draft.usage, request.model, address.url)
+        if draft.long:
+            return await asyncio.to_thread(draft.answer, cost)
+        return draft.answer(cost)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -173,7 +175,9 @@ class Remote:
         if usage is None:
             return None
         own = self._prices.cost(usage, model, self._preset.name, base_url)
-        return cost(usage, model, base_url, self._preset.price_list) if own is None else own
+        if own is not None:
+            return own
+        return listed_cost(usage, model, base_url, self._preset.price_list)
 
 
 def _apart(request: ModelRequest) -> tuple[ModelRequest, Mapping[str, str]]:

@@ -134,7 +134,7 @@ class Events:
 
     def _add(self, data: bytes) -> None:
         """Add a line of data to the event."""
-        if _is_comment(data):
+        if not data.startswith(b"{") and _is_comment(data):
             return
         if self._data is None:
             self._data = data

@@ -18,8 +18,9 @@ from polos_client.define.agent import Agent
 from polos_client.define.tool import tool
 from polos_client.fold import RunAccumulator
 from polos_client.wire import RESULT_LIMIT
+from polos_service.api.grpc.messages import RESULT_BYTES
 from polos_service.reading import details as details_module
-from polos_service.reading.details import Details
+from polos_service.reading.details import RESULTS_LIMIT, Details
 from tests.support.long import LONG, MIB, filler
 from tests.support.mock_answers import Part, call, finish, say
 from tests.support.mock_provider import MockProvider
@@ -124,6 +125,26 @@ async def test_a_result_that_fits_the_default_is_in_a_response_of_grpc_s_default
         run_id = await served.start(agent(provider))
         await served.events(run_id)
         assert (await get(served, run_id)).outcome.agent_finish.result == text
+
+
+async def test_the_default_leaves_room_for_results_of_tools(
+    provider: MockProvider, tmp_path: Path
+) -> None:
+    size = RESULTS_LIMIT // 10 - 200
+    calls = [call("measure", {"text": "x" * size}, call_id=f"call_{n}", index=n) for n in range(10)]
+    few = [call("measure", {"text": ""}, call_id=f"call_{n}", index=n) for n in range(100)]
+    provider.reply(*calls, finish("tool_calls"))
+    provider.reply(*few, finish("tool_calls"))
+    text = "x" * RESULT_BYTES
+    provider.reply(said(text))
+    one = agent(provider)
+    async with serving(tmp_path, one) as served:
+        run_id = await served.start(one)
+        await served.events(run_id)
+        run = await get(served, run_id)
+    assert run.outcome.agent_finish.result == text
+    assert len(run.tool_results) > len(calls)
+    assert run.tool_results_omitted > 0
 
 
 async def test_run_and_stream_return_the_whole(serve: Serve, provider: MockProvider) -> None:

@@ -8,15 +8,13 @@ SOURCE = """\
 from polos.v1.event_pb2 import FinishReason
 from polos_service.models import Model, ModelAnswer
 from polos_service.models.messages import Text
-from polos_service.models.openai.presets import ChatCompletions
-from polos_service.models.openai import options
+from polos_service.models.openai.apis import ChatCompletions
 from polos_service.models.preset import Preset
 from polos_service.models.remote import Remote
 
 ACME = Preset(
     name="acme",
     apis={"chat_completions": ChatCompletions()},
-    check=options.check,
     base_url="https://api.acme.example/v1",
     key_variable="ACME_API_KEY",
     url_variable="ACME_BASE_URL",

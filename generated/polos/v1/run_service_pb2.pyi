@@ -255,8 +255,8 @@ class GetRunRequest(_message.Message):
     result is put into `outcome.agent_finish.result`, and `result_step_key` is
     cleared. A longer result is omitted, and so is any such result while the service
     is busy with others: `result_step_key` then names the step whose events have it.
-    0 means 3 MiB, which leaves room within gRPC's default limit of 4 MiB per
-    message. A value above 16 MiB is treated as 16 MiB.
+    0 means 2.5 MiB: with the tool results, the response is below gRPC's default
+    limit of 4 MiB per message. A value above 16 MiB is treated as 16 MiB.
     """
     def __init__(
         self,

@@ -17,8 +17,9 @@ from polos_service.store import RunQuery, RunRecord
 PAGE_SIZE = 50
 """Runs or agents a page where the request names no number."""
 
-RESULT_BYTES = 3 * 1024 * 1024
-"""Bytes of a long result where the request names no number: gRPC takes 4 MiB by default."""
+RESULT_BYTES = 2560 * 1024
+"""Bytes of a long result where the request names no number: with the results of tools the response
+is below the 4 MiB that gRPC takes by default."""
 
 FIRST_SECOND = -62_135_596_800
 """The least number of seconds since the epoch that a `google.protobuf.Timestamp` may hold."""

@@ -15,21 +15,14 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models.anthropic.growth import Block
-from polos_service.models.anthropic.odd import complaint
+from polos_service.models.anthropic.complaint import complaint
+from polos_service.models.anthropic.growing import GrowingBlock
 from polos_service.models.anthropic.tokens import Tokens
-from polos_service.models.draft import NOTHING, Delta, Draft
+from polos_service.models.draft import NOTHING, Delta, Draft, Pieces, joined
 from polos_service.models.failures import Failures
+from polos_service.models.finish import finish_reason
 from polos_service.models.lenient import DONE, values
 from polos_service.models.messages import Call, Reasoning, Text
-from polos_service.models.openai import chat_words
-
-FINISH_REASONS = {
-    **chat_words.FINISH_REASONS,
-    # The provider's own tools reached a limit: the model would go on.
-    "pause_turn": FinishReason.FINISH_REASON_LENGTH,
-}
-"""By the provider's word. Servers that translate another API leave the words of that one."""
 
 _SHAPES = (
     ("choices", ""),
@@ -54,13 +47,13 @@ class MessageEvents:
         self.over = False
         self._draft = draft
         self._failures = failures
-        self._blocks: list[Block] = []
-        self._by_index: dict[object, Block] = {}
+        self._blocks: list[GrowingBlock] = []
+        self._by_index: dict[object, GrowingBlock] = {}
         self._at: object = None
         self._tokens = Tokens()
         draft.before_answer.append(self._settle)
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> Pieces:
         """Take the data of an event, or a whole message.
 
         Raises:
@@ -72,7 +65,7 @@ class MessageEvents:
         except ValueError:
             event = None
         if event is None:
-            return _joined([self._take(one) for one in self._values(data) if one != DONE])
+            return joined([self._take(one) for one in self._values(data) if one != DONE])
         return self._take(event)
 
     def _values(self, data: bytes) -> list[Any]:
@@ -85,7 +78,7 @@ class MessageEvents:
         self.over = self.over or DONE in found
         return found
 
-    def _take(self, event: dict[str, Any]) -> Delta:
+    def _take(self, event: dict[str, Any]) -> Pieces:
         try:
             kind = event.get("type") or _kind(event)
             if kind == "content_block_delta":
@@ -114,7 +107,7 @@ class MessageEvents:
                 self._unknown(kind, event)
         return NOTHING
 
-    def _grow(self, index: object, delta: dict[str, Any]) -> Delta:
+    def _grow(self, index: object, delta: dict[str, Any]) -> Pieces:
         """Add to a block. The kind of a delta is told by what stands in it."""
         if index != self._at:
             self._go_to(index)
@@ -123,9 +116,9 @@ class MessageEvents:
             block.grow(delta)
             return NOTHING
         if text := delta.get("text"):
-            return Delta(self._draft.text(text))
+            return self._draft.text(text), None
         if thought := delta.get("thinking"):
-            return Delta("", self._draft.reasoning(thought))
+            return "", self._draft.reasoning(thought)
         if (fragment := delta.get("partial_json")) is not None:
             self._at_block(index, Call, "tool_use").add_arguments(fragment)
         elif signature := delta.get("signature"):
@@ -134,7 +127,9 @@ class MessageEvents:
             self._at_block(index, Text, "text").keep({"citations": [citation]})
         return NOTHING
 
-    def _at_block(self, index: object, kind: type[Text | Reasoning | Call], called: str) -> Block:
+    def _at_block(
+        self, index: object, kind: type[Text | Reasoning | Call], called: str
+    ) -> GrowingBlock:
         """Return the block of this index, or another one if that is of another kind."""
         block = self._by_index.get(index)
         if block is None or block.part.kind is not kind:
@@ -147,7 +142,7 @@ class MessageEvents:
         if not told:
             self._go_to(index)
             return NOTHING
-        self._by_index[self._at] = block = Block(self._draft, told)
+        self._by_index[self._at] = block = GrowingBlock(self._draft, told)
         self._blocks.append(block)
         match told.get("type"):
             case "text":
@@ -175,7 +170,7 @@ class MessageEvents:
 
     def _whole(self, message: dict[str, Any]) -> Delta:
         """Take a message that comes as a whole, not in a stream."""
-        delta = _joined(
+        delta = joined(
             [self._content(message["content"]), self._finish(message, message.get("usage"))]
         )
         self._close()
@@ -186,19 +181,14 @@ class MessageEvents:
             content = [{"type": "text", "text": content}]
         if not isinstance(content, list | None):
             raise TypeError(content)
-        return _joined([self._begin(None, block) for block in content or ()])
+        return joined([self._begin(None, block) for block in content or ()])
 
     def _finish(self, told: Mapping[str, Any], usage: object) -> Delta:
         """Take how the message ended, and what it cost."""
         self._draft.usage = self._tokens.add(usage)
-        word = chat_words.word_of(told.get("stop_reason"))
-        if not word:
+        reason = finish_reason(told.get("stop_reason"), "stop_reason", self._failures)
+        if reason is None:
             return NOTHING
-        if chat_words.failed(word):
-            raise self._failures.told({"message": f"stop_reason is {word!r}"})
-        if chat_words.given_up(word):
-            raise self._failures.cut_short(f"the server gave it up ({word})")
-        reason = FINISH_REASONS.get(word) or chat_words.reason_of(word)
         refused = reason == FinishReason.FINISH_REASON_REFUSAL
         delta = self._explanation(told.get("stop_details")) if refused else NOTHING
         self._draft.finish = reason
@@ -212,8 +202,8 @@ class MessageEvents:
 
     def _close(self) -> None:
         """End the message; one without a stop reason is whole if its calls are."""
-        whole = all(block.is_whole() for block in self._blocks)
-        if self._draft.finish is None and self._draft.begun and whole:
+        told = self._draft.finish is not None
+        if not told and self._draft.begun and all(block.is_whole() for block in self._blocks):
             self._draft.finish = FinishReason.FINISH_REASON_STOP
         self.over = True
 
@@ -237,10 +227,3 @@ def _kind(event: Mapping[str, Any]) -> str:
     if "delta" in event:
         return "content_block_delta" if "index" in event else "message_delta"
     return next((kind for name, kind in _SHAPES if name in event), "")
-
-
-def _joined(deltas: list[Delta]) -> Delta:
-    """Return what several events add for readers."""
-    thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
-    text = "".join(delta.text for delta in deltas)
-    return Delta(text, "".join(thoughts) if thoughts else None)

@@ -17,8 +17,9 @@ import orjson
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.models.draft import state_for
-from polos_service.models.messages import Call, Media, Reasoning, Result, Text, object_json
+from polos_service.models.arguments import object_json
+from polos_service.models.messages import Call, Media, Reasoning, Result, Text
+from polos_service.models.state import state_for
 
 Block = dict[str, Any]
 
@@ -128,17 +129,17 @@ def _document(part: Media) -> Block:
     if part.media_type.startswith("text/") or part.media_type in TEXT_TYPES:
         text = base64.b64decode(_data(part)).decode(errors="replace")
         return {"type": "text", "media_type": "text/plain", "data": text}
-    raise _refused(f"of the type {part.media_type!r}: it takes PDF and text")
+    raise _refused(f"of the type {part.media_type!r}: it accepts PDF and text")
 
 
 def _data(part: Media) -> str:
     if part.data is None:
-        raise _refused("without an address or content")
+        raise _refused("that has neither a URL nor content")
     return part.data
 
 
 def _refused(what: str) -> StepError:
     return StepError(
         FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST,
-        f"The Messages API does not take a file {what}. Change the conversation.",
+        f"The Messages API does not accept a file {what}. Change the conversation.",
     )

@@ -7,9 +7,9 @@ from typing import Any
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
+from polos_service.models.anthropic import options
 from polos_service.models.anthropic.answer import MessageEvents
-from polos_service.models.anthropic.options import check
-from polos_service.models.anthropic.request import PATH, body, headers
+from polos_service.models.anthropic.request import PATH, VERSION, body
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
 from polos_service.models.preset import Preset
@@ -23,9 +23,13 @@ class Messages:
 
     path = PATH
 
+    def check(self, chosen: Mapping[str, Any]) -> Mapping[str, str]:
+        """Return what is wrong with a run's model options, by name; empty if nothing is."""
+        return options.check(chosen)
+
     def headers(self, key: str) -> Mapping[str, str]:
         """Return the version of the API, and the key if there is one."""
-        return headers(key)
+        return {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
 
     def body(
         self,
@@ -49,7 +53,6 @@ class Messages:
 ANTHROPIC = Preset(
     name="anthropic",
     apis={"messages": Messages()},
-    check=check,
     base_url=ANTHROPIC_URL,
     surplus_path="/v1",
     key_variable="ANTHROPIC_API_KEY",

@@ -19,11 +19,6 @@ DEFAULT_MAX_TOKENS = 32_000
 demands it, and each model of the fourth generation or later can take as much."""
 
 
-def headers(key: str) -> Mapping[str, str]:
-    """Return the version, and the key if there is one."""
-    return {"anthropic-version": VERSION} | ({"x-api-key": key} if key else {})
-
-
 def body(request: ModelRequest, provider: str) -> dict[str, Any]:
     """Return the parameters of the call; a run's options override the agent's definition.
 

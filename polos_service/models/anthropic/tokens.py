@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from polos.v1.event_pb2 import Usage
-from polos_service.models.draft import usage_of
+from polos_service.models.usage import usage_of
 
 
 class Tokens:

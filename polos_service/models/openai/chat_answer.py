@@ -13,22 +13,17 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models.draft import NOTHING, VOIDING, Delta, Draft
+from polos_service.models.draft import NOTHING, VOIDING, Draft, Pieces, joined
 from polos_service.models.failures import Failures
+from polos_service.models.finish import finish_reason
+from polos_service.models.kinds import kind_of
 from polos_service.models.lenient import DONE, values
 from polos_service.models.messages import Call, Reasoning, Text
 from polos_service.models.openai.chat_calls import Calls
 from polos_service.models.openai.chat_content import REASONING_FIELDS, content_of, reasoning_of
 from polos_service.models.openai.chat_envelope import opened
 from polos_service.models.openai.chat_errors import error_of
-from polos_service.models.openai.chat_words import (
-    failed,
-    given_up,
-    reason_of,
-    usage_told,
-    word_of,
-)
-from polos_service.models.openai.odd import held
+from polos_service.models.openai.chat_report import usage_told
 from polos_service.models.openai.reasoning_details import FIELD as DETAILS
 from polos_service.models.openai.reasoning_details import ReasoningDetails
 
@@ -63,10 +58,6 @@ _SAID_IN: Mapping[str, type[Text | Reasoning | Call]] = {
 _KNOWN = _READ | _FOR_READERS
 
 
-Told = tuple[str, str | None]
-"""What a Delta holds, without the cost of one."""
-
-
 class Chunks:
     """Reads the chunks of one answer.
 
@@ -93,7 +84,7 @@ class Chunks:
         self._counted: Any = None
         draft.before_answer.append(self._settle)
 
-    def take(self, data: bytes) -> Told:
+    def take(self, data: bytes) -> Pieces:
         """Take the data of an event.
 
         Raises:
@@ -139,7 +130,7 @@ class Chunks:
                 return self._delta(delta)
         return self._value(chunk)
 
-    def _unusual(self, data: bytes) -> Told:
+    def _unusual(self, data: bytes) -> Pieces:
         """Take data that is not plain JSON."""
         told = data.strip()
         if told == b"[DONE]":
@@ -155,13 +146,10 @@ class Chunks:
         self._note("the data of an event", told.decode(errors="replace"))
         return NOTHING
 
-    def _all(self, found: Sequence[Any]) -> Told:
-        deltas = [Delta(*self._value(one)) for one in found]
-        thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
-        text = "".join(delta.text for delta in deltas)
-        return Delta(text, "".join(thoughts) if thoughts else None)
+    def _all(self, found: Sequence[Any]) -> Pieces:
+        return joined([self._value(one) for one in found])
 
-    def _value(self, value: Any) -> Told:
+    def _value(self, value: Any) -> Pieces:
         if isinstance(value, dict):
             return self._chunk(value)
         if isinstance(value, bytes):
@@ -173,7 +161,7 @@ class Chunks:
             self._end_without_reason()
         return NOTHING
 
-    def _chunk(self, chunk: dict[str, Any]) -> Told:
+    def _chunk(self, chunk: dict[str, Any]) -> Pieces:
         if not chunk.get("choices"):
             chunk = opened(chunk)
         choices = chunk.get("choices")
@@ -192,8 +180,9 @@ class Chunks:
             told = self._delta(delta)
         else:
             told = self._delta(self._said(choice))
-        if word := word_of(reason := choice.get("finish_reason")):
-            self._finish(word, reason)
+        reason = finish_reason(choice.get("finish_reason"), "finish_reason", self._failures)
+        if reason is not None:
+            self._finish(reason)
         elif chunk.get("object") == "chat.completion" and "delta" not in choice:
             self._end_without_reason()
         return told
@@ -235,7 +224,7 @@ class Chunks:
             self._by_message = self._by_message or not self._draft.begun
             if not self._draft.begun:
                 return message
-            return self._missing(message, ends=bool(word_of(choice.get("finish_reason"))))
+            return self._missing(message, ends=choice.get("finish_reason") is not None)
         for name, value in (("delta", delta), ("message", message)):
             if not isinstance(value, dict):
                 self._note(f"choices[0].{name}", value)
@@ -267,7 +256,7 @@ class Chunks:
         # The same again is a repetition where messages grow, and at the end; else a piece.
         return rest if self._grows or ends else value
 
-    def _delta(self, delta: dict[str, Any]) -> Told:
+    def _delta(self, delta: dict[str, Any]) -> Pieces:
         reasoning = self._reasoning(delta)
         text = ""
         content = delta.get("content")
@@ -288,7 +277,7 @@ class Chunks:
             text += self._unknown(delta)
         return text, reasoning
 
-    def _content(self, told: Any) -> Told:
+    def _content(self, told: Any) -> Pieces:
         """Take content that is not a text; return what readers get of text and reasoning."""
         content = content_of(told)
         reasoning = content.reasoning
@@ -318,17 +307,9 @@ class Chunks:
         self._draft.merge(self._draft.state, unknown)
         return self._draft.text(content_of(text).text) if text else ""
 
-    def _finish(self, word: str, told: object) -> None:
-        """Take a finish reason: the word of it, and how it was told."""
-        broken = failed(word) or given_up(word)
-        if broken and isinstance(told, dict) and told.get("message"):
-            raise self._failures.told(told)
-        if failed(word):
-            raise self._failures.told({"message": f"finish_reason is {str(told)!r}"})
-        if given_up(word):
-            raise self._failures.cut_short(f"the server gave it up ({word})")
-        draft, reason = self._draft, reason_of(word)
-        # A gateway that adds an end of its own calls it "stop".
+    def _finish(self, reason: FinishReason.ValueType) -> None:
+        """Take a finish reason. A gateway that adds an end of its own calls it "stop"."""
+        draft = self._draft
         if not (draft.whole and draft.finish in VOIDING and reason not in VOIDING):
             draft.finish = reason
 
@@ -355,11 +336,13 @@ class Chunks:
         if draft.calls or any(draft.has(kind) for kind in (Text, Reasoning)):
             return
         if self._odd:
-            raise self._failures.malformed(f"it says nothing, and {self._odd}", retryable=False)
+            raise self._failures.malformed(
+                f"it contains no text and no call, and {self._odd}", retryable=False
+            )
         if draft.finish == FinishReason.FINISH_REASON_TOOL_CALLS:
-            raise self._failures.malformed("it ends in a tool call, and has none")
+            raise self._failures.malformed("it ends with a tool call but contains none")
 
     def _note(self, field: str, value: object) -> None:
         """Remember the first field that was not understood. None stands for nothing."""
         if value is not None and not self._odd:
-            self._odd = f"{field} is {held(value)}, which cannot be read"
+            self._odd = f"{field} is {kind_of(value)}, which cannot be read"

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 
 from polos_service.limits import CALLS_LIMIT
+from polos_service.models.arguments import Arguments, parsed, supersedes
 from polos_service.models.draft import Draft, Growing
 from polos_service.models.failures import Failures
+from polos_service.models.kinds import kind_of
 from polos_service.models.lenient import writable
-from polos_service.models.openai.chat_arguments import Arguments, parsed, supersedes
-from polos_service.models.openai.odd import held
 
 ARGUMENTS = ("arguments", "parameters", "input", "args")
 """How servers call the arguments of a call."""
@@ -85,7 +85,7 @@ class Calls:
             known = self._by_id.get(call_id) or next(iter(before[place : place + 1]), None)
             if known is None:
                 known = self._begin(None, "", None)
-            elif known.arguments.is_whole() or parsed(text) is None:
+            elif known.arguments.is_closed() or parsed(text) is None:
                 text = ""
             else:
                 known.arguments.clear()
@@ -147,7 +147,7 @@ class Calls:
     def are_whole(self) -> bool:
         """Return whether every call has a name, and arguments that are whole if it has any."""
         calls = (asked for asked in self._asked if asked.is_one)
-        return all(asked.call.name and asked.arguments.can_stand() for asked in calls)
+        return all(asked.call.name and asked.arguments.is_whole() for asked in calls)
 
     def settle(self) -> None:
         """Give each call the arguments that are meant, once nothing follows."""
@@ -212,7 +212,7 @@ class Calls:
         if call_id and call.id and self._by_id.get(call_id) is not asked:
             if name and not (name == call.name and arguments.begun):
                 return True
-            return arguments.is_whole()
+            return arguments.is_closed()
         if not name:
             return False
         repeated, same_id = name == call.name, bool(call_id and call.id)
@@ -225,8 +225,8 @@ class Calls:
                 return not (text or call.id)
             return not same_id and self._joined(call.name, name) is None
         if repeated:
-            return bool(text) and not call.id and arguments.is_whole()
-        return not same_id or arguments.is_whole()
+            return bool(text) and not call.id and arguments.is_closed()
+        return not same_id or arguments.is_closed()
 
     def _begin(self, index: object, name: str, before: _Asked | None) -> _Asked:
         call = self._draft.call()
@@ -240,12 +240,12 @@ class Calls:
 
     def _goes_on(self) -> bool:
         """Return whether the last call has more to come."""
-        return bool(self._asked) and not self._asked[-1].arguments.is_whole()
+        return bool(self._asked) and not self._asked[-1].arguments.is_closed()
 
     def _is_again(self, asked: _Asked, text: str) -> bool:
         """Return whether the arguments are whole, and begin again."""
         arguments = asked.arguments
-        return _opens(text) and arguments.begun and (arguments.is_whole() or arguments.are_none())
+        return _opens(text) and arguments.begun and (arguments.is_closed() or arguments.are_none())
 
     def _again(self, asked: _Asked, index: object, text: str) -> tuple[_Asked, str]:
         """Return what whole arguments after whole arguments belong to, and what is to be added."""
@@ -292,7 +292,7 @@ class Calls:
             self._draft.merge(call.state, kept)
 
     def _odd(self, field: str, value: object) -> Exception:
-        what = f"choices[0].delta.{field} is {held(value)}"
+        what = f"choices[0].delta.{field} is {kind_of(value)}"
         return self._failures.malformed(what, retryable=False)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from polos_service.models.draft import state_for
+from polos_service.models.arguments import object_json
 from polos_service.models.messages import (
     Call,
     Media,
@@ -17,10 +17,10 @@ from polos_service.models.messages import (
     Reasoning,
     Result,
     Text,
-    object_json,
     text_of,
 )
 from polos_service.models.openai.dialect import PLAIN, Dialect
+from polos_service.models.state import state_for
 
 ID_LENGTH = 9
 """Hexadecimal digits of an id in place of one that a server does not take; every server does."""

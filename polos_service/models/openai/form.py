@@ -143,7 +143,9 @@ class _Reading:
             member = "name"
             name = string(one.get(member), f".{member}")
             if (call_id := self._functions.pop(name, "")) == "":
-                raise Wrong(f".{member}", f"is {name[:SHOWN]!r}; no function_call before it has it")
+                raise Wrong(
+                    f".{member}", f"is {name[:SHOWN]!r}; no earlier function_call has this name"
+                )
         content = _at(".content", parts_of, one.get("content"), self._provider)
         state = self._rest(one, "role", "content", member)
         return Message(role="tool", parts=(Result(call_id=call_id, content=content, state=state),))

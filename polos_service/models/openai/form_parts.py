@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Self
 
+from polos_service.models import kinds
 from polos_service.models.messages import STATELESS, Media, Text
 
 SHOWN = 60
@@ -40,20 +41,8 @@ class Wrong(ValueError):
 
 
 def kind_of(value: Any) -> str:
-    """Return what a JSON value is, for an error."""
-    match value:
-        case None:
-            return "missing"
-        case bool():
-            return "a boolean"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
+    """Return what a member holds, for an error; null says the same as no member."""
+    return "missing" if value is None else kinds.kind_of(value)
 
 
 def string(value: Any, path: str) -> str:

@@ -3,56 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from polos_service.models import ModelRequest
-from polos_service.models.address import Address
-from polos_service.models.draft import Draft
-from polos_service.models.failures import Failures
-from polos_service.models.openai import chat_answer, chat_request, options, responses_options
+from polos_service.models.openai.apis import ChatCompletions, Responses
 from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, PLAIN, Dialect
-from polos_service.models.openai.responses import Responses
 from polos_service.models.preset import Preset
 
 OPENAI_URL = "https://api.openai.com/v1"
 """The base URL of OpenAI itself."""
-
-OPENAI_HOST = "api.openai.com"
-"""OpenAI's host; those of its regions are below it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChatCompletions:
-    """The chat completions API.
-
-    Attributes:
-        dialect: what the provider's servers expect.
-        dialect_of_openai: what OpenAI's own servers expect, if an agent's address is one of them.
-        key_header: the header in which the key goes as it is; None: as a bearer token.
-
-    """
-
-    dialect: Dialect = PLAIN
-    dialect_of_openai: Dialect | None = None
-    key_header: str | None = None
-    path: str = chat_request.PATH
-
-    def headers(self, key: str) -> Mapping[str, str]:
-        """Return the header with the key, if there is one."""
-        if not key:
-            return {}
-        return {self.key_header: key} if self.key_header else {"Authorization": f"Bearer {key}"}
-
-    def body(self, request: ModelRequest, address: Address, provider: str) -> dict[str, Any]:
-        """Return the parameters of a call."""
-        own = self.dialect_of_openai if address.is_at(OPENAI_HOST) else None
-        return chat_request.body(request, own or self.dialect, provider)
-
-    def reader(self, draft: Draft, failures: Failures, request: ModelRequest) -> chat_answer.Chunks:
-        """Return what reads the answer to the request into the draft."""
-        return chat_answer.Chunks(draft, failures, request.tools)
-
 
 _OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)
 """OpenAI's newer models refuse `max_tokens`. Its chat completions show no reasoning."""
@@ -63,8 +20,6 @@ OPENAI = Preset(
         "chat_completions": ChatCompletions(dialect_of_openai=_OPENAI),
         "responses": Responses(),
     },
-    checks={"responses": responses_options.check},
-    check=options.check,
     base_url=OPENAI_URL,
     key_variable="OPENAI_API_KEY",
     url_variable="OPENAI_BASE_URL",
@@ -80,8 +35,6 @@ AZURE = Preset(
         "chat_completions": ChatCompletions(dialect=_OPENAI, key_header="api-key"),
         "responses": Responses(key_header="api-key"),
     },
-    checks={"responses": responses_options.check},
-    check=options.check,
     base_url=None,
     base_path="/openai/v1",
     hosts=("openai.azure.com", "cognitiveservices.azure.com", "services.ai.azure.com"),
@@ -106,7 +59,6 @@ def _row(
     return Preset(
         name=name,
         apis={"chat_completions": ChatCompletions(dialect=dialect)},
-        check=options.check,
         base_url=base_url + base_path,
         base_path=base_path,
         key_variable=f"{name.upper()}_API_KEY",

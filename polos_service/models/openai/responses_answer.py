@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason, Usage
-from polos_service.models.draft import NOTHING, Delta, Draft, usage_of
+from polos_service.models.draft import NOTHING, Delta, Draft, Pieces, joined
 from polos_service.models.failures import Failures
 from polos_service.models.lenient import DONE, values
 from polos_service.models.openai.responses_items import (
@@ -19,7 +19,8 @@ from polos_service.models.openai.responses_items import (
     is_item,
     texts,
 )
-from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError, joined
+from polos_service.models.openai.responses_output import Item, Items, Place, UnsaidError
+from polos_service.models.usage import usage_of
 
 TEXT_DELTA = "response.output_text.delta"
 """The type of nearly all events."""
@@ -73,7 +74,7 @@ class Events:
             "error": self._error,
         }
 
-    def take(self, data: bytes) -> Delta:
+    def take(self, data: bytes) -> Pieces:
         """Take an event, or a whole response.
 
         Raises:
@@ -93,7 +94,7 @@ class Events:
             and event.get("output_index") == self._index
             and type(text := event.get("delta")) is str
         ):
-            return Delta(self._draft.text(text))
+            return self._draft.text(text), None
         return self._large(event, data) if large else self._event(event)
 
     def _unusual(self, data: bytes) -> Delta:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polos_service.models.openai import options as chat
-from polos_service.models.openai.options import COUNT, OBJECT, TEXT, Rule
+from polos_service.models.options import COUNT, OBJECT, TEXT, Rule, broken
 
 ABSENT = ("frequency_penalty", "logit_bias", "presence_penalty", "seed", "stop")
 """Parameters of chat completions that the Responses API does not have."""
@@ -29,7 +29,7 @@ RULES: Mapping[str, Rule] = {
 
 def check(options: Mapping[str, Any]) -> Mapping[str, str]:
     """Return what is wrong with `options`, by name; empty if nothing is."""
-    wrong = chat.broken(options, RULES)
+    wrong = broken(options, RULES)
     for name in ABSENT:
         if name in wrong:
             wrong[name] = f"is not a parameter of the Responses API; allowed: {', '.join(RULES)}"

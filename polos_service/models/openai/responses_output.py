@@ -14,11 +14,11 @@ from typing import Any
 
 import orjson
 
-from polos_service.models.draft import NOTHING, Delta, Draft, Growing
+from polos_service.models.arguments import parsed, unwrapped
+from polos_service.models.draft import NOTHING, Delta, Draft, Growing, joined
 from polos_service.models.failures import Failures
 from polos_service.models.halves import whole
 from polos_service.models.messages import Reasoning, Text
-from polos_service.models.openai.chat_arguments import parsed, unwrapped
 from polos_service.models.openai.responses_items import (
     CALL,
     MESSAGE,
@@ -253,7 +253,7 @@ class Items:
                 continue
             told = item.content.getvalue()
             if not item.closed and parsed(told) is None:
-                raise self._failures.cut_short("a tool call has no end")
+                raise self._failures.cut_short("a tool call is incomplete")
             if (meant := unwrapped(told)) != told:
                 item.parts[0].content = StringIO()
                 item.content.write(meant)
@@ -324,10 +324,3 @@ class Items:
 def _check_said(item: Item) -> None:
     if not item.length:
         raise UnsaidError
-
-
-def joined(deltas: Sequence[Delta]) -> Delta:
-    """Return what several events add to the answer."""
-    thoughts = [delta.reasoning for delta in deltas if delta.reasoning is not None]
-    text = "".join([delta.text for delta in deltas])
-    return Delta(text, "".join(thoughts) if thoughts else None)

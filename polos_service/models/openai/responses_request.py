@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from polos_service.models import ModelRequest
-from polos_service.models.draft import state_for
+from polos_service.models.arguments import object_json
 from polos_service.models.messages import (
     Call,
     Media,
@@ -20,9 +20,9 @@ from polos_service.models.messages import (
     Reasoning,
     Result,
     Text,
-    object_json,
 )
 from polos_service.models.openai.responses_items import CALL, MESSAGE, REASONING, filled
+from polos_service.models.state import state_for
 
 PATH = "/responses"
 """Where requests go, behind the base URL."""

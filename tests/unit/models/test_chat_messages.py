@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
+from polos_service.models.arguments import object_json
 from polos_service.models.messages import (
     Call,
     Media,
@@ -22,7 +23,6 @@ from polos_service.models.messages import (
     Text,
     dump,
     load,
-    object_json,
 )
 from polos_service.models.openai.chat_messages import SHOWN_NEXT, Writer
 from polos_service.models.openai.dialect import MISTRAL_IDS, OPENAI_IDS, Dialect

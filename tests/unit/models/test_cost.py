@@ -69,7 +69,7 @@ def test_usage_that_contradicts_itself_is_unknown() -> None:
     assert cost(usage(10, 0, cache_read_input_tokens=20), "gpt-4o-mini", OPENAI) is None
 
 
-def test_a_defect_of_the_list_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_of_the_list_is_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> Decimal:
         raise RuntimeError
 

@@ -336,7 +336,7 @@ REFUSED: dict[str, tuple[list[Any], str, str]] = {
     "a legacy result of no call": (
         [{"role": "function", "name": "f", "content": "b"}],
         "[0].name",
-        "is 'f'; no function_call before it has it",
+        "is 'f'; no earlier function_call has this name",
     ),
 }
 

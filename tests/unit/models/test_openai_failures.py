@@ -119,8 +119,8 @@ async def test_silence_is_bounded(
         (b"{broken", "7 bytes is not valid JSON", True),
         (b'{"x": "\\ud83d", "choices": ' + b"[" * 100_000, "is not valid JSON", True),
         (b'{"choices": [{"delta": {"tool_calls": 5}}]}', "delta.tool_calls is a number", False),
-        (b'{"choices": [{"delta": {"tool_calls": ["f"]}}]}', "tool_calls is a text", False),
-        (b'{"choices": [{"delta": {"function_call": [1]}}]}', "function_call is a list", False),
+        (b'{"choices": [{"delta": {"tool_calls": ["f"]}}]}', "tool_calls is a string", False),
+        (b'{"choices": [{"delta": {"function_call": [1]}}]}', "function_call is an array", False),
         (
             b'{"choices": [{"delta": {"tool_calls": [{"function": {"name": 5}}]}}]}',
             "tool_calls[].function.name is a number",
@@ -145,7 +145,7 @@ async def test_a_tool_call_without_a_name_is_malformed(
     assert (await failure(model)).reason == FailureReason.FAILURE_REASON_MODEL_MALFORMED
 
 
-async def test_an_answer_that_is_no_stream_is_malformed_for_good(
+async def test_an_answer_that_is_not_a_stream_is_malformed_for_good(
     provider: MockProvider, model: Remote
 ) -> None:
     provider.reply(status(200, b"<html>Welcome</html>", content_type="text/html"))

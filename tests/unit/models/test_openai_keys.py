@@ -186,7 +186,7 @@ async def test_a_key_that_no_header_can_carry_is_refused_without_telling_it(
 @pytest.mark.parametrize(
     "url", ["localhost:8080", "ftp://host/v1", "http://", "http://[::1", "/v1"]
 )
-async def test_what_is_no_address_is_refused(url: str) -> None:
+async def test_what_is_not_an_address_is_refused(url: str) -> None:
     async with open_model() as model:
         with pytest.raises(StepError, match="not an http:// or https:// address") as raised:
             await ask(model, url)

@@ -250,7 +250,7 @@ async def test_of_where_a_redirect_leads_the_host_is_told(
     )
 
 
-async def test_what_is_no_key_is_not_hidden(provider: MockProvider) -> None:
+async def test_what_is_not_a_key_is_not_hidden(provider: MockProvider) -> None:
     provider.reply(status(400, {"error": {"message": "none of the tools is known"}}))
     model = openai(base_url=provider.url)  # without a key, "none" is sent
     try:

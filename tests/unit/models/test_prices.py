@@ -63,7 +63,7 @@ def test_a_price_may_be_0_and_what_no_entry_is_for_is_unknown(tmp_path: Path) ->
     assert micros(Prices()) is None
 
 
-def test_counts_that_contradict_each_other_cost_nobody_knows_what(tmp_path: Path) -> None:
+def test_counts_that_contradict_each_other_have_an_unknown_cost(tmp_path: Path) -> None:
     used = Usage(input_tokens=10, cache_read_input_tokens=20)
     assert micros(load(tmp_path, FULL), used) is None
 

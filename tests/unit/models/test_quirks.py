@@ -178,7 +178,7 @@ async def test_a_call_without_a_finish_reason_and_without_an_end_is_a_cut(
         b"retry: 3000\nid: 7\n\n",
     ],
 )
-async def test_what_is_no_chunk_is_skipped(
+async def test_what_is_not_a_chunk_is_skipped(
     provider: MockProvider, model: Remote, odd: bytes
 ) -> None:
     provider.reply(raw(odd), say("Hi"), raw(odd), say("!"), raw(odd), finish())
@@ -218,7 +218,7 @@ async def test_bytes_that_are_not_utf8_are_replaced(provider: MockProvider, mode
 
 
 @pytest.mark.parametrize("odd", [b"NaN", b"Infinity", b"123456789012345678901234567890"])
-async def test_a_value_that_json_does_not_know_is_ignored_where_nobody_reads_it(
+async def test_a_value_that_json_does_not_know_is_ignored_where_it_is_not_needed(
     provider: MockProvider, model: Remote, odd: bytes
 ) -> None:
     provider.reply(raw(chunk({"content": "Hi"}, logprob="?").replace(b'"?"', odd)), finish())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models.openai.chat_arguments import Nesting
+from polos_service.models.arguments import Nesting
 from polos_service.models.remote import Remote
 from tests.support.mock_answers import EndOfBody, Part, chunk, cut, event, hold, raw, status
 from tests.support.mock_provider import MockProvider

@@ -110,7 +110,7 @@ async def test_one_model_call_too_many_says_so() -> None:
     assert "model call 3" in error.message
 
 
-async def test_a_model_that_is_no_script_says_so() -> None:
+async def test_a_model_that_is_not_a_script_says_so() -> None:
     error = await refused("gpt-4o")
     assert error.reason == FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST
     assert "'gpt-4o'" in error.message

@@ -1,4 +1,4 @@
-"""A long conversation is converted and encoded in a thread, a short one at once."""
+"""A long conversation is converted in a thread, and so is a long answer; a short one at once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
+from polos.v1.event_pb2 import Cost
+from polos_service.models import ModelAnswer
+from polos_service.models.draft import LONG_BYTES, Draft
 from polos_service.models.messages import Call, Media, Message, Part, Reasoning, Result, Text
+from polos_service.models.remote import Remote
 from polos_service.models.sending import LARGE_BYTES, LARGE_PARTS, encode
-from tests.support.models import HI, REQUEST
+from tests.support.mock_answers import call
+from tests.support.mock_provider import MockProvider
+from tests.support.models import HI, REQUEST, ask
 
 LONG = "x" * LARGE_BYTES
 
@@ -59,3 +65,21 @@ async def test_a_failure_to_convert_is_raised() -> None:
     for count in (1, LARGE_PARTS * 2):
         with pytest.raises(KeyError):
             await encode(replace(REQUEST, messages=[HI] * count), build)
+
+
+@pytest.mark.parametrize("size", [1000, 2 * LONG_BYTES])
+async def test_a_long_answer_is_made_in_a_thread(
+    provider: MockProvider, model: Remote, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    threads: list[int] = []
+
+    def answer(self: Draft, cost: Cost | None) -> ModelAnswer:
+        threads.append(threading.get_ident())
+        return made(self, cost)
+
+    made = Draft.answer
+    monkeypatch.setattr(Draft, "answer", answer)
+    provider.reply(call("use", {"text": "x" * size}))
+    told, _ = await ask(model)
+    assert len(told.calls[0].arguments_json) > size
+    assert (threads != [threading.get_ident()]) == (size > LONG_BYTES)

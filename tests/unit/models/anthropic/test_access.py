@@ -8,8 +8,8 @@ from polos.v1.error_pb2 import FailureReason
 from polos_service.models.anthropic.presets import ANTHROPIC, ANTHROPIC_URL
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.cost import cost
-from polos_service.models.draft import usage_of
 from polos_service.models.remote import Remote
+from polos_service.models.usage import usage_of
 from tests.support.mock_anthropic import MockAnthropic, say
 from tests.support.models import KEY, ask, failure
 

@@ -50,7 +50,7 @@ async def test_an_answer_that_breaks_off_is_cut_short(
     assert (raised.reason, raised.retryable) == (CUT_SHORT, True)
 
 
-async def test_a_message_that_is_over_without_a_stop_reason_and_amid_a_call_is_cut_short(
+async def test_a_message_that_is_over_in_the_middle_of_a_call_is_cut_short(
     provider: MockAnthropic, model: Remote
 ) -> None:
     provider.reply(start(), call("f", '{"a": '), finish(None))
@@ -128,12 +128,12 @@ async def test_a_status_other_than_success_is_what_it_says(
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (b"[]", "an event is a list, not an object"),
+        (b"[]", "an event is an array, not an object"),
         (b'{"type": "content_block_start", "content_block": 5}', "content_block is a number"),
-        (b'{"type": "content_block_delta", "delta": "Hi"}', "delta is a text, not an object"),
-        (b'{"type": "content_block_delta", "delta": {"text": ["Hi"]}}', "delta.text is a list"),
-        (b'{"type": "content_block_delta", "index": [], "delta": {}}', "index is a list"),
-        (b'{"type": "message", "content": 5}', "content is a number, not a list"),
+        (b'{"type": "content_block_delta", "delta": "Hi"}', "delta is a string, not an object"),
+        (b'{"type": "content_block_delta", "delta": {"text": ["Hi"]}}', "delta.text is an array"),
+        (b'{"type": "content_block_delta", "index": [], "delta": {}}', "index is an array"),
+        (b'{"type": "message", "content": 5}', "content is a number, not an array"),
         (b'{"type": "message"}', "does not have the form"),
     ],
 )

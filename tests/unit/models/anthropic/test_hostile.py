@@ -73,7 +73,7 @@ def test_events_are_read_or_fail_as_a_step_and_text_is_not_lost(events: list[Any
     heard = ""
     with contextlib.suppress(StepError):
         for event in [*events, {"type": "message_stop"}]:
-            heard += reader.take(json.dumps(event).encode()).text
+            heard += reader.take(json.dumps(event).encode())[0]
         answer = draft.answer(None)
         assert answer.text.startswith(heard)
         assert_can_go_back(list(answer.parts))

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from polos.v1.event_pb2 import FinishReason
 from polos_service.models import ModelAnswer
-from polos_service.models.anthropic.answer import FINISH_REASONS, MessageEvents
+from polos_service.models.anthropic.answer import MessageEvents
 from polos_service.models.draft import Draft
 from polos_service.models.failures import Failures
+from polos_service.models.finish import FINISH_REASONS
 from polos_service.models.messages import Call, Part, Reasoning, Text
 from polos_service.models.remote import Remote
 from polos_service.models.sse import Events

@@ -320,7 +320,7 @@ def test_images_and_files(media: Media, block: dict[str, Any]) -> None:
     ("media", "what"),
     [
         (Media(type="file", data="aGk=", media_type="audio/wav"), "'audio/wav'"),
-        (Media(type="image"), "without an address or content"),
+        (Media(type="image"), "that has neither a URL nor content"),
     ],
 )
 def test_a_file_that_the_api_does_not_take_is_refused(media: Media, what: str) -> None:

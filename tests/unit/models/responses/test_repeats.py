@@ -238,7 +238,7 @@ async def test_a_call_without_an_end_is_a_cut(
     request = ModelRequest(model="mock", messages=[HI], api="responses")
     error = await failure(model, request=request)
     assert error.retryable
-    assert "a tool call has no end" in error.message
+    assert "a tool call is incomplete" in error.message
 
 
 BIG = 'Grüße, "Welt"\n' * 20_000

@@ -1,4 +1,4 @@
-"""The arguments of one tool call, which arrive as fragments of JSON text."""
+"""The arguments of one tool call: JSON text, which arrives in fragments, and goes back whole."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Arguments:
         self._seen = 0
         self._last: str | None = ""
         self._lengths: list[int] = []
-        self._last_is_whole: bool | None = None
+        self._last_is_closed: bool | None = None
 
     @property
     def begun(self) -> bool:
@@ -58,7 +58,7 @@ class Arguments:
         elif piece.startswith(self._last):
             self._count(piece[len(self._last) :])
             self._count(" " * REPEATED_BYTES if self._last else "")
-            self._last, self._last_is_whole = piece, None
+            self._last, self._last_is_closed = piece, None
             self._lengths.append(len(piece))
         else:
             self._write_all()
@@ -69,9 +69,9 @@ class Arguments:
         self._content.seek(0)
         self._content.truncate()
         self._nesting, self._seen = Nesting(), 0
-        self._last, self._last_is_whole, self._lengths = "", None, []
+        self._last, self._last_is_closed, self._lengths = "", None, []
 
-    def can_stand(self) -> bool:
+    def is_whole(self) -> bool:
         """Return whether they are whole as far as can be told: valid JSON, or none at all."""
         text = self._all()
         return text.strip() in ("", "null") or bool(_values(text))
@@ -94,7 +94,7 @@ class Arguments:
             self._write_all()
         return self._content.getvalue()
 
-    def is_whole(self) -> bool:
+    def is_closed(self) -> bool:
         """Return whether it is an object or a list that has been closed.
 
         What was looked at once is not looked at again.
@@ -102,11 +102,11 @@ class Arguments:
         if self._tail().rstrip()[-1:] not in ("", "}", "]"):
             return False
         if self._last is not None:
-            if self._last_is_whole is None:
+            if self._last_is_closed is None:
                 nesting = Nesting()
                 nesting.read(self._last)
-                self._last_is_whole = nesting.closed
-            return self._last_is_whole
+                self._last_is_closed = nesting.closed
+            return self._last_is_closed
         self._content.seek(self._seen)
         self._nesting.read(self._content.read())
         self._seen = self._content.tell()
@@ -215,6 +215,18 @@ def unwrapped(text: str) -> str:
         if isinstance(inner, str) and isinstance(parsed(inner), dict):
             return inner
     return text
+
+
+def object_json(arguments_json: str) -> str:
+    """Return the arguments as JSON text of an object, which is all that providers take back.
+
+    What is not an object stands in the member `input` of one.
+    """
+    meant = unwrapped(arguments_json)
+    with contextlib.suppress(ValueError):
+        if isinstance(orjson.loads(meant), dict):
+            return meant
+    return json.dumps({"input": arguments_json})
 
 
 def _apart(text: str) -> list[str]:

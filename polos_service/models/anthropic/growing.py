@@ -9,10 +9,10 @@ from typing import Any
 import orjson
 
 from polos_service.models.anthropic.blocks import BLOCK
+from polos_service.models.arguments import Arguments, parsed
 from polos_service.models.draft import Draft
 from polos_service.models.lenient import writable
 from polos_service.models.messages import Call, Reasoning, Text
-from polos_service.models.openai.chat_arguments import Arguments, parsed
 
 _PLACED: Mapping[type[Text | Reasoning | Call], tuple[str, ...]] = {
     Text: ("type", "text"),
@@ -31,7 +31,7 @@ _KINDS: Mapping[object, type[Text | Reasoning | Call]] = {
 part of reasoning whose state is the whole block."""
 
 
-class Block:
+class GrowingBlock:
     """A content block that grows.
 
     Attributes:
@@ -88,7 +88,7 @@ class Block:
 
     def is_whole(self) -> bool:
         """Return whether the arguments are complete, as far as can be told."""
-        return self._arguments.can_stand()
+        return self._arguments.is_whole()
 
     def settle(self) -> None:
         """Put the arguments in their place, once nothing follows.

@@ -1,7 +1,7 @@
-"""Provider state that arrives in fragments: objects whose texts and lists are continued.
+"""Provider state: JSON values that only the provider understands, and gets back unchanged.
 
-A text that is continued is a StringIO until the answer is made: to append to a string takes time
-that grows with its length.
+It can arrive in fragments: objects whose texts and lists are continued. A text that is continued is
+a StringIO until the answer is made: to append to a string takes time that grows with its length.
 """
 
 from __future__ import annotations
@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from io import StringIO
 from typing import Any
+
+
+def state_for(state: Mapping[str, Any], provider: str) -> Mapping[str, Any]:
+    """Return the part of a state that goes back to this provider; empty if there is none."""
+    found = state.get(provider)
+    return found if isinstance(found, Mapping) else {}
 
 
 def merge(state: dict[str, Any], told: Mapping[str, Any]) -> None:

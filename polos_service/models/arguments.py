@@ -17,8 +17,14 @@ from polos_service.models.lenient import values, writable
 REPEATED_BYTES = 8
 """Bytes that a fragment counts if it only repeats what is known: its length is remembered."""
 
-_OUTSIDE = re.compile(r'["{}\[\]]')
-_INSIDE = re.compile(r'["\\]')
+MAX_TAIL = 64
+"""Characters at the end of arguments that tell whether it is worth to look at all of them."""
+
+MAX_NONE = 16
+"""Characters of what stands for no arguments at most."""
+
+_REST = re.compile(r'(?:[^"\\]+|\\.)*+', re.DOTALL)
+_TEXT = re.compile(r'"(?:[^"\\]+|\\.)*+"', re.DOTALL)
 
 
 class Arguments:
@@ -93,6 +99,8 @@ class Arguments:
 
         What was looked at once is not looked at again.
         """
+        if self._tail().rstrip()[-1:] not in ("", "}", "]"):
+            return False
         if self._last is not None:
             if self._last_is_closed is None:
                 nesting = Nesting()
@@ -103,6 +111,20 @@ class Arguments:
         self._nesting.read(self._content.read())
         self._seen = self._content.tell()
         return self._nesting.closed
+
+    def _tail(self) -> str:
+        if self._last is not None:
+            return self._last[-MAX_TAIL:]
+        self._content.seek(max(0, self._content.tell() - MAX_TAIL))
+        return self._content.read()
+
+    def are_none(self) -> bool:
+        """Return whether they only say that there are none: real ones may still follow."""
+        text = self.so_far() if self._length() <= MAX_NONE else ""
+        return bool(text) and unwrapped(text) == "{}"
+
+    def _length(self) -> int:
+        return self._content.tell() if self._last is None else len(self._last)
 
     def so_far(self) -> str:
         """Return what there is."""
@@ -132,22 +154,25 @@ class Nesting:
         return self._begun and self._depth == 0 and not self._in_text
 
     def read(self, text: str) -> None:
-        """Read on."""
-        at = 1 if self._escaped and text else 0
-        self._escaped = self._escaped and not text
-        while found := (_INSIDE if self._in_text else _OUTSIDE).search(text, at):
-            at = found.end()
-            match found[0]:
-                case '"':
-                    self._in_text = not self._in_text
-                case "\\":
-                    self._escaped = at == len(text)
-                    at += 1
-                case "{" | "[":
-                    self._begun = True
-                    self._depth += 1
-                case _:
-                    self._depth -= 1
+        """Read on. Only how deep it is at the end is known: brackets are counted, not walked."""
+        start = 0
+        if self._in_text:
+            start = self._end_of_text(text, 1 if self._escaped and text else 0)
+        outside, quote, inside = _TEXT.sub("", text[start:]).partition('"')
+        opened = outside.count("{") + outside.count("[")
+        self._begun = self._begun or opened > 0
+        self._depth += opened - outside.count("}") - outside.count("]")
+        if quote:
+            self._in_text = True
+            self._end_of_text(inside, 0)
+
+    def _end_of_text(self, text: str, at: int) -> int:
+        """Return where outside begins again."""
+        found = _REST.match(text, at)
+        at = found.end() if found else at
+        self._in_text = not text.startswith('"', at)
+        self._escaped = text.startswith("\\", at) or (self._escaped and not text)
+        return at if self._in_text else at + 1
 
 
 def parsed(text: str) -> Any:
@@ -175,11 +200,16 @@ def _values(text: str) -> list[Any]:
 def unwrapped(text: str) -> str:
     """Return the arguments as an object, which is what every tool takes.
 
-    None at all, or null, is an empty object. JSON text inside a JSON text is taken out once.
+    None at all, null, or a list without entries is an empty object: PHP writes one like the other.
+    JSON text inside a JSON text is taken out once, and so is an object that is alone in a list.
     """
     told = text.strip()
-    if told in ("", "null", '""', '"null"'):
+    if told in ("", "null", '""', '"null"', '"{}"', "[]", "{}"):
         return "{}"
+    if told.startswith("["):
+        found = parsed(told)
+        if isinstance(found, list) and len(found) == 1 and isinstance(found[0], dict):
+            return orjson.dumps(writable(found[0])).decode()
     if told.startswith('"'):
         inner = parsed(told)
         if isinstance(inner, str) and isinstance(parsed(inner), dict):
@@ -200,8 +230,17 @@ def object_json(arguments_json: str) -> str:
 
 
 def _apart(text: str) -> list[str]:
-    """Return the objects of which there are several one after the other; else the text."""
+    """Return the objects of which there are several one after the other; else the text.
+
+    An object that is not quite JSON (a line end in a string, a comma too many) is written anew.
+    """
+    with contextlib.suppress(ValueError):
+        orjson.loads(text)
+        return [text]
     found = _values(text)
+    if len(found) == 1 and isinstance(found[0], dict):
+        with contextlib.suppress(ValueError):  # NaN has no other form
+            return [json.dumps(found[0], ensure_ascii=False, allow_nan=False)]
     if len(found) < 2 or not all(isinstance(one, dict) for one in found):  # noqa: PLR2004
         return [text]
     kept = [one for one, after in pairwise([*found, None]) if not supersedes(after, one)]

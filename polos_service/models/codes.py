@@ -7,14 +7,18 @@ import re
 from polos_service.models.told import Told
 
 QUOTA = re.compile(
-    "insufficient_(quota|balance|credit|fund)|billing|payment_required|quota_exhaust"
+    "insufficient_(quota|balance|credit|fund)|billing|payment_required|quota_exhaust|arrear"
 )
 """Codes of a limit that is lifted by paying, not by waiting."""
 
+FLUKE = re.compile("tool_use_failed|json_validate_failed|output_parse_failed")
+"""Codes of servers that cannot take what the model said; it may say something else next time."""
+
 KINDS = (
+    (500, FLUKE),
     (402, QUOTA),
     (529, re.compile("overload|capacity")),
-    (429, re.compile("rate_?limit|too_many|throttl|resource_exhausted|slow_down")),
+    (429, re.compile("(rate|request)_?limit|too_many|throttl|resource_exhausted|slow_down")),
     (504, re.compile("time_?out|timed_out|deadline_exceeded")),
     (
         400,
@@ -22,12 +26,22 @@ KINDS = (
             "context_(length|window)|too_long|too_large|content_?(policy|filter|management)"
         ),
     ),
-    (400, re.compile("moderation|prohibited|safety|responsible_ai|_policy|data_residency|^image_")),
+    (
+        400,
+        re.compile(
+            "moderation|prohibited|safety|responsible_ai|_policy|data_(residency|inspection)|^image_"
+        ),
+    ),
     (404, re.compile("not_?found|not_exist|no_such_model|unknown_model")),
     (403, re.compile("permission|forbidden|access_denied")),
     (401, re.compile("api_key|authentication|unauthori[sz]ed|unauthenticated")),
     (400, re.compile("invalid_request|bad_request|^invalid|unsupported|not_support|unprocessable")),
-    (400, re.compile("validation|failed_precondition|out_of_range|extra_forbidden|unknown_param")),
+    (
+        400,
+        re.compile(
+            "validation|value_error|^missing$|failed_precondition|out_of_range|extra_forbidden|unknown_param"
+        ),
+    ),
     (409, re.compile("conflict|aborted")),
     (500, re.compile("server_error|internal|unavailable|upstream|bad_gateway|api_error")),
 )
@@ -67,6 +81,11 @@ def word_status_of(told: Told) -> int | None:
 def is_quota(told: Told) -> bool:
     """Return whether a quota is used up, which waiting does not mend."""
     return any(QUOTA.search(_snake(code)) for code in told.codes)
+
+
+def is_fluke(told: Told) -> bool:
+    """Return whether the model is to blame, and not the request, whatever the status says."""
+    return any(FLUKE.search(_snake(code)) for code in told.codes)
 
 
 def _status_in(text: str) -> int | None:

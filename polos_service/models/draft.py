@@ -173,6 +173,19 @@ class Draft:
         """Return whether it has a part of this kind."""
         return any(part.kind is kind for part in self._parts)
 
+    def rest(self, kind: type[Text | Reasoning | Call], told: str) -> str | None:
+        """Return what follows in `told` on all text of this kind; None if it begins otherwise."""
+        parts = [part.content for part in self._parts if part.kind is kind]
+        if sum(part.tell() for part in parts) > len(told):
+            return None
+        said = "".join(part.getvalue() for part in parts)
+        return told[len(said) :] if told.startswith(said) else None
+
+    @property
+    def ended_at(self) -> int:
+        """How much had been said when it ended; 0 as long as it has not."""
+        return self._size_at_finish
+
     def text(self, piece: str) -> str:
         """Add text; return what readers get of it now."""
         if self._kind is Text and piece.isascii() and not self._half:

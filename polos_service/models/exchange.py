@@ -15,7 +15,6 @@ from polos_service.models.lenient import values
 from polos_service.models.lost import LostError
 from polos_service.models.silence import Silence
 from polos_service.models.sse import Events
-from polos_service.models.told import told_in
 
 USAGE_SECONDS = 2.0
 """Seconds to wait for the tokens after an answer that is whole. What only keeps the connection
@@ -37,7 +36,17 @@ MAX_STREAM_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes that one answer may take on the wire: enough for the largest answer allowed if each
 four bytes of it come in a chunk of their own of 1,000 bytes."""
 
-TURN_BYTES = 16 * 1024
+EVENT_BYTES = 64
+"""Bytes as which each event counts in addition: small ones take time as well."""
+
+MAX_BEGINNING = 4096
+"""Bytes that are kept of the first piece of a body that is no event stream: it may be what a
+gateway has to say."""
+
+_OVER = b"[DONE]"
+"""The event that says that an answer is over."""
+
+TURN_BYTES = 24 * 1024
 """Bytes of events that are handled before other tasks get a turn: a provider may send them
 faster than they are handled. They get one before a large event as well: it took time to cut it
 out of the stream."""
@@ -74,7 +83,7 @@ async def read(  # noqa: PLR0917 - the parties of an exchange
         if not limit.expired():
             raise
     if not (is_stream or draft.begun or draft.whole):
-        raise reading.not_an_answer()
+        raise reading.no_answer()
 
 
 class _Reading:
@@ -92,15 +101,15 @@ class _Reading:
         self._over = False
         self._until: float | None = None
         self._handled = 0
-        self._body: object = None
+        self._ended_at = 0
+        self._beginning = b""
 
-    def not_an_answer(self) -> StepError:
+    def no_answer(self) -> StepError:
         """Return the failure of a body that is something else, for example a web page."""
-        told = told_in(self._body)
-        if told.message and told.message not in told.codes:
-            return self._failures.told(self._body)
-        what = "it is neither an event stream nor an answer in JSON; check the base URL"
-        return self._failures.malformed(what, retryable=False)
+        begins = self._beginning.strip()
+        if not begins or (begins.startswith((b"{", b"[")) and not self._events.documents):
+            return self._failures.cut_short("the body is empty or breaks off")
+        return self._failures.no_answer(self._beginning)
 
     async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         """Read to the end of the answer, and what follows it, until `limit`, which is set then."""
@@ -109,12 +118,11 @@ class _Reading:
             await self._pieces(pieces, limit)
         except LostError as error:
             lost = error
-        await self._take(last := self._events.close(), limit)
-        if not self._is_stream and last:
-            with contextlib.suppress(ValueError):
-                (self._body,) = values(last[0])
+        await self._take(self._events.close(), limit)
         if lost is not None and not self._draft.whole:
             raise lost
+        if self._events.documents == 1 and not self._is_stream and self._draft.finish is None:
+            await self._take([_OVER], limit)  # the body was one JSON text, and is over
 
     async def _pieces(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         total = eventless = 0
@@ -122,12 +130,15 @@ class _Reading:
             if self._over:
                 continue
             total += len(piece)
+            if not (self._is_stream or self._beginning):
+                self._beginning = piece[:MAX_BEGINNING]
             if events := self._events.feed(piece):
                 eventless = 0
                 await self._take(events, limit)
             else:
                 eventless += len(piece)
                 self._check(eventless)
+                await asyncio.sleep(0)
             if total > MAX_STREAM_BYTES and not self._draft.whole:
                 raise self._failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
 
@@ -137,7 +148,7 @@ class _Reading:
             limit.reschedule(None)  # it bounds the wait for the provider, and not that for readers
         reader, draft, output = self._reader, self._draft, self._output
         for data in [] if self._over else events:
-            self._handled += len(data)
+            self._handled += len(data) + EVENT_BYTES
             if self._handled > TURN_BYTES:
                 self._handled = 0
                 await asyncio.sleep(0)
@@ -173,6 +184,8 @@ class _Reading:
             self._until = None
             return
         seconds = USAGE_SECONDS if self._draft.usage is None else LAST_SECONDS
+        if self._draft.ended_at != self._ended_at:
+            self._ended_at, self._until = self._draft.ended_at, None  # it had not ended before
         when = asyncio.get_running_loop().time() + (DRAIN_SECONDS if self._over else seconds)
         self._until = when if self._until is None else min(when, self._until)
         limit.reschedule(self._until)
@@ -183,4 +196,4 @@ class _Reading:
             what = f"{MAX_EVENTLESS_BYTES} bytes arrived without an event"
             raise self._failures.malformed(what, retryable=False)
         if not self._is_stream and self._events.stray.startswith(b"<") and not self._draft.begun:
-            raise self.not_an_answer()
+            raise self.no_answer()

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.models.codes import PERMANENT, is_quota, status_of, word_status_of
+from polos_service.models.codes import PERMANENT, is_fluke, is_quota, status_of, word_status_of
 from polos_service.models.delays import asked, reset
 from polos_service.models.lost import LostError
 from polos_service.models.redact import redact, tells, word
@@ -128,6 +128,8 @@ class Failures:
         # A gateway may answer 500 to what the provider behind it refused for good.
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR and word_status_of(told) in PERMANENT:
             status = word_status_of(told) or status
+        if is_fluke(told):
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
         error = self._refused(status, how, told)
         should_retry = headers.get("x-should-retry", "").strip().lower()
         if should_retry in ("true", "false") and status not in NEVER and not is_quota(told):
@@ -224,6 +226,18 @@ class Failures:
             return None
         advice = "check the provider, the provider_llm_api and the base URL of the agent"
         return self.malformed(f"it is {what}; {advice}", retryable=False)
+
+    def no_answer(self, body: object) -> StepError:
+        """The provider sent something else with a status of success; its words may say what."""
+        told = told_in(body)
+        if (status := status_of(told)) is not None:
+            return self._refused(status, "error in the answer", told)
+        said = f" It says{self._said(told)}" if told.message else ""
+        return self._error(
+            FailureReason.FAILURE_REASON_MODEL_MALFORMED,
+            f"The answer of {self.of} violates the protocol: it is neither an event stream nor an "
+            f"answer in JSON; check the base URL.{said}",
+        )
 
     def too_large(self, limit: str) -> StepError:
         """The answer exceeds `limit`, a number of something."""

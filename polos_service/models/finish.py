@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from polos.v1.event_pb2 import FinishReason
 from polos_service.models.failures import Failures
 
@@ -27,13 +29,28 @@ _REASONS = {
 FINISH_REASONS = {word: reason for reason, words in _REASONS.items() for word in words.split()}
 """By the provider's word, in lower case with `_` between its parts."""
 
-FAILED = frozenset(
-    {"error", "network_error", "insufficient_system_resource", "malformed_function_call"}
+_FAILED = re.compile(
+    "error(?!_(?:limit|toxic))|fail|exception|malformed|insufficient_system|call_filter"
+    "|unexpected_tool|too_many_tool"
 )
-"""Finish reasons of answers that failed."""
+"""What stands in the finish reason of an answer that failed."""
 
-CUT = frozenset({"abort", "aborted", "cancelled", "canceled"})
-"""Finish reasons of answers that the server gave up."""
+_CUT = re.compile("abort|cancel|interrupt|time_?out|timed_out|disconnect|preempt")
+"""What stands in the finish reason of an answer that the server gave up."""
+
+_LIKE = (
+    (
+        FinishReason.FINISH_REASON_LENGTH,
+        re.compile("length|tokens|limit|incomplete|truncat|context_window|max_output"),
+    ),
+    (
+        FinishReason.FINISH_REASON_CONTENT_FILTER,
+        re.compile("filter|safety|moderat|sensitive|prohibited|toxic|guardrail|blocked|policy"),
+    ),
+    (FinishReason.FINISH_REASON_REFUSAL, re.compile("refus")),
+)
+"""What stands in finish reasons that are not listed, if they void calls: no list is complete, and
+a call that was cut must not be made."""
 
 
 def finish_reason(told: object, field: str, failures: Failures) -> FinishReason.ValueType | None:
@@ -51,11 +68,17 @@ def finish_reason(told: object, field: str, failures: Failures) -> FinishReason.
     word = _word(told)
     if not word:
         return None
-    if word in FAILED:
-        raise failures.told({"message": f"{field} is {word!r}"})
-    if word in CUT:
+    if word in FINISH_REASONS:
+        return FINISH_REASONS[word]
+    failed, cut = _FAILED.search(word), _CUT.search(word)
+    if (failed or cut) and isinstance(told, dict) and told.get("message"):
+        raise failures.told(told)
+    if failed:
+        raise failures.told({"message": f"{field} is {str(told)!r}"})
+    if cut:
         raise failures.cut_short(f"the server aborted it ({word})")
-    return FINISH_REASONS.get(word, FinishReason.FINISH_REASON_UNSPECIFIED)
+    found = (reason for reason, like in _LIKE if like.search(word))
+    return next(found, FinishReason.FINISH_REASON_UNSPECIFIED)
 
 
 def _word(told: object) -> str:
@@ -66,5 +89,6 @@ def _word(told: object) -> str:
         return ""
     if not isinstance(told, str):
         return "unknown"
-    word = told.strip().lower().replace("-", "_").replace(" ", "_").rpartition(".")[2]
+    word = told.partition(":")[0].strip().lower().replace("-", "_").replace(" ", "_")
+    word = word.rpartition(".")[2].removeprefix("finish_reason_")
     return "" if word in ("null", "none") else word

@@ -13,11 +13,15 @@ from polos_service.models.halves import whole
 MAX_VALUES = 1000
 """JSON values in the data of one event."""
 
+MAX_MENDED = 256 * 1024
+"""Characters of a text from which trailing commas are taken out: that holds the loop."""
+
 DONE = "[DONE]"
 """What OpenAI and its likes send as the last event. It is not JSON."""
 
-_SPACE = re.compile(r"[\s,]*")
+_SPACE = re.compile(r"(?:[\s,]+|data:)*")
 _PREFIX = re.compile(r"(?:\s*data:)+")
+_COMMA = re.compile(r",\s*[}\]]")
 _TRAILING_COMMA = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|,(?=\s*[}\]])', re.DOTALL)
 _DECODER = json.JSONDecoder(strict=False)
 
@@ -27,7 +31,7 @@ def values(data: bytes) -> list[Any]:
 
     Taken as well: NaN and infinities, integers of any size, control characters and halves of
     surrogate pairs in strings, bytes that are not UTF-8 (each becomes U+FFFD), trailing commas, and
-    a second `data:` in front.
+    a further `data:` in front of any.
 
     Raises:
         ValueError: it is not JSON, or holds more than MAX_VALUES values.
@@ -40,6 +44,8 @@ def values(data: bytes) -> list[Any]:
     try:
         return _values(text)
     except ValueError:
+        if len(text) > MAX_MENDED or _COMMA.search(text) is None:
+            raise
         return _values(_TRAILING_COMMA.sub(lambda found: found[1] or "", text))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -87,7 +93,7 @@ def _values(text: str) -> list[Any]:
     while (at := _after(_SPACE, text, at)) < len(text):
         if len(found) == MAX_VALUES:
             raise ValueError(f"more than {MAX_VALUES} values")
-        if text.startswith(DONE, at):
+        if text[at : at + len(DONE)].upper() == DONE:
             value, at = DONE, at + len(DONE)
         else:
             value, at = _DECODER.raw_decode(text, at)

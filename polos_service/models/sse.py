@@ -20,6 +20,9 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_STRAY = 100
 """Bytes that are kept of a line that belongs to no event."""
 
+_NO_TEXT = b" \t\0" + BYTE_ORDER_MARK
+"""Bytes that may stand around a line and mean nothing."""
+
 _DONE = b"[DONE]"
 _FIELDS = (b":", b"id:", b"retry:")
 """How the lines begin that say nothing to us: comments, and fields for a client that reconnects."""
@@ -39,11 +42,13 @@ class Events:
 
     Attributes:
         stray: the beginning of the first line that belongs to no event; empty if there is none.
+        documents: how many JSON texts came without the frame of an event.
 
     """
 
     def __init__(self) -> None:
         self.stray = b""
+        self.documents = 0
         self._idle = False
         self._first = True
         self._after_cr = False
@@ -121,6 +126,7 @@ class Events:
         if self._data is not None and (self._failed or is_whole(self._joined())):
             self._dispatch()
         if self._bare and is_whole(data := bytes(self._bare)):
+            self.documents += 1
             found.append(data)
         self._data = None
         self._bare.clear()
@@ -163,8 +169,10 @@ class Events:
         """Take a line that is neither blank nor data."""
         if line.startswith(b"event:"):
             self._failed = line[6:].strip() == b"error"
+        elif line.startswith(b"error:"):  # llama.cpp writes no event of this name, but a field
+            self._found.append(ErrorData(line[6:].strip()))
         elif not line.startswith(_FIELDS):
-            self._without_field(line.strip())
+            self._without_field(line.strip(_NO_TEXT))
 
     def _without_field(self, line: bytes) -> None:
         if line.startswith(b"data:"):
@@ -172,6 +180,7 @@ class Events:
         elif self._bare:
             self._bare += b"\n" + line
         elif line == _DONE or (line.startswith((b"{", b"[")) and is_whole(line)):
+            self.documents += 1
             self._found.append(line)
         elif line.startswith((b"{", b"[")):
             self._bare += line

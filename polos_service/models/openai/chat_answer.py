@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from polos.v1.event_pb2 import FinishReason
-from polos_service.models.draft import NOTHING, Draft, Pieces, joined
+from polos_service.models.draft import NOTHING, VOIDING, Draft, Pieces, joined
 from polos_service.models.failures import Failures
 from polos_service.models.finish import finish_reason
 from polos_service.models.kinds import kind_of
@@ -21,7 +21,9 @@ from polos_service.models.lenient import DONE, values
 from polos_service.models.messages import Call, Reasoning, Text
 from polos_service.models.openai.chat_calls import Calls
 from polos_service.models.openai.chat_content import REASONING_FIELDS, content_of, reasoning_of
-from polos_service.models.openai.chat_report import error_of, usage_told
+from polos_service.models.openai.chat_envelope import opened
+from polos_service.models.openai.chat_errors import error_of
+from polos_service.models.openai.chat_report import usage_told
 from polos_service.models.openai.reasoning_details import FIELD as DETAILS
 from polos_service.models.openai.reasoning_details import ReasoningDetails
 
@@ -46,6 +48,13 @@ _IN_CONTENT = {"part": "thinking"}
 _SPOKEN = {"role", "content"}
 """The members of a delta that only says something."""
 
+_SAID_IN: Mapping[str, type[Text | Reasoning | Call]] = {
+    **dict.fromkeys(("content", "refusal"), Text),
+    **dict.fromkeys((DETAILS, *REASONING_FIELDS), Reasoning),
+    **dict.fromkeys(("tool_calls", "function_call"), Call),
+}
+"""What the members of a message say."""
+
 _KNOWN = _READ | _FOR_READERS
 
 
@@ -67,8 +76,8 @@ class Chunks:
         self._calls = Calls(draft, failures, tools)
         self._details = ReasoningDetails(draft)
         self._index: object = 0
-        self._picked = False
         self._by_message = False
+        self._grows = False
         self._refused = False
         self._odd = ""
         # The newest usage of a text: servers that tell one with each token are read as fast.
@@ -101,12 +110,16 @@ class Chunks:
             ordinary = False
         if ordinary:
             counted = chunk.get("usage")
-            if type(text) is str and (len(delta) == 1 or delta.keys() == _SPOKEN):
+            if text and type(text) is str and (len(delta) == 1 or delta.keys() == _SPOKEN):
                 if counted:
                     self._counted = counted
                 return self._draft.text(text), None
-            if not counted and "message" not in choice and "usage" not in choice:
-                self._picked = True
+            if (
+                not counted
+                and "message" not in choice
+                and "usage" not in choice
+                and "x_groq" not in chunk
+            ):
                 if len(delta) == 1:
                     ((name, told),) = delta.items()
                     if name in _STATES and told and type(told) is str:
@@ -149,6 +162,8 @@ class Chunks:
         return NOTHING
 
     def _chunk(self, chunk: dict[str, Any]) -> Pieces:
+        if not chunk.get("choices"):
+            chunk = opened(chunk)
         choices = chunk.get("choices")
         if not choices or "error" in chunk or "errors" in chunk:
             self._check(error_of(chunk))
@@ -160,9 +175,11 @@ class Chunks:
             raise failure
         choice = self._pick(choices)
         if "error" in choice:
-            self._check(choice["error"])
+            self._check(error_of({"choices": choices, "error": choice["error"]}))
         self._count()
-        if chunk.get("usage") or "x_groq" in chunk or "usage" in choice:
+        if isinstance(groq := chunk.get("x_groq"), dict):
+            self._check(groq.get("error"))
+        if chunk.get("usage") or groq or "usage" in choice:
             self._draft.usage = usage_told(chunk, choice) or self._draft.usage
         delta = choice.get("delta")
         if type(delta) is dict and "message" not in choice:
@@ -171,8 +188,8 @@ class Chunks:
             told = self._delta(self._said(choice))
         reason = finish_reason(choice.get("finish_reason"), "finish_reason", self._failures)
         if reason is not None:
-            self._draft.finish = reason
-        elif chunk.get("object") == "chat.completion":
+            self._finish(reason)
+        elif chunk.get("object") == "chat.completion" and "delta" not in choice:
             self._end_without_reason()
         return told
 
@@ -185,7 +202,6 @@ class Chunks:
         if type(choices) is list and len(choices) == 1 and type(choices[0]) is dict:
             choice = choices[0]
             if choice.get("index") == self._index:
-                self._picked = True
                 return choice
         if isinstance(choices, dict):
             choices = [choices]
@@ -196,9 +212,8 @@ class Chunks:
         if choices and not entries:
             self._note("choices[0]", choices[0])
         found = next((one for one in entries if self._is_ours(one.get("index"))), None)
-        if found is None and entries and not (self._picked or self._draft.begun):
+        if found is None and entries and not self._draft.begun:
             found, self._index = entries[0], entries[0].get("index")
-        self._picked = self._picked or found is not None
         return found or {}
 
     def _is_ours(self, index: object) -> bool:
@@ -212,23 +227,40 @@ class Chunks:
         if isinstance(delta, dict) and any(delta[name] for name in delta if name != "role"):
             return delta
         if isinstance(message, dict):
-            repeats = self._draft.begun and not self._by_message
-            self._by_message = self._by_message or not repeats
-            return self._missing(message) if repeats else message
+            self._by_message = self._by_message or not self._draft.begun
+            if not self._draft.begun:
+                return message
+            return self._missing(message, ends=choice.get("finish_reason") is not None)
         for name, value in (("delta", delta), ("message", message)):
             if not isinstance(value, dict):
                 self._note(f"choices[0].{name}", value)
         return {"content": choice["text"]} if "text" in choice else {}
 
-    def _missing(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Return what of a whole message the deltas before it did not say."""
-        said: dict[type[Text | Reasoning | Call], set[str]] = {
-            Text: {"content", "refusal"},
-            Reasoning: {DETAILS, *REASONING_FIELDS},
-            Call: {"tool_calls", "function_call"},
-        }
-        told = {name for kind, names in said.items() if self._draft.has(kind) for name in names}
-        return {name: value for name, value in message.items() if name not in told}
+    def _missing(self, message: dict[str, Any], *, ends: bool) -> dict[str, Any]:
+        """Return what a message adds to what was said before it.
+
+        It holds all of the answer so far, or, if the answer comes in messages, a piece of it.
+        `ends` is whether it is the last one.
+        """
+        missing = {}
+        for name, value in message.items():
+            kind = _SAID_IN.get(name)
+            if kind is None or not self._draft.has(kind):
+                missing[name] = value
+            elif name == "tool_calls" and not self._by_message:
+                self._calls.complete(value)
+            elif rest := self._rest(kind, value, ends=ends):
+                missing[name] = rest
+        return missing
+
+    def _rest(self, kind: type[Text | Reasoning | Call], value: Any, *, ends: bool) -> Any:
+        """Return what a member of a message adds; empty or None if nothing."""
+        rest = self._draft.rest(kind, value) if isinstance(value, str) else None
+        if rest is None or not self._by_message:
+            return value if self._by_message else rest
+        self._grows = self._grows or bool(rest)
+        # The same again is a repetition where messages grow, and at the end; else a piece.
+        return rest if self._grows or ends else value
 
     def _delta(self, delta: dict[str, Any]) -> Pieces:
         reasoning = self._reasoning(delta)
@@ -248,7 +280,7 @@ class Chunks:
         if call := delta.get("function_call"):
             self._calls.take_legacy(call)
         if not _KNOWN.issuperset(delta):
-            self._keep(delta)
+            text += self._unknown(delta)
         return text, reasoning
 
     def _content(self, told: Any) -> Pieces:
@@ -269,14 +301,27 @@ class Chunks:
                 return self._draft.reasoning(piece, _STATES[name])
         return self._draft.reasoning(shown, _STATES["reasoning"]) if shown else shown
 
-    def _keep(self, delta: dict[str, Any]) -> None:
-        """Keep the members that we do not know: some servers want them back with the message."""
+    def _unknown(self, delta: dict[str, Any]) -> str:
+        """Take the members that we do not know; return the text of one that stands for content.
+
+        The others are kept: some servers want them back with the message.
+        """
         unknown = {name: delta[name] for name in delta.keys() - _KNOWN}
+        if call := unknown.pop("tool_call", None):
+            self._calls.take(call)
+        text = unknown.pop("text", None) if "content" not in delta else None
         self._draft.merge(self._draft.state, unknown)
+        return self._draft.text(content_of(text).text) if text else ""
+
+    def _finish(self, reason: FinishReason.ValueType) -> None:
+        """Take a finish reason. A gateway that adds an end of its own calls it "stop"."""
+        draft = self._draft
+        if not (draft.whole and draft.finish in VOIDING and reason not in VOIDING):
+            draft.finish = reason
 
     def _end_without_reason(self) -> None:
         """Take `[DONE]` for the end of an answer that is whole, though no finish reason came."""
-        said = self._draft.has(Text) or self._draft.calls or self._odd
+        said = self._draft.has(Text) or self._calls.are_any() or self._odd
         if self._draft.finish is None and said and self._calls.are_whole():
             self._draft.finish = FinishReason.FINISH_REASON_STOP
 

@@ -33,6 +33,11 @@ class _Asked:
     named_in: int = 0
     """The number of the delta in which it was last named."""
 
+    @property
+    def is_one(self) -> bool:
+        """Whether it is a call: some servers send empty ones with each text."""
+        return bool(self.call.name) or self.arguments.begun
+
 
 class Calls:
     """Puts calls together.
@@ -63,6 +68,36 @@ class Calls:
         self._deltas += 1
         if self._continues(told):
             return
+        for fragment in self._fragments(told):
+            self._take(fragment, _index(fragment.get("index")))
+
+    def complete(self, told: Any) -> None:
+        """Take the `tool_calls` of a message that repeats those that came in fragments.
+
+        Raises:
+            StepError: as `take`.
+
+        """
+        self._deltas += 1
+        before = list(self._asked)
+        for place, fragment in enumerate(self._fragments(told)):
+            inner, call_id, name, text = self._read(fragment)
+            known = self._by_id.get(call_id) or next(iter(before[place : place + 1]), None)
+            if known is None:
+                known = self._begin(None, "", None)
+            elif known.arguments.is_closed() or parsed(text) is None:
+                text = ""
+            else:
+                known.arguments.clear()
+            self._add(known, call_id, "" if known.call.name else name, text)
+            self._keep(known.call, fragment, inner)
+
+    def _fragments(self, told: Any) -> list[dict[str, Any]]:
+        if isinstance(told, str) and _opens(told):
+            told = parsed(told) or told
+        if isinstance(told, dict) and told and all(isinstance(one, dict) for one in told.values()):
+            # By their index. A call in itself has texts, too.
+            told = [{"index": index, **one} for index, one in told.items()]
         fragments = told if isinstance(told, list) else [told] if told else []
         if any(isinstance(one, list) for one in fragments):
             fragments = [
@@ -71,10 +106,9 @@ class Calls:
         if len(fragments) > CALLS_LIMIT:
             raise self._failures.too_large(f"{CALLS_LIMIT} tool calls")
         for fragment in fragments:
-            if isinstance(fragment, dict):
-                self._take(fragment, _index(fragment.get("index")))
-            elif fragment is not None:
+            if not isinstance(fragment, dict | None):
                 raise self._odd("tool_calls", fragment)
+        return [fragment for fragment in fragments if fragment is not None]
 
     def _continues(self, told: Any) -> bool:
         """Take a fragment of arguments and nothing else, as most are; return whether it was one."""
@@ -93,42 +127,64 @@ class Calls:
     def take_legacy(self, told: Any) -> None:
         """Take the `function_call` of a delta, of which there is one in an answer.
 
+        Servers that send `tool_calls` as well say the same in both.
+
         Raises:
             StepError: it cannot be understood, or a bound is exceeded.
 
         """
         if not isinstance(told, dict):
             raise self._odd(_LEGACY, told)
+        if any(asked.index != _LEGACY for asked in self._asked):
+            return
         self._deltas += 1
         self._take(told, _LEGACY)
 
+    def are_any(self) -> bool:
+        """Return whether there is a call."""
+        return any(asked.is_one for asked in self._asked)
+
     def are_whole(self) -> bool:
         """Return whether every call has a name, and arguments that are whole if it has any."""
-        return all(asked.call.name and asked.arguments.is_whole() for asked in self._asked)
+        calls = (asked for asked in self._asked if asked.is_one)
+        return all(asked.call.name and asked.arguments.is_whole() for asked in calls)
 
     def settle(self) -> None:
         """Give each call the arguments that are meant, once nothing follows."""
         for asked in list(self._asked):
             call = asked.call
-            if not (call.id or call.name or asked.arguments.begun):
+            if not asked.is_one:
                 self._draft.drop(call)
+                continue
             for text in asked.arguments.end():
                 self._begin(None, "", asked).call.content.write(text)
 
-    def _take(self, fragment: dict[str, Any], index: object) -> None:
+    def _read(self, fragment: dict[str, Any]) -> tuple[dict[str, Any], str, str, str]:
+        """Return what a fragment says: the object that says it, id, name and arguments."""
         function = fragment.get("function")
-        inner = function if isinstance(function, dict) else fragment
+        if isinstance(function, str) and _opens(function):
+            function = parsed(function)
+        inner = next(
+            (one for one in (function, fragment.get("custom")) if isinstance(one, dict)), fragment
+        )
         name = inner.get("name") or (function if isinstance(function, str) else None) or ""
         if not isinstance(name, str):
             raise self._odd("tool_calls[].function.name", name)
         call_id = fragment.get("id") or ""
         call_id = str(call_id) if isinstance(call_id, str | int) else ""
-        text = self._arguments(inner)
+        return inner, call_id, name, self._arguments(inner)
+
+    def _take(self, fragment: dict[str, Any], index: object) -> None:
+        inner, call_id, name, text = self._read(fragment)
         asked = self._find(index, call_id)
+        if asked is None and text and not (call_id or name) and self._goes_on():
+            # Some servers count fragments, or number a call anew.
+            asked = self._by_index[index] = self._asked[-1]
         if asked is None and index is None and not (call_id or name or text):
             return
         if asked is None or self._begins_another(asked, call_id, name, text):
             asked = self._begin(index, name, asked)
+            self._by_id.pop(call_id, None)
         elif text and self._is_again(asked, text):
             asked, text = self._again(asked, index, text)
         self._add(asked, call_id, name, text)
@@ -151,6 +207,8 @@ class Calls:
         fragment, some give each fragment an id of its own, some write a name in pieces.
         """
         call, arguments = asked.call, asked.arguments
+        if not call.name and not call.id:
+            return False
         if call_id and call.id and self._by_id.get(call_id) is not asked:
             if name and not (name == call.name and arguments.begun):
                 return True
@@ -158,6 +216,8 @@ class Calls:
         if not name:
             return False
         repeated, same_id = name == call.name, bool(call_id and call.id)
+        if not call.name:
+            return False
         if asked.named_in == self._deltas and not (repeated and same_id):
             return True
         if not arguments.begun:
@@ -178,19 +238,23 @@ class Calls:
             self._by_index[index] = asked
         return asked
 
+    def _goes_on(self) -> bool:
+        """Return whether the last call has more to come."""
+        return bool(self._asked) and not self._asked[-1].arguments.is_closed()
+
     def _is_again(self, asked: _Asked, text: str) -> bool:
         """Return whether the arguments are whole, and begin again."""
-        return (
-            text.lstrip()[:1] in ("{", "[")
-            and asked.arguments.begun
-            and asked.arguments.is_closed()
-        )
+        arguments = asked.arguments
+        return _opens(text) and arguments.begun and (arguments.is_closed() or arguments.are_none())
 
     def _again(self, asked: _Asked, index: object, text: str) -> tuple[_Asked, str]:
         """Return what whole arguments after whole arguments belong to, and what is to be added."""
-        if supersedes(parsed(text), parsed(asked.arguments.so_far())):
+        arguments = asked.arguments
+        if arguments.are_none() or supersedes(parsed(text), parsed(arguments.so_far())):
             asked.arguments.clear()
             return asked, text
+        for call_id in [name for name, one in self._by_id.items() if one is asked]:
+            del self._by_id[call_id]
         return self._begin(index, "", asked), text
 
     def _add(self, asked: _Asked, call_id: str, name: str, text: str) -> None:

@@ -31,7 +31,7 @@ class Content(NamedTuple):
     odd: Any = None
 
 
-def content_of(told: Any) -> Content:
+def content_of(told: Any, depth: int = MAX_DEPTH) -> Content:
     """Return what a content says: a text, a number, a part, or a list of parts."""
     if isinstance(told, str):
         return Content(told)
@@ -39,9 +39,9 @@ def content_of(told: Any) -> Content:
         return Content(str(told))
     if isinstance(told, dict):
         return _part(told)
-    if not isinstance(told, list):
+    if not (depth and isinstance(told, list)):
         return Content(odd=told)
-    parts = [content_of(part) for part in told if part is not None and not isinstance(part, list)]
+    parts = [content_of(part, depth - 1) for part in told if part is not None]
     thoughts = [part.reasoning for part in parts if part.reasoning is not None]
     return Content(
         "".join(part.text for part in parts),

@@ -1,4 +1,4 @@
-"""What a chat completion says beside its answer: errors, and tokens."""
+"""The tokens that a chat completion tells."""
 
 from __future__ import annotations
 
@@ -8,19 +8,8 @@ from typing import Any
 from polos.v1.event_pb2 import Usage
 from polos_service.models.usage import usage_of
 
-
-def error_of(chunk: Mapping[str, Any]) -> object:
-    """Return the error that a chunk reports, in whichever form; None if it reports none."""
-    if error := chunk.get("error") or chunk.get("errors"):
-        return error
-    if chunk.get("choices"):
-        return None
-    if chunk.get("object") == "error" or chunk.get("type") == "error" or chunk.get("detail"):
-        return chunk
-    told = isinstance(chunk.get("message"), str) and any(
-        chunk.get(one) for one in ("code", "status")
-    )
-    return chunk if told else None
+MAX_DIGITS = 10
+"""Digits of a number of tokens that is a text."""
 
 
 def usage_told(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> Usage | None:
@@ -36,9 +25,15 @@ def usage_told(chunk: Mapping[str, Any], choice: Mapping[str, Any]) -> Usage | N
 def _usage(told: Mapping[str, Any]) -> Usage | None:
     read = _first_object(told, "prompt_tokens_details", "input_tokens_details")
     written = _first_object(told, "completion_tokens_details", "output_tokens_details")
+    tokens_in = _first(told, "prompt_tokens", "input_tokens", "promptTokens", "inputTokens")
+    tokens_out = _first(
+        told, "completion_tokens", "output_tokens", "completionTokens", "outputTokens"
+    )
+    if not (_number(tokens_in) or _number(tokens_out)):
+        return None  # what counts nothing at all was not counted: a prompt has tokens
     return usage_of(
-        _first(told, "prompt_tokens", "input_tokens"),
-        _first(told, "completion_tokens", "output_tokens"),
+        _number(tokens_in),
+        _number(tokens_out),
         cached=_first(
             {**told, **read},
             "cached_tokens",
@@ -53,6 +48,13 @@ def _usage(told: Mapping[str, Any]) -> Usage | None:
         ),
         reasoning=_first({**told, **written}, "reasoning_tokens"),
     )
+
+
+def _number(told: object) -> object:
+    """Return the number that a text holds; anything else as it is."""
+    if isinstance(told, str) and told.isdecimal() and len(told) <= MAX_DIGITS:
+        return int(told)
+    return told
 
 
 def _first(told: Mapping[str, Any], *names: str) -> object:

@@ -109,7 +109,7 @@ class _Reading:
         begins = self._beginning.strip()
         if not begins or (begins.startswith((b"{", b"[")) and not self._events.documents):
             return self._failures.cut_short("the body is empty or breaks off")
-        return self._failures.no_answer(self._beginning)
+        return self._failures.no_answer(self._beginning, is_json=self._events.documents == 1)
 
     async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         """Read to the end of the answer, and what follows it, until `limit`, which is set then."""

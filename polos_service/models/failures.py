@@ -227,11 +227,18 @@ class Failures:
         advice = "check the provider, the provider_llm_api and the base URL of the agent"
         return self.malformed(f"it is {what}; {advice}", retryable=False)
 
-    def no_answer(self, body: object) -> StepError:
-        """The provider sent something else with a status of success; its words may say what."""
+    def no_answer(self, body: bytes, *, is_json: bool) -> StepError:
+        """The provider sent something else with a status of success.
+
+        Args:
+            body: its beginning.
+            is_json: whether the body is a JSON text: its words are those of an error.
+
+        """
         told = told_in(body)
-        if (status := status_of(told)) is not None:
-            return self._refused(status, "error in the answer", told)
+        speaks = is_json and told.message and told.message not in told.codes
+        if speaks or status_of(told) is not None:
+            return self.told(body)
         said = f" It says{self._said(told)}" if told.message else ""
         return self._error(
             FailureReason.FAILURE_REASON_MODEL_MALFORMED,

@@ -27,10 +27,13 @@ DRAIN_SECONDS = 0.05
 """Seconds to wait for the end of a stream after its last event. A connection that was read to
 its end can be used again, which saves the next call a TLS handshake."""
 
-MAX_EVENTLESS_BYTES = 32 * 1024 * 1024
-"""Bytes that may come without an event: a line that never ends, comments, blank lines. An
-answer of 4 MiB can come in one event, each of its bytes escaped (`\\u0001`); comments that keep
-a connection alive take more than a day to come to it."""
+MAX_EVENT_BYTES = 32 * 1024 * 1024
+"""Bytes of one event, or of a line that does not end: an answer of 4 MiB can come in one event,
+each of its bytes escaped (`\\u0001`)."""
+
+MAX_EVENTLESS_BYTES = 2 * 1024 * 1024
+"""Bytes that may come between two events and belong to none: comments and blank lines. Those
+that keep a connection alive take more than a day to come to it."""
 
 MAX_STREAM_BYTES = 2 * 1024 * 1024 * 1024
 """Bytes that one answer may take on the wire: enough for the largest answer allowed if each
@@ -191,8 +194,12 @@ class _Reading:
         limit.reschedule(self._until)
 
     def _check(self, eventless: int) -> None:
-        """Check how much came without an event."""
-        if eventless > MAX_EVENTLESS_BYTES and not self._draft.whole:
+        """Check how much came since the last event: `eventless` bytes."""
+        held = self._events.held
+        if not self._draft.whole and held > MAX_EVENT_BYTES:
+            what = f"an event exceeds {MAX_EVENT_BYTES} bytes"
+            raise self._failures.malformed(what, retryable=False)
+        if not self._draft.whole and eventless - held > MAX_EVENTLESS_BYTES:
             what = f"{MAX_EVENTLESS_BYTES} bytes arrived without an event"
             raise self._failures.malformed(what, retryable=False)
         if not self._is_stream and self._events.stray.startswith(b"<") and not self._draft.begun:

@@ -60,6 +60,11 @@ class Events:
         self._bare = bytearray()
         self._found: list[bytes] = []
 
+    @property
+    def held(self) -> int:
+        """Bytes of the line and the event that have begun and not ended."""
+        return len(self._line) + len(self._data or b"") + len(self._more) + len(self._bare)
+
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of each event that `piece` completes; ErrorData for an error."""
         if self._idle and piece.startswith(b"data: {"):

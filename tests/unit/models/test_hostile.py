@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
 from polos_service.limits import CALLS_LIMIT
-from polos_service.models.exchange import MAX_EVENTLESS_BYTES
+from polos_service.models.exchange import MAX_EVENT_BYTES, MAX_EVENTLESS_BYTES
 from polos_service.models.messages import Message, Text, reasoning_of
 from polos_service.models.remote import Remote
 from tests.support.hostile_behaviours import KEY_FORMS
@@ -26,7 +26,7 @@ from tests.support.mock_answers import delta, finish, raw, say
 from tests.support.mock_provider import MockProvider
 from tests.support.models import HI, KEY, REQUEST, Heard, assert_tells_no_secret, openai
 
-MEMORY = MAX_EVENTLESS_BYTES * 5 // 4
+MEMORY = MAX_EVENT_BYTES * 5 // 4
 """Bytes that an answer may take while it is read: a line that never ends, in a growing buffer."""
 
 IN_FLIGHT = 8 * 1024 * 1024
@@ -68,7 +68,7 @@ async def fails(model: Remote, url: str, **fields: Any) -> StepError:
         ("error-gzip", BAD, IN_FLIGHT),
         ("error-deflate", UNAVAILABLE, IN_FLIGHT),
         ("stream-gzip", MALFORMED, IN_FLIGHT),
-        ("line", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),
+        ("line", MALFORMED, MAX_EVENT_BYTES + IN_FLIGHT),
         ("comments", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),
         ("blanks", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),
         ("page", MALFORMED, MAX_EVENTLESS_BYTES + IN_FLIGHT),

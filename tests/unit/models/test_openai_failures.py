@@ -10,7 +10,7 @@ import pytest
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.models.draft import MAX_ANSWER_BYTES
-from polos_service.models.exchange import MAX_EVENTLESS_BYTES
+from polos_service.models.exchange import MAX_EVENT_BYTES
 from polos_service.models.remote import Remote
 from tests.support.mock_answers import (
     Part,
@@ -156,10 +156,10 @@ async def test_an_answer_that_is_not_a_stream_is_malformed_for_good(
 
 
 async def test_a_line_that_never_ends_is_malformed(provider: MockProvider, model: Remote) -> None:
-    provider.reply(raw(b"data: ", *[b"x" * 65536] * (MAX_EVENTLESS_BYTES // 65536)), cut())
+    provider.reply(raw(b"data: ", *[b"x" * 65536] * (MAX_EVENT_BYTES // 65536)), cut())
     error = await failure(model)
     assert error.reason == FailureReason.FAILURE_REASON_MODEL_MALFORMED
-    assert str(MAX_EVENTLESS_BYTES) in error.message
+    assert str(MAX_EVENT_BYTES) in error.message
 
 
 @pytest.mark.parametrize(

@@ -67,18 +67,20 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of each event that `piece` completes; ErrorData for an error."""
-        if self._idle and piece.startswith(b"data: {"):
-            # What nearly every server sends: whole events, each of them one line of data.
-            end = b"\r\n\r\n" if piece.endswith(b"\r\n") else b"\n\n"
-            found = piece[6 : -len(end)].split(end + b"data: ")
-            ends, returns = 2 * len(found), piece.count(b"\r")
-            if (
-                piece.endswith(end)
-                and piece.count(b"\n") == ends
-                and returns == (ends if len(end) > 2 else 0)  # noqa: PLR2004
-                and (len(found) == 1 or piece.count(end + b"data: {") == len(found) - 1)
-            ):
-                return found
+        end = b"\r\n\r\n" if b"\r" in piece else b"\n\n"
+        if self._idle and (last := piece.rfind(end)) >= 0:
+            # What nearly every server sends: events, each of them one line of data.
+            whole = bytes(self._line) + piece[:last] if self._line else piece[:last]
+            if whole.startswith(b"data: {"):
+                found = whole[6:].split(end + b"data: ")
+                ends = len(end) * (len(found) - 1)
+                if (
+                    whole.count(b"\n") + whole.count(b"\r") == ends
+                    and whole.count(end + b"data: {") == len(found) - 1
+                ):
+                    self._line.clear()
+                    rest = piece[last + len(end) :]
+                    return found + self._feed(rest) if rest else found
         return self._feed(piece)
 
     def _feed(self, piece: bytes) -> list[bytes]:
@@ -87,7 +89,6 @@ class Events:
             piece = piece[1:] if piece.startswith(b"\n") else piece
         if b"\n" not in piece and b"\r" not in piece:
             self._line += piece
-            self._idle = self._idle and not piece
             return []
         self._found = []
         for line in self._lines(piece):
@@ -101,7 +102,7 @@ class Events:
                 self._failed = False
         if self._data is not None and not (self._tried or self._line):
             self._dispatch_early()
-        begun = self._line or self._data is not None or self._bare
+        begun = self._data is not None or self._bare
         self._idle = not (begun or self._failed or self._after_cr)
         return self._found
 

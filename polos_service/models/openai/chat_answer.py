@@ -121,11 +121,11 @@ class Chunks:
                 and "x_groq" not in chunk
             ):
                 if len(delta) == 1:
-                    ((name, told),) = delta.items()
-                    if name in _STATES and told and type(told) is str:
-                        return "", self._draft.reasoning(told, _STATES[name])
-                    if name == "tool_calls" and told:
-                        self._calls.take(told)
+                    thought = delta.get("reasoning_content")
+                    if thought and type(thought) is str:
+                        return "", self._draft.reasoning(thought, _STATES["reasoning_content"])
+                    if calls := delta.get("tool_calls"):
+                        self._calls.take(calls)
                         return "", None
                 return self._delta(delta)
         return self._value(chunk)

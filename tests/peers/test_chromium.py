@@ -282,5 +282,5 @@ async def test_page_of_the_readme_takes_back_what_is_void_and_shows_why_a_run_fa
                 await expect(page.locator("p")).to_have_text("It is 21 degrees.")
                 provider.reply(status(401))
                 await page.get_by_role("button").click()
-                await expect(page.locator("p")).to_contain_text("key")
+                await expect(page.locator("p")).to_contain_text("OPENAI_API_KEY")
                 await page.close()

@@ -86,7 +86,7 @@ async def read(  # noqa: PLR0917 - the parties of an exchange
         if not limit.expired():
             raise
     if not (is_stream or draft.begun or draft.whole):
-        raise reading.no_answer()
+        raise reading.not_an_answer()
 
 
 class _Reading:
@@ -107,12 +107,12 @@ class _Reading:
         self._ended_at = 0
         self._beginning = b""
 
-    def no_answer(self) -> StepError:
+    def not_an_answer(self) -> StepError:
         """Return the failure of a body that is something else, for example a web page."""
         begins = self._beginning.strip()
         if not begins or (begins.startswith((b"{", b"[")) and not self._events.documents):
             return self._failures.cut_short("the body is empty or breaks off")
-        return self._failures.no_answer(self._beginning, is_json=self._events.documents == 1)
+        return self._failures.not_an_answer(self._beginning, is_json=self._events.documents == 1)
 
     async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
         """Read to the end of the answer, and what follows it, until `limit`, which is set then."""
@@ -203,4 +203,4 @@ class _Reading:
             what = f"{MAX_EVENTLESS_BYTES} bytes arrived without an event"
             raise self._failures.malformed(what, retryable=False)
         if not self._is_stream and self._events.stray.startswith(b"<") and not self._draft.begun:
-            raise self.no_answer()
+            raise self.not_an_answer()

@@ -227,7 +227,7 @@ class Failures:
         advice = "check the provider, the provider_llm_api and the base URL of the agent"
         return self.malformed(f"it is {what}; {advice}", retryable=False)
 
-    def no_answer(self, body: bytes, *, is_json: bool) -> StepError:
+    def not_an_answer(self, body: bytes, *, is_json: bool) -> StepError:
         """The provider sent something else with a status of success.
 
         Args:

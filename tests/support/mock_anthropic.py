@@ -118,3 +118,8 @@ def finish(reason: str | None = "end_turn", **usage: Any) -> Part:
     delta = {"stop_reason": reason, "stop_sequence": None}
     actions = (event("message_delta", delta=delta, usage=told), event("message_stop"), EndOfBody())
     return Part(actions, ends=True)
+
+
+def kept(**block: Any) -> dict[str, Any]:
+    """Return the state of a part with what the provider sent of its block."""
+    return {"anthropic": {"block": block}}

@@ -293,7 +293,7 @@ async def test_an_error_in_a_field_of_its_own_is_told(
         (b'{"message": "Forbidden"}', "Forbidden", False),
     ],
 )
-async def test_a_body_that_is_no_answer_is_quoted(
+async def test_a_body_that_is_not_an_answer_is_quoted(
     provider: MockProvider,
     model: Remote,
     body: bytes,

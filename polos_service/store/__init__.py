@@ -6,7 +6,7 @@ bytes: it does not know what the events in a frame mean, or what a command asks 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -230,8 +230,10 @@ class RunStore(Protocol):
         """
         ...
 
-    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
-        """Append a frame. It is durable when this returns, and readers are woken.
+    def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> Awaitable[None]:
+        """Append a frame. It is durable when this is done, and readers are woken.
+
+        The frame is stored even if whoever awaits this is cancelled.
 
         Raises:
             Fenced: the claim was lost, or the run has ended.

@@ -149,9 +149,11 @@ class NatsStore:
         """Queue the run again."""
         await self._tasks.finish(self._claims.release(claim, failed=failed))
 
-    async def append(self, claim: port.Claim, frame: port.Frame, private: bytes = b"") -> None:
+    def append(
+        self, claim: port.Claim, frame: port.Frame, private: bytes = b""
+    ) -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers here; the stream wakes the others."""
-        await self._tasks.finish(self._claims.append(claim, frame, private))
+        return asyncio.shield(self._tasks.begin(self._claims.append(claim, frame, private)))
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> port.Slice:
         """Read frames from the cursor on."""

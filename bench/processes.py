@@ -19,6 +19,9 @@ LISTENS = re.compile(r"listens (?:at|on) (127\.0\.0\.1:\d+)$")
 CPUCLOCK_SCHED = 2
 """Marks the clock of a process's CPU time in nanoseconds, as clock_getcpuclockid(3) returns it."""
 
+FOREIGN = ("DBOS_", "LANGCHAIN_", "LANGGRAPH_", "LANGSMITH_", "OPENAI_", "POLOS_")
+"""Beginnings of environment variables that would change what a server does."""
+
 LOAD_TIMEOUT = 180.0
 """Seconds after which a load that has not ended counts as failed."""
 
@@ -64,7 +67,7 @@ def environment(**variables: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
+        if not name.startswith(FOREIGN) and not name.lower().endswith("_proxy")
     }
     return kept | variables
 

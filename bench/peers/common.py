@@ -8,7 +8,6 @@ from typing import Any
 
 import grpc
 import uvloop
-from openai import AsyncOpenAI
 
 from polos.v1.event_pb2 import Event, TextDelta
 from polos.v1.run_service_pb2 import StreamRunRequest
@@ -49,29 +48,6 @@ async def _serve(stream: Stream) -> None:
     await server.start()
     print(f"listens on 127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
-
-
-def provider() -> AsyncOpenAI:
-    """Return the client of the provider that the environment names."""
-    return AsyncOpenAI(max_retries=0)
-
-
-def asked(prompt: str) -> dict[str, Any]:
-    """Return the parameters of a model call."""
-    return {
-        "model": "mock",
-        "messages": [{"role": "user", "content": prompt}],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-
-
-async def typed(client: AsyncOpenAI, prompt: str) -> AsyncIterator[str]:
-    """Yield the text of an answer, read as the package's documentation shows."""
-    stream = await client.chat.completions.create(**asked(prompt))
-    async for chunk in stream:
-        if chunk.choices and chunk.choices[0].delta.content:
-            yield chunk.choices[0].delta.content
 
 
 async def forever() -> None:

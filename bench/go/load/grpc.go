@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -16,6 +17,9 @@ import (
 type call struct {
 	method  string
 	request func(prompt string) []byte
+
+	// metadata are keys and values in turn.
+	metadata []string
 
 	// texts leads from a response to the texts of its tokens.
 	texts []protowire.Number
@@ -48,6 +52,7 @@ func (c call) open(address string) (reader, error) {
 }
 
 func (c call) read(ctx context.Context, connection *grpc.ClientConn, request []byte, got func([]byte)) error {
+	ctx = metadata.AppendToOutgoingContext(ctx, c.metadata...)
 	stream, err := connection.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, c.method)
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 
 // load is what the command line asks for.
 type load struct {
+	address           string
 	reader            func(index int) reader
 	runs              int
 	rate              int
@@ -30,6 +31,7 @@ var scenarios = map[string]func(*load, context.Context) (any, error){
 	"paced":  (*load).paced,
 	"starts": (*load).starts,
 	"relay":  (*load).relay,
+	"replay": (*load).replay,
 }
 
 func main() {
@@ -42,24 +44,24 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 || scenarios[arguments[0]] == nil {
-		return fmt.Errorf("usage: load paced|starts|relay -address HOST:PORT ...; load paced -h lists the options")
+		return fmt.Errorf("usage: load paced|starts|relay|replay -address HOST:PORT ...; load paced -h lists the options")
 	}
 	var l load
 	flags := flag.NewFlagSet(arguments[0], flag.ExitOnError)
-	protocol := flags.String("protocol", "polos", "what the service speaks: polos, relay, a2a or sse")
-	address := flags.String("address", "", "where the service listens; several, with commas, are used in turn")
+	protocol := flags.String("protocol", "polos", "what the service speaks: polos, elsewhere, relay, a2a or sse")
+	flags.StringVar(&l.address, "address", "", "where the service listens; several, with commas, are used in turn")
 	connections := flags.Int("connections", 1, "gRPC connections to each address")
 	flags.IntVar(&l.runs, "runs", 50, "runs at the same time")
 	flags.IntVar(&l.rate, "rate", 50, "paced, starts: tokens per second of each run")
 	flags.DurationVar(&l.seconds, "seconds", 4*time.Second, "paced, starts: the time that is measured, for example 4s")
-	flags.IntVar(&l.tokens, "tokens", 1000, "relay: tokens of each run")
+	flags.IntVar(&l.tokens, "tokens", 1000, "relay, replay: tokens of each run")
 	flags.IntVar(&l.service, "service", 0, "process of the service, whose CPU and disk use is measured with that of its children; 0: none")
 	flags.IntVar(&l.provider, "provider", 0, "process of the provider, as -service")
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return err
 	}
 	var err error
-	if l.reader, err = connect(*protocol, *address, *connections); err != nil {
+	if l.reader, err = connect(*protocol, l.address, *connections); err != nil {
 		return err
 	}
 	result, err := scenarios[arguments[0]](&l, context.Background())

@@ -6,8 +6,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-
-	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // reader reads one answer and calls got with the text of each token. The text is only valid
@@ -16,23 +14,11 @@ type reader func(ctx context.Context, prompt string, got func(text []byte)) erro
 
 // protocols opens a connection, by the name of the protocol.
 var protocols = map[string]func(address string) (reader, error){
-	"polos": polos.open,
-	"relay": relayed.open,
-	"sse":   openSSE,
-}
-
-// polos is `StreamRun`: `events[].text_delta.content` of a `StreamRunResponse`.
-var polos = call{
-	method:  "/polos.v1.RunService/StreamRun",
-	request: func(prompt string) []byte { return append(field(1, "relay"), field(2, prompt)...) },
-	texts:   []protowire.Number{1, 7, 1},
-}
-
-// relayed is the method of the gRPC peers: `text_delta.content` of an `Event`.
-var relayed = call{
-	method:  "/bench.Relay/Stream",
-	request: func(prompt string) []byte { return field(2, prompt) },
-	texts:   []protowire.Number{7, 1},
+	"polos":     started.open,
+	"elsewhere": openElsewhere,
+	"relay":     relayed.open,
+	"a2a":       sent.open,
+	"sse":       openSSE,
 }
 
 // connect opens so many connections to each of the addresses, which are separated by commas.

@@ -38,12 +38,11 @@ func (l *load) relay(ctx context.Context) (any, error) {
 func (l *load) answers(ctx context.Context, tokens int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	prompt := fmt.Sprintf("tokens=%d rate=0 hold=", tokens)
 	var ended sync.WaitGroup
 	for index := range l.runs {
 		ended.Go(func() {
 			count := 0
-			err := l.reader(index)(ctx, prompt, func([]byte) { count++ })
+			err := l.reader(index)(ctx, unpaced(tokens), func([]byte) { count++ })
 			if err == nil && count != tokens {
 				err = fmt.Errorf("%d of %d tokens arrived", count, tokens)
 			}
@@ -55,3 +54,6 @@ func (l *load) answers(ctx context.Context, tokens int) error {
 	ended.Wait()
 	return context.Cause(ctx)
 }
+
+// unpaced returns the prompt of an answer that comes as fast as it is read.
+func unpaced(tokens int) string { return fmt.Sprintf("tokens=%d rate=0 hold=", tokens) }

@@ -26,7 +26,6 @@ def serialized(message: Event | bytes) -> bytes:
     return message if isinstance(message, bytes) else message.SerializeToString()
 
 
-
 def event(sequence: int, text: str) -> Event:
     """Return the event that the product would make of a token."""
     made = Event(
@@ -46,9 +45,7 @@ def run(stream: Stream) -> None:
 
 async def _serve(stream: Stream) -> None:
     server = grpc.aio.server()
-    handler = grpc.unary_stream_rpc_method_handler(
-        stream, StreamRunRequest.FromString, serialized
-    )
+    handler = grpc.unary_stream_rpc_method_handler(stream, StreamRunRequest.FromString, serialized)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("bench.Relay", {"Stream": handler}),)
     )

@@ -1,4 +1,4 @@
-"""Peer (f): the floor of paced streams: bare grpc.aio and a timer, no provider and no log.
+"""Peer (a'): the floor of paced streams: bare grpc.aio and a timer, no provider and no log.
 
 A token is one message that is ready but for the time at which it is sent.
 """

@@ -40,7 +40,12 @@ coverage: $(VENV)/.dev ## Measure code coverage; TESTS=tests/unit selects tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(VENV)/.bench ## Benchmark the service against alternatives
+bench: $(VENV)/.bench ## Benchmark the service against alternatives; needs Go for most rows
+	@if command -v go > /dev/null; then \
+		go build -C bench/go -trimpath -o bin/ ./...; \
+	else \
+		echo "go was not found: what it takes to measure most rows is not built"; \
+	fi
 	$(BIN)/python -m bench
 
 bench-compare: $(VENV)/.service ## Compare the CPU cost per token with REV=main

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -40,11 +41,6 @@ class Server:
     pid: int
 
     @property
-    def written(self) -> int:
-        """Bytes that the process has sent to the disk so far."""
-        return _count(self.pid, "io", "write_bytes")
-
-    @property
     def cpu(self) -> float:
         """Seconds of CPU that the process has used so far, with all its threads."""
         return time.clock_gettime(~self.pid << 3 | CPUCLOCK_SCHED)
@@ -74,18 +70,26 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextmanager
 def server(*command: str, **variables: str) -> Iterator[Server]:
-    """Start a server, wait until it says where it listens, and end it."""
+    """Start a Python module that is a server, and end it with the block."""
+    with started([sys.executable, "-m", *command], **variables) as running:
+        yield running
+
+
+@contextmanager
+def started(command: list[str], **variables: str) -> Iterator[Server]:
+    """Start a server, wait until it says where it listens, and end it and what it started."""
     with subprocess.Popen(  # noqa: S603 - commands of this package
-        [sys.executable, "-m", *command],
+        command,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env=environment(**variables),
+        process_group=0,
     ) as process:
         try:
             yield Server(_listening(process), process.pid)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _listening(process: subprocess.Popen[str]) -> str:

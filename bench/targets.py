@@ -13,6 +13,7 @@ from bench.product import LAYOUTS, replicas, serving, settings
 LABELS = {
     "polos": "polos serve",
     "bare": "(a) bare grpc.aio",
+    "floor": "(a') bare grpc.aio, paced",
     "plain": "(b) plain relay",
     "careful": "(c) careful relay",
     "a2a": "(d) a2a-sdk, memory",
@@ -22,6 +23,7 @@ LABELS = {
     "langgraph": "(g) LangGraph dev server",
     "nats": "polos serve on NATS, one replica",
     "nats-two": "two replicas",
+    "nats-workers": "one replica with --workers 2",
     "nats-elsewhere": "one replica, read at another",
 }
 """By name; everything that can be measured."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -16,7 +16,13 @@ METHOD = "/bench.Relay/Stream"
 RUN_ID = "0199f3a0-0000-7000-8000-000000000000"
 STEP_KEY = "llm:1"
 
-Stream = Callable[[StreamRunRequest, Any], AsyncIterator[Event]]
+Stream = Callable[[StreamRunRequest, Any], AsyncIterator[Event] | Awaitable[None]]
+"""Yields events, or writes messages to the context that it is given."""
+
+
+def serialized(message: Event | bytes) -> bytes:
+    """Return the bytes of an event; ready ones pass."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def event(sequence: int, text: str) -> Event:
@@ -38,9 +44,7 @@ def run(stream: Stream) -> None:
 
 async def _serve(stream: Stream) -> None:
     server = grpc.aio.server()
-    handler = grpc.unary_stream_rpc_method_handler(
-        stream, StreamRunRequest.FromString, Event.SerializeToString
-    )
+    handler = grpc.unary_stream_rpc_method_handler(stream, StreamRunRequest.FromString, serialized)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("bench.Relay", {"Stream": handler}),)
     )

@@ -36,6 +36,8 @@ PROTOCOLS = {
     "a2a": "a2a",
     "a2a-sqlite": "a2a",
     "sse": "sse",
+    "dbos": "sse",
+    "langgraph": "langgraph",
 }
 """What a target speaks, by its name."""
 

@@ -48,7 +48,7 @@ func run(arguments []string) error {
 	}
 	var l load
 	flags := flag.NewFlagSet(arguments[0], flag.ExitOnError)
-	protocol := flags.String("protocol", "polos", "what the service speaks: polos, elsewhere, relay, a2a or sse")
+	protocol := flags.String("protocol", "polos", "what the service speaks: polos, elsewhere, relay, a2a, sse or langgraph")
 	flags.StringVar(&l.address, "address", "", "where the service listens; several, with commas, are used in turn")
 	connections := flags.Int("connections", 1, "gRPC connections to each address")
 	flags.IntVar(&l.runs, "runs", 50, "runs at the same time")

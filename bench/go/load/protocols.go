@@ -18,7 +18,8 @@ var protocols = map[string]func(address string) (reader, error){
 	"elsewhere": openElsewhere,
 	"relay":     relayed.open,
 	"a2a":       sent.open,
-	"sse":       openSSE,
+	"sse":       streamed.open,
+	"langgraph": graph.open,
 }
 
 // connect opens so many connections to each of the addresses, which are separated by commas.

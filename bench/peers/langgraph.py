@@ -45,9 +45,7 @@ async def relay(state: State) -> State:
     return {"answer": "".join(texts)}
 
 
-graph = (
-    StateGraph(State).add_node(relay).add_edge(START, "relay").add_edge("relay", END).compile()
-)
+graph = StateGraph(State).add_node(relay).add_edge(START, "relay").add_edge("relay", END).compile()
 
 
 def serve() -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
-
 PATIENCE = 600.0
 """Seconds for everything that may time out. A relay that is busy with fifty answers needs more
 than the package's five to connect for the next."""

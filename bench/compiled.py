@@ -20,9 +20,6 @@ from bench.targets import target
 
 BIN = ROOT / "bench" / "go" / "bin"
 
-CONNECTIONS = 4
-"""gRPC connections that the runs of a load share."""
-
 PROTOCOLS = {
     "polos": "polos",
     "nats": "polos",

@@ -7,10 +7,14 @@ from typing import Any
 
 from openai import AsyncOpenAI
 
+PATIENCE = 600.0
+"""Seconds for everything that may time out. A relay that is busy with fifty answers needs more
+than the package's five to connect for the next."""
+
 
 def provider() -> AsyncOpenAI:
     """Return the client of the provider that the environment names."""
-    return AsyncOpenAI(max_retries=0)
+    return AsyncOpenAI(max_retries=0, timeout=PATIENCE)
 
 
 def asked(prompt: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -74,13 +75,12 @@ class Drive:
         journals = await self._read(failures)
         writer = Writer(self._store, self._claim, self._clock)
         ctx = RunContext.of_root(self._claim, journals, writer, self._clock, self._boundary)
-        write = asyncio.create_task(writer.run())
         try:
-            self._end(ctx, writer, await self._ending(ctx, journals, runnable, write))
-            await write
+            self._end(ctx, writer, await self._ending(ctx, journals, runnable, writer))
+            await asyncio.wait({writer.ended})
+            writer.ended.result()
         finally:
             writer.close()
-            await stopped(write)
 
     async def _read(self, failures: int) -> Journals:
         """Fold the log; that it cannot be read does not keep a run from ending for ever."""
@@ -97,7 +97,7 @@ class Drive:
         ctx: RunContext,
         journals: Journals,
         runnable: Runnable | None,
-        write: asyncio.Task[None],
+        writer: Writer,
     ) -> Ending:
         due = self._due()
         if due is not None:
@@ -108,24 +108,21 @@ class Drive:
             return defective(ctx, ValueError(f"its log cannot be read: {journals.damage}"))
         if journals.claims > MAX_CLAIMS:
             return given_up(ctx)
-        return await self._worked(ctx, runnable, write)
+        return await self._worked(ctx, runnable, writer)
 
-    async def _worked(
-        self, ctx: RunContext, runnable: Runnable, write: asyncio.Task[None]
-    ) -> Ending:
+    async def _worked(self, ctx: RunContext, runnable: Runnable, writer: Writer) -> Ending:
         """Let the run's code work until it is done, or has to stop."""
         work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
+        ends: set[asyncio.Future[Any]] = {writer.ended, work, order, self._left}
         try:
-            done, _ = await asyncio.wait(
-                {write, work, order, self._left}, return_when=asyncio.FIRST_COMPLETED
-            )
+            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if done == {self._left}:
                 ctx.close()
         finally:
             await stopped(work, order)
-        if write in done:
-            write.result()  # before the terminal event it ends only by raising
+        if writer.ended in done:
+            writer.ended.result()  # before the terminal event it ends only by raising
         if work in done:
             result = ctx.broken or work.result()
             if isinstance(result, Unable):

@@ -1,8 +1,8 @@
 """The one writer of a log: of the root run's events, and of its children's.
 
-Emitting never waits for storage: events queue, encoded, and whatever queued while the
-last append was under way travels in the next one. Under load frames grow; with one slow
-stream every event is a frame of its own, at once.
+Emitting never waits for storage. Events queue, encoded; the events of one turn of the loop are
+appended together, and those that are emitted during an append are the next one. Under load
+frames grow; with one slow stream every event is a frame of its own, at once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
+from polos_client.errors import StoreUnavailable
 from polos_service.errors import Finished, StepError
 from polos_service.limits import EVENT_LIMIT
 from polos_service.runs.clock import Clock
@@ -31,8 +32,12 @@ BACKLOG_LIMIT = 1024 * 1024
 class Writer:
     """Numbers, encodes and appends the events of one claim.
 
+    It has no task: appends begin in the loop's next turn, or when the append before is durable.
+
     Attributes:
         latest: the sequence of the newest event that was emitted.
+        ended: resolved when the terminal event is durable. Raises Fenced if the claim was lost,
+            StoreUnavailable if the store refused to write, or whatever else an append raised.
 
     """
 
@@ -40,6 +45,7 @@ class Writer:
         self._store = store
         self._claim = claim
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._root = Encoder(Lineage(claim.run_id, claim.workflow_id))
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
@@ -47,8 +53,12 @@ class Writer:
         self._durable = claim.latest
         self._outcome: RunState.ValueType | None = None
         self._closed = False
-        self._work = asyncio.Event()
-        self._progress = asyncio.Event()
+        self._appending = False
+        self._under_way = (0, 0)
+        """Sequence of the last event of the append that is under way, and its bytes."""
+        self._waiting: list[asyncio.Future[None]] = []
+        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self.ended.add_done_callback(seen)
 
     def emit(
         self,
@@ -89,58 +99,84 @@ class Writer:
         self.latest += 1
         self._pending.append((data, private))
         self._backlog += len(data) + len(private)
-        self._work.set()
+        if not self._appending:
+            self._appending = True
+            self._loop.call_soon(self._append)
+
+    @property
+    def full(self) -> bool:
+        """Whether more is queued than may be."""
+        return self._backlog > BACKLOG_LIMIT
 
     async def room(self) -> None:
-        """Wait while more is queued than may be; raises Finished if the writer is closed."""
-        while self._backlog > BACKLOG_LIMIT:
-            self._check_open()
-            await self._progress.wait()
+        """Wait while the writer is full; raises Finished if it is closed."""
+        while self.full:
+            await self._progress()
 
     async def flush(self) -> None:
         """Wait until all that was emitted is durable; raises Finished if the writer is closed."""
         target = self.latest
         while self._durable < target:
-            self._check_open()
-            await self._progress.wait()
+            await self._progress()
 
     def close(self) -> None:
         """Let whoever still emits or waits know that nothing is appended any more."""
         self._closed = True
-        self._progress.set()
+        self._pending.clear()
+        self._wake()
 
     def _check_open(self) -> None:
         if self._closed:
             raise Finished(f"This process has released run {self._claim.run_id}.")
 
-    async def run(self) -> None:
-        """Append what is emitted until the terminal event is durable.
+    async def _progress(self) -> None:
+        self._check_open()
+        progress = self._loop.create_future()
+        self._waiting.append(progress)
+        await progress
 
-        Raises:
-            Fenced: the claim was lost.
-            StoreUnavailable: the store refused to write.
+    def _wake(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
 
-        """
-        while self._outcome is None or self._pending:
-            await self._work.wait()
-            self._work.clear()
-            while self._pending:
-                await self._append()
+    def _append(self) -> None:
+        """Begin the next append, unless there is nothing to append."""
+        try:
+            if not self._pending:
+                self._appending = False
+                return
+            frame, private = self._take()
+            self._under_way = (frame.last, len(frame.data) + len(private))
+            append = asyncio.ensure_future(self._store.append(self._claim, frame, private))
+            append.add_done_callback(self._appended)
+        except BaseException as error:  # noqa: BLE001 - raised from a callback, it hangs the run
+            self._fail(error)
 
-    async def _append(self) -> None:
-        first = self._durable + 1
-        data, private = self._take()
-        last = first + len(data) - 1
-        outcome = self._outcome if last == self.latest else None
-        frame = Frame(first=first, last=last, data=b"".join(data), outcome=outcome)
-        beside = b"".join(private)
-        await self._store.append(self._claim, frame, beside)
-        self._durable = last
-        self._backlog -= len(frame.data) + len(beside)
-        self._progress.set()
-        self._progress = asyncio.Event()
+    def _appended(self, append: asyncio.Future[None]) -> None:
+        try:
+            append.result()
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._fail(error)
+            return
+        self._durable, size = self._under_way
+        self._backlog -= size
+        self._wake()
+        if self._outcome is not None and self._durable == self.latest and not self.ended.done():
+            self.ended.set_result(None)
+        self._append()
 
-    def _take(self) -> tuple[list[bytes], list[bytes]]:
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, Exception):
+            cut_off = StoreUnavailable(f"An append was cut off: {type(error).__name__}.")
+            cut_off.__cause__ = error
+            error = cut_off
+        if not self.ended.done():
+            self.ended.set_exception(error)
+
+    def _take(self) -> tuple[Frame, bytes]:
+        """Return the frame that is appended next, and what is stored beside it."""
         data: list[bytes] = []
         private: list[bytes] = []
         size = 0
@@ -152,4 +188,13 @@ class Writer:
             self._pending.popleft()
             data.append(event)
             private.append(beside)
-        return data, private
+        last = self._durable + len(data)
+        outcome = self._outcome if last == self.latest else None
+        frame = Frame(first=self._durable + 1, last=last, data=b"".join(data), outcome=outcome)
+        return frame, b"".join(private)
+
+
+def seen(ended: asyncio.Future[None]) -> None:
+    """Mark a failure as seen: who has closed the writer does not ask for it."""
+    if not ended.cancelled():
+        ended.exception()

@@ -13,7 +13,6 @@ import pytest
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store.sqlite import SqliteStore
-from polos_service.store.sqlite.committer import Job
 from tests.support.stores import new_run, settled, soon, until
 
 
@@ -114,7 +113,7 @@ async def test_a_rollback_that_fails_blocks_nobody(store: SqliteStore) -> None:
             return self._db.execute(statement, *values)
 
     store._committer._db = NoRollback(store._db)  # type: ignore[assignment]
-    with pytest.raises(sqlite3.OperationalError, match="no memory"):
+    with pytest.raises(StoreUnavailable, match="no memory"):
         await soon(store._committer.submit(raising(ValueError())))
     await soon(store.create(new_run()))
 
@@ -138,28 +137,15 @@ async def test_a_thread_that_dies_leaves_no_future_behind(
     assert not await store.healthy()
 
 
-async def test_what_is_submitted_while_the_thread_dies_is_refused(store: SqliteStore) -> None:
+async def test_what_is_submitted_after_the_thread_died_unnoticed_is_refused(
+    store: SqliteStore,
+) -> None:
     committer = store._committer
-    committer._queue.put(None)  # it ends, and nothing says so
-    await until(lambda: not committer._thread.is_alive())
+    committer._batches.put(None)  # it ends, and the loop has not heard of it yet
+    committer._thread.join(20)
     committer._ended = False
-
-    class Late:
-        """Stands for the queue: the thread ends right after the look whether it has."""
-
-        def put(self, job: Job) -> None:
-            committer._ended = True
-            self.get_nowait = lambda: self._next(job)
-
-        def _next(self, job: Job) -> Job:
-            self.get_nowait = queue.get_nowait  # type: ignore[assignment]
-            return job
-
-    queue = committer._queue
-    committer._queue = Late()  # type: ignore[assignment]
     with pytest.raises(StoreUnavailable, match="writing thread has ended"):
         await soon(committer.submit(count))
-    committer._queue = queue
 
 
 async def test_a_closed_store_is_not_healthy(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ async def test_an_append_wakes_readers_though_its_task_was_cancelled(store: RunS
     claim = await claimed(store)
     waiting = asyncio.create_task(store.wait("default", claim.run_id, 0))
     await settled()
-    appending = asyncio.create_task(store.append(claim, frame(1)))
+    appending = asyncio.ensure_future(store.append(claim, frame(1)))
     await asyncio.sleep(0)
     appending.cancel()
     with pytest.raises(asyncio.CancelledError):

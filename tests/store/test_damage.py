@@ -290,10 +290,9 @@ async def test_a_disk_that_fails_is_told_until_it_writes_again(store: SqliteStor
         error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
         raise error
 
-    touch = store._commit
     with capture_logs() as logs:
         with pytest.raises(StoreUnavailable, match="disk I/O error"):
-            await touch(fail)
+            await store._committer.submit(fail)
         assert store._condition.failing
         store._db.execute("PRAGMA query_only = ON")
         assert not await store.healthy()

@@ -276,9 +276,9 @@ class KeepingStore(SqliteStore):
         assert isinstance(store, KeepingStore)
         return store
 
-    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
+    def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         self.kept.append(Entry(data=frame.data, private=private))
-        await super().append(claim, frame, private)
+        return super().append(claim, frame, private)
 
 
 @pytest.mark.parametrize("streaming", [True, False], ids=["streaming", "silent"])

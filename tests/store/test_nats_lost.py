@@ -34,7 +34,7 @@ async def test_a_lost_acknowledgement_is_no_fence_and_no_second_frame(
 ) -> None:
     claim = await claimed(wired)
     lost = wire.lose(answers(appends), times=1)
-    appending = asyncio.create_task(wired.append(claim, frame(1, 3, b"once")))
+    appending = asyncio.ensure_future(wired.append(claim, frame(1, 3, b"once")))
     await soon(lost.met.wait())
     if behind != "nothing":
         await stranger.store(next(filter(appends, wire.sent)).subject)
@@ -64,7 +64,7 @@ async def test_a_server_that_goes_and_comes_back_is_waited_for(nats_server: Nats
     await asyncio.sleep(0)
     await asyncio.to_thread(nats_server.stop)
     assert not await writer.healthy()
-    appending = asyncio.create_task(writer.append(claim, frame(2, outcome=COMPLETED)))
+    appending = asyncio.ensure_future(writer.append(claim, frame(2, outcome=COMPLETED)))
     done, _ = await asyncio.wait({appending, waiting}, timeout=0.5)
     assert not done
     await asyncio.to_thread(nats_server.start)

@@ -127,7 +127,7 @@ async def test_an_item_that_another_replica_removes_first_is_not_removed_again_a
 ) -> None:
     claim = await claimed(wired)
     late = wire.hold(asked("STREAM.MSG.DELETE.POLOS_WORK"))
-    ending = asyncio.create_task(wired.append(claim, frame(1, outcome=COMPLETED)))
+    ending = asyncio.ensure_future(wired.append(claim, frame(1, outcome=COMPLETED)))
     await soon(late.met.wait())
     await stranger.request("STREAM.PURGE.POLOS_WORK")
     late.go_on.set()

@@ -6,11 +6,11 @@ import asyncio
 import copy
 import shutil
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Awaitable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -103,7 +103,7 @@ class LogMachine(RuleBasedStateMachine):
         self.known: list[Expected] = []
         self.claims: list[tuple[Expected, Claim]] = []
 
-    def do(self, work: Coroutine[Any, Any, T]) -> T:
+    def do(self, work: Awaitable[T]) -> T:
         return self.runner.run(soon(work))
 
     def run_of(self, pick: int) -> Expected:

@@ -101,7 +101,7 @@ async def test_a_deletion_that_a_crash_cut_off_is_finished_by_the_next(tmp_path:
     path = tmp_path / "runs.db"
     store = await SqliteStore.open(path)
     run_id = await long(store)
-    await store._commit(lambda db: removal.begin_removal(db, "default", run_id))
+    await store._committer.submit(lambda db: removal.begin_removal(db, "default", run_id))
     await store.close()
     store = await SqliteStore.open(path)
     await until(lambda: left(path) == (0, 0, 0))

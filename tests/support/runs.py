@@ -60,12 +60,10 @@ async def opened(folder: Path) -> AsyncIterator[SqliteStore]:
 async def writing(store: RunStore, claim: Claim, clock: Clock) -> AsyncIterator[Writer]:
     """Give a writer that appends until the end of the block."""
     writer = Writer(store, claim, clock)
-    appending = asyncio.create_task(writer.run())
     try:
         yield writer
     finally:
-        appending.cancel()
-        await asyncio.wait({appending})
+        writer.close()
 
 
 @asynccontextmanager

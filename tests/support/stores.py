@@ -150,8 +150,11 @@ class HeldStore(SqliteStore):
         self._all = True
         self.allow(len(self.asked))
 
-    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
+    def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         self.asked.append(frame)
+        return asyncio.ensure_future(self._append(claim, frame, private))
+
+    async def _append(self, claim: Claim, frame: Frame, private: bytes) -> None:
         if not self._all:
             await self._permits.acquire()
         await super().append(claim, frame, private)

@@ -22,10 +22,9 @@ from collections.abc import (
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from polos_client.errors import StoreUnavailable
-from polos_service.errors import Fenced
 from polos_service.limits import MAX_QUEUED
 from polos_service.store import (
     ENDED,
@@ -41,12 +40,10 @@ from polos_service.store import (
 )
 from polos_service.store.sqlite import claims, inbox, log, removal, runs
 from polos_service.store.sqlite.committer import Committer
-from polos_service.store.sqlite.condition import Condition, touch
+from polos_service.store.sqlite.condition import Condition, TakenOver, touch
 from polos_service.store.sqlite.file import InUseError, StoreFile
 from polos_service.store.sqlite.schema import Synchronous, connect, prepare
 from polos_service.store.wakeups import Wakeups
-
-T = TypeVar("T")
 
 PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
@@ -104,7 +101,7 @@ class SqliteStore:
 
     async def expire(self, before: int) -> bool:
         """Remove a piece of a run that ended before a time."""
-        return await self._commit(lambda db: removal.expire(db, before))
+        return await self._committer.submit(lambda db: removal.expire(db, before))
 
     async def healthy(self) -> bool:
         """Return whether the file is there, undamaged and ours, and the disk works."""
@@ -117,7 +114,7 @@ class SqliteStore:
             await self._condition.look()
             if self._condition.failing:
                 async with asyncio.timeout(PROBE_PATIENCE):
-                    await self._commit(touch)
+                    await self._committer.submit(touch)
                 self._condition.failing = False
             self._condition.require()
             return True
@@ -136,7 +133,7 @@ class SqliteStore:
 
     async def create(self, run: NewRun) -> str:
         """Store a queued run."""
-        return await self._commit(
+        return await self._committer.submit(
             lambda db: runs.insert_run(db, run, self._max_queued),
             lambda: self._wakeups.notify("queue"),
         )
@@ -167,25 +164,17 @@ class SqliteStore:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
-        try:
-            await self._commit(
+        with suppress(TakenOver):  # the claim was lost, with all others
+            await self._committer.submit(
                 lambda db: claims.requeue(db, claim, failed=failed), lambda: self._released(claim)
             )
-        except StoreUnavailable:
-            if not self._condition.taken_over:  # else the claim was lost, with all others
-                raise
 
-    async def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> None:
+    def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
-        try:
-            await self._commit(
-                lambda db: log.insert_frame(db, claim, frame, private),
-                lambda: self._appended(claim, frame),
-            )
-        except StoreUnavailable as error:
-            if self._condition.taken_over:
-                raise Fenced(str(error)) from None
-            raise
+        return self._committer.submit(
+            lambda db: log.insert_frame(db, claim, frame, private),
+            lambda: self._appended(claim, frame),
+        )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
@@ -210,6 +199,10 @@ class SqliteStore:
                 return
             await appended.wait()
 
+    def follow(self, project: str, run_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever the log has grown, or the run was removed."""
+        return self._wakeups.follow(("log", project, run_id), wake)
+
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
         place = (-1, 0)
@@ -227,7 +220,7 @@ class SqliteStore:
 
     async def command(self, project: str, run_id: str, command: Command) -> None:
         """Put a command into the inbox of a run that has not ended."""
-        await self._commit(
+        await self._committer.submit(
             lambda db: inbox.insert_command(db, project, run_id, command),
             lambda: self._wakeups.notify(("inbox", project, run_id)),
         )
@@ -263,12 +256,14 @@ class SqliteStore:
             run = removal.begin_removal(db, project, run_id)
             return run if removal.remove(db, run) else None
 
-        run = await self._commit(begin, lambda: self._wakeups.notify(("log", project, run_id)))
+        run = await self._committer.submit(
+            begin, lambda: self._wakeups.notify(("log", project, run_id))
+        )
         if run is not None:
             await self._remove(run)
 
     async def _remove(self, run: int) -> None:
-        while await self._commit(lambda db: removal.remove(db, run)):
+        while await self._committer.submit(lambda db: removal.remove(db, run)):
             pass
 
     def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -282,21 +277,8 @@ class SqliteStore:
         if not task.cancelled():
             task.exception()  # raised where it is awaited; the next process finishes the removal
 
-    async def _commit(
-        self,
-        operation: Callable[[sqlite3.Connection], T],
-        committed: Callable[[], None] | None = None,
-    ) -> T:
-        try:
-            return await self._committer.submit(operation, committed)
-        except sqlite3.Error as error:
-            self._condition.saw(error)
-            raise StoreUnavailable(f"The store refused to write: {error}.") from error
-
     async def _claim(self, find: Callable[[sqlite3.Connection], int | None]) -> Claim | None:
-        claiming = asyncio.ensure_future(
-            self._commit(lambda db: claims.begin_claim(db, find(db), self._writer))
-        )
+        claiming = self._committer.submit(lambda db: claims.begin_claim(db, find(db), self._writer))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -304,7 +286,7 @@ class SqliteStore:
             claiming.add_done_callback(self._give_back)
             raise
 
-    def _give_back(self, claiming: asyncio.Task[Claim | None]) -> None:
+    def _give_back(self, claiming: asyncio.Future[Claim | None]) -> None:
         if claiming.cancelled() or claiming.exception() is not None:
             return
         claim = claiming.result()

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from functools import partial
 
 from polos_client.errors import StoreUnavailable
+from polos_service.errors import Fenced
 from polos_service.logs import get_logger
 from polos_service.store.sqlite.damage import Pages, is_damage
 from polos_service.store.sqlite.file import StoreFile
@@ -34,19 +36,22 @@ def touch(db: sqlite3.Connection) -> None:
     db.execute("UPDATE owner SET token = token")
 
 
+class TakenOver(StoreUnavailable, Fenced):
+    """Another process owns the store now: every claim that this one held is lost."""
+
+
 class Condition:
     """What is wrong with a store, if anything is.
 
     Attributes:
         trouble: why nothing is written any more; it stays until the process ends.
-        taken_over: whether the trouble is that another process owns the store now.
         failing: whether the last read or write met a disk error; the next may succeed.
 
     """
 
     def __init__(self, file: StoreFile) -> None:
         self.trouble: str | None = None
-        self.taken_over = False
+        self._taken_over = False
         self.failing = False
         self._file = file
         self._pages = Pages(file)
@@ -55,19 +60,29 @@ class Condition:
         self._next_look = 0.0
 
     def require(self) -> None:
-        """Raise StoreUnavailable if a commit would be lost, or was. Safe in any thread."""
+        """Raise StoreUnavailable if a commit would be lost, or was. Safe in any thread.
+
+        It is TakenOver if another process owns the store.
+        """
         if self.trouble is None and (fault := self._file.fault()) is not None:
             self._fail(fault)
         if self.trouble is not None:
-            raise StoreUnavailable(self.trouble)
+            raise (TakenOver if self._taken_over else StoreUnavailable)(self.trouble)
 
     def require_owner(self, db: sqlite3.Connection) -> None:
         """Raise StoreUnavailable if another process has taken the store over."""
         row = db.execute("SELECT token FROM owner").fetchone()
         if row != (self._file.token,):
-            self.taken_over = True
+            self._taken_over = True
             self._fail(f"another process has taken over {self._file.path.name}", STOP_ONE)
             self.require()
+
+    def explain(self, error: sqlite3.Error) -> StoreUnavailable:
+        """Take note of an error of a write, and return what its caller is told."""
+        self.saw(error)
+        told = StoreUnavailable(f"The store refused to write: {error}.")
+        told.__cause__ = error
+        return told
 
     def saw(self, error: sqlite3.Error) -> None:
         """Take note of an error that a read or a write raised."""
@@ -76,7 +91,7 @@ class Condition:
             self._fail(f"{self._file.path.name} is damaged ({error})")
         elif code == sqlite3.SQLITE_IOERR and not self.failing:
             self.failing = True
-            log.error("store_disk_error", path=str(self._file.path), error=str(error))
+            self._tell("store_disk_error", str(error))
 
     async def look(self) -> None:
         """Look through the file's pages if they have changed; wait PATIENCE seconds at most."""
@@ -107,9 +122,11 @@ class Condition:
         if self.trouble is not None:
             return
         self.trouble = f"The store cannot be used: {what}. {advice}"
-        # In the loop: an error while logging must not end the thread that commits.
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
-            self._loop.call_soon_threadsafe(self._tell, what)
+        self._tell("store_failed", what)
 
-    def _tell(self, what: str) -> None:
-        log.error("store_failed", path=str(self._file.path), error=what)
+    def _tell(self, event: str, error: str) -> None:
+        """Log in the loop: an error while logging must not end the thread that commits."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(
+                partial(log.error, event, path=str(self._file.path), error=error)
+            )

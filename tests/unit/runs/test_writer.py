@@ -181,7 +181,7 @@ async def test_nothing_follows_the_terminal_event(store: HeldStore, claim: Claim
         writer.emit(text("b"))
     with pytest.raises(Finished, match=claim.run_id):
         writer.emit(DONE, outcome=RunState.RUN_STATE_CANCELLED)
-    await soon(writer.run())
+    await soon(writer.ended)
     events = await events_of(store, claim.run_id)
     assert [one.terminal for one in events] == [False, True]
     assert (await store.get("default", claim.run_id)).state == COMPLETED
@@ -195,7 +195,7 @@ async def test_only_the_frame_with_the_terminal_event_ends_the_run(
     for _ in range(3):
         writer.emit(text("x" * (FRAME_LIMIT - 1000)))
     writer.emit(DONE, outcome=COMPLETED)
-    await soon(writer.run())
+    await soon(writer.ended)
     assert [one.outcome for one in store.asked] == [None, None, COMPLETED]
 
 
@@ -229,9 +229,8 @@ async def test_a_writer_continues_where_the_log_ends(store: HeldStore, claim: Cl
 async def test_a_fenced_writer_stops_and_says_so(store: HeldStore, claim: Claim) -> None:
     store.allow_all()
     writer = Writer(store, claim, SystemClock())
-    writing = asyncio.create_task(writer.run())
     await store.release(claim)
     writer.emit(text("too late"))
     with pytest.raises(Fenced):
-        await soon(writing)
+        await soon(writer.ended)
     assert await events_of(store, claim.run_id) == []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.processes import ROOT
 
-PYTHON = Path(sys.prefix, "langgraph", "bin", "python")
+PYTHON = str(Path(sys.prefix, "langgraph", "bin", "python"))
 """Where `make bench` installs the server."""
 
 SETTINGS = {

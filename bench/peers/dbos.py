@@ -45,7 +45,7 @@ async def relay(prompt: str) -> str:
 @DBOS.workflow()
 async def answer(prompt: str) -> str:
     """Answer a prompt."""
-    text = await relay(prompt)
+    text: str = await relay(prompt)
     await DBOS.close_stream_async(TOKENS)
     return text
 

@@ -330,7 +330,7 @@ async def test_a_value_that_was_never_written_is_told_as_damage(
         lambda: store.claim_run("default", claim.run_id, force=True),
     ]
     refused = 0
-    store._heads.clear()
+    store._tails._frames.clear()
     for call in calls:
         try:
             await soon(call())

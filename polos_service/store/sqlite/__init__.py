@@ -39,14 +39,13 @@ from polos_service.store import (
     RunRecord,
     Slice,
 )
-from polos_service.store.sqlite import claims, inbox, log, removal, runs
+from polos_service.store.sqlite import claims, inbox, log, removal, runs, spool
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver, touch
 from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
 from polos_service.store.sqlite.opening import prepare
 from polos_service.store.sqlite.schema import Synchronous, connect
-from polos_service.store.sqlite.spool import ENTRY, LARGE, SPOOL_LIMIT, Spool
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
@@ -71,7 +70,7 @@ class SqliteStore:
         self._condition.require_owner(self._reader)
         file.remember()
         self._wakeups = Wakeups()
-        self._spool = Spool()
+        self._spool = spool.Spool()
         self._tails = Tails()
         self._removing: set[asyncio.Task[None]] = set()
         self._spooled = 0
@@ -355,11 +354,11 @@ class SqliteStore:
             self._tails.drop(key)
         else:
             self._tails.add(key, frame)
-            if size >= LARGE:
+            if size >= spool.LARGE:
                 self._tails.unspooled(key)
             else:
-                self._spooled += ENTRY.size + size
-                if self._spooled > SPOOL_LIMIT:
+                self._spooled += spool.ENTRY.size + size
+                if self._spooled > spool.SPOOL_LIMIT:
                     self._make_room()
         self._wakeups.notify(("log", *key))
 

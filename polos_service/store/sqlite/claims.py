@@ -37,9 +37,7 @@ def find_run(db: sqlite3.Connection, project: str, run_id: str, *, held: bool) -
     return None if row is None else int(row[0])
 
 
-def begin_claim(
-    db: sqlite3.Connection, spool: Spool, run: int | None, writer: str
-) -> Claim | None:
+def begin_claim(db: sqlite3.Connection, spool: Spool, run: int | None, writer: str) -> Claim | None:
     """Take the run with a greater epoch, and append the claim frame."""
     if run is None:
         return None

@@ -18,9 +18,7 @@ TOGETHER = 64
 """Rows that one statement inserts at most."""
 
 
-def insert_rows(
-    db: sqlite3.Connection, rows: Iterable[tuple[int, int, int, bytes, bytes]]
-) -> None:
+def insert_rows(db: sqlite3.Connection, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
     """Insert rows of frames: run, first and last sequence, data, and private part.
 
     One statement inserts many: each time that SQLite returns, the thread waits for its turn.

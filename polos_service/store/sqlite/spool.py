@@ -281,9 +281,7 @@ def recover(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM spool")
 
 
-def following(
-    latest: int, frames: Iterable[tuple[Frame, bytes]]
-) -> Iterator[tuple[Frame, bytes]]:
+def following(latest: int, frames: Iterable[tuple[Frame, bytes]]) -> Iterator[tuple[Frame, bytes]]:
     """Yield the frames that follow a sequence without a gap."""
     for frame, private in frames:
         if frame.first == latest + 1:

@@ -32,7 +32,6 @@ from tests.support.stores import (
     until,
 )
 
-
 ALL_RUNS = RunQuery(limit=10)
 
 
@@ -147,7 +146,7 @@ async def test_a_reader_sees_the_same_before_during_and_after_a_move(
 ) -> None:
     claim = await claimed(store)
     await fill(store, claim, 1, 4)
-    assert await read(store, claim, cursor if cursor <= 4 else 4, limit) == numbers(cursor + 1, 4)
+    assert await read(store, claim, min(cursor, 4), limit) == numbers(cursor + 1, 4)
     await soon(store._unspool_all())
     await fill(store, claim, 5, 7)
     news: list[Callable[[], None]] = []
@@ -164,6 +163,25 @@ async def test_a_reader_sees_the_same_before_during_and_after_a_move(
     assert await read(store, claim, cursor, limit) == numbers(cursor + 1, 10)
     record = await store.get("default", claim.run_id)
     assert (record.latest, (await store.list("default", ALL_RUNS))[0].latest) == (10, 10)
+
+
+async def test_a_run_that_is_seen_to_have_ended_has_its_last_event(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = await claimed(store)
+    await fill(store, claim, 1, 3)
+    news: list[Callable[[], None]] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(store._committer, "_tell", news.append)
+        ending = store.append(claim, frame(4, data=b"4,", outcome=COMPLETED))
+        await until(lambda: len(news) == 1)
+    assert not ending.done(), "the loop has not heard of it"
+    assert (await store.get("default", claim.run_id)).state == COMPLETED
+    assert await read(store, claim) == numbers(1, 4)
+    assert (await store.read("default", claim.run_id, 4, ALL)).ended
+    news[0]()
+    await soon(ending)
+    assert await read(store, claim) == numbers(1, 4)
 
 
 async def test_a_frame_that_is_missing_is_told_as_damage(store: SqliteStore) -> None:

@@ -194,7 +194,7 @@ class SqliteStore:
         """Read frames from the cursor on."""
         key = (project, run_id)
         newest = self._tails.latest(key)
-        if self._tails.reaches(key, after):
+        if newest > after and self._tails.reaches(key, after):
             frames = self._tails.after(key, after, limit)
             return Slice(frames=frames, latest=newest, ended=False)
         with self._reading():

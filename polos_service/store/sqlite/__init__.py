@@ -67,6 +67,9 @@ class SqliteStore:
         file.remember()
         self._wakeups = Wakeups()
         self._heads: dict[tuple[str, str], Frame] = {}
+        """The newest frame of each open log that was begun, claimed or appended to here."""
+        self._commanded: dict[tuple[str, str], int] = {}
+        """How many commands the inboxes of these runs hold; repeated ones count again."""
         self._removing: set[asyncio.Task[None]] = set()
         self._committer = Committer(self._db, self._condition)
         for run in removal.removals(self._reader):
@@ -135,22 +138,29 @@ class SqliteStore:
         """Store a queued run."""
         return await self._committer.submit(
             lambda db: runs.insert_run(db, run, self._max_queued),
-            lambda: self._wakeups.notify("queue"),
+            lambda run_id: self._created(run, run_id),
         )
 
-    async def claim(self, workflows: Collection[str]) -> Claim:
-        """Claim the oldest queued run of these workflows."""
+    async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
+        """Claim the oldest queued runs of these workflows, in one commit."""
         while True:
             queued = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            claim = await self._claim(partial(claims.find_queued, workflows=names))
-            if claim is not None:
-                return claim
+            try:
+                found = await self._claim(partial(claims.find_queued, workflows=names, limit=limit))
+            except Exception:
+                if limit == 1:
+                    raise
+                limit = 1  # if one of them is damaged, those before it can be claimed
+                continue
+            if found:
+                return found
             await queued.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
-        return await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        found = await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        return found[0] if found else None
 
     async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
         """Return queued runs that should have ended, and held runs that should have long ago."""
@@ -164,24 +174,24 @@ class SqliteStore:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
+        if (claim.project, claim.run_id) not in self._heads:  # it has ended, or nobody holds it
+            return
         with suppress(TakenOver):  # the claim was lost, with all others
-            await self._committer.submit(
-                lambda db: claims.requeue(db, claim, failed=failed), lambda: self._released(claim)
-            )
+            await self._requeue([claim], failed=failed)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
         return self._committer.submit(
             lambda db: log.insert_frame(db, claim, frame, private),
-            lambda: self._appended(claim, frame),
+            lambda _: self._appended(claim, frame),
         )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
-        # A reader that keeps up lacks only the frame appended last: no need to ask the file.
+        # A reader that keeps up lacks at most the frame appended last: no need to ask the file.
         head = self._heads.get((project, run_id))
-        if head is not None and head.first <= after + 1 <= head.last:
-            return Slice(frames=(head,), latest=head.last, ended=False)
+        if head is not None and head.first <= after + 1 <= head.last + 1:
+            return Slice(frames=(head,) if after < head.last else (), latest=head.last, ended=False)
         with self._reading():
             # The state is read before the frames: if it says that the run has ended, no
             # frames will follow those that are read now.
@@ -218,18 +228,20 @@ class SqliteStore:
         """Put a command into the inbox of a run that has not ended."""
         await self._committer.submit(
             lambda db: inbox.insert_command(db, project, run_id, command),
-            lambda: self._wakeups.notify(("inbox", project, run_id)),
+            lambda _: self._came((project, run_id)),
         )
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait for commands behind the first `seen`."""
         while True:
-            arrived = self._wakeups.event(("inbox", claim.project, claim.run_id))
-            with self._reading():
-                run, _ = self._find(claim.project, claim.run_id)
-                found = inbox.commands_after(self._reader, run, seen)
-            if found:
-                return found
+            key = (claim.project, claim.run_id)
+            arrived = self._wakeups.event(("inbox", *key))
+            if self._commanded.get(key) != seen:  # else nothing came: no need to ask the file
+                with self._reading():
+                    run, _ = self._find(*key)
+                    found = inbox.commands_after(self._reader, run, seen)
+                if found:
+                    return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
@@ -253,7 +265,7 @@ class SqliteStore:
             return run if removal.remove(db, run) else None
 
         run = await self._committer.submit(
-            begin, lambda: self._wakeups.notify(("log", project, run_id))
+            begin, lambda _: self._wakeups.notify(("log", project, run_id))
         )
         if run is not None:
             await self._remove(run)
@@ -273,25 +285,28 @@ class SqliteStore:
         if not task.cancelled():
             task.exception()  # raised where it is awaited; the next process finishes the removal
 
-    async def _claim(self, find: Callable[[sqlite3.Connection], int | None]) -> Claim | None:
-        claiming = self._committer.submit(lambda db: claims.begin_claim(db, find(db), self._writer))
+    async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
+        claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
+            lambda db: [claims.begin_claim(db, run, self._writer) for run in find(db)],
+            self._claimed,
+        )
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The commit is under way all the same, and nobody would ever hold that claim.
+            # The commit is under way all the same, and nobody would ever hold those claims.
             claiming.add_done_callback(self._give_back)
             raise
 
-    def _give_back(self, claiming: asyncio.Future[Claim | None]) -> None:
-        if claiming.cancelled() or claiming.exception() is not None:
-            return
-        claim = claiming.result()
-        if claim is not None:
-            with suppress(StoreUnavailable):  # closed: the next process queues the run
-                self._committer.submit(
-                    lambda db: claims.requeue(db, claim, failed=False),
-                    lambda: self._released(claim),
-                )
+    def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
+        if not (claiming.cancelled() or claiming.exception()):
+            with suppress(StoreUnavailable):  # closed: the next process queues the runs
+                self._requeue(claiming.result(), failed=False)
+
+    def _requeue(self, held: Sequence[Claim], *, failed: bool) -> asyncio.Future[Sequence[Claim]]:
+        return self._committer.submit(
+            lambda db: [one for one in held if claims.requeue(db, one, failed=failed)],
+            self._released,
+        )
 
     @contextmanager
     def _reading(self, what: str = "store") -> Iterator[None]:
@@ -307,16 +322,39 @@ class SqliteStore:
     def _find(self, project: str, run_id: str) -> tuple[int, int]:
         return runs.row_of(self._reader, project, run_id)
 
-    def _released(self, claim: Claim) -> None:
-        self._heads.pop((claim.project, claim.run_id), None)
+    def _created(self, run: NewRun, run_id: str) -> None:
+        if run_id == run.run_id:  # else its request id made one before
+            self._begun((run.project, run_id), 0, 0)
         self._wakeups.notify("queue")
+
+    def _claimed(self, found: Sequence[Claim]) -> None:
+        for claim in found:
+            self._begun((claim.project, claim.run_id), claim.latest, len(claim.commands))
+
+    def _begun(self, key: tuple[str, str], latest: int, commands: int) -> None:
+        self._heads[key] = Frame(first=latest + 1, last=latest, data=b"")
+        self._commanded[key] = commands
+
+    def _came(self, key: tuple[str, str]) -> None:
+        if key in self._commanded:
+            self._commanded[key] += 1
+        self._wakeups.notify(("inbox", *key))
+
+    def _released(self, released: Sequence[Claim]) -> None:
+        for claim in released:
+            self._left((claim.project, claim.run_id))
+        self._wakeups.notify("queue")
+
+    def _left(self, key: tuple[str, str]) -> None:
+        self._heads.pop(key, None)
+        self._commanded.pop(key, None)
 
     def _appended(self, claim: Claim, frame: Frame) -> None:
         key = (claim.project, claim.run_id)
         if frame.outcome is None:
             self._heads[key] = frame
         else:
-            self._heads.pop(key, None)
+            self._left(key)
         self._wakeups.notify(("log", *key))
 
     def _grown(self, project: str, run_id: str, after: int) -> bool:

@@ -241,7 +241,7 @@ Call = Callable[[SqliteStore, Claim], Awaitable[object]]
 
 CALLS: list[tuple[str, Begin, Call]] = [
     ("frames", ended, lambda store, claim: store.read("default", claim.run_id, 0, ALL)),
-    ("frames", ended, lambda store, claim: store.wait("default", claim.run_id, 2)),
+    ("runs", ended, lambda store, claim: store.wait("default", claim.run_id, 2)),
     ("frames", claimed, history),
     ("inbox", ended, lambda store, claim: store.commands(claim, 0)),
     (

@@ -67,9 +67,10 @@ class SqliteStore:
         file.remember()
         self._wakeups = Wakeups()
         self._heads: dict[tuple[str, str], Frame] = {}
-        """The newest frame of each open log that was begun, claimed or appended to here."""
-        self._commanded: dict[tuple[str, str], int] = {}
-        """How many commands the inboxes of these runs hold; repeated ones count again."""
+        self._unwritten: set[tuple[str, str]] = set()
+        """Runs created here to whose log nobody has begun to append."""
+        self._inboxes: dict[tuple[str, str], int] = {}
+        """How many commands came for each run that was created or claimed here, and is open."""
         self._removing: set[asyncio.Task[None]] = set()
         self._committer = Committer(self._db, self._condition)
         for run in removal.removals(self._reader):
@@ -174,13 +175,14 @@ class SqliteStore:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
-        if (claim.project, claim.run_id) not in self._heads:  # it has ended, or nobody holds it
+        if (claim.project, claim.run_id) not in self._inboxes:  # it has ended, or nobody holds it
             return
         with suppress(TakenOver):  # the claim was lost, with all others
             await self._requeue([claim], failed=failed)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
+        self._unwritten.discard((claim.project, claim.run_id))
         return self._committer.submit(
             lambda db: log.insert_frame(db, claim, frame, private),
             lambda _: self._appended(claim, frame),
@@ -188,10 +190,12 @@ class SqliteStore:
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
-        # A reader that keeps up lacks at most the frame appended last: no need to ask the file.
+        # A reader that keeps up lacks only the frame appended last: no need to ask the file.
         head = self._heads.get((project, run_id))
-        if head is not None and head.first <= after + 1 <= head.last + 1:
-            return Slice(frames=(head,) if after < head.last else (), latest=head.last, ended=False)
+        if head is not None and head.first <= after + 1 <= head.last:
+            return Slice(frames=(head,), latest=head.last, ended=False)
+        if (project, run_id) in self._unwritten:
+            return Slice(frames=(), latest=0, ended=False)
         with self._reading():
             # The state is read before the frames: if it says that the run has ended, no
             # frames will follow those that are read now.
@@ -240,7 +244,7 @@ class SqliteStore:
         while True:
             key = (claim.project, claim.run_id)
             arrived = self._wakeups.event(("inbox", *key))
-            if self._commanded.get(key) != seen:  # else nothing came: no need to ask the file
+            if self._inboxes.get(key) != seen:  # else nothing came: no need to ask the file
                 with self._reading():
                     run, _ = self._find(*key)
                     found = inbox.commands_after(self._reader, run, seen)
@@ -328,20 +332,17 @@ class SqliteStore:
 
     def _created(self, run: NewRun, run_id: str) -> None:
         if run_id == run.run_id:  # else its request id made one before
-            self._begun((run.project, run_id), 0, 0)
+            self._unwritten.add((run.project, run_id))
+            self._inboxes[run.project, run_id] = 0
         self._wakeups.notify("queue")
 
     def _claimed(self, found: Sequence[Claim]) -> None:
         for claim in found:
-            self._begun((claim.project, claim.run_id), claim.latest, len(claim.commands))
-
-    def _begun(self, key: tuple[str, str], latest: int, commands: int) -> None:
-        self._heads[key] = Frame(first=latest + 1, last=latest, data=b"")
-        self._commanded[key] = commands
+            self._inboxes[claim.project, claim.run_id] = len(claim.commands)
 
     def _came(self, key: tuple[str, str]) -> None:
-        if key in self._commanded:
-            self._commanded[key] += 1
+        if key in self._inboxes:
+            self._inboxes[key] += 1
         self._wakeups.notify(("inbox", *key))
 
     def _released(self, released: Sequence[Claim]) -> None:
@@ -351,7 +352,7 @@ class SqliteStore:
 
     def _left(self, key: tuple[str, str]) -> None:
         self._heads.pop(key, None)
-        self._commanded.pop(key, None)
+        self._inboxes.pop(key, None)
 
     def _appended(self, claim: Claim, frame: Frame) -> None:
         key = (claim.project, claim.run_id)

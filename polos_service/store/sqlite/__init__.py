@@ -72,6 +72,10 @@ class SqliteStore:
         self._wakeups = Wakeups()
         self._spool = spool.Spool()
         self._tails = Tails()
+        self._unwritten: set[tuple[str, str]] = set()
+        """Runs created here to whose log nobody has begun to append."""
+        self._inboxes: dict[tuple[str, str], int] = {}
+        """How many commands came for each run that was created or claimed here, and is open."""
         self._removing: set[asyncio.Task[None]] = set()
         self._spooled = 0
         """Bytes in the spool at most."""
@@ -148,22 +152,23 @@ class SqliteStore:
         """Store a queued run."""
         return await self._committer.submit(
             lambda db: runs.insert_run(db, run, self._max_queued),
-            lambda: self._wakeups.notify("queue"),
+            lambda run_id: self._created(run, run_id),
         )
 
-    async def claim(self, workflows: Collection[str]) -> Claim:
-        """Claim the oldest queued run of these workflows."""
+    async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
+        """Claim the oldest queued runs of these workflows, in one commit."""
         while True:
             queued = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            claim = await self._claim(partial(claims.find_queued, workflows=names))
-            if claim is not None:
-                return claim
+            found = await self._claim(partial(claims.find_queued, workflows=names, limit=limit))
+            if found:
+                return found
             await queued.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
-        return await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        found = await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        return found[0] if found else None
 
     async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
         """Return queued runs that should have ended, and held runs that should have long ago."""
@@ -177,17 +182,17 @@ class SqliteStore:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
+        if (claim.project, claim.run_id) not in self._inboxes:  # it has ended, or nobody holds it
+            return
         with suppress(TakenOver):  # the claim was lost, with all others
-            await self._committer.submit(
-                lambda db: claims.requeue(db, self._spool, claim, failed=failed),
-                lambda: self._released(claim),
-            )
+            await self._requeue([claim], failed=failed)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
+        self._unwritten.discard((claim.project, claim.run_id))
         return self._committer.submit(
             lambda db: self._spool.append(db, claim, frame, private),
-            lambda: self._appended(claim, frame, len(frame.data) + len(private)),
+            lambda _: self._appended(claim, frame, len(frame.data) + len(private)),
         )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
@@ -197,6 +202,8 @@ class SqliteStore:
         if newest > after and self._tails.reaches(key, after):
             frames = self._tails.after(key, after, limit)
             return Slice(frames=frames, latest=newest, ended=False)
+        if key in self._unwritten:
+            return Slice(frames=(), latest=0, ended=False)
         with self._reading():
             # The state is read before the frames: if it says that the run has ended, no
             # frames will follow those that are read now.
@@ -244,18 +251,20 @@ class SqliteStore:
         """Put a command into the inbox of a run that has not ended."""
         await self._committer.submit(
             lambda db: inbox.insert_command(db, project, run_id, command),
-            lambda: self._wakeups.notify(("inbox", project, run_id)),
+            lambda _: self._came((project, run_id)),
         )
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait for commands behind the first `seen`."""
         while True:
-            arrived = self._wakeups.event(("inbox", claim.project, claim.run_id))
-            with self._reading():
-                run, _ = self._find(claim.project, claim.run_id)
-                found = inbox.commands_after(self._reader, run, seen)
-            if found:
-                return found
+            key = (claim.project, claim.run_id)
+            arrived = self._wakeups.event(("inbox", *key))
+            if self._inboxes.get(key) != seen:  # else nothing came: no need to ask the file
+                with self._reading():
+                    run, _ = self._find(*key)
+                    found = inbox.commands_after(self._reader, run, seen)
+                if found:
+                    return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
@@ -280,7 +289,7 @@ class SqliteStore:
             return run if removal.remove(db, run) else None
 
         run = await self._committer.submit(
-            begin, lambda: self._wakeups.notify(("log", project, run_id))
+            begin, lambda _: self._wakeups.notify(("log", project, run_id))
         )
         if run is not None:
             await self._remove(run)
@@ -300,34 +309,28 @@ class SqliteStore:
         if not task.cancelled():
             task.exception()  # raised where it is awaited; the next process finishes the removal
 
-    async def _claim(self, find: Callable[[sqlite3.Connection], int | None]) -> Claim | None:
-        claiming = self._committer.submit(
-            lambda db: claims.begin_claim(db, self._spool, find(db), self._writer)
+    async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
+        claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
+            lambda db: [claims.begin_claim(db, self._spool, run, self._writer) for run in find(db)],
+            self._claimed,
         )
-        claiming.add_done_callback(self._claimed)  # before anybody who awaits it goes on
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The commit is under way all the same, and nobody would ever hold that claim.
+            # The commit is under way all the same, and nobody would ever hold those claims.
             claiming.add_done_callback(self._give_back)
             raise
 
-    def _claimed(self, claiming: asyncio.Future[Claim | None]) -> None:
-        if not claiming.cancelled() and claiming.exception() is None:
-            claim = claiming.result()
-            if claim is not None:
-                self._tails.drop((claim.project, claim.run_id))
+    def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
+        if not (claiming.cancelled() or claiming.exception()):
+            with suppress(StoreUnavailable):  # closed: the next process queues the runs
+                self._requeue(claiming.result(), failed=False)
 
-    def _give_back(self, claiming: asyncio.Future[Claim | None]) -> None:
-        if claiming.cancelled() or claiming.exception() is not None:
-            return
-        claim = claiming.result()
-        if claim is not None:
-            with suppress(StoreUnavailable):  # closed: the next process queues the run
-                self._committer.submit(
-                    lambda db: claims.requeue(db, self._spool, claim, failed=False),
-                    lambda: self._released(claim),
-                )
+    def _requeue(self, held: Sequence[Claim], *, failed: bool) -> asyncio.Future[Sequence[Claim]]:
+        return self._committer.submit(
+            lambda db: [one for one in held if claims.requeue(db, self._spool, one, failed=failed)],
+            self._released,
+        )
 
     @contextmanager
     def _reading(self, what: str = "store") -> Iterator[None]:
@@ -348,14 +351,35 @@ class SqliteStore:
         newest = self._tails.latest((project, record.run_id))
         return replace(record, latest=newest) if newest > record.latest else record
 
-    def _released(self, claim: Claim) -> None:
-        self._tails.drop((claim.project, claim.run_id))
+    def _created(self, run: NewRun, run_id: str) -> None:
+        if run_id == run.run_id:  # else its request id made one before
+            self._unwritten.add((run.project, run_id))
+            self._inboxes[run.project, run_id] = 0
         self._wakeups.notify("queue")
+
+    def _claimed(self, found: Sequence[Claim]) -> None:
+        for claim in found:
+            self._tails.drop((claim.project, claim.run_id))
+            self._inboxes[claim.project, claim.run_id] = len(claim.commands)
+
+    def _came(self, key: tuple[str, str]) -> None:
+        if key in self._inboxes:
+            self._inboxes[key] += 1
+        self._wakeups.notify(("inbox", *key))
+
+    def _released(self, released: Sequence[Claim]) -> None:
+        for claim in released:
+            self._left((claim.project, claim.run_id))
+        self._wakeups.notify("queue")
+
+    def _left(self, key: tuple[str, str]) -> None:
+        self._tails.drop(key)
+        self._inboxes.pop(key, None)
 
     def _appended(self, claim: Claim, frame: Frame, size: int) -> None:
         key = (claim.project, claim.run_id)
         if frame.outcome is not None:
-            self._tails.drop(key)
+            self._left(key)
         else:
             self._tails.add(key, frame)
             if size >= spool.LARGE:
@@ -369,7 +393,7 @@ class SqliteStore:
     def _unspool(self, project: str, run_id: str) -> asyncio.Future[None]:
         return self._committer.submit(
             lambda db: self._spool.unspool(db, project, run_id),
-            lambda: self._tails.unspooled((project, run_id)),
+            lambda _: self._tails.unspooled((project, run_id)),
         )
 
     def _unspool_all(self) -> asyncio.Future[None]:
@@ -381,7 +405,7 @@ class SqliteStore:
             self._unspooling = self._unspool_all()
             self._unspooling.add_done_callback(seen)
 
-    def _all_unspooled(self) -> None:
+    def _all_unspooled(self, _: None) -> None:
         self._spooled = 0
         self._tails.all_unspooled()
 

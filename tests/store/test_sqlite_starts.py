@@ -7,12 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
-from polos.v1.run_pb2 import RunState
 from polos_service.store import Claim
-from polos_service.store.sqlite import claims
-from polos_service.store.sqlite.damage import ForeignValueError
 from tests.support.runs import opened
 from tests.support.stores import (
     ALL,
@@ -99,25 +94,3 @@ async def test_a_repeated_start_does_not_hide_what_the_run_has_done(tmp_path: Pa
         assert await store.create(new_run(request_id="once")) == claim.run_id
         found = await store.read("default", claim.run_id, 0, ALL)
         assert (found.latest, found.ended) == (1, True)
-
-
-async def test_a_run_that_cannot_be_claimed_does_not_hold_up_those_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin = claims.begin_claim
-
-    def damaged(db: sqlite3.Connection, run: int, writer: str) -> Claim:
-        claim = begin(db, run, writer)
-        if claim.run_id == created[2]:
-            raise ForeignValueError("a run is damaged")
-        return claim
-
-    monkeypatch.setattr(claims, "begin_claim", damaged)
-    async with opened(tmp_path) as store:
-        created = [await store.create(new_run()) for _ in range(4)]
-        for run_id in created[:2]:
-            assert [claim.run_id for claim in await soon(store.claim({"agent"}, 16))] == [run_id]
-        with pytest.raises(ForeignValueError):
-            await soon(store.claim({"agent"}, 16))
-        for run_id in created[2:]:
-            assert (await store.get("default", run_id)).state == RunState.RUN_STATE_QUEUED

@@ -147,13 +147,7 @@ class SqliteStore:
         while True:
             queued = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            try:
-                found = await self._claim(partial(claims.find_queued, workflows=names, limit=limit))
-            except Exception:
-                if limit == 1:
-                    raise
-                limit = 1  # if one of them is damaged, those before it can be claimed
-                continue
+            found = await self._claim(partial(claims.find_queued, workflows=names, limit=limit))
             if found:
                 return found
             await queued.wait()

@@ -20,6 +20,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,15 @@ from polos_service.store import (
     RunRecord,
     Slice,
 )
-from polos_service.store.sqlite import claims, inbox, log, removal, runs
+from polos_service.store.sqlite import claims, inbox, log, removal, runs, spool
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver, touch
+from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
-from polos_service.store.sqlite.schema import Synchronous, connect, prepare
+from polos_service.store.sqlite.open_runs import OpenRuns
+from polos_service.store.sqlite.opening import prepare
+from polos_service.store.sqlite.schema import Synchronous, connect
+from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
 PAGE = 1024 * 1024
@@ -66,13 +71,14 @@ class SqliteStore:
         self._condition.require_owner(self._reader)
         file.remember()
         self._wakeups = Wakeups()
-        self._heads: dict[tuple[str, str], Frame] = {}
-        self._unwritten: set[tuple[str, str]] = set()
-        """Runs created here to whose log nobody has begun to append."""
-        self._inboxes: dict[tuple[str, str], int] = {}
-        """How many commands came for each run that was created or claimed here, and is open."""
+        self._spool = spool.Spool()
+        self._tails = Tails()
+        self._open = OpenRuns(self._wakeups)
         self._removing: set[asyncio.Task[None]] = set()
-        self._committer = Committer(self._db, self._condition)
+        self._spooled = 0
+        """Bytes in the spool at most."""
+        self._unspooling: asyncio.Future[None] | None = None
+        self._committer = Committer(self._db, self._condition, self._spool)
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
 
@@ -130,8 +136,13 @@ class SqliteStore:
         await self._condition.close()
         self._reader.close()
         if self._condition.trouble is None:
-            with suppress(sqlite3.Error):  # the next process takes it over all the same
+            # The next process takes it over all the same, and recovers what is in the spool.
+            with suppress(sqlite3.Error, StoreUnavailable):
+                self._db.execute("BEGIN IMMEDIATE")
+                self._condition.require_owner(self._db)
+                self._spool.unspool_all(self._db)
                 self._db.execute("DELETE FROM owner")
+                self._db.execute("COMMIT")
         self._db.close()
         self._file.close()
 
@@ -139,7 +150,7 @@ class SqliteStore:
         """Store a queued run."""
         return await self._committer.submit(
             lambda db: runs.insert_run(db, run, self._max_queued),
-            lambda run_id: self._created(run, run_id),
+            lambda run_id: self._open.created(run, run_id),
         )
 
     async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
@@ -169,35 +180,40 @@ class SqliteStore:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
-        if (claim.project, claim.run_id) not in self._inboxes:  # it has ended, or nobody holds it
-            return
-        with suppress(TakenOver):  # the claim was lost, with all others
-            await self._requeue([claim], failed=failed)
+        if (claim.project, claim.run_id) in self._open:
+            with suppress(TakenOver):  # the claim was lost, with all others
+                await self._requeue([claim], failed=failed)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
-        self._unwritten.discard((claim.project, claim.run_id))
+        self._open.appending((claim.project, claim.run_id))
         return self._committer.submit(
-            lambda db: log.insert_frame(db, claim, frame, private),
-            lambda _: self._appended(claim, frame),
+            lambda db: self._spool.append(db, claim, frame, private),
+            lambda _: self._appended(claim, frame, len(frame.data) + len(private)),
         )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
-        # A reader that keeps up lacks only the frame appended last: no need to ask the file.
-        head = self._heads.get((project, run_id))
-        if head is not None and head.first <= after + 1 <= head.last:
-            return Slice(frames=(head,), latest=head.last, ended=False)
-        if (project, run_id) in self._unwritten:
+        key = (project, run_id)
+        newest = self._tails.latest(key)
+        if newest > after and self._tails.reaches(key, after):
+            frames = self._tails.after(key, after, limit)
+            return Slice(frames=frames, latest=newest, ended=False)
+        if self._open.is_unwritten(key):
             return Slice(frames=(), latest=0, ended=False)
         with self._reading():
             # The state is read before the frames: if it says that the run has ended, no
             # frames will follow those that are read now.
             run, state = self._find(project, run_id)
             frames = log.frames_after(self._reader, run, after, limit)
-            return Slice(
-                frames=frames, latest=log.latest_of(self._reader, run), ended=state in ENDED
-            )
+            latest = max(log.latest_of(self._reader, run), newest)
+            end = frames[-1].last if frames else after
+            left = limit - sum(len(one.data) for one in frames)
+            if left > 0 and self._tails.reaches(key, end):
+                frames += self._tails.after(key, end, left)
+            elif not frames and after < latest:
+                raise ForeignValueError(f"events after {after} are missing")
+            return Slice(frames=frames, latest=latest, ended=state in ENDED)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
@@ -213,6 +229,8 @@ class SqliteStore:
 
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
+        if self._tails.latest((claim.project, claim.run_id)):
+            await self._unspool(claim.project, claim.run_id)
         place = (-1, 0)
         while True:
             # A page at a time: a statement left open would keep the reader's snapshot, and
@@ -230,7 +248,7 @@ class SqliteStore:
         """Put a command into the inbox of a run that has not ended."""
         await self._committer.submit(
             lambda db: inbox.insert_command(db, project, run_id, command),
-            lambda _: self._came((project, run_id)),
+            lambda _: self._open.commanded((project, run_id)),
         )
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
@@ -238,23 +256,23 @@ class SqliteStore:
         while True:
             key = (claim.project, claim.run_id)
             arrived = self._wakeups.event(("inbox", *key))
-            if self._inboxes.get(key) != seen:  # else nothing came: no need to ask the file
+            if self._open.is_commanded(key, seen):
                 with self._reading():
                     run, _ = self._find(*key)
-                    found = inbox.commands_after(self._reader, run, seen)
-                if found:
-                    return found
+                    if found := inbox.commands_after(self._reader, run, seen):
+                        return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
         with self._reading():
-            return runs.record_of(self._reader, project, run_id)
+            return self._up_to_date(project, runs.record_of(self._reader, project, run_id))
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
         with self._reading():
-            return runs.records(self._reader, project, query)
+            found = runs.records(self._reader, project, query)
+        return [self._up_to_date(project, one) for one in found]
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
@@ -279,17 +297,13 @@ class SqliteStore:
     def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(removing)
         self._removing.add(task)
-        task.add_done_callback(self._removed)
+        task.add_done_callback(self._removing.discard)
+        task.add_done_callback(seen)  # the next process finishes the removal
         return task
-
-    def _removed(self, task: asyncio.Task[None]) -> None:
-        self._removing.discard(task)
-        if not task.cancelled():
-            task.exception()  # raised where it is awaited; the next process finishes the removal
 
     async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
         claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
-            lambda db: [claims.begin_claim(db, run, self._writer) for run in find(db)],
+            lambda db: [claims.begin_claim(db, self._spool, r, self._writer) for r in find(db)],
             self._claimed,
         )
         try:
@@ -299,6 +313,11 @@ class SqliteStore:
             claiming.add_done_callback(self._give_back)
             raise
 
+    def _claimed(self, found: Sequence[Claim]) -> None:
+        for claim in found:
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.claimed(claim)
+
     def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
         if not (claiming.cancelled() or claiming.exception()):
             with suppress(StoreUnavailable):  # closed: the next process queues the runs
@@ -306,7 +325,7 @@ class SqliteStore:
 
     def _requeue(self, held: Sequence[Claim], *, failed: bool) -> asyncio.Future[Sequence[Claim]]:
         return self._committer.submit(
-            lambda db: [one for one in held if claims.requeue(db, one, failed=failed)],
+            lambda db: [c for c in held if claims.requeue(db, self._spool, c, failed=failed)],
             self._released,
         )
 
@@ -324,42 +343,61 @@ class SqliteStore:
     def _find(self, project: str, run_id: str) -> tuple[int, int]:
         return runs.row_of(self._reader, project, run_id)
 
-    def _created(self, run: NewRun, run_id: str) -> None:
-        if run_id == run.run_id:  # else its request id made one before
-            self._unwritten.add((run.project, run_id))
-            self._inboxes[run.project, run_id] = 0
-        self._wakeups.notify("queue")
-
-    def _claimed(self, found: Sequence[Claim]) -> None:
-        for claim in found:
-            self._inboxes[claim.project, claim.run_id] = len(claim.commands)
-
-    def _came(self, key: tuple[str, str]) -> None:
-        if key in self._inboxes:
-            self._inboxes[key] += 1
-        self._wakeups.notify(("inbox", *key))
+    def _up_to_date(self, project: str, record: RunRecord) -> RunRecord:
+        """Return a record that also tells of what is in the spool."""
+        newest = self._tails.latest((project, record.run_id))
+        return replace(record, latest=newest) if newest > record.latest else record
 
     def _released(self, released: Sequence[Claim]) -> None:
         for claim in released:
-            self._left((claim.project, claim.run_id))
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.left((claim.project, claim.run_id))
         self._wakeups.notify("queue")
 
-    def _left(self, key: tuple[str, str]) -> None:
-        self._heads.pop(key, None)
-        self._inboxes.pop(key, None)
-
-    def _appended(self, claim: Claim, frame: Frame) -> None:
+    def _appended(self, claim: Claim, frame: Frame, size: int) -> None:
         key = (claim.project, claim.run_id)
-        if frame.outcome is None:
-            self._heads[key] = frame
+        if frame.outcome is not None:
+            self._tails.drop(key)
+            self._open.left(key)
         else:
-            self._left(key)
+            self._tails.add(key, frame)
+            if size >= spool.LARGE:
+                self._tails.unspooled(key)
+            else:
+                self._spooled += spool.ENTRY.size + size
+                if self._spooled > spool.SPOOL_LIMIT:
+                    self._make_room()
         self._wakeups.notify(("log", *key))
 
+    def _unspool(self, project: str, run_id: str) -> asyncio.Future[None]:
+        return self._committer.submit(
+            lambda db: self._spool.unspool(db, project, run_id),
+            lambda _: self._tails.unspooled((project, run_id)),
+        )
+
+    def _unspool_all(self) -> asyncio.Future[None]:
+        return self._committer.submit(self._spool.unspool_all, self._all_unspooled)
+
+    def _make_room(self) -> None:
+        """Empty the spool, unless that is under way."""
+        if self._committer.working and (self._unspooling is None or self._unspooling.done()):
+            self._unspooling = self._unspool_all()
+            self._unspooling.add_done_callback(seen)
+
+    def _all_unspooled(self, _: None) -> None:
+        self._spooled = 0
+        self._tails.all_unspooled()
+
     def _grown(self, project: str, run_id: str, after: int) -> bool:
-        head = self._heads.get((project, run_id))
-        if head is not None:
-            return head.last > after
+        newest = self._tails.latest((project, run_id))
+        if newest:
+            return newest > after
         with self._reading():
             run, state = self._find(project, run_id)
             return state in ENDED or log.latest_of(self._reader, run) > after
+
+
+def seen(done: asyncio.Future[None]) -> None:
+    """Mark a failure as seen: perhaps nobody awaits this one, and it is tried again."""
+    if not done.cancelled():
+        done.exception()

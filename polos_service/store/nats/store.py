@@ -117,8 +117,12 @@ class NatsStore:
         """Store a queued run."""
         return await self._tasks.finish(self._create(run))
 
-    async def claim(self, workflows: Collection[str], limit: int) -> Sequence[port.Claim]:  # noqa: ARG002 - items come one by one
-        """Claim a queued run of these workflows; each one's come oldest first."""
+    async def claim(
+        self,
+        workflows: Collection[str],
+        limit: int,  # noqa: ARG002 - items come one by one, so that replicas share them
+    ) -> Sequence[port.Claim]:
+        """Claim one queued run of these workflows; each one's come oldest first."""
         while True:
             item = await self._queue.next(workflows)
             claim = await self._tasks.finish(self._claims.take(item), self._give_back)

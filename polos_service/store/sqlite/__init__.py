@@ -10,19 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
@@ -44,6 +37,7 @@ from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver, touch
 from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
+from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
 from polos_service.store.sqlite.schema import Synchronous, connect
 from polos_service.store.sqlite.tails import Tails
@@ -72,10 +66,7 @@ class SqliteStore:
         self._wakeups = Wakeups()
         self._spool = spool.Spool()
         self._tails = Tails()
-        self._unwritten: set[tuple[str, str]] = set()
-        """Runs created here to whose log nobody has begun to append."""
-        self._inboxes: dict[tuple[str, str], int] = {}
-        """How many commands came for each run that was created or claimed here, and is open."""
+        self._open = OpenRuns(self._wakeups)
         self._removing: set[asyncio.Task[None]] = set()
         self._spooled = 0
         """Bytes in the spool at most."""
@@ -152,7 +143,7 @@ class SqliteStore:
         """Store a queued run."""
         return await self._committer.submit(
             lambda db: runs.insert_run(db, run, self._max_queued),
-            lambda run_id: self._created(run, run_id),
+            lambda run_id: self._open.created(run, run_id),
         )
 
     async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
@@ -182,14 +173,13 @@ class SqliteStore:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
-        if (claim.project, claim.run_id) not in self._inboxes:  # it has ended, or nobody holds it
-            return
-        with suppress(TakenOver):  # the claim was lost, with all others
-            await self._requeue([claim], failed=failed)
+        if (claim.project, claim.run_id) in self._open:
+            with suppress(TakenOver):  # the claim was lost, with all others
+                await self._requeue([claim], failed=failed)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
-        self._unwritten.discard((claim.project, claim.run_id))
+        self._open.appending((claim.project, claim.run_id))
         return self._committer.submit(
             lambda db: self._spool.append(db, claim, frame, private),
             lambda _: self._appended(claim, frame, len(frame.data) + len(private)),
@@ -202,7 +192,7 @@ class SqliteStore:
         if newest > after and self._tails.reaches(key, after):
             frames = self._tails.after(key, after, limit)
             return Slice(frames=frames, latest=newest, ended=False)
-        if key in self._unwritten:
+        if self._open.is_unwritten(key):
             return Slice(frames=(), latest=0, ended=False)
         with self._reading():
             # The state is read before the frames: if it says that the run has ended, no
@@ -251,7 +241,7 @@ class SqliteStore:
         """Put a command into the inbox of a run that has not ended."""
         await self._committer.submit(
             lambda db: inbox.insert_command(db, project, run_id, command),
-            lambda _: self._came((project, run_id)),
+            lambda _: self._open.commanded((project, run_id)),
         )
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
@@ -259,12 +249,11 @@ class SqliteStore:
         while True:
             key = (claim.project, claim.run_id)
             arrived = self._wakeups.event(("inbox", *key))
-            if self._inboxes.get(key) != seen:  # else nothing came: no need to ask the file
+            if self._open.is_commanded(key, seen):
                 with self._reading():
                     run, _ = self._find(*key)
-                    found = inbox.commands_after(self._reader, run, seen)
-                if found:
-                    return found
+                    if found := inbox.commands_after(self._reader, run, seen):
+                        return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
@@ -298,20 +287,16 @@ class SqliteStore:
         while await self._committer.submit(lambda db: removal.remove(db, run)):
             pass
 
-    def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, removing: CoroutineType[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(removing)
         self._removing.add(task)
-        task.add_done_callback(self._removed)
+        task.add_done_callback(self._removing.discard)
+        task.add_done_callback(seen)  # the next process finishes the removal
         return task
-
-    def _removed(self, task: asyncio.Task[None]) -> None:
-        self._removing.discard(task)
-        if not task.cancelled():
-            task.exception()  # raised where it is awaited; the next process finishes the removal
 
     async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
         claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
-            lambda db: [claims.begin_claim(db, self._spool, run, self._writer) for run in find(db)],
+            lambda db: [claims.begin_claim(db, self._spool, r, self._writer) for r in find(db)],
             self._claimed,
         )
         try:
@@ -321,6 +306,11 @@ class SqliteStore:
             claiming.add_done_callback(self._give_back)
             raise
 
+    def _claimed(self, found: Sequence[Claim]) -> None:
+        for claim in found:
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.claimed(claim)
+
     def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
         if not (claiming.cancelled() or claiming.exception()):
             with suppress(StoreUnavailable):  # closed: the next process queues the runs
@@ -328,7 +318,7 @@ class SqliteStore:
 
     def _requeue(self, held: Sequence[Claim], *, failed: bool) -> asyncio.Future[Sequence[Claim]]:
         return self._committer.submit(
-            lambda db: [one for one in held if claims.requeue(db, self._spool, one, failed=failed)],
+            lambda db: [c for c in held if claims.requeue(db, self._spool, c, failed=failed)],
             self._released,
         )
 
@@ -351,35 +341,17 @@ class SqliteStore:
         newest = self._tails.latest((project, record.run_id))
         return replace(record, latest=newest) if newest > record.latest else record
 
-    def _created(self, run: NewRun, run_id: str) -> None:
-        if run_id == run.run_id:  # else its request id made one before
-            self._unwritten.add((run.project, run_id))
-            self._inboxes[run.project, run_id] = 0
-        self._wakeups.notify("queue")
-
-    def _claimed(self, found: Sequence[Claim]) -> None:
-        for claim in found:
-            self._tails.drop((claim.project, claim.run_id))
-            self._inboxes[claim.project, claim.run_id] = len(claim.commands)
-
-    def _came(self, key: tuple[str, str]) -> None:
-        if key in self._inboxes:
-            self._inboxes[key] += 1
-        self._wakeups.notify(("inbox", *key))
-
     def _released(self, released: Sequence[Claim]) -> None:
         for claim in released:
-            self._left((claim.project, claim.run_id))
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.left((claim.project, claim.run_id))
         self._wakeups.notify("queue")
-
-    def _left(self, key: tuple[str, str]) -> None:
-        self._tails.drop(key)
-        self._inboxes.pop(key, None)
 
     def _appended(self, claim: Claim, frame: Frame, size: int) -> None:
         key = (claim.project, claim.run_id)
         if frame.outcome is not None:
-            self._left(key)
+            self._tails.drop(key)
+            self._open.left(key)
         else:
             self._tails.add(key, frame)
             if size >= spool.LARGE:
@@ -419,6 +391,6 @@ class SqliteStore:
 
 
 def seen(done: asyncio.Future[None]) -> None:
-    """Mark a failure as seen: nobody awaits this one, and it is tried again."""
+    """Mark a failure as seen: perhaps nobody awaits this one, and it is tried again."""
     if not done.cancelled():
         done.exception()

@@ -61,7 +61,7 @@ COMPILED = frozenset(
 )
 """Rows that are measured with the programs in Go. The others measure the Python client too."""
 
-VERSIONS = ("grpcio", "protobuf", "openai", "a2a-sdk", "fastapi")
+VERSIONS = ("grpcio", "protobuf", "openai", "a2a-sdk", "dbos", "fastapi")
 RESULTS = Path("bench/results.json")
 PLOT = Path("docs/performance.svg")
 PAGE = Path("docs/performance.md")

@@ -1,9 +1,11 @@
 """Peer (f): DBOS on SQLite, each token a write to a durable stream.
 
 As its documentation shows for models: a step reads the answer and writes its tokens to a stream,
-which the HTTP front reads. Everything that has a variant for asyncio uses it. All settings are
-the defaults, but one: on SQLite, a reader that waits polls, by default once a second. POLL makes
-it as prompt as the documented default for notifications on PostgreSQL.
+which the HTTP front reads. Everything that has a variant for asyncio uses it.
+
+All settings are the defaults, but one: on SQLite, a reader that waits polls, by default once a
+second. POLL makes it as prompt as the default for notifications on PostgreSQL. The file keeps
+the rollback journal: DBOS has no setting for another mode.
 
 The argument is the path of the database file.
 """
@@ -43,7 +45,7 @@ async def relay(prompt: str) -> str:
 @DBOS.workflow()
 async def answer(prompt: str) -> str:
     """Answer a prompt."""
-    text = await relay(prompt)
+    text: str = await relay(prompt)
     await DBOS.close_stream_async(TOKENS)
     return text
 

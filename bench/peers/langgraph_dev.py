@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from bench.processes import ROOT
 
-PYTHON = ROOT / ".venv" / "langgraph" / "bin" / "python"
+PYTHON = str(Path(sys.prefix, "langgraph", "bin", "python"))
+"""Where `make bench` installs the server."""
+
 SETTINGS = {
     "LANGGRAPH_NO_VERSION_CHECK": "true",
     "LANGSMITH_TRACING": "false",

@@ -24,8 +24,8 @@ START = {
     "careful": 96,
     "sse": 56,
     "a2a": 8,
-    "dbos": 16,
-    "langgraph": 4,
+    "dbos": 2,
+    "langgraph": 14,
 }
 """By target, about what it carried when it was last measured: the search begins there."""
 

@@ -18,13 +18,15 @@ GROWN, WINDOW = 100_000, 5_000
 def relay(upstream: Server, rounds: int) -> Row:
     """Relay one run."""
     long_runs = relayed(upstream, rounds, ("polos", "plain", "careful", "sse"), 1, LONG)
-    short_runs = relayed(upstream, rounds, ("polos", "a2a", "a2a-sqlite"), 1, SHORT)
+    short_runs = relayed(
+        upstream, rounds, ("polos", "a2a", "a2a-sqlite", "dbos", "langgraph"), 1, SHORT
+    )
     flat, short = rates(long_runs), rates(short_runs)
     goals = [at_least(flat, "plain", 36), at_least(flat, "sse", 10)]
     goals += [at_least(short, "a2a", 25), at_least(short, "a2a-sqlite", 200)]
     return Row(
         name="relay",
-        title=f"relay, 1 run of {LONG:,} tokens (a2a-sdk: {SHORT:,})",
+        title=f"relay, 1 run of {LONG:,} tokens ((d), (f), (g): {SHORT:,})",
         unit="tokens/s",
         figures=short | flat,
         goals=goals,

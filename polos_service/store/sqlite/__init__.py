@@ -10,12 +10,19 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import CoroutineType
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
@@ -287,7 +294,7 @@ class SqliteStore:
         while await self._committer.submit(lambda db: removal.remove(db, run)):
             pass
 
-    def _spawn(self, removing: CoroutineType[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(removing)
         self._removing.add(task)
         task.add_done_callback(self._removing.discard)

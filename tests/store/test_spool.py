@@ -258,8 +258,8 @@ async def test_what_fails_in_a_batch_undoes_nothing_else(
 
 async def test_what_is_in_the_spool_survives_a_crash(store: SqliteStore, tmp_path: Path) -> None:
     claims = [await claimed(store) for _ in range(3)]
-    for last, claim in enumerate(claims, 2):
-        await fill(store, claim, 1, last)
+    for last, old in enumerate(claims, 2):
+        await fill(store, old, 1, last)
     next_one = await after_a_crash(store, tmp_path / "next")
     assert in_file(next_one) == (3, 0)
     for last, old in enumerate(claims, 2):

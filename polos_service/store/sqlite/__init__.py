@@ -195,10 +195,8 @@ class SqliteStore:
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
         key = (project, run_id)
-        newest = self._tails.latest(key)
-        if newest > after and self._tails.reaches(key, after):
-            frames = self._tails.after(key, after, limit)
-            return Slice(frames=frames, latest=newest, ended=False)
+        if frames := self._tails.after(key, after, limit):
+            return Slice(frames=frames, latest=self._tails.latest(key), ended=False)
         if self._open.is_unwritten(key):
             return Slice(frames=(), latest=0, ended=False)
         with self._reading():
@@ -206,12 +204,11 @@ class SqliteStore:
             # frames will follow those that are read now.
             run, state = self._find(project, run_id)
             frames = log.frames_after(self._reader, run, after, limit)
-            latest = max(log.latest_of(self._reader, run), newest)
-            end = frames[-1].last if frames else after
             left = limit - sum(len(one.data) for one in frames)
-            if left > 0 and self._tails.reaches(key, end):
-                frames += self._tails.after(key, end, left)
-            elif not frames and after < latest:
+            if left > 0:
+                frames += self._tails.after(key, frames[-1].last if frames else after, left)
+            latest = max(log.latest_of(self._reader, run), self._tails.latest(key))
+            if not frames and after < latest:
                 raise ForeignValueError(f"events after {after} are missing")
             return Slice(frames=frames, latest=latest, ended=state in ENDED)
 

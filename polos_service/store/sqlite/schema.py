@@ -64,8 +64,7 @@ CREATE TABLE commands (
     PRIMARY KEY (run, kind)
 ) STRICT, WITHOUT ROWID;
 """
-"""Version 1. Frames are rows in order of arrival, so that a commit for many runs fills one page
-and not one page a run. The index entries beside them take a dozen bytes each."""
+"""Version 1. Frames are rows in order of arrival; a row holds events that follow each other."""
 
 SECOND = f"""
 CREATE INDEX IF NOT EXISTS runs_due ON runs (deadline)

@@ -32,16 +32,18 @@ class Tails:
         frames = self._frames.get(key)
         return frames[-1].last if frames else 0
 
-    def reaches(self, key: Key, after: int) -> bool:
-        """Return whether the frames begin at or before the event that follows a cursor."""
-        frames = self._frames.get(key)
-        return frames is not None and frames[0].first <= after + 1
-
     def after(self, key: Key, after: int, limit: int) -> list[Frame]:
-        """Return the frames with events after the cursor, up to the one that reaches `limit`."""
+        """Return the frames with events after the cursor, up to the one that reaches `limit`.
+
+        There are none if the event that follows the cursor is not in memory.
+        """
+        frames = self._frames.get(key)
+        if frames is None or frames[0].first > after + 1:
+            return []
+        if frames[-1].first <= after + 1:  # all that a reader lacks that keeps up
+            return frames[-1:] if frames[-1].last > after else []
         found: list[Frame] = []
         size = 0
-        frames = self._frames[key]
         for place in range(bisect_right(frames, after, key=last_of), len(frames)):
             found.append(frames[place])
             size += len(frames[place].data)

@@ -128,6 +128,8 @@ async def test_appends_that_wait_for_a_commit_share_the_next_one(store: SqliteSt
             await asyncio.sleep(0)
         await soon(asyncio.gather(*appends))
     assert statements.count("COMMIT") == 2, "one for what kept the thread busy, one for all else"
+    shared = statements[statements.index("COMMIT") + 1 :]
+    assert len(shared) <= APPEND_STATEMENTS, "frames that share a commit share its statements"
 
 
 @contextmanager

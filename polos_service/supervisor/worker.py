@@ -7,7 +7,7 @@ import json
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from polos_client.errors import PolosError
 from polos_service import child, logs
@@ -104,8 +104,9 @@ class Worker:
 
         """
         ended = asyncio.ensure_future(self.ended())
+        either: set[asyncio.Future[Any]] = {self._serving, ended}
         try:
-            await asyncio.wait({self._serving, ended}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ended.cancel()
         if self._serving.done():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
+from chaos.workers.system import SERVES, STORES
 from tests.support.process import ServiceProcess, until
 
 CLAIM_TIMEOUT = "2"
@@ -34,14 +34,13 @@ class Workers(ServiceProcess):
     @property
     def workers(self) -> list[int]:
         """The newest process of each worker, in their order."""
-        found = re.findall(r"worker_serves +pid=(\d+) worker=(\d+)", self.output)
-        newest = {int(number): int(pid) for pid, number in found}
+        newest = {int(number): int(pid) for pid, number in SERVES.findall(self.output)}
         return [newest[number] for number in sorted(newest)]
 
     @property
     def nats(self) -> int:
         """The newest process of nats-server."""
-        return int(re.findall(r"nats_server_serves +pid=(\d+)", self.output)[-1])
+        return int(STORES.findall(self.output)[-1][0])
 
     async def all_end(self) -> None:
         """Wait until none of the processes is there any more."""

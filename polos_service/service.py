@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import uuid_utils
 
@@ -111,8 +112,8 @@ class Runs:
         """
         return await self._details.whole(caller.project, run_id, max_result)
 
-    def tail(self, caller: Caller, run_id: str, after: int) -> Tail:
-        """Return a run's log for one reader: encoded responses, from a cursor on."""
+    def tail(self, caller: Caller, run_id: str, after: int) -> AbstractContextManager[Tail]:
+        """Give a run's log to one reader: encoded responses, from a cursor on."""
         return self._readers.tail(caller.project, run_id, after)
 
     async def list(self, caller: Caller, query: RunQuery) -> Sequence[RunRecord]:

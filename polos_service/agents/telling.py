@@ -33,6 +33,8 @@ class Telling:
         self._turn = turn
         self._key = attempt.key
         self._number = attempt.number
+        self._delta = TextDelta(step_key=attempt.key, step=turn, attempt=attempt.number)
+        """Each piece of text in turn: a new message would take longer than the rest of it."""
         self._said = 0
         """Characters of text that readers have."""
         self._thoughts: list[str] = []
@@ -45,9 +47,8 @@ class Telling:
                 await self.text(part)
             return
         self._said += len(piece)
-        await self._attempt.emit(
-            TextDelta(content=piece, step_key=self._key, step=self._turn, attempt=self._number)
-        )
+        self._delta.content = piece
+        await self._attempt.emit(self._delta)
 
     async def reasoning(self, piece: str) -> None:
         """Emit a piece of the reasoning."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from polos_client.errors import CursorAhead, Draining
 from polos_client.wire import HEARTBEAT
@@ -25,43 +27,36 @@ class Readers:
 
     Attributes:
         pacer: for whoever reads a log from far behind its end.
+        heartbeat: seconds of silence after which a reader is told where the log stands.
         closed: True once every reader is sent away.
 
     """
 
     def __init__(self, store: RunStore, heartbeat: float = HEARTBEAT) -> None:
         self.pacer = Pacer()
-        self._store = store
-        self._heartbeat = heartbeat
+        self.heartbeat = heartbeat
         self.closed = False
-        self._waits: set[asyncio.Timeout] = set()
+        self._store = store
+        self._tails: set[Tail] = set()
 
     def close(self) -> None:
         """Send every reader away, to come back with its cursor."""
         self.closed = True
-        now = asyncio.get_running_loop().time()
-        for wait in self._waits:
-            if not wait.expired():
-                wait.reschedule(now)
+        for tail in self._tails:
+            tail.wake()
 
-    def tail(self, project: str, run_id: str, after: int) -> Tail:
-        """Return a log for one reader, from the cursor on."""
-        return Tail(self, self._store, project, run_id, after)
-
-    async def grown(self, project: str, run_id: str, after: int) -> bool:
-        """Wait for more, or for `close`; False if it is time for a heartbeat."""
-        if self.closed:
-            return True
-        wait = asyncio.timeout(self._heartbeat)
+    @contextmanager
+    def tail(self, project: str, run_id: str, after: int) -> Iterator[Tail]:
+        """Give a log to one reader, from the cursor on."""
+        tail = Tail(self, self._store, project, run_id, after)
+        leave = self._store.follow(project, run_id, tail.wake)
+        self._tails.add(tail)
         try:
-            async with wait:
-                self._waits.add(wait)
-                await self._store.wait(project, run_id, after)
-        except TimeoutError:
-            return self.closed
+            yield tail
         finally:
-            self._waits.discard(wait)
-        return True
+            self._tails.discard(tail)
+            leave()
+            tail.stop()
 
 
 class Tail:
@@ -79,7 +74,22 @@ class Tail:
         self._run = (project, run_id)
         self._after = after
         self._behind = self._speak = True
-        self._leaving = self._ended = False
+        self._leaving = self._ended = self._woken = False
+        self._loop = asyncio.get_running_loop()
+        self._sleep: asyncio.Future[None] | None = None
+        """Pending while there is nothing to send."""
+        self._fell_asleep = self._loop.time()
+        self._beat = self._loop.call_later(readers.heartbeat, self._heartbeat)
+
+    def wake(self) -> None:
+        """Look at the log again."""
+        self._woken = True
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
+
+    def stop(self) -> None:
+        """Wake up no more."""
+        self._beat.cancel()
 
     async def next(self) -> bytes | None:
         """Return the next response; None when the terminal event was returned before.
@@ -100,6 +110,7 @@ class Tail:
                 await self._wait()
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
+            self._woken = False
             part = await self._store.read(*self._run, self._after, READ_LIMIT)
             if self._after > part.latest:
                 raise ahead(self._run[1], self._after, part.latest)
@@ -114,7 +125,21 @@ class Tail:
         """Wait until there is something to send: an event, or a heartbeat."""
         if self._leaving:
             raise Draining("The service is shutting down. Reconnect.", retry_after=RECONNECT_AFTER)
-        self._speak = not await self._readers.grown(*self._run, self._after)
+        self._speak = False
+        if self._woken or self._readers.closed:
+            return
+        self._fell_asleep = self._loop.time()
+        self._sleep = self._loop.create_future()
+        await self._sleep
+
+    def _heartbeat(self) -> None:
+        """Speak if nothing was sent for long. One timer serves many waits: each needs none."""
+        asleep = self._sleep is not None and not self._sleep.done()
+        silent = self._loop.time() - self._fell_asleep if asleep else 0.0
+        if silent >= self._readers.heartbeat:
+            self._speak, silent = True, 0.0
+            self.wake()
+        self._beat = self._loop.call_later(self._readers.heartbeat - silent, self._heartbeat)
 
 
 def response_of(part: Slice, after: int) -> tuple[bytes, int]:

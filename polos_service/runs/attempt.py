@@ -105,6 +105,8 @@ class Attempt:
     async def emit(self, payload: Message) -> None:
         """Emit an event; waits only while the backlog is over its bound.
 
+        The payload is encoded at once, so it can be changed and emitted again.
+
         Raises:
             Finished: this process no longer writes the run's log.
             StepError: the event is larger than every store takes.
@@ -112,7 +114,8 @@ class Attempt:
         """
         self._writer.emit(payload, encoder=self._encoder)
         self.spoke = True
-        await self._writer.room()
+        if self._writer.full:
+            await self._writer.room()
 
     async def keep(self, private: Mapping[str, Any], carrier: Message) -> None:
         """Store the private part of the step's output, however large; once, before its end.

@@ -103,9 +103,14 @@ class Writer:
             self._appending = True
             self._loop.call_soon(self._append)
 
+    @property
+    def full(self) -> bool:
+        """Whether more is queued than may be."""
+        return self._backlog > BACKLOG_LIMIT
+
     async def room(self) -> None:
-        """Wait while more is queued than may be; raises Finished if the writer is closed."""
-        while self._backlog > BACKLOG_LIMIT:
+        """Wait while the writer is full; raises Finished if it is closed."""
+        while self.full:
             await self._progress()
 
     async def flush(self) -> None:

@@ -6,7 +6,7 @@ bytes: it does not know what the events in a frame mean, or what a command asks 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -261,6 +261,18 @@ class RunStore(Protocol):
         Raises:
             RunExpired: it was removed by `expire`.
             RunNotFound: there is no such run.
+
+        """
+        ...
+
+    def follow(self, project: str, run_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever the log has grown, or the run has ended or was removed.
+
+        It is called in the loop, must not raise, and may be called without a reason. Follow
+        first, then read: only a run that was read is followed for certain.
+
+        Returns:
+            What ends it; to be called once.
 
         """
         ...

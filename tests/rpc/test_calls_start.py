@@ -297,7 +297,7 @@ async def test_heartbeats_say_where_the_log_stands(tmp_path: Path) -> None:
     gate = Gate()
     agent = scripted(turn(call("gate")), "after", tools=(gate.tool,))
     async with serving(tmp_path, agent) as served:
-        served.readers._heartbeat = 0.05
+        served.readers.heartbeat = 0.05
         run_id = await served.start(agent)
         await gate.reached()
         latest = (await served.runs.GetRun(pb.GetRunRequest(run_id=run_id))).run.latest_sequence

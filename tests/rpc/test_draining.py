@@ -161,26 +161,15 @@ async def test_readers_are_sent_away_even_where_a_heartbeat_is_just_due(tmp_path
         await until(lambda: settled(served, run_id), "the run waits")
         loop = asyncio.get_running_loop()
         readers = Readers(served.service._store, heartbeat=0.05)
-        tail = readers.tail("default", run_id, 3)
-        assert not events_in(await response(tail))  # the first response comes at once
-        reading = asyncio.ensure_future(response(tail))
-        closed: asyncio.Future[None] = loop.create_future()
-
-        def close() -> None:
-            try:
-                closed.set_result(readers.close())  # type: ignore[func-returns-value]
-            except RuntimeError as error:
-                closed.set_exception(error)
-
-        await until(lambda: bool(readers._waits), "the reader waits")
-        (wait,) = readers._waits
-        due = wait.when()
-        assert due is not None
-        loop.call_at(due + 0.001, close)
-        time.sleep(0.1)  # noqa: ASYNC251 - both become due while the loop is held
-        (sent_away,) = await asyncio.gather(reading, return_exceptions=True)
-        await closed
-        assert isinstance(sent_away, Draining)
+        with readers.tail("default", run_id, 3) as tail:
+            assert not events_in(await response(tail))  # the first response comes at once
+            reading = asyncio.ensure_future(response(tail))
+            await until(lambda: tail._sleep is not None, "the reader waits")
+            loop.call_at(tail._beat.when() + 0.001, readers.close)
+            time.sleep(0.1)  # noqa: ASYNC251 - both become due while the loop is held
+            assert not events_in(await reading)  # the heartbeat
+            with pytest.raises(Draining):
+                await response(tail)
 
 
 async def settled(served: Served, run_id: str) -> bool:

@@ -57,7 +57,7 @@ async def test_dropping_the_stream_that_started_a_run_does_not_cancel_it(tmp_pat
         run_id = str((await live.initial_metadata())["polos-run-id"])
         await gate.reached()
         live.cancel()
-        await until(lambda: not served.readers._waits, "the service sees the reader leave")
+        await until(lambda: not served.readers._tails, "the service sees the reader leave")
         gate.opened.set()
         assert answer_of(await served.events(run_id)).agent_finish.result == "after"
 
@@ -75,7 +75,7 @@ async def test_only_cancel_run_cancels_and_it_closes_the_connection_to_the_model
             async for event in served.follow(run_id):
                 if event.HasField("text_delta"):
                     break
-            await until(lambda: not served.readers._waits, "the reader has left")
+            await until(lambda: not served.readers._tails, "the reader has left")
             assert not upstream.disconnected.is_set()
             ended = await served.runs.CancelRun(pb.CancelRunRequest(run_id=run_id))
             assert ended.run.state == RunState.RUN_STATE_CANCELLED

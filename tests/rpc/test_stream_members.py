@@ -117,7 +117,7 @@ async def test_leaving_a_loop_early_leaves_nothing_behind_and_the_run_goes_on(
             break
         async for _chunk in stream.text_chunks:
             break
-        await until(lambda: not served.readers._waits, "no reader is left")
+        await until(lambda: not served.readers._tails, "no reader is left")
         gate.opened.set()
         assert await stream.text() == "Before. After."
 

@@ -61,7 +61,7 @@ def refusal(error: grpc.aio.AioRpcError) -> PolosError:
 
 async def test_breaking_out_of_a_loop_ends_the_call_in_the_service(tmp_path: Path) -> None:
     async with serving(tmp_path, WAITING) as served:
-        waits = served.readers._waits
+        waits = served.readers._tails
         stream = await WAITING.stream(served.client, "Go.")
         async for _event in stream.events:
             break

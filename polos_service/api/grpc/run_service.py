@@ -85,9 +85,9 @@ class RunService:
     async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
         """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""
         await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
-        tail = self._runs.tail(caller, run_id, after)
-        while (response := await tail.next()) is not None:
-            await context.write(response)
+        with self._runs.tail(caller, run_id, after) as tail:
+            while (response := await tail.next()) is not None:
+                await context.write(response)
 
     async def _start(self, caller: Caller, request: pb.CreateRunRequest) -> str:
         start = await self._side_thread.call(request.ByteSize(), run_request, caller, request)

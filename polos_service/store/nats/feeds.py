@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -202,6 +202,10 @@ class Feeds:
             feed.readers -= 1
             feed.idle_since = asyncio.get_running_loop().time()
 
+    def follow(self, key: Key, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called at the news of a log, whose feed stays meanwhile."""
+        return self._wakeups.follow(("log", *key), wake)
+
     def writing(self, key: Key, head: Head, frame: Frame) -> None:
         """Remember a frame that this replica is about to append."""
         feed = self._feeds.get(key)
@@ -292,7 +296,9 @@ class Feeds:
             now = asyncio.get_running_loop().time()
             due = []
             for feed in list(self._feeds.values()):
-                if not feed.readers and now - feed.idle_since > LINGER:
+                if feed.readers or self._wakeups.followed(("log", *feed.key)):
+                    feed.idle_since = now
+                if now - feed.idle_since > LINGER:
                     self._retire(feed.key)
                 elif feed.look_at <= now:
                     feed.look_at = now + LATER_LOOK

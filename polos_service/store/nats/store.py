@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from nats.aio.msg import Msg
@@ -182,6 +182,10 @@ class NatsStore:
             if feed.ended or feed.latest > after:
                 return
             await self._feeds.wait(feed, after)
+
+    def follow(self, project: str, run_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever the log has grown, or the run has ended or was removed."""
+        return self._feeds.follow((project, run_id), wake)
 
     async def history(self, claim: port.Claim) -> AsyncIterator[port.Entry]:
         """Yield every frame with its private part."""

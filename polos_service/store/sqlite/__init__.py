@@ -199,6 +199,10 @@ class SqliteStore:
                 return
             await appended.wait()
 
+    def follow(self, project: str, run_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever the log has grown, or the run was removed."""
+        return self._wakeups.follow(("log", project, run_id), wake)
+
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
         place = (-1, 0)

@@ -52,25 +52,25 @@ def sequences(responses: list[bytes]) -> list[int]:
 async def test_a_run_that_ended_before_the_close_is_read_to_its_end(store: SqliteStore) -> None:
     claim = await begin(store)
     readers = Readers(store)
-    tail = readers.tail("default", "run", 0)
-    seen = [await response(tail)]
-    await end(store, claim)  # while the reader is busy with what it got
-    readers.close()
-    seen += await rest(tail)
-    assert sequences(seen) == [1, 2]
+    with readers.tail("default", "run", 0) as tail:
+        seen = [await response(tail)]
+        await end(store, claim)  # while the reader is busy with what it got
+        readers.close()
+        seen += await rest(tail)
+        assert sequences(seen) == [1, 2]
 
 
 async def test_a_waiting_reader_of_a_run_that_goes_on_is_sent_away(store: SqliteStore) -> None:
     await begin(store)
     readers = Readers(store)
-    tail = readers.tail("default", "run", 0)
-    seen = [await response(tail)]
-    waiting = asyncio.ensure_future(response(tail))
-    await asyncio.sleep(0)  # it reads, and finds nothing more
-    readers.close()
-    with pytest.raises(Draining):
-        await waiting
-    assert sequences(seen) == [1]
+    with readers.tail("default", "run", 0) as tail:
+        seen = [await response(tail)]
+        waiting = asyncio.ensure_future(response(tail))
+        await asyncio.sleep(0)  # it reads, and finds nothing more
+        readers.close()
+        with pytest.raises(Draining):
+            await waiting
+        assert sequences(seen) == [1]
 
 
 async def test_a_busy_reader_of_a_run_that_goes_on_is_sent_away_at_once(
@@ -78,18 +78,18 @@ async def test_a_busy_reader_of_a_run_that_goes_on_is_sent_away_at_once(
 ) -> None:
     await begin(store)
     readers = Readers(store, heartbeat=3600)
-    tail = readers.tail("default", "run", 0)
-    await response(tail)
-    readers.close()  # while the reader is busy with what it got
-    with pytest.raises(Draining):
-        await asyncio.wait_for(response(tail), 30)
+    with readers.tail("default", "run", 0) as tail:
+        await response(tail)
+        readers.close()  # while the reader is busy with what it got
+        with pytest.raises(Draining):
+            await asyncio.wait_for(response(tail), 30)
 
 
 async def test_a_reader_that_comes_after_the_close_gets_what_there_is(store: SqliteStore) -> None:
     await begin(store)
     readers = Readers(store)
     readers.close()
-    tail = readers.tail("default", "run", 0)
-    assert sequences([await response(tail)]) == [1]
-    with pytest.raises(Draining):
-        await response(tail)
+    with readers.tail("default", "run", 0) as tail:
+        assert sequences([await response(tail)]) == [1]
+        with pytest.raises(Draining):
+            await response(tail)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Any
@@ -107,9 +107,9 @@ async def test_a_cursor_inside_a_frame_parses_nothing(wire: Wire, store: SqliteS
     claim = await claimed(store)
     for first in range(1, 51, 10):
         await store.append(claim, frame(first, first + 9, data_of(first, 10)))
-    tail = Readers(store).tail(claim.project, claim.run_id, 14)
-    assert [one.sequence for one in events_in(await response(tail))] == list(range(15, 51))
-    assert (wire.parsed, wire.encoded) == (0, 0)
+    with Readers(store).tail(claim.project, claim.run_id, 14) as tail:
+        assert [one.sequence for one in events_in(await response(tail))] == list(range(15, 51))
+        assert (wire.parsed, wire.encoded) == (0, 0)
 
 
 def data_of(first: int, events: int) -> bytes:
@@ -217,31 +217,35 @@ async def test_a_reader_that_keeps_up_asks_nothing_however_long_the_run(
 
 async def cost_of_wake(store: SqliteStore, claim: Claim, newest: int) -> int:
     """Wake a reader that has seen all; return the statements until it has sent the news."""
-    tail = Readers(store).tail(claim.project, claim.run_id, newest - 1)
-    await response(tail)
-    with traced(store._reader) as statements:
-        news = asyncio.ensure_future(response(tail))
-        await asyncio.sleep(0)
-        await store.append(claim, frame(newest + 1))
-        await soon(news)
-    return len(statements)
+    with Readers(store).tail(claim.project, claim.run_id, newest - 1) as tail:
+        await response(tail)
+        with traced(store._reader) as statements:
+            news = asyncio.ensure_future(response(tail))
+            await asyncio.sleep(0)
+            await store.append(claim, frame(newest + 1))
+            await soon(news)
+        return len(statements)
 
 
 async def test_readers_of_a_silent_run_ask_nothing(store: SqliteStore) -> None:
     claim = await claimed(store)
     await store.append(claim, frame(1))
-    readers = [Readers(store).tail(claim.project, claim.run_id, 0) for _ in range(20)]
-    for tail in readers:
-        await response(tail)
-    waits = [asyncio.ensure_future(response(tail)) for tail in readers]
-    await asyncio.sleep(0)
-    other = await claimed(store)
-    with traced(store._reader) as statements:
-        for at in range(1, 11):
-            await store.append(other, frame(at))
-    assert statements == []
-    await store.append(claim, frame(2))
-    await soon(asyncio.gather(*waits))
+    with ExitStack() as stack:
+        readers = Readers(store)
+        tails = [
+            stack.enter_context(readers.tail(claim.project, claim.run_id, 0)) for _ in range(20)
+        ]
+        for tail in tails:
+            await response(tail)
+        waits = [asyncio.ensure_future(response(tail)) for tail in tails]
+        await asyncio.sleep(0)
+        other = await claimed(store)
+        with traced(store._reader) as statements:
+            for at in range(1, 11):
+                await store.append(other, frame(at))
+        assert statements == []
+        await store.append(claim, frame(2))
+        await soon(asyncio.gather(*waits))
 
 
 async def test_listing_runs_touches_a_page_of_them(store: SqliteStore) -> None:

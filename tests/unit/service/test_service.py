@@ -72,7 +72,8 @@ START = RunRequest(
 
 async def read(runs: Runs, caller: Caller, run_id: str, after: int = 0) -> bytes:
     """Read a run to its end."""
-    return b"".join(await rest(runs.tail(caller, run_id, after)))
+    with runs.tail(caller, run_id, after) as tail:
+        return b"".join(await rest(tail))
 
 
 async def test_a_run_is_started_and_read_to_its_end(store: SqliteStore) -> None:

@@ -85,9 +85,11 @@ class NatsServer:
         self._configuration = folder / "nats-server.conf"
         self._print_line = print_line
         self._sync = sync
+        self._command: tuple[str, ...] = ()
         self._last_line = ""
         self._lock = -1
         self._port = 0
+        self._pipe: LinePipe
         self._process: Process | None = None
         self._held = ExitStack()
 
@@ -101,7 +103,8 @@ class NatsServer:
         """
         program = binary()
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for folder in (self.folder.parent, self.folder):
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.chmod(0o700)
             self._lock = await locked(self.folder / "lock")
             self._held.callback(os.close, self._lock)
@@ -113,16 +116,17 @@ class NatsServer:
         self._command = (sys.executable, "-ES", tied.__file__, str(os.getpid()), program)
         process = await self._spawn()
         if not await self._answers(process):
+            how = await self._ended(process)
             raise StoreUnavailable(
-                f"The store {self.folder} cannot be opened: nats-server ended with "
-                f"{child.how_ended(await process.wait())}: {self._last_line}"
+                f"The store {self.folder} cannot be opened: nats-server ended with {how}: "
+                f"{self._last_line}"
             )
 
     async def keep(self) -> None:
         """Start it again whenever it ends, for ever."""
         pause, longest = PAUSES
         while self._process is not None:
-            how = child.how_ended(await self._process.wait())
+            how = await self._ended(self._process)
             log.error("nats_server_ended", how=how, restarts_after=pause)
             await asyncio.sleep(pause)
             served = await self._answers(await self._spawn())
@@ -132,7 +136,7 @@ class NatsServer:
         """End it, and let go of the data."""
         if self._process is not None:
             child.signal_to(self._process, signal.SIGTERM)
-            ended = asyncio.ensure_future(self._process.wait())
+            ended = asyncio.ensure_future(self._ended(self._process))
             if (await asyncio.wait({ended}, timeout=STOP_SECONDS))[1]:
                 child.signal_to(self._process, signal.SIGKILL)
             await ended
@@ -153,7 +157,7 @@ class NatsServer:
         write_private(self._configuration, text.encode())
 
     async def _spawn(self) -> Process:
-        pipe = LinePipe(self._printed)
+        self._pipe = pipe = LinePipe(self._printed)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *(*self._command, "-c", str(self._configuration)),
@@ -167,6 +171,12 @@ class NatsServer:
         finally:
             pipe.started()
         return self._process
+
+    async def _ended(self, process: Process) -> str:
+        """Wait until it has ended and all that it printed is handed on; return how."""
+        code = await process.wait()
+        self._pipe.empty()
+        return child.how_ended(code)
 
     async def _answers(self, process: Process) -> bool:
         """Wait until it takes connections; return False if it ended instead."""

@@ -29,6 +29,11 @@ class LinePipe:
         os.set_blocking(self._end, False)
         asyncio.get_running_loop().add_reader(self._end, self._read)
 
+    @property
+    def closed(self) -> bool:
+        """Whether no process has the child's end any more, and all lines were handed on."""
+        return self._end < 0
+
     def started(self) -> None:
         """Close the child's end in this process: the child has it, or was not started."""
         os.close(self.child_end)
@@ -44,7 +49,7 @@ class LinePipe:
 
     def _read(self) -> bool:
         """Read a piece; return whether there was one."""
-        if self._end < 0:
+        if self.closed:
             return False
         try:
             piece = os.read(self._end, PIECE)

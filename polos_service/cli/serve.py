@@ -46,7 +46,7 @@ def serve(
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""
-    from polos_service import logs, serving  # noqa: PLC0415 - other commands start sooner without
+    from polos_service import logs  # noqa: PLC0415 - other commands start sooner without
     from polos_service.config import Settings  # noqa: PLC0415
     from polos_service.outlet import Standard  # noqa: PLC0415
 
@@ -65,6 +65,8 @@ def serve(
         elif settings.workers is not None:
             supervise(target, settings, standard)
         else:
+            from polos_service import serving  # noqa: PLC0415 - a supervisor needs no gRPC
+
             serving.run(target, settings, standard)
 
 

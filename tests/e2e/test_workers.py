@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pty
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from polos import Agent, PolosClient
 from polos_client.calls import connection as connection_module
 from polos_service.outlet import STOPPING
+from tests.cli.commands import TAKE_TERMINAL
 from tests.support.process import PATIENCE, POLOS, environment, until
 from tests.support.reader import Events, assert_whole, texts
 from tests.support.workers import Workers, end_of
@@ -185,6 +188,25 @@ async def test_a_second_signal_stops_at_once(app: Path) -> None:
         polos.send(signal.SIGTERM)
         assert await polos.ended() == 128 + signal.SIGTERM
         await polos.all_end()
+
+
+async def test_it_stops_when_its_terminal_is_closed(app: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", TAKE_TERMINAL, str(POLOS), "serve", str(app)),
+        *("--listen", "127.0.0.1:0", "--workers", "1"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(XDG_DATA_HOME=str(app.parent)),
+    )
+    os.close(theirs)
+    shown = b""
+    while b"worker_serves" not in shown:
+        shown += await asyncio.to_thread(os.read, ours, 65536)
+    os.close(ours)
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 0
 
 
 async def test_address_and_store_are_nobody_elses(app: Path) -> None:

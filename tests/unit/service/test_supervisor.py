@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import stat
+import sys
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from polos_client.errors import StoreUnavailable
+from polos_service.lifeline import ORPHANED
 from polos_service.listening import ListenError, probe
 from polos_service.supervisor import nats
 from polos_service.supervisor.address import held
 from polos_service.supervisor.nats import NatsServer, binary
 from polos_service.supervisor.pipes import PIECE, LinePipe
-from tests.support.process import until
+from tests.support.process import PATIENCE, until
 
 
 @contextmanager
@@ -117,6 +119,17 @@ async def test_what_an_ended_process_has_left_is_handed_on_though_another_has_th
     assert lines == [b"one"] * 10
     pipe.started()
     await until(lambda: pipe.closed, "the end")
+
+
+async def test_a_worker_ends_when_nobody_hears_it_any_more() -> None:
+    heard, told = os.pipe()
+    code = "import asyncio; from polos_service.lifeline import Lifeline; "
+    code += f"asyncio.run(Lifeline({told}).beat())"
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=(told,))
+    os.close(told)
+    assert await asyncio.to_thread(os.read, heard, 1) == b"\n"
+    os.close(heard)
+    assert await asyncio.wait_for(worker.wait(), PATIENCE) == ORPHANED
 
 
 def test_a_missing_server_is_told_with_what_to_install(

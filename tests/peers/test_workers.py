@@ -1,13 +1,19 @@
-"""What takes its time: a worker that hangs is killed when its runs have passed to others."""
+"""The longer tests of `polos serve --workers`: a worker hangs, a terminal is closed."""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import pty
 import signal
+import sys
 from pathlib import Path
 
+import pytest
+
 from polos import Agent, PolosClient
-from tests.support.process import until
+from tests.cli.commands import TAKE_TERMINAL
+from tests.support.process import PATIENCE, POLOS, environment, until
 from tests.support.workers import Workers
 
 APP = """
@@ -19,9 +25,14 @@ greeter = Agent(id="greeter", provider="scripted", model=scripted.script("Hello.
 GREETER = Agent(id="greeter", provider="scripted", model="script")
 
 
-async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path) -> None:
-    app = tmp_path / "app.py"
-    app.write_text(APP)
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    file = tmp_path / "app.py"
+    file.write_text(APP)
+    return file
+
+
+async def test_a_worker_that_hangs_is_killed_and_replaced(app: Path) -> None:
     async with Workers(app, 2) as polos:
         first, second = polos.workers
         os.kill(first, signal.SIGSTOP)
@@ -31,3 +42,22 @@ async def test_a_worker_that_hangs_is_killed_and_replaced(tmp_path: Path) -> Non
         assert second in polos.workers
         async with PolosClient(polos.address) as client:
             assert await (await GREETER.stream(client, "Hi")).text() == "Hello."
+
+
+async def test_it_stops_when_its_terminal_is_closed(app: Path) -> None:
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", TAKE_TERMINAL, str(POLOS), "serve", str(app)),
+        *("--listen", "127.0.0.1:0", "--workers", "1"),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment(XDG_DATA_HOME=str(app.parent)),
+    )
+    os.close(theirs)
+    shown = b""
+    while b"worker_serves" not in shown:
+        shown += await asyncio.to_thread(os.read, ours, 65536)
+    os.close(ours)
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 0

@@ -40,7 +40,12 @@ coverage: $(VENV)/.dev ## Measure code coverage; TESTS=tests/unit selects tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-bench: $(VENV)/.bench ## Benchmark the service against alternatives
+bench: $(VENV)/.bench $(VENV)/.langgraph ## Benchmark the service against alternatives; needs Go for most rows
+	@if command -v go > /dev/null; then \
+		go build -C bench/go -trimpath -o bin/ ./...; \
+	else \
+		echo "go was not found: what it takes to measure most rows is not built"; \
+	fi
 	$(BIN)/python -m bench
 
 bench-compare: $(VENV)/.service ## Compare the CPU cost per token with REV=main
@@ -104,6 +109,12 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.service
 $(VENV)/.bench: requirements/bench.txt $(VENV)/.service
 	@echo "==> installing the programs to compare with"
 	$(PIP) install --require-hashes --requirement requirements/bench.txt
+	@touch $@
+
+$(VENV)/.langgraph: requirements/langgraph.txt | $(BIN)/python
+	@echo "==> installing LangGraph's development server into an environment of its own"
+	$(BIN)/python -m venv --clear $(VENV)/langgraph
+	$(VENV)/langgraph/bin/python -m pip --disable-pip-version-check install --require-hashes --requirement requirements/langgraph.txt
 	@touch $@
 
 $(VENV)/.demo: requirements/demo.txt | $(BIN)/python

@@ -18,6 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench import compiled
 from bench.page import write_page
 from bench.plot import draw
 from bench.processes import ROOT, Server
@@ -27,21 +28,40 @@ from bench.targets import LABELS, provider
 
 ROWS: dict[str, Callable[[Server, int], Row]] = {
     "sustained": sustained.sustained,
+    "cpu": latency.cpu,
+    "starts": latency.starts,
     "relay": throughput.relay,
     "relay50": throughput.relay50,
     "growth": throughput.growth,
     "paced": latency.paced,
     "first": latency.first,
     "replay": reading.replay,
+    "client": reading.client,
     "fanout": reading.fan_out,
     "idle": reading.idle,
-    "written": latency.written,
     "stored": standing.stored,
     "import": standing.imports,
     "nats": replicas.relay,
     "nats-paced": replicas.paced,
+    "workers": replicas.workers,
 }
-VERSIONS = ("grpcio", "protobuf", "openai", "a2a-sdk", "fastapi")
+COMPILED = frozenset(
+    {
+        "sustained",
+        "cpu",
+        "starts",
+        "relay",
+        "relay50",
+        "paced",
+        "replay",
+        "nats",
+        "nats-paced",
+        "workers",
+    }
+)
+"""Rows that are measured with the programs in Go. The others measure the Python client too."""
+
+VERSIONS = ("grpcio", "protobuf", "openai", "a2a-sdk", "dbos", "fastapi")
 RESULTS = Path("bench/results.json")
 PLOT = Path("docs/performance.svg")
 PAGE = Path("docs/performance.md")
@@ -53,20 +73,29 @@ def main(
 ) -> None:
     """Measure the product and its peers alternately."""
     console = Console(width=150)
+    names = only.split(",") if only else list(ROWS)
+    if left_out := [] if compiled.built() else [name for name in names if name in COMPILED]:
+        console.print(
+            f"Left out, because {compiled.BIN} is empty: {', '.join(left_out)}. "
+            "Install Go (https://go.dev/dl) and run `make bench`, which builds the programs.",
+            style="red",
+        )
     rows = []
-    for name in only.split(",") if only else ROWS:
+    for name in names:
+        if name in left_out:
+            continue
         begun = time.monotonic()
-        with provider() as upstream:
+        with compiled.provider() if name in COMPILED else provider() as upstream:
             rows.append(ROWS[name](upstream, rounds))
-        console.print(table_of(rows[-1]))
+        console.print(*tables_of(rows[-1]))
         console.print(f"{time.monotonic() - begun:.0f} s\n", style="dim")
     told(console, rows)
-    if not only:  # a part would stand beside figures of another day
+    if not only and not left_out:  # a part would stand beside figures of another day
         write(rows, rounds)
 
 
-def table_of(row: Row) -> Table:
-    """Return a row's figures and goals as a table."""
+def tables_of(row: Row) -> list[Table]:
+    """Return a row's figures and goals as a table, and the costs as another if there are any."""
     table = Table("what", f"median, {row.unit}", "goal", "found", "", title=row.title, width=140)
     for name, figures in row.figures.items():
         table.add_row(LABELS[name], f"{median(figures):,.2f}")
@@ -74,7 +103,12 @@ def table_of(row: Row) -> Table:
         table.add_row(what, f"{figure:,.2f}", style="dim")
     for goal in row.goals:
         table.add_row(goal.text, "", goal.wanted, goal.found, "met" if goal.met else "MISSED")
-    return table
+    if not row.costs:
+        return [table]
+    costs = Table("CPU per delivered token, µs", "service", "provider", "client", "delivered")
+    for name, cost in row.costs.items():
+        costs.add_row(LABELS[name], *cost.words, style="dim")
+    return [table, costs]
 
 
 def told(console: Console, rows: list[Row]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.table import Row, missed_of
+from bench.table import Cost, Row, missed_of
 from bench.targets import LABELS
 
 BEGIN, END = "<!-- measured: written by make bench -->", "<!-- end of what was measured -->"
@@ -26,6 +26,7 @@ def lines(rows: list[Row], about: dict[str, Any]) -> list[str]:
     where = f"{about['date']}; {about['machine']}; Python {about['python']}; {versions}."
     goals = [goal_line(row, goal) for row in rows for goal in row.goals]
     figures = [figure_line(row) for row in rows]
+    costs = [cost_line(row, name, cost) for row in rows for name, cost in row.costs.items()]
     return [
         "![Ratios and goals](performance.svg)",
         "",
@@ -41,6 +42,12 @@ def lines(rows: list[Row], about: dict[str, Any]) -> list[str]:
         "| row | figures |",
         "| --- | --- |",
         *figures,
+        "",
+        "CPU time per delivered token, in µs, and the share of the tokens due that arrived:",
+        "",
+        "| row | what | service | provider | client | delivered |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *costs,
     ]
 
 
@@ -64,3 +71,8 @@ def figure_line(row: Row) -> str:
     told = [f"{LABELS[name]} {median(figures):,.4g}" for name, figures in row.figures.items()]
     told += [f"{what} {figure:,.4g}" for what, figure in row.notes.items()]
     return f"| {row.title}, {row.unit} | {'; '.join(told)} |"
+
+
+def cost_line(row: Row, name: str, cost: Cost) -> str:
+    """Return what a token of a target took as a line of a table."""
+    return f"| {row.name} | {' | '.join([LABELS[name], *cost.words])} |"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LISTENS = re.compile(r"listens (?:at|on) (127\.0\.0\.1:\d+)$")
 CPUCLOCK_SCHED = 2
 """Marks the clock of a process's CPU time in nanoseconds, as clock_getcpuclockid(3) returns it."""
+
+FOREIGN = ("DBOS_", "LANGCHAIN_", "LANGGRAPH_", "LANGSMITH_", "OPENAI_", "POLOS_")
+"""Beginnings of environment variables that would change what a server does."""
 
 LOAD_TIMEOUT = 180.0
 """Seconds after which a load that has not ended counts as failed."""
@@ -35,11 +39,6 @@ class Server:
 
     address: str
     pid: int
-
-    @property
-    def written(self) -> int:
-        """Bytes that the process has sent to the disk so far."""
-        return _count(self.pid, "io", "write_bytes")
 
     @property
     def cpu(self) -> float:
@@ -64,25 +63,33 @@ def environment(**variables: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(("POLOS_", "OPENAI_")) and not name.lower().endswith("_proxy")
+        if not name.startswith(FOREIGN) and not name.lower().endswith("_proxy")
     }
     return kept | variables
 
 
 @contextmanager
 def server(*command: str, **variables: str) -> Iterator[Server]:
-    """Start a server, wait until it says where it listens, and end it."""
+    """Start a Python module that is a server, and end it with the block."""
+    with started([sys.executable, "-m", *command], **variables) as running:
+        yield running
+
+
+@contextmanager
+def started(command: list[str], **variables: str) -> Iterator[Server]:
+    """Start a server, wait until it says where it listens, and end it and what it started."""
     with subprocess.Popen(  # noqa: S603 - commands of this package
-        [sys.executable, "-m", *command],
+        command,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env=environment(**variables),
+        process_group=0,
     ) as process:
         try:
             yield Server(_listening(process), process.pid)
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _listening(process: subprocess.Popen[str]) -> str:

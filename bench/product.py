@@ -16,14 +16,19 @@ APP, BYSTANDER = "app.py", "bystander.py"
 LAYOUTS = {
     "nats": (APP,),
     "nats-two": (APP, APP),
+    "nats-workers": (APP,),
     "nats-elsewhere": (APP, BYSTANDER),
 }
+"""By name, what each replica on NATS serves."""
+
+OPTIONS = {"nats-workers": ("--workers", "2")}
+"""Further arguments of `polos serve`, by the name of the layout."""
 
 
-def serving(store: str, app: str = APP) -> tuple[str, ...]:
+def serving(store: str, app: str = APP, *options: str) -> tuple[str, ...]:
     """Return the module and arguments of `polos serve` on a store."""
     listen = ("--listen", "127.0.0.1:0", "--store", store)
-    return ("bench.serve", "serve", str(ROOT / "bench" / app), *listen)
+    return ("bench.serve", "serve", str(ROOT / "bench" / app), *listen, *options)
 
 
 def settings(upstream: Server) -> dict[str, str]:
@@ -43,9 +48,10 @@ def replicas(name: str, upstream: Server) -> Iterator[Server]:
         nats.start()
         try:
             with ExitStack() as stack:
+                commands = [serving(nats.url, app, *OPTIONS.get(name, ())) for app in LAYOUTS[name]]
                 started = [
-                    stack.enter_context(server(*serving(nats.url, app), **settings(upstream)))
-                    for app in LAYOUTS[name]
+                    stack.enter_context(server(*command, **settings(upstream)))
+                    for command in commands
                 ]
                 yield Server(",".join(one.address for one in started), started[0].pid)
         finally:

@@ -51,12 +51,37 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a token took on its way, and how much of the load arrived.
+
+    Attributes:
+        service: microseconds of CPU for each token that arrived, of the service's processes.
+        provider: the same, of the mock provider.
+        client: the same, of the load generator.
+        delivered: the share of the tokens due that arrived.
+
+    """
+
+    service: float
+    provider: float
+    client: float
+    delivered: float
+
+    @property
+    def words(self) -> list[str]:
+        """The figures in words."""
+        spent = [f"{cpu:.3g}" for cpu in (self.service, self.provider, self.client)]
+        return [*spent, f"{self.delivered:.1%}"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One question, its goals and the figures of each target.
 
     Attributes:
         name: as `--only` takes it.
         figures: by target, in `unit`, one a round.
+        costs: by target, where the compiled programs measured it.
 
     """
 
@@ -66,6 +91,7 @@ class Row:
     figures: Samples
     goals: list[Goal]
     notes: dict[str, Any] = field(default_factory=dict)
+    costs: dict[str, Cost] = field(default_factory=dict)
 
 
 def rounds_of(rounds: int, names: Iterable[str], measure: Callable[[str], float]) -> Samples:
@@ -83,10 +109,22 @@ def ratio(samples: Samples, peer: str, name: str = "polos") -> float:
     return median(own / other for own, other in pairs)
 
 
-def at_least(samples: Samples, peer: str, bound: float, why: str = "") -> Goal:
+def at_least(samples: Samples, peer: str, bound: float, why: str = "", name: str = "polos") -> Goal:
     """Return the goal of so many times the peer's figure."""
     label = LABELS[peer]
-    return Goal(text=f"by {label}", figure=ratio(samples, peer), bound=bound, why=why)
+    return Goal(text=f"by {label}", figure=ratio(samples, peer, name), bound=bound, why=why)
+
+
+def at_most(samples: Samples, peer: str, bound: float, why: str = "") -> Goal:
+    """Return the goal of at most so many times the peer's figure."""
+    label = LABELS[peer]
+    return Goal(text=f"by {label}", figure=ratio(samples, peer), bound=bound, most=True, why=why)
+
+
+def above(samples: Samples, peer: str) -> float:
+    """Return the median over the rounds of the product's figure less the peer's."""
+    pairs = zip(samples["polos"], samples[peer], strict=True)
+    return median(own - other for own, other in pairs)
 
 
 def missed_of(rows: Iterable[Row]) -> list[tuple[Row, Goal]]:

@@ -13,13 +13,17 @@ from bench.product import LAYOUTS, replicas, serving, settings
 LABELS = {
     "polos": "polos serve",
     "bare": "(a) bare grpc.aio",
+    "floor": "(a') bare grpc.aio, paced",
     "plain": "(b) plain relay",
     "careful": "(c) careful relay",
     "a2a": "(d) a2a-sdk, memory",
     "a2a-sqlite": "(d') a2a-sdk, SQLite",
     "sse": "(e) FastAPI/SSE",
+    "dbos": "(f) DBOS streams, SQLite",
+    "langgraph": "(g) LangGraph dev server",
     "nats": "polos serve on NATS, one replica",
     "nats-two": "two replicas",
+    "nats-workers": "one replica with --workers 2",
     "nats-elsewhere": "one replica, read at another",
 }
 """By name; everything that can be measured."""
@@ -52,4 +56,8 @@ def command(name: str, folder: Path) -> tuple[str, ...]:
         return serving(f"sqlite://{folder / 'runs.db'}")
     if name == "a2a-sqlite":
         return ("bench.peers.a2a", str(folder / "tasks.db"))
+    if name == "dbos":
+        return ("bench.peers.dbos", str(folder / "streams.db"))
+    if name == "langgraph":
+        return ("bench.peers.langgraph_dev", str(folder))
     return (f"bench.peers.{name}",)

@@ -22,8 +22,9 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.journal import Journal
 from polos_service.store import Claim, Frame, NewRun
-from polos_service.store.sqlite import SqliteStore, claims, log, runs
+from polos_service.store.sqlite import SqliteStore, claims, runs
 from polos_service.store.sqlite.committer import Committer
+from polos_service.store.sqlite.spool import Spool
 from polos_service.store.wakeups import Wakeups
 
 
@@ -46,8 +47,10 @@ def notify_before_commit() -> None:
             job.perform(db)
             if job.committed is not None:
                 committer._loop.call_soon_threadsafe(job.committed)  # noqa: SLF001
+        committer._spool.write(db)  # noqa: SLF001
         time.sleep(0.005)
         db.execute("COMMIT")
+        committer._spool.keep()  # noqa: SLF001
 
     @around(Committer, "_transact")
     def _(_original: Original, *args: Any) -> None:
@@ -78,11 +81,13 @@ def skipped_fence() -> None:
 def written_despite(*errors: type[Exception]) -> None:
     """Write a frame although the store refuses it."""
 
-    @around(log, "insert_frame")
-    def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
+    @around(Spool, "append")
+    def _(original: Original, spool: Any, db: Any, *append: Any) -> None:
+        claim, frame, private = append
         try:
-            original(db, claim, frame, private)
+            original(spool, db, *append)
         except errors:
+            spool.let_go(db, claim.project, claim.run_id)
             run, _ = runs.row_of(db, claim.project, claim.run_id)
             write(db, run, frame, private)
             if frame.outcome is not None:
@@ -110,9 +115,10 @@ def lost_wakeup() -> None:
 def doubled_terminal() -> None:
     """Write the terminal event twice."""
 
-    @around(log, "insert_frame")
-    def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
-        original(db, claim, frame, private)
+    @around(Spool, "append")
+    def _(original: Original, spool: Any, db: Any, *append: Any) -> None:
+        claim, frame, _private = append
+        original(spool, db, *append)
         if frame.outcome is not None:
             run, _ = runs.row_of(db, claim.project, claim.run_id)
             again = Event()

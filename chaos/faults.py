@@ -19,8 +19,9 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.journal import Journals
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
-from polos_service.store.sqlite import SqliteStore, claims, log, runs
+from polos_service.store.sqlite import SqliteStore, claims, runs
 from polos_service.store.sqlite.committer import Committer
+from polos_service.store.sqlite.spool import Spool
 
 Original = Callable[..., Any]
 
@@ -151,9 +152,10 @@ def watch_store(faults: Faults) -> None:
 def watch_appends(faults: Faults) -> None:
     """Put places around appends."""
 
-    @around(log, "insert_frame")
-    def _(original: Original, db: Any, claim: Claim, frame: Frame, private: bytes) -> None:
-        original(db, claim, frame, private)
+    @around(Spool, "append")
+    def _(original: Original, *append: Any) -> None:
+        original(*append)
+        frame: Frame = append[3]
         if frame.outcome is not None:
             faults.arm(Place.TERMINAL_ACK)
 

@@ -27,7 +27,7 @@ from a2a.types import (
 from a2a.types.a2a_pb2_grpc import add_A2AServiceServicer_to_server
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from bench.peers.common import provider, typed
+from bench.peers.model import provider, typed
 
 
 class Relay(AgentExecutor):

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from bench.peers.common import asked, event, provider, run
+from bench.peers.common import event, run
+from bench.peers.model import asked, provider
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunRequest
 

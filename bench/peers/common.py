@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
 import uvloop
-from openai import AsyncOpenAI
 
 from polos.v1.event_pb2 import Event, TextDelta
 from polos.v1.run_service_pb2 import StreamRunRequest
@@ -17,7 +16,13 @@ METHOD = "/bench.Relay/Stream"
 RUN_ID = "0199f3a0-0000-7000-8000-000000000000"
 STEP_KEY = "llm:1"
 
-Stream = Callable[[StreamRunRequest, Any], AsyncIterator[Event]]
+Stream = Callable[[StreamRunRequest, Any], AsyncIterator[Event] | Awaitable[None]]
+"""Yields events, or writes messages to the context that it is given."""
+
+
+def serialized(message: Event | bytes) -> bytes:
+    """Return the bytes of an event; ready ones pass."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def event(sequence: int, text: str) -> Event:
@@ -39,9 +44,7 @@ def run(stream: Stream) -> None:
 
 async def _serve(stream: Stream) -> None:
     server = grpc.aio.server()
-    handler = grpc.unary_stream_rpc_method_handler(
-        stream, StreamRunRequest.FromString, Event.SerializeToString
-    )
+    handler = grpc.unary_stream_rpc_method_handler(stream, StreamRunRequest.FromString, serialized)
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler("bench.Relay", {"Stream": handler}),)
     )
@@ -49,29 +52,6 @@ async def _serve(stream: Stream) -> None:
     await server.start()
     print(f"listens on 127.0.0.1:{port}", flush=True)
     await server.wait_for_termination()
-
-
-def provider() -> AsyncOpenAI:
-    """Return the client of the provider that the environment names."""
-    return AsyncOpenAI(max_retries=0)
-
-
-def asked(prompt: str) -> dict[str, Any]:
-    """Return the parameters of a model call."""
-    return {
-        "model": "mock",
-        "messages": [{"role": "user", "content": prompt}],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-
-
-async def typed(client: AsyncOpenAI, prompt: str) -> AsyncIterator[str]:
-    """Yield the text of an answer, read as the package's documentation shows."""
-    stream = await client.chat.completions.create(**asked(prompt))
-    async for chunk in stream:
-        if chunk.choices and chunk.choices[0].delta.content:
-            yield chunk.choices[0].delta.content
 
 
 async def forever() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
-from bench.peers.common import event, provider, run, typed
+from bench.peers.common import event, run
+from bench.peers.model import provider, typed
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunRequest
 

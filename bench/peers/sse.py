@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from bench.peers.common import provider, typed
+from bench.peers.model import provider, typed
 
 app = FastAPI()
 client = provider()
@@ -31,8 +31,8 @@ async def relayed(prompt: str) -> AsyncIterator[bytes]:
         yield b"data: %b\n\n" % orjson.dumps({"sequence": sequence, "content": text})
 
 
-def main() -> None:
-    """Serve until the process is ended."""
+def serve(app: FastAPI) -> None:
+    """Serve an application until the process is ended."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     print(f"listens on 127.0.0.1:{listener.getsockname()[1]}", flush=True)
     config = uvicorn.Config(app, loop="uvloop", log_level="warning", access_log=False)
@@ -40,4 +40,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(app)

@@ -2,85 +2,97 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from statistics import median
 
+from bench.compiled import Measured, costs, measured, samples_of
 from bench.processes import Server, load
-from bench.table import Goal, Row, Samples
+from bench.table import Goal, Row, above, at_most
 from bench.targets import target
 
 RUNS, RATE, SECONDS = 50, 50, 4.0
+"""Of a paced load: runs at the same time, tokens a second of each, seconds that are measured."""
 
-BLOCKS = (
-    "A commit writes whole blocks of 4 KiB, first to the write-ahead log and later to the file, "
-    "and contains the two or three tokens that arrived during the previous commit. Waiting 2 ms "
-    "for more tokens, as an experiment, reduced the bytes written by a third and delayed each "
-    "token by 1.7 ms."
-)
+COST_RUNS, START_RUNS = 100, 300
+"""Runs of a paced load whose CPU time is compared, and runs that start at once."""
 
 
 def paced(upstream: Server, rounds: int) -> Row:
     """Pass fifty answers of fifty tokens a second."""
-    middle, tail = passed(upstream, rounds, ("polos", "plain", "careful", "sse", "a2a"))
-    plus = {
-        name: median(
-            own - other for own, other in zip(figures["polos"], figures["plain"], strict=True)
-        )
-        for name, figures in (("p50", middle), ("p99", tail))
-    }
+    names = ("polos", "plain", "careful", "floor", "sse", "a2a")
+    found = measured("paced", upstream, rounds, names, **load_of(RUNS))
+    middle, tail = samples_of(found, "p50_ms"), samples_of(found, "p99_ms")
+    written = median(one["written_bytes"] for one in found["polos"]) / 1024
     return Row(
         name="paced",
         title=f"paced, {RUNS} runs x {RATE} tokens/s: provider to client, p50",
         unit="ms",
         figures=middle,
         goals=[
-            Goal(text="p50 above (b)", figure=plus["p50"], bound=2, most=True, unit="ms"),
-            Goal(text="p99 above (b)", figure=plus["p99"], bound=10, most=True, unit="ms"),
+            Goal(
+                text="p50 above (c)",
+                figure=above(middle, "careful"),
+                bound=1.5,
+                most=True,
+                unit="ms",
+            ),
+            Goal(
+                text="p99 above (c)", figure=above(tail, "careful"), bound=5, most=True, unit="ms"
+            ),
+            Goal(text="written to disk per token", figure=written, bound=3, most=True, unit="KiB"),
         ],
-        notes={f"p99 of {name}": median(figures) for name, figures in tail.items()},
+        notes=tails(found),
+        costs=costs(found),
     )
 
 
-def passed(upstream: Server, rounds: int, names: Iterable[str]) -> tuple[Samples, Samples]:
-    """Return median and 99th percentile of the milliseconds, by target."""
-    middle: Samples = defaultdict(list)
-    tail: Samples = defaultdict(list)
-    for _ in range(rounds):
-        for name in names:
-            with target(name, upstream) as server:
-                found = load(
-                    "paced",
-                    name=name,
-                    address=server.address,
-                    runs=RUNS,
-                    rate=RATE,
-                    seconds=SECONDS,
-                )
-            middle[name].append(found["p50_ms"])
-            tail[name].append(found["p99_ms"])
-    return dict(middle), dict(tail)
+def load_of(runs: int) -> Measured:
+    """Return the options of a paced load."""
+    return {"runs": runs, "rate": RATE, "seconds": f"{SECONDS:g}s"}
 
 
-def written(upstream: Server, rounds: int) -> Row:
-    """Count what the service writes to the disk for a token, while runs are paced."""
-    figures = []
-    for _ in range(rounds):
-        with target("polos", upstream) as server:
-            before = server.written
-            found = load(
-                "paced", name="polos", address=server.address, runs=RUNS, rate=RATE, seconds=SECONDS
-            )
-            figures.append((server.written - before) / 1024 / found["passed"])
-    goal = Goal(
-        text="by /proc/PID/io", figure=median(figures), bound=1, most=True, unit="KiB", why=BLOCKS
-    )
+def tails(found: dict[str, list[Measured]]) -> dict[str, float]:
+    """Return the medians of the 99th percentiles, in ms, as notes."""
+    return {
+        f"p99 of {name}": median(figures) for name, figures in samples_of(found, "p99_ms").items()
+    }
+
+
+def cpu(upstream: Server, rounds: int) -> Row:
+    """Compare the CPU time that a token takes, beside a relay that stores nothing and the floor."""
+    names = ("polos", "careful", "floor")
+    found = measured("paced", upstream, rounds, names, **load_of(COST_RUNS))
+    figures = samples_of(found, "service_us")
     return Row(
-        name="written",
-        title=f"bytes written to disk per token, {RUNS} runs x {RATE} tokens/s",
-        unit="KiB",
-        figures={"polos": figures},
-        goals=[goal],
+        name="cpu",
+        title=f"CPU of the service per delivered token, {COST_RUNS} runs x {RATE} tokens/s",
+        unit="µs",
+        figures=figures,
+        goals=[at_most(figures, "careful", 0.7), at_most(figures, "floor", 1.4)],
+        notes=tails(found),
+        costs=costs(found),
+    )
+
+
+def starts(upstream: Server, rounds: int) -> Row:
+    """Start many runs at once, and measure each from its first token on."""
+    found = measured("starts", upstream, rounds, ("polos", "careful"), **load_of(START_RUNS))
+    shares = {
+        name: [100 * share for share in all_rounds]
+        for name, all_rounds in samples_of(found, "within_100_ms").items()
+    }
+    notes = {
+        f"first token of {name}, {figure} in ms": median(samples)
+        for figure in ("p50", "p99")
+        for name, samples in samples_of(found, f"first_token_{figure}_ms").items()
+    }
+    return Row(
+        name="starts",
+        title=f"{START_RUNS} runs that start at once: tokens delivered within 100 ms",
+        unit="%",
+        figures=shares,
+        goals=[Goal(text="of those due", figure=median(shares["polos"]), bound=97, unit="%")],
+        notes=notes,
+        costs=costs(found),
     )
 
 

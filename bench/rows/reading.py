@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from statistics import median
 
+from bench.compiled import measured, samples_of
 from bench.processes import Server, load
-from bench.table import Goal, Row, Samples
+from bench.table import Goal, Row, Samples, at_least
 from bench.targets import target
 
 EVENTS, TIMES, BARE_EVENTS = 100_000, 3, 20_000
@@ -15,6 +16,20 @@ READERS, TOKENS = 1000, 1000
 
 def replay(upstream: Server, rounds: int) -> Row:
     """Read a finished run again, beside the floor."""
+    floor = measured("relay", upstream, rounds, ["bare"], runs=1, tokens=BARE_EVENTS)
+    found = measured("replay", upstream, rounds, ["polos"], tokens=EVENTS)
+    samples = samples_of(floor, "tokens_per_second") | samples_of(found, "events_per_second")
+    return Row(
+        name="replay",
+        title=f"replay of a finished run of {EVENTS:,} events",
+        unit="events/s",
+        figures=samples,
+        goals=[at_least(samples, "bare", 60)],
+    )
+
+
+def client(upstream: Server, rounds: int) -> Row:
+    """Read a finished run again with the Python client, beside the floor with that of grpc.aio."""
     samples: Samples = defaultdict(list)
     texts = []
     for _ in range(rounds):
@@ -30,8 +45,8 @@ def replay(upstream: Server, rounds: int) -> Row:
         for name, figures in (("events", samples["polos"]), ("text", texts))
     }
     return Row(
-        name="replay",
-        title=f"replay of a finished run of {EVENTS:,} events",
+        name="client",
+        title=f"replay of a finished run of {EVENTS:,} events to the Python client",
         unit="events/s",
         figures=dict(samples),
         goals=[

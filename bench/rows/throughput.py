@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from statistics import median
 
+from bench.compiled import Measured, costs, measured, samples_of
 from bench.processes import Server, load
-from bench.table import Goal, Row, Samples, at_least, rounds_of
+from bench.table import Goal, Row, Samples, at_least
 from bench.targets import target
 
 LONG, SHORT, MANY, EACH = 20_000, 2_000, 50, 1_000
@@ -16,45 +17,50 @@ GROWN, WINDOW = 100_000, 5_000
 
 def relay(upstream: Server, rounds: int) -> Row:
     """Relay one run."""
-    flat = relayed(upstream, rounds, ("polos", "plain", "careful", "sse"), 1, LONG)
-    short = relayed(upstream, rounds, ("polos", "a2a", "a2a-sqlite"), 1, SHORT)
-    goals = [at_least(flat, "plain", 15), at_least(flat, "sse", 10)]
+    long_runs = relayed(upstream, rounds, ("polos", "plain", "careful", "sse"), 1, LONG)
+    short_runs = relayed(
+        upstream, rounds, ("polos", "a2a", "a2a-sqlite", "dbos", "langgraph"), 1, SHORT
+    )
+    flat, short = rates(long_runs), rates(short_runs)
+    goals = [at_least(flat, "plain", 36), at_least(flat, "sse", 10)]
     goals += [at_least(short, "a2a", 25), at_least(short, "a2a-sqlite", 200)]
     return Row(
         name="relay",
-        title=f"relay, 1 run of {LONG:,} tokens (a2a-sdk: {SHORT:,})",
+        title=f"relay, 1 run of {LONG:,} tokens ((d), (f), (g): {SHORT:,})",
         unit="tokens/s",
         figures=short | flat,
         goals=goals,
         notes={f"polos at {SHORT} tokens": median(short["polos"])},
+        costs=costs(short_runs | long_runs),
     )
 
 
 def relay50(upstream: Server, rounds: int) -> Row:
     """Relay many runs at once."""
     names = ("polos", "plain", "careful", "sse", "a2a")
-    samples = relayed(upstream, rounds, names, MANY, EACH)
-    bounds = {"plain": 10, "sse": 8, "a2a": 20}
+    found = relayed(upstream, rounds, names, MANY, EACH)
+    samples = rates(found)
+    bounds = {"plain": 20, "sse": 8, "a2a": 20}
     return Row(
         name="relay50",
         title=f"relay, {MANY} runs at once, {EACH} tokens each",
         unit="tokens/s",
         figures=samples,
         goals=[at_least(samples, peer, bound) for peer, bound in bounds.items()],
+        costs=costs(found),
     )
 
 
 def relayed(
     upstream: Server, rounds: int, names: tuple[str, ...], runs: int, tokens: int
-) -> Samples:
+) -> dict[str, list[Measured]]:
+    """Relay so many runs at once with each target."""
+    return measured("relay", upstream, rounds, names, runs=runs, tokens=tokens)
+
+
+def rates(found: dict[str, list[Measured]]) -> Samples:
     """Return tokens a second by target."""
-
-    def measure(name: str) -> float:
-        with target(name, upstream) as server:
-            found = load("relay", name=name, address=server.address, runs=runs, tokens=tokens)
-        return float(found["tokens_per_second"])
-
-    return rounds_of(rounds, names, measure)
+    return samples_of(found, "tokens_per_second")
 
 
 def growth(upstream: Server, rounds: int) -> Row:

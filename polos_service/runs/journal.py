@@ -219,6 +219,8 @@ class Journals:
         elif "piece" in line:
             run = line["piece"]["run"]
             (self.root if run is None else self._runs[run]).keep(line["piece"])
+        elif "lost" in line:
+            raise ValueError(f"events were lost with the rows {line['lost']['rows']} of the spool")
         elif "claim" in line:
             self.claims += 1
         elif "released" in line and not line["released"].get("failed"):

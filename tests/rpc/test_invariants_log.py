@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -104,10 +102,8 @@ async def test_a_writer_that_lost_its_claim_is_fenced_and_stops(tmp_path: Path) 
     async with serving(tmp_path, agent) as served:
         run_id = await served.start(agent)
         await gate.reached()
+        assert await served.service._store.claim_run("default", run_id, force=True) is not None
         before = stored(served.path, run_id)
-        with contextlib.closing(sqlite3.connect(served.path)) as db:
-            db.execute("UPDATE runs SET epoch = epoch + 1")
-            db.commit()
         with structlog.testing.capture_logs() as logs:
             gate.opened.set()
             await until(lambda: served.service._executor.running == 0, "the writer stops")

@@ -321,6 +321,7 @@ async def test_a_value_that_was_never_written_is_told_as_damage(
     store: SqliteStore, table: str, column: str, value: object
 ) -> None:
     claim = await filled(store, 3)
+    await soon(store._unspool_all())
     # STRICT keeps such values out; a damaged page does not.
     break_type(path_of(store), table, column, value)
     calls: list[Callable[[], Awaitable[object]]] = [
@@ -330,7 +331,7 @@ async def test_a_value_that_was_never_written_is_told_as_damage(
         lambda: store.claim_run("default", claim.run_id, force=True),
     ]
     refused = 0
-    store._heads.clear()
+    store._tails._frames.clear()
     for call in calls:
         try:
             await soon(call())
@@ -355,6 +356,7 @@ def break_type(path: Path, table: str, column: str, value: object) -> None:
 
 async def test_a_damaged_log_is_told_with_its_run(store: SqliteStore) -> None:
     good, bad = await ended(store), await filled(store, 3)
+    await soon(store._unspool_all())
     break_type(path_of(store), "frames", "data", 5)
     with pytest.raises(StoreUnavailable, match=f"log of run {bad.run_id} cannot be read"):
         await history(store, bad)

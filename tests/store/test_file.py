@@ -20,7 +20,7 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.store.sqlite import SqliteStore
-from polos_service.store.sqlite.schema import prepare
+from polos_service.store.sqlite.opening import prepare
 from tests.support.stores import claimed, frame, new_run, soon, spans
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
@@ -32,7 +33,7 @@ from polos_service.runs.frame import Encoder, cut, decode
 from polos_service.runs.journal import Journals, private_line
 from polos_service.runs.lineage import Lineage
 from polos_service.store import Claim, Command, Frame
-from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite import SqliteStore, spool
 from tests.support.runs import DONE
 from tests.support.stores import ALL, COMPLETED, cancel, new_run, soon
 from tests.support.talk import LANES, Talk
@@ -119,8 +120,10 @@ class LogMachine(RuleBasedStateMachine):
     def queued(self) -> list[Expected]:
         return [run for run in self.known if run.state == QUEUED]
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(bound=st.sampled_from([0, 300, 2000, ALL]), large=st.sampled_from([100, ALL]))
+    def begin(self, bound: int, large: int) -> None:
+        self.stack.enter_context(patch.object(spool, "SPOOL_LIMIT", bound))
+        self.stack.enter_context(patch.object(spool, "LARGE", large))
         self.store = self.do(SqliteStore.open(self.folder / "0" / "runs.db"))
         for _ in range(2):
             self.create()

@@ -11,7 +11,7 @@ import pytest
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunExpired
 from polos_service.store import Frame, RunQuery, RunStore
-from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite import SqliteStore, spool
 from polos_service.store.sqlite.removal import PIECE
 from tests.support.stores import claimed
 
@@ -24,6 +24,11 @@ async def ended(store: RunStore, frames: int = 1) -> str:
         outcome = COMPLETED if number == frames else None
         await store.append(claim, Frame(first=number, last=number, data=b"x", outcome=outcome))
     return claim.run_id
+
+
+@pytest.fixture(autouse=True)
+def _a_row_for_each_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "LARGE", 0)
 
 
 async def test_what_ended_before_goes_and_the_rest_stays(store: RunStore) -> None:

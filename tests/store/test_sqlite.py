@@ -65,9 +65,9 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
         assert claim.latest in {sequence, sequence + 1}
         numbers = range(1, claim.latest + 1)
         found = await store.read("default", run_id, 0, ALL)
-        assert [one.data for one in found.frames] == [b"%d" % n for n in numbers]
+        assert b"".join(one.data for one in found.frames) == b"".join(b"%d" % n for n in numbers)
         private = [entry.private for entry in await history(store, claim)][1:-1]
-        assert private == [b"p%d" % n for n in numbers]
+        assert b"".join(private) == b"".join(b"p%d" % n for n in numbers)
     await store.close()
 
 
@@ -128,8 +128,8 @@ async def test_what_queues_is_committed_together(tmp_path: Path) -> None:
     claims = [await claimed(store) for _ in range(100)]
     seen = statements(store)
     await asyncio.gather(*(store.append(claim, frame(1)) for claim in claims))
-    assert len([one for one in seen if one.startswith("INSERT INTO frames")]) == 100
     assert seen.count("COMMIT") <= 20
+    assert len([one for one in seen if one.startswith("INSERT")]) == seen.count("COMMIT")
     await store.close()
 
 
@@ -190,10 +190,10 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "runs.db"
     await (await SqliteStore.open(path)).close()
     mark(99, path)
-    with pytest.raises(StoreUnavailable, match=r"version 99.*up to version 4") as refused:
+    with pytest.raises(StoreUnavailable, match=r"version 99.*up to version 5") as refused:
         await SqliteStore.open(path)
     assert str(path) in str(refused.value)
-    mark(4, path)
+    mark(5, path)
     await (await SqliteStore.open(path)).close()
 
 

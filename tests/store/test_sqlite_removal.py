@@ -12,7 +12,7 @@ import pytest
 
 from polos_client.errors import RunNotFound
 from polos_service.store import Command, RunQuery
-from polos_service.store.sqlite import SqliteStore, removal
+from polos_service.store.sqlite import SqliteStore, removal, spool
 from tests.support.stores import (
     COMPLETED,
     cancel,
@@ -29,6 +29,11 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     opened = await SqliteStore.open(tmp_path / "runs.db")
     yield opened
     await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _a_row_for_each_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "LARGE", 0)
 
 
 async def long(store: SqliteStore, frames: int = 3 * removal.PIECE, **fields: str) -> str:

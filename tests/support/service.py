@@ -26,6 +26,7 @@ from polos_service.config import Settings
 from polos_service.reading.tail import Readers
 from polos_service.server import Service
 from polos_service.store.sqlite import SqliteStore
+from polos_service.store.sqlite.spool import spooled_frames
 
 if TYPE_CHECKING:  # mypy-protobuf's names for what the stubs of a channel of grpc.aio are
     from polos.v1.agent_service_pb2_grpc import AgentServiceAsyncStub
@@ -151,13 +152,13 @@ def query(path: Path, sql: str, *values: object) -> list[tuple[Any, ...]]:
 
 def stored(path: Path, run_id: str) -> bytes:
     """Return the bytes of a run's log, as they stand in the file."""
-    rows = query(
-        path,
-        "SELECT data FROM frames JOIN runs ON runs.id = frames.run WHERE run_id = ? "
-        "ORDER BY last, frames.id",
-        run_id,
-    )
-    return b"".join(data for (data,) in rows)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("BEGIN")  # the log and the spool as they are at one time
+        (run,) = db.execute("SELECT id FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        log = db.execute("SELECT data FROM frames WHERE run = ? ORDER BY last, id", (run,))
+        logged = [data for (data,) in log]
+        spooled, _ = spooled_frames(db)
+    return b"".join(logged + [frame.data for frame, _ in spooled.get(run, ())])
 
 
 def events_in(data: bytes) -> list[Event]:

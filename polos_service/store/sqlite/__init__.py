@@ -20,6 +20,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,14 @@ from polos_service.store import (
     RunRecord,
     Slice,
 )
-from polos_service.store.sqlite import claims, inbox, log, removal, runs
+from polos_service.store.sqlite import claims, inbox, log, removal, runs, spool
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver, touch
+from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
-from polos_service.store.sqlite.schema import Synchronous, connect, prepare
+from polos_service.store.sqlite.opening import prepare
+from polos_service.store.sqlite.schema import Synchronous, connect
+from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
 PAGE = 1024 * 1024
@@ -66,9 +70,13 @@ class SqliteStore:
         self._condition.require_owner(self._reader)
         file.remember()
         self._wakeups = Wakeups()
-        self._heads: dict[tuple[str, str], Frame] = {}
+        self._spool = spool.Spool()
+        self._tails = Tails()
         self._removing: set[asyncio.Task[None]] = set()
-        self._committer = Committer(self._db, self._condition)
+        self._spooled = 0
+        """Bytes in the spool at most."""
+        self._unspooling: asyncio.Future[None] | None = None
+        self._committer = Committer(self._db, self._condition, self._spool)
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
 
@@ -126,8 +134,13 @@ class SqliteStore:
         await self._condition.close()
         self._reader.close()
         if self._condition.trouble is None:
-            with suppress(sqlite3.Error):  # the next process takes it over all the same
+            # The next process takes it over all the same, and recovers what is in the spool.
+            with suppress(sqlite3.Error, StoreUnavailable):
+                self._db.execute("BEGIN IMMEDIATE")
+                self._condition.require_owner(self._db)
+                self._spool.unspool_all(self._db)
                 self._db.execute("DELETE FROM owner")
+                self._db.execute("COMMIT")
         self._db.close()
         self._file.close()
 
@@ -166,30 +179,37 @@ class SqliteStore:
         """Queue the run again."""
         with suppress(TakenOver):  # the claim was lost, with all others
             await self._committer.submit(
-                lambda db: claims.requeue(db, claim, failed=failed), lambda: self._released(claim)
+                lambda db: claims.requeue(db, self._spool, claim, failed=failed),
+                lambda: self._released(claim),
             )
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
         return self._committer.submit(
-            lambda db: log.insert_frame(db, claim, frame, private),
-            lambda: self._appended(claim, frame),
+            lambda db: self._spool.append(db, claim, frame, private),
+            lambda: self._appended(claim, frame, len(frame.data) + len(private)),
         )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
-        # A reader that keeps up lacks only the frame appended last: no need to ask the file.
-        head = self._heads.get((project, run_id))
-        if head is not None and head.first <= after + 1 <= head.last:
-            return Slice(frames=(head,), latest=head.last, ended=False)
+        key = (project, run_id)
+        newest = self._tails.latest(key)
+        if newest > after and self._tails.reaches(key, after):
+            frames = self._tails.after(key, after, limit)
+            return Slice(frames=frames, latest=newest, ended=False)
         with self._reading():
             # The state is read before the frames: if it says that the run has ended, no
             # frames will follow those that are read now.
             run, state = self._find(project, run_id)
             frames = log.frames_after(self._reader, run, after, limit)
-            return Slice(
-                frames=frames, latest=log.latest_of(self._reader, run), ended=state in ENDED
-            )
+            latest = max(log.latest_of(self._reader, run), newest)
+            end = frames[-1].last if frames else after
+            left = limit - sum(len(one.data) for one in frames)
+            if left > 0 and self._tails.reaches(key, end):
+                frames += self._tails.after(key, end, left)
+            elif not frames and after < latest:
+                raise ForeignValueError(f"events after {after} are missing")
+            return Slice(frames=frames, latest=latest, ended=state in ENDED)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
@@ -205,6 +225,8 @@ class SqliteStore:
 
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
+        if self._tails.latest((claim.project, claim.run_id)):
+            await self._unspool(claim.project, claim.run_id)
         place = (-1, 0)
         while True:
             # A page at a time: a statement left open would keep the reader's snapshot, and
@@ -239,12 +261,13 @@ class SqliteStore:
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
         with self._reading():
-            return runs.record_of(self._reader, project, run_id)
+            return self._up_to_date(project, runs.record_of(self._reader, project, run_id))
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
         with self._reading():
-            return runs.records(self._reader, project, query)
+            found = runs.records(self._reader, project, query)
+        return [self._up_to_date(project, one) for one in found]
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
@@ -278,13 +301,22 @@ class SqliteStore:
             task.exception()  # raised where it is awaited; the next process finishes the removal
 
     async def _claim(self, find: Callable[[sqlite3.Connection], int | None]) -> Claim | None:
-        claiming = self._committer.submit(lambda db: claims.begin_claim(db, find(db), self._writer))
+        claiming = self._committer.submit(
+            lambda db: claims.begin_claim(db, self._spool, find(db), self._writer)
+        )
+        claiming.add_done_callback(self._claimed)  # before anybody who awaits it goes on
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
             # The commit is under way all the same, and nobody would ever hold that claim.
             claiming.add_done_callback(self._give_back)
             raise
+
+    def _claimed(self, claiming: asyncio.Future[Claim | None]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None:
+            claim = claiming.result()
+            if claim is not None:
+                self._tails.drop((claim.project, claim.run_id))
 
     def _give_back(self, claiming: asyncio.Future[Claim | None]) -> None:
         if claiming.cancelled() or claiming.exception() is not None:
@@ -293,7 +325,7 @@ class SqliteStore:
         if claim is not None:
             with suppress(StoreUnavailable):  # closed: the next process queues the run
                 self._committer.submit(
-                    lambda db: claims.requeue(db, claim, failed=False),
+                    lambda db: claims.requeue(db, self._spool, claim, failed=False),
                     lambda: self._released(claim),
                 )
 
@@ -311,22 +343,58 @@ class SqliteStore:
     def _find(self, project: str, run_id: str) -> tuple[int, int]:
         return runs.row_of(self._reader, project, run_id)
 
+    def _up_to_date(self, project: str, record: RunRecord) -> RunRecord:
+        """Return a record that also tells of what is in the spool."""
+        newest = self._tails.latest((project, record.run_id))
+        return replace(record, latest=newest) if newest > record.latest else record
+
     def _released(self, claim: Claim) -> None:
-        self._heads.pop((claim.project, claim.run_id), None)
+        self._tails.drop((claim.project, claim.run_id))
         self._wakeups.notify("queue")
 
-    def _appended(self, claim: Claim, frame: Frame) -> None:
+    def _appended(self, claim: Claim, frame: Frame, size: int) -> None:
         key = (claim.project, claim.run_id)
-        if frame.outcome is None:
-            self._heads[key] = frame
+        if frame.outcome is not None:
+            self._tails.drop(key)
         else:
-            self._heads.pop(key, None)
+            self._tails.add(key, frame)
+            if size >= spool.LARGE:
+                self._tails.unspooled(key)
+            else:
+                self._spooled += spool.ENTRY.size + size
+                if self._spooled > spool.SPOOL_LIMIT:
+                    self._make_room()
         self._wakeups.notify(("log", *key))
 
+    def _unspool(self, project: str, run_id: str) -> asyncio.Future[None]:
+        return self._committer.submit(
+            lambda db: self._spool.unspool(db, project, run_id),
+            lambda: self._tails.unspooled((project, run_id)),
+        )
+
+    def _unspool_all(self) -> asyncio.Future[None]:
+        return self._committer.submit(self._spool.unspool_all, self._all_unspooled)
+
+    def _make_room(self) -> None:
+        """Empty the spool, unless that is under way."""
+        if self._committer.working and (self._unspooling is None or self._unspooling.done()):
+            self._unspooling = self._unspool_all()
+            self._unspooling.add_done_callback(seen)
+
+    def _all_unspooled(self) -> None:
+        self._spooled = 0
+        self._tails.all_unspooled()
+
     def _grown(self, project: str, run_id: str, after: int) -> bool:
-        head = self._heads.get((project, run_id))
-        if head is not None:
-            return head.last > after
+        newest = self._tails.latest((project, run_id))
+        if newest:
+            return newest > after
         with self._reading():
             run, state = self._find(project, run_id)
             return state in ENDED or log.latest_of(self._reader, run) > after
+
+
+def seen(done: asyncio.Future[None]) -> None:
+    """Mark a failure as seen: nobody awaits this one, and it is tried again."""
+    if not done.cancelled():
+        done.exception()

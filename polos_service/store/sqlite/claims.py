@@ -12,6 +12,7 @@ from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.inbox import commands_after
 from polos_service.store.sqlite.log import HELD, insert_mark
 from polos_service.store.sqlite.schema import QUEUED, RUNNING
+from polos_service.store.sqlite.spool import Spool
 
 OVERDUE_LIMIT = 100
 """Overdue runs that one look finds, of the queued and of the held each."""
@@ -36,7 +37,7 @@ def find_run(db: sqlite3.Connection, project: str, run_id: str, *, held: bool) -
     return None if row is None else int(row[0])
 
 
-def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim | None:
+def begin_claim(db: sqlite3.Connection, spool: Spool, run: int | None, writer: str) -> Claim | None:
     """Take the run with a greater epoch, and append the claim frame."""
     if run is None:
         return None
@@ -49,8 +50,9 @@ def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim |
     project, run_id, workflow_id, epoch, create_time, deadline, definition = fitting(
         row, str, str, str, int, int, int | None, bytes
     )
+    spool.let_go(db, project, run_id)
     latest = insert_mark(db, run, {"claim": {"epoch": epoch, "writer": writer}})
-    return Claim(
+    claim = Claim(
         project=project,
         run_id=run_id,
         workflow_id=workflow_id,
@@ -61,10 +63,13 @@ def begin_claim(db: sqlite3.Connection, run: int | None, writer: str) -> Claim |
         definition=definition,
         commands=commands_after(db, run, 0),
     )
+    spool.hold(claim, run)
+    return claim
 
 
-def requeue(db: sqlite3.Connection, claim: Claim, *, failed: bool) -> None:
+def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool) -> None:
     """Queue the run, if the claim still holds, and mark in the log that it was let go."""
+    spool.let_go(db, claim.project, claim.run_id)
     row = db.execute(
         f"UPDATE runs SET state = {QUEUED:d} WHERE {HELD} RETURNING id",
         (claim.project, claim.run_id, claim.epoch),

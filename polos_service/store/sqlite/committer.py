@@ -17,6 +17,7 @@ from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from polos_client.errors import StoreUnavailable
+from polos_service.store.sqlite.spool import Spool
 
 T = TypeVar("T")
 
@@ -110,9 +111,10 @@ class Committer:
     future is resolved, whatever an operation or a callback raises.
     """
 
-    def __init__(self, db: sqlite3.Connection, guard: Guard) -> None:
+    def __init__(self, db: sqlite3.Connection, guard: Guard, spool: Spool) -> None:
         self._db = db
         self._guard = guard
+        self._spool = spool
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._ended = False
@@ -206,11 +208,14 @@ class Committer:
             self._guard.require_owner(self._db)
             for job in batch:
                 job.perform(self._db)
+            self._spool.write(self._db)
             self._db.execute("COMMIT")
         except BaseException:
+            self._spool.undo()
             if self._db.in_transaction:  # SQLite ends it by itself on a full disk
                 self._db.execute("ROLLBACK")
             raise
+        self._spool.keep()
         self._guard.require()  # a commit into files that were deleted meanwhile is lost
 
     def _tell(self, callback: Callable[[], None]) -> None:

@@ -4,54 +4,33 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Iterable, Mapping
+from itertools import chain
 
-from polos_service.errors import Fenced
-from polos_service.store import Claim, Entry, Frame
+from polos_service.store import Entry, Frame
 from polos_service.store.sqlite.damage import ForeignValueError, fitting
-from polos_service.store.sqlite.runs import LATEST
 from polos_service.store.sqlite.schema import RUNNING
 
 HELD = f"project = ? AND run_id = ? AND epoch = ? AND state = {RUNNING:d}"
 """SQL for the row of a run whose claim still holds."""
 
+TOGETHER = 64
+"""Rows that one statement inserts at most."""
 
-def insert_frame(db: sqlite3.Connection, claim: Claim, frame: Frame, private: bytes) -> None:
-    """Append a frame, if the claim still holds and the frame is the next one.
 
-    Raises:
-        Fenced: the claim was lost.
-        ValueError: the frame is not the next one.
+def insert_rows(db: sqlite3.Connection, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
+    """Insert rows of frames: run, first and last sequence, data, and private part.
 
+    One statement inserts many: each time that SQLite returns, the thread waits for its turn.
     """
-    held = (claim.project, claim.run_id, claim.epoch)
-    first, last = frame.first, frame.last
-    inserted = db.execute(
-        "INSERT INTO frames (run, first, last, data, private) SELECT id, ?, ?, ?, ? FROM runs "
-        f"WHERE {HELD} AND {LATEST} + 1 = ? AND ? >= ?",
-        (first, last, frame.data, private, *held, first, last, first),
-    ).rowcount
-    if inserted != 1:
-        refuse_frame(db, claim, frame)
-    if frame.outcome is not None:
+    left = list(rows)
+    for at in range(0, len(left), TOGETHER):
+        some = left[at : at + TOGETHER]
         db.execute(
-            f"UPDATE runs SET state = ?, finish_time = ? WHERE {HELD}",
-            (frame.outcome, time.time_ns(), *held),
+            "INSERT INTO frames (run, first, last, data, private) VALUES "
+            + ", ".join(["(?, ?, ?, ?, ?)"] * len(some)),
+            tuple(chain.from_iterable(some)),
         )
-
-
-def refuse_frame(db: sqlite3.Connection, claim: Claim, frame: Frame) -> NoReturn:
-    """Raise why a frame cannot be appended."""
-    row = db.execute(
-        f"SELECT {LATEST} FROM runs WHERE {HELD}", (claim.project, claim.run_id, claim.epoch)
-    ).fetchone()
-    if row is None:
-        raise Fenced(f"The claim {claim.epoch} on run {claim.run_id} was lost.")
-    raise ValueError(
-        f"A frame of events {frame.first} to {frame.last} cannot follow event {row[0]}."
-    )
 
 
 def insert_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) -> int:

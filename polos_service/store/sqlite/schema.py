@@ -112,7 +112,15 @@ DROP TABLE commands;
 cancel was the only kind. A cancellation moves the run's deadline, and nobody knows when those
 came that are there already."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH)
+FIFTH = """
+CREATE TABLE spool (
+    id INTEGER PRIMARY KEY,
+    entries BLOB NOT NULL
+) STRICT;
+"""
+"""Version 5: frames of held runs, a row for each commit (see `spool`)."""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 
@@ -139,22 +147,6 @@ def connect(path: Path, synchronous: Synchronous = "FULL") -> sqlite3.Connection
     db.execute(f"PRAGMA synchronous = {synchronous}")
     db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
     return db
-
-
-def prepare(path: Path, token: bytes) -> None:
-    """Bring the schema up to date, and queue the runs that the last process left running.
-
-    From the commit on the token names the owner, and every earlier owner is fenced.
-    """
-    db = connect(path)
-    try:
-        migrate(db)
-        db.execute("BEGIN IMMEDIATE")
-        db.execute("INSERT OR REPLACE INTO owner (id, token) VALUES (1, ?)", (token,))
-        db.execute(f"UPDATE runs SET state = {QUEUED:d} WHERE state = {RUNNING:d}")
-        db.execute("COMMIT")
-    finally:
-        db.close()
 
 
 def migrate(db: sqlite3.Connection) -> None:

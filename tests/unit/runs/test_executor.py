@@ -265,13 +265,9 @@ async def until_length(store: SqliteStore, run_id: str, length: int) -> None:
 async def taken_over(store: SqliteStore, run_id: str) -> int:
     """Claim a run that is held, as another process would, and return the epoch."""
 
-    def steal(db: object) -> int:
-        epoch = store._db.execute(
-            "UPDATE runs SET epoch = epoch + 1 WHERE run_id = ? RETURNING epoch", (run_id,)
-        ).fetchone()
-        return int(epoch[0])
-
-    return await store._committer.submit(steal)
+    claim = await store.claim_run("default", run_id, force=True)
+    assert claim is not None
+    return claim.epoch
 
 
 async def test_a_run_that_ends_leaves_its_slot_to_the_next(store: SqliteStore) -> None:

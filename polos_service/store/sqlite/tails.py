@@ -1,0 +1,70 @@
+"""The newest frames of held runs, in memory: a reader that keeps up asks no file."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from polos_service.store import Frame
+
+Key = tuple[str, str]
+"""Project and id of a run."""
+
+
+class Tails:
+    """For each held run the frames that are in the spool, and the newest frame in any case.
+
+    The loop owns it. It holds what was delivered, that is committed and answered.
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[Key, list[Frame]] = {}
+
+    def add(self, key: Key, frame: Frame) -> None:
+        """Add a run's next frame."""
+        frames = self._frames.get(key)
+        if frames is None:
+            self._frames[key] = [frame]
+        else:
+            frames.append(frame)
+
+    def latest(self, key: Key) -> int:
+        """Return the newest sequence; 0 if there is no frame of the run."""
+        frames = self._frames.get(key)
+        return frames[-1].last if frames else 0
+
+    def reaches(self, key: Key, after: int) -> bool:
+        """Return whether the frames begin at or before the event that follows a cursor."""
+        frames = self._frames.get(key)
+        return frames is not None and frames[0].first <= after + 1
+
+    def after(self, key: Key, after: int, limit: int) -> list[Frame]:
+        """Return the frames with events after the cursor, up to the one that reaches `limit`."""
+        found: list[Frame] = []
+        size = 0
+        frames = self._frames[key]
+        for place in range(bisect_right(frames, after, key=last_of), len(frames)):
+            found.append(frames[place])
+            size += len(frames[place].data)
+            if size >= limit:
+                break
+        return found
+
+    def unspooled(self, key: Key) -> None:
+        """Forget all but the newest frame of a run: the file's log has the others."""
+        frames = self._frames.get(key)
+        if frames is not None:
+            del frames[:-1]
+
+    def all_unspooled(self) -> None:
+        """Forget all but the newest frame of every run."""
+        for frames in self._frames.values():
+            del frames[:-1]
+
+    def drop(self, key: Key) -> None:
+        """Forget a run that nobody holds any more: the file's log has everything."""
+        self._frames.pop(key, None)
+
+
+def last_of(frame: Frame) -> int:
+    """Return the sequence of a frame's last event."""
+    return frame.last

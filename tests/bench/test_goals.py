@@ -1,0 +1,61 @@
+"""What the benchmark makes of its figures: goals, costs and the page."""
+
+from __future__ import annotations
+
+from bench.__main__ import COMPILED, ROWS
+from bench.compiled import costs, samples_of
+from bench.page import lines
+from bench.table import Cost, Goal, Row, above, at_least, at_most, missed_of
+
+SAMPLES = {"polos": [10.0, 40.0, 30.0], "plain": [5.0, 10.0, 10.0]}
+
+
+def test_a_goal_compares_the_rounds_one_by_one() -> None:
+    assert at_least(SAMPLES, "plain", 3).figure == 3
+    assert above(SAMPLES, "plain") == 20
+
+
+def test_a_goal_is_met_at_its_bound() -> None:
+    assert at_least(SAMPLES, "plain", 3).met
+    assert not at_least(SAMPLES, "plain", 3.1).met
+    assert at_most(SAMPLES, "plain", 3).met
+    assert not at_most(SAMPLES, "plain", 2.9).met
+
+
+def test_a_goal_may_compare_other_targets_than_the_product() -> None:
+    goal = at_least({"nats": [10.0], "nats-workers": [14.0]}, "nats", 1.3, name="nats-workers")
+    assert goal.figure == 1.4
+
+
+def test_costs_are_the_medians_of_the_rounds() -> None:
+    rounds = [
+        {"service_us": service, "provider_us": 2.0, "client_us": 3.0, "delivered": 1.0}
+        for service in (90.0, 100.0, 200.0)
+    ]
+    found = {"polos": rounds}
+    assert samples_of(found, "service_us") == {"polos": [90.0, 100.0, 200.0]}
+    assert costs(found) == {"polos": Cost(service=100, provider=2, client=3, delivered=1)}
+
+
+def test_the_page_says_what_is_missed_and_why_and_what_a_token_took() -> None:
+    row = Row(
+        name="cpu",
+        title="CPU",
+        unit="µs",
+        figures={"polos": [100.0]},
+        goals=[
+            Goal(text="by (c)", figure=0.9, bound=0.7, most=True, why="The reason."),
+            Goal(text="by (a')", figure=1.3, bound=1.4, most=True),
+        ],
+        costs={"polos": Cost(service=99.6, provider=20, client=9.5, delivered=0.981)},
+    )
+    assert [goal.text for _, goal in missed_of([row])] == ["by (c)"]
+    about = {"date": "", "machine": "", "python": "", "versions": {}, "rounds": 3}
+    page = lines([row], about)
+    assert "| cpu | by (c) | ≤ 0.7 x | 0.9 x | **missed** |" in page
+    assert "- cpu by (c): The reason." in page
+    assert "| cpu | polos serve | 99.6 | 20 | 9.5 | 98.1% |" in page
+
+
+def test_rows_that_need_the_compiled_programs_are_rows() -> None:
+    assert ROWS.keys() > COMPILED

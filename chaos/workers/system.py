@@ -102,7 +102,7 @@ class WorkersSystem(Process):
             RuntimeError: the command ended, or it takes too long.
 
         """
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + 2 * PATIENCE  # it may be several processes, one after the other
         while not holds():
             if not self.alive or time.monotonic() > end:
                 raise RuntimeError(f"waited in vain: {what}:\n{self.output()}")

@@ -216,7 +216,8 @@ async def test_what_cannot_be_served_is_told_once(app: Path) -> None:
 async def serve(app: Path, *options: str, data: str = ".") -> tuple[int, str]:
     """Run `polos serve` to its end, which must come; return its exit code and standard error."""
     process = await asyncio.create_subprocess_exec(
-        *(POLOS, "serve", str(app), *options),
+        POLOS,
+        *("serve", str(app), *options),
         env=environment(XDG_DATA_HOME=str(app.parent / data)),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,

@@ -20,7 +20,6 @@ from rich.table import Table
 
 from bench import compiled
 from bench.page import write_page
-from bench.plot import draw
 from bench.processes import ROOT, Server
 from bench.rows import latency, reading, replicas, standing, sustained, throughput
 from bench.table import Row, missed_of
@@ -123,6 +122,8 @@ def told(console: Console, rows: list[Row]) -> None:
 
 def write(rows: list[Row], rounds: int) -> None:
     """Write results, plot and page."""
+    from bench.plot import draw  # noqa: PLC0415 - its package is installed for benchmarks only
+
     about = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{cpu_count()} cores, {platform.machine()}, {platform.system()}",

@@ -59,7 +59,7 @@ def load(scenario: str, name: str, server: Server, upstream: Server, **options: 
     options |= {
         "protocol": PROTOCOLS[name],
         "address": server.address,
-        "service": server.pid,
+        "service": ",".join(map(str, (server.pid, *server.beside))),
         "provider": upstream.pid,
     }
     if name == "nats-elsewhere":

@@ -34,11 +34,13 @@ class Server:
     Attributes:
         address: host and port.
         pid: its process.
+        beside: processes that serve with it, such as further replicas.
 
     """
 
     address: str
     pid: int
+    beside: tuple[int, ...] = ()
 
     @property
     def cpu(self) -> float:

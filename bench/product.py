@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,8 +22,11 @@ LAYOUTS = {
 }
 """By name, what each replica on NATS serves."""
 
-OPTIONS = {"nats-workers": ("--workers", "2")}
-"""Further arguments of `polos serve`, by the name of the layout."""
+WORKERS = {"nats-workers": 2}
+"""Processes of each replica, by the name of the layout, where `polos serve` starts several."""
+
+PATIENCE = 60.0
+"""Seconds in which all workers have to listen."""
 
 
 def serving(store: str, app: str = APP, *options: str) -> tuple[str, ...]:
@@ -48,11 +52,40 @@ def replicas(name: str, upstream: Server) -> Iterator[Server]:
         nats.start()
         try:
             with ExitStack() as stack:
-                commands = [serving(nats.url, app, *OPTIONS.get(name, ())) for app in LAYOUTS[name]]
+                options = ("--workers", str(WORKERS[name])) if name in WORKERS else ()
+                commands = [serving(nats.url, app, *options) for app in LAYOUTS[name]]
                 started = [
                     stack.enter_context(server(*command, **settings(upstream)))
                     for command in commands
                 ]
-                yield Server(",".join(one.address for one in started), started[0].pid)
+                if name in WORKERS:
+                    wait_for_listeners(started[0].address, WORKERS[name])
+                first, *others = started
+                yield Server(
+                    ",".join(one.address for one in started),
+                    first.pid,
+                    tuple(one.pid for one in others),
+                )
         finally:
             nats.stop()
+
+
+def wait_for_listeners(address: str, count: int) -> None:
+    """Return once so many sockets listen at an address: each worker has its own."""
+    deadline = time.monotonic() + PATIENCE
+    port = f"{int(address.rpartition(':')[2]):04X}"
+    while listeners(port) < count:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{count} workers did not listen at {address} in {PATIENCE:g} s")
+        time.sleep(0.1)
+
+
+def listeners(port: str) -> int:
+    """Count the sockets that listen at a port, which is given as the kernel writes it."""
+    listening = "0A"
+    lines = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]
+    ]
+    return sum(line[1].endswith(f":{port}") and line[3] == listening for line in lines)

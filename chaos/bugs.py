@@ -46,7 +46,7 @@ def notify_before_commit() -> None:
         for job in batch:
             job.perform(db)
             if job.committed is not None:
-                committer._loop.call_soon_threadsafe(job.committed)  # noqa: SLF001
+                committer._loop.call_soon_threadsafe(job.committed, job.result)  # noqa: SLF001
         committer._spool.write(db)  # noqa: SLF001
         time.sleep(0.005)
         db.execute("COMMIT")

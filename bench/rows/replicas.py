@@ -8,8 +8,9 @@ from bench.rows.latency import RATE, RUNS, load_of, tails
 from bench.rows.throughput import EACH, MANY, rates, relayed
 from bench.table import Row, at_least, ratio
 
-CONNECTIONS = 8
-"""Of the client to one address behind which several processes listen: each connection is one's."""
+CONNECTIONS = 16
+"""Of the client to an address at which several processes listen. The kernel gives each connection
+to one of them; the more connections, the more evenly."""
 
 
 def relay(upstream: Server, rounds: int) -> Row:

@@ -85,6 +85,8 @@ class Drive:
     async def _read(self, failures: int) -> Journals:
         """Fold the log; that it cannot be read does not keep a run from ending for ever."""
         root = self._claim.run_id
+        if self._claim.epoch == 1:  # nobody has written to it before
+            return Journals(root)
         try:
             return await Journals.load(root, self._store.history(self._claim))
         except StoreUnavailable as error:

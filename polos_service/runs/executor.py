@@ -11,6 +11,7 @@ from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
 from polos_service.errors import Fenced, Unable
 from polos_service.logs import get_logger
+from polos_service.pacer import Pacer
 from polos_service.runs.clock import Clock
 from polos_service.runs.drive import Drive, LetGo
 from polos_service.runs.frame import SECOND
@@ -30,6 +31,10 @@ runs all the claims that they have."""
 
 EXPIRY_PERIOD = 1.0
 """Seconds between two looks for runs that should have ended."""
+
+CLAIMS_AT_ONCE = 16
+"""Runs that are claimed at once at most, and begin before the next are claimed: others who share
+the queue get theirs."""
 
 STUCK = 20.0
 """Seconds after which a run that is to end, and has not ended, is taken from its holder."""
@@ -56,6 +61,9 @@ class Trouble(Enum):
 class Executor:
     """Runs what is queued, up to `limit` runs at once; the others wait in order.
 
+    One run begins in each turn of the loop: many that are queued at once do not keep those that
+    run from streaming.
+
     `runnables` is looked at whenever a run is queued: what it learns later is run, too.
     """
 
@@ -66,6 +74,7 @@ class Executor:
         self._runnables = runnables
         self._clock = clock
         self._slots = asyncio.Semaphore(limit)
+        self._pacer = Pacer()
         self._runs: set[asyncio.Task[None]] = set()
         self._resting: set[asyncio.Task[None]] = set()
         self._held: dict[Key, tuple[int, int]] = {}
@@ -165,18 +174,33 @@ class Executor:
 
     async def _claim(self) -> None:
         while True:
-            await self._slots.acquire()
+            slots = await self._free_slots()
             try:
-                claim = await self._store.claim(self._runnables.keys())
+                claims = await self._store.claim(self._runnables.keys(), slots)
             except Exception as error:  # noqa: BLE001 - the next try may succeed
-                self._slots.release()
+                self._release_slots(slots)
                 tell("claim_failed", error)
                 await self._clock.sleep(RETRY_PAUSE)
                 continue
             except BaseException:
-                self._slots.release()
+                self._release_slots(slots)
                 raise
-            self._spawn(claim).add_done_callback(lambda _: self._slots.release())
+            self._release_slots(slots - len(claims))
+            for claim in claims:
+                self._spawn(claim).add_done_callback(lambda _: self._slots.release())
+            await self._pacer.next()  # when all of these have begun
+
+    async def _free_slots(self) -> int:
+        """Take the slots for the next claims, once one is free; return how many."""
+        taken = 0
+        while taken < CLAIMS_AT_ONCE and not (taken and self._slots.locked()):
+            await self._slots.acquire()
+            taken += 1
+        return taken
+
+    def _release_slots(self, slots: int) -> None:
+        for _ in range(slots):
+            self._slots.release()
 
     def _spawn(self, claim: Claim) -> asyncio.Task[None]:
         self._held[claim.project, claim.run_id] = (claim.epoch, self._clock.now())
@@ -207,6 +231,7 @@ class Executor:
         failures = times if trouble is Trouble.FAILED else 0
         drive = Drive(self._store, self._clock, claim, lambda: self._stopping)
         try:
+            await self._pacer.next()
             await drive.run(self._runnables.get(claim.workflow_id), failures)
         except LetGo:
             pass

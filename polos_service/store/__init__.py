@@ -113,6 +113,8 @@ class Claim:
     """The right to write a run's log, until a claim with a greater epoch begins.
 
     Attributes:
+        epoch: 1 for the run's first claim, before which its log is empty; greater for each
+            further one.
         latest: sequence of the newest event when the claim began, 0 if there was none.
         commands: what the run's inbox held when the claim began, in order of arrival.
 
@@ -190,12 +192,12 @@ class RunStore(Protocol):
         """
         ...
 
-    async def claim(self, workflows: Collection[str]) -> Claim:
-        """Wait for a queued run of one of these workflows, oldest first, and claim it.
+    async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
+        """Wait for queued runs of these workflows, oldest first, and claim up to `limit` of them.
 
-        The claim frame is durable when this returns, and every earlier claim is fenced.
-        `workflows` is read again whenever a run is queued. Cancelling the wait leaves no claim
-        behind.
+        Returns one claim at least, and does not wait for more. Each claim frame is durable then,
+        and every earlier claim is fenced. `workflows` is read again whenever a run is queued.
+        Cancelling the wait leaves no claim behind.
         """
         ...
 

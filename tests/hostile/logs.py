@@ -12,7 +12,7 @@ from polos_service.runs.frame import Encoder
 from polos_service.runs.lineage import Lineage
 from polos_service.store import Frame, RunStore
 from polos_service.store.sqlite import SqliteStore
-from tests.support.stores import new_run
+from tests.support.stores import first_claim, new_run
 
 RUN = "run"
 """The id of the run."""
@@ -33,7 +33,7 @@ async def write_log(folder: Path, deltas: int, tools: int = 0) -> None:
 async def append_log(store: RunStore, deltas: int, tools: int = 0) -> None:
     """Create the run and write its whole log."""
     await store.create(new_run(run_id=RUN, workflow_id="demo"))
-    claim = await store.claim(["demo"])
+    claim = await first_claim(store, ["demo"])
     encoder = Encoder(Lineage(RUN, "demo"))
     payloads: list[Message] = [
         TextDelta(content=f"word{index} ", step_key="llm:1", step=1, attempt=1)

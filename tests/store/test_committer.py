@@ -91,9 +91,9 @@ async def test_what_a_callback_raises_loses_no_answer(
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
     called: list[int] = []
     async with Batch(store):
-        before = store._committer.submit(count, lambda: called.append(1))
+        before = store._committer.submit(count, lambda _: called.append(1))
         bad = store._committer.submit(count, raising(error))
-        after = store._committer.submit(count, lambda: called.append(2))
+        after = store._committer.submit(count, lambda _: called.append(2))
     assert [await soon(one) for one in (before, bad, after)] == [0, 0, 0]
     assert called == [1, 2]
     assert len(told) == 1, "the loop tells it"

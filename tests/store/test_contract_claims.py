@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterator
 import pytest
 
 from polos.v1.run_pb2 import RunState
-from polos_service.store import RunStore
-from tests.support.stores import claimed, ended, new_run, settled, soon
+from polos_service.store import Claim, RunStore
+from tests.support.stores import claimed, ended, first_claim, frame, history, new_run, settled, soon
 
 RUNNING = RunState.RUN_STATE_RUNNING
 QUEUED = RunState.RUN_STATE_QUEUED
@@ -38,7 +38,7 @@ class Names(Collection[str]):
 async def test_a_claim_carries_what_its_run_was_created_with(store: RunStore) -> None:
     run = new_run(definition=b"what", deadline=123, create_time=45, workflow_id="w", project="p")
     await store.create(run)
-    claim = await soon(store.claim({"w"}))
+    claim = await soon(first_claim(store, {"w"}))
     assert (claim.project, claim.run_id, claim.workflow_id) == ("p", run.run_id, "w")
     assert (claim.definition, claim.deadline, claim.create_time) == (b"what", 123, 45)
     assert (claim.latest, claim.commands) == (0, ())
@@ -47,7 +47,7 @@ async def test_a_claim_carries_what_its_run_was_created_with(store: RunStore) ->
 
 
 async def test_a_claim_waits_until_a_run_is_queued(store: RunStore) -> None:
-    claiming = asyncio.create_task(store.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(store, {"agent"}))
     await settled()
     assert not claiming.done()
     run_id = await store.create(new_run())
@@ -56,7 +56,7 @@ async def test_a_claim_waits_until_a_run_is_queued(store: RunStore) -> None:
 
 async def test_a_claim_waits_until_a_run_is_released(store: RunStore) -> None:
     held = await claimed(store)
-    claiming = asyncio.create_task(store.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(store, {"agent"}))
     await settled()
     assert not claiming.done()
     await store.release(held)
@@ -67,14 +67,43 @@ async def test_a_claim_waits_until_a_run_is_released(store: RunStore) -> None:
 
 async def test_the_oldest_run_is_claimed_first(store: RunStore) -> None:
     created = [await store.create(new_run(project=f"p{n % 2}")) for n in range(5)]
-    assert [(await soon(store.claim({"agent"}))).run_id for _ in created] == created
+    assert [(await soon(first_claim(store, {"agent"}))).run_id for _ in created] == created
+
+
+async def test_runs_that_are_queued_together_are_claimed_together(store: RunStore) -> None:
+    """Some at a time, at least one: those of a workflow in the order in which they came."""
+    created = [await store.create(new_run()) for _ in range(10)]
+    got: list[Claim] = []
+    while len(got) < len(created):
+        found = await soon(store.claim({"agent"}, 4))
+        assert 1 <= len(found) <= 4
+        got += found
+    assert [claim.run_id for claim in got] == created
+    for claim in got:
+        await store.append(claim, frame(1))
+
+
+async def test_a_claim_of_several_does_not_wait_for_more_than_one(store: RunStore) -> None:
+    claiming = asyncio.create_task(store.claim({"agent"}, 100))
+    await settled()
+    run_id = await store.create(new_run())
+    assert [claim.run_id for claim in await soon(claiming)] == [run_id]
+
+
+async def test_the_first_claim_has_the_epoch_1_and_an_empty_log(store: RunStore) -> None:
+    await store.create(new_run())
+    first = await soon(first_claim(store, {"agent"}))
+    assert first.epoch == 1
+    assert all(not entry.data for entry in await history(store, first))
+    await store.release(first)
+    assert (await soon(first_claim(store, {"agent"}))).epoch > 1
 
 
 async def test_only_runs_of_the_given_workflows_are_claimed(store: RunStore) -> None:
     await store.create(new_run(workflow_id="other"))
     mine = await store.create(new_run(workflow_id="mine"))
-    assert (await soon(store.claim({"mine", "none"}))).run_id == mine
-    claiming = asyncio.create_task(store.claim({"mine"}))
+    assert (await soon(first_claim(store, {"mine", "none"}))).run_id == mine
+    claiming = asyncio.create_task(first_claim(store, {"mine"}))
     await settled()
     assert not claiming.done()
     claiming.cancel()
@@ -82,7 +111,7 @@ async def test_only_runs_of_the_given_workflows_are_claimed(store: RunStore) -> 
 
 async def test_a_workflow_learned_later_is_claimed(store: RunStore) -> None:
     names = Names()
-    claiming = asyncio.create_task(store.claim(names))
+    claiming = asyncio.create_task(first_claim(store, names))
     await settled()
     names.names.append("late")
     run_id = await store.create(new_run(workflow_id="late"))
@@ -92,12 +121,12 @@ async def test_a_workflow_learned_later_is_claimed(store: RunStore) -> None:
 async def test_the_live_collection_is_only_read_in_the_loop(store: RunStore) -> None:
     names = Names("agent")
     await store.create(new_run())
-    await soon(store.claim(names))
+    await soon(first_claim(store, names))
     assert names.threads == {threading.get_ident()}, "it changes while another thread reads it"
 
 
 async def test_no_two_claims_get_the_same_run(store: RunStore) -> None:
-    claims = [asyncio.create_task(store.claim({"agent"})) for _ in range(20)]
+    claims = [asyncio.create_task(first_claim(store, {"agent"})) for _ in range(20)]
     created = await asyncio.gather(*(store.create(new_run()) for _ in range(20)))
     got = await soon(asyncio.gather(*claims))
     assert sorted(claim.run_id for claim in got) == sorted(created)
@@ -121,7 +150,7 @@ async def test_a_cancelled_claim_leaves_the_run_claimable(store: RunStore, cance
     """The cancellation comes at every stage: before, during and after the commit."""
     for stage in range(60):
         run_id = await store.create(new_run())
-        claiming = asyncio.create_task(store.claim({"agent"}))
+        claiming = asyncio.create_task(first_claim(store, {"agent"}))
         for _ in range(stage % 20):
             await asyncio.sleep(0)
         if stage >= 40:
@@ -133,13 +162,29 @@ async def test_a_cancelled_claim_leaves_the_run_claimable(store: RunStore, cance
         with contextlib.suppress(asyncio.CancelledError):
             claim = await soon(claiming)
         if claim is None:
-            claim = await soon(store.claim({"agent"}))
+            claim = await soon(first_claim(store, {"agent"}))
         assert claim.run_id == run_id
+
+
+async def test_a_cancelled_claim_of_several_leaves_all_runs_claimable(store: RunStore) -> None:
+    created = [await store.create(new_run()) for _ in range(6)]
+    for stage in range(30):
+        claiming = asyncio.create_task(store.claim({"agent"}, 6))
+        for _ in range(stage):
+            await asyncio.sleep(0)
+        claiming.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            for claim in await soon(claiming):
+                await store.release(claim)
+    got: list[Claim] = []
+    while len(got) < len(created):
+        got += await soon(store.claim({"agent"}, 6))
+    assert sorted(claim.run_id for claim in got) == created
 
 
 async def test_a_claim_cancelled_while_runs_arrive_loses_none(store: RunStore) -> None:
     for _ in range(30):
-        claiming = asyncio.create_task(store.claim({"agent"}))
+        claiming = asyncio.create_task(first_claim(store, {"agent"}))
         await asyncio.sleep(0)
         creating = asyncio.create_task(store.create(new_run()))
         await asyncio.sleep(0)
@@ -147,7 +192,7 @@ async def test_a_claim_cancelled_while_runs_arrive_loses_none(store: RunStore) -
         run_id = await creating
         with contextlib.suppress(asyncio.CancelledError):
             await store.release(await claiming)
-        assert (await soon(store.claim({"agent"}))).run_id == run_id
+        assert (await soon(first_claim(store, {"agent"}))).run_id == run_id
 
 
 async def test_release_queues_a_run_only_for_its_holder(store: RunStore) -> None:
@@ -160,5 +205,6 @@ async def test_release_queues_a_run_only_for_its_holder(store: RunStore) -> None
     assert (await store.get("default", old.run_id)).state == RUNNING
     start = (await store.get("default", old.run_id)).start_time
     await store.release(new)
+    assert (await store.get("default", old.run_id)).state == QUEUED
     await store.claim_run("default", old.run_id)
     assert (await store.get("default", old.run_id)).start_time == start, "the first claim's"

@@ -22,6 +22,7 @@ from tests.support.stores import (
     cancel,
     claimed,
     ended,
+    first_claim,
     frame,
     history,
     new_run,
@@ -87,7 +88,7 @@ async def test_a_forced_claim_takes_what_is_queued_and_nothing_that_ended(
 async def test_the_log_tells_how_a_claim_ended(store: RunStore, *, failed: bool) -> None:
     claim = await claimed(store)
     await store.release(claim, failed=failed)
-    again = await soon(store.claim({"agent"}))
+    again = await soon(first_claim(store, {"agent"}))
     marks = [json.loads(entry.private) for entry in await history(store, again)]
     told = {"epoch": claim.epoch, "failed": True} if failed else {"epoch": claim.epoch}
     assert marks[1] == {"released": told}

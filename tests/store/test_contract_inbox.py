@@ -10,7 +10,7 @@ import pytest
 
 from polos_client.errors import RunExpired, RunNotFound, TooManyCommands
 from polos_service.store import CANCEL, INBOX_BYTES, INBOX_LIMIT, Claim, Command, RunStore
-from tests.support.stores import cancel, claimed, ended, new_run, settled, soon
+from tests.support.stores import cancel, claimed, ended, first_claim, new_run, settled, soon
 
 PAYLOAD_LIMIT = 480 * 1024
 """Bytes of the largest payload."""
@@ -138,7 +138,7 @@ async def test_a_claim_begins_with_the_commands_that_came_before(store: RunStore
     assert forced is not None
     assert forced.commands == (*sent, last)
     await store.release(forced)
-    again = await soon(store.claim({"agent"}))
+    again = await soon(first_claim(store, {"agent"}))
     assert again.commands == (*sent, last)
 
 

@@ -170,7 +170,7 @@ async def test_what_is_deleted_during_a_commit_is_not_acknowledged(store: Sqlite
 
     woken: list[bool] = []
     with pytest.raises(StoreUnavailable, match="was deleted"):
-        await soon(store._committer.submit(append, lambda: woken.append(True)))
+        await soon(store._committer.submit(append, lambda _: woken.append(True)))
     assert woken == []
     waking.cancel()
 

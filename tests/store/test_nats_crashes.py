@@ -13,7 +13,7 @@ from polos_service.store.nats.subjects import log_subject
 from tests.support.nats import queued_and_claimed
 from tests.support.nats_stranger import Stranger
 from tests.support.nats_wire import Wire, asked, published
-from tests.support.stores import ALL, COMPLETED, claimed, ended, frame, new_run, soon
+from tests.support.stores import ALL, COMPLETED, claimed, ended, first_claim, frame, new_run, soon
 
 
 @pytest.mark.parametrize("lost", ["$KV.POLOS_RUNS.", "polos.work."])
@@ -25,7 +25,7 @@ async def test_a_repeated_start_completes_what_a_crash_left_out(
     with pytest.raises(StoreUnavailable):
         await hasty.create(first)
     assert await one.create(new_run(request_id="r")) == first.run_id
-    assert (await soon(one.claim({"agent"}))).run_id == first.run_id
+    assert (await soon(first_claim(one, {"agent"}))).run_id == first.run_id
 
 
 async def test_a_start_that_crashed_before_the_queue_is_queued_by_whoever_finds_it(
@@ -39,7 +39,7 @@ async def test_a_start_that_crashed_before_the_queue_is_queued_by_whoever_finds_
     monkeypatch.setattr("polos_service.store.nats.upkeep.UNDER_WAY", -60)
     (found,) = await other.overdue(time.time_ns(), 0)
     assert (found.run_id, found.held) == (lost.run_id, False)
-    assert (await soon(other.claim({"agent"}))).run_id == lost.run_id
+    assert (await soon(first_claim(other, {"agent"}))).run_id == lost.run_id
 
 
 async def test_an_item_of_a_run_that_has_ended_mends_its_record(
@@ -51,9 +51,9 @@ async def test_an_item_of_a_run_that_has_ended_mends_its_record(
     assert await stranger.life(claim.run_id) == "open"
     assert (await other.get("default", claim.run_id)).state == COMPLETED
     mine = await other.create(new_run(workflow_id="next"))
-    claiming = asyncio.create_task(other.claim({"agent", "next"}))
+    claiming = asyncio.create_task(first_claim(other, {"agent", "next"}))
     assert (await soon(claiming)).run_id == mine
-    again = asyncio.create_task(other.claim({"agent"}))
+    again = asyncio.create_task(first_claim(other, {"agent"}))
     async with asyncio.timeout(60):
         while await stranger.life(claim.run_id) != "ended":
             await asyncio.sleep(0.05)

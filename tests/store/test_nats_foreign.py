@@ -29,6 +29,7 @@ from tests.support.stores import (
     COMPLETED,
     claimed,
     ended,
+    first_claim,
     frame,
     history,
     new_run,
@@ -49,7 +50,7 @@ async def test_a_log_goes_on_among_foreign_messages(
     run_id = await one.create(new_run())
     subject = log_subject("default", run_id)
     await stranger.store(subject, *GARBAGE[kind])
-    first = await soon(one.claim({"agent"}))
+    first = await soon(first_claim(one, {"agent"}))
     assert (first.epoch, first.latest) == (1, 0)
     waiting = asyncio.create_task(other.wait("default", run_id, 0))
     await stranger.store(subject, *GARBAGE[kind])
@@ -124,7 +125,7 @@ async def test_one_foreign_message_anywhere_stops_nobody(
     assert await third.waiting() == {"rare": 1}
     assert (await soon(third.get("default", queued))).run_id == queued
     await one.append(held, frame(1, outcome=COMPLETED))
-    rare = await soon(third.claim({"rare"}))
+    rare = await soon(first_claim(third, {"rare"}))
     await third.append(rare, frame(1, outcome=COMPLETED))
     await stranger.empties(WORK)
     removed = 0
@@ -225,7 +226,7 @@ async def test_garbage_on_subjects_that_are_listened_to_ends_no_connection(
     waiting = asyncio.create_task(wired.wait("default", claim.run_id, 0))
     news = "polos.new." + log_subject("default", claim.run_id).removeprefix("polos.log.")
     await until(lambda: news in wire.subscribed)
-    claiming = asyncio.create_task(wired.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(wired, {"agent"}))
     await until(lambda: bool(wire.requests("CONSUMER.MSG.NEXT")))
     pulled = wire.requests("CONSUMER.MSG.NEXT")[0].reply
     subjects = [

@@ -11,7 +11,7 @@ from polos_client.errors import TooManyCommands
 from polos_service.store import INBOX_LIMIT, Command
 from polos_service.store.nats import NatsStore
 from tests.support.nats_stranger import GARBAGE, Stranger
-from tests.support.stores import COMPLETED, cancel, claimed, frame, new_run, soon
+from tests.support.stores import COMPLETED, cancel, claimed, first_claim, frame, new_run, soon
 
 
 def answer(number: int, payload: bytes = b"{}") -> Command:
@@ -169,5 +169,5 @@ async def test_large_commands_are_read_whole(one: NatsStore, other: NatsStore) -
     commands = [answer(number, bytes([number]) * 480 * 1024) for number in range(1, 9)]
     for command in commands:
         await one.command("default", run_id, command)
-    claim = await soon(other.claim({"agent"}))
+    claim = await soon(first_claim(other, {"agent"}))
     assert list(claim.commands) == commands

@@ -21,7 +21,7 @@ from polos_service.store.wakeups import Wakeups
 from tests.support.nats import NatsServer
 from tests.support.nats_stranger import Stranger
 from tests.support.nats_wire import Wire, answers, asked, published
-from tests.support.stores import COMPLETED, claimed, ended, frame, new_run, soon
+from tests.support.stores import COMPLETED, claimed, ended, first_claim, frame, new_run, soon
 
 NO_MESSAGE = b'{"error": {"code": 404, "err_code": 10037, "description": "no message found"}}'
 """The answer of a leader that has no message of a subject."""
@@ -32,14 +32,14 @@ async def test_an_item_stays_though_an_old_leader_says_that_there_is_no_run(
 ) -> None:
     run_id = await wired.create(new_run())
     old = wire.change(answers(asked("STREAM.MSG.GET.KV_POLOS_RUNS")), NO_MESSAGE)
-    assert (await soon(wired.claim({"agent"}))).run_id == run_id
+    assert (await soon(first_claim(wired, {"agent"}))).run_id == run_id
     assert old.met.is_set()
 
 
 async def test_an_item_of_a_run_that_is_gone_is_removed(one: NatsStore, stranger: Stranger) -> None:
     await one.create(new_run())
     await stranger.request("STREAM.PURGE.KV_POLOS_RUNS")
-    claiming = asyncio.create_task(one.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(one, {"agent"}))
     await stranger.empties("POLOS_WORK")
     assert not claiming.done()
     claiming.cancel()
@@ -73,7 +73,7 @@ async def test_a_deletion_that_goes_on_late_spares_the_run_that_a_repeated_start
     new = await other.create(new_run(request_id="r"))
     stopped.end()
     await soon(deleting)
-    claim = await soon(other.claim({"agent"}))
+    claim = await soon(first_claim(other, {"agent"}))
     assert (claim.run_id, claim.definition) == (new, b"definition")
     assert await other.create(new_run(request_id="r")) == new, "its request id is still known"
     with pytest.raises(RequestIdReused):
@@ -88,7 +88,7 @@ async def test_a_run_is_not_begun_with_half_a_definition(
     run_id = await one.create(new_run(definition=b"whole"))
     await stranger.request("STREAM.PURGE.KV_POLOS_DEFINITIONS")
     with pytest.raises(StoreUnavailable, match=f"piece 0 .* of run {run_id}"):
-        await soon(one.claim({"agent"}))
+        await soon(first_claim(one, {"agent"}))
     claim = await one.claim_run("default", run_id)
     assert claim is not None
     assert claim.definition == b"", "a run that has to end needs none"

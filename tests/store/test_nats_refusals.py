@@ -28,6 +28,7 @@ from tests.support.stores import (
     COMPLETED,
     cancel,
     claimed,
+    first_claim,
     frame,
     history,
     new_run,
@@ -56,7 +57,7 @@ async def everything(store: NatsStore, claim: Claim, first: int) -> list[BaseExc
     calls: list[Callable[[], Awaitable[Any]]] = [
         lambda: store.create(new_run(request_id="again")),
         lambda: store.create(new_run(definition=b"x" * 3_000_000)),
-        lambda: briefly(store.claim({"agent"})),
+        lambda: briefly(first_claim(store, {"agent"})),
         lambda: store.claim_run("default", run_id),
         lambda: store.claim_run("default", run_id, force=True),
         lambda: store.overdue(now, now),
@@ -98,7 +99,7 @@ async def test_what_nats_refuses_is_told_in_the_ports_words(
 ) -> None:
     store = await replica(nats_server, patience=0.4)
     await store.create(new_run())
-    claim = await soon(store.claim({"agent"}))
+    claim = await soon(first_claim(store, {"agent"}))
     await store.append(claim, frame(1))
     if how == "deleted":
         await stranger.request(f"STREAM.DELETE.{stream}")
@@ -162,7 +163,7 @@ async def test_limits_of_an_account_and_missing_permissions_are_told_in_the_port
 async def test_a_consumer_that_is_deleted_is_made_again(
     one: NatsStore, wire: Wire, wired: NatsStore, stranger: Stranger
 ) -> None:
-    claiming = asyncio.create_task(wired.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(wired, {"agent"}))
     await until(lambda: bool(wire.requests("CONSUMER.MSG.NEXT")))
     await stranger.request(f"CONSUMER.DELETE.{WORK}.agent")
     run_id = await one.create(new_run())

@@ -28,6 +28,7 @@ from tests.support.stores import (
     cancel,
     claimed,
     ended,
+    first_claim,
     frame,
     history,
     new_run,
@@ -39,7 +40,7 @@ from tests.support.stores import (
 async def test_a_start_at_one_replica_is_claimed_and_read_at_others(
     one: NatsStore, other: NatsStore
 ) -> None:
-    claiming = asyncio.create_task(other.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(other, {"agent"}))
     run_id = await one.create(new_run(definition=b"what"))
     claim = await soon(claiming)
     assert (claim.run_id, claim.definition) == (run_id, b"what")
@@ -84,7 +85,7 @@ async def test_when_a_holder_dies_another_claims_and_the_zombie_is_fenced(
     await wired.append(old, frame(1))
     began = time.monotonic()
     wire.lose(renewals)
-    new = await soon(other.claim({"agent"}))
+    new = await soon(first_claim(other, {"agent"}))
     assert time.monotonic() - began > CLAIM_TIMEOUT / 2, "it was taken from a living holder"
     assert (new.run_id, new.latest) == (old.run_id, 1)
     assert new.epoch > old.epoch
@@ -105,7 +106,7 @@ async def test_a_holder_learns_at_its_next_renewal_that_its_claim_was_lost(
     old = await queued_and_claimed(wired)
     obeying = asyncio.create_task(wired.commands(old, 0))
     wire.lose(renewals)
-    await soon(other.claim({"agent"}))
+    await soon(first_claim(other, {"agent"}))
     with pytest.raises(Fenced):
         await soon(obeying)
 
@@ -114,10 +115,10 @@ async def test_an_item_found_late_takes_nothing_from_who_got_it_since(
     wire: Wire, wired: NatsStore, other: NatsStore
 ) -> None:
     late = wire.hold(delivered)
-    claiming = asyncio.create_task(wired.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(wired, {"agent"}))
     await other.create(new_run())
     await soon(late.met.wait())
-    claim = await soon(other.claim({"agent"}))
+    claim = await soon(first_claim(other, {"agent"}))
     late.go_on.set()
     await until(lambda: bool(wire.requests("STREAM.MSG.GET.POLOS_LOG")))
     await other.append(claim, frame(1))
@@ -128,7 +129,7 @@ async def test_an_item_found_late_takes_nothing_from_who_got_it_since(
 
 async def test_a_holder_that_renews_keeps_its_run(one: NatsStore, other: NatsStore) -> None:
     claim = await queued_and_claimed(one)
-    claiming = asyncio.create_task(other.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(other, {"agent"}))
     done, _ = await asyncio.wait({claiming}, timeout=3 * CLAIM_TIMEOUT)
     assert not done
     await one.append(claim, frame(1))
@@ -144,9 +145,9 @@ async def test_a_claim_that_came_back_here_ends_the_one_that_was_lost_here(
     async with Wire(nats_server) as their_wire:
         their_wire.lose(renewals)
         other = await their_wire.store()
-        assert (await soon(other.claim({"agent"}))).run_id == first.run_id
+        assert (await soon(first_claim(other, {"agent"}))).run_id == first.run_id
         lost.end()
-        again = await soon(wired.claim({"agent"}))
+        again = await soon(first_claim(wired, {"agent"}))
         await other.close()
     assert again.epoch == first.epoch + 2
     with pytest.raises(Fenced):
@@ -158,7 +159,7 @@ async def test_a_run_claimed_past_the_queue_is_not_taken_from_its_holder(
     one: NatsStore, other: NatsStore
 ) -> None:
     claim = await claimed(one)
-    claiming = asyncio.create_task(other.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(other, {"agent"}))
     done, _ = await asyncio.wait({claiming}, timeout=CLAIM_TIMEOUT / 2)
     assert not done
     await one.append(claim, frame(1, outcome=COMPLETED))
@@ -170,9 +171,11 @@ async def test_a_run_that_ends_past_the_queue_leaves_the_items_of_others_alone(
     wire: Wire, wired: NatsStore, other: NatsStore, stranger: Stranger
 ) -> None:
     await wired.create(new_run())
-    left = await soon(wired.claim({"agent"}))
+    left = await soon(first_claim(wired, {"agent"}))
     past_queue = await claimed(other)
-    waiting = asyncio.create_task(wired.claim({"agent"}))  # its item comes here, and goes back
+    waiting = asyncio.create_task(
+        first_claim(wired, {"agent"})
+    )  # its item comes here, and goes back
     async with asyncio.timeout(60):
         while (await stranger.request("CONSUMER.INFO.POLOS_WORK.agent"))["num_ack_pending"] < 2:
             await asyncio.sleep(0.01)
@@ -181,7 +184,7 @@ async def test_a_run_that_ends_past_the_queue_leaves_the_items_of_others_alone(
     await other.append(past_queue, frame(1, outcome=COMPLETED))
     await wired.append(behind, frame(1, outcome=COMPLETED))
     wire.lose(renewals)
-    assert (await soon(other.claim({"agent"}))).run_id == left.run_id
+    assert (await soon(first_claim(other, {"agent"}))).run_id == left.run_id
 
 
 async def test_a_held_run_is_taken_from_its_holder_by_force_and_leaves_the_queue(
@@ -252,9 +255,9 @@ async def test_runs_of_an_agent_that_a_replica_has_not_loaded_stay_queued(
 ) -> None:
     run_id = await one.create(new_run(workflow_id="rare"))
     mine = await one.create(new_run(workflow_id="agent"))
-    assert (await soon(other.claim({"agent"}))).run_id == mine
+    assert (await soon(first_claim(other, {"agent"}))).run_id == mine
     assert await one.waiting() == {"rare": 1}
-    assert (await soon(one.claim({"rare"}))).run_id == run_id
+    assert (await soon(first_claim(one, {"rare"}))).run_id == run_id
     assert await other.waiting() == {}
 
 
@@ -267,7 +270,7 @@ async def test_a_request_id_raced_at_two_replicas_makes_one_run(
     ids = {made_id for made_id in made if isinstance(made_id, str)}
     assert len(ids) == 1
     assert sum(isinstance(refused, RequestIdReused) for refused in made) == 4
-    claim = await soon(other.claim({"agent"}))
+    claim = await soon(first_claim(other, {"agent"}))
     assert {claim.run_id} == ids
     await other.append(claim, frame(1, outcome=COMPLETED))
     assert await one.waiting() == {}
@@ -325,7 +328,7 @@ async def test_a_start_beyond_the_bound_is_refused_until_a_run_is_taken_up(
     with pytest.raises(TooManyRuns):
         await bounded.create(new_run(request_id="new"))
     assert await bounded.create(new_run(request_id="r0")) == runs[0], "it is repeated, not new"
-    await soon(one.claim({"agent"}))
+    await soon(first_claim(one, {"agent"}))
     await bounded.create(new_run(request_id="new", digest=b"other"))
     with pytest.raises(TooManyRuns):
         await bounded.create(new_run())

@@ -35,7 +35,7 @@ from polos_service.runs.lineage import Lineage
 from polos_service.store import Claim, Command, Frame
 from polos_service.store.sqlite import SqliteStore, spool
 from tests.support.runs import DONE
-from tests.support.stores import ALL, COMPLETED, cancel, new_run, soon
+from tests.support.stores import ALL, COMPLETED, cancel, first_claim, new_run, soon
 from tests.support.talk import LANES, Talk
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ class LogMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.queued())
     @rule()
     def claim_the_oldest(self) -> None:
-        self.took(self.queued()[0], self.do(self.store.claim(["agent"])))
+        self.took(self.queued()[0], self.do(first_claim(self.store, ["agent"])))
 
     @rule(pick=PICK)
     def claim_it(self, pick: int) -> None:

@@ -263,10 +263,10 @@ async def test_what_is_in_the_spool_survives_a_crash(store: SqliteStore, tmp_pat
     next_one = await after_a_crash(store, tmp_path / "next")
     assert in_file(next_one) == (3, 0)
     for last, old in enumerate(claims, 2):
-        claim = await next_one.claim_run("default", old.run_id)
-        assert claim is not None
-        assert claim.latest == last
-        entries = await history(next_one, claim)
+        new = await next_one.claim_run("default", old.run_id)
+        assert new is not None
+        assert new.latest == last
+        entries = await history(next_one, new)
         assert b"".join(one.data for one in entries) == numbers(1, last)
         assert [one.private for one in entries][1] == numbers(1, last, "p")
         assert b'"claim"' in entries[0].private, "the order of the log is that of its events"

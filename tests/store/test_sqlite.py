@@ -19,7 +19,18 @@ from polos_client.errors import RunNotFinished, StoreUnavailable
 from polos_service.errors import Fenced
 from polos_service.store import Claim, RunQuery
 from polos_service.store.sqlite import SqliteStore
-from tests.support.stores import ALL, cancel, claimed, ended, frame, history, new_run, settled, soon
+from tests.support.stores import (
+    ALL,
+    cancel,
+    claimed,
+    ended,
+    first_claim,
+    frame,
+    history,
+    new_run,
+    settled,
+    soon,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,7 +71,7 @@ async def test_what_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     assert len(acknowledged) == 5
     store = await SqliteStore.open(path)
     for run_id, sequence in acknowledged.items():
-        claim = await soon(store.claim({"agent"}))
+        claim = await soon(first_claim(store, {"agent"}))
         assert (claim.run_id, claim.epoch) == (run_id, 2), "oldest first, and for the second time"
         assert claim.latest in {sequence, sequence + 1}
         numbers = range(1, claim.latest + 1)
@@ -83,12 +94,12 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     store = await SqliteStore.open(path)
     assert (await store.get("default", over.run_id)).state == RunState.RUN_STATE_COMPLETED
     assert await store.create(new_run(request_id="r")) == queued
-    claim = await soon(store.claim({"agent"}))
+    claim = await soon(first_claim(store, {"agent"}))
     assert (claim.run_id, claim.latest, claim.commands) == (held.run_id, 3, (cancel(held.run_id),))
     assert claim.epoch > held.epoch
     with pytest.raises(Fenced):
         await store.append(held, frame(4))
-    assert (await soon(store.claim({"agent"}))).run_id == queued
+    assert (await soon(first_claim(store, {"agent"}))).run_id == queued
     await store.close()
 
 
@@ -225,25 +236,32 @@ async def test_a_path_may_have_spaces_and_any_letters(tmp_path: Path) -> None:
     await store.close()
 
 
-CALLS: list[tuple[str, Callable[[SqliteStore, Claim], Awaitable[object]]]] = [
-    ("frames", lambda store, claim: store.read("default", claim.run_id, 0, ALL)),
-    ("frames", lambda store, claim: store.wait("default", claim.run_id, 0)),
-    ("frames", history),
-    ("inbox", lambda store, claim: store.commands(claim, 0)),
-    ("inbox", lambda store, claim: store.command("default", claim.run_id, cancel(claim.run_id))),
-    ("runs", lambda store, claim: store.get("default", claim.run_id)),
-    ("runs", lambda store, claim: store.create(new_run())),
-    ("runs", lambda store, claim: store.claim({"agent"})),
-    ("runs", lambda store, claim: store.release(claim)),
+Begin = Callable[[SqliteStore], Awaitable[Claim]]
+Call = Callable[[SqliteStore, Claim], Awaitable[object]]
+
+CALLS: list[tuple[str, Begin, Call]] = [
+    ("frames", ended, lambda store, claim: store.read("default", claim.run_id, 0, ALL)),
+    ("runs", ended, lambda store, claim: store.wait("default", claim.run_id, 2)),
+    ("frames", claimed, history),
+    ("inbox", ended, lambda store, claim: store.commands(claim, 0)),
+    (
+        "inbox",
+        claimed,
+        lambda store, claim: store.command("default", claim.run_id, cancel(claim.run_id)),
+    ),
+    ("runs", claimed, lambda store, claim: store.get("default", claim.run_id)),
+    ("runs", claimed, lambda store, _: store.create(new_run())),
+    ("runs", claimed, lambda store, _: first_claim(store, {"agent"})),
+    ("runs", claimed, lambda store, claim: store.release(claim)),
 ]
 
 
-@pytest.mark.parametrize(("table", "call"), CALLS)
+@pytest.mark.parametrize(("table", "begin", "call"), CALLS)
 async def test_a_broken_file_is_told_as_unavailable(
-    tmp_path: Path, table: str, call: Callable[[SqliteStore, Claim], Awaitable[object]]
+    tmp_path: Path, table: str, begin: Begin, call: Call
 ) -> None:
     store = await SqliteStore.open(tmp_path / "runs.db")
-    claim = await claimed(store)
+    claim = await begin(store)
     lose(table, tmp_path / "runs.db")
     with pytest.raises(StoreUnavailable):
         await soon(call(store, claim))
@@ -253,7 +271,7 @@ async def test_a_broken_file_is_told_as_unavailable(
 async def test_a_cancelled_claim_is_cancelled_though_the_store_fails(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "runs.db")
     lose("runs", tmp_path / "runs.db")
-    claiming = asyncio.create_task(store.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(store, {"agent"}))
     await asyncio.sleep(0)
     claiming.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -269,7 +287,7 @@ async def test_a_claim_cancelled_right_before_the_end_is_queued_at_the_next_star
     asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
     store = await SqliteStore.open(tmp_path / "runs.db")
     run_id = await store.create(new_run())
-    claiming = asyncio.create_task(store.claim({"agent"}))
+    claiming = asyncio.create_task(first_claim(store, {"agent"}))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     claiming.cancel()
@@ -279,7 +297,7 @@ async def test_a_claim_cancelled_right_before_the_end_is_queued_at_the_next_star
     await settled()
     assert failures == []
     store = await SqliteStore.open(tmp_path / "runs.db")
-    assert (await soon(store.claim({"agent"}))).run_id == run_id
+    assert (await soon(first_claim(store, {"agent"}))).run_id == run_id
     await store.close()
 
 

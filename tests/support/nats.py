@@ -14,7 +14,7 @@ from typing import Any, Self
 from chaos.process import free_port
 from polos_service.store import Claim
 from polos_service.store.nats import Endpoint, NatsStore
-from tests.support.stores import new_run, soon
+from tests.support.stores import first_claim, new_run, soon
 
 BINARY = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or "nats-server"
 
@@ -91,4 +91,4 @@ async def replica(server: NatsServer, patience: float = 15.0) -> NatsStore:
 async def queued_and_claimed(store: NatsStore, **fields: Any) -> Claim:
     """Create a run and claim it by its work item, as the executor does."""
     await store.create(new_run(**fields))
-    return await soon(store.claim({"agent"}))
+    return await soon(first_claim(store, {"agent"}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,6 +61,12 @@ async def claimed(store: RunStore, **fields: Any) -> Claim:
     await store.create(run)
     claim = await store.claim_run(run.project, run.run_id)
     assert claim is not None
+    return claim
+
+
+async def first_claim(store: RunStore, workflows: Collection[str]) -> Claim:
+    """Wait for a queued run of these workflows, and claim the oldest."""
+    (claim,) = await store.claim(workflows, 1)
     return claim
 
 

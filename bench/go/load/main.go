@@ -24,7 +24,7 @@ type load struct {
 	rate              int
 	tokens            int
 	seconds           time.Duration
-	service, provider int
+	service, provider processes
 }
 
 var scenarios = map[string]func(*load, context.Context) (any, error){
@@ -55,8 +55,8 @@ func run(arguments []string) error {
 	flags.IntVar(&l.rate, "rate", 50, "paced, starts: tokens per second of each run")
 	flags.DurationVar(&l.seconds, "seconds", 4*time.Second, "paced, starts: the time that is measured, for example 4s")
 	flags.IntVar(&l.tokens, "tokens", 1000, "relay, replay: tokens of each run")
-	flags.IntVar(&l.service, "service", 0, "process of the service, whose CPU and disk use is measured with that of its children; 0: none")
-	flags.IntVar(&l.provider, "provider", 0, "process of the provider, as -service")
+	flags.Var(&l.service, "service", "processes of the service, with commas; their CPU and disk use is measured with that of their children")
+	flags.Var(&l.provider, "provider", "processes of the provider, as -service")
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return err
 	}

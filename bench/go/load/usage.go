@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,22 +18,40 @@ type usage struct {
 	written int64
 }
 
-// processes are measured together: a process and all that it started. The zero value is none.
+// processes are measured together.
 type processes []int
 
-// family returns a process and its descendants; none for process 0.
-func family(pid int) processes {
-	if pid == 0 {
-		return nil
+// String returns the ids of the processes, with commas.
+func (p *processes) String() string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(*p), "[]"), " ", ",")
+}
+
+// Set takes ids of processes, with commas.
+func (p *processes) Set(ids string) error {
+	for text := range strings.SplitSeq(ids, ",") {
+		id, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		*p = append(*p, id)
 	}
-	found := processes{pid}
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, file := range files {
-		text, _ := os.ReadFile(file)
-		for _, child := range bytes.Fields(text) {
-			if id, err := strconv.Atoi(string(child)); err == nil {
-				found = append(found, family(id)...)
+	return nil
+}
+
+// families returns the processes and their descendants.
+func (p processes) families() processes {
+	var found processes
+	for _, pid := range p {
+		found = append(found, pid)
+		files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+		for _, file := range files {
+			text, _ := os.ReadFile(file) // empty if the thread has ended
+			var children processes
+			for _, child := range bytes.Fields(text) {
+				id, _ := strconv.Atoi(string(child))
+				children = append(children, id)
 			}
+			found = append(found, children.families()...)
 		}
 	}
 	return found
@@ -105,8 +124,8 @@ type readings struct {
 	client            time.Duration
 }
 
-func startMeter(service, provider int) (*meter, error) {
-	m := &meter{service: family(service), provider: family(provider)}
+func startMeter(service, provider processes) (*meter, error) {
+	m := &meter{service: service.families(), provider: provider.families()}
 	var err error
 	m.begun, err = m.read()
 	return m, err

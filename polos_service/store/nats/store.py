@@ -117,13 +117,17 @@ class NatsStore:
         """Store a queued run."""
         return await self._tasks.finish(self._create(run))
 
-    async def claim(self, workflows: Collection[str]) -> port.Claim:
-        """Claim a queued run of these workflows; each one's come oldest first."""
+    async def claim(
+        self,
+        workflows: Collection[str],
+        limit: int,  # noqa: ARG002 - items come one by one, so that replicas share them
+    ) -> Sequence[port.Claim]:
+        """Claim one queued run of these workflows; each one's come oldest first."""
         while True:
             item = await self._queue.next(workflows)
             claim = await self._tasks.finish(self._claims.take(item), self._give_back)
             if claim is not None:
-                return claim
+                return [claim]
 
     async def claim_run(
         self, project: str, run_id: str, *, force: bool = False

@@ -10,19 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import (
-    AsyncIterator,
-    Callable,
-    Collection,
-    Coroutine,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import CoroutineType
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
@@ -44,6 +37,7 @@ from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver, touch
 from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
+from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
 from polos_service.store.sqlite.schema import Synchronous, connect
 from polos_service.store.sqlite.tails import Tails
@@ -72,6 +66,7 @@ class SqliteStore:
         self._wakeups = Wakeups()
         self._spool = spool.Spool()
         self._tails = Tails()
+        self._open = OpenRuns(self._wakeups)
         self._removing: set[asyncio.Task[None]] = set()
         self._spooled = 0
         """Bytes in the spool at most."""
@@ -148,22 +143,23 @@ class SqliteStore:
         """Store a queued run."""
         return await self._committer.submit(
             lambda db: runs.insert_run(db, run, self._max_queued),
-            lambda: self._wakeups.notify("queue"),
+            lambda run_id: self._open.created(run, run_id),
         )
 
-    async def claim(self, workflows: Collection[str]) -> Claim:
-        """Claim the oldest queued run of these workflows."""
+    async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
+        """Claim the oldest queued runs of these workflows, in one commit."""
         while True:
             queued = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            claim = await self._claim(partial(claims.find_queued, workflows=names))
-            if claim is not None:
-                return claim
+            found = await self._claim(partial(claims.find_queued, workflows=names, limit=limit))
+            if found:
+                return found
             await queued.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
-        return await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        found = await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        return found[0] if found else None
 
     async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
         """Return queued runs that should have ended, and held runs that should have long ago."""
@@ -177,17 +173,16 @@ class SqliteStore:
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
-        with suppress(TakenOver):  # the claim was lost, with all others
-            await self._committer.submit(
-                lambda db: claims.requeue(db, self._spool, claim, failed=failed),
-                lambda: self._released(claim),
-            )
+        if (claim.project, claim.run_id) in self._open:
+            with suppress(TakenOver):  # the claim was lost, with all others
+                await self._requeue([claim], failed=failed)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
+        self._open.appending((claim.project, claim.run_id))
         return self._committer.submit(
             lambda db: self._spool.append(db, claim, frame, private),
-            lambda: self._appended(claim, frame, len(frame.data) + len(private)),
+            lambda _: self._appended(claim, frame, len(frame.data) + len(private)),
         )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
@@ -197,6 +192,8 @@ class SqliteStore:
         if newest > after and self._tails.reaches(key, after):
             frames = self._tails.after(key, after, limit)
             return Slice(frames=frames, latest=newest, ended=False)
+        if self._open.is_unwritten(key):
+            return Slice(frames=(), latest=0, ended=False)
         with self._reading():
             # The state is read before the frames: if it says that the run has ended, no
             # frames will follow those that are read now.
@@ -244,18 +241,19 @@ class SqliteStore:
         """Put a command into the inbox of a run that has not ended."""
         await self._committer.submit(
             lambda db: inbox.insert_command(db, project, run_id, command),
-            lambda: self._wakeups.notify(("inbox", project, run_id)),
+            lambda _: self._open.commanded((project, run_id)),
         )
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait for commands behind the first `seen`."""
         while True:
-            arrived = self._wakeups.event(("inbox", claim.project, claim.run_id))
-            with self._reading():
-                run, _ = self._find(claim.project, claim.run_id)
-                found = inbox.commands_after(self._reader, run, seen)
-            if found:
-                return found
+            key = (claim.project, claim.run_id)
+            arrived = self._wakeups.event(("inbox", *key))
+            if self._open.is_commanded(key, seen):
+                with self._reading():
+                    run, _ = self._find(*key)
+                    if found := inbox.commands_after(self._reader, run, seen):
+                        return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
@@ -280,7 +278,7 @@ class SqliteStore:
             return run if removal.remove(db, run) else None
 
         run = await self._committer.submit(
-            begin, lambda: self._wakeups.notify(("log", project, run_id))
+            begin, lambda _: self._wakeups.notify(("log", project, run_id))
         )
         if run is not None:
             await self._remove(run)
@@ -289,45 +287,40 @@ class SqliteStore:
         while await self._committer.submit(lambda db: removal.remove(db, run)):
             pass
 
-    def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _spawn(self, removing: CoroutineType[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(removing)
         self._removing.add(task)
-        task.add_done_callback(self._removed)
+        task.add_done_callback(self._removing.discard)
+        task.add_done_callback(seen)  # the next process finishes the removal
         return task
 
-    def _removed(self, task: asyncio.Task[None]) -> None:
-        self._removing.discard(task)
-        if not task.cancelled():
-            task.exception()  # raised where it is awaited; the next process finishes the removal
-
-    async def _claim(self, find: Callable[[sqlite3.Connection], int | None]) -> Claim | None:
-        claiming = self._committer.submit(
-            lambda db: claims.begin_claim(db, self._spool, find(db), self._writer)
+    async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
+        claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
+            lambda db: [claims.begin_claim(db, self._spool, r, self._writer) for r in find(db)],
+            self._claimed,
         )
-        claiming.add_done_callback(self._claimed)  # before anybody who awaits it goes on
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            # The commit is under way all the same, and nobody would ever hold that claim.
+            # The commit is under way all the same, and nobody would ever hold those claims.
             claiming.add_done_callback(self._give_back)
             raise
 
-    def _claimed(self, claiming: asyncio.Future[Claim | None]) -> None:
-        if not claiming.cancelled() and claiming.exception() is None:
-            claim = claiming.result()
-            if claim is not None:
-                self._tails.drop((claim.project, claim.run_id))
+    def _claimed(self, found: Sequence[Claim]) -> None:
+        for claim in found:
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.claimed(claim)
 
-    def _give_back(self, claiming: asyncio.Future[Claim | None]) -> None:
-        if claiming.cancelled() or claiming.exception() is not None:
-            return
-        claim = claiming.result()
-        if claim is not None:
-            with suppress(StoreUnavailable):  # closed: the next process queues the run
-                self._committer.submit(
-                    lambda db: claims.requeue(db, self._spool, claim, failed=False),
-                    lambda: self._released(claim),
-                )
+    def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
+        if not (claiming.cancelled() or claiming.exception()):
+            with suppress(StoreUnavailable):  # closed: the next process queues the runs
+                self._requeue(claiming.result(), failed=False)
+
+    def _requeue(self, held: Sequence[Claim], *, failed: bool) -> asyncio.Future[Sequence[Claim]]:
+        return self._committer.submit(
+            lambda db: [c for c in held if claims.requeue(db, self._spool, c, failed=failed)],
+            self._released,
+        )
 
     @contextmanager
     def _reading(self, what: str = "store") -> Iterator[None]:
@@ -348,14 +341,17 @@ class SqliteStore:
         newest = self._tails.latest((project, record.run_id))
         return replace(record, latest=newest) if newest > record.latest else record
 
-    def _released(self, claim: Claim) -> None:
-        self._tails.drop((claim.project, claim.run_id))
+    def _released(self, released: Sequence[Claim]) -> None:
+        for claim in released:
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.left((claim.project, claim.run_id))
         self._wakeups.notify("queue")
 
     def _appended(self, claim: Claim, frame: Frame, size: int) -> None:
         key = (claim.project, claim.run_id)
         if frame.outcome is not None:
             self._tails.drop(key)
+            self._open.left(key)
         else:
             self._tails.add(key, frame)
             if size >= spool.LARGE:
@@ -369,7 +365,7 @@ class SqliteStore:
     def _unspool(self, project: str, run_id: str) -> asyncio.Future[None]:
         return self._committer.submit(
             lambda db: self._spool.unspool(db, project, run_id),
-            lambda: self._tails.unspooled((project, run_id)),
+            lambda _: self._tails.unspooled((project, run_id)),
         )
 
     def _unspool_all(self) -> asyncio.Future[None]:
@@ -381,7 +377,7 @@ class SqliteStore:
             self._unspooling = self._unspool_all()
             self._unspooling.add_done_callback(seen)
 
-    def _all_unspooled(self) -> None:
+    def _all_unspooled(self, _: None) -> None:
         self._spooled = 0
         self._tails.all_unspooled()
 
@@ -395,6 +391,6 @@ class SqliteStore:
 
 
 def seen(done: asyncio.Future[None]) -> None:
-    """Mark a failure as seen: nobody awaits this one, and it is tried again."""
+    """Mark a failure as seen: perhaps nobody awaits this one, and it is tried again."""
     if not done.cancelled():
         done.exception()

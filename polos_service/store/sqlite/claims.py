@@ -18,29 +18,27 @@ OVERDUE_LIMIT = 100
 """Overdue runs that one look finds, of the queued and of the held each."""
 
 
-def find_queued(db: sqlite3.Connection, workflows: Collection[str]) -> int | None:
-    """Return the row of the oldest queued run of these workflows."""
-    row = db.execute(
+def find_queued(db: sqlite3.Connection, workflows: Collection[str], limit: int) -> list[int]:
+    """Return the rows of the oldest queued runs of these workflows."""
+    rows = db.execute(
         f"SELECT id FROM runs WHERE state = {QUEUED:d} "
-        "AND workflow_id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
-        (json.dumps(list(workflows)),),
-    ).fetchone()
-    return None if row is None else int(row[0])
+        "AND workflow_id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
+        (json.dumps(list(workflows)), limit),
+    )
+    return [int(row) for (row,) in rows]
 
 
-def find_run(db: sqlite3.Connection, project: str, run_id: str, *, held: bool) -> int | None:
+def find_run(db: sqlite3.Connection, project: str, run_id: str, *, held: bool) -> list[int]:
     """Return the row of this run, if it is queued, or with `held` if somebody holds it."""
-    row = db.execute(
+    rows = db.execute(
         "SELECT id FROM runs WHERE project = ? AND run_id = ? AND state IN (?, ?)",
         (project, run_id, QUEUED, RUNNING if held else QUEUED),
-    ).fetchone()
-    return None if row is None else int(row[0])
+    )
+    return [int(row) for (row,) in rows]
 
 
-def begin_claim(db: sqlite3.Connection, spool: Spool, run: int | None, writer: str) -> Claim | None:
+def begin_claim(db: sqlite3.Connection, spool: Spool, run: int, writer: str) -> Claim:
     """Take the run with a greater epoch, and append the claim frame."""
-    if run is None:
-        return None
     row = db.execute(
         "UPDATE runs SET state = ?, epoch = epoch + 1, start_time = coalesce(start_time, ?) "
         "WHERE id = ? "
@@ -67,8 +65,11 @@ def begin_claim(db: sqlite3.Connection, spool: Spool, run: int | None, writer: s
     return claim
 
 
-def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool) -> None:
-    """Queue the run, if the claim still holds, and mark in the log that it was let go."""
+def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool) -> bool:
+    """Queue the run, if the claim still holds, and mark in the log that it was let go.
+
+    Returns whether it held.
+    """
     spool.let_go(db, claim.project, claim.run_id)
     row = db.execute(
         f"UPDATE runs SET state = {QUEUED:d} WHERE {HELD} RETURNING id",
@@ -77,6 +78,7 @@ def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool)
     if row is not None:
         mark = {"epoch": claim.epoch, "failed": True} if failed else {"epoch": claim.epoch}
         insert_mark(db, row[0], {"released": mark})
+    return row is not None
 
 
 def waiting(db: sqlite3.Connection) -> dict[str, int]:

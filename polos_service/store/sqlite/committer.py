@@ -58,7 +58,7 @@ class Job:
 
     operation: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
-    committed: Callable[[], None] | None
+    committed: Callable[[Any], None] | None
     result: Any = None
     error: Exception | None = None
 
@@ -70,7 +70,7 @@ class Job:
         """Resolve the future. It is resolved even if `committed` raises."""
         try:
             if self.error is None and self.committed is not None:
-                self.committed()
+                self.committed(self.result)
         finally:
             if self.future.done():
                 pass
@@ -135,12 +135,12 @@ class Committer:
     def submit(
         self,
         operation: Callable[[sqlite3.Connection], T],
-        committed: Callable[[], None] | None = None,
+        committed: Callable[[T], None] | None = None,
     ) -> asyncio.Future[T]:
         """Queue an operation; the future is resolved when its transaction is durable.
 
-        `committed` is called in the loop right after the commit, even if nobody awaits the
-        future any more: a wake-up must not depend on the caller's patience.
+        `committed` is called with the result in the loop right after the commit, even if nobody
+        awaits the future any more: a wake-up must not depend on the caller's patience.
 
         Raises:
             StoreUnavailable: the store is closed, or its thread has ended.

@@ -17,7 +17,7 @@ from polos_service.runs.frame import Encoder
 from polos_service.runs.lineage import Lineage
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore
-from tests.support.stores import new_run
+from tests.support.stores import first_claim, new_run
 from tests.support.tails import response, rest
 
 RUN = new_run(run_id="run")
@@ -32,7 +32,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 async def begin(store: SqliteStore) -> Claim:
-    claim = await store.claim(["agent"])
+    claim = await first_claim(store, ["agent"])
     data = Encoder(Lineage("run", "agent")).encode(AgentStart(), sequence=1, time=1)
     await store.append(claim, Frame(first=1, last=1, data=data))
     return claim

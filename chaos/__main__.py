@@ -7,7 +7,7 @@ import asyncio
 import sys
 import time
 
-from chaos.campaign import ON_NATS, ONE_SERVICE, Game, campaign, seeded_bug
+from chaos.campaign import ON_NATS, ONE_SERVICE, Game, campaign, seeded_bug, with_workers
 from chaos.report import findings, table
 
 
@@ -20,9 +20,12 @@ def main() -> int:
     parser.add_argument(
         "--cluster", action="store_true", help="three services on three NATS servers"
     )
+    parser.add_argument("--workers", type=int, help="one command with so many workers")
     parser.add_argument("--seeded-bugs", action="store_true", help="check the harness itself")
     asked = parser.parse_args()
     game = ON_NATS if asked.cluster else ONE_SERVICE
+    if asked.workers:
+        game = with_workers(asked.workers)
     if asked.seeded_bugs:
         return asyncio.run(prove(game, asked.seed))
     return asyncio.run(check(game, asked.seed, asked.trials, asked.only))

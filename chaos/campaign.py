@@ -6,20 +6,24 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
 from chaos.base import Result
 from chaos.bugs import BUGS, Bug
-from chaos.cluster.bugs import CLUSTER_BUGS
+from chaos.cluster.bugs import CLUSTER_BUGS, WORKER_BUGS
 from chaos.cluster.plan import cluster_plan
 from chaos.cluster.round import STUCK as CLUSTER_STUCK
 from chaos.cluster.round import play_cluster
-from chaos.places import CLUSTER, ONE_PROCESS, Place
+from chaos.places import CLUSTER, ONE_PROCESS, WORKERS, Place
 from chaos.plan import plan
 from chaos.provider import Provider
 from chaos.report import Total
 from chaos.round import play
+from chaos.workers.plan import workers_plan
+from chaos.workers.round import STUCK as WORKERS_STUCK
+from chaos.workers.round import play_workers
 
 BUG_ROUNDS = 5
 """Rounds in which a seeded bug must be found."""
@@ -27,7 +31,7 @@ BUG_ROUNDS = 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Game:
-    """What is played: a service with a file, or a cluster.
+    """What is played: a service with a file, a cluster, or workers.
 
     Attributes:
         command: what plays it.
@@ -72,6 +76,19 @@ ON_NATS = Game(
     workers=1,  # it is six processes
     bug_stuck=CLUSTER_STUCK,
 )
+
+
+def with_workers(number: int) -> Game:
+    """Return the game of one command with so many workers."""
+    return Game(
+        command=f"python -m chaos --workers {number}",
+        plan=workers_plan,
+        play=partial(play_workers, number),
+        bugs=WORKER_BUGS,
+        places=WORKERS,
+        workers=1,
+        bug_stuck=WORKERS_STUCK,
+    )
 
 
 async def campaign(game: Game, seed: int, trials: int, only: int | None = None) -> Total:

@@ -23,8 +23,9 @@ def main() -> None:
         (BUGS | CLUSTER_BUGS)[bug].plant()
     install(faults)
     watch_nats(faults)
-    from polos_service import cli  # noqa: PLC0415 - after everything it imports was patched
+    from polos_service import child, cli  # noqa: PLC0415 - after everything they import was patched
 
+    child.COMMAND = (sys.executable, "-m", "chaos.launch")  # for workers
     cli.main()
 
 

@@ -40,6 +40,13 @@ class Place(StrEnum):
     LEADER_KILL = "leader-kill"
     LEADER_PAUSE = "leader-pause"
     STRANGER = "stranger"
+    WORKER_KILL = "worker-kill"
+    WORKER_PAUSE = "worker-pause"
+    WORKERS_RENEW = "workers-renew"
+    STORE_KILL = "store-kill"
+    STORE_PAUSE = "store-pause"
+    SUPERVISOR_KILL = "supervisor-kill"
+    SUPERVISOR_RESTART = "supervisor-restart"
     TAKEOVER = "takeover"
 
 
@@ -76,7 +83,14 @@ WHAT: dict[Place, str] = {
     Place.LEADER_KILL: "the NATS leader of the log is killed and restarted",
     Place.LEADER_PAUSE: "the NATS leader of the log is paused and continued",
     Place.STRANGER: "another program publishes under the service's subjects in NATS",
-    Place.TAKEOVER: "another replica claims a run",
+    Place.WORKER_KILL: "a worker is killed",
+    Place.WORKER_PAUSE: "a worker is paused for longer than its claims last",
+    Place.WORKERS_RENEW: "all workers are replaced, one by one (SIGHUP)",
+    Place.STORE_KILL: "the workers' nats-server is killed",
+    Place.STORE_PAUSE: "the workers' nats-server is paused and continued",
+    Place.SUPERVISOR_KILL: "the supervisor is killed, and another one started",
+    Place.SUPERVISOR_RESTART: "the supervisor is asked to stop, and another one started",
+    Place.TAKEOVER: "another process claims a run",
 }
 """What happens at each place."""
 
@@ -109,3 +123,14 @@ REPLICA = tuple(one for one in INSIDE if one not in {Place.COMMIT, Place.OPEN, P
 
 CLUSTER = (*REPLICA, *BLOWS, Place.TAKEOVER, *LINKS, Place.CURSOR)
 """What a cluster of services on NATS meets."""
+
+TO_WORKERS = (
+    *(Place.WORKER_KILL, Place.STORE_KILL, Place.WORKER_PAUSE),
+    *(Place.WORKERS_RENEW, Place.STORE_PAUSE),
+    *(Place.WORKER_KILL, Place.STORE_KILL),
+    *(Place.SUPERVISOR_KILL, Place.WORKER_KILL, Place.SUPERVISOR_RESTART),
+)
+"""What is done to `polos serve --workers` from outside: workers and store die most often."""
+
+WORKERS = (*dict.fromkeys(TO_WORKERS), Place.TAKEOVER, *LINKS, Place.CURSOR)
+"""What workers on a nats-server of their own meet."""

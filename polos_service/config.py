@@ -57,13 +57,18 @@ EXAMPLES = {
 }
 """What settings in JSON look like."""
 
-OPTIONS = {"listen": "--listen", "store": "--store"}
+OPTIONS = {"listen": "--listen", "store": "--store", "workers": "--workers"}
 """Settings that are also options of `polos serve`."""
+
+
+def data_folder() -> Path:
+    """Return the user's data folder, in which default stores are."""
+    return user_data_path("polos", appauthor=False)
 
 
 def default_store() -> str:
     """Return the default store's address: a file in the user's data folder."""
-    return f"{SCHEME}{user_data_path('polos', appauthor=False) / 'runs.db'}"
+    return f"{SCHEME}{data_folder() / 'runs.db'}"
 
 
 class SettingsInvalidError(PolosError):
@@ -88,11 +93,17 @@ class Settings(BaseSettings):
     or newer, for any number of processes on any number of machines. Separate several servers of
     a cluster with commas; use `tls://` for encryption; put user and password before the host, as
     in `nats://USER:PASSWORD@HOST:4222`. The default is `runs.db` in the user's data folder; the
-    service prints the path when it starts."""
+    service prints the path when it starts. With `--workers`, the default is a nats-server that the
+    service starts, with its data in `nats` in that folder."""
+
+    workers: int | None = Field(default=None, ge=1, le=256)
+    """Number of worker processes of `polos serve` that share the address and a NATS store. By
+    default the service is a single process without a supervisor."""
 
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
-    """What a commit to the SQLite store survives. FULL: a power failure. NORMAL: the end of the
-    process, but a power failure may lose the latest events, even if readers have seen them."""
+    """What a commit to the SQLite store, or to the nats-server that `--workers` starts, survives.
+    FULL: a power failure. NORMAL: the end of the process, but a power failure may lose the latest
+    events, even if readers have seen them."""
 
     nats_creds: Path | None = None
     """Path to a NATS credentials file with a JWT and its key."""
@@ -175,7 +186,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(
-        cls, *, listen: str | None = None, store: str | None = None, max_runs: int | None = None
+        cls,
+        *,
+        listen: str | None = None,
+        store: str | None = None,
+        workers: int | None = None,
+        max_runs: int | None = None,
     ) -> Settings:
         """Return the settings from the arguments, the environment or the defaults, in that order.
 
@@ -183,7 +199,7 @@ class Settings(BaseSettings):
             SettingsInvalidError: a setting is invalid.
 
         """
-        given = {"listen": listen, "store": store, "max_runs": max_runs}
+        given = {"listen": listen, "store": store, "workers": workers, "max_runs": max_runs}
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked below
         except ValidationError as error:

@@ -7,9 +7,18 @@ import ipaddress
 import socket
 
 from polos_client.errors import PolosError
+from polos_service import logs
 
 PRIVILEGED = 1024
 """Ports below need a privilege."""
+
+EXPOSED = (
+    "anyone who can reach this port can start and read every run: TLS and credentials are not "
+    "supported yet"
+)
+"""What the log advises where other machines may reach the port."""
+
+log = logs.get_logger(__name__)
 
 
 class ListenError(PolosError):
@@ -81,6 +90,12 @@ def reason(error: OSError, listen: str) -> str:
         case errno.EADDRNOTAVAIL:
             return f"{host} is not an address of this machine. Correct it, or {another}"
     return f"{told(error)}. Correct the address, or {another}"
+
+
+def warn_if_exposed(listen: str) -> None:
+    """Log what it means if other machines may reach the address."""
+    if reaches_further(listen):
+        log.warning("listens_beyond_this_machine", address=listen, advice=EXPOSED)
 
 
 def reaches_further(listen: str) -> bool:

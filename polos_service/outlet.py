@@ -33,6 +33,9 @@ FIRST_FREE = 3
 RETRY_SECONDS = 0.02
 """Seconds between two attempts at a file that is not ready, and does not block."""
 
+STOPPING = "Stopping. Unfinished runs resume at the next start."
+"""What a service prints when it is asked to stop."""
+
 
 class Outlet:
     """A thread that writes, in order, what others hand over."""

@@ -62,7 +62,10 @@ class Service:
         store: RunStore,
         agents: Iterable[Agent],
         defined: Mapping[str, Agent],
+        *,
+        shared_port: bool,
     ) -> None:
+        self._shared_port = shared_port
         self._clock = clock = SystemClock()
         self._chores: list[asyncio.Task[None]] = []
         self._store = store
@@ -75,7 +78,9 @@ class Service:
             self.load(agent)
         self._executor = Executor(store, self.catalog, clock, settings.max_runs)
         self._runs = Runs(store, self.catalog, self._executor, clock, self._side_thread)
-        self._server = GrpcServer(settings, self._runs, self.catalog, self._side_thread)
+        self._server = GrpcServer(
+            settings, self._runs, self.catalog, self._side_thread, shared_port=shared_port
+        )
         self.port = 0
         self._watchdog = Watchdog(self.catalog.tool_code, BLOCKED_LIMIT)
 
@@ -111,6 +116,8 @@ class Service:
         settings: Settings,
         agents: Iterable[Agent] = (),
         defined: Mapping[str, Agent] = MappingProxyType({}),
+        *,
+        shared_port: bool = False,
     ) -> Service:
         """Open the store, listen, and take up runs: those that a former process left, too.
 
@@ -118,6 +125,7 @@ class Service:
             settings: what the service is started with.
             agents: loaded from the start.
             defined: by id, agents that are loaded when a start or a stored run names them.
+            shared_port: whether other processes of this service listen at the address, too.
 
         Raises:
             DefinitionError: two agents have one id.
@@ -128,7 +136,7 @@ class Service:
         logs.log_to_stderr()
         store = await open_store(settings)
         try:
-            service = cls(settings, store, agents, defined)
+            service = cls(settings, store, agents, defined, shared_port=shared_port)
         except BaseException:
             await store.close()
             raise
@@ -155,13 +163,17 @@ class Service:
 
         Readers stay until then, and are sent away to come back to the next process. A part
         that fails, or takes PART_SECONDS more than it should, is named in the log and left.
+        Where others listen at the address, they get all further calls at once.
         """
         self._runs.drain()
+        calls = []
+        if self._shared_port:
+            calls.append(asyncio.create_task(self._server.stop(grace + PART_SECONDS)))
         await ended("chores", cancel_until_done(self._chores))
         await ended("health", self._server.announce_stop())
         await ended("runs", self._executor.stop(grace), grace)
         self._runs.close()
-        await ended("calls", self._server.stop(CALLS_GRACE), CALLS_GRACE)
+        await ended("calls", asyncio.gather(self._server.stop(CALLS_GRACE), *calls), CALLS_GRACE)
         self._watchdog.close()
         self._side_thread.close()
         await ended("providers", self._providers.close())

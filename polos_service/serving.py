@@ -13,9 +13,11 @@ from typing import Any
 import uvloop
 
 from polos_service import logs
+from polos_service.cancelling import cancel_until_done
 from polos_service.config import Settings
+from polos_service.lifeline import Lifeline
 from polos_service.loader import load
-from polos_service.outlet import Standard
+from polos_service.outlet import STOPPING, Standard
 from polos_service.server import Service
 from polos_service.signals import StopSignals
 from polos_service.tools.isolation import hide
@@ -26,15 +28,19 @@ LEAVE_SECONDS = 5.0
 log = logs.get_logger(__name__)
 
 
-def run(target: str, settings: Settings, standard: Standard) -> None:
+def run(
+    target: str, settings: Settings, standard: Standard, lifeline: Lifeline | None = None
+) -> None:
     """Serve until a signal comes; a second one does not wait for runs.
+
+    With a lifeline, this process is a worker: its supervisor holds the address, and speaks.
 
     Raises:
         PolosError: the agents cannot be loaded, or the service cannot start.
 
     """
     with asyncio.Runner(loop_factory=Loop) as runner:
-        drive(runner.get_loop(), serve(target, settings, standard))
+        drive(runner.get_loop(), serve(target, settings, standard, lifeline))
         leave_in(LEAVE_SECONDS, standard)
     standard.flush()
 
@@ -61,34 +67,43 @@ def drive(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> N
     task.result()
 
 
-async def serve(target: str, settings: Settings, standard: Standard) -> None:
+async def serve(
+    target: str, settings: Settings, standard: Standard, lifeline: Lifeline | None
+) -> None:
     """Start, wait for the signal, and stop."""
     agents = load(target)
     asked = StopSignals()
-    service = await Service.start(settings, agents)
+    service = await Service.start(settings, agents, shared_port=lifeline is not None)
     # What is loaded by now stays: to look through it again for garbage stopped all runs for
     # a tenth of a second each time.
     gc.collect()
     gc.freeze()
-    banner(service, settings, standard)
+    beating = []
+    if lifeline is None:
+        for line in banner(service, settings):
+            standard.say(line)
+    else:
+        lifeline.tell_serving(banner(service, settings))
+        beating.append(asyncio.create_task(lifeline.beat()))
     await asked.first()
-    standard.tell("Stopping. Unfinished runs resume at the next start.")
+    if lifeline is None:
+        standard.tell(STOPPING)
     await service.stop(settings.grace)
+    await cancel_until_done(beating)
     if asyncio.all_tasks():  # tools that do not give in; the store is whole
         leave(standard)
 
 
-def banner(service: Service, settings: Settings, standard: Standard) -> None:
-    """Say where the service listens, what it serves and where it stores."""
+def banner(service: Service, settings: Settings) -> list[str]:
+    """Return the lines that say where the service listens, what it serves and where it stores."""
     host = settings.listen.rpartition(":")[0]
-    standard.say(f"polos {version('polos-grpc')} listens on {host}:{service.port}")
+    lines = [f"polos {version('polos-grpc')} listens on {host}:{service.port}"]
     for agent in service.catalog.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
-        standard.say(f"  agent {agent.id} ({agent.provider}; {tools})")
-    for agent in service.catalog.agents():
-        if missing := service.lacks(agent):
-            standard.say(f"  agent {agent.id}: {missing}")
-    standard.say(f"  store {settings.store_shown}")
+        lines.append(f"  agent {agent.id} ({agent.provider}; {tools})")
+    lacking = ((agent.id, service.lacks(agent)) for agent in service.catalog.agents())
+    lines += [f"  agent {agent_id}: {missing}" for agent_id, missing in lacking if missing]
+    return [*lines, f"  store {settings.store_shown}"]
 
 
 def leave_in(seconds: float, standard: Standard) -> None:

@@ -98,3 +98,16 @@ CLUSTER_BUGS: dict[str, Bug] = {
     "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
 }
 """The bugs by name."""
+
+WORKER_BUGS: dict[str, Bug] = {
+    name: replace(CLUSTER_BUGS[name], place=place)
+    for name, place in {
+        "unfenced": Place.WORKER_PAUSE,
+        "early-acknowledgement": Place.WORKER_KILL,
+        "doubled-terminal-event": Place.WORKERS_RENEW,
+        "lost-wake-up": Place.STORE_KILL,
+        "dropped-claim": Place.WORKER_KILL,
+        "silent-retry": Place.WORKER_KILL,
+    }.items()
+}
+"""Those that show with workers, by name, where they show."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from nats.aio.client import Client
 from nats.js import JetStreamContext
@@ -29,10 +30,13 @@ acknowledged is delivered again after the claim timeout, to a replica that finds
 
 
 @asynccontextmanager
-async def jetstream(ports: Sequence[int]) -> AsyncIterator[JetStreamContext]:
-    """Connect to servers of a cluster."""
+async def jetstream(
+    ports: Iterable[int], nkey: Path | None = None
+) -> AsyncIterator[JetStreamContext]:
+    """Connect to servers of a cluster; `nkey` is a file with the seed that they want."""
     client = Client()
-    await client.connect(servers=[f"nats://127.0.0.1:{port}" for port in ports])
+    servers = [f"nats://127.0.0.1:{port}" for port in ports]
+    await client.connect(servers=servers, nkeys_seed=None if nkey is None else str(nkey))
     try:
         yield client.jetstream()
     finally:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Self
 
+from nats.js import JetStreamContext
+
+from chaos.cluster.logs import jetstream
 from chaos.cluster.nodes import Node, Nodes
 from chaos.cluster.plan import CLAIM_TIMEOUT, SIZE, Blow
 from chaos.cluster.stranger import publish
@@ -100,6 +103,15 @@ class Cluster:
         processes = [*(one.service for one in self.replicas), *self.nodes.all]
         await asyncio.gather(*(process.end() for process in processes))
         await self._stack.aclose()
+
+    @property
+    def problems(self) -> Sequence[str]:
+        """What the replicas did that they must not."""
+        return [problem for replica in self.replicas for problem in replica.problems]
+
+    def jetstream(self) -> AbstractAsyncContextManager[JetStreamContext]:
+        """Connect to the servers."""
+        return jetstream(node.port for node in self.nodes.all)
 
     async def suffer(self, blow: Blow) -> None:
         """Let a blow happen, and return when all are up again."""

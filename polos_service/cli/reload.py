@@ -9,13 +9,14 @@ import asyncio
 import os
 import signal
 import socket
-import sys
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import Process
 from pathlib import Path
 
 import typer
 from watchfiles import PythonFilter, awatch
 
+from polos_service import child
+from polos_service.child import signal_to
 from polos_service.cli.exits import DONE
 from polos_service.config import Settings
 
@@ -30,10 +31,8 @@ class Reloader:
 
     def __init__(self, target: str, settings: Settings) -> None:
         """Prepare to serve what `polos serve TARGET` does."""
-        self._command = [
-            *(sys.executable, "-c", "from polos_service.cli import main; main()"),
-            *("serve", target, "--listen", with_port(settings.listen)),
-        ]
+        self._target = target
+        self._listen = with_port(settings.listen)
         self._folder = Path(target).resolve().parent if target.endswith(".py") else Path.cwd()
         # Who edits does not wait for runs: they go on in the next process. The store's address
         # may hold a password, which has no place among a process's arguments.
@@ -61,12 +60,8 @@ class Reloader:
         return DONE
 
     async def _start(self) -> Process:
-        # In a session of its own: Ctrl-C reaches the parent alone, which passes it on once.
-        return await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=DEVNULL,
-            env=self._environment,
-            start_new_session=True,
+        return await child.serve(
+            self._target, "--listen", self._listen, environment=self._environment
         )
 
     async def _tell_end(self, child: Process) -> None:
@@ -93,12 +88,6 @@ class Reloader:
         self._stopping.set()
         if self._child is not None:
             signal_to(self._child, signal.SIGTERM)
-
-
-def signal_to(child: Process, number: signal.Signals) -> None:
-    """Send a signal to a process, if it has not ended."""
-    if child.returncode is None:
-        child.send_signal(number)
 
 
 def with_port(listen: str) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from polos_service.cli.exits import reporting
+from polos_client.errors import PolosError
+from polos_service.cli.exits import REFUSED, complain, fail, reporting
+
+if TYPE_CHECKING:
+    from polos_service.config import Settings
+    from polos_service.outlet import Standard
 
 
 def serve(
@@ -24,23 +29,68 @@ def serve(
             "Default: POLOS_STORE, or a file in the user's data folder."
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Serve with so many processes that share the address and a NATS store: the one "
+            "that --store names, or a nats-server that is started, too. Default: POLOS_WORKERS, "
+            "or a single process.",
+        ),
+    ] = None,
     *,
     reload: Annotated[
         bool,
         typer.Option("--reload", help="Restart when a Python file in APP's folder changes."),
     ] = False,
+    lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""
-    from polos_service import logs, serving  # noqa: PLC0415 - other commands start sooner without
+    from polos_service import logs  # noqa: PLC0415 - other commands start sooner without
     from polos_service.config import Settings  # noqa: PLC0415
     from polos_service.outlet import Standard  # noqa: PLC0415
 
     standard = Standard()
     logs.write_to(standard.err)
     with reporting():
-        settings = Settings.load(listen=listen, store=store)
-        if reload:
+        settings = Settings.load(listen=listen, store=store, workers=workers)
+        if lifeline is not None:
+            work(target, settings, standard, lifeline)
+        elif reload and settings.workers is not None:
+            fail("--reload serves with a single process: leave out --workers (POLOS_WORKERS).")
+        elif reload:
             from polos_service.cli.reload import Reloader  # noqa: PLC0415
 
             raise typer.Exit(asyncio.run(Reloader(target, settings).run()))
-        serving.run(target, settings, standard)
+        elif settings.workers is not None:
+            supervise(target, settings, standard)
+        else:
+            from polos_service import serving  # noqa: PLC0415 - a supervisor needs no gRPC
+
+            serving.run(target, settings, standard)
+
+
+def work(target: str, settings: Settings, standard: Standard, pipe: int) -> None:
+    """Serve as one of the workers; what goes wrong is told to the supervisor."""
+    from polos_service import serving  # noqa: PLC0415
+    from polos_service.lifeline import Lifeline  # noqa: PLC0415
+
+    lifeline = Lifeline(pipe)
+    try:
+        serving.run(target, settings, standard, lifeline)
+    except PolosError as error:
+        lifeline.tell_failure(str(error))
+        raise typer.Exit(REFUSED) from None
+
+
+def supervise(target: str, settings: Settings, standard: Standard) -> NoReturn:
+    """Serve with workers."""
+    from polos_service.supervisor import Supervisor, WorkerFailedError  # noqa: PLC0415
+
+    try:
+        code = asyncio.run(Supervisor(target, settings, standard).run())
+    except WorkerFailedError as error:
+        complain(str(error))
+        code = error.code
+    standard.flush()
+    raise typer.Exit(code)

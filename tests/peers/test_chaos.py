@@ -22,6 +22,7 @@ SEED = 11
     [
         ("--trials", "150"),
         ("--seeded-bugs",),
+        ("--workers", "3", "--trials", "60"),
     ],
     ids=" ".join,
 )

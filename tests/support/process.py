@@ -49,7 +49,8 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 class ServiceProcess:
     """`polos serve` of one app on one store: one process at a time, each on the same port.
 
-    The store is the path of a SQLite file, or an address as `--store` takes it.
+    The store is the path of a SQLite file, or an address as `--store` takes it; with None, the
+    command is not told of one. It gets the further options.
 
     Attributes:
         lines: what all its processes printed, on standard output and standard error.
@@ -60,15 +61,18 @@ class ServiceProcess:
     def __init__(
         self,
         app: Path | str,
-        store: Path | str,
-        *,
+        store: Path | str | None,
+        *options: str,
         cwd: Path | str | None = None,
         **env: str,
     ) -> None:
         self.lines: list[str] = []
         self.port = free_port()
         self._app = str(app)
-        self._store = store if isinstance(store, str) else f"sqlite://{store}"
+        self._options = options
+        if store is not None:
+            address = store if isinstance(store, str) else f"sqlite://{store}"
+            self._options = ("--store", address, *options)
         self._cwd = cwd
         self._environment = environment(**env)
         self._process: asyncio.subprocess.Process | None = None
@@ -109,7 +113,7 @@ class ServiceProcess:
             POLOS,
             *("serve", self._app),
             *("--listen", self.address),
-            *("--store", self._store),
+            *self._options,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -8,7 +8,6 @@ from grpc_reflection.v1alpha import reflection
 
 from polos.v1 import agent_service_pb2, run_service_pb2
 from polos_client import wire
-from polos_service import logs
 from polos_service.api.caller import caller_of
 from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
@@ -17,7 +16,7 @@ from polos_service.api.grpc.run_service import RunService
 from polos_service.api.grpc.slots import Slots
 from polos_service.catalog import Catalog
 from polos_service.config import Settings
-from polos_service.listening import ListenError, probe, reaches_further
+from polos_service.listening import ListenError, probe, warn_if_exposed
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 
@@ -28,8 +27,6 @@ REFUSED_AT_ONCE = 100
 """Calls beyond its bounds that a connection may have, to be told so; more wait at the client."""
 
 OPTIONS = (
-    # Else a second server on the same port starts, and takes a share of the calls.
-    ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", wire.REQUEST_LIMIT),
     ("grpc.max_metadata_size", METADATA_LIMIT),
     ("grpc.absolute_max_metadata_size", 2 * METADATA_LIMIT),
@@ -43,12 +40,6 @@ OPTIONS = (
     ("grpc.keepalive_timeout_ms", wire.PING_TIMEOUT_MS),
 )
 """Options of every server; what depends on the settings is added to them."""
-
-EXPOSED = (
-    "anyone who can reach this port can start and read every run: TLS and credentials are not "
-    "supported yet"
-)
-"""What the log advises where other machines may reach the port."""
 
 RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
 """The descriptor of RunService."""
@@ -65,17 +56,23 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 """The health of a service whose store does not answer."""
 
-log = logs.get_logger(__name__)
-
 
 class GrpcServer:
     """A gRPC server that serves the use cases, made inside the running loop."""
 
     def __init__(
-        self, settings: Settings, runs: Runs, catalog: Catalog, side_thread: SideThread
+        self,
+        settings: Settings,
+        runs: Runs,
+        catalog: Catalog,
+        side_thread: SideThread,
+        *,
+        shared_port: bool,
     ) -> None:
+        """Prepare; with `shared_port`, somebody holds the address for this server and others."""
+        self._shared_port = shared_port
         self._health = health.aio.HealthServicer()
-        self._server = bare_server(settings)
+        self._server = bare_server(settings, shared_port=shared_port)
         self._server.add_generic_rpc_handlers(
             (
                 generic_handler(RUN_SERVICE, RunService(runs, side_thread)),
@@ -94,13 +91,14 @@ class GrpcServer:
             ListenError: the address cannot be listened at.
 
         """
-        probe(address)
+        if not self._shared_port:
+            probe(address)
         try:
             port = self._server.add_insecure_port(address)
         except RuntimeError as error:  # somebody was quicker, between probe and here
             raise ListenError(f"Cannot listen on {address}: {error}.") from error
-        if reaches_further(address):
-            log.warning("listens_beyond_this_machine", address=address, advice=EXPOSED)
+        if not self._shared_port:
+            warn_if_exposed(address)
         return port
 
     async def start(self) -> None:
@@ -122,13 +120,15 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def bare_server(settings: Settings) -> grpc.aio.Server:
+def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Server:
     """Return a server with the settings' bounds, on which nothing is registered."""
     calls = Slots("call", settings.max_calls, settings.max_calls // 2)
     streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
     on_a_connection = settings.max_connection_streams + settings.max_calls // 2
     options = (
         *OPTIONS,
+        # Else a second server on the same port starts, and takes a share of the calls.
+        ("grpc.so_reuseport", int(shared_port)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
     )

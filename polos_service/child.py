@@ -1,0 +1,39 @@
+"""`polos serve` in a child process, for a parent that starts it again."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping
+from typing import Any
+
+COMMAND = (sys.executable, "-c", "from polos_service.cli import main; main()")
+"""The command `polos`."""
+
+
+async def serve(target: str, *options: str, environment: Mapping[str, str], **more: Any) -> Process:
+    """Start `polos serve TARGET` with options; `more` is what `asyncio` starts a process with."""
+    # In a session of its own: Ctrl-C reaches the parent alone, which passes it on once.
+    return await asyncio.create_subprocess_exec(
+        *COMMAND,
+        "serve",
+        target,
+        *options,
+        stdin=DEVNULL,
+        env=environment,
+        start_new_session=True,
+        **more,
+    )
+
+
+def signal_to(child: Process, number: signal.Signals) -> None:
+    """Send a signal to a process, if it has not ended."""
+    if child.returncode is None:
+        child.send_signal(number)
+
+
+def how_ended(code: int) -> str:
+    """Return in words what a process's exit code says."""
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

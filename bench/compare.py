@@ -144,13 +144,13 @@ def service(checkout: Path, upstream: Server) -> Iterator[Server]:
 def warm_up(services: Collection[Server]) -> None:
     """Let each service pass an answer; the load takes the addresses in turn."""
     addresses = ",".join(one.address for one in services)
-    load("relay", name="polos", address=addresses, runs=len(services), tokens=WARM_UP)
+    load("relay", address=addresses, runs=len(services), tokens=WARM_UP)
 
 
 def seconds_per_token(started: Server, row: str, arguments: dict[str, Any]) -> float:
     """Put a row's load on a service; return the CPU seconds that it took for each token."""
     before = started.cpu
-    found = load(row, name="polos", address=started.address, **arguments)
+    found = load(row, address=started.address, **arguments)
     spent = started.cpu - before
     if found.get("late"):
         raise RuntimeError(

@@ -1,4 +1,4 @@
-"""Loads that only the product can be asked for, and what they are compared with."""
+"""Loads that do more than read answers as they come, and what they are compared with."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import time
 import urllib.request
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from statistics import median
 from typing import Any
 
 import grpc
 
 from bench.app import relay
-from bench.load import Measured, count, percentiles
+from bench.load import Measured, count
 from bench.prompt import Prompt
 from bench.readers import GrpcReader
 from polos import PolosClient, events
@@ -23,9 +24,9 @@ GONE = 10**9
 
 
 async def first_event(address: str, runs: int) -> Measured:
-    """Return percentiles of the time from `agent.stream` to the run's first event."""
+    """Return the median time from `agent.stream` to the run's first event."""
     client = PolosClient(address)
-    return await timed(lambda: started(client), runs)
+    return {"p50_ms": await timed(lambda: started(client), runs)}
 
 
 async def started(client: PolosClient) -> None:
@@ -35,15 +36,15 @@ async def started(client: PolosClient) -> None:
         await anext(found)
 
 
-async def timed(work: Callable[[], Awaitable[None]], times: int) -> Measured:
-    """Return percentiles of how long `work` takes, alone, with a pause after each."""
+async def timed(work: Callable[[], Awaitable[None]], times: int) -> float:
+    """Return the median of how many milliseconds `work` takes, alone, with a pause after each."""
     taken = []
     for _ in range(times + 20):
         begun = time.perf_counter_ns()
         await work()
         taken.append(time.perf_counter_ns() - begun)
         await asyncio.sleep(0.002)  # what it left behind is not the next one's cost
-    return percentiles(taken[20:])
+    return median(taken[20:]) / 1e6
 
 
 async def stored(address: str, runs: int, finished: str) -> Measured:
@@ -60,9 +61,9 @@ async def stored(address: str, runs: int, finished: str) -> Measured:
             pass
 
     return {
-        "start_ms": (await timed(lambda: started(client), runs))["p50_ms"],
-        "attach_ms": (await timed(attached, runs))["p50_ms"],
-        "list_ms": (await timed(listed, runs))["p50_ms"],
+        "start_ms": await timed(lambda: started(client), runs),
+        "attach_ms": await timed(attached, runs),
+        "list_ms": await timed(listed, runs),
     }
 
 
@@ -95,9 +96,9 @@ async def text_seconds(client: PolosClient, tokens: int) -> float:
 async def bare_rate(address: str, tokens: int) -> Measured:
     """Return the events a second of the floor."""
     reader = GrpcReader(address)
-    await count(reader, 100)
+    await count(reader, Prompt(100))
     begun = time.perf_counter()
-    await count(reader, tokens)
+    await count(reader, Prompt(tokens))
     return {"events": tokens / (time.perf_counter() - begun)}
 
 

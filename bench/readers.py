@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from itertools import cycle
 from typing import Protocol
 
@@ -51,7 +51,3 @@ class GrpcReader:
         """Yield an answer's texts."""
         async for event in self._stream(StreamRunRequest(input=prompt)):
             yield event.text_delta.content
-
-
-READERS: dict[str, Callable[[str], Reader]] = {"polos": PolosReader, "bare": GrpcReader}
-"""By the name of what is measured."""

@@ -68,9 +68,7 @@ def growth(upstream: Server, rounds: int) -> Row:
     first, last = [], []
     for _ in range(rounds):
         with target("polos", upstream) as server:
-            found = load(
-                "growth", name="polos", address=server.address, tokens=GROWN, window=WINDOW
-            )
+            found = load("growth", address=server.address, tokens=GROWN, window=WINDOW)
         first.append(found["first"])
         last.append(found["last"])
     change = median(end / begin for begin, end in zip(first, last, strict=True))

@@ -17,10 +17,11 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=1000, help="runs that meet a fault")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--only", type=int, help="play this round of the seed, and no other")
-    parser.add_argument(
+    games = parser.add_mutually_exclusive_group()
+    games.add_argument(
         "--cluster", action="store_true", help="three services on three NATS servers"
     )
-    parser.add_argument("--workers", type=int, help="one command with so many workers")
+    games.add_argument("--workers", type=int, help="one service with this number of workers")
     parser.add_argument("--seeded-bugs", action="store_true", help="check the harness itself")
     asked = parser.parse_args()
     game = ON_NATS if asked.cluster else ONE_SERVICE

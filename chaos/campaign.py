@@ -79,7 +79,7 @@ ON_NATS = Game(
 
 
 def with_workers(number: int) -> Game:
-    """Return the game of one command with so many workers."""
+    """Return the game of one service with workers."""
     return Game(
         command=f"python -m chaos --workers {number}",
         plan=workers_plan,

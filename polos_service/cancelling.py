@@ -1,4 +1,4 @@
-"""Ends tasks for certain."""
+"""Ends tasks for certain, and sees the failures that nobody awaits."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ async def cancel_until_done(tasks: Collection[asyncio.Task[Any]]) -> None:
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=AGAIN)
+
+
+def seen(done: asyncio.Future[Any]) -> None:
+    """Mark a failure as seen, as a callback of a future that perhaps nobody awaits."""
+    if not done.cancelled():
+        done.exception()

@@ -14,7 +14,7 @@ COMMAND = (sys.executable, "-c", "from polos_service.cli import main; main()")
 
 
 async def serve(target: str, *options: str, environment: Mapping[str, str], **more: Any) -> Process:
-    """Start `polos serve TARGET` with options; `more` is what `asyncio` starts a process with."""
+    """Start `polos serve TARGET` with options; `more` goes to `create_subprocess_exec`."""
     # In a session of its own: Ctrl-C reaches the parent alone, which passes it on once.
     return await asyncio.create_subprocess_exec(
         *COMMAND,
@@ -35,5 +35,5 @@ def signal_to(child: Process, number: signal.Signals) -> None:
 
 
 def how_ended(code: int) -> str:
-    """Return in words what a process's exit code says."""
+    """Return the exit code of a process, or the signal that ended it, in words."""
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

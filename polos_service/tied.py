@@ -1,6 +1,6 @@
 """Processes that end with the one that started them. Run as a file, it starts a program so.
 
-It imports nothing of the service: `python tied.py PARENT PROGRAM ARGUMENT...` takes no time.
+It imports nothing of the service, so `python tied.py PARENT PROGRAM ARGUMENT...` starts quickly.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def serve(
         int | None,
         typer.Option(
             min=1,
-            help="Serve with so many processes that share the address and a NATS store: the one "
-            "that --store names, or a nats-server that is started, too. Default: POLOS_WORKERS, "
+            help="Number of processes that share the address and a NATS store: the one that "
+            "--store names, or a nats-server that this command starts. Default: POLOS_WORKERS, "
             "or a single process.",
         ),
     ] = None,
@@ -71,7 +71,7 @@ def serve(
 
 
 def work(target: str, settings: Settings, standard: Standard, pipe: int) -> None:
-    """Serve as one of the workers; what goes wrong is told to the supervisor."""
+    """Serve as one of the workers; report errors to the supervisor."""
     from polos_service import serving  # noqa: PLC0415
     from polos_service.lifeline import Lifeline  # noqa: PLC0415
 

@@ -17,7 +17,7 @@ from polos_service.runs.drive import Drive, LetGo
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import cancellation
 from polos_service.runs.runnable import Runnable
-from polos_service.store import CANCEL, Claim, Command, Overdue, RunStore
+from polos_service.store import CANCEL, Claim, Command, Key, Overdue, RunStore
 
 RETRY_PAUSE = 1.0
 """Seconds before a store that failed, or a run in trouble, is tried again."""
@@ -33,17 +33,14 @@ EXPIRY_PERIOD = 1.0
 """Seconds between two looks for runs that should have ended."""
 
 CLAIMS_AT_ONCE = 16
-"""Runs that are claimed at once at most, and begin before the next are claimed: others who share
-the queue get theirs."""
+"""Runs that are claimed at once at most. All of them begin before the next are claimed, so that
+others who share the queue get theirs."""
 
 STUCK = 20.0
 """Seconds after which a run that is to end, and has not ended, is taken from its holder."""
 
 TROUBLES_LIMIT = 10_000
 """Runs whose troubles are counted here at most; the longest known are forgotten first."""
-
-Key = tuple[str, str]
-"""Project and id of a run."""
 
 log = get_logger(__name__)
 
@@ -61,8 +58,8 @@ class Trouble(Enum):
 class Executor:
     """Runs what is queued, up to `limit` runs at once; the others wait in order.
 
-    One run begins in each turn of the loop: many that are queued at once do not keep those that
-    run from streaming.
+    One run begins in each turn of the loop, so that many starts at once do not delay the runs
+    that stream.
 
     `runnables` is looked at whenever a run is queued: what it learns later is run, too.
     """

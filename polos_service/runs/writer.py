@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
+from polos_service.cancelling import seen
 from polos_service.errors import Finished, StepError
 from polos_service.limits import EVENT_LIMIT
 from polos_service.runs.clock import Clock
@@ -58,7 +59,7 @@ class Writer:
         """Sequence of the last event of the append that is under way, and its bytes."""
         self._waiting: list[asyncio.Future[None]] = []
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.ended.add_done_callback(seen)
+        self.ended.add_done_callback(seen)  # whoever has closed the writer does not ask
 
     def emit(
         self,
@@ -192,9 +193,3 @@ class Writer:
         outcome = self._outcome if last == self.latest else None
         frame = Frame(first=self._durable + 1, last=last, data=b"".join(data), outcome=outcome)
         return frame, b"".join(private)
-
-
-def seen(ended: asyncio.Future[None]) -> None:
-    """Mark a failure as seen: who has closed the writer does not ask for it."""
-    if not ended.cancelled():
-        ended.exception()

@@ -27,6 +27,9 @@ ENDED = frozenset(
 )
 """The states that a terminal frame leaves a run in."""
 
+Key = tuple[str, str]
+"""Project and id of a run."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:

@@ -33,13 +33,13 @@ PAUSES = (0.1, 10.0)
 """Seconds before the server is started again after it ended: at first, and at most."""
 
 LOOK_SECONDS = 0.02
-"""Seconds between two looks whether the server takes connections, or the data are free."""
+"""Seconds between two checks whether the server takes connections, or the data are free."""
 
 LOCK_SECONDS = 5.0
 """Seconds in which the server of a service that was killed has to end."""
 
 STOP_SECONDS = 10.0
-"""Seconds in which the server has to end when it is asked to; else it is killed."""
+"""Seconds in which the server has to end when it is asked to. After them it is killed."""
 
 ORDINARY = re.compile(rb" \[(INF|DBG|TRC)\] ")
 """Lines of the server about what happens as it should."""

@@ -52,7 +52,7 @@ class Slot:
         """Put a new process into the place; the one before ends once the new one serves.
 
         Raises:
-            WorkerFailedError: the new one does not come to serve; the one before goes on.
+            WorkerFailedError: the new one ended before it served; the one before goes on.
 
         """
         async with self._filling:

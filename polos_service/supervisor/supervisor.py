@@ -23,7 +23,7 @@ SILENCE = 10.0
 have its runs by then."""
 
 ABANDONED = "the workers go on as they are; correct the error, and send SIGHUP again"
-"""What the log advises when a new worker does not come to serve."""
+"""What the log advises when a new worker fails before it serves."""
 
 log = logs.get_logger(__name__)
 
@@ -64,7 +64,7 @@ class Supervisor:
         Raises:
             ListenError: the address cannot be listened at.
             StoreUnavailable: the store cannot be opened.
-            WorkerFailedError: the first worker did not come to serve.
+            WorkerFailedError: the first worker ended before it served.
 
         """
         logs.log_to_stderr()
@@ -140,7 +140,7 @@ class Supervisor:
             await self._nats.stop()
 
     def _say(self, listens: str, *rest: str) -> None:
-        """Print what a service says when it serves, with what is behind it."""
+        """Print what a service prints when it serves, with the workers and where their data are."""
         *agents, store = rest
         data = f" (nats-server; data in {self._nats.folder})" if self._nats else ""
         for line in (listens, f"  {self._workers} workers", *agents, f"{store}{data}"):

@@ -14,11 +14,11 @@ from polos_service import child, logs
 from polos_service.supervisor.pipes import LinePipe
 
 STOP_SECONDS = 15.0
-"""Seconds beyond the grace that a worker gets to end in; what is stored survives that it is
-killed."""
+"""Seconds beyond the grace in which a worker has to end. After them it is killed, which loses
+nothing that is stored."""
 
 LOOK_SECONDS = 1.0
-"""Seconds between two looks whether a worker gives signs of life."""
+"""Seconds between two checks whether a worker gives signs of life."""
 
 log = logs.get_logger(__name__)
 
@@ -123,7 +123,7 @@ class Worker:
         return child.how_ended(code)
 
     async def watch(self, silence: float) -> None:
-        """Kill the process once it serves and gives no sign of life for so many seconds."""
+        """Kill the process if it serves, and gives no sign of life for `silence` seconds."""
         loop = asyncio.get_running_loop()
         while self._process.returncode is None:
             await asyncio.sleep(LOOK_SECONDS)
@@ -132,7 +132,7 @@ class Worker:
                 self.kill()
 
     async def stop(self, grace: float) -> None:
-        """End the process, kindly first."""
+        """Ask the process to end, and kill it if it does not."""
         child.signal_to(self._process, signal.SIGTERM)
         ended = asyncio.ensure_future(self.ended())
         if (await asyncio.wait({ended}, timeout=grace + STOP_SECONDS))[1]:

@@ -78,7 +78,7 @@ def open_gate(app: Path) -> None:
 
 
 async def waits_in(polos: Workers, times: int = 1) -> int:
-    """Wait until a tool waits for the so-manyth time; return its process."""
+    """Wait until tools have begun to wait so many times; return the process of the last one."""
 
     def found() -> list[str]:
         return re.findall(r"^worker=\d+ waiting in (\d+) x", polos.output, re.MULTILINE)

@@ -17,8 +17,8 @@ from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
-from polos_service.store import Claim, Command, Frame
-from polos_service.store.nats.feeds import Feeds, Key
+from polos_service.store import Claim, Command, Frame, Key
+from polos_service.store.nats.feeds import Feeds
 from polos_service.store.nats.frames import Head, LogEnd, Mark
 from polos_service.store.nats.inbox import Inbox, InboxView
 from polos_service.store.nats.lease import (

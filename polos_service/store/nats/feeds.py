@@ -20,7 +20,7 @@ from nats.errors import Error
 from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
 from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
-from polos_service.store import Frame
+from polos_service.store import Frame, Key
 from polos_service.store.nats.frames import Head, LogEnd
 from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
@@ -31,9 +31,6 @@ from polos_service.store.nats.subjects import log_subject, news_subject
 from polos_service.store.wakeups import Wakeups
 
 log = get_logger(__name__)
-
-Key = tuple[str, str]
-"""Project and id of a run."""
 
 KEPT = 256 * 1024
 """Bytes of the newest frames that a feed keeps; it always keeps the last frame."""

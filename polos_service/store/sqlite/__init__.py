@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
+from polos_service.cancelling import seen
 from polos_service.limits import MAX_QUEUED
 from polos_service.store import (
     ENDED,
@@ -379,7 +380,7 @@ class SqliteStore:
         """Empty the spool, unless that is under way."""
         if self._committer.working and (self._unspooling is None or self._unspooling.done()):
             self._unspooling = self._unspool_all()
-            self._unspooling.add_done_callback(seen)
+            self._unspooling.add_done_callback(seen)  # it is tried again
 
     def _all_unspooled(self, _: None) -> None:
         self._spooled = 0
@@ -392,9 +393,3 @@ class SqliteStore:
         with self._reading():
             run, state = self._find(project, run_id)
             return state in ENDED or log.latest_of(self._reader, run) > after
-
-
-def seen(done: asyncio.Future[None]) -> None:
-    """Mark a failure as seen: perhaps nobody awaits this one, and it is tried again."""
-    if not done.cancelled():
-        done.exception()

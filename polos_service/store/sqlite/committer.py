@@ -24,16 +24,15 @@ T = TypeVar("T")
 GONE = "The store's writing thread has ended. Restart the service."
 """What every caller is told when nothing can be committed any more."""
 
-
 WINDOW = 0.05
 """Seconds over which operations are counted to see how frequent they are."""
 
 DISTANCE_EACH = 10e-6
-"""Seconds by which each operation of the last WINDOW moves the next commit away from the last:
-at 2,500 operations a second 1.25 ms, at 100 a second nothing that anybody notices."""
+"""Seconds of distance between two commits for each operation in the last WINDOW: 1.25 ms at 2,500
+operations a second, and not noticeable at 100 a second."""
 
 MAX_DISTANCE = 6e-3
-"""Seconds between two commits at most, as far as they are held back."""
+"""Seconds between the beginnings of two commits beyond which none is held back."""
 
 
 class Guard(Protocol):
@@ -72,12 +71,11 @@ class Job:
             if self.error is None and self.committed is not None:
                 self.committed(self.result)
         finally:
-            if self.future.done():
-                pass
-            elif self.error is not None:
-                self.future.set_exception(self.error)
-            else:
-                self.future.set_result(self.result)
+            if not self.future.done():
+                if self.error is not None:
+                    self.future.set_exception(self.error)
+                else:
+                    self.future.set_result(self.result)
 
 
 class Pace:

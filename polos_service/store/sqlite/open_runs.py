@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from polos_service.store import Claim, NewRun
+from polos_service.store import Claim, Key, NewRun
 from polos_service.store.wakeups import Wakeups
-
-Key = tuple[str, str]
-"""Project and id of a run."""
 
 
 class OpenRuns:

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
-from polos_service.store import Claim, Frame
+from polos_service.store import Claim, Frame, Key
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.log import HELD, insert_mark, insert_rows, latest_of
 from polos_service.store.sqlite.runs import LATEST
@@ -42,9 +42,6 @@ CHECKSUM = Struct("<I")
 ENTRY = Struct("<qqqII")
 """What stands before each frame in a row of the spool: run, first, last, bytes of the data, and
 of the private part. If `first` is 0, the run's frames before are in its log."""
-
-Key = tuple[str, str]
-"""Project and id of a run."""
 
 log = get_logger(__name__)
 
@@ -152,7 +149,7 @@ class Spool:
         self._entries.clear()
 
     def undo(self) -> None:
-        """Be as before the transaction."""
+        """Restore what was here before the transaction."""
         for key, held in self._former.items():
             self._set(key, held)
         self.keep()

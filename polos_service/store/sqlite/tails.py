@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from polos_service.store import Frame
-
-Key = tuple[str, str]
-"""Project and id of a run."""
+from polos_service.store import Frame, Key
 
 
 class Tails:

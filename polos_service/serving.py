@@ -23,9 +23,9 @@ from polos_service.signals import StopSignals
 from polos_service.tools.isolation import hide
 
 COLLECT = (10_000, 20, 20)
-"""New objects after which the garbage collector looks through them, and how many such looks are
-followed by one through older objects. Python's own 700 interrupt a service with 80 streams 24 times
-a second, for a millisecond and more each time, and find next to nothing."""
+"""Thresholds of the garbage collector, as `gc.set_threshold` takes them. With Python's default of
+700 new objects, it interrupts a service with 80 streams 24 times a second, for a millisecond or
+more each time, and finds next to nothing."""
 
 LEAVE_SECONDS = 5.0
 """Seconds that threads and exit handlers of tools get, once the service has stopped."""

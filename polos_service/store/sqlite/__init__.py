@@ -320,7 +320,7 @@ class SqliteStore:
     def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
         if not (claiming.cancelled() or claiming.exception()):
             with suppress(StoreUnavailable):  # closed: the next process queues the runs
-                self._requeue(claiming.result(), failed=False)
+                self._requeue(claiming.result(), failed=False).add_done_callback(seen)
 
     def _requeue(self, held: Sequence[Claim], *, failed: bool) -> asyncio.Future[Sequence[Claim]]:
         return self._committer.submit(

@@ -224,6 +224,7 @@ class Committer:
                 job.perform(self._db)
             if not self._spool.write(self._db):
                 self._guard.require_owner(self._db)
+                raise StoreUnavailable("The store did not take what was written. Try again.")
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
         except BaseException:

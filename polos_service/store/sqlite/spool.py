@@ -13,10 +13,10 @@ file has one owner, and every change of a claim comes through here.
 from __future__ import annotations
 
 import sqlite3
+import struct
 import time
 import zlib
 from collections.abc import Iterable, Iterator
-from struct import Struct
 from typing import NamedTuple
 
 from polos_service.errors import Fenced
@@ -36,10 +36,10 @@ ROW_LIMIT = 64 * 1024
 LARGE = 16 * 1024
 """Bytes of a frame that goes into the log at once: to write it twice costs more than a row."""
 
-CHECKSUM = Struct("<I")
+CHECKSUM = struct.Struct("<I")
 """The CRC-32 of the rest of a row of the spool, before it."""
 
-ENTRY = Struct("<qqqII")
+ENTRY = struct.Struct("<qqqII")
 """What stands before each frame in a row of the spool: run, first, last, bytes of the data, and
 of the private part. If `first` is 0, the run's frames before are in its log."""
 
@@ -238,7 +238,7 @@ def entries_of(row: object) -> Iterator[tuple[int, Frame, bytes]]:
     """Yield run, frame and private part of each entry in a row of the spool.
 
     Raises:
-        ValueError: the row is damaged.
+        ValueError, struct.error: the row is damaged.
 
     """
     at = CHECKSUM.size
@@ -269,7 +269,7 @@ def spooled_frames(
                     found.setdefault(run, []).append((frame, private))
                 else:
                     found.pop(run, None)
-        except ValueError:
+        except (ValueError, struct.error):
             damaged.append(row)
     return found, damaged
 

@@ -91,10 +91,11 @@ class WatchedConnection:
 
     def execute(self, statement: str, *values: Any) -> Any:
         """Execute a statement."""
-        if statement != "COMMIT":
+        alone = statement.startswith("INSERT") and not self._db.in_transaction
+        if statement != "COMMIT" and not alone:
             return self._db.execute(statement, *values)
         self._faults.at(Place.COMMIT)
-        cursor = self._db.execute(statement)
+        cursor = self._db.execute(statement, *values)
         self._faults.committed()
         return cursor
 

@@ -189,7 +189,8 @@ class Executor:
             self._release_slots(slots - len(claims))
             for claim in claims:
                 self._spawn(claim).add_done_callback(lambda _: self._slots.release())
-            await self._pacer.next()  # when all of these have begun
+            await asyncio.sleep(0)  # they queue for their turns
+            await self._pacer.next()  # all of them have begun
 
     async def _free_slots(self) -> int:
         """Take the slots for the next claims, once one is free; return how many."""

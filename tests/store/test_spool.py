@@ -202,7 +202,8 @@ class FailingCommits:
     in_transaction = property(lambda self: self._db.in_transaction)
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        if statement == "COMMIT" and self._left:
+        alone = statement.startswith("INSERT") and not self._db.in_transaction
+        if (statement == "COMMIT" or alone) and self._left:
             self._left -= 1
             raise sqlite3.OperationalError("no room")
         return self._db.execute(statement, *values)

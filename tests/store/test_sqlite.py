@@ -139,8 +139,8 @@ async def test_what_queues_is_committed_together(tmp_path: Path) -> None:
     claims = [await claimed(store) for _ in range(100)]
     seen = statements(store)
     await asyncio.gather(*(store.append(claim, frame(1)) for claim in claims))
-    assert seen.count("COMMIT") <= 20
-    assert len([one for one in seen if one.startswith("INSERT")]) == seen.count("COMMIT")
+    assert len(seen) <= 20, "a statement for each commit, which many share"
+    assert all(one.startswith("INSERT INTO spool") for one in seen)
     await store.close()
 
 

@@ -85,8 +85,11 @@ class HeldCommits:
         self._free.set()
 
     def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-        """Execute; a COMMIT waits until it may."""
-        if statement == "COMMIT" and not self._free.is_set():
+        """Execute; a COMMIT, or an INSERT that is a transaction of its own, waits until it may."""
+        commits = statement == "COMMIT" or (
+            statement.startswith("INSERT") and not self._db.in_transaction
+        )
+        if commits and not self._free.is_set():
             self.waiting.set()
             assert self._free.wait(BOUND)
         return self._db.execute(statement, *values)

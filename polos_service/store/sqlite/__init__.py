@@ -71,7 +71,7 @@ class SqliteStore:
         self._condition.require_owner(self._reader)
         file.remember()
         self._wakeups = Wakeups()
-        self._spool = spool.Spool()
+        self._spool = spool.Spool(file.token)
         self._tails = Tails()
         self._open = OpenRuns(self._wakeups)
         self._removing: set[asyncio.Task[None]] = set()
@@ -118,7 +118,7 @@ class SqliteStore:
         if not self._committer.working:
             return False
         with suppress(StoreUnavailable, TimeoutError):
-            self._condition.require()
+            self._condition.inspect()
             with self._reading():
                 self._condition.require_owner(self._reader)
             await self._condition.look()
@@ -126,7 +126,7 @@ class SqliteStore:
                 async with asyncio.timeout(PROBE_PATIENCE):
                     await self._committer.submit(touch)
                 self._condition.failing = False
-            self._condition.require()
+            self._condition.inspect()
             return True
         return False
 
@@ -190,6 +190,7 @@ class SqliteStore:
         return self._committer.submit(
             lambda db: self._spool.append(db, claim, frame, private),
             lambda _: self._appended(claim, frame, len(frame.data) + len(private)),
+            spools=spool.fits(frame, private),
         )
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:

@@ -40,7 +40,11 @@ class Guard(Protocol):
     """Says whether commits are kept, and whether the store is still ours."""
 
     def require(self) -> None:
-        """Raise StoreUnavailable if a commit would be lost, or the last one was."""
+        """Raise StoreUnavailable if the store cannot be used, as far as is known."""
+        ...
+
+    def inspect(self) -> None:
+        """Look at the files; raise StoreUnavailable if what was committed is lost."""
         ...
 
     def require_owner(self, db: sqlite3.Connection) -> None:
@@ -54,11 +58,12 @@ class Guard(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An operation that waits to be committed."""
+    """An operation that waits to be committed; `spools` says that it only adds to the spool."""
 
     operation: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any]
     committed: Callable[[Any], None] | None
+    spools: bool
     result: Any = None
     error: Exception | None = None
 
@@ -136,11 +141,16 @@ class Committer:
         self,
         operation: Callable[[sqlite3.Connection], T],
         committed: Callable[[T], None] | None = None,
+        *,
+        spools: bool = False,
     ) -> asyncio.Future[T]:
         """Queue an operation; the future is resolved when its transaction is durable.
 
-        `committed` is called with the result in the loop right after the commit, even if nobody
-        awaits the future any more: a wake-up must not depend on the caller's patience.
+        Args:
+            operation: what is committed.
+            committed: called with the result in the loop right after the commit, even if nobody
+                awaits the future any more: a wake-up must not depend on the caller's patience.
+            spools: whether the operation writes nothing itself, and only adds to the spool.
 
         Raises:
             StoreUnavailable: the store is closed, or its thread has ended.
@@ -151,7 +161,7 @@ class Committer:
         if self._ended:
             raise StoreUnavailable(GONE)
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.append(Job(operation, future, committed))
+        self._waiting.append(Job(operation, future, committed, spools))
         self._schedule()
         return future
 
@@ -200,23 +210,30 @@ class Committer:
                 self._commit([job])
 
     def _transact(self, batch: list[Job]) -> None:
+        """Commit a batch; one that only spools is a single statement, and so is its transaction.
+
+        After each statement the thread waits for the interpreter lock, which a busy loop gives
+        up every few milliseconds.
+        """
         self._guard.require()
         if self._db.in_transaction:  # the rollback of the one before failed
             self._db.execute("ROLLBACK")
-        self._db.execute("BEGIN IMMEDIATE")
         try:
-            self._guard.require_owner(self._db)
+            if not all(job.spools for job in batch):
+                self._db.execute("BEGIN IMMEDIATE")
+                self._guard.require_owner(self._db)
             for job in batch:
                 job.perform(self._db)
-            self._spool.write(self._db)
-            self._db.execute("COMMIT")
+            if not self._spool.write(self._db):
+                self._guard.require_owner(self._db)
+            if self._db.in_transaction:
+                self._db.execute("COMMIT")
         except BaseException:
             self._spool.undo()
             if self._db.in_transaction:  # SQLite ends it by itself on a full disk
                 self._db.execute("ROLLBACK")
             raise
         self._spool.keep()
-        self._guard.require()  # a commit into files that were deleted meanwhile is lost
 
     def _tell(self, callback: Callable[[], None]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
@@ -225,6 +242,11 @@ class Committer:
     def _committed(self) -> None:
         """Answer the batch that was committed, then turn to what waits."""
         batch, self._committing = self._committing, []
+        try:
+            self._guard.inspect()
+        except StoreUnavailable as error:  # the files were deleted: what was committed is lost
+            for job in batch:
+                job.error = job.error or error
         try:
             self._deliver(batch)
         finally:

@@ -60,14 +60,22 @@ class Condition:
         self._next_look = 0.0
 
     def require(self) -> None:
-        """Raise StoreUnavailable if a commit would be lost, or was. Safe in any thread.
+        """Raise StoreUnavailable if the store cannot be used, as far as is known.
 
-        It is TakenOver if another process owns the store.
+        It is TakenOver if another process owns the store. Safe in any thread.
+        """
+        if self.trouble is not None:
+            raise (TakenOver if self._taken_over else StoreUnavailable)(self.trouble)
+
+    def inspect(self) -> None:
+        """Look at the files; raise StoreUnavailable if what is committed into them is lost.
+
+        It makes system calls, after each of which the thread that commits would wait for the
+        interpreter lock: so call it in the loop.
         """
         if self.trouble is None and (fault := self._file.fault()) is not None:
             self._fail(fault)
-        if self.trouble is not None:
-            raise (TakenOver if self._taken_over else StoreUnavailable)(self.trouble)
+        self.require()
 
     def require_owner(self, db: sqlite3.Connection) -> None:
         """Raise StoreUnavailable if another process has taken the store over."""

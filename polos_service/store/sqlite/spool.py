@@ -67,12 +67,14 @@ class Held(NamedTuple):
 
 
 class Spool:
-    """The spool as the committing thread has it; each method is called in a transaction.
+    """The spool as the committing thread has it; each method is part of a transaction.
 
     What the transaction changes here is undone with `undo`, and kept with `keep`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, owner: bytes) -> None:
+        """Begin with what an empty spool knows; `owner` is the token of the file's owner."""
+        self._owner = owner
         self._held: dict[Key, Held] = {}
         self._former: dict[Key, Held | None] = {}
         """What the open transaction has changed in `_held`, as it was before."""
@@ -100,7 +102,7 @@ class Spool:
             raise ValueError(
                 f"A frame of events {frame.first} to {frame.last} cannot follow event {latest}."
             )
-        if frame.outcome is None and len(frame.data) + len(private) < LARGE:
+        if fits(frame, private):
             self._entries += (entry(run, frame, private), frame.data, private)
             self._put(key, Held(run, epoch, frame.last, Spooled(frame, private, spooled)))
             return
@@ -137,14 +139,20 @@ class Spool:
         self._entries.clear()
         db.execute("DELETE FROM spool")
 
-    def write(self, db: sqlite3.Connection) -> None:
-        """Write what the transaction has spooled; call it last, before the commit."""
-        if self._entries:
-            entries = b"".join(self._entries)
-            db.execute(
-                "INSERT INTO spool (entries) VALUES (?)",
-                (CHECKSUM.pack(zlib.crc32(entries)) + entries,),
-            )
+    def write(self, db: sqlite3.Connection) -> bool:
+        """Write what the transaction has spooled; call it last, before the commit.
+
+        Outside a transaction it is one of its own. Returns whether the file still has its owner,
+        as far as anything was written.
+        """
+        if not self._entries:
+            return True
+        entries = b"".join(self._entries)
+        written = db.execute(
+            "INSERT INTO spool (entries) SELECT ? FROM owner WHERE token = ?",
+            (CHECKSUM.pack(zlib.crc32(entries)) + entries, self._owner),
+        )
+        return written.rowcount == 1
 
     def keep(self) -> None:
         """Take note that the transaction was committed."""
@@ -173,6 +181,11 @@ class Spool:
             self._held.pop(key, None)
         else:
             self._held[key] = held
+
+
+def fits(frame: Frame, private: bytes) -> bool:
+    """Return whether a frame goes into the spool, and not into the log at once."""
+    return frame.outcome is None and len(frame.data) + len(private) < LARGE
 
 
 def find(db: sqlite3.Connection, claim: Claim) -> Held | None:

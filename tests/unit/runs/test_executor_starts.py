@@ -67,23 +67,28 @@ async def test_one_run_begins_in_each_turn_of_the_loop(store: SqliteStore) -> No
 
 
 async def test_runs_are_claimed_some_at_a_time_and_begin_before_the_next_are_claimed(
-    store: SqliteStore, claims: list[tuple[int, int]]
+    store: SqliteStore, claims: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
     ahead: list[int] = []
+    claim = store.claim
+
+    async def watched(workflows: Collection[str], limit: int) -> Sequence[Claim]:
+        ahead.append(sum(came for _, came in claims) - len(begun))
+        return await claim(workflows, limit)
 
     async def run(ctx: RunContext) -> None:
         begun.append(ctx.run_id)
-        ahead.append(sum(came for _, came in claims) - len(begun))
 
     created = [await store.create(new_run()) for _ in range(MANY)]
+    monkeypatch.setattr(store, "claim", watched)
     async with executing(store, runnable(run), limit=MANY):
         for run_id in created:
             await all_events(store, run_id)
     assert begun == created
     assert max(came for _, came in claims) == CLAIMS_AT_ONCE
     assert len(claims) <= MANY // CLAIMS_AT_ONCE + 1
-    assert max(ahead) < CLAIMS_AT_ONCE
+    assert max(ahead) <= 4, "those claimed before have had their turns"
 
 
 async def test_no_more_runs_are_claimed_than_slots_are_free(

@@ -110,7 +110,8 @@ class Executor:
         self._stopped = True
         for run in self._runs:
             run.cancel()
-        await self._settled(self._runs, None)
+        while self._runs:
+            await self._settled(self._runs, None)
 
     async def _settled(self, tasks: Collection[asyncio.Task[None]], timeout: float | None) -> None:
         if tasks:
@@ -202,10 +203,22 @@ class Executor:
 
     def _spawn(self, claim: Claim) -> asyncio.Task[None]:
         self._held[claim.project, claim.run_id] = (claim.epoch, self._clock.now())
-        run = asyncio.create_task(self._hold(claim), name=f"polos-run-{claim.run_id}")
-        self._runs.add(run)
-        run.add_done_callback(self._runs.discard)
-        return run
+        return self._begin(self._runs, claim, self._hold(claim))
+
+    def _begin(
+        self, tasks: set[asyncio.Task[None]], claim: Claim, work: Coroutine[Any, Any, None]
+    ) -> asyncio.Task[None]:
+        """Begin work that lets go of the claim; if it is cancelled, that is made up for."""
+
+        def over(_: object) -> None:
+            tasks.discard(task)
+            if task.cancelled():  # perhaps before it began
+                self._begin(self._runs, claim, self._release(claim, failed=False))
+
+        task = asyncio.create_task(work, name=f"polos-run-{claim.run_id}")
+        tasks.add(task)
+        task.add_done_callback(over)
+        return task
 
     async def _hold(self, claim: Claim) -> None:
         """Drive the run; if it does not end, let go of it, at once or after a pause."""
@@ -219,9 +232,7 @@ class Executor:
         self._troubles[key] = (trouble, times)
         if len(self._troubles) > TROUBLES_LIMIT:
             del self._troubles[next(iter(self._troubles))]
-        rest = asyncio.create_task(self._release_later(claim, trouble, times))
-        self._resting.add(rest)
-        rest.add_done_callback(self._resting.discard)
+        self._begin(self._resting, claim, self._release_later(claim, trouble, times))
 
     async def _drive(self, claim: Claim) -> Trouble | None:
         """Drive the run; return the trouble that its claim comes to, None if it is free of it."""

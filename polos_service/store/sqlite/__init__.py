@@ -202,9 +202,7 @@ class SqliteStore:
         if self._open.is_unwritten(key):
             return Slice(frames=(), latest=0, ended=False)
         with self._reading():
-            # The state is read before the frames: if it says that the run has ended, no
-            # frames will follow those that are read now.
-            run, state = self._find(project, run_id)
+            run, state = runs.row_of(self._reader, project, run_id)
             frames = log.frames_after(self._reader, run, after, limit)
             left = limit - sum(len(one.data) for one in frames)
             if left > 0:
@@ -235,7 +233,7 @@ class SqliteStore:
             # A page at a time: a statement left open would keep the reader's snapshot, and
             # with it every tail, from moving on.
             with self._reading(f"log of run {claim.run_id}"):
-                run, _ = self._find(claim.project, claim.run_id)
+                run, _ = runs.row_of(self._reader, claim.project, claim.run_id)
                 place, page = log.history_page(self._reader, run, place, PAGE)
             if not page:
                 return
@@ -257,7 +255,7 @@ class SqliteStore:
             arrived = self._wakeups.event(("inbox", *key))
             if self._open.is_commanded(key, seen):
                 with self._reading():
-                    run, _ = self._find(*key)
+                    run, _ = runs.row_of(self._reader, *key)
                     if found := inbox.commands_after(self._reader, run, seen):
                         return found
             await arrived.wait()
@@ -332,15 +330,15 @@ class SqliteStore:
     def _reading(self, what: str = "store") -> Iterator[None]:
         """Raise StoreUnavailable for what SQLite refuses, and for values that are damaged."""
         try:
-            yield
-        except sqlite3.Error as error:
+            self._reader.execute("BEGIN")  # a commit between two reads would look like damage
+            try:
+                yield
+            finally:
+                if self._reader.in_transaction:  # SQLite ends it by itself if the disk fails
+                    self._reader.execute("COMMIT")
+        except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
             self._condition.saw(error)
             raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
-        except (TypeError, ValueError, OverflowError) as error:
-            raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
-
-    def _find(self, project: str, run_id: str) -> tuple[int, int]:
-        return runs.row_of(self._reader, project, run_id)
 
     def _up_to_date(self, project: str, record: RunRecord) -> RunRecord:
         """Return a record that also tells of what is in the spool."""
@@ -392,5 +390,5 @@ class SqliteStore:
         if newest:
             return newest > after
         with self._reading():
-            run, state = self._find(project, run_id)
+            run, state = runs.row_of(self._reader, project, run_id)
             return state in ENDED or log.latest_of(self._reader, run) > after

@@ -92,7 +92,7 @@ class Condition:
         told.__cause__ = error
         return told
 
-    def saw(self, error: sqlite3.Error) -> None:
+    def saw(self, error: Exception) -> None:
         """Take note of an error that a read or a write raised."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if is_damage(error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
@@ -69,5 +70,22 @@ async def test_a_run_that_was_released_often_is_not_given_up(store: SqliteStore)
         await ctx.step("a", "tool", done)
 
     async with executing(store, runnable(run)):
+        events = await all_events(store, run_id)
+    assert kinds(events)[-1] == "workflow_finish"
+
+
+async def test_a_run_whose_task_is_cancelled_before_it_begins_is_released(
+    store: SqliteStore,
+) -> None:
+    async def run(ctx: RunContext) -> None:
+        await ctx.step("a", "tool", done)
+
+    run_id = await store.create(new_run())
+    async with executing(store, runnable(run)) as executor:
+        while not executor.running:
+            await asyncio.sleep(0)
+        (work,) = executor._runs
+        assert inspect.getcoroutinestate(work.get_coro()) == inspect.CORO_CREATED
+        work.cancel()
         events = await all_events(store, run_id)
     assert kinds(events)[-1] == "workflow_finish"

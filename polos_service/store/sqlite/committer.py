@@ -224,7 +224,8 @@ class Committer:
                 job.perform(self._db)
             if not self._spool.write(self._db):
                 self._guard.require_owner(self._db)
-                raise StoreUnavailable("The store did not take what was written. Try again.")
+                told = "The store did not take what was written. Try again."
+                raise StoreUnavailable(told)  # noqa: TRY301 - the transaction is undone below
             if self._db.in_transaction:
                 self._db.execute("COMMIT")
         except BaseException:

@@ -228,6 +228,7 @@ async def test_a_server_that_can_write_no_more_is_started_again_and_one_that_han
         assert first.returncode is not None
         keeping.cancel()
         hanging = server._process
+        assert hanging is not None
         hanging.send_signal(signal.SIGSTOP)
         stopping = asyncio.create_task(server.stop())
         await asyncio.sleep(0)

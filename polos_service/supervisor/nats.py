@@ -41,6 +41,13 @@ LOCK_SECONDS = 5.0
 STOP_SECONDS = 10.0
 """Seconds in which the server has to end when it is asked to. After them it is killed."""
 
+STUCK = b"Critical write error"
+"""What the server prints when it cannot write, on a full disk for example: from then on it stores
+nothing in that stream until it is started again."""
+
+STUCK_SECONDS = 10.0
+"""Seconds before a server that is stuck is started again: the cause may last."""
+
 ORDINARY = re.compile(rb" \[(INF|DBG|TRC)\] ")
 """Lines of the server about what happens as it should."""
 
@@ -91,6 +98,7 @@ class NatsServer:
         self._port = 0
         self._pipe: LinePipe
         self._process: Process | None = None
+        self._stuck: asyncio.TimerHandle | None = None
         self._held = ExitStack()
 
     async def start(self) -> None:
@@ -127,6 +135,7 @@ class NatsServer:
         pause, longest = PAUSES
         while self._process is not None:
             how = await self._ended(self._process)
+            self._unstick()
             log.error("nats_server_ended", how=how, restarts_after=pause)
             await asyncio.sleep(pause)
             served = await self._answers(await self._spawn())
@@ -134,13 +143,19 @@ class NatsServer:
 
     async def stop(self) -> None:
         """End it, and let go of the data."""
+        self._unstick()
         if self._process is not None:
-            child.signal_to(self._process, signal.SIGTERM)
+            self._terminate()
             ended = asyncio.ensure_future(self._ended(self._process))
             if (await asyncio.wait({ended}, timeout=STOP_SECONDS))[1]:
-                child.signal_to(self._process, signal.SIGKILL)
+                self.kill()
             await ended
         self._held.close()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            child.signal_to(self._process, signal.SIGKILL)
 
     def _configure(self) -> None:
         """Write what the server reads, and a new key for its only user."""
@@ -195,6 +210,18 @@ class NatsServer:
         if not ORDINARY.search(line):
             self._last_line = line.decode(errors="replace")
             self._print_line(b"nats-server %s\n" % line)
+        if STUCK in line and self._stuck is None:
+            later = asyncio.get_running_loop().call_later
+            self._stuck = later(STUCK_SECONDS, self._terminate)
+
+    def _terminate(self) -> None:
+        if self._process is not None:
+            child.signal_to(self._process, signal.SIGTERM)
+
+    def _unstick(self) -> None:
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
 
 
 def binary() -> str:

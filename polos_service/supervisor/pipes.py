@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 
 PIECE = 64 * 1024
-"""Bytes that are read at once; a line that is longer is handed on in pieces."""
+"""Bytes that are read at once."""
 
 LAST_PIECES = 64
 """Pieces that are read at most of what an ended process has left in a pipe."""
@@ -21,9 +21,16 @@ class LinePipe:
 
     """
 
-    def __init__(self, hand_on: Callable[[bytes], None]) -> None:
-        """Make the pipe, inside the running loop."""
+    def __init__(self, hand_on: Callable[[bytes], None], *, longest: float = PIECE) -> None:
+        """Make the pipe, inside the running loop.
+
+        Args:
+            hand_on: takes the lines.
+            longest: bytes of a line beyond which it is handed on in pieces.
+
+        """
         self._hand_on = hand_on
+        self._longest = longest
         self._rest = b""
         self._end, self.child_end = os.pipe()
         os.set_blocking(self._end, False)
@@ -56,7 +63,7 @@ class LinePipe:
         except BlockingIOError:
             return False
         *lines, self._rest = (self._rest + piece).split(b"\n")
-        if self._rest and (not piece or len(self._rest) > PIECE):
+        if self._rest and (not piece or len(self._rest) > self._longest):
             lines.append(self._rest)
             self._rest = b""
         for line in lines:

@@ -30,6 +30,7 @@ class Slot:
         """Prepare; `start` starts a process."""
         self.worker: Worker | None = None
         self._start = start
+        self._new: Worker | None = None
         self._filling = asyncio.Lock()
 
     async def keep(self) -> None:
@@ -56,12 +57,20 @@ class Slot:
 
         """
         async with self._filling:
-            new = await self._start()
-            await new.serving()
+            self._new = new = await self._start()
+            try:
+                await new.serving()
+            finally:
+                self._new = None
             old, self.worker = self.worker, new
         log.info("worker_serves", worker=new.number, pid=new.pid)
         if old is not None:
             await old.stop(grace)
+
+    def give_up(self) -> None:
+        """Let `replace` fail if its process does not serve yet."""
+        if self._new is not None:
+            self._new.kill()
 
     async def _fill(self) -> Worker:
         async with self._filling:

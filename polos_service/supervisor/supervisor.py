@@ -54,6 +54,7 @@ class Supervisor:
         self._environment: Mapping[str, str] = {}
         self._alive: dict[Worker, asyncio.Task[None]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._slots: list[Slot] = []
         self._stopping = asyncio.Event()
         self._renewal = asyncio.Event()
         self._code = 0
@@ -92,10 +93,10 @@ class Supervisor:
         self._say(*await first.serving())
         log.info("worker_serves", worker=1, pid=first.pid)
         numbers = range(1, self._workers + 1)
-        slots = [Slot(partial(self._start, number)) for number in numbers]
-        slots[0].worker = first
-        self._tasks += [asyncio.create_task(slot.keep()) for slot in slots]
-        self._tasks.append(asyncio.create_task(self._renew(slots)))
+        self._slots = [Slot(partial(self._start, number)) for number in numbers]
+        self._slots[0].worker = first
+        self._tasks += [asyncio.create_task(slot.keep()) for slot in self._slots]
+        self._tasks.append(asyncio.create_task(self._renew()))
         await asyncio.gather(*self._tasks)
 
     async def _open_store(self) -> Mapping[str, str]:
@@ -120,17 +121,18 @@ class Supervisor:
         await worker.watch(self._settings.claim_timeout + SILENCE)
         del self._alive[worker]
 
-    async def _renew(self, slots: list[Slot]) -> None:
+    async def _renew(self) -> None:
         """Replace one worker after the other whenever it is asked for."""
         while True:
             await self._renewal.wait()
             self._renewal.clear()
             log.info("workers_restart")
             try:
-                for slot in slots:
+                for slot in self._slots:
                     await slot.replace(self._settings.grace)
             except WorkerFailedError as error:
-                log.warning("restart_abandoned", error=str(error), advice=ABANDONED)
+                if not self._renewal.is_set():
+                    log.warning("restart_abandoned", error=str(error), advice=ABANDONED)
 
     async def _end(self) -> None:
         """End all workers at once, and then what they store in."""
@@ -152,16 +154,20 @@ class Supervisor:
             self._code = 128 + number
             for worker in self._alive:
                 worker.kill()
+            if self._nats is not None:
+                self._nats.kill()
             return
         self._standard.tell(STOPPING)
         self._stopping.set()
 
     def _hang_up(self) -> None:
-        """Replace the workers, unless SIGHUP says that the terminal is gone."""
+        """Replace the workers, from the first one on, unless the terminal is gone."""
         if self._at_terminal and not os.isatty(2):
             self._stop(signal.SIGHUP)
         else:
             self._renewal.set()
+            for slot in self._slots:
+                slot.give_up()
 
 
 def environment(changes: Mapping[str, str | None]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping, Sequence
@@ -48,10 +49,11 @@ class Worker:
         """Prepare, inside the running loop; `print_line` takes what the process prints."""
         loop = asyncio.get_running_loop()
         self.number = number
-        self._begun = self._heard = loop.time()
+        self._begun = loop.time()
+        self._silent = 0.0
         self._failure: str | None = None
         self._serving: asyncio.Future[list[str]] = loop.create_future()
-        self._lifeline = LinePipe(self._hear)
+        self._lifeline = LinePipe(self._hear, longest=math.inf)
 
         def labelled(line: bytes) -> None:
             print_line(b"worker=%d %s\n" % (number, line))
@@ -123,13 +125,17 @@ class Worker:
         return child.how_ended(code)
 
     async def watch(self, silence: float) -> None:
-        """Kill the process if it serves, and gives no sign of life for `silence` seconds."""
-        loop = asyncio.get_running_loop()
-        while self._process.returncode is None:
+        """Kill the process if it serves, and gives no sign of life for `silence` seconds.
+
+        They are counted by looks: while the whole machine or this process is paused, none passes.
+        """
+        while self._process.returncode is None and self._silent <= silence:
             await asyncio.sleep(LOOK_SECONDS)
-            if self._serving.done() and loop.time() - self._heard > silence:
-                log.error("worker_hangs", worker=self.number, pid=self.pid, seconds=silence)
-                self.kill()
+            self._silent += LOOK_SECONDS if self._serving.done() else 0
+        if self._process.returncode is None:
+            log.error("worker_hangs", worker=self.number, pid=self.pid, seconds=silence)
+            self.kill()
+            await self._process.wait()
 
     async def stop(self, grace: float) -> None:
         """Ask the process to end, and kill it if it does not."""
@@ -145,7 +151,7 @@ class Worker:
         child.signal_to(self._process, signal.SIGKILL)
 
     def _hear(self, line: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._silent = 0.0
         if not line:
             return
         told = json.loads(line)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import signal
 import socket
 import stat
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +21,12 @@ from polos_client.errors import StoreUnavailable
 from polos_service.lifeline import ORPHANED
 from polos_service.listening import ListenError, probe
 from polos_service.supervisor import nats
+from polos_service.supervisor import worker as worker_module
 from polos_service.supervisor.address import held
 from polos_service.supervisor.nats import NatsServer, binary
 from polos_service.supervisor.pipes import PIECE, LinePipe
+from polos_service.supervisor.slot import Slot
+from polos_service.supervisor.worker import Worker, WorkerFailedError
 from tests.support.process import PATIENCE, until
 
 
@@ -130,6 +136,108 @@ async def test_a_worker_ends_when_nobody_hears_it_any_more() -> None:
     assert await asyncio.to_thread(os.read, heard, 1) == b"\n"
     os.close(heard)
     assert await asyncio.wait_for(worker.wait(), PATIENCE) == ORPHANED
+
+
+class Child:
+    """A process that does nothing until it gets a signal."""
+
+    pid = 1
+
+    def __init__(self) -> None:
+        self.returncode: int | None = None
+        self._ended = asyncio.Event()
+
+    def send_signal(self, number: int) -> None:
+        self.returncode = -number
+        self._ended.set()
+
+    async def wait(self) -> int:
+        await self._ended.wait()
+        assert self.returncode is not None
+        return self.returncode
+
+
+@contextmanager
+def worker_of(child: Child) -> Iterator[Worker]:
+    """Return a worker whose process is a child."""
+    worker = Worker(1, lambda _: None)
+    worker._process = child  # type: ignore[assignment]
+    pipes = (worker._lifeline, *worker._output)
+    try:
+        yield worker
+    finally:
+        for pipe in pipes:
+            pipe.started()
+            pipe.empty()
+
+
+async def test_a_service_with_many_agents_says_so_in_one_line() -> None:
+    told = [f"  agent {number}" for number in range(PIECE // 8)]
+    with worker_of(Child()) as worker:
+        line = json.dumps({"serves": told}).encode() + b"\n"
+        await asyncio.to_thread(write_all, worker._lifeline.child_end, line)
+        assert await asyncio.wait_for(worker.serving(), PATIENCE) == told
+
+
+async def test_a_pause_of_the_machine_is_not_held_against_a_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "LOOK_SECONDS", 0.02)
+    child = Child()
+    with worker_of(child) as worker:
+        worker._hear(b'{"serves": []}')
+        watching = asyncio.create_task(worker.watch(0.2))
+        await asyncio.sleep(0)
+        time.sleep(0.5)  # noqa: ASYNC251 - neither this process nor the worker runs
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert child.returncode is None
+        await asyncio.wait_for(watching, PATIENCE)
+        assert child.returncode == -signal.SIGKILL
+
+
+async def test_a_process_that_does_not_come_to_serve_can_be_given_up() -> None:
+    with worker_of(Child()) as worker:
+
+        async def start() -> Worker:
+            return worker
+
+        slot = Slot(start)
+        replacing = asyncio.create_task(slot.replace(0))
+        await asyncio.sleep(0)
+        slot.give_up()
+        with pytest.raises(WorkerFailedError, match="SIGKILL before it served"):
+            await replacing
+        assert slot.worker is None
+
+
+async def test_a_server_that_can_write_no_more_is_started_again_and_one_that_hangs_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats, "STUCK_SECONDS", 0.0)
+    monkeypatch.setattr(nats, "STOP_SECONDS", 3600.0)
+    server = NatsServer(tmp_path / "nats", lambda _: None, sync=True)
+    await server.start()
+    try:
+        first = server._process
+        assert first is not None
+        keeping = asyncio.create_task(server.keep())
+        for _ in range(2):
+            server._printed(b"[1] [ERR] Filestore [POLOS_LOG] Critical write error: no space left")
+        await until(lambda: server._process is not first, "another process")
+        assert first.returncode is not None
+        keeping.cancel()
+        hanging = server._process
+        assert hanging is not None
+        hanging.send_signal(signal.SIGSTOP)
+        stopping = asyncio.create_task(server.stop())
+        await asyncio.sleep(0)
+        server.kill()
+        await asyncio.wait_for(stopping, PATIENCE)
+        assert hanging.returncode == -signal.SIGKILL
+    finally:
+        server.kill()
+        await server.stop()
 
 
 def test_a_missing_server_is_told_with_what_to_install(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from typing import Any
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
@@ -85,7 +86,8 @@ async def test_a_run_whose_task_is_cancelled_before_it_begins_is_released(
         while not executor.running:
             await asyncio.sleep(0)
         (work,) = executor._runs
-        assert inspect.getcoroutinestate(work.get_coro()) == inspect.CORO_CREATED
+        coroutine: Any = work.get_coro()
+        assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
         work.cancel()
         events = await all_events(store, run_id)
     assert kinds(events)[-1] == "workflow_finish"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sqlite3
 import subprocess
@@ -317,4 +318,15 @@ async def test_what_is_overdue_is_found_by_an_index(tmp_path: Path, state: int, 
             plans += [row[3] for row in store._reader.execute(f"EXPLAIN QUERY PLAN {statement}")]
     assert len(plans) == 1
     assert index in plans[0]
+    await store.close()
+
+
+async def test_a_commit_is_answered_though_the_file_cannot_be_looked_at(tmp_path: Path) -> None:
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    claim = await claimed(store)
+    folder = os.open(tmp_path, os.O_RDONLY)
+    os.dup2(folder, store._file._wal)  # which cannot be read
+    os.close(folder)
+    with pytest.raises(StoreUnavailable, match="cannot be reached"):
+        await soon(store.append(claim, frame(1)))
     await store.close()

@@ -244,7 +244,7 @@ class Committer:
         batch, self._committing = self._committing, []
         try:
             self._guard.inspect()
-        except StoreUnavailable as error:  # the files were deleted: what was committed is lost
+        except Exception as error:  # noqa: BLE001 - the files were deleted, or whatever it is
             for job in batch:
                 job.error = job.error or error
         try:

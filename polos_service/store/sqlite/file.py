@@ -108,22 +108,23 @@ class StoreFile:
         """Return what has happened to the files since `remember`, None if nothing has.
 
         The text is shown to callers, so it names the files without their folders. It takes a
-        few microseconds, since it is called before and after each commit.
+        few microseconds, since it is called after each commit.
         """
-        for name, known in self._known.items():
-            try:
-                status = name.stat()
-            except (FileNotFoundError, NotADirectoryError):
-                return f"{name.name} was deleted or moved"
-            except OSError as error:
-                return f"{name.name} cannot be reached ({error.strerror})"
-            if identity(status) != known:
-                return f"{name.name} was replaced by another file"
-        if os.pread(self.descriptor, HEADER, 0) != self._header:
+        name = self.path
+        try:
+            for name, known in self._known.items():
+                if identity(name.stat()) != known:
+                    return f"{name.name} was replaced by another file"
+            header, magic = os.pread(self.descriptor, HEADER, 0), os.pread(self._wal, 4, 0)
+        except (FileNotFoundError, NotADirectoryError):
+            return f"{name.name} was deleted or moved"
+        except OSError as error:
+            return f"{name.name} cannot be reached ({error.strerror})"
+        if header != self._header:
             return f"{self.path.name} was overwritten: its first bytes have changed"
-        if os.pread(self._wal, 4, 0) not in (b"", *WAL_MAGIC):
-            return f"{self.path.name}-wal was overwritten: it does not start like a write-ahead log"
-        return None
+        if magic in (b"", *WAL_MAGIC):
+            return None
+        return f"{self.path.name}-wal was overwritten: it does not start like a write-ahead log"
 
     def close(self) -> None:
         """Release the file. SQLite must have closed it."""

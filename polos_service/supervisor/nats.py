@@ -29,6 +29,10 @@ HOST = "127.0.0.1"
 MAX_PAYLOAD = 8 * 1024 * 1024
 """Bytes of a message: an event of up to 512 KiB, and the private data of its step."""
 
+MAX_STORE = 1 << 60
+"""Bytes of the data: the disk is the limit. By default it is three quarters of what is free at the
+start, so that a server whose data fill most of the disk refuses every message after a restart."""
+
 PAUSES = (0.1, 10.0)
 """Seconds before the server is started again after it ended: at first, and at most."""
 
@@ -164,7 +168,7 @@ class NatsServer:
         configuration = {
             "listen": f"{HOST}:{self._port}",
             "max_payload": MAX_PAYLOAD,
-            "jetstream": {"store_dir": str(self.folder)}
+            "jetstream": {"store_dir": str(self.folder), "max_file_store": MAX_STORE}
             | ({"sync_interval": "always"} if self._sync else {}),
             "authorization": {"users": [{"nkey": nkeys.from_seed(seed).public_key.decode()}]},
         }

@@ -6,7 +6,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from polos_service import logs
 from tests.support.mock_provider import MockProvider
+
+
+@pytest.fixture(autouse=True)
+def logging() -> None:
+    """Log to standard error: a test that captures logs would leave a log on standard output."""
+    logs.log_to_stderr()
 
 
 @pytest.fixture

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
 from chaos.workers.system import SERVES, STORES
-from tests.support.process import ServiceProcess, until
+from tests.support.process import PATIENCE, POLOS, ServiceProcess, environment, until
 
 CLAIM_TIMEOUT = "2"
 """Seconds after which a dead worker's runs pass to another one."""
@@ -59,3 +60,18 @@ def exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+async def serve(app: Path, *options: str, data: str = ".") -> tuple[int, str]:
+    """Run `polos serve` to its end, which must come; return its exit code and standard error."""
+    process = await asyncio.create_subprocess_exec(
+        POLOS,
+        *("serve", str(app), *options),
+        env=environment(XDG_DATA_HOME=str(app.parent / data)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(PATIENCE):
+        _, said = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, said.decode()

@@ -60,7 +60,7 @@ MISSING = (
     "pip install 'polos-grpc[workers]'. Or name NATS servers (--store nats://HOST:4222, "
     "POLOS_STORE)."
 )
-"""What is said where there is no server to start."""
+"""The error where the program is not installed."""
 
 IN_USE = (
     "The store {folder} is in use by another process. Stop that one, or name NATS servers "
@@ -109,7 +109,7 @@ class NatsServer:
         """Start it, and return when it takes connections.
 
         Raises:
-            StoreUnavailable: there is no such program, another service has the data, or the
+            StoreUnavailable: the program is not installed, another service has the data, or the
                 server ended.
 
         """

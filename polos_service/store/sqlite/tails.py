@@ -25,7 +25,7 @@ class Tails:
             frames.append(frame)
 
     def latest(self, key: Key) -> int:
-        """Return the newest sequence; 0 if there is no frame of the run."""
+        """Return the newest sequence; 0 if it is not in memory."""
         frames = self._frames.get(key)
         return frames[-1].last if frames else 0
 

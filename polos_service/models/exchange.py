@@ -43,8 +43,8 @@ EVENT_BYTES = 64
 """Bytes as which each event counts in addition: small ones take time as well."""
 
 MAX_BEGINNING = 4096
-"""Bytes that are kept of the first piece of a body that is no event stream: it may be what a
-gateway has to say."""
+"""Bytes kept of the first piece of a body that is not an event stream: it may be a gateway's error
+message."""
 
 _OVER = b"[DONE]"
 """The event that says that an answer is over."""

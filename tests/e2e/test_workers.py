@@ -10,17 +10,12 @@ from pathlib import Path
 import pytest
 
 from polos import PolosClient
-from polos_client.calls import connection as connection_module
-from tests.support.process import PATIENCE, until
+from tests.support.process import until
 from tests.support.reader import Events, assert_whole, texts
 from tests.support.waiting_app import WAITER, open_gate, waits_in, write_app
 from tests.support.workers import Workers, serve
 
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients wait for a service on a machine that is busy."""
-    monkeypatch.setattr(connection_module, "PATIENCE", PATIENCE)
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture

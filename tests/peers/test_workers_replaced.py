@@ -15,9 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from polos import PolosClient
-from polos_client.calls import connection as connection_module
 from polos_service.outlet import STOPPING
-from tests.support.process import PATIENCE
 from tests.support.reader import Events, assert_whole
 from tests.support.waiting_app import (
     MORE,
@@ -30,11 +28,7 @@ from tests.support.waiting_app import (
 )
 from tests.support.workers import Workers, end_of, serve
 
-
-@pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let clients wait for a service on a machine that is busy."""
-    monkeypatch.setattr(connection_module, "PATIENCE", PATIENCE)
+pytestmark = pytest.mark.usefixtures("patient")
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from polos_client.define.agent import DEFINED, Agent
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import refuse
 from polos_service import logs
-from polos_service.config import MAX_PORT, Settings
+from polos_service.addresses import MAX_PORT
+from polos_service.config import Settings
 from polos_service.logfile import LogFile
 from polos_service.server import Service
 from polos_service.signals import StopSignals

@@ -47,6 +47,8 @@ def absolute(value: str) -> str:
         raise ValueError(
             f"{value!r} has a relative path; the absolute one is {UNIX}{Path.cwd() / path}"
         )
+    if "%" in path:
+        raise ValueError(f"{value!r} has a %, which gRPC does not take as it is")
     if path.endswith("/") or "\0" in path:
         raise ValueError(f"{value!r} does not name a socket, for example unix:/run/polos.sock")
     return path

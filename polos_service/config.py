@@ -328,6 +328,13 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def transport_variables(self) -> dict[str, str]:
+        """The variables that give a child process what this one's options say of TLS."""
+        paths = {name: getattr(self, name) for name in ("tls_cert", "tls_key", "tls_client_ca")}
+        given = {variable(name): str(path.absolute()) for name, path in paths.items() if path}
+        return given | {variable("insecure"): str(self.insecure)}
+
+    @property
     def store_path(self) -> Path:
         """The file that `store` names; a fourth slash, as SQLAlchemy wants it, changes nothing."""
         return Path("/" + self.store.removeprefix(SCHEME).lstrip("/"))
@@ -350,8 +357,12 @@ def named(field: str) -> str:
     """Return a setting's environment variable, with its option or field name."""
     if field not in Settings.model_fields or field.isupper():
         return field  # an alias is the variable's name already
-    variable = f"{Settings.model_config['env_prefix']}{field.upper()}"
-    return f"{variable} ({OPTIONS.get(field, field)})"
+    return f"{variable(field)} ({OPTIONS.get(field, field)})"
+
+
+def variable(field: str) -> str:
+    """Return a setting's environment variable."""
+    return f"{Settings.model_config['env_prefix']}{field.upper()}"
 
 
 def example(field: str) -> str:

@@ -119,6 +119,8 @@ class Polos(PolosClient):
                 store=self._store or self._temporary(),
                 max_runs=self._max_runs,
             )
+            # What the environment says of TLS is for a service that others reach.
+            settings.tls_cert = settings.tls_key = settings.tls_client_ca = None
             self._service = await Service.start(settings, self._agents, DEFINED)
         except BaseException:
             self._clean_up()

@@ -62,7 +62,7 @@ class TlsFiles:
     def __init__(self, chain: Path, key: Path, client_ca: Path | None) -> None:
         """Remember the files; nothing is read."""
         self._paths = [path for path in (chain, key, client_ca) if path is not None]
-        self._seen: list[bytes] | str = ""
+        self._seen: list[bytes | str] = []
         self._reading = Lock()
 
     def read(self) -> Pem:
@@ -72,9 +72,9 @@ class TlsFiles:
             TlsError: it cannot be used.
 
         """
-        found = [contents(path) for path in self._paths]
-        self._seen = found
-        return self._checked(found)
+        with self._reading:
+            self._seen = [contents(path) for path in self._paths]
+            return self._checked(self._seen)
 
     def changed(self) -> Pem | None:
         """Return what the files hold if that is new and can be used; any thread may call it.
@@ -82,23 +82,19 @@ class TlsFiles:
         What cannot be used is logged, once for each change.
         """
         with self._reading:
-            try:
-                found: list[bytes] | str = [contents(path) for path in self._paths]
-            except TlsError as error:
-                found = str(error)
+            found = [contents(path) for path in self._paths]
             if found == self._seen:
                 return None
             self._seen = found
             try:
-                if isinstance(found, str):
-                    raise TlsError(found)
                 return self._checked(found)
             except TlsError as error:
                 log.warning("tls_files_cannot_be_used", error=str(error), advice=KEPT)
                 return None
 
-    def _checked(self, found: list[bytes]) -> Pem:
-        chain, key, *client_ca = found
+    def _checked(self, found: list[bytes | str]) -> Pem:
+        chain, key, *more = map(readable, found)
+        client_ca = more[0] if more else None
         own = first_certificate(chain, self._paths[0])
         if own.public_key() != private_key(key, self._paths[1]).public_key():
             raise TlsError(
@@ -106,37 +102,44 @@ class TlsFiles:
                 f"{self._paths[0]}. The service's own certificate comes first, before those of "
                 "its authorities."
             )
-        for pem, path in zip(client_ca, self._paths[2:], strict=True):
-            first_certificate(pem, path)
+        if client_ca is not None:
+            first_certificate(client_ca, self._paths[2])
         told = {"certificate": self._paths[0], "expires": own.not_valid_after_utc}
         if own.not_valid_before_utc <= datetime.now(UTC) < own.not_valid_after_utc:
             log.info("tls_files_loaded", **told)
         else:
             log.warning("tls_certificate_is_not_valid_now", **told, begins=own.not_valid_before_utc)
-        return Pem(chain, key, *client_ca or [None])
+        return Pem(chain, key, client_ca)
 
 
-def contents(path: Path) -> bytes:
+def contents(path: Path) -> bytes | str:
+    """Return what a file holds, or why it cannot be read."""
+    try:
+        with open(path, "rb", opener=without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return f"{path} is not a regular file, which can be read again when it changes."
+            found = file.read(SIZE_LIMIT + 1)
+    except (OSError, ValueError) as error:
+        return f"The file {path} cannot be read: {getattr(error, 'strerror', None) or error}."
+    if len(found) > SIZE_LIMIT:
+        return f"The file {path} has more than {SIZE_LIMIT} bytes: it is not a PEM file."
+    return found if found.strip() else f"The file {path} is empty."
+
+
+def without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to would keep the handshakes of all clients."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def readable(found: bytes | str) -> bytes:
     """Return what a file holds.
 
     Raises:
         TlsError: it cannot be read.
 
     """
-    try:
-        # Opened without waiting: a pipe would keep the handshakes of all clients.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise TlsError(f"{path} is not a file; a pipe cannot be read again.")
-            found = file.read(SIZE_LIMIT + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise TlsError(f"The file {path} cannot be read: {why}.") from None
-    if len(found) > SIZE_LIMIT:
-        raise TlsError(f"The file {path} has more than {SIZE_LIMIT} bytes: it is not a PEM file.")
-    if not found.strip():
-        raise TlsError(f"The file {path} is empty.")
+    if isinstance(found, str):
+        raise TlsError(found)
     return found
 
 

@@ -104,11 +104,11 @@ class TlsFiles:
             )
         if client_ca is not None:
             first_certificate(client_ca, self._paths[2])
-        told = {"certificate": self._paths[0], "expires": own.not_valid_after_utc}
-        if own.not_valid_before_utc <= datetime.now(UTC) < own.not_valid_after_utc:
-            log.info("tls_files_loaded", **told)
+        begins, ends = own.not_valid_before_utc, own.not_valid_after_utc
+        if begins <= datetime.now(UTC) < ends:
+            log.info("tls_files_loaded", certificate=str(self._paths[0]), expires=str(ends))
         else:
-            log.warning("tls_certificate_is_not_valid_now", **told, begins=own.not_valid_before_utc)
+            log.warning("tls_certificate_is_not_valid_now", begins=str(begins), expires=str(ends))
         return Pem(chain, key, client_ca)
 
 

@@ -70,7 +70,7 @@ async def is_there(call: Any) -> bool:
 @pytest.mark.parametrize("reflection", [False, True])
 async def test_health_and_reflection_have_a_switch_each(
     tmp_path: Path,
-    health: bool,
+    health: bool,  # noqa: FBT001
     reflection: bool,  # noqa: FBT001
 ) -> None:
     async with serving(tmp_path, AGENT, health=health, reflection=reflection) as served:

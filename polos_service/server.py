@@ -151,7 +151,7 @@ class Service:
             await store.close()
             raise
         try:
-            service.address = service._server.listen(settings.listen)
+            service.address = service._server.listen()
             await service._begin(settings)
         except BaseException:
             await service.stop(0)

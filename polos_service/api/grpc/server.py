@@ -85,14 +85,15 @@ class GrpcServer:
         if settings.reflection:
             reflection.enable_server_reflection(reflected(settings), self._server)
 
-    def listen(self, address: str) -> str:
-        """Listen at HOST:PORT or unix:/PATH; return the address, with the port for port 0.
+    def listen(self) -> str:
+        """Listen at the settings' address; return it, with the port for port 0.
 
         Raises:
             ListenError: the address cannot be listened at.
             TlsError: the certificate or the key cannot be used.
 
         """
+        address = self._settings.listen
         tls = tls_files(self._settings)
         if (path := unix_path(address)) is not None:
             self._socket = UnixSocket(path)

@@ -115,15 +115,16 @@ class TlsFiles:
 def contents(path: Path) -> bytes | str:
     """Return what a file holds, or why it cannot be read."""
     try:
-        with open(path, "rb", opener=without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        with open(path, "rb", buffering=0, opener=without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 return f"{path} is not a regular file, which can be read again when it changes."
-            found = file.read(SIZE_LIMIT + 1)
+            if found.st_size > SIZE_LIMIT:
+                return f"The file {path} has more than {SIZE_LIMIT} bytes: it is not a PEM file."
+            pem = file.read(found.st_size)
     except (OSError, ValueError) as error:
         return f"The file {path} cannot be read: {getattr(error, 'strerror', None) or error}."
-    if len(found) > SIZE_LIMIT:
-        return f"The file {path} has more than {SIZE_LIMIT} bytes: it is not a PEM file."
-    return found if found.strip() else f"The file {path} is empty."
+    return pem if pem.strip() else f"The file {path} is empty."
 
 
 def without_waiting(path: str, flags: int) -> int:

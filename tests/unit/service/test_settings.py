@@ -135,6 +135,12 @@ def test_half_of_tls_is_refused_with_what_is_lacking(given: Any, lacking: str) -
     assert refusal(**given) == f"TLS needs {lacking} as well"
 
 
+def test_files_of_tls_stay_the_same_wherever_a_tool_goes() -> None:
+    settings = Settings.load(tls_cert="cert.pem", tls_key="/run/key.pem")
+    assert settings.tls_cert == Path.cwd() / "cert.pem"
+    assert settings.tls_key == Path("/run/key.pem")
+
+
 def test_empty_variables_of_tls_count_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CERT", "KEY", "CLIENT_CA"):
         monkeypatch.setenv(f"POLOS_TLS_{name}", "")

@@ -53,7 +53,8 @@ class OnSocket(ServiceProcess):
 async def polos(*arguments: str) -> tuple[int, str]:
     """Run a command to its end; return its exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
-        *(POLOS, *arguments),
+        POLOS,
+        *arguments,
         env=environment(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

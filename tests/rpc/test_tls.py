@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -116,14 +117,14 @@ async def test_without_an_authority_of_clients_none_is_asked_for(files: Files) -
 
 
 async def test_handlers_see_who_has_the_certificate(files: Files) -> None:
-    seen = {}
+    seen: dict[str, Any] = {}
 
-    async def note(_: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    async def note(_: bytes, context: Any) -> bytes:
         seen.update(context.auth_context())
         return b""
 
     bare = grpc.aio.server()
-    method = grpc.unary_unary_rpc_method_handler(note)
+    method: Any = grpc.unary_unary_rpc_method_handler(note)
     bare.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("a", {"b": method}),))
     files_of = server.tls_files(settings_for(files.cert.parent, **files.mutual))
     assert files_of is not None
@@ -131,7 +132,8 @@ async def test_handlers_see_who_has_the_certificate(files: Files) -> None:
     await bare.start()
     one = files.clients.issue_cert("jo@x.example", "jo.x.example", common_name="jo")
     async with grpc.aio.secure_channel(f"{HOST}:{port}", files.trusting(one)) as own:
-        await own.unary_unary("/a/b")(b"")
+        ask_it: Any = own.unary_unary("/a/b")
+        await ask_it(b"")
     await bare.stop(None)
     assert seen["x509_common_name"] == [b"jo"]
     assert seen["x509_subject_alternative_name"] == [b"jo@x.example", b"jo.x.example"]
@@ -169,7 +171,7 @@ async def test_fifty_open_streams_outlive_new_certificates_and_authorities(files
         assert answer_of(log).HasField("agent_finish")
 
 
-async def whole(stream: AsyncIterator[pb.StreamRunResponse]) -> list[Event]:
+async def whole(stream: AsyncIterable[pb.StreamRunResponse]) -> list[Event]:
     """Return all events of one stream."""
     return [event async for response in stream for event in response.events]
 

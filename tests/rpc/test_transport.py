@@ -13,6 +13,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
+from fuzz.raw import PING, PREFACE, SETTINGS, frame
+from polos.v1.agent_service_pb2 import ListAgentsRequest
 from polos_client.calls.client import PolosClient
 from polos_client.define.scripted import call, turn
 from polos_service.api.grpc.run_service import RunService
@@ -123,3 +125,32 @@ async def test_a_stream_that_ends_within_the_grace_is_not_broken(tmp_path: Path)
         events = await reading
     assert [event.sequence for event in events] == [*range(1, len(events) + 1)]
     assert events[-1].terminal
+
+
+async def test_more_metadata_is_taken_where_the_settings_allow_it(tmp_path: Path) -> None:
+    long: Any = (("authorization", "Bearer " + "x" * 20_000),)
+    async with serving(tmp_path, AGENT, max_metadata=64 * 1024) as served:
+        answer: Any = served.agents.ListAgents
+        assert (await answer(ListAgentsRequest(), metadata=long)).agents
+
+
+async def pinging(address: tuple[str, int], pause: float) -> bytes:
+    """Ping six times; return what the service sends until it has answered, or closes."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(PREFACE + frame(SETTINGS, 0, 0, b""))
+    heard = b""
+    for number in range(6):
+        await asyncio.sleep(pause)
+        writer.write(frame(PING, 0, 0, b"number %d" % number))
+    async with asyncio.timeout(BOUND):
+        while b"number 5" not in heard and (piece := await reader.read(1000)):
+            heard += piece
+    writer.close()
+    return heard
+
+
+async def test_a_client_may_ping_as_often_as_the_settings_say(tmp_path: Path) -> None:
+    for interval, pause in ((10, 0), (1, 1.1)):
+        async with serving(tmp_path, AGENT, min_ping_interval=interval) as served:
+            heard = await pinging(("127.0.0.1", served.service.port), pause)
+        assert (b"too_many_pings" in heard) is (pause == 0)

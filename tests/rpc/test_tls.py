@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,6 +24,7 @@ from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.client import PolosClient
 from polos_client.define.agent import Agent
 from polos_client.define.scripted import call, turn
+from polos_service import tls
 from polos_service.api.grpc import server
 from polos_service.server import Service
 from tests.support.control import Gate
@@ -51,8 +53,8 @@ def files(tmp_path: Path) -> Files:
 @asynccontextmanager
 async def secured(files: Files, *agents: Agent, mutual: bool = False) -> AsyncIterator[Service]:
     """Serve over TLS for as long as the block."""
-    tls = files.mutual if mutual else files.settings
-    service = await Service.start(settings_for(files.cert.parent, **tls), agents or (AGENT,))
+    paths = files.mutual if mutual else files.settings
+    service = await Service.start(settings_for(files.cert.parent, **paths), agents or (AGENT,))
     try:
         yield service
     finally:
@@ -243,3 +245,30 @@ async def test_a_client_that_says_nothing_after_its_handshake_is_closed(files: F
         async with asyncio.timeout(BOUND):
             await closed(reader)
         writer.close()
+
+
+@pytest.mark.parametrize(("seconds", "resumed"), [(BOUND, True), (0.0, False)])
+async def test_a_session_is_not_resumed_when_its_certificate_may_have_expired(
+    files: Files,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    resumed: bool,  # noqa: FBT001
+) -> None:
+    monkeypatch.setattr(tls, "RESUMABLE", seconds)
+    context = ssl.create_default_context(cadata=files.authority.cert_pem.bytes().decode())
+    context.set_alpn_protocols(["h2"])
+    with files.clients.issue_cert("me").private_key_and_cert_chain_pem.tempfile() as pem:
+        context.load_cert_chain(pem)
+
+    def connected(port: int, session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool]:
+        with (
+            socket.create_connection((HOST, port), timeout=BOUND) as raw,
+            context.wrap_socket(raw, server_hostname=HOST, session=session) as secure,
+        ):
+            assert secure.recv(9)  # its first frame follows the ticket
+            return secure.session, bool(secure.session_reused)
+
+    async with secured(files, mutual=True) as service:
+        session, reused = await asyncio.to_thread(connected, service.port, None)
+        assert not reused
+        assert (await asyncio.to_thread(connected, service.port, session))[1] is resumed

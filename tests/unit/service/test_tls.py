@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from structlog.testing import capture_logs
 
+from polos_service import tls
 from polos_service.tls import SIZE_LIMIT, Pem, TlsError, TlsFiles
 from tests.support.tls import HOST, PAST, Files, chain_of
 
@@ -191,6 +192,20 @@ def test_what_cannot_be_used_is_logged_once_and_replaced_by_what_can(
     assert watched.look() == (None, [])
 
 
+def test_sessions_of_clients_with_certificates_end(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_clients, without = Watched(files), TlsFiles(files.cert, files.key, None)
+    pem = without.read()
+    monkeypatch.setattr(tls, "RESUMABLE", 0.0)
+    assert without.changed() is None
+    assert with_clients.look()[0] is not None
+    files.cert.unlink()
+    kept, told = with_clients.look()
+    assert kept is not None
+    assert (kept.chain, told) == (pem.chain, [REFUSED])
+
+
 def test_each_change_to_what_cannot_be_used_is_logged(files: Files) -> None:
     watched = Watched(files)
     for damage in (b"a", b"b", b"a"):
@@ -209,11 +224,11 @@ def test_a_folder_that_is_swapped_by_a_symbolic_link_is_noticed(tmp_path: Path) 
     data.symlink_to(first.name)
     for name in ("service.pem", "service.key", "clients.pem"):
         (tmp_path / name).symlink_to(f"..data/{name}")
-    tls = TlsFiles(*(tmp_path / name for name in ("service.pem", "service.key", "clients.pem")))
-    assert tls.read().chain == old.cert.read_bytes()
+    watched = TlsFiles(*(tmp_path / name for name in ("service.pem", "service.key", "clients.pem")))
+    assert watched.read().chain == old.cert.read_bytes()
     (tmp_path / "..data_tmp").symlink_to(second.name)
     (tmp_path / "..data_tmp").rename(data)
-    changed = tls.changed()
+    changed = watched.changed()
     assert changed is not None
     assert changed.chain == new.cert.read_bytes()
-    assert tls.changed() is None
+    assert watched.changed() is None

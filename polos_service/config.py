@@ -12,9 +12,10 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from polos_client.errors import PolosError
+from polos_service.identity_settings import IdentitySettings
 from polos_service.limits import MAX_QUEUED
 
 SCHEME = "sqlite://"
@@ -51,6 +52,9 @@ SwitchName = Literal[
 
 EXAMPLES = {
     "caller_options": '["top_k"]',
+    "client_identities": '{"spiffe://example.org/app": {"project": "a", "scopes": ["runs:read"]}}',
+    "jwt_algorithms": '["RS256"]',
+    "jwt_scopes": '{"polos-user": ["runs:read", "runs:write"]}',
     "provider_environment": '{"GROQ_API_KEY": "KEY"}',
     "provider_keys": '{"https://gpu.example/v1": "KEY"}',
     "provider_switches": '{"https://gpu.example/v1": ["stream_options"]}',
@@ -75,7 +79,7 @@ class SettingsInvalidError(PolosError):
     """A setting is invalid. The message names the setting and contains no secrets."""
 
 
-class Settings(BaseSettings):
+class Settings(IdentitySettings):
     """The service's settings. Each one can be set through its environment variable."""
 
     model_config = SettingsConfigDict(

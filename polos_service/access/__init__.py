@@ -1,0 +1,1 @@
+"""Who is calling: API keys, tokens of an issuer, certificates of clients, tokens of runs."""

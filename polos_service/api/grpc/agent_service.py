@@ -13,8 +13,9 @@ from polos.v1.agent_pb2 import Tool as ToolMessage
 from polos_client.define.agent import Agent
 from polos_client.errors import InvalidRequest
 from polos_service.agents.definition import shown
+from polos_service.api.grpc.handlers import needs
 from polos_service.api.grpc.messages import PAGE_BYTES, page_size
-from polos_service.caller import Caller
+from polos_service.caller import AGENTS_READ, Caller
 from polos_service.catalog import Catalog
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -26,6 +27,7 @@ class AgentService:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
+    @needs(AGENTS_READ)
     async def GetAgent(
         self, caller: Caller, request: pb.GetAgentRequest, context: Context
     ) -> pb.GetAgentResponse:
@@ -34,6 +36,7 @@ class AgentService:
             raise InvalidRequest({"agent_id": "is empty"})
         return pb.GetAgentResponse(agent=message_of(self._catalog.agent(request.agent_id)))
 
+    @needs(AGENTS_READ)
     async def ListAgents(
         self, caller: Caller, request: pb.ListAgentsRequest, context: Context
     ) -> pb.ListAgentsResponse:

@@ -9,9 +9,11 @@ import grpc
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
 from polos_client.wire import RUN_ID_KEY
+from polos_service.access.open_streams import OpenStreams
+from polos_service.api.grpc.handlers import needs
 from polos_service.api.grpc.messages import details_of, page_of, query_of, result_limit, run_of
 from polos_service.api.grpc.requests import as_create, run_request
-from polos_service.caller import Caller
+from polos_service.caller import RUNS_READ, RUNS_WRITE, Caller
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 
@@ -21,10 +23,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RunService:
     """The servicer; its streams answer with frames, which are bytes."""
 
-    def __init__(self, runs: Runs, side_thread: SideThread) -> None:
+    def __init__(self, runs: Runs, side_thread: SideThread, streams: OpenStreams) -> None:
         self._runs = runs
+        self._streams = streams
         self._side_thread = side_thread
 
+    @needs(RUNS_WRITE, RUNS_READ)
     async def StreamRun(
         self, caller: Caller, request: pb.StreamRunRequest, context: Context
     ) -> None:
@@ -33,6 +37,7 @@ class RunService:
         del request  # an input of 1 MiB, for which a reader has no use
         await self._stream(caller, run_id, 0, context)
 
+    @needs(RUNS_READ, run_field="workflow_run_id")
     async def StreamWorkflow(
         self, caller: Caller, request: pb.StreamWorkflowRequest, context: Context
     ) -> None:
@@ -43,6 +48,7 @@ class RunService:
         record = await self._runs.record(caller, request.workflow_run_id)
         await self._stream(caller, record.run_id, request.after_sequence, context)
 
+    @needs(RUNS_WRITE)
     async def CreateRun(
         self, caller: Caller, request: pb.CreateRunRequest, context: Context
     ) -> pb.CreateRunResponse:
@@ -50,6 +56,7 @@ class RunService:
         run_id = await self._start(caller, request)
         return pb.CreateRunResponse(run=run_of(await self._runs.record(caller, run_id)))
 
+    @needs(RUNS_READ, run_field="run_id")
     async def GetRun(
         self, caller: Caller, request: pb.GetRunRequest, context: Context
     ) -> pb.GetRunResponse:
@@ -60,6 +67,7 @@ class RunService:
         context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
         return pb.GetRunResponse(run=details_of(details))
 
+    @needs(RUNS_READ)
     async def ListRuns(
         self, caller: Caller, request: pb.ListRunsRequest, context: Context
     ) -> pb.ListRunsResponse:
@@ -67,6 +75,7 @@ class RunService:
         query = query_of(request)
         return page_of(await self._runs.list(caller, query), query.limit)
 
+    @needs(RUNS_WRITE)
     async def CancelRun(
         self, caller: Caller, request: pb.CancelRunRequest, context: Context
     ) -> pb.CancelRunResponse:
@@ -74,6 +83,7 @@ class RunService:
         required("run_id", request.run_id)
         return pb.CancelRunResponse(run=details_of(await self._runs.cancel(caller, request.run_id)))
 
+    @needs(RUNS_WRITE)
     async def DeleteRun(
         self, caller: Caller, request: pb.DeleteRunRequest, context: Context
     ) -> pb.DeleteRunResponse:
@@ -85,7 +95,8 @@ class RunService:
     async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
         """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""
         await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
-        with self._runs.tail(caller, run_id, after) as tail:
+        tailing = self._runs.tail(caller, run_id, after)
+        with tailing as tail, self._streams.ending(caller, tail.refuse):
             while (response := await tail.next()) is not None:
                 await context.write(response)
 

@@ -8,7 +8,8 @@ from grpc_reflection.v1alpha import reflection
 
 from polos.v1 import agent_service_pb2, run_service_pb2
 from polos_client import wire
-from polos_service.api.caller import caller_of
+from polos_service.access import Access
+from polos_service.access.identities import Identities
 from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
 from polos_service.api.grpc.handlers import generic_handler
@@ -66,16 +67,17 @@ class GrpcServer:
         runs: Runs,
         catalog: Catalog,
         side_thread: SideThread,
+        access: Access,
         *,
         shared_port: bool,
     ) -> None:
         """Prepare; with `shared_port`, somebody holds the address for this server and others."""
         self._shared_port = shared_port
         self._health = health.aio.HealthServicer()
-        self._server = bare_server(settings, shared_port=shared_port)
+        self._server = bare_server(settings, access.identities, shared_port=shared_port)
         self._server.add_generic_rpc_handlers(
             (
-                generic_handler(RUN_SERVICE, RunService(runs, side_thread)),
+                generic_handler(RUN_SERVICE, RunService(runs, side_thread, access.streams)),
                 generic_handler(AGENT_SERVICE, AgentService(catalog)),
             )
         )
@@ -120,7 +122,9 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Server:
+def bare_server(
+    settings: Settings, identities: Identities, *, shared_port: bool = False
+) -> grpc.aio.Server:
     """Return a server with the settings' bounds, on which nothing is registered."""
     calls = Slots("call", settings.max_calls, settings.max_calls // 2)
     streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
@@ -132,4 +136,4 @@ def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Se
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
     )
-    return grpc.aio.server(interceptors=[Guard(calls, streams, caller_of)], options=options)
+    return grpc.aio.server(interceptors=[Guard(calls, streams, identities)], options=options)

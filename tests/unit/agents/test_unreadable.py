@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.errors import RunNotFound
-from polos_service.api.caller import ANONYMOUS
 from polos_service.api.grpc.requests import run_request
+from polos_service.caller import ANONYMOUS
 from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS

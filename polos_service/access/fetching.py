@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from functools import cache
 from http import HTTPStatus
 
 import aiohttp
+import httpx2
 from yarl import URL
 
 from polos_service.proxy import Proxy
@@ -32,12 +34,8 @@ class FetchError(Exception):
     """A document cannot be fetched, or is not what it should be. The message has no secrets."""
 
 
-async def fetch(url: str, tls: ssl.SSLContext) -> bytes:
+async def fetch(url: str) -> bytes:
     """Return the document at a URL that `address_problem` accepts.
-
-    Args:
-        url: where it is.
-        tls: what certificates are checked with.
 
     Raises:
         FetchError: it was not there within FETCH_SECONDS, is larger than DOCUMENT_BYTES, is
@@ -46,7 +44,9 @@ async def fetch(url: str, tls: ssl.SSLContext) -> bytes:
     """
     proxy = Proxy() if is_loopback(url) else Proxy.of(url)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls, force_close=True),
+        connector=aiohttp.TCPConnector(
+            ssl=trusted() if url.startswith("https:") else True, force_close=True
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=HEADERS if url.startswith("https:") else {**HEADERS, **proxy.headers},
         timeout=aiohttp.ClientTimeout(total=FETCH_SECONDS),
@@ -71,6 +71,12 @@ async def fetch(url: str, tls: ssl.SSLContext) -> bytes:
         through = f" through the proxy {proxy.place}" if proxy.place else ""
         # The error's text may quote what came: its class says enough.
         raise FetchError(f"{url} cannot be fetched{through} ({_kind(error)})") from None
+
+
+@cache
+def trusted() -> ssl.SSLContext:
+    """Return what certificates are checked with; reading it takes a tenth of a second."""
+    return httpx2.create_ssl_context()
 
 
 async def _body(url: str, response: aiohttp.ClientResponse) -> bytes:

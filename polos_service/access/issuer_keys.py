@@ -10,8 +10,6 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 
-import httpx2
-
 from polos_client.errors import CallError, StoreUnavailable, Unauthenticated
 from polos_service import logs
 from polos_service.access.fetching import FetchError, fetch
@@ -63,7 +61,6 @@ class IssuerKeys:
         self._given_url = self._keys_url = keys_url
         self._algorithms = algorithms
         self._refresh = refresh
-        self._tls = httpx2.create_ssl_context()
         self._task: asyncio.Task[None] | None = None
         self._asked = asyncio.Event()
         self._fetched = asyncio.Event()  # another one for each fetch
@@ -144,7 +141,7 @@ class IssuerKeys:
         try:
             if self._keys_url is None:
                 self._keys_url = await self._discovered()
-            document = await fetch(self._keys_url, self._tls)
+            document = await fetch(self._keys_url)
             keys = await asyncio.to_thread(parse_keys, document, self._algorithms)
         except FetchError as error:
             self._keys_url = self._given_url  # it may have moved
@@ -170,7 +167,7 @@ class IssuerKeys:
     async def _discovered(self) -> str:
         """Return where the issuer says that its keys are."""
         url = self._issuer.rstrip("/") + DISCOVERY
-        told = parse_object(await fetch(url, self._tls), url)
+        told = parse_object(await fetch(url), url)
         if told.get("issuer") != self._issuer:
             raise FetchError(f"{url} names another issuer than POLOS_JWT_ISSUER")
         keys_url = told.get("jwks_uri")

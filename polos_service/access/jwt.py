@@ -35,7 +35,12 @@ GRANTED = frozenset(SCOPES) - {EVERYTHING}
 
 
 class Jwts:
-    """Verifies tokens. One that was verified is remembered until it ends, or the keys change."""
+    """Verifies tokens. One that was verified is remembered until it ends, or the keys change.
+
+    Attributes:
+        keys: the keys of the issuer.
+
+    """
 
     def __init__(
         self, settings: IdentitySettings, keys: IssuerKeys, now: Callable[[], float] = time.time
@@ -49,7 +54,7 @@ class Jwts:
 
         """
         self._settings = settings
-        self._keys = keys
+        self.keys = keys
         self._now = now
         self._audiences = frozenset(settings.jwt_audiences)
         known: Mapping[str, Algorithm] = get_default_algorithms()
@@ -67,8 +72,8 @@ class Jwts:
             Unauthenticated: the token is not good.
 
         """
-        if self._verified_with is not self._keys.current:
-            self._verified, self._verified_with = {}, self._keys.current
+        if self._verified_with is not self.keys.current:
+            self._verified, self._verified_with = {}, self.keys.current
         digest = hashlib.sha256(token.encode(errors="replace")).digest()
         caller = self._verified.get(digest)
         if caller is not None:
@@ -77,7 +82,7 @@ class Jwts:
         parts = taken_apart(token)
         caller = self._described(parts)
         await self._check_signature(parts)
-        if self._verified_with is self._keys.current:
+        if self._verified_with is self.keys.current:
             while len(self._verified) >= MAX_VERIFIED:
                 del self._verified[next(iter(self._verified))]
             self._verified[digest] = caller
@@ -88,10 +93,10 @@ class Jwts:
 
         Its key may be gone. That a token expires is in `Caller.expires`.
         """
-        if not caller.credential.startswith(CREDENTIAL) or not self._keys.current:
+        if not caller.credential.startswith(CREDENTIAL) or not self.keys.current:
             return None
         kid = caller.credential.removeprefix(CREDENTIAL).removesuffix(f":{caller.principal}")
-        if any((kid, algorithm) in self._keys.current for algorithm in self._algorithms):
+        if any((kid, algorithm) in self.keys.current for algorithm in self._algorithms):
             return None
         return Unauthenticated(
             "The issuer has withdrawn the key of the token. Get a new token.", cause="revoked"
@@ -141,7 +146,7 @@ class Jwts:
             raise Unauthenticated("The token has expired. Get a new token.", cause="expired")
 
     async def _check_signature(self, parts: Parts) -> None:
-        key = await self._keys.find(parts.kid, parts.algorithm)
+        key = await self.keys.find(parts.kid, parts.algorithm)
         if not self._signed(parts, key):
             raise Unauthenticated(
                 "The signature of the token is not the issuer's. Get a new token.",

@@ -20,7 +20,7 @@ from polos_service.access.fetching import DOCUMENT_BYTES, FetchError
 from polos_service.access.issuer_keys import MAX_WAITING
 from polos_service.access.key_set import MAX_KEYS, parse_keys
 from polos_service.identity_settings import ALGORITHMS
-from tests.support.issuer import KEY_SET, Issuer, public, rsa_key, trusting
+from tests.support.issuer import KEY_SET, Issuer, encoded, public, rsa_key, trusting
 from tests.support.service import until
 
 
@@ -51,6 +51,7 @@ async def test_first_token_of_a_new_key_is_good(issuer: Issuer) -> None:
             await jwts.caller(old)
 
 
+@pytest.mark.usefixtures("hasty")
 async def test_key_that_is_withdrawn_ends_with_the_next_fetch(issuer: Issuer) -> None:
     async with trusting(issuer) as jwts:
         token = issuer.token()
@@ -82,7 +83,9 @@ async def test_made_up_keys_cost_one_fetch_and_good_callers_wait_for_nobody(
         working = issuer.key_set
         issuer.key_set = issuer.answer(status=500)
         before = issuer.fetches[KEY_SET]
-        made_up = [issuer.sign(issuer.claims(), f"made-up-{number}") for number in range(1000)]
+        claims = encoded(issuer.claims())
+        heads = ({"alg": "RS256", "kid": f"made-up-{number}"} for number in range(1000))
+        made_up = [f"{encoded(head)}.{claims}.{encoded(b'x')}" for head in heads]
         begun = time.monotonic()
         calls = [asyncio.create_task(jwts.caller(token)) for token in made_up]
         await until(lambda: sum(call.done() for call in calls) >= 1000 - MAX_WAITING, "refusals")

@@ -29,6 +29,7 @@ CENTURY = timedelta(days=36_500)
 
 RESERVED = frozenset(
     {
+        *("api_base", "api_key", "api_version", "base_url", "default_headers", "headers"),
         *("extra_body", "extra_headers", "extra_query", "input", "instructions", "messages"),
         *("model", "stream", "stream_options", "system", "tools"),
     }
@@ -56,6 +57,7 @@ EXAMPLES = {
     "client_identities": '{"spiffe://example.org/app": {"project": "a", "scopes": ["runs:read"]}}',
     "jwt_algorithms": '["RS256"]',
     "jwt_scopes": '{"polos-user": ["runs:read", "runs:write"]}',
+    "provider_allow": '["api.openai.com", "https://gpu.example/v1"]',
     "provider_environment": '{"GROQ_API_KEY": "KEY"}',
     "provider_keys": '{"https://gpu.example/v1": "KEY"}',
     "provider_switches": '{"https://gpu.example/v1": ["stream_options"]}',
@@ -184,6 +186,12 @@ class Settings(IdentitySettings):
     )
     """A JSON object with the variables that providers read: keys, base URLs and headers. The
     default is the environment of the service."""
+
+    provider_allow: list[str] | None = None
+    """A JSON list of the addresses that agents may call: `HOST`, `HOST:PORT` (without a port, that
+    of http:// or https://), or a base URL, which stands for what is below it, too; `*.` before a
+    host stands for all hosts below it. An agent with another address is not loaded, and a run that
+    was started with one fails. By default all addresses are allowed."""
 
     caller_options: list[str] = Field(default_factory=list)
     """A JSON list of further model options that a caller may choose for a run, for example

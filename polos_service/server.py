@@ -16,6 +16,7 @@ from polos_service.api.grpc.server import GrpcServer
 from polos_service.cancelling import cancel_until_done
 from polos_service.catalog import Catalog
 from polos_service.config import Settings, SettingsInvalidError, named
+from polos_service.models.allowed import Allowed
 from polos_service.models.built_in import BUILT_IN
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.prices import Prices, PricesInvalidError
@@ -250,7 +251,7 @@ def providers(settings: Settings) -> Providers:
     """Return the providers; each is loaded when an agent first needs it.
 
     Raises:
-        SettingsInvalidError: the price file cannot be used.
+        SettingsInvalidError: the price file cannot be used, or an address is not one.
 
     """
     environment = {**settings.provider_environment}
@@ -263,6 +264,7 @@ def providers(settings: Settings) -> Providers:
         keys=settings.provider_keys,
         switches=settings.provider_switches,
         prices=prices(settings),
+        allowed=Allowed(settings.provider_allow),
     )
     return Providers(BUILT_IN, config, settings.caller_options)
 

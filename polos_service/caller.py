@@ -57,5 +57,13 @@ class Caller:
         return scope in self.scopes or EVERYTHING in self.scopes
 
 
+OPERATOR = Caller(
+    project=DEFAULT_PROJECT,
+    principal="operator",
+    scopes=frozenset({EVERYTHING}),
+    credential="operator",
+)
+"""Whoever has the store itself, and so may do everything."""
+
 ANONYMOUS = Caller(project=DEFAULT_PROJECT, principal="anonymous", scopes=frozenset({EVERYTHING}))
 """The caller of every call while access is off."""

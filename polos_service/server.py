@@ -66,6 +66,7 @@ class Service:
         defined: Mapping[str, Agent],
         *,
         shared_port: bool,
+        credentials: bool,
     ) -> None:
         self._shared_port = shared_port
         self._clock = clock = SystemClock()
@@ -75,12 +76,12 @@ class Service:
         self._side_thread = SideThread()
         self._defined = defined
         self._told: set[str] = set()
-        self.catalog = Catalog(defined=self._find_defined)
+        self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
         for agent in agents:
             self.load(agent)
         self._executor = Executor(store, self.catalog, clock, settings.max_runs)
         self._runs = Runs(store, self.catalog, self._executor, clock, self._side_thread)
-        self._access = Access(settings, store.access)
+        self._access = Access(settings, store.access, off=not credentials)
         self._server = GrpcServer(
             settings,
             self._runs,
@@ -126,6 +127,7 @@ class Service:
         defined: Mapping[str, Agent] = MappingProxyType({}),
         *,
         shared_port: bool = False,
+        credentials: bool = True,
     ) -> Service:
         """Open the store, listen, and take up runs: those that a former process left, too.
 
@@ -134,6 +136,7 @@ class Service:
             agents: loaded from the start.
             defined: by id, agents that are loaded when a start or a stored run names them.
             shared_port: whether other processes of this service listen at the address, too.
+            credentials: False to ask callers for none, whatever the store and the settings have.
 
         Raises:
             DefinitionError: two agents have one id.
@@ -144,7 +147,9 @@ class Service:
         logs.log_to_stderr()
         store = await open_store(settings)
         try:
-            service = cls(settings, store, agents, defined, shared_port=shared_port)
+            service = cls(
+                settings, store, agents, defined, shared_port=shared_port, credentials=credentials
+            )
         except BaseException:
             await store.close()
             raise

@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING
 from polos_client.errors import Unauthenticated
 from polos_service.access.certificates import Certificates
 from polos_service.access.identities import Identities
-from polos_service.access.keyring import KeyRing
+from polos_service.access.keeper import Keeper
+from polos_service.access.keyring import KeyRing, over
 from polos_service.access.open_streams import OpenStreams
+from polos_service.access.run_readers import RunReaders
+from polos_service.access.signing import SigningKeys
 from polos_service.caller import Caller
 from polos_service.cancelling import cancel_until_done
 from polos_service.config import Settings
 from polos_service.store.access import AccessStore
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # cryptography takes a tenth of a second, and most services have no issuer
     from polos_service.access.jwt import Jwts
 
 
@@ -28,27 +31,35 @@ class Access:
 
     Attributes:
         keys: the API keys.
+        keeper: what administrators do with them.
+        signing: the key that run tokens are signed with.
+        run_readers: creates run tokens.
         identities: finds who makes a call.
         streams: ends the streams of callers whose credentials have ended.
 
     """
 
-    def __init__(self, settings: Settings, store: AccessStore) -> None:
-        """Prepare; `start` reads the keys."""
+    def __init__(self, settings: Settings, store: AccessStore, *, off: bool = False) -> None:
+        """Prepare; `start` reads the keys. If `off`, callers need no credentials in any case."""
         bootstrap = settings.bootstrap_key
         self.keys = KeyRing(store, None if bootstrap is None else bootstrap.get_secret_value())
-        self._jwts = jwts(settings)
-        certificates = Certificates(settings.client_identities)
+        self.keeper = Keeper(self.keys, store)
+        self.signing = SigningKeys(self.keys, store)
+        self.run_readers = RunReaders(self.keys, self.signing, self._revoked)
+        self._jwts = None if off else jwts(settings)
+        named = settings.client_identities
         self.identities = Identities(
             self.keys,
+            off=off,
+            run_tokens=self.run_readers,
             jwts=self._jwts,
-            certificates=certificates if settings.client_identities else None,
+            certificates=Certificates(named) if named else None,
         )
         self.streams = OpenStreams(self._ended)
         self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Read the keys, and keep up with what changes.
+        """Read the keys, and keep up with what changes; an issuer is not waited for.
 
         Raises:
             StoreUnavailable: the keys cannot be read.
@@ -70,15 +81,19 @@ class Access:
 
     def _ended(self, caller: Caller) -> Unauthenticated | None:
         """Return why a caller's credentials are no longer good; None if they are."""
-        error = self.keys.ended(caller)
-        return error if error is not None or self._jwts is None else self._jwts.ended(caller)
+        error = self.keys.ended(caller) or self.run_readers.ended(caller)
+        return error or (over("revoked") if self._revoked(caller.credential) else None)
+
+    def _revoked(self, credential: str) -> bool:
+        """Return whether a credential was revoked, or the key that it is signed with withdrawn."""
+        withdrawn = self._jwts is not None and self._jwts.withdrawn(credential)
+        return withdrawn or self.keys.revoked(credential)
 
 
 def jwts(settings: Settings) -> Jwts | None:
     """Return what verifies the JWTs of the issuer; None if the settings name none."""
     if settings.jwt_issuer is None:
         return None
-    # Loaded late: cryptography takes a tenth of a second, and most services have no issuer.
     from polos_service.access.issuer_keys import IssuerKeys  # noqa: PLC0415
     from polos_service.access.jwt import Jwts  # noqa: PLC0415
 

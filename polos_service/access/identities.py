@@ -29,6 +29,7 @@ class Identities:
         self,
         keys: KeyRing,
         *,
+        off: bool = False,
         run_tokens: Verifier | None = None,
         jwts: Verifier | None = None,
         certificates: PeerVerifier | None = None,
@@ -37,11 +38,13 @@ class Identities:
 
         Args:
             keys: the API keys.
+            off: everybody is ANONYMOUS, whatever credentials there are.
             run_tokens: verifies run tokens; None if there are none.
             jwts: verifies the JWTs of an issuer; None if the service trusts no issuer.
             certificates: finds callers by client certificates; None if certificates name nobody.
 
         """
+        self._off = off
         self._keys = keys
         self._run_tokens = run_tokens
         self._jwts = jwts
@@ -50,7 +53,8 @@ class Identities:
     @property
     def on(self) -> bool:
         """Whether calls need credentials."""
-        return self._keys.known or self._jwts is not None or self._certificates is not None
+        ways = (self._jwts, self._certificates)
+        return not self._off and (self._keys.known or any(way is not None for way in ways))
 
     async def of(self, metadata: Metadata, peer: Peer) -> Caller:
         """Return who makes a call.

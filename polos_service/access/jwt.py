@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import quote, unquote
 
 from jwt.algorithms import Algorithm, get_default_algorithms
 
@@ -28,7 +29,8 @@ MAX_VERIFIED = 10_000
 """Tokens at most that are remembered as verified: about 1 KB each."""
 
 CREDENTIAL = "jwt:"
-"""How the `credential` of a caller with a JWT begins; the id of its key and its subject follow."""
+"""How the `credential` of a caller with a JWT begins; the id of its key, quoted as in URLs, and
+its subject follow."""
 
 GRANTED = frozenset(SCOPES) - {EVERYTHING}
 """The scopes that a claim can name by itself; everything takes an entry in POLOS_JWT_SCOPES."""
@@ -88,19 +90,12 @@ class Jwts:
             self._verified[digest] = caller
         return caller
 
-    def ended(self, caller: Caller) -> Unauthenticated | None:
-        """Return why a caller's token is no longer good; None if it is, or no JWT of this issuer.
-
-        Its key may be gone. That a token expires is in `Caller.expires`.
-        """
-        if not caller.credential.startswith(CREDENTIAL) or not self.keys.current:
-            return None
-        kid = caller.credential.removeprefix(CREDENTIAL).removesuffix(f":{caller.principal}")
-        if any((kid, algorithm) in self.keys.current for algorithm in self._algorithms):
-            return None
-        return Unauthenticated(
-            "The issuer has withdrawn the key of the token. Get a new token.", cause="revoked"
-        )
+    def withdrawn(self, credential: str) -> bool:
+        """Return whether this is the `credential` of a token whose key the issuer has withdrawn."""
+        if not credential.startswith(CREDENTIAL) or not self.keys.current:
+            return False
+        kid = unquote(credential.split(":")[1])
+        return not any((kid, algorithm) in self.keys.current for algorithm in self._algorithms)
 
     def _described(self, parts: Parts) -> Caller:
         """Return whom the token describes, checked in all but the signature."""
@@ -122,7 +117,7 @@ class Jwts:
             project=self._project(claims),
             principal=principal,
             scopes=self._scopes(claims),
-            credential=f"{CREDENTIAL}{parts.kid}:{principal}",
+            credential=f"{CREDENTIAL}{quote(parts.kid, safe='')}:{principal}",
             expires=expires,
         )
 

@@ -82,11 +82,7 @@ class KeyRing:
         bootstrap = self._bootstrap
         if bootstrap is not None and bootstrap.id == given.id and bootstrap.opens(given):
             return caller_of(bootstrap)
-        if time.monotonic() - self._compared > STALE:
-            raise StoreUnavailable(
-                "The store does not answer, so the API key cannot be verified. Try again.",
-                retry_after=RETRY,
-            )
+        self.require_fresh()
         key = self._keys.get(given.id, UNKNOWN)
         if not key.opens(given):
             raise Unauthenticated("There is no such API key.", cause="unknown")
@@ -101,10 +97,25 @@ class KeyRing:
         """
         if caller.expires is not None and caller.expires <= time.time():
             return over("expired")
-        key = self._keys.get(caller.credential.removeprefix(CREDENTIAL))
-        if key is not None and key.revoked is not None:
-            return over("revoked")
-        return None
+        return over("revoked") if self.revoked(caller.credential) else None
+
+    def revoked(self, credential: str) -> bool:
+        """Return whether this is the `credential` of a key that was revoked."""
+        key = self._keys.get(credential.removeprefix(CREDENTIAL))
+        return key is not None and key.revoked is not None
+
+    def require_fresh(self) -> None:
+        """Refuse to answer from memory once the store has been away for STALE seconds.
+
+        Raises:
+            StoreUnavailable: it has.
+
+        """
+        if time.monotonic() - self._compared > STALE:
+            raise StoreUnavailable(
+                "The store does not answer, so the credentials cannot be verified. Try again.",
+                retry_after=RETRY,
+            )
 
     async def refresh(self) -> None:
         """Read what has changed.

@@ -61,8 +61,9 @@ def taken_apart(token: str) -> Parts:
         raise malformed(f"is not a signed JWT of at most {TOKEN_LIMIT} characters")
     header = _read(segments[0], "header fields")
     kid, algorithm, kind = (header.get(name, "") for name in ("kid", "alg", "typ"))
-    if not (isinstance(kid, str) and len(kid) <= KID_LIMIT and isinstance(algorithm, str)):
-        raise malformed("has a header whose kid or alg is not a string")
+    named = isinstance(kid, str) and kid.isprintable() and len(kid) <= KID_LIMIT
+    if not named or not isinstance(algorithm, str):
+        raise malformed("has a header whose kid or alg is not a plain string")
     if not isinstance(kind, str) or kind.lower() not in TYPES:
         raise malformed("is not an access token: its header has another typ than JWT or at+jwt")
     if "crit" in header:

@@ -22,7 +22,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AgentService:
-    """The servicer. Every agent is visible to every caller."""
+    """The servicer. A caller sees the agents that their project may use."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -34,7 +34,8 @@ class AgentService:
         """Return one agent."""
         if not request.agent_id:
             raise InvalidRequest({"agent_id": "is empty"})
-        return pb.GetAgentResponse(agent=message_of(self._catalog.agent(request.agent_id)))
+        agent = self._catalog.agent(request.agent_id, caller.project)
+        return pb.GetAgentResponse(agent=message_of(agent))
 
     @needs(AGENTS_READ)
     async def ListAgents(
@@ -44,7 +45,7 @@ class AgentService:
         limit = page_size(request.page_size)
         page = pb.ListAgentsResponse()
         size = 0
-        for agent in self._catalog.agents():
+        for agent in self._catalog.agents(caller.project):
             if agent.id <= request.page_token:
                 continue
             message = message_of(agent)

@@ -9,11 +9,19 @@ import grpc
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
 from polos_client.wire import RUN_ID_KEY
-from polos_service.access.open_streams import OpenStreams
+from polos_service.access import Access
 from polos_service.api.grpc.handlers import needs
-from polos_service.api.grpc.messages import details_of, page_of, query_of, result_limit, run_of
+from polos_service.api.grpc.messages import (
+    details_of,
+    page_of,
+    query_of,
+    result_limit,
+    run_of,
+    timestamp,
+)
 from polos_service.api.grpc.requests import as_create, run_request
 from polos_service.caller import RUNS_READ, RUNS_WRITE, Caller
+from polos_service.runs.frame import SECOND
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 
@@ -23,9 +31,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RunService:
     """The servicer; its streams answer with frames, which are bytes."""
 
-    def __init__(self, runs: Runs, side_thread: SideThread, streams: OpenStreams) -> None:
+    def __init__(self, runs: Runs, side_thread: SideThread, access: Access) -> None:
         self._runs = runs
-        self._streams = streams
+        self._access = access
         self._side_thread = side_thread
 
     @needs(RUNS_WRITE, RUNS_READ)
@@ -81,7 +89,10 @@ class RunService:
     ) -> pb.CancelRunResponse:
         """Cancel a run, and wait a little for its end."""
         required("run_id", request.run_id)
-        return pb.CancelRunResponse(run=details_of(await self._runs.cancel(caller, request.run_id)))
+        run = details_of(await self._runs.cancel(caller, request.run_id))
+        if not caller.may(RUNS_READ):
+            run.ClearField("outcome")
+        return pb.CancelRunResponse(run=run)
 
     @needs(RUNS_WRITE)
     async def DeleteRun(
@@ -92,11 +103,26 @@ class RunService:
         await self._runs.delete(caller, request.run_id)
         return pb.DeleteRunResponse()
 
+    @needs(RUNS_READ)
+    async def CreateRunToken(
+        self, caller: Caller, request: pb.CreateRunTokenRequest, context: Context
+    ) -> pb.CreateRunTokenResponse:
+        """Create a token for reading one run."""
+        required("run_id", request.run_id)
+        record = await self._runs.record(caller, request.run_id)
+        lifetime = request.lifetime.ToTimedelta().total_seconds()
+        token, expires = await self._access.run_readers.token(
+            caller, record.run_id, lifetime if request.HasField("lifetime") else None
+        )
+        return pb.CreateRunTokenResponse(
+            token=token, expire_time=timestamp(round(expires * SECOND))
+        )
+
     async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
         """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""
         await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
         tailing = self._runs.tail(caller, run_id, after)
-        with tailing as tail, self._streams.ending(caller, tail.refuse):
+        with tailing as tail, self._access.streams.ending(caller, tail.refuse):
             while (response := await tail.next()) is not None:
                 await context.write(response)
 

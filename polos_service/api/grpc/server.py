@@ -6,10 +6,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from polos.v1 import agent_service_pb2, run_service_pb2
+from polos.v1 import admin_service_pb2, agent_service_pb2, run_service_pb2
 from polos_client import wire
 from polos_service.access import Access
 from polos_service.access.identities import Identities
+from polos_service.api.grpc.admin_service import AdminService
 from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
 from polos_service.api.grpc.handlers import generic_handler
@@ -48,7 +49,10 @@ RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
 AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 """The descriptor of AgentService."""
 
-SERVED = (RUN_SERVICE.full_name, AGENT_SERVICE.full_name)
+ADMIN_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+"""The descriptor of AdminService."""
+
+SERVED = (RUN_SERVICE.full_name, AGENT_SERVICE.full_name, ADMIN_SERVICE.full_name)
 """The services whose health is told."""
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -77,8 +81,9 @@ class GrpcServer:
         self._server = bare_server(settings, access.identities, shared_port=shared_port)
         self._server.add_generic_rpc_handlers(
             (
-                generic_handler(RUN_SERVICE, RunService(runs, side_thread, access.streams)),
+                generic_handler(RUN_SERVICE, RunService(runs, side_thread, access)),
                 generic_handler(AGENT_SERVICE, AgentService(catalog)),
+                generic_handler(ADMIN_SERVICE, AdminService(access.keeper, access.signing)),
             )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -53,7 +53,7 @@ async def test_claims_are_found_by_name_or_path(issuer: Issuer) -> None:
         **{"project": None, "https://polos.example/p": "b", "scope": None},
         realm={"roles": ["polos-user", "other", "polos-root"]},
     )
-    named = {
+    named: dict[str, Any] = {
         "jwt_project_claim": "https://polos.example/p",
         "jwt_scopes_claim": "realm.roles",
         "jwt_scopes": {"polos-user": ["runs:read"], "polos-root": ["*"]},
@@ -174,7 +174,7 @@ async def test_other_algorithms_are_impossible(issuer: Issuer, name: str) -> Non
         assert await refused(jwts, f"{token.rpartition('.')[0]}.") == "malformed"
     for forbidden in ("none", "HS256"):
         with pytest.raises(ValueError, match="jwt_algorithms"):
-            Settings(jwt_algorithms=[forbidden])
+            Settings(jwt_algorithms=[forbidden])  # type: ignore[list-item]  # on purpose
 
 
 async def test_public_key_is_no_secret_to_sign_with(issuer: Issuer) -> None:
@@ -229,6 +229,9 @@ async def test_headers_that_name_keys_are_never_followed(issuer: Issuer) -> None
         {"kid": 7},
         {"kid": ["key-0"]},
         {"kid": "k" * 257},
+        {"kid": "key-0\0"},
+        {"kid": "\x1b[31m"},
+        {"kid": "\ud800"},
         {"alg": ["RS256"]},
     ],
 )
@@ -240,7 +243,7 @@ async def test_headers_that_are_not_understood_are_refused(
         assert await refused(jwts, token) == "malformed"
 
 
-@pytest.mark.parametrize("kid", ["../keys", "/etc/passwd", "' OR 1=1 --", "key-0\0", "\x1b[31m"])
+@pytest.mark.parametrize("kid", ["../keys", "/etc/passwd", "' OR 1=1 --"])
 async def test_key_id_is_only_ever_compared(
     issuer: Issuer, kid: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,7 @@ async def test_a_provider_that_this_process_lacks_leaves_the_run_to_others(
     store: SqliteStore, patient: None
 ) -> None:
     request = run_request(ANONYMOUS, CreateRunRequest(agent_id=AGENT.id, input="Hello"))
-    definition = json.loads(catalog(AGENT).find(AGENT.id).pin(request))
+    definition = json.loads(catalog(AGENT).find(AGENT.id, "default").pin(request))
     with capture_logs() as logs:
         async with executing(store, catalog(AGENT)) as executor:
             run_id = await queued(store, {**definition, "provider": "newer"})

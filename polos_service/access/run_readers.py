@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from polos_client.errors import InvalidRequest, Unauthenticated
+from polos_client.wire import TOKEN_SECONDS
 from polos_service.access import run_tokens
 from polos_service.access.keyring import KeyRing, over
 from polos_service.access.signing import RunToken, SigningKeys
@@ -13,9 +14,6 @@ from polos_service.caller import RUNS_READ, Caller
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds for which a token is good where the request names no time."""
-
-MAX_LIFETIME = 24 * 3600.0
-"""Seconds for which a token may be good."""
 
 CREDENTIAL = "runtoken:"
 """How the `credential` of a caller with a run token begins. The id of the signing key follows, and
@@ -52,7 +50,7 @@ class RunReaders:
 
         """
         seconds = DEFAULT_LIFETIME if lifetime is None else lifetime
-        if not 1 <= seconds <= MAX_LIFETIME:
+        if not 1 <= seconds <= TOKEN_SECONDS:
             raise InvalidRequest({"lifetime": f"is {seconds:g} s, not from 1 s to 24 h"})
         expires = time.time() + seconds
         if caller.expires is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from polos_service.urls import address_problem
 
@@ -41,6 +41,8 @@ class ClientIdentity(BaseModel, extra="forbid"):
 
 class IdentitySettings(BaseSettings):
     """The settings of JWTs and of client certificates."""
+
+    model_config = SettingsConfigDict(use_attribute_docstrings=True)
 
     jwt_audience: str | None = None
     """What tokens of `POLOS_JWT_ISSUER` must name in their claim `aud`: tokens for other services

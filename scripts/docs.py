@@ -18,6 +18,7 @@ from polos_client import errors
 from polos_client.calls.client import PolosClient
 from polos_service.api.grpc.errors import CODES
 from polos_service.config import Settings
+from polos_service.identity_settings import IdentitySettings
 from polos_service.models.anthropic.presets import ANTHROPIC
 from polos_service.models.openai.presets import PRESETS
 from polos_service.models.preset import Preset
@@ -46,9 +47,8 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
     yield f"# Configuration\n\n{NOTE}"
     precedence = "Options of `polos serve` take precedence."
     yield f"## The service\n\n{text(Settings.__doc__ or '')} {precedence}"
-    yield table(
-        ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
-    )
+    names = sorted(Settings.model_fields, key=is_of_identity)
+    yield table(["variable", "setting", "default", "meaning"], map(setting, names))
     yield f"## Providers\n\n{PROVIDERS}"
     presets = sorted((ANTHROPIC, *PRESETS.values()), key=lambda one: one.name)
     yield table(COLUMNS, map(provider, presets))
@@ -62,6 +62,11 @@ def arguments(cls: type) -> Signature:
     """Return how a class is called, without types."""
     shown = [one.replace(annotation=Parameter.empty) for one in signature(cls).parameters.values()]
     return Signature(shown)
+
+
+def is_of_identity(name: str) -> bool:
+    """Return whether a setting is listed after the others."""
+    return name in IdentitySettings.model_fields
 
 
 def setting(name: str) -> tuple[str, str, str, str]:

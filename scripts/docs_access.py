@@ -27,12 +27,19 @@ REFUSED: Mapping[str, str] = {
     "unknown": "unknown",
     "expired": "expired",
     "revoked": "revoked",
+    "JWT: expired": "expired",
+    "JWT: other audience": "audience",
+    "JWT: other issuer": "issuer",
+    "JWT: other key": "unknown",
 }
 """Kinds of credentials that are good for nothing, and the `cause` with which they are refused."""
 
-OTHERS = ("other scope", "other project", "run token", "right")
+RIGHT = ("right", "JWT: right")
+"""Kinds of credentials that are right: a key, and a JWT, with the scopes that are needed."""
+
+OTHERS = ("other scope", "other project", "run token", *RIGHT)
 """Kinds of credentials that are good for something: a key with every other scope, a key of another
-project with every scope but `*`, a token for the run, and a key with the scopes that are needed."""
+project with every scope but `*`, a token for the run, and the right ones."""
 
 COLUMNS = (*REFUSED, *OTHERS)
 """The kinds of credentials, in the order of the table."""
@@ -66,7 +73,7 @@ class Method:
 
     def cell(self, column: str) -> str:
         """Return what the method answers to a kind of credentials."""
-        if self.needs is None or column == "right":
+        if self.needs is None or column in RIGHT:
             return self.right
         if column in REFUSED:
             return f"{NOBODY} {REFUSED[column]}"

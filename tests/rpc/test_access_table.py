@@ -25,6 +25,7 @@ from polos_service.access.keys import new_text
 from polos_service.caller import EVERYTHING, SCOPES
 from scripts.docs_access import COLUMNS, SERVICES, with_access_table
 from tests.support.access import Admin, Header, bearer, guarded
+from tests.support.issuer import AUDIENCE, Issuer, rsa_key
 from tests.support.service import Served, scripted
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"
@@ -67,6 +68,7 @@ class Scene:
     served: Served
     admin: Admin
     mine: Header
+    issuer: Issuer
 
     async def run(self) -> str:
         """Return the id of a new run that has ended."""
@@ -100,7 +102,18 @@ class Scene:
             "run token": partial(self.run_token, request),
             "right": partial(self.admin.header, "mine", scopes or WHOLE),
         }
-        return await made[kind]()
+        return await made[kind]() if kind in made else bearer(self.jwt(kind, scopes or WHOLE))
+
+    def jwt(self, kind: str, scopes: Sequence[str]) -> str:
+        """Return a JWT of a kind."""
+        good = self.issuer.claims(project="mine", scope=list(scopes))
+        wrong: dict[str, dict[str, Any]] = {
+            "JWT: expired": {"exp": 1},
+            "JWT: other audience": {"aud": "other"},
+            "JWT: other issuer": {"iss": "https://issuer.example"},
+        }
+        key = rsa_key(2) if kind == "JWT: other key" else None
+        return self.issuer.sign(good | wrong.get(kind, {}), key=key)
 
     async def none(self) -> Header:
         """Return no credentials."""
@@ -172,8 +185,18 @@ async def test_every_method_answers_to_every_kind_of_credentials_as_documented(
     tmp_path: Path, registered: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(signing, "HEARD", 0.0)
-    async with guarded(tmp_path, AGENT, agent_projects={AGENT.id: ["mine"]}) as (served, admin):
-        scene = Scene(served, admin, await admin.header("mine"))
+    async with (
+        Issuer() as issuer,
+        guarded(
+            tmp_path,
+            AGENT,
+            agent_projects={AGENT.id: ["mine"]},
+            jwt_issuer=issuer.url,
+            jwt_audience=AUDIENCE,
+            jwt_scopes={scope: [scope] for scope in SCOPES},
+        ) as (served, admin),
+    ):
+        scene = Scene(served, admin, await admin.header("mine"), issuer)
         await scene.run()
         found: dict[tuple[str, str], str] = {}
         expected: dict[tuple[str, str], str] = {}

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from polos_client.errors import Unauthenticated
-from polos_service.access.certificates import Certificates
+from polos_service.access.credentials import PeerVerifier
 from polos_service.access.identities import Identities
 from polos_service.access.keeper import Keeper
 from polos_service.access.keyring import KeyRing, over
@@ -47,13 +47,12 @@ class Access:
         self.signing = SigningKeys(self.keys, store)
         self.run_readers = RunReaders(self.keys, self.signing, self._revoked)
         self._jwts = None if off else jwts(settings)
-        named = settings.client_identities
         self.identities = Identities(
             self.keys,
             off=off,
             run_tokens=self.run_readers,
             jwts=self._jwts,
-            certificates=Certificates(named) if named else None,
+            certificates=certificates(settings),
         )
         self.streams = OpenStreams(self._ended)
         self._watching: list[asyncio.Task[None]] = []
@@ -88,6 +87,15 @@ class Access:
         """Return whether a credential was revoked, or the key that it is signed with withdrawn."""
         withdrawn = self._jwts is not None and self._jwts.withdrawn(credential)
         return withdrawn or self.keys.revoked(credential)
+
+
+def certificates(settings: Settings) -> PeerVerifier | None:
+    """Return what finds callers by their certificates; None if the settings name nobody."""
+    if not settings.client_identities:
+        return None
+    from polos_service.access.certificates import Certificates  # noqa: PLC0415 - as jwts
+
+    return Certificates(settings.client_identities)
 
 
 def jwts(settings: Settings) -> Jwts | None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+
+from cryptography import x509
 
 from polos_client.errors import Unauthenticated
 from polos_client.wire import NAME_LIMIT
 from polos_service.access.credentials import Peer
 from polos_service.caller import Caller
 from polos_service.identity_settings import ClientIdentity
-
-if TYPE_CHECKING:  # slow to load: most services ask for no certificates
-    from cryptography.x509 import Certificate
 
 CERTIFICATE = "x509_pem_cert"
 """The property of gRPC's auth_context with the client's certificate, as PEM."""
@@ -75,10 +73,8 @@ class Certificates:
         return caller
 
     def _described(self, pem: bytes) -> Caller | None:
-        from cryptography.x509 import load_pem_x509_certificate  # noqa: PLC0415
-
         try:
-            certificate = load_pem_x509_certificate(pem)
+            certificate = x509.load_pem_x509_certificate(pem)
             names = names_of(certificate)
         except ValueError:
             return None
@@ -104,7 +100,7 @@ class Certificates:
         return None
 
 
-def names_of(certificate: Certificate) -> Sequence[str]:
+def names_of(certificate: x509.Certificate) -> Sequence[str]:
     """Return the names in a certificate: URIs, DNS names, email addresses; else common names.
 
     Names are left out that are longer than NAME_LIMIT or cannot be printed.
@@ -113,8 +109,6 @@ def names_of(certificate: Certificate) -> Sequence[str]:
         ValueError: it has an extension that cannot be read.
 
     """
-    from cryptography import x509  # noqa: PLC0415
-
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:

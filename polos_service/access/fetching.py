@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from functools import cache
 from http import HTTPStatus
@@ -43,12 +44,12 @@ async def fetch(url: str) -> bytes:
 
     """
     proxy = Proxy() if is_loopback(url) else Proxy.of(url)
+    secure = url.startswith("https:")
+    tls = await asyncio.to_thread(trusted) if secure else True
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
-            ssl=trusted() if url.startswith("https:") else True, force_close=True
-        ),
+        connector=aiohttp.TCPConnector(ssl=tls, force_close=True),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers=HEADERS if url.startswith("https:") else {**HEADERS, **proxy.headers},
+        headers=HEADERS if secure else {**HEADERS, **proxy.headers},
         timeout=aiohttp.ClientTimeout(total=FETCH_SECONDS),
         auto_decompress=False,
         max_line_size=HEADER_BYTES,

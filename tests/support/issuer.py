@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -65,7 +66,9 @@ def encoded(value: Any) -> str:
 class Issuer:
     """The server; an async context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        """Make one, with a certificate if `tls` has one."""
+        self._tls = tls
         self.url = ""
         self.fetches: Counter[str] = Counter()
         self.keys: dict[str, Any] = {"key-0": rsa_key()}
@@ -121,9 +124,10 @@ class Issuer:
         app.router.add_get(KEY_SET, self._counted(lambda: self.key_set))
         self._runner = web.AppRunner(app, shutdown_timeout=0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

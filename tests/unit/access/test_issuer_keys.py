@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import ec
 from structlog.testing import capture_logs
@@ -199,6 +201,22 @@ async def test_discovery_must_be_of_this_issuer(
     assert any(said in entry.get("why", "") for entry in logged)
     assert "secret" not in json.dumps(logged)
     assert not issuer.fetches[KEY_SET]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_certificate_of_the_issuer_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    trusted = ssl.create_default_context()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    monkeypatch.setattr(fetching, "trusted", lambda: trusted)
+    with capture_logs() as logged:
+        async with Issuer(tls) as issuer, trusting(issuer) as jwts:
+            await until(lambda: any("why" in entry for entry in logged), "a warning")
+            assert "its certificate is not accepted" in logged[0]["why"]
+            authority.configure_trust(trusted)
+            await until(lambda: bool(jwts.keys.current), "the keys are there")
+            assert (await jwts.caller(issuer.token())).principal == "alice"
 
 
 async def test_given_url_needs_no_discovery(issuer: Issuer) -> None:

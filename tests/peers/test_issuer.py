@@ -50,9 +50,11 @@ class NodeIssuer:
 @pytest.fixture
 async def issuer() -> AsyncIterator[NodeIssuer]:
     """Start the program; skip where it, or what it needs, is not installed."""
-    if not (NODE and (PROGRAM.parent / "node_modules").is_dir()):
+    if NODE is None or not (PROGRAM.parent / "node_modules").is_dir():
         reason = f"Node or {PROGRAM.parent}/node_modules is missing: `npm ci` there installs it"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
     process = await asyncio.create_subprocess_exec(
         *(NODE, PROGRAM),
         stdin=asyncio.subprocess.PIPE,

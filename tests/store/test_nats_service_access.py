@@ -16,6 +16,8 @@ from polos_client.calls.status import to_error
 from polos_client.define.scripted import pause, say, turn
 from polos_client.errors import StoreUnavailable, Unauthenticated
 from polos_service.access import keyring, open_streams
+from polos_service.access.keys import ENTRY, Key, encode, new_text
+from polos_service.store.access import AccessEntry
 from tests.support.access import OPERATOR, Header, bearer, guarded
 from tests.support.nats import NatsServer
 from tests.support.service import BOUND, Served, scripted, until
@@ -68,6 +70,28 @@ async def test_a_revocation_reaches_the_other_replica_and_its_streams(
             refusal = await answer(served, header)
             assert isinstance(refusal, Unauthenticated)
             assert refusal.metadata == {"cause": "revoked"}
+
+
+async def test_a_replica_that_writes_misses_nothing_that_another_one_wrote(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        guarded(tmp_path, WAITS, store=nats_server.url) as (_, admin),
+        guarded(tmp_path, WAITS, store=nats_server.url) as (other, _),
+    ):
+        key = await admin.key()
+        ring = other.service._access.keys
+        await ring.refresh()
+        await admin.revoke(key)
+        text = new_text()
+        made = Key(id=text.id, name="", project="p", scopes=frozenset(), hash=text.hash, created=1)
+        name, value = ENTRY + made.id, encode(made)
+        revision = await other.service._store.access.put(name, value, 0)
+        ring.take(AccessEntry(name=name, value=value, revision=revision))
+        await ring.refresh()
+        refused = await answer(other, bearer(key.api_key))
+        assert isinstance(refused, Unauthenticated)
+        assert refused.metadata == {"cause": "revoked"}
 
 
 async def drained(stream: Any) -> None:

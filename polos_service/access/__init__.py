@@ -52,7 +52,7 @@ class Access:
             off=off,
             run_tokens=self.run_readers,
             jwts=self._jwts,
-            certificates=certificates(settings),
+            certificates=named_certificates(settings),
         )
         self.streams = OpenStreams(self._ended)
         self._watching: list[asyncio.Task[None]] = []
@@ -89,7 +89,7 @@ class Access:
         return withdrawn or self.keys.revoked(credential)
 
 
-def certificates(settings: Settings) -> PeerVerifier | None:
+def named_certificates(settings: Settings) -> PeerVerifier | None:
     """Return what finds callers by their certificates; None if the settings name nobody."""
     if not settings.client_identities:
         return None

@@ -81,7 +81,7 @@ class IdentitySettings(BaseSettings):
     """A JSON object that maps words of the scopes claim to lists of scopes, `*` for all. Other
     words are left out. By default a word counts if it is the name of a scope."""
 
-    client_identities: dict[str, ClientIdentity] = Field(default_factory=dict)
+    client_identities: dict[str, ClientIdentity] | None = None
     """A JSON object that maps names in client certificates to `{"project": ..., "scopes": [...],
     "principal": ...}`. A name is a URI, DNS name or email address of the certificate's alternative
     names, or its common name if it has none of these; `*` stands for characters other than `/` and
@@ -92,15 +92,11 @@ class IdentitySettings(BaseSettings):
         """The audiences."""
         return [one.strip() for one in (self.jwt_audience or "").split(",") if one.strip()]
 
-    @field_validator("jwt_issuer", "jwt_jwks_url", "jwt_audience", mode="before")
-    @classmethod
-    def _not_empty(cls, value: object) -> object:
-        return value or None
-
     @field_validator("jwt_issuer", "jwt_jwks_url")
     @classmethod
     def _fetchable(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value and (problem := address_problem(value)):
+        # An empty one is not taken for none, which could open the service.
+        if value is not None and (problem := address_problem(value)):
             # It may hold a password: it is not repeated.
             raise ValueError(problem)
         if value and info.field_name == "jwt_issuer" and not info.data.get("jwt_audience"):

@@ -323,6 +323,7 @@ async def test_verified_tokens_are_remembered_within_a_bound(
 async def test_settings_need_an_audience_and_https(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value, said in (
         ("POLOS_JWT_ISSUER", "https://issuer.example", "needs POLOS_JWT_AUDIENCE"),
+        ("POLOS_JWT_ISSUER", "", "is not an https:// URL"),
         ("POLOS_JWT_ISSUER", "http://issuer.example", "is not an https:// URL"),
         ("POLOS_JWT_ISSUER", "https://user:secret@issuer.example", "has a user, a password"),
         ("POLOS_JWT_ISSUER", "file:///etc/passwd", "is not an https:// URL"),

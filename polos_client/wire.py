@@ -38,6 +38,9 @@ RESPONSE_LIMIT = RESULT_LIMIT + 4 * 1024 * 1024
 PAGE_LIMIT = 1000
 """Runs or agents that a page of a list holds at most."""
 
+TOKEN_SECONDS = 24 * 3600
+"""Seconds for which a run token is good at most."""
+
 HEARTBEAT = 15.0
 """Seconds of silence after which a stream carries a response without events."""
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from polos_client import wire
 from polos_client.errors import PolosError
@@ -22,6 +22,7 @@ from polos_service.addresses import (
     servers_of,
     without_password,
 )
+from polos_service.identity_settings import IdentitySettings
 from polos_service.limits import MAX_QUEUED
 
 CENTURY = timedelta(days=36_500)
@@ -29,6 +30,7 @@ CENTURY = timedelta(days=36_500)
 
 RESERVED = frozenset(
     {
+        *("api_base", "api_key", "api_version", "base_url", "default_headers", "headers"),
         *("extra_body", "extra_headers", "extra_query", "input", "instructions", "messages"),
         *("model", "stream", "stream_options", "system", "tools"),
     }
@@ -51,7 +53,12 @@ SwitchName = Literal[
 """A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
 
 EXAMPLES = {
+    "agent_projects": '{"payroll": ["finance"]}',
     "caller_options": '["top_k"]',
+    "client_identities": '{"spiffe://example.org/app": {"project": "a", "scopes": ["runs:read"]}}',
+    "jwt_algorithms": '["RS256"]',
+    "jwt_scopes": '{"polos-user": ["runs:read", "runs:write"]}',
+    "provider_allow": '["api.openai.com", "https://gpu.example/v1"]',
     "provider_environment": '{"GROQ_API_KEY": "KEY"}',
     "provider_keys": '{"https://gpu.example/v1": "KEY"}',
     "provider_switches": '{"https://gpu.example/v1": ["stream_options"]}',
@@ -90,7 +97,7 @@ class SettingsInvalidError(PolosError):
     """A setting is invalid. The message names the setting and contains no secrets."""
 
 
-class Settings(BaseSettings):
+class Settings(IdentitySettings):
     """The service's settings. Each one can be set through its environment variable."""
 
     model_config = SettingsConfigDict(
@@ -205,6 +212,18 @@ class Settings(BaseSettings):
     the whole run is deleted, and reading it fails with RUN_EXPIRED. By default runs are kept
     forever."""
 
+    bootstrap_key: SecretStr | None = Field(default=None, repr=False)
+    """An API key in full, `polos_ID_SECRET`, that may do everything in every project; its runs are
+    those of the project `default`. It is for creating the first keys with AdminService, and is not
+    in the store: it ends when the service starts without it. ID has 1 to 32 lower-case letters and
+    digits, SECRET 32 to 128 letters, digits, `_` and `-`; make SECRET with `openssl rand -hex 32`.
+    While this is set, every call needs credentials."""
+
+    agent_projects: dict[str, list[str]] = Field(default_factory=dict)
+    """A JSON object that maps the id of an agent to the list of the projects that may use it. For
+    callers of other projects the agent does not exist. An agent that is not named here is for every
+    project."""
+
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     """The API key for OPENAI_BASE_URL. It is never sent to another address."""
 
@@ -223,6 +242,12 @@ class Settings(BaseSettings):
     )
     """A JSON object with the variables that providers read: keys, base URLs and headers. The
     default is the environment of the service."""
+
+    provider_allow: list[str] | None = None
+    """A JSON list of the addresses that agents may call: `HOST`, `HOST:PORT` (without a port, that
+    of http:// or https://), or a base URL, which stands for what is below it, too; `*.` before a
+    host stands for all hosts below it. An agent with another address is not loaded, and a run that
+    was started with one fails. By default all addresses are allowed."""
 
     caller_options: list[str] = Field(default_factory=list)
     """A JSON list of further model options that a caller may choose for a run, for example

@@ -121,7 +121,7 @@ class Polos(PolosClient):
             )
             # What the environment says of TLS is for a service that others reach.
             settings.tls_cert = settings.tls_key = settings.tls_client_ca = None
-            self._service = await Service.start(settings, self._agents, DEFINED)
+            self._service = await Service.start(settings, self._agents, DEFINED, credentials=False)
         except BaseException:
             self._clean_up()
             raise

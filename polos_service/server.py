@@ -10,6 +10,7 @@ from types import MappingProxyType
 from polos_client.define.agent import Agent
 from polos_client.errors import StoreUnavailable
 from polos_service import logs
+from polos_service.access import Access
 from polos_service.addresses import unix_path
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.server import GrpcServer
@@ -17,6 +18,7 @@ from polos_service.cancelling import cancel_until_done
 from polos_service.catalog import Catalog
 from polos_service.config import Settings, SettingsInvalidError, named
 from polos_service.listening import check_reach, parts
+from polos_service.models.allowed import Allowed
 from polos_service.models.built_in import BUILT_IN
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.prices import Prices, PricesInvalidError
@@ -26,7 +28,7 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
-from polos_service.store import RunStore
+from polos_service.store.access import Store
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
@@ -39,6 +41,9 @@ CALLS_GRACE = 1.0
 
 WAITING = "the agent is not loaded: serve it, or end the runs with `polos runs cancel`"
 """What the log advises about runs whose agent is not loaded."""
+
+MISSPELT = "if its id is misspelt in POLOS_AGENT_PROJECTS, the agent that is meant is for everybody"
+"""What the log advises about an agent that is limited to projects and not loaded."""
 
 log = logs.get_logger(__name__)
 
@@ -61,11 +66,12 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        store: RunStore,
+        store: Store,
         agents: Iterable[Agent],
         defined: Mapping[str, Agent],
         *,
         shared_port: bool,
+        credentials: bool,
     ) -> None:
         self._shared_port = shared_port
         self._clock = clock = SystemClock()
@@ -75,13 +81,19 @@ class Service:
         self._side_thread = SideThread()
         self._defined = defined
         self._told: set[str] = set()
-        self.catalog = Catalog(defined=self._find_defined)
+        self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
         for agent in agents:
             self.load(agent)
         self._executor = Executor(store, self.catalog, clock, settings.max_runs)
         self._runs = Runs(store, self.catalog, self._executor, clock, self._side_thread)
+        self._access = Access(settings, store.access, off=not credentials)
         self._server = GrpcServer(
-            settings, self._runs, self.catalog, self._side_thread, shared_port=shared_port
+            settings,
+            self._runs,
+            self.catalog,
+            self._side_thread,
+            self._access,
+            shared_port=shared_port,
         )
         self.address = settings.listen
         self._watchdog = Watchdog(self.catalog.tool_code, BLOCKED_LIMIT)
@@ -125,6 +137,7 @@ class Service:
         defined: Mapping[str, Agent] = MappingProxyType({}),
         *,
         shared_port: bool = False,
+        credentials: bool = True,
     ) -> Service:
         """Open the store, listen, and take up runs: those that a former process left, too.
 
@@ -133,6 +146,7 @@ class Service:
             agents: loaded from the start.
             defined: by id, agents that are loaded when a start or a stored run names them.
             shared_port: whether other processes of this service listen at the address, too.
+            credentials: False to ask callers for none, whatever the store and the settings have.
 
         Raises:
             DefinitionError: two agents have one id.
@@ -146,7 +160,9 @@ class Service:
             check_reach(settings.listen, settings)
         store = await open_store(settings)
         try:
-            service = cls(settings, store, agents, defined, shared_port=shared_port)
+            service = cls(
+                settings, store, agents, defined, shared_port=shared_port, credentials=credentials
+            )
         except BaseException:
             await store.close()
             raise
@@ -159,10 +175,13 @@ class Service:
         return service
 
     async def _begin(self, settings: Settings) -> None:
+        await self._access.start()
         await self._server.start()
         for agent_id, runs in (await self._store.waiting()).items():
             if agent_id not in self.catalog:
                 log.warning("runs_wait_for_an_agent", agent=agent_id, runs=runs, advice=WAITING)
+        for agent_id in settings.agent_projects.keys() - self.catalog.keys():
+            log.warning("limited_agent_is_not_loaded", agent=agent_id, advice=MISSPELT)
         self._executor.start()
         self._chores.append(asyncio.create_task(self._watch_store(), name="polos-health"))
         if settings.retention is not None:
@@ -180,6 +199,7 @@ class Service:
         if self._shared_port:
             calls.append(asyncio.create_task(self._server.stop(grace + PART_SECONDS)))
         await ended("chores", cancel_until_done(self._chores))
+        await ended("access", self._access.stop())
         await ended("health", self._server.announce_stop())
         await ended("runs", self._executor.stop(grace), grace)
         self._runs.close()
@@ -215,7 +235,7 @@ async def ended(part: str, work: Awaitable[object], seconds: float = 0) -> None:
         log.error("part_failed_to_stop", part=part, exc_info=error)
 
 
-async def open_store(settings: Settings) -> RunStore:
+async def open_store(settings: Settings) -> Store:
     """Open the store that the settings name.
 
     Raises:
@@ -251,7 +271,7 @@ def providers(settings: Settings) -> Providers:
     """Return the providers; each is loaded when an agent first needs it.
 
     Raises:
-        SettingsInvalidError: the price file cannot be used.
+        SettingsInvalidError: the price file cannot be used, or an address is not one.
 
     """
     environment = {**settings.provider_environment}
@@ -264,6 +284,7 @@ def providers(settings: Settings) -> Providers:
         keys=settings.provider_keys,
         switches=settings.provider_switches,
         prices=prices(settings),
+        allowed=Allowed(settings.provider_allow),
     )
     return Providers(BUILT_IN, config, settings.caller_options)
 

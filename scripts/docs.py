@@ -1,4 +1,4 @@
-"""Generate `docs/reference/` from the protocol, the settings and the errors.
+"""Generate `docs/reference/` from the protocol, the settings and the errors, and a table.
 
 Run as `python -m scripts.docs`, with the target folder if it is a different one.
 """
@@ -18,9 +18,11 @@ from polos_client import errors
 from polos_client.calls.client import PolosClient
 from polos_service.api.grpc.errors import CODES
 from polos_service.config import Settings
+from polos_service.identity_settings import IdentitySettings
 from polos_service.models.anthropic.presets import ANTHROPIC
 from polos_service.models.openai.presets import PRESETS
 from polos_service.models.preset import Preset
+from scripts.docs_access import with_access_table
 from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
 
@@ -46,9 +48,8 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
     yield f"# Configuration\n\n{NOTE}"
     precedence = "Options of `polos serve` take precedence."
     yield f"## The service\n\n{text(Settings.__doc__ or '')} {precedence}"
-    yield table(
-        ["variable", "setting", "default", "meaning"], [*map(setting, Settings.model_fields)]
-    )
+    names = sorted(Settings.model_fields, key=is_of_identity)
+    yield table(["variable", "setting", "default", "meaning"], map(setting, names))
     yield f"## Providers\n\n{PROVIDERS}"
     presets = sorted((ANTHROPIC, *PRESETS.values()), key=lambda one: one.name)
     yield table(COLUMNS, map(provider, presets))
@@ -62,6 +63,11 @@ def arguments(cls: type) -> Signature:
     """Return how a class is called, without types."""
     shown = [one.replace(annotation=Parameter.empty) for one in signature(cls).parameters.values()]
     return Signature(shown)
+
+
+def is_of_identity(name: str) -> bool:
+    """Return whether a setting is listed after the others."""
+    return name in IdentitySettings.model_fields
 
 
 def setting(name: str) -> tuple[str, str, str, str]:
@@ -122,6 +128,9 @@ def intro(cls: type) -> str:
     return "\n\n".join(map(text, paragraphs))
 
 
+SECURITY = ROOT / "docs" / "security.md"
+"""The page with the table of methods and credentials."""
+
 PAGES = {"events.md": events, "configuration.md": configuration, "errors.md": failures}
 
 
@@ -134,4 +143,8 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "docs" / "reference")
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]).resolve())
+    else:
+        main(ROOT / "docs" / "reference")
+        SECURITY.write_text(with_access_table(SECURITY.read_text()))

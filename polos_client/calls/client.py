@@ -18,7 +18,7 @@ from polos_client.calls.states import STATES
 from polos_client.calls.target import Tls, find_target
 from polos_client.errors import DefinitionError, InvalidRequest
 from polos_client.unbuilt import refuse
-from polos_client.wire import PAGE_LIMIT
+from polos_client.wire import PAGE_LIMIT, TOKEN_SECONDS
 
 if TYPE_CHECKING:
     from polos_client.calls.handle import ExecutionHandle
@@ -281,6 +281,30 @@ class PolosClient(Connection):
         """
         request = rpc.DeleteRunRequest(run_id=checked_id(run_id))
         await self.call(lambda channel: RunServiceStub(channel).DeleteRun, request, again=False)
+
+    async def run_token(self, run_id: str, seconds: float = 3600.0) -> str:
+        """Return a token with which whoever has it can read one run, and nothing else.
+
+        It is sent as an API key is, `PolosClient(api_key=token)` for example.
+
+        Args:
+            run_id: the run.
+            seconds: how long it is good, from 1 to 86400; at most as long as the credential of
+                this client.
+
+        Raises:
+            InvalidRequest: an argument cannot be used.
+            RunNotFound: there is no such run.
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        if not 1 <= seconds <= TOKEN_SECONDS:
+            raise InvalidRequest({"seconds": f"is {seconds}; it must be from 1 to {TOKEN_SECONDS}"})
+        request = rpc.CreateRunTokenRequest(run_id=checked_id(run_id))
+        request.lifetime.FromMilliseconds(round(seconds * 1000))
+        answer = await self.call(lambda channel: RunServiceStub(channel).CreateRunToken, request)
+        return answer.token
 
     async def get_agent(self, agent_id: str) -> AgentMessage:
         """Return an agent that the service has loaded.

@@ -40,13 +40,14 @@ class AgentRunnable:
         """Load the provider: later that would stall the runs of others.
 
         Raises:
-            DefinitionError: the agent has what JSON cannot hold, or names a provider or an API of
-                it that this process does not have.
+            DefinitionError: the agent has what JSON cannot hold, names a provider or an API of it
+                that this process does not have, or an address that is not allowed.
 
         """
         check_storable(self.agent)
         try:
-            self.providers.find(self.agent.provider, self.agent.provider_llm_api)
+            agent = self.agent
+            self.providers.find(agent.provider, agent.provider_llm_api, agent.provider_base_url)
         except DefinitionError as error:
             raise DefinitionError(f"The agent {self.agent.id!r}: {error}.") from error
 

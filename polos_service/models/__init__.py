@@ -118,6 +118,13 @@ class Model(Protocol):
         """
         return ""
 
+    def refuses(self, base_url: str | None) -> str:  # noqa: ARG002 - a default
+        """Return why an agent with this base URL cannot be loaded; empty, as by default, if it can.
+
+        It is the end of a sentence. `ProviderConfig.allowed` says which addresses calls may go to.
+        """
+        return ""
+
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
         ...

@@ -15,6 +15,9 @@ from polos_service.models.preset import Account, Preset
 KEYS = "POLOS_PROVIDER_KEYS"
 """The setting with the keys of addresses that agents set themselves."""
 
+ALLOW = "POLOS_PROVIDER_ALLOW"
+"""The setting with the addresses that calls may go to."""
+
 REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 """Statuses of a key that is refused, or missing."""
 
@@ -55,6 +58,7 @@ class Access:
 
     def __init__(self, preset: Preset, account: Account) -> None:
         self._preset = preset
+        self._allowed = account.allowed
         self._base_url = preset.complete(account.base_url or preset.base_url or "")
         self._headers = lower(account.headers)
         self._keys = {
@@ -71,13 +75,17 @@ class Access:
         """Return where a call of an agent with this base URL goes.
 
         Raises:
-            StepError: there is no such address, or the key is missing or is not plain text.
+            StepError: there is no such address, it is not allowed, or the key is missing or is not
+                plain text.
 
         """
         where = self._complete(base_url)
         if not where:
             raise self._no_address()
         address = Address.of(where)
+        if not self._allowed.permits(address.url):
+            told = f"The {_forbidden(address)}."
+            raise StepError(FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST, told)
         if setting := self._missing_key(address, where):
             other = self._preset.url_variable if setting != KEYS else None
             raise _unauthenticated(
@@ -108,6 +116,14 @@ class Access:
             return f"{setting} is not set"
         flaw = _flaw(self._keys.get(where, ""))
         return f"the key for {address.host} in {self._setting(where)} {flaw}" if flaw else ""
+
+    def refuses(self, base_url: str | None) -> str:
+        """Return why calls of an agent with this base URL are not allowed; empty if they are."""
+        try:
+            address = Address.of(self._complete(base_url))
+        except StepError:
+            return ""  # nothing is sent there: `lacks` says why
+        return "" if self._allowed.permits(address.url) else f"the {_forbidden(address)}"
 
     def _complete(self, base_url: str | None) -> str:
         return self._preset.complete(base_url) if base_url else self._base_url
@@ -145,6 +161,13 @@ class Access:
             f"The provider {self._preset.name} has no base URL: set the agent's provider_base_url"
             + (f", or {variable} in the environment of the service." if variable else "."),
         )
+
+
+def _forbidden(address: Address) -> str:
+    return (
+        f"address {address.host} is not among those that {ALLOW} allows: change the agent's "
+        "provider or provider_base_url, or add the address to the setting"
+    )
 
 
 def _flaw(key: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from polos_service.config import SettingsInvalidError
+from polos_service.models.allowed import Allowed
 from polos_service.models.prices import Prices
 
 if TYPE_CHECKING:  # slow to load: a service whose agents are scripted needs no HTTP
@@ -32,6 +33,7 @@ class ProviderConfig:
         switches: what the operator turned off, by base URL: names of
             `polos_service.models.switches`.
         prices: the operator's own prices.
+        allowed: the addresses that calls may go to.
 
     """
 
@@ -39,6 +41,7 @@ class ProviderConfig:
     keys: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
     switches: Mapping[str, Sequence[str]] = field(default_factory=dict)
     prices: Prices = field(default_factory=Prices)
+    allowed: Allowed = field(default_factory=Allowed)
 
     def account(self, preset: Preset) -> Account:
         """Return what is configured for the provider, from the variables that its preset names.
@@ -67,6 +70,7 @@ class ProviderConfig:
             keys=self.keys,
             switches=self.switches,
             prices=self.prices,
+            allowed=self.allowed,
         )
 
     def _read(self, variable: str | None) -> str:

@@ -9,19 +9,16 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
 
 from polos_service.models.body import PIECE_BYTES
 from polos_service.models.lost import CONNECT_SECONDS, lost_by
+from polos_service.proxy import Proxy
 
 IDLE_SECONDS = 4.5
 """How long an idle connection is kept; common servers close it after 5 seconds."""
@@ -70,39 +67,6 @@ class RefusedError(Exception):
         self.body = body
 
 
-@dataclass(frozen=True, slots=True)
-class _Proxy:
-    """The proxy that the environment names for an address, if it names one.
-
-    Attributes:
-        url: without user and password; None if there is no proxy.
-        place: HOST:PORT; empty if there is no proxy.
-        headers: what it wants to be told.
-        secrets: what must not be shown of it.
-
-    """
-
-    url: URL | None = None
-    place: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    secrets: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, url: str) -> _Proxy:
-        target, proxies = urlsplit(url), getproxies()
-        found = proxies.get(target.scheme) or proxies.get("all")
-        if not found or proxy_bypass(target.netloc):
-            return cls()
-        proxy = urlsplit(found if "://" in found else f"http://{found}")
-        user, _, place = proxy.netloc.rpartition("@")
-        bare = URL(proxy._replace(netloc=place).geturl())
-        if not user:
-            return cls(bare, place)
-        credentials = b64encode(unquote(user).encode()).decode()
-        secrets = tuple(filter(None, (credentials, unquote(user), *map(unquote, user.split(":")))))
-        return cls(bare, place, {"Proxy-Authorization": f"Basic {credentials}"}, secrets)
-
-
 class Client:
     """The connections to one address, through the proxy that the environment names for it.
 
@@ -120,7 +84,7 @@ class Client:
             tls: what certificates are checked with.
 
         """
-        proxy = _Proxy.of(url)
+        proxy = Proxy.of(url)
         self.proxy, self.secrets, self._proxy = proxy.place, proxy.secrets, proxy.url
         # A tunnel is asked for with headers of its own; other requests go to the proxy as they are.
         tunnel = url.startswith("https:")

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from polos_service.models import ModelRequest
 from polos_service.models.address import Address
+from polos_service.models.allowed import Allowed
 from polos_service.models.draft import Draft, Reader
 from polos_service.models.failures import Failures
 from polos_service.models.prices import Prices
@@ -106,6 +107,7 @@ class Account:
         keys: further keys, by the base URL that each is meant for.
         switches: what is turned off, by base URL: names of `polos_service.models.switches`.
         prices: the operator's own.
+        allowed: the addresses that calls may go to.
 
     """
 
@@ -115,3 +117,4 @@ class Account:
     keys: Mapping[str, SecretStr] = field(default_factory=dict, repr=False)
     switches: Mapping[str, Sequence[str]] = field(default_factory=dict)
     prices: Prices = field(default_factory=Prices)
+    allowed: Allowed = field(default_factory=Allowed)

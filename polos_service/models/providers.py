@@ -22,7 +22,7 @@ the provider's, and its object a `Factory`. The names of built-in providers cann
 Factory = Callable[[ProviderConfig], Model]
 """Makes a provider. It is called once, when an agent first needs the provider."""
 
-MEMBERS = ("answer", "apis", "check", "close", "lacks")
+MEMBERS = ("answer", "apis", "check", "close", "lacks", "refuses")
 """What a Model has."""
 
 
@@ -60,11 +60,12 @@ class Providers:
             self._models[provider] = self._made(provider)
         return self._models[provider]
 
-    def find(self, provider: str, api: str | None) -> Model:
+    def find(self, provider: str, api: str | None, base_url: str | None = None) -> Model:
         """Return the model for an agent.
 
         Raises:
-            DefinitionError: there is no such provider, it has no such API, or it cannot be loaded.
+            DefinitionError: there is no such provider, it has no such API, it may not be called at
+                this base URL, or it cannot be loaded.
 
         """
         try:
@@ -81,6 +82,8 @@ class Providers:
                 f"the provider {provider!r} has no provider_llm_api {api!r}"
                 f"{_near(api, model.apis)}; {there}"
             )
+        if why := model.refuses(base_url):
+            raise DefinitionError(why)
         return model
 
     def check(

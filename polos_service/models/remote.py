@@ -66,6 +66,10 @@ class Remote:
         """Return what calls of an agent with this base URL lack; empty if nothing is known to."""
         return self._access.lacks(base_url)
 
+    def refuses(self, base_url: str | None) -> str:
+        """Return why an agent with this base URL cannot be loaded; empty if it can."""
+        return self._access.refuses(base_url)
+
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
         return self._api(api).check(options)

@@ -6,10 +6,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from polos.v1 import agent_service_pb2, run_service_pb2
+from polos.v1 import admin_service_pb2, agent_service_pb2, run_service_pb2
 from polos_client import wire
+from polos_service.access import Access
+from polos_service.access.identities import Identities
 from polos_service.addresses import unix_path
-from polos_service.api.caller import caller_of
+from polos_service.api.grpc.admin_service import AdminService
 from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
 from polos_service.api.grpc.handlers import generic_handler
@@ -46,7 +48,10 @@ RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
 AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 """The descriptor of AgentService."""
 
-SERVED = (RUN_SERVICE.full_name, AGENT_SERVICE.full_name)
+ADMIN_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+"""The descriptor of AdminService."""
+
+SERVED = (RUN_SERVICE.full_name, AGENT_SERVICE.full_name, ADMIN_SERVICE.full_name)
 """The services whose health is told."""
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -65,6 +70,7 @@ class GrpcServer:
         runs: Runs,
         catalog: Catalog,
         side_thread: SideThread,
+        access: Access,
         *,
         shared_port: bool,
     ) -> None:
@@ -73,11 +79,12 @@ class GrpcServer:
         self._shared_port = shared_port
         self._socket: UnixSocket | None = None
         self._health = health.aio.HealthServicer()
-        self._server = bare_server(settings, shared_port=shared_port)
+        self._server = bare_server(settings, access.identities, shared_port=shared_port)
         self._server.add_generic_rpc_handlers(
             (
-                generic_handler(RUN_SERVICE, RunService(runs, side_thread)),
+                generic_handler(RUN_SERVICE, RunService(runs, side_thread, access)),
                 generic_handler(AGENT_SERVICE, AgentService(catalog)),
+                generic_handler(ADMIN_SERVICE, AdminService(access.keeper, access.signing)),
             )
         )
         if settings.health:
@@ -171,7 +178,9 @@ def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
     return grpc.ssl_server_certificate_configuration([(pem.key, pem.chain)], pem.client_ca)
 
 
-def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Server:
+def bare_server(
+    settings: Settings, identities: Identities, *, shared_port: bool = False
+) -> grpc.aio.Server:
     """Return a server with the settings' bounds, on which nothing is registered."""
     calls = Slots("call", settings.max_calls, settings.max_calls // 2)
     streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
@@ -189,7 +198,7 @@ def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Se
         ("grpc.http2.min_ping_interval_without_data_ms", in_ms(settings.min_ping_interval)),
         *aging(settings),
     )
-    return grpc.aio.server(interceptors=[Guard(calls, streams, caller_of)], options=options)
+    return grpc.aio.server(interceptors=[Guard(calls, streams, identities)], options=options)
 
 
 def aging(settings: Settings) -> tuple[tuple[str, int], ...]:

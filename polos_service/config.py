@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from polos_client import wire
 from polos_client.errors import PolosError
+from polos_service.addresses import (
+    NATS_SCHEMES,
+    SCHEME,
+    file_problem,
+    listen_address,
+    servers_of,
+    without_password,
+)
 from polos_service.limits import MAX_QUEUED
-
-SCHEME = "sqlite://"
-
-NATS_SCHEMES = ("nats://", "tls://")
-
-MAX_PORT = 65535
 
 CENTURY = timedelta(days=36_500)
 """More than any retention: times are kept in nanoseconds, of which 64 bits hold 292 years."""
@@ -57,8 +58,22 @@ EXAMPLES = {
 }
 """What settings in JSON look like."""
 
-OPTIONS = {"listen": "--listen", "store": "--store", "workers": "--workers"}
+OPTIONS = {
+    "listen": "--listen",
+    "tls_cert": "--tls-cert",
+    "tls_key": "--tls-key",
+    "tls_client_ca": "--tls-client-ca",
+    "insecure": "--insecure",
+    "store": "--store",
+    "workers": "--workers",
+}
 """Settings that are also options of `polos serve`."""
+
+MAX_SECONDS = 2_000_000
+"""More than any age of a connection: gRPC keeps it in milliseconds, in 31 bits."""
+
+PING_SECONDS = wire.PING_TIMEOUT_MS / 1000
+"""Seconds between two pings of a client, by default."""
 
 
 def data_folder() -> Path:
@@ -83,9 +98,27 @@ class Settings(BaseSettings):
     )
 
     listen: str = "127.0.0.1:50051"
-    """HOST:PORT to listen on, with IPv6 addresses in brackets, as in `[::1]:50051`. Port 0 selects
-    a free port. TLS and credentials are not supported yet: anyone who can reach the port can start
-    and read every run."""
+    """HOST:PORT to listen on, with IPv6 addresses in brackets, as in `[::1]:50051`, or a Unix
+    socket, as in `unix:/run/polos/polos.sock`. Port 0 selects a free port. Only the user of the
+    service may connect to its socket (mode 0600). An address that other machines may reach needs
+    TLS, or POLOS_INSECURE."""
+
+    tls_cert: Path | None = None
+    """Path to a PEM file with the certificate of the service, followed by those between it and its
+    authority. With it, the service speaks TLS only. The three files are read again when they
+    change; docs/operations.md describes it."""
+
+    tls_key: Path | None = None
+    """Path to a PEM file with the private key of POLOS_TLS_CERT: RSA, P-256 or P-384, without a
+    password."""
+
+    tls_client_ca: Path | None = None
+    """Path to a PEM file with the certificates of the authorities that issue client certificates.
+    With it, every client must present one (mTLS)."""
+
+    insecure: bool = False
+    """Whether the service may listen without TLS where other machines may reach it, because a
+    proxy or a private network protects it. On loopback addresses and Unix sockets it always may."""
 
     store: str = Field(default_factory=default_store, repr=False)
     """Where runs are stored. `sqlite:///ABSOLUTE/PATH` is a file that one process owns at a time
@@ -140,6 +173,29 @@ class Settings(BaseSettings):
     """Maximum number of open unary calls, such as GetRun and CancelRun; a single connection may
     use half of them. Further calls fail with TOO_MANY_CALLS. Streams are not counted."""
 
+    max_connection_age: float | None = Field(default=None, ge=1, le=MAX_SECONDS)
+    """Seconds after which a connection is sent away (GOAWAY), varied by up to 10 %. Its client
+    opens another one for further calls, thereby finds other replicas, and presents its certificate
+    anew. By default a connection may last forever."""
+
+    max_connection_age_grace: float = Field(default=30.0, ge=0, le=MAX_SECONDS)
+    """Seconds that the calls of a connection have to end once it was sent away. Then streams end
+    with UNAVAILABLE, and their readers continue from their cursors."""
+
+    min_ping_interval: float = Field(default=PING_SECONDS, ge=1, le=30)
+    """Seconds that a client must leave between two HTTP/2 pings without data. Connections that ping
+    more often are closed. The Python client sends a ping after 30 s of silence."""
+
+    max_metadata: int = Field(default=8 * 1024, ge=1024, le=1024 * 1024)
+    """Maximum size of a call's metadata in bytes, its credentials included. Between this and twice
+    as many, some calls are refused; beyond that, all are."""
+
+    health: bool = True
+    """Whether the service implements grpc.health.v1."""
+
+    reflection: bool = True
+    """Whether the service implements gRPC server reflection, which tools such as grpcurl read."""
+
     grace: float = Field(default=5.0, ge=0, le=86_400)
     """Seconds that running runs have to finish when the service is asked to stop. The next process
     on the same store resumes the unfinished ones."""
@@ -187,26 +243,27 @@ class Settings(BaseSettings):
     @classmethod
     def load(
         cls,
-        *,
-        listen: str | None = None,
-        store: str | None = None,
-        workers: int | None = None,
-        max_runs: int | None = None,
+        **given: object,
     ) -> Settings:
         """Return the settings from the arguments, the environment or the defaults, in that order.
+
+        Args:
+            given: values by the names of settings; None counts as not given.
 
         Raises:
             SettingsInvalidError: a setting is invalid.
 
         """
-        given = {"listen": listen, "store": store, "workers": workers, "max_runs": max_runs}
         try:
             return cls(**{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]  # checked below
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             # The field alone: what follows may be an address with a password.
+            what = first["msg"].removeprefix("Value error, ")
+            if not first["loc"]:  # settings that do not go together
+                raise SettingsInvalidError(what) from None
             field = str(first["loc"][0])
-            message = f"{named(field)}: {first['msg'].removeprefix('Value error, ')}"
+            message = f"{named(field)}: {what}"
             raise SettingsInvalidError(message + example(field)) from None
         except SettingsError as error:  # it quotes the field, and no value
             field = next((name for name in cls.model_fields if f'"{name}"' in str(error)), "")
@@ -216,15 +273,7 @@ class Settings(BaseSettings):
     @field_validator("listen")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
-        host, _, port = value.rpartition(":")
-        if not (port.isascii() and port.isdecimal() and int(port) <= MAX_PORT and is_host(host)):
-            hint = f"; put IPv6 in brackets: [{host}]:{port}" if is_ipv6(host) else ""
-            hint = f"; put IPv6 in brackets: [{value}]:50051" if is_ipv6(value) else hint
-            raise ValueError(
-                f"{value!r} is not HOST:PORT, for example 127.0.0.1:50051, with a port from 0 to "
-                f"{MAX_PORT}{hint}"
-            )
-        return value
+        return listen_address(value)
 
     @field_validator("openai_base_url")
     @classmethod
@@ -243,7 +292,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"name {number} does not start with http:// or https://")
         return value
 
-    @field_validator("prices", mode="before")
+    @field_validator("prices", "tls_cert", "tls_key", "tls_client_ca", mode="before")
     @classmethod
     def _no_file(cls, value: object) -> object:
         return value or None
@@ -271,6 +320,20 @@ class Settings(BaseSettings):
         path = value.removeprefix(SCHEME).lstrip("/")
         return f"{SCHEME}{Path(path).expanduser()}" if path.startswith("~") else value
 
+    @model_validator(mode="after")
+    def _whole_tls(self) -> Self:
+        lacking = [name for name in ("tls_cert", "tls_key") if getattr(self, name) is None]
+        if len(lacking) == 1 or (lacking and self.tls_client_ca is not None):
+            raise ValueError(f"TLS needs {' and '.join(map(named, lacking))} as well")
+        return self
+
+    @property
+    def transport_variables(self) -> dict[str, str]:
+        """The variables that give a child process what this one's options say of TLS."""
+        paths = {name: getattr(self, name) for name in ("tls_cert", "tls_key", "tls_client_ca")}
+        given = {variable(name): str(path.absolute()) for name, path in paths.items() if path}
+        return given | {variable("insecure"): str(self.insecure)}
+
     @property
     def store_path(self) -> Path:
         """The file that `store` names; a fourth slash, as SQLAlchemy wants it, changes nothing."""
@@ -290,65 +353,18 @@ class Settings(BaseSettings):
         return f"{scheme}://" + ",".join(one.rpartition("@")[2] for one in places.split(","))
 
 
-def servers_of(value: str) -> list[str]:
-    """Return the URLs of the comma-separated servers that share one scheme."""
-    scheme, _, places = value.partition("://")
-    return [f"{scheme}://{place.rpartition('://')[2]}" for place in places.split(",")]
-
-
-def file_problem(value: str) -> str | None:
-    """Return why the value does not name a SQLite file; None if it does."""
-    path = value.removeprefix(SCHEME)
-    if path == value:
-        return "write sqlite:// before an absolute path, which gives three slashes in total"
-    if not path.strip("/") or "\0" in path:
-        return "it does not name a file"
-    if path.lstrip("/").startswith("~"):
-        return home_problem(path.lstrip("/"))
-    if re.match(r"/*[A-Za-z]:[/\\]", path) and os.name != "nt":
-        return "this system has no drive letters"
-    if not path.startswith("/"):
-        return f"the path is relative; the absolute one is sqlite://{Path.cwd() / path}"
-    return None
-
-
-def home_problem(path: str) -> str | None:
-    """Return why `~` or `~user` at the start of a path cannot be expanded; None if it can."""
-    try:
-        Path(path).expanduser()
-    except RuntimeError:
-        return f"the home folder {path.partition('/')[0]} is unknown"
-    return None
-
-
-def without_password(value: str) -> str:
-    """Return an address without user and password."""
-    return re.sub(r"://[^/]*@", "://", value)
-
-
 def named(field: str) -> str:
     """Return a setting's environment variable, with its option or field name."""
     if field not in Settings.model_fields or field.isupper():
         return field  # an alias is the variable's name already
-    variable = f"{Settings.model_config['env_prefix']}{field.upper()}"
-    return f"{variable} ({OPTIONS.get(field, field)})"
+    return f"{variable(field)} ({OPTIONS.get(field, field)})"
+
+
+def variable(field: str) -> str:
+    """Return a setting's environment variable."""
+    return f"{Settings.model_config['env_prefix']}{field.upper()}"
 
 
 def example(field: str) -> str:
     """Return what a setting in JSON looks like, as the end of a message; else nothing."""
     return f"; for example {EXAMPLES[field]}" if field in EXAMPLES else ""
-
-
-def is_ipv6(host: str) -> bool:
-    """Return whether this is an IPv6 address, without brackets."""
-    try:
-        return bool(ipaddress.IPv6Address(host))
-    except ValueError:
-        return False
-
-
-def is_host(host: str) -> bool:
-    """Return whether this is valid before a port: a name, IPv4, or IPv6 in brackets."""
-    if host.startswith("["):
-        return host.endswith("]") and is_ipv6(host[1:-1])
-    return re.fullmatch(r"[\w.-]+", host) is not None

@@ -15,7 +15,8 @@ from polos_client.define.agent import DEFINED, Agent
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import refuse
 from polos_service import logs
-from polos_service.config import MAX_PORT, Settings
+from polos_service.addresses import MAX_PORT
+from polos_service.config import Settings
 from polos_service.logfile import LogFile
 from polos_service.server import Service
 from polos_service.signals import StopSignals
@@ -118,6 +119,8 @@ class Polos(PolosClient):
                 store=self._store or self._temporary(),
                 max_runs=self._max_runs,
             )
+            # What the environment says of TLS is for a service that others reach.
+            settings.tls_cert = settings.tls_key = settings.tls_client_ca = None
             self._service = await Service.start(settings, self._agents, DEFINED)
         except BaseException:
             self._clean_up()

@@ -8,15 +8,30 @@ import socket
 
 from polos_client.errors import PolosError
 from polos_service import logs
+from polos_service.addresses import unix_path
+from polos_service.config import Settings
 
 PRIVILEGED = 1024
 """Ports below need a privilege."""
 
-EXPOSED = (
-    "anyone who can reach this port can start and read every run: TLS and credentials are not "
-    "supported yet"
+OPEN = (
+    "anyone who can reach this port can start and read every run: ask for client certificates "
+    "(--tls-client-ca, POLOS_TLS_CLIENT_CA)"
 )
-"""What the log advises where other machines may reach the port."""
+"""What the log advises where other machines may reach the address without a certificate."""
+
+PLAINTEXT = (
+    "whoever is on the way to this port can read and change what calls carry, keys included: let "
+    "a proxy encrypt it, or give a certificate (--tls-cert, --tls-key)"
+)
+"""What the log advises where other machines may reach the address in plaintext."""
+
+REFUSED = (
+    "Cannot listen on {listen} in plaintext: other machines may reach this address. Give a "
+    "certificate (--tls-cert and --tls-key), listen on 127.0.0.1 or unix:/PATH, or allow it with "
+    "--insecure (POLOS_INSECURE=true) if a proxy or a private network protects it."
+)
+"""The error where plaintext is not allowed."""
 
 log = logs.get_logger(__name__)
 
@@ -92,14 +107,33 @@ def reason(error: OSError, listen: str) -> str:
     return f"{told(error)}. Correct the address, or {another}"
 
 
-def warn_if_exposed(listen: str) -> None:
-    """Log what it means if other machines may reach the address."""
-    if reaches_further(listen):
-        log.warning("listens_beyond_this_machine", address=listen, advice=EXPOSED)
+def check_reach(listen: str, settings: Settings) -> None:
+    """Refuse plaintext where other machines may reach the address; warn of what is allowed.
+
+    Raises:
+        ListenError: it is refused, or the host name is not known.
+
+    """
+    if not reaches_further(listen):
+        return
+    encrypted = settings.tls_cert is not None
+    if not (encrypted or settings.insecure):
+        raise ListenError(REFUSED.format(listen=listen))
+    if not encrypted:
+        log.warning("listens_in_plaintext", address=listen, advice=PLAINTEXT)
+    if settings.tls_client_ca is None:
+        log.warning("listens_beyond_this_machine", address=listen, advice=OPEN)
 
 
 def reaches_further(listen: str) -> bool:
-    """Return whether other machines may reach the address."""
+    """Return whether other machines may reach the address.
+
+    Raises:
+        ListenError: the host name is not known.
+
+    """
+    if unix_path(listen) is not None:
+        return False
     return not all(ip(address).is_loopback for _, address in resolve(listen))
 
 

@@ -10,11 +10,13 @@ from types import MappingProxyType
 from polos_client.define.agent import Agent
 from polos_client.errors import StoreUnavailable
 from polos_service import logs
+from polos_service.addresses import unix_path
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.server import GrpcServer
 from polos_service.cancelling import cancel_until_done
 from polos_service.catalog import Catalog
 from polos_service.config import Settings, SettingsInvalidError, named
+from polos_service.listening import parts
 from polos_service.models.built_in import BUILT_IN
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.prices import Prices, PricesInvalidError
@@ -52,7 +54,7 @@ class Service:
 
     Attributes:
         catalog: what is loaded.
-        port: where it listens.
+        address: where it listens, `HOST:PORT` or `unix:/PATH`.
 
     """
 
@@ -81,8 +83,13 @@ class Service:
         self._server = GrpcServer(
             settings, self._runs, self.catalog, self._side_thread, shared_port=shared_port
         )
-        self.port = 0
+        self.address = settings.listen
         self._watchdog = Watchdog(self.catalog.tool_code, BLOCKED_LIMIT)
+
+    @property
+    def port(self) -> int:
+        """The port at which it listens; 0 for a Unix socket."""
+        return 0 if unix_path(self.address) else parts(self.address)[1]
 
     def load(self, agent: Agent) -> None:
         """Load an agent; the same one again changes nothing.
@@ -131,6 +138,7 @@ class Service:
             DefinitionError: two agents have one id.
             ListenError: the address cannot be listened at.
             StoreUnavailable: the store cannot be opened or reached, or another process has it.
+            TlsError: the certificate or the key cannot be used.
 
         """
         logs.log_to_stderr()
@@ -141,7 +149,7 @@ class Service:
             await store.close()
             raise
         try:
-            service.port = service._server.listen(settings.listen)
+            service.address = service._server.listen(settings.listen)
             await service._begin(settings)
         except BaseException:
             await service.stop(0)

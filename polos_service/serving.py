@@ -102,8 +102,7 @@ async def serve(
 
 def banner(service: Service, settings: Settings) -> list[str]:
     """Return the lines that say where the service listens, what it serves and where it stores."""
-    host = settings.listen.rpartition(":")[0]
-    lines = [f"polos {version('polos-grpc')} listens on {host}:{service.port}"]
+    lines = [f"polos {version('polos-grpc')} listens on {service.address}"]
     for agent in service.catalog.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
         lines.append(f"  agent {agent.id} ({agent.provider}; {tools})")

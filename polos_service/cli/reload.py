@@ -16,6 +16,7 @@ import typer
 from watchfiles import PythonFilter, awatch
 
 from polos_service import child
+from polos_service.addresses import unix_path
 from polos_service.child import signal_to
 from polos_service.cli.exits import DONE
 from polos_service.config import Settings
@@ -36,7 +37,11 @@ class Reloader:
         self._folder = Path(target).resolve().parent if target.endswith(".py") else Path.cwd()
         # Who edits does not wait for runs: they go on in the next process. The store's address
         # may hold a password, which has no place among a process's arguments.
-        self._environment = {"POLOS_GRACE": "0", **os.environ, "POLOS_STORE": settings.store}
+        self._environment = (
+            {"POLOS_GRACE": "0", **os.environ}
+            | {"POLOS_STORE": settings.store}
+            | settings.transport_variables
+        )
         self._stopping = asyncio.Event()
         self._child: Process | None = None
         self._replaced: Process | None = None
@@ -93,7 +98,7 @@ class Reloader:
 def with_port(listen: str) -> str:
     """Return the address with a free port for port 0: each process must have the same."""
     host, _, port = listen.rpartition(":")
-    if int(port):
+    if unix_path(listen) is not None or int(port):
         return listen
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host.strip("[]"), 0), family=family) as free:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -20,7 +21,8 @@ def serve(
         str, typer.Argument(metavar="APP", help="app.py or package.module that defines agents.")
     ],
     listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT. Default: POLOS_LISTEN, or 127.0.0.1:50051.")
+        str | None,
+        typer.Option(help="HOST:PORT or unix:/PATH. Default: POLOS_LISTEN, or 127.0.0.1:50051."),
     ] = None,
     store: Annotated[
         str | None,
@@ -39,6 +41,32 @@ def serve(
         ),
     ] = None,
     *,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file with the certificate of the service, which then speaks TLS. "
+            "Default: POLOS_TLS_CERT."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None,
+        typer.Option(help="PEM file with its private key. Default: POLOS_TLS_KEY."),
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="PEM file with the authorities of client certificates, which every client then "
+            "needs. Default: POLOS_TLS_CLIENT_CA."
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option(
+            "--insecure",
+            help="Allow plaintext on addresses that other machines may reach. "
+            "Default: POLOS_INSECURE.",
+        ),
+    ] = None,
     reload: Annotated[
         bool,
         typer.Option("--reload", help="Restart when a Python file in APP's folder changes."),
@@ -53,7 +81,15 @@ def serve(
     standard = Standard()
     logs.write_to(standard.err)
     with reporting():
-        settings = Settings.load(listen=listen, store=store, workers=workers)
+        settings = Settings.load(
+            listen=listen,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            tls_client_ca=tls_client_ca,
+            insecure=insecure,
+            store=store,
+            workers=workers,
+        )
         if lifeline is not None:
             work(target, settings, standard, lifeline)
         elif reload and settings.workers is not None:

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from functools import partial
 
 from polos_service import logs
+from polos_service.addresses import unix_path
 from polos_service.cancelling import cancel_until_done
 from polos_service.config import Settings, SettingsInvalidError, data_folder, named
-from polos_service.listening import warn_if_exposed
+from polos_service.listening import check_reach
 from polos_service.outlet import STOPPING, Standard
 from polos_service.supervisor.address import held
 from polos_service.supervisor.nats import NatsServer
@@ -35,9 +36,14 @@ class Supervisor:
         """Prepare.
 
         Raises:
-            SettingsInvalidError: the store is a file.
+            SettingsInvalidError: the store is a file, or the address is a Unix socket.
 
         """
+        if unix_path(settings.listen) is not None:
+            raise SettingsInvalidError(
+                f"{named('listen')}: a Unix socket belongs to one process, which excludes "
+                "--workers. Name HOST:PORT, or leave out --workers (POLOS_WORKERS)."
+            )
         if "store" in settings.model_fields_set and not settings.nats_servers:
             raise SettingsInvalidError(
                 f"{named('store')}: a SQLite file belongs to one process, which excludes "
@@ -63,7 +69,7 @@ class Supervisor:
         """Serve until a signal comes, and return the exit code.
 
         Raises:
-            ListenError: the address cannot be listened at.
+            ListenError: the address cannot be listened at, or only with TLS.
             StoreUnavailable: the store cannot be opened.
             WorkerFailedError: the first worker ended before it served.
 
@@ -74,8 +80,8 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop, number)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         stopping = asyncio.ensure_future(self._stopping.wait())
+        check_reach(self._settings.listen, self._settings)
         with held(self._settings.listen) as self._address:
-            warn_if_exposed(self._address)
             work = asyncio.create_task(self._work())
             try:
                 await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -101,14 +107,17 @@ class Supervisor:
 
     async def _open_store(self) -> Mapping[str, str]:
         """Start a NATS server unless others are named; return the workers' environment."""
+        transport = self._settings.transport_variables
         if self._settings.nats_servers:
-            return environment({"POLOS_STORE": self._settings.store})
+            return environment({"POLOS_STORE": self._settings.store} | transport)
         sync = self._settings.synchronous == "FULL"
         self._nats = nats = NatsServer(data_folder() / "nats", self._standard.err.put, sync=sync)
         await nats.start()
         self._tasks.append(asyncio.create_task(nats.keep()))
         store = {"POLOS_STORE": nats.url, "POLOS_NATS_NKEY": str(nats.seed)}
-        return environment(store | {"POLOS_NATS_CREDS": None, "POLOS_NATS_REPLICAS": None})
+        return environment(
+            transport | store | {"POLOS_NATS_CREDS": None, "POLOS_NATS_REPLICAS": None}
+        )
 
     async def _start(self, number: int) -> Worker:
         worker = await Worker.start(

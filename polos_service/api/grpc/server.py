@@ -8,6 +8,7 @@ from grpc_reflection.v1alpha import reflection
 
 from polos.v1 import agent_service_pb2, run_service_pb2
 from polos_client import wire
+from polos_service.addresses import unix_path
 from polos_service.api.caller import caller_of
 from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
@@ -16,25 +17,23 @@ from polos_service.api.grpc.run_service import RunService
 from polos_service.api.grpc.slots import Slots
 from polos_service.catalog import Catalog
 from polos_service.config import Settings
-from polos_service.listening import ListenError, probe, warn_if_exposed
+from polos_service.listening import ListenError, check_reach, probe
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
+from polos_service.tls import Pem, TlsFiles
+from polos_service.unix_socket import UnixSocket, private
 
-METADATA_LIMIT = 8 * 1024
-"""Bytes of a call's metadata; between this and twice as many, grpc refuses some calls."""
+HANDSHAKE_MS = 20_000
+"""Milliseconds that a client has for its handshakes: that of TLS, and that of HTTP/2."""
 
 REFUSED_AT_ONCE = 100
 """Calls beyond its bounds that a connection may have, to be told so; more wait at the client."""
 
 OPTIONS = (
     ("grpc.max_receive_message_length", wire.REQUEST_LIMIT),
-    ("grpc.max_metadata_size", METADATA_LIMIT),
-    ("grpc.absolute_max_metadata_size", 2 * METADATA_LIMIT),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
     # Requests are small: a connection's window need not grow with its bandwidth.
     ("grpc.http2.bdp_probe", 0),
-    # The client pings a silent link every 30 s; by default that is too often for a
-    # server, which answers with GOAWAY too_many_pings.
-    ("grpc.http2.min_ping_interval_without_data_ms", wire.PING_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.keepalive_time_ms", wire.PING_AFTER_MS),
     ("grpc.keepalive_timeout_ms", wire.PING_TIMEOUT_MS),
@@ -70,7 +69,9 @@ class GrpcServer:
         shared_port: bool,
     ) -> None:
         """Prepare; with `shared_port`, somebody holds the address for this server and others."""
+        self._settings = settings
         self._shared_port = shared_port
+        self._socket: UnixSocket | None = None
         self._health = health.aio.HealthServicer()
         self._server = bare_server(settings, shared_port=shared_port)
         self._server.add_generic_rpc_handlers(
@@ -79,27 +80,38 @@ class GrpcServer:
                 generic_handler(AGENT_SERVICE, AgentService(catalog)),
             )
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            (*SERVED, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server
-        )
+        if settings.health:
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if settings.reflection:
+            reflection.enable_server_reflection(reflected(settings), self._server)
 
-    def listen(self, address: str) -> int:
-        """Listen at HOST:PORT, and return the port.
+    def listen(self, address: str) -> str:
+        """Listen at HOST:PORT or unix:/PATH; return the address, with the port for port 0.
 
         Raises:
             ListenError: the address cannot be listened at.
+            TlsError: the certificate or the key cannot be used.
 
         """
+        tls = tls_files(self._settings)
+        if not self._shared_port:
+            check_reach(address, self._settings)
+        if (path := unix_path(address)) is not None:
+            self._socket = UnixSocket(path)
+            with private():
+                self._add_port(address, tls)
+            return address
         if not self._shared_port:
             probe(address)
+        return f"{address.rpartition(':')[0]}:{self._add_port(address, tls)}"
+
+    def _add_port(self, address: str, tls: TlsFiles | None) -> int:
         try:
-            port = self._server.add_insecure_port(address)
+            if tls is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, credentials(tls))
         except RuntimeError as error:  # somebody was quicker, between probe and here
             raise ListenError(f"Cannot listen on {address}: {error}.") from error
-        if not self._shared_port:
-            warn_if_exposed(address)
-        return port
 
     async def start(self) -> None:
         """Serve."""
@@ -118,6 +130,46 @@ class GrpcServer:
     async def stop(self, grace: float) -> None:
         """Take no further call, and end those that are open after `grace` seconds."""
         await self._server.stop(grace)
+        if self._socket is not None:
+            self._socket.release()
+
+
+def reflected(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the services that reflection tells of."""
+    standard = (health.SERVICE_NAME,) if settings.health else ()
+    return (*SERVED, *standard, reflection.SERVICE_NAME)
+
+
+def tls_files(settings: Settings) -> TlsFiles | None:
+    """Return the files that the settings name; None where they name none."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return TlsFiles(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+
+
+def credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Return credentials that are made of the files, and anew for connections after they change.
+
+    Raises:
+        TlsError: they cannot be used.
+
+    """
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        pem = files.changed()
+        return None if pem is None else configuration(pem)
+
+    pem = files.read()
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(pem),
+        changed,  # type: ignore[arg-type]  # None: as before, which the stubs do not know
+        require_client_authentication=pem.client_ca is not None,
+    )
+
+
+def configuration(pem: Pem) -> grpc.ServerCertificateConfiguration:
+    """Return what the files hold, as grpc takes it."""
+    return grpc.ssl_server_certificate_configuration([(pem.key, pem.chain)], pem.client_ca)
 
 
 def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Server:
@@ -131,5 +183,26 @@ def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Se
         ("grpc.so_reuseport", int(shared_port)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
+        ("grpc.max_metadata_size", settings.max_metadata),
+        ("grpc.absolute_max_metadata_size", 2 * settings.max_metadata),
+        # By default grpc takes no ping within five minutes: it answers those of our client, which
+        # pings a silent link every 30 s, with GOAWAY too_many_pings.
+        ("grpc.http2.min_ping_interval_without_data_ms", in_ms(settings.min_ping_interval)),
+        *aging(settings),
     )
     return grpc.aio.server(interceptors=[Guard(calls, streams, caller_of)], options=options)
+
+
+def aging(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """Return the options that send connections away at their age; none where they have no end."""
+    if settings.max_connection_age is None:
+        return ()
+    return (
+        ("grpc.max_connection_age_ms", in_ms(settings.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", in_ms(settings.max_connection_age_grace)),
+    )
+
+
+def in_ms(seconds: float) -> int:
+    """Return seconds as milliseconds."""
+    return round(1000 * seconds)

@@ -25,10 +25,10 @@ import grpc
 import pytest
 import trustme
 
-from polos import Agent, PolosClient
+from polos import Agent, AgentStream, PolosClient
 from chaos.process import Process, free_port, inherited, listens
 from tests.docs.pages import ROOT
-from tests.support.process import PATIENCE
+from tests.support.process import PATIENCE, ServiceProcess
 
 APP = """
 from polos import Agent, scripted
@@ -47,12 +47,48 @@ quiet_12, quiet_35, quiet_70 = quiet(12), quiet(35), quiet(70)
 """
 """Agents: one answers, one speaks for five seconds, one until it is cancelled, others are silent."""
 
+RECITED = "".join(f"word{n} " for n in range(50))
+"""What the one that speaks for five seconds says."""
+
 EXAMPLES = ROOT / "examples" / "proxies"
 """Where the configurations are."""
+
 
 def agent(id: str) -> Agent:
     """Return the agent of APP that has this id, as callers know it."""
     return Agent(id, "scripted", "script")
+
+
+async def whole(stream: AgentStream, speaks: asyncio.Event | None = None) -> str:
+    """Read a stream to its end; each event must come once, in order. Return the text.
+
+    `speaks` is set when the first text has come.
+    """
+    sequences, texts = [], []
+    async for event in stream.events:
+        sequences.append(event.sequence_id)
+        if event.event_type == "text_delta":
+            texts.append(event.data["content"])
+            if speaks is not None:
+                speaks.set()
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert event.event_type == "agent_finish"
+    return "".join(texts)
+
+
+async def recited(client: PolosClient, number: int) -> list[asyncio.Task[str]]:
+    """Start so many runs that speak for seconds; return their readers once all have some text."""
+    streams = await asyncio.gather(*(agent("reciter").stream(client, "Hi") for _ in range(number)))
+    speaking = [asyncio.Event() for _ in streams]
+    reading = [asyncio.create_task(whole(*pair)) for pair in zip(streams, speaking, strict=True)]
+    async with asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(one.wait() for one in speaking))
+    return reading
+
+
+async def started(client: PolosClient) -> list[str]:
+    """Return the ids of all runs."""
+    return [run.run_id async for run in client.list_runs()]
 
 
 NAMES = ("polos-1.internal", "polos-2.internal")
@@ -81,12 +117,53 @@ def program(name: str, *folders: Path) -> str:
     pytest.skip(reason)
 
 
+class Authority:
+    """Issues certificates; proxies, services and callers trust it."""
+
+    def __init__(self) -> None:
+        self._ca = trustme.CA()
+
+    def certify(self, folder: Path, name: str, *hosts: str) -> None:
+        """Write NAME.pem and NAME.key for these hosts into a folder, and authority.pem."""
+        issued = self._ca.issue_cert(*hosts)
+        issued.private_key_pem.write_to_path(folder / f"{name}.key")
+        chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems)
+        (folder / f"{name}.pem").write_bytes(chain)
+        self._ca.cert_pem.write_to_path(folder / "authority.pem")
+
+    def credentials(self, name: str | None = None) -> grpc.ChannelCredentials:
+        """Return what a caller needs; with a name, it has a certificate of its own."""
+        roots = self._ca.cert_pem.bytes()
+        if name is None:
+            return grpc.ssl_channel_credentials(roots)
+        own = self._ca.issue_cert(name)
+        chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
+        return grpc.ssl_channel_credentials(roots, own.private_key_pem.bytes(), chain)
+
+
+class SecureService(ServiceProcess):
+    """`polos serve` of APP, over TLS; only who has a certificate of the authority can call it."""
+
+    def __init__(
+        self, folder: Path, authority: Authority, store: str | None = None, **env: str
+    ) -> None:
+        """Keep everything in `folder`, the runs too unless there is another store."""
+        folder.mkdir()
+        authority.certify(folder, "polos", "polos.internal")
+        (folder / "app.py").write_text(APP)
+        options = (
+            *("--tls-cert", str(folder / "polos.pem")),
+            *("--tls-key", str(folder / "polos.key")),
+            *("--tls-client-ca", str(folder / "authority.pem")),
+        )
+        super().__init__(folder / "app.py", store or folder / "runs.db", *options, **env)
+
+
 class Proxy(Process):
     """A proxy in front of services on this machine; an async context manager.
 
     Attributes:
         port: where it listens.
-        authority: issues its certificate, and those of callers.
 
     """
 
@@ -95,6 +172,7 @@ class Proxy(Process):
     def __init__(
         self,
         folder: Path,
+        authority: Authority,
         services: Sequence[int],
         changes: Mapping[str, str] | None = None,
         *,
@@ -104,6 +182,7 @@ class Proxy(Process):
 
         Args:
             folder: where it keeps its files.
+            authority: issues its certificate.
             services: the ports of one or two replicas.
             changes: what is replaced in the configuration.
             mtls: whether callers need a certificate.
@@ -112,17 +191,13 @@ class Proxy(Process):
         folder.mkdir()
         super().__init__(folder / "output")
         self.port = free_port()
-        self.authority = trustme.CA()
+        self._authority = authority
         self._folder = folder
         text = changed((EXAMPLES / self.example).read_text(), changes or {})
         text = text.replace("#m ", "") if mtls else text
         self._file = folder / self.example
         self._file.write_text(self._local(self._served(text, services)))
-        own = self.authority.issue_cert("localhost")
-        own.private_key_pem.write_to_path(folder / "server.key")
-        for blob in own.cert_chain_pems:
-            blob.write_to_path(folder / "server.pem", append=True)
-        self.authority.cert_pem.write_to_path(folder / "callers.pem")
+        authority.certify(folder, "server", "localhost")
 
     async def __aenter__(self) -> Self:
         try:
@@ -140,22 +215,16 @@ class Proxy(Process):
         """Where it listens, as clients take it."""
         return f"localhost:{self.port}"
 
-    def tls(self, *, named: bool = False) -> grpc.ChannelCredentials:
-        """Return what a caller needs; `named`: with a certificate of its own."""
-        roots = self.authority.cert_pem.bytes()
-        if not named:
-            return grpc.ssl_channel_credentials(roots)
-        own = self.authority.issue_cert("caller.example")
-        chain = b"".join(blob.bytes() for blob in own.cert_chain_pems)
-        return grpc.ssl_channel_credentials(roots, own.private_key_pem.bytes(), chain)
-
     def client(self, **more: Any) -> PolosClient:
         """Return a client of the service behind it."""
-        return PolosClient(self.address, **{"tls": self.tls(), "reconnect_timeout": PATIENCE} | more)
+        return PolosClient(
+            self.address,
+            **{"tls": self._authority.credentials(), "reconnect_timeout": PATIENCE} | more,
+        )
 
     def channel(self) -> grpc.aio.Channel:
         """Return a bare channel to the service behind it."""
-        return grpc.aio.secure_channel(self.address, self.tls())
+        return grpc.aio.secure_channel(self.address, self._authority.credentials())
 
     async def start(self) -> None:
         """Start it, and return when it passes calls on."""
@@ -195,11 +264,13 @@ class Envoy(Proxy):
 
     example = "envoy.yaml"
 
-    def __init__(self, folder: Path, services: Sequence[int], *args: Any, **more: Any) -> None:
+    def __init__(
+        self, folder: Path, authority: Authority, services: Sequence[int], *args: Any, **more: Any
+    ) -> None:
         """Prepare, as every proxy."""
         self._admin = free_port()
         self._services = len(services)
-        super().__init__(folder, services, *args, **more)
+        super().__init__(folder, authority, services, *args, **more)
 
     def _local(self, text: str) -> str:
         return changed(
@@ -257,7 +328,17 @@ class Nginx(Proxy):
     def _command(self) -> Sequence[str]:
         nginx = program("nginx", Path(sys.prefix) / "nginx" / "usr" / "sbin", Path("/usr/sbin"))
         folder = f"{self._folder}/"
-        return (nginx, "-p", folder, "-c", str(self._file), "-e", f"{folder}error.log", "-g", "daemon off;")
+        return (
+            nginx,
+            "-p",
+            folder,
+            "-c",
+            str(self._file),
+            "-e",
+            f"{folder}error.log",
+            "-g",
+            "daemon off;",
+        )
 
     async def _ready(self) -> bool:
         return await listens(self.port)

@@ -131,6 +131,11 @@ class Authority:
         (folder / f"{name}.pem").write_bytes(chain)
         self._ca.cert_pem.write_to_path(folder / "authority.pem")
 
+    def settings(self, folder: Path) -> dict[str, Any]:
+        """Return settings with which a service in this process has TLS."""
+        self.certify(folder, "polos", "polos.internal")
+        return {"tls_cert": folder / "polos.pem", "tls_key": folder / "polos.key"}
+
     def credentials(self, name: str | None = None) -> grpc.ChannelCredentials:
         """Return what a caller needs; with a name, it has a certificate of its own."""
         roots = self._ca.cert_pem.bytes()
@@ -287,6 +292,10 @@ class Envoy(Proxy):
         return (envoy, "-c", str(self._file), *fast)
 
     async def _ready(self) -> bool:
+        return await self.healthy()
+
+    async def healthy(self) -> bool:
+        """Return whether it listens, and finds all replicas healthy."""
         with suppress(OSError, URLError):
             healthy = (await self.stats("cluster.polos.membership_healthy")).values()
             return list(healthy) == [self._services]
@@ -342,6 +351,10 @@ class Nginx(Proxy):
 
     async def _ready(self) -> bool:
         return await listens(self.port)
+
+    def calls(self) -> list[str]:
+        """Return its log of calls, of those that have ended."""
+        return (self._folder / "access.log").read_text().splitlines()
 
     def said(self) -> str:
         """Return its log of errors."""

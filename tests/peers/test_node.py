@@ -110,7 +110,7 @@ async def test_program_goes_on_through_a_proxy(
         kind(tmp_path / "proxy", authority, [service.port]) as proxy,
     ):
         trusted = str(tmp_path / "proxy" / "authority.pem")
-        tls = {"POLOS_TLS": "1", "NODE_EXTRA_CA_CERTS": trusted}
+        tls = {"POLOS_TLS": "1", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": trusted}
         program = await start(node, proxy.address, "reciter", "Hi.", **tls)
         assert program.stdout is not None
         before = await asyncio.wait_for(program.stdout.readexactly(len("word0")), PATIENCE)

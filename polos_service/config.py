@@ -297,6 +297,12 @@ class Settings(BaseSettings):
     def _no_file(cls, value: object) -> object:
         return value or None
 
+    @field_validator("tls_cert", "tls_key", "tls_client_ca")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        # They are read again later, and a tool may change the working folder.
+        return value and value.absolute()
+
     @field_validator("caller_options")
     @classmethod
     def _parameters(cls, value: list[str]) -> list[str]:
@@ -331,7 +337,7 @@ class Settings(BaseSettings):
     def transport_variables(self) -> dict[str, str]:
         """The variables that give a child process what this one's options say of TLS."""
         paths = {name: getattr(self, name) for name in ("tls_cert", "tls_key", "tls_client_ca")}
-        given = {variable(name): str(path.absolute()) for name, path in paths.items() if path}
+        given = {variable(name): str(path) for name, path in paths.items() if path}
         return given | {variable("insecure"): str(self.insecure)}
 
     @property

@@ -16,7 +16,7 @@ from polos_service.api.grpc.server import GrpcServer
 from polos_service.cancelling import cancel_until_done
 from polos_service.catalog import Catalog
 from polos_service.config import Settings, SettingsInvalidError, named
-from polos_service.listening import parts
+from polos_service.listening import check_reach, parts
 from polos_service.models.built_in import BUILT_IN
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.prices import Prices, PricesInvalidError
@@ -136,12 +136,14 @@ class Service:
 
         Raises:
             DefinitionError: two agents have one id.
-            ListenError: the address cannot be listened at.
+            ListenError: the address cannot be listened at, or only with TLS.
             StoreUnavailable: the store cannot be opened or reached, or another process has it.
             TlsError: the certificate or the key cannot be used.
 
         """
         logs.log_to_stderr()
+        if not shared_port:
+            check_reach(settings.listen, settings)
         store = await open_store(settings)
         try:
             service = cls(settings, store, agents, defined, shared_port=shared_port)
@@ -149,7 +151,7 @@ class Service:
             await store.close()
             raise
         try:
-            service.address = service._server.listen(settings.listen)
+            service.address = service._server.listen()
             await service._begin(settings)
         except BaseException:
             await service.stop(0)

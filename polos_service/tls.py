@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
+from time import monotonic
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -25,6 +26,10 @@ SIZE_LIMIT = 1024 * 1024
 
 CURVES = (ec.SECP256R1, ec.SECP384R1)
 """Curves of the keys that all gRPC clients take; those in Python, C++ or Ruby take no others."""
+
+RESUMABLE = 60.0
+"""Seconds for which clients with certificates may resume a TLS session. A resumption does not check
+the certificate again: one that has expired would be good for days."""
 
 KEPT = "the service continues with the files it had; correct them, and new connections use them"
 """What the log advises when changed files cannot be used."""
@@ -63,6 +68,8 @@ class TlsFiles:
         """Remember the files; nothing is read."""
         self._paths = [path for path in (chain, key, client_ca) if path is not None]
         self._seen: list[bytes | str] = []
+        self._pem: Pem
+        self._given = 0.0
         self._reading = Lock()
 
     def read(self) -> Pem:
@@ -74,23 +81,30 @@ class TlsFiles:
         """
         with self._reading:
             self._seen = [contents(path) for path in self._paths]
-            return self._checked(self._seen)
+            return self._give(self._checked(self._seen))
 
     def changed(self) -> Pem | None:
         """Return what the files hold if that is new and can be used; any thread may call it.
 
-        What cannot be used is logged, once for each change.
+        What cannot be used is logged, once for each change. With an authority of clients, what
+        was given is given again after RESUMABLE: the keys of TLS sessions end with it.
         """
         with self._reading:
             found = [contents(path) for path in self._paths]
-            if found == self._seen:
+            if found != self._seen:
+                self._seen = found
+                try:
+                    return self._give(self._checked(found))
+                except TlsError as error:
+                    log.warning("tls_files_cannot_be_used", error=str(error), advice=KEPT)
+            if self._pem.client_ca is None or monotonic() < self._given + RESUMABLE:
                 return None
-            self._seen = found
-            try:
-                return self._checked(found)
-            except TlsError as error:
-                log.warning("tls_files_cannot_be_used", error=str(error), advice=KEPT)
-                return None
+            return self._give(self._pem)
+
+    def _give(self, pem: Pem) -> Pem:
+        self._pem = pem
+        self._given = monotonic()
+        return pem
 
     def _checked(self, found: list[bytes | str]) -> Pem:
         chain, key, *more = map(readable, found)
@@ -104,26 +118,27 @@ class TlsFiles:
             )
         if client_ca is not None:
             first_certificate(client_ca, self._paths[2])
-        told = {"certificate": self._paths[0], "expires": own.not_valid_after_utc}
-        if own.not_valid_before_utc <= datetime.now(UTC) < own.not_valid_after_utc:
-            log.info("tls_files_loaded", **told)
+        begins, ends = own.not_valid_before_utc, own.not_valid_after_utc
+        if begins <= datetime.now(UTC) < ends:
+            log.info("tls_files_loaded", certificate=str(self._paths[0]), expires=str(ends))
         else:
-            log.warning("tls_certificate_is_not_valid_now", **told, begins=own.not_valid_before_utc)
+            log.warning("tls_certificate_is_not_valid_now", begins=str(begins), expires=str(ends))
         return Pem(chain, key, client_ca)
 
 
 def contents(path: Path) -> bytes | str:
     """Return what a file holds, or why it cannot be read."""
     try:
-        with open(path, "rb", opener=without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        with open(path, "rb", buffering=0, opener=without_waiting) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 return f"{path} is not a regular file, which can be read again when it changes."
-            found = file.read(SIZE_LIMIT + 1)
+            if found.st_size > SIZE_LIMIT:
+                return f"The file {path} has more than {SIZE_LIMIT} bytes: it is not a PEM file."
+            pem = file.read(found.st_size)
     except (OSError, ValueError) as error:
         return f"The file {path} cannot be read: {getattr(error, 'strerror', None) or error}."
-    if len(found) > SIZE_LIMIT:
-        return f"The file {path} has more than {SIZE_LIMIT} bytes: it is not a PEM file."
-    return found if found.strip() else f"The file {path} is empty."
+    return pem if pem.strip() else f"The file {path} is empty."
 
 
 def without_waiting(path: str, flags: int) -> int:

@@ -17,7 +17,7 @@ from polos_service.api.grpc.run_service import RunService
 from polos_service.api.grpc.slots import Slots
 from polos_service.catalog import Catalog
 from polos_service.config import Settings
-from polos_service.listening import ListenError, check_reach, probe
+from polos_service.listening import ListenError, probe
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 from polos_service.tls import Pem, TlsFiles
@@ -85,17 +85,16 @@ class GrpcServer:
         if settings.reflection:
             reflection.enable_server_reflection(reflected(settings), self._server)
 
-    def listen(self, address: str) -> str:
-        """Listen at HOST:PORT or unix:/PATH; return the address, with the port for port 0.
+    def listen(self) -> str:
+        """Listen at the settings' address; return it, with the port for port 0.
 
         Raises:
             ListenError: the address cannot be listened at.
             TlsError: the certificate or the key cannot be used.
 
         """
+        address = self._settings.listen
         tls = tls_files(self._settings)
-        if not self._shared_port:
-            check_reach(address, self._settings)
         if (path := unix_path(address)) is not None:
             self._socket = UnixSocket(path)
             with private():

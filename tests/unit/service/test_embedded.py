@@ -152,6 +152,13 @@ async def test_the_port_is_the_one_that_was_asked_for() -> None:
             await Polos(port=port).start()
 
 
+async def test_variables_of_tls_are_for_other_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CERT", "KEY", "CLIENT_CA"):
+        monkeypatch.setenv(f"POLOS_TLS_{name}", "/no/such/file.pem")
+    async with Polos() as polos:
+        assert (await speaker("embedded-tls").run(polos, "Go.")).result == "Hi."
+
+
 async def test_serving_ends_with_a_signal() -> None:
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     polos = Polos(port=free_port())

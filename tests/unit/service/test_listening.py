@@ -7,13 +7,16 @@ import multiprocessing
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from polos_service import listening
 from polos_service.listening import ListenError, probe, reaches_further
-from tests.support.service import serving
+from polos_service.server import Service
+from tests.support.service import serving, settings_for
+from tests.support.tls import Files
 
 IN_USE = "the port is in use"
 
@@ -104,26 +107,61 @@ def test_any_other_reason_is_told_in_the_words_of_the_system() -> None:
         ("0.0.0.0:0", True),
         ("[::]:0", True),
         ("192.0.2.1:0", True),
+        ("unix:/run/polos.sock", False),
     ],
 )
 def test_what_others_may_reach_is_known(listen: str, further: bool) -> None:  # noqa: FBT001
     assert reaches_further(listen) is further
 
 
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `both` stand for an address of this machine and one that others reach."""
+    found = socket.getaddrinfo
+
+    def looked_up(host: str, port: int, **more: Any) -> Any:
+        if host != "both":
+            return found(host, port, **more)
+        return [*found("127.0.0.1", port, **more), *found("0.0.0.0", port, **more)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", looked_up)
+
+
+@pytest.mark.usefixtures("names")
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "0", "192.0.2.1", "[::ffff:0.0.0.0]", "both"])
+async def test_plaintext_that_others_may_reach_is_refused(tmp_path: Path, host: str) -> None:
+    with pytest.raises(ListenError, match="in plaintext") as caught:
+        await Service.start(settings_for(tmp_path, listen=f"{host}:0"))
+    assert "--tls-cert" in str(caught.value)
+    assert "--insecure (POLOS_INSECURE=true)" in str(caught.value)
+
+
+async def told(folder: Path, **settings: Any) -> list[str]:
+    """Return the warnings of a service that starts."""
+    with capture_logs() as logs:
+        async with serving(folder, **settings):
+            pass
+    return [one["event"] for one in logs if one["log_level"] == "warning"]
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
-async def test_a_service_that_others_may_reach_starts_with_a_warning(
+async def test_plaintext_that_others_may_reach_is_allowed_on_request_with_warnings(
     tmp_path: Path, host: str
 ) -> None:
-    with capture_logs() as logs:
-        async with serving(tmp_path, listen=f"{host}:0"):
-            pass
-    (warned,) = [one for one in logs if one["event"] == "listens_beyond_this_machine"]
-    assert warned["log_level"] == "warning"
-    assert "can start and read every run" in warned["advice"]
+    warned = await told(tmp_path, listen=f"{host}:0", insecure=True)
+    assert warned == ["listens_in_plaintext", "listens_beyond_this_machine"]
 
 
-async def test_a_service_on_loopback_does_not_warn(tmp_path: Path) -> None:
-    with capture_logs() as logs:
-        async with serving(tmp_path, listen="[::1]:0"):
-            pass
-    assert logs == []
+async def test_tls_that_others_may_reach_warns_of_callers_without_certificates(
+    tmp_path: Path,
+) -> None:
+    files = Files(tmp_path)
+    listen = "0.0.0.0:0"
+    assert await told(tmp_path, listen=listen, **files.settings) == ["listens_beyond_this_machine"]
+    assert await told(tmp_path, listen=listen, **files.mutual) == []
+
+
+@pytest.mark.parametrize("insecure", [False, True])
+async def test_a_service_on_this_machine_does_not_warn(tmp_path: Path, insecure: bool) -> None:  # noqa: FBT001
+    for listen in ("[::1]:0", f"unix:{tmp_path}/polos.sock"):
+        assert await told(tmp_path, listen=listen, insecure=insecure) == []

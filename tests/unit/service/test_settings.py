@@ -97,12 +97,64 @@ def test_addresses_are_taken(listen: str) -> None:
     assert Settings.load(listen=listen).listen == listen
 
 
+@pytest.mark.parametrize("listen", ["unix:/run/p.sock", "unix:///run/p.sock"])
+def test_a_unix_socket_is_named_by_its_path(listen: str) -> None:
+    assert Settings.load(listen=listen).listen == "unix:/run/p.sock"
+
+
+@pytest.mark.parametrize(
+    ("listen", "words"),
+    [
+        ("unix:run/p.sock", f"relative path; the absolute one is unix:{Path.cwd()}/run/p.sock"),
+        ("unix://run/p.sock", "relative path"),
+        ("unix:", "relative path"),
+        ("unix:/run/", "does not name a socket"),
+        ("unix:/a\0b", "does not name a socket"),
+        ("unix:/run/p%41", "has a %"),
+    ],
+)
+def test_what_names_no_unix_socket_is_refused(listen: str, words: str) -> None:
+    said = refusal(listen=listen)
+    assert said.startswith(f"POLOS_LISTEN (--listen): {listen!r} ")
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    ("given", "lacking"),
+    [
+        ({"tls_cert": "c"}, "POLOS_TLS_KEY (--tls-key)"),
+        ({"tls_key": "k"}, "POLOS_TLS_CERT (--tls-cert)"),
+        ({"tls_cert": "c", "tls_client_ca": "a"}, "POLOS_TLS_KEY (--tls-key)"),
+        (
+            {"tls_client_ca": "a"},
+            "POLOS_TLS_CERT (--tls-cert) and POLOS_TLS_KEY (--tls-key)",
+        ),
+    ],
+)
+def test_half_of_tls_is_refused_with_what_is_lacking(given: Any, lacking: str) -> None:
+    assert refusal(**given) == f"TLS needs {lacking} as well"
+
+
+def test_files_of_tls_stay_the_same_wherever_a_tool_goes() -> None:
+    settings = Settings.load(tls_cert="cert.pem", tls_key="/run/key.pem")
+    assert settings.tls_cert == Path.cwd() / "cert.pem"
+    assert settings.tls_key == Path("/run/key.pem")
+
+
+def test_empty_variables_of_tls_count_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CERT", "KEY", "CLIENT_CA"):
+        monkeypatch.setenv(f"POLOS_TLS_{name}", "")
+    settings = Settings.load()
+    assert (settings.tls_cert, settings.tls_key, settings.tls_client_ca) == (None, None, None)
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "1e400", "1e300", "", "soon"])
 @pytest.mark.parametrize(
     "variable",
     [
         *("POLOS_GRACE", "POLOS_CLAIM_TIMEOUT", "POLOS_MAX_RUNS", "POLOS_MAX_QUEUED"),
-        *("POLOS_NATS_REPLICAS", "POLOS_RETENTION"),
+        *("POLOS_NATS_REPLICAS", "POLOS_RETENTION", "POLOS_MAX_METADATA"),
+        *("POLOS_MAX_CONNECTION_AGE", "POLOS_MAX_CONNECTION_AGE_GRACE", "POLOS_MIN_PING_INTERVAL"),
     ],
 )
 def test_a_number_out_of_bounds_is_refused_by_its_variable(

@@ -1,4 +1,4 @@
-"""Envoy and nginx: streams through proxies, with the configurations that the documentation gives."""
+"""Envoy and nginx: streams through them, with the configurations that the documentation gives."""
 
 from __future__ import annotations
 

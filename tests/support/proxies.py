@@ -25,8 +25,8 @@ import grpc
 import pytest
 import trustme
 
-from polos import Agent, AgentStream, PolosClient
 from chaos.process import Process, free_port, inherited, listens
+from polos import Agent, AgentStream, PolosClient
 from tests.docs.pages import ROOT
 from tests.support.process import PATIENCE, ServiceProcess
 
@@ -45,7 +45,7 @@ def quiet(seconds):
 
 quiet_12, quiet_35, quiet_70 = quiet(12), quiet(35), quiet(70)
 """
-"""Agents: one answers, one speaks for five seconds, one until it is cancelled, others are silent."""
+"""Agents: one answers, one speaks for five seconds, one never ends, others are silent for long."""
 
 RECITED = "".join(f"word{n} " for n in range(50))
 """What the one that speaks for five seconds says."""
@@ -222,10 +222,12 @@ class Proxy(Process):
 
     def client(self, **more: Any) -> PolosClient:
         """Return a client of the service behind it."""
-        return PolosClient(
-            self.address,
-            **{"tls": self._authority.credentials(), "reconnect_timeout": PATIENCE} | more,
-        )
+        options: dict[str, Any] = {
+            "tls": self._authority.credentials(),
+            "reconnect_timeout": PATIENCE,
+            **more,
+        }
+        return PolosClient(self.address, **options)
 
     def channel(self) -> grpc.aio.Channel:
         """Return a bare channel to the service behind it."""
@@ -243,7 +245,7 @@ class Proxy(Process):
             raise AssertionError(f"it is not ready:\n{self.output()}") from None
 
     def _served(self, text: str, services: Sequence[int]) -> str:
-        """Return the text with the services' ports; a line that names no replica left is removed."""
+        """Return the text with the services' ports, without the lines of other replicas."""
         lines = []
         for line in text.splitlines():
             number = next((n for n, name in enumerate(NAMES) if name in line), None)
@@ -278,10 +280,11 @@ class Envoy(Proxy):
         super().__init__(folder, authority, services, *args, **more)
 
     def _local(self, text: str) -> str:
+        here = f"address: 127.0.0.1, port_value: {self.port}"
         return changed(
             text.replace("/etc/envoy/", f"{self._folder}/"),
             {
-                "address: 0.0.0.0, port_value: 8443": f"address: 127.0.0.1, port_value: {self.port}",
+                "address: 0.0.0.0, port_value: 8443": here,
                 "port_value: 9901": f"port_value: {self._admin}",
             },
         )

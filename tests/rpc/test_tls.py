@@ -218,7 +218,7 @@ async def half_of_a_handshake(
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Send the first half of what a client begins with."""
     outgoing = ssl.MemoryBIO()
-    context = ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.raises(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=HOST).do_handshake()
     hello = outgoing.read()

@@ -182,7 +182,7 @@ class Settings(BaseSettings):
     """Seconds that the calls of a connection have to end once it was sent away. Then streams end
     with UNAVAILABLE, and their readers continue from their cursors."""
 
-    min_ping_interval: float = Field(default=PING_SECONDS, ge=1, le=30)
+    min_ping_interval: float = Field(default=PING_SECONDS, ge=0.1, le=15)
     """Seconds that a client must leave between two HTTP/2 pings without data. Connections that ping
     more often are closed. The Python client sends a ping after 30 s of silence."""
 

@@ -15,6 +15,7 @@ import pytest
 import structlog.testing
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from pydantic import ValidationError
 
 from polos.v1 import run_service_pb2 as pb
 from polos_client.calls import connection as connection_module
@@ -27,6 +28,7 @@ from polos_service import server as root
 from polos_service.api.grpc import server as server_module
 from polos_service.api.grpc.handlers import generic_handler
 from polos_service.api.grpc.server import AGENT_SERVICE, RUN_SERVICE
+from polos_service.config import PING_SECONDS
 from polos_service.listening import ListenError
 from polos_service.server import Service
 from tests.support.control import Gate, Thread
@@ -46,7 +48,6 @@ WAITING = scripted(turn("Hello ", pause()), id="waiting")
 
 
 PINGS = "grpc.keepalive_time_ms"
-ALLOWED = "grpc.http2.min_ping_interval_without_data_ms"
 
 
 async def said(served: Served, run_id: str) -> bool:
@@ -122,12 +123,9 @@ async def test_the_text_of_an_unexpected_exception_does_not_leave_the_service(
         assert (entry["event"], str(entry["exc_info"])) == ("call_failed", "planted secret")
 
 
-async def test_a_client_that_pings_a_silent_stream_is_not_sent_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_pings_a_silent_stream_is_not_sent_away(tmp_path: Path) -> None:
     # The pair of settings as it is, a hundred times faster: the client pings every 300 ms.
-    monkeypatch.setattr(server_module, "OPTIONS", tuple(faster(ALLOWED, server_module.OPTIONS)))
-    async with serving(tmp_path, WAITING) as served:
+    async with serving(tmp_path, WAITING, min_ping_interval=PING_SECONDS / 100) as served:
         run_id = await served.start(WAITING)
         # Core's client pings without data only twice, by itself; those of other languages go on.
         options = [
@@ -157,9 +155,11 @@ def faster(time: str, options: Any) -> Iterator[tuple[str, int]]:
         yield name, value // 100 if name == time else value
 
 
-def test_the_client_pings_more_rarely_than_the_service_allows() -> None:
+def test_the_client_pings_more_rarely_than_the_service_allows(tmp_path: Path) -> None:
     server, client = dict(server_module.OPTIONS), dict(connection_module.OPTIONS)
-    assert client[PINGS] >= 2 * server[ALLOWED]
+    assert client[PINGS] >= 2 * 1000 * settings_for(tmp_path).min_ping_interval
+    with pytest.raises(ValidationError):
+        settings_for(tmp_path, min_ping_interval=client[PINGS] / 1000)
     assert server["grpc.keepalive_permit_without_calls"] == 1
 
 

@@ -32,6 +32,7 @@ test: lint ## Check style, types and layers, and run the main test suite
 
 test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other programs, and long tests; SKIP="node chromium" skips some
 	@bash scripts/chromium.sh
+	@bash scripts/nginx.sh $(VENV)/nginx
 	$(BIN)/python -m scripts.peers $(SKIP)
 
 coverage: $(VENV)/.dev ## Measure code coverage; TESTS=tests/unit selects tests

@@ -18,7 +18,9 @@ const definition = loadSync("polos/v1/run_service.proto", {
   oneofs: true, // event.payload is the name of the field that is set
 });
 const { RunService } = grpc.loadPackageDefinition(definition).polos.v1;
-const runs = new RunService(ADDRESS, grpc.credentials.createInsecure(), {
+const secure = process.env.POLOS_TLS === "1"; // GRPC_DEFAULT_SSL_ROOTS_FILE_PATH: a private CA
+const credentials = secure ? grpc.credentials.createSsl() : grpc.credentials.createInsecure();
+const runs = new RunService(ADDRESS, credentials, {
   "grpc.keepalive_time_ms": 30_000, // at least 10 s, or the service closes the connection
   "grpc.keepalive_timeout_ms": 10_000,
 });

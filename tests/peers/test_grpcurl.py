@@ -15,6 +15,7 @@ import pytest
 
 from polos import PolosClient
 from tests.support.process import PATIENCE, ServiceProcess, environment
+from tests.support.proxies import Authority, Envoy, Nginx, Proxy, SecureService
 
 BIN = Path(sysconfig.get_path("scripts"))
 RUN_SERVICE = "polos.v1.RunService"
@@ -222,3 +223,23 @@ async def test_grpcurl_finds_the_service_healthy(service: ServiceProcess) -> Non
     for name in ("", RUN_SERVICE, "polos.v1.AgentService"):
         said = await grpcurl(service, "grpc.health.v1.Health/Check", data={"service": name})
         assert documents(said) == [{"status": "SERVING"}]
+
+
+@pytest.mark.parametrize("kind", [Envoy, Nginx], ids=["envoy", "nginx"])
+async def test_grpcurl_calls_through_a_proxy(kind: type[Proxy], tmp_path: Path) -> None:
+    authority = Authority()
+    async with (
+        SecureService(tmp_path / "service", authority) as service,
+        kind(tmp_path / "proxy", authority, [service.port]) as proxy,
+    ):
+        trusted = ("-cacert", str(tmp_path / "proxy" / "authority.pem"))
+        assert (
+            set((await output_of("grpcurl", *trusted, proxy.address, "list")).split()) == SERVICES
+        )
+        told = await output_of("grpcurl", *trusted, proxy.address, "grpc.health.v1.Health/Check")
+        assert documents(told) == [{"status": "SERVING"}]
+        start = json.dumps({"agent_id": "talker", "input": "Hi"})
+        call = ("-d", start, proxy.address, f"{RUN_SERVICE}/StreamRun")
+        events = events_of(await output_of("grpcurl", *trusted, *call))
+        assert [event["sequence"] for event in events] == [str(n + 1) for n in range(len(events))]
+        assert events[-1]["agentFinish"]["result"] == "Hello world"

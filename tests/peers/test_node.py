@@ -11,6 +11,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 from tests.support.process import PATIENCE, ServiceProcess, environment
+from tests.support.proxies import RECITED, Authority, Envoy, Nginx, Proxy, SecureService
 
 PROGRAM = ROOT / "examples" / "node" / "run.js"
 NODE = shutil.which("node")
@@ -49,11 +50,13 @@ def app(tmp_path: Path) -> Path:
     return path
 
 
-async def start(node: str, address: str, agent: str, text: str) -> asyncio.subprocess.Process:
+async def start(
+    node: str, address: str, agent: str, text: str, **env: str
+) -> asyncio.subprocess.Process:
     """Start the program."""
     return await asyncio.create_subprocess_exec(
         *(node, PROGRAM, agent, text),
-        env=environment(POLOS_ADDRESS=address),
+        env=environment(POLOS_ADDRESS=address, **env),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -95,3 +98,26 @@ async def test_program_goes_on_after_the_service_was_killed(
     assert (code, before) == (0, b"No")
     assert after.startswith("\n[llm:1 starts over: ")
     assert "]\nYes.\n" in after
+
+
+@pytest.mark.parametrize("kind", [Envoy, Nginx], ids=["envoy", "nginx"])
+async def test_program_goes_on_through_a_proxy(
+    node: str, kind: type[Proxy], tmp_path: Path
+) -> None:
+    authority = Authority()
+    async with (
+        SecureService(tmp_path / "service", authority) as service,
+        kind(tmp_path / "proxy", authority, [service.port]) as proxy,
+    ):
+        trusted = str(tmp_path / "proxy" / "authority.pem")
+        tls = {"POLOS_TLS": "1", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": trusted}
+        program = await start(node, proxy.address, "reciter", "Hi.", **tls)
+        assert program.stdout is not None
+        before = await asyncio.wait_for(program.stdout.readexactly(len("word0")), PATIENCE)
+        await service.kill()
+        await service.start()
+        code, after, _ = await end(program)
+    assert (code, before) == (0, b"word0")
+    begun, _, again = after.partition("\n[llm:1 starts over: ")
+    assert RECITED.startswith(f"word0{begun}")
+    assert RECITED in again

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from polos_client.errors import ConnectionLost, PolosError
+from polos_client.errors import PolosError
 from polos_service.cli.exits import reporting
 
 if TYPE_CHECKING:
@@ -67,25 +67,5 @@ async def connected(
     from polos_client.calls.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
 
     async with PolosClient(address) as client:
-        await reach(client)
+        await client.reach(PATIENCE)
         return await work(client)
-
-
-async def reach(client: PolosClient) -> None:
-    """Wait until the service is connected: a program waits longer for one than a person does.
-
-    Raises:
-        ConnectionLost: nobody was there.
-
-    """
-    try:
-        async with asyncio.timeout(PATIENCE):
-            await (await client.channel()).channel_ready()
-    except TimeoutError:
-        from polos_client.calls.status import PLAINTEXT  # noqa: PLC0415 - grpc, as above
-
-        start = "start one with `polos serve`, or name another address (--address, POLOS_ADDRESS)"
-        advice = PLAINTEXT if client.secure else start
-        raise ConnectionLost(
-            f"no Polos service can be reached at {client.address}; {advice}"
-        ) from None

@@ -41,18 +41,21 @@ _TRUST = "pass tls=PATH (--tls-ca, POLOS_TLS) with a certificate that is trusted
 _OWN = "pass client_cert and client_key (--client-cert, POLOS_CLIENT_CERT)"
 _NAME = "check the name, or set POLOS_ADDRESS"
 
+_RENEW = "the service needs a certificate that is valid today"
+_MATCH = "name the service as its certificate does"
+
 _VERIFICATION = {
-    9: "it is not valid yet",
-    10: "it has expired",
-    18: "an unknown CA: it is self-signed",
-    19: "an unknown CA has signed it",
-    20: "an unknown CA has signed it",
-    21: "an unknown CA has signed it",
-    23: "it is revoked",
-    62: "it is for another name",
-    64: "it is for another IP address",
+    9: ("it is not valid yet", "check the clocks"),
+    10: ("it has expired", _RENEW),
+    18: ("an unknown CA: it is self-signed", _TRUST),
+    19: ("an unknown CA has signed it", _TRUST),
+    20: ("an unknown CA has signed it", _TRUST),
+    21: ("an unknown CA has signed it", _TRUST),
+    23: ("it is revoked", _RENEW),
+    62: ("it is for another name", _MATCH),
+    64: ("it is for another IP address", _MATCH),
 }
-"""What is wrong with a certificate, by OpenSSL's code (`x509_vfy.h`)."""
+"""What is wrong with a certificate, by OpenSSL's code (`x509_vfy.h`), and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,12 +110,17 @@ def find_fault(
     except socket.gaierror as error:
         name = place.host if proxy is None else proxy.host
         what = f"the name {name!r} cannot be resolved (DNS): {error.strerror}"
-        return Fault(what=what, advice=_NAME, unnamed=True)
-    except TimeoutError:
-        return Fault(what="no answer", advice=START)
+        return Fault(what=what, advice=_NAME if proxy is None else _through(proxy), unnamed=True)
     except (OSError, ValueError) as error:
-        return Fault(what=str(getattr(error, "strerror", None) or error).lower(), advice=START)
+        what = "no answer" if isinstance(error, TimeoutError) else _told(error)
+        if proxy is None:
+            return Fault(what=what, advice=START)
+        return Fault(what=f"the proxy: {what}", advice=_through(proxy))
     return None
+
+
+def _told(error: OSError | ValueError) -> str:
+    return str(getattr(error, "strerror", None) or error).lower()
 
 
 def _connect(place: Place, proxy: Proxy | None) -> socket.socket:
@@ -192,12 +200,9 @@ def _check_tls(link: socket.socket, certificates: Certificates, host: str) -> No
             if not encrypted.recv(1):  # a service sends its settings at once
                 raise _closed(certificates, asked=bool(asked))
     except ssl.SSLCertVerificationError as error:
-        reason = _VERIFICATION.get(error.verify_code, "it is not valid")
-        raise _FaultError(
-            f"the service's certificate is refused: {reason} ({error.verify_message})",
-            _TRUST,
-            final=True,
-        ) from None
+        reason, advice = _VERIFICATION.get(error.verify_code, ("it is not valid", _RENEW))
+        what = f"the service's certificate is refused: {reason} ({error.verify_message})"
+        raise _FaultError(what, advice, final=True) from None
     except (ssl.SSLEOFError, ConnectionError):
         raise _closed(certificates, asked=bool(asked)) from None
     except ssl.SSLError as error:

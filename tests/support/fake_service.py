@@ -230,11 +230,24 @@ class FakeService(RunServiceServicer):
 
 
 @asynccontextmanager
-async def serving(service: FakeService, port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    service: FakeService,
+    port: int = 0,
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    options: Sequence[tuple[str, Any]] = (),
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> AsyncIterator[str]:
     """Serve on loopback and give the address."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(
+        options=[("grpc.so_reuseport", 0), *options], interceptors=interceptors
+    )
     add_RunServiceServicer_to_server(service, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    bound = (
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        if credentials is None
+        else server.add_secure_port(f"127.0.0.1:{port}", credentials)
+    )
     await server.start()
     try:
         yield f"127.0.0.1:{bound}"

@@ -228,9 +228,12 @@ async def test_this_machine_is_reached_without_a_proxy(
     host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy = Answering("403 Forbidden")
-    async with serving(FakeService()) as service, proxied(proxy, monkeypatch):
-        async with PolosClient(f"{host}:{service.rpartition(':')[2]}") as client:
-            assert (await client.get_run(RUN)).run_id == RUN
+    async with (
+        serving(FakeService()) as service,
+        proxied(proxy, monkeypatch),
+        PolosClient(f"{host}:{service.rpartition(':')[2]}") as client,
+    ):
+        assert (await client.get_run(RUN)).run_id == RUN
     assert proxy.asked == []
 
 

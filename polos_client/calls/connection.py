@@ -18,7 +18,7 @@ from polos_client.calls.backoff import Backoff
 from polos_client.calls.channels import Channels
 from polos_client.calls.credential import Credential, Metadata
 from polos_client.calls.probe import Fault
-from polos_client.calls.prober import UNKNOWN, Prober, lost
+from polos_client.calls.prober import UNKNOWN, Prober, fault_told_by, lost, way_to
 from polos_client.calls.status import is_transient, to_error
 from polos_client.calls.target import Target
 from polos_client.errors import ConnectionLost, InvalidRequest, Unauthenticated
@@ -244,7 +244,7 @@ class Connection:
             PolosError: what the failure means, if the call may not be made again.
 
         """
-        meaning = to_error(error, self.address)
+        meaning = to_error(error, way_to(self.address))
         if isinstance(meaning, Unauthenticated) and self._credential.renewable:
             if backoff.renewed:
                 raise meaning from None
@@ -271,7 +271,9 @@ class Connection:
         if error.code() not in _UNCONNECTED:
             return None
         state = (await self.channel()).get_state()
-        return await self._prober.find(self.address) if state in _CONNECTING else None
+        if state not in _CONNECTING:
+            return None
+        return await self._prober.find(self.address) or fault_told_by(error.details() or "")
 
 
 def _outlive(_channel: grpc.aio.Channel, _call: object) -> None:

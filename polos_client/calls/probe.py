@@ -33,10 +33,11 @@ _NOT_TLS = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_
 _OWN_ALERTS = {"access denied", "handshake failure", "unknown ca"}
 """Alerts that are about a client's certificate though they do not name it."""
 
-_PLAIN = (
+PLAIN = (
     "does it speak TLS? `polos serve` alone is plaintext: name it HOST:PORT or http://HOST:PORT, "
     "without tls"
 )
+"""What to do where a service does not speak TLS."""
 _TRUST = "pass tls=PATH (--tls-ca, POLOS_TLS) with a certificate that is trusted here"
 _OWN = "pass client_cert and client_key (--client-cert, POLOS_CLIENT_CERT)"
 _NAME = "check the name, or set POLOS_ADDRESS"
@@ -246,8 +247,8 @@ def _of_own(certificates: Certificates, said: str) -> _FaultError:
 
 def _of_tls(reason: str, certificates: Certificates) -> _FaultError:
     if reason in _NOT_TLS:
-        return _FaultError("the server does not speak TLS", _PLAIN, final=True)
+        return _FaultError("the server does not speak TLS", PLAIN, final=True)
     alert = reason.partition("ALERT_")[2].lower().replace("_", " ")
     if "certificate" in alert or alert in _OWN_ALERTS:
         return _of_own(certificates, alert)
-    return _FaultError(f"the TLS handshake failed: {alert or reason}", _PLAIN, final=bool(alert))
+    return _FaultError(f"the TLS handshake failed: {alert or reason}", PLAIN, final=bool(alert))

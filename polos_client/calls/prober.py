@@ -10,7 +10,7 @@ from polos_client.calls.certificates import Certificates
 from polos_client.calls.channels import Credentials
 from polos_client.calls.daemon import in_daemon
 from polos_client.calls.place import Place
-from polos_client.calls.probe import Fault, find_fault
+from polos_client.calls.probe import PLAIN, Fault, find_fault
 from polos_client.calls.proxies import proxy_for
 from polos_client.calls.status import START, unreached
 from polos_client.errors import ConnectionLost
@@ -23,6 +23,9 @@ PATIENCE = 1.5
 
 UNKNOWN = Fault(what="no answer", advice=START)
 """The fault where a probe finds none."""
+
+_TLS_SIGNS = ("Tls handshake failed", "Verification Check failed", "missing selected ALPN")
+"""What grpc says of a handshake that no later attempt mends."""
 
 
 class Prober:
@@ -53,8 +56,19 @@ class Prober:
         return find_fault(place, known, proxy_for(place), encrypted=encrypted)
 
 
+def fault_told_by(details: str) -> Fault | None:
+    """Return the fault that grpc itself names, where a probe could not check what grpc does."""
+    if not any(sign in details for sign in _TLS_SIGNS):
+        return None
+    return Fault(what=details, advice=PLAIN, final=True)
+
+
+def way_to(address: str) -> str:
+    """Return an address, with the proxy through which grpc goes there."""
+    proxy = proxy_for(Place.of(address))
+    return address if proxy is None else f"{address} through {proxy}"
+
+
 def lost(address: str, fault: Fault, code: str = "UNAVAILABLE") -> ConnectionLost:
     """Return the error of a service that a fault keeps a client from."""
-    proxy = proxy_for(Place.of(address))
-    where = address if proxy is None else f"{address} through {proxy}"
-    return unreached(where, f"{code}: {fault.what}", fault.advice)
+    return unreached(way_to(address), f"{code}: {fault.what}", fault.advice)

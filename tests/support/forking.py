@@ -4,6 +4,7 @@ BEFORE says what the parent does with its client: `nothing`, `call` or `close`. 
 client the child uses, `same` or `new`. WAY is `fork` (and the interpreter ends the child) or
 `multiprocessing`. Each prints a line that says how its call went.
 """
+# ruff: noqa: T201 - it prints what happened
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,7 @@ async def test_a_refused_key_is_renewed_once(way: str) -> None:
 @pytest.mark.parametrize("way", ["call", "start", "reader"])
 async def test_a_renewed_key_that_is_refused_is_an_error(way: str) -> None:
     keys, service = Keys(), FakeService(accepted=set())
-    ways = {
+    ways: dict[str, Callable[[PolosClient], Awaitable[Any]]] = {
         "call": lambda client: client.get_run(RUN),
         "start": lambda client: DEMO.stream(client, "go"),
         "reader": lambda client: anext(events.stream_workflow(client, workflow_run_id=RUN)),
@@ -162,7 +162,9 @@ async def test_a_stream_without_a_next_key_says_where_it_was() -> None:
 
 
 async def test_a_function_that_fails_later_is_asked_again_for_a_while() -> None:
-    answers = iter(["key-1", ValueError("away"), ValueError("away"), "key-2"])
+    answers: Iterator[str | Exception] = iter(
+        ["key-1", ValueError("away"), ValueError("away"), "key-2"]
+    )
 
     async def key() -> str:
         answer = next(answers)
@@ -206,7 +208,7 @@ async def test_a_function_that_returns_no_key_is_told_at_once(
             raise answer
         return answer
 
-    ways = {
+    ways: dict[str, Callable[[PolosClient], Awaitable[Any]]] = {
         "call": lambda client: client.get_run(RUN),
         "start": lambda client: DEMO.stream(client, "go"),
         "reader": sequences,

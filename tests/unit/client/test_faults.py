@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import trustme
 
@@ -93,6 +94,21 @@ async def test_a_failed_handshake_is_named_at_once(name: str, way: str, tmp_path
             await WAYS[way](client)
 
 
+@pytest.mark.parametrize("way", ["call", "start", "reader"])
+async def test_credentials_of_grpc_itself_are_judged_by_what_it_says(
+    way: str, tmp_path: Path
+) -> None:
+    credentials = server_credentials(trustme.CA().issue_cert("127.0.0.1"))
+    other = write_ca(tmp_path, "other", trustme.CA()).read_bytes()
+    async with (
+        serving(FakeService(), credentials=credentials) as address,
+        PolosClient(address, tls=grpc.ssl_channel_credentials(other)) as client,
+        asyncio.timeout(AT_ONCE),
+    ):
+        with pytest.raises(ConnectionLost, match="CERTIFICATE_VERIFY_FAILED"):
+            await WAYS[way](client)
+
+
 @pytest.fixture
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "PATIENCE", 0.4)
@@ -147,21 +163,30 @@ class Answering:
         self.status = status
         self.tunnel = tunnel
         self.asked: list[str] = []
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: list[asyncio.Task[Any]] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._tasks.append(asyncio.current_task())  # type: ignore[arg-type]
+        self._writers.append(writer)
         try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            self.asked.append(head)
+            self.asked.append((await reader.readuntil(b"\r\n\r\n")).decode())
             writer.write(f"HTTP/1.1 {self.status}\r\n\r\n".encode())
             await writer.drain()
             if self.tunnel:
                 host, _, port = self.tunnel.rpartition(":")
                 back, forth = await asyncio.open_connection(host, int(port))
+                self._writers.append(forth)
                 await asyncio.gather(copy(reader, forth), copy(back, writer))
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
+
+    async def close(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -184,6 +209,7 @@ async def proxied(
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         monkeypatch.setenv(variable, f"http://me:hidden@{address}")
         yield address
+        await proxy.close()
 
 
 @pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])

@@ -230,9 +230,7 @@ class Connection:
         """Note that the service has answered."""
         self._reached = True
 
-    async def failed(
-        self, error: grpc.aio.AioRpcError, backoff: Backoff, sent: object = None
-    ) -> None:
+    async def failed(self, error: grpc.aio.AioRpcError, backoff: Backoff, sent: object) -> None:
         """Wait until a call that failed may be made again.
 
         Args:
@@ -257,7 +255,7 @@ class Connection:
         bound = None
         if isinstance(meaning, ConnectionLost) and (fault := await self._fault_of(error)):
             meaning = lost(self.address, fault, error.code().name)
-            if fault.final:
+            if fault.final and not (fault.inferred and self._reached):
                 raise meaning from None
             bound = NAME_PATIENCE if fault.unnamed and not self._reached else None
         await backoff.wait(meaning, bound)

@@ -38,12 +38,21 @@ PLAIN = (
     "without tls"
 )
 """What to do where a service does not speak TLS."""
+
 _TRUST = "pass tls=PATH (--tls-ca, POLOS_TLS) with a certificate that is trusted here"
-_OWN = "pass client_cert and client_key (--client-cert, POLOS_CLIENT_CERT)"
-_NAME = "check the name, or set POLOS_ADDRESS"
+"""What to do where the authority of a service's certificate is unknown."""
+
+_MATCH = "name the service as its certificate does"
+"""What to do where a service's certificate is for another name."""
 
 _RENEW = "the service needs a certificate that is valid today"
-_MATCH = "name the service as its certificate does"
+"""What to do where a service's certificate has ended."""
+
+_OWN = "pass client_cert and client_key (--client-cert, POLOS_CLIENT_CERT)"
+"""What to do where a client's certificate is missing or refused."""
+
+_NAME = "check the name, or set POLOS_ADDRESS"
+"""What to do where a name cannot be resolved."""
 
 _VERIFICATION = {
     9: ("it is not valid yet", "check the clocks"),
@@ -67,6 +76,7 @@ class Fault:
         what: as a part of a sentence.
         advice: what to do.
         final: whether it is the configuration: no later attempt helps.
+        inferred: whether that is only inferred, from a connection that was closed.
         unnamed: whether a name cannot be resolved.
 
     """
@@ -74,13 +84,14 @@ class Fault:
     what: str
     advice: str
     final: bool = False
+    inferred: bool = False
     unnamed: bool = False
 
 
 class _FaultError(Exception):
-    def __init__(self, what: str, advice: str = START, *, final: bool = False) -> None:
+    def __init__(self, what: str, advice: str = START, **signs: bool) -> None:
         super().__init__(what)
-        self.fault = Fault(what=what, advice=advice, final=final)
+        self.fault = Fault(what=what, advice=advice, **signs)
 
 
 def find_fault(
@@ -150,10 +161,11 @@ def _tunnel(link: socket.socket, place: Place, proxy: Proxy) -> None:
         head += more
     status = head.split(b"\r\n", 1)[0].decode("ascii", "replace").split(" ", 1)
     if not status[0].startswith("HTTP/"):
-        raise _FaultError("it does not answer as an HTTP proxy does", _through(proxy))
+        raise _FaultError("the proxy does not answer as an HTTP proxy does", _through(proxy))
     if not status[-1].startswith("2"):
         said = "".join(letter for letter in status[-1][:80] if letter.isprintable())
-        raise _FaultError(f"it refuses the connection: {said}", _through(proxy))
+        final = status[-1].startswith("4")  # 5: what is behind the proxy may come back
+        raise _FaultError(f"the proxy refuses the connection: {said}", _through(proxy), final=final)
 
 
 def _through(proxy: Proxy) -> str:
@@ -233,16 +245,16 @@ def _note_request(context: ssl.SSLContext) -> list[object]:
 def _closed(certificates: Certificates, *, asked: bool) -> _FaultError:
     if not asked:
         return _FaultError("the connection was closed in or after the TLS handshake")
-    return _of_own(certificates, "the service closed the connection")
+    return _of_own(certificates, "the service closed the connection", inferred=True)
 
 
-def _of_own(certificates: Certificates, said: str) -> _FaultError:
+def _of_own(certificates: Certificates, said: str, **signs: bool) -> _FaultError:
     if certificates.cert is None:
         what = "the service requires a client certificate, and none was given"
     else:
         reason = certificates.find_own_fault() or said
         what = f"the service refuses the client certificate {str(certificates.cert)!r}: {reason}"
-    return _FaultError(what, _OWN, final=True)
+    return _FaultError(what, _OWN, final=True, **signs)
 
 
 def _of_tls(reason: str, certificates: Certificates) -> _FaultError:

@@ -156,6 +156,32 @@ async def test_a_handshake_that_never_ends_is_named(tmp_path: Path) -> None:
             await client.reach(2)
 
 
+async def test_a_client_that_was_served_waits_where_a_refusal_is_only_inferred(
+    tmp_path: Path,
+) -> None:
+    authority = trustme.CA()
+    ca = write_ca(tmp_path, "ca", authority)
+    mine = write_pair(tmp_path, "mine", authority.issue_cert("client"))
+    leaf = authority.issue_cert("127.0.0.1")
+    client = PolosClient("here:1", tls=ca, client_cert=mine.cert, client_key=mine.key)
+    async with serving(
+        FakeService(), credentials=server_credentials(leaf, clients=authority)
+    ) as address:
+        client.address = address
+        await client.get_run(RUN)
+    port = int(address.rpartition(":")[2])
+    closing = server_credentials(leaf, clients=trustme.CA())
+    async with serving(FakeService(), port, credentials=closing):
+        call = asyncio.create_task(client.get_run(RUN))
+        await asyncio.sleep(1.0)
+        assert not call.done()
+    async with serving(
+        FakeService(), port, credentials=server_credentials(leaf, clients=authority)
+    ):
+        assert (await call).run_id == RUN
+    await client.close()
+
+
 class Answering:
     """A proxy that answers CONNECT with a status, and notes what it was asked."""
 
@@ -219,13 +245,14 @@ async def test_a_proxy_that_refuses_is_named_without_its_password(
     proxy = Answering("407 Proxy Authentication Required")
     async with (
         proxied(proxy, monkeypatch, variable) as address,
-        PolosClient("service.invalid:50051", reconnect_timeout=0.3) as client,
+        PolosClient("service.invalid:50051") as client,
+        asyncio.timeout(AT_ONCE),
     ):
         with pytest.raises(ConnectionLost) as caught:
             await client.get_run(RUN)
     told = str(caught.value)
     assert f"through the proxy http://{address} ({variable})" in told
-    assert "it refuses the connection: 407 Proxy Authentication Required" in told
+    assert "the proxy refuses the connection: 407 Proxy Authentication Required" in told
     assert "hidden" not in told
     assert proxy.asked[0].startswith("CONNECT service.invalid:50051 ")
 

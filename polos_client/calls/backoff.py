@@ -35,7 +35,8 @@ class Backoff:
         """Forget the failures, but go on to wait longer while it lasts only for a moment."""
         self.renewed = False
         self._deadline = None
-        self._delay = min(self._delay, self._bound / 2)  # which jitter does not bring over it
+        # Jitter does not bring half of the bound over it.
+        self._delay = max(_FIRST, min(self._delay, self._bound / 2))
         self._reached = asyncio.get_running_loop().time()
 
     async def wait(self, failure: PolosError, bound: float | None = None) -> None:

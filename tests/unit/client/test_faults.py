@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -148,12 +149,12 @@ async def test_a_service_that_starts_late_is_waited_for() -> None:
 
 
 async def test_a_handshake_that_never_ends_is_named(tmp_path: Path) -> None:
-    silent = await asyncio.start_server(lambda _reader, _writer: None, "127.0.0.1", 0)
     write_ca(tmp_path, "ca", trustme.CA())
-    address = f"127.0.0.1:{silent.sockets[0].getsockname()[1]}"
-    async with silent, PolosClient(address, tls=tmp_path / "ca.pem") as client:
-        with pytest.raises(ConnectionLost, match="no answer"):
-            await client.reach(2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, nobody answers
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        async with PolosClient(address, tls=tmp_path / "ca.pem") as client:
+            with pytest.raises(ConnectionLost, match="no answer"):
+                await client.reach(2)
 
 
 async def test_a_client_that_was_served_waits_where_a_refusal_is_only_inferred(
@@ -235,7 +236,10 @@ async def proxied(
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         monkeypatch.setenv(variable, f"http://me:hidden@{address}")
         yield address
+        server.close()
+        await asyncio.sleep(0)  # what was accepted becomes a task
         await proxy.close()
+        await asyncio.sleep(0)  # what was aborted is closed
 
 
 @pytest.mark.parametrize("variable", ["grpc_proxy", "https_proxy", "http_proxy"])

@@ -88,6 +88,14 @@ async def test_a_hop_with_nobody_behind_it_is_an_outage() -> None:
             await sequences(client)
 
 
+async def test_a_reader_without_patience_does_not_come_back() -> None:
+    service = FakeService(plays=[Play(abort(Code.UNAVAILABLE), until=0)])
+    async with connected(service, reconnect_timeout=0) as client:
+        with pytest.raises(ConnectionLost, match="reading run run-1 failed"):
+            await sequences(client)
+    assert service.cursors == [0]
+
+
 async def test_a_service_that_ends_each_stream_at_once_is_not_run_down() -> None:
     cut = Play(abort(Code.UNAVAILABLE), until=0)
     service = FakeService(plays=[cut] * 99)

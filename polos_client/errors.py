@@ -66,10 +66,14 @@ class CallError(PolosError):
         metadata: the keys that the reason's comment in `error.proto` lists, as strings.
         retry_after: seconds after which the same call may succeed; None if retrying
             does not help.
+        run_id: the run that was being read; None if none was.
+        cursor: sequence of the last event of it that was received; 0 if there was none.
 
     """
 
     reason: ClassVar[str] = "UNSPECIFIED"
+    run_id: str | None = None
+    cursor: int = 0
 
     def __init__(self, message: str, *, retry_after: float | None = None, **metadata: str) -> None:
         super().__init__(message)

@@ -14,8 +14,9 @@ from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.connection import Connection, checked_id
+from polos_client.calls.credential import ApiKey
 from polos_client.calls.states import STATES
-from polos_client.calls.target import Tls, find_target
+from polos_client.calls.target import FilePath, Tls, find_target
 from polos_client.errors import DefinitionError, InvalidRequest
 from polos_client.unbuilt import refuse
 from polos_client.wire import PAGE_LIMIT, TOKEN_SECONDS
@@ -39,12 +40,14 @@ class PolosClient(Connection):
     def __init__(
         self,
         address: str | None = None,
-        api_key: str | None = None,
+        api_key: ApiKey | None = None,
         project_id: str | None = None,  # noqa: ARG002 - credentials alone choose a project
         deployment_id: str | None = None,
         *,
         api_url: str | None = None,
         tls: Tls | None = None,
+        client_cert: FilePath | None = None,
+        client_key: FilePath | None = None,
         reconnect_timeout: float = 60.0,
     ) -> None:
         """Remember the service; nothing is sent.
@@ -53,15 +56,25 @@ class PolosClient(Connection):
             address: `HOST:PORT`, with IPv6 in brackets; `unix:PATH`; `dns:///HOST:PORT`; or a
                 URL: https:// is TLS, http:// is plaintext. None: POLOS_ADDRESS, else
                 POLOS_API_URL, else 127.0.0.1:50051.
-            api_key: sent with each call as `authorization: Bearer`, over TLS or to this machine
-                only. None: POLOS_API_KEY, else none is sent.
+            api_key: an API key or a token, sent with each call as `authorization: Bearer`, over
+                TLS or to this machine only; or a function, async or not, that returns the
+                current one. It is called for a call if it was not within the last 30 s, and once
+                more where the service refuses what it returned; a stream that ends because its
+                credential does then goes on from its cursor. It has 10 s, and may be called in
+                another thread. None: POLOS_API_KEY, else what the file POLOS_API_KEY_FILE holds,
+                else none is sent.
             project_id: accepted and not used: only credentials choose a project.
             deployment_id: ignored, with a warning: a service has one deployment.
             api_url: another name for an address that is a URL.
             tls: True: TLS with the certificate authorities of this machine; a path: those of
-                that PEM file alone; `grpc.ChannelCredentials`: as they say, with a client's
-                certificate for example; False: plaintext. None: as the URL or POLOS_TLS (true,
-                false or a path) says, else plaintext.
+                that PEM file alone; `grpc.ChannelCredentials`: as they say; False: plaintext.
+                None: as the URL or POLOS_TLS (true, false or a path) says, else plaintext. New
+                connections are made with what the file holds then.
+            client_cert: a path: the PEM file with the client's own certificate, for a service
+                that demands one (mTLS), and what leads to its authority; implies TLS, and is read
+                again like `tls`. None: POLOS_CLIENT_CERT, else none is shown.
+            client_key: a path: the PEM file with its key, without a password. None:
+                POLOS_CLIENT_KEY, else it is in the same file as the certificate.
             reconnect_timeout: seconds for which a reader of a run tries to reach a service
                 that has gone before it raises ConnectionLost; other calls try no longer, and
                 10 s at most.
@@ -71,7 +84,14 @@ class PolosClient(Connection):
                 would travel in plaintext beyond this machine.
 
         """
-        target = find_target(address, api_url=api_url, tls=tls, api_key=api_key)
+        target = find_target(
+            address,
+            api_url=api_url,
+            tls=tls,
+            client_cert=client_cert,
+            client_key=client_key,
+            api_key=api_key,
+        )
         super().__init__(target, reconnect_timeout=reconnect_timeout)
         if deployment_id is not None:
             told = f"deployment_id={deployment_id!r} is ignored: a service has one deployment"

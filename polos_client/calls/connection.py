@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable
-from typing import Protocol, Self, TypeVar
+from functools import partial
+from typing import Any, Protocol, Self, TypeVar
 
 import grpc.aio
 
@@ -13,9 +15,13 @@ from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client import wire
 from polos_client.calls.backoff import Backoff
+from polos_client.calls.channels import Channels
+from polos_client.calls.credential import Credential, Metadata
+from polos_client.calls.probe import Fault
+from polos_client.calls.prober import UNKNOWN, Prober, fault_told_by, lost, way_to
 from polos_client.calls.status import is_transient, to_error
 from polos_client.calls.target import Target
-from polos_client.errors import ConnectionLost, InvalidRequest, PolosError
+from polos_client.errors import ConnectionLost, InvalidRequest, Unauthenticated
 
 PATIENCE = 10.0
 """Seconds for which an unreachable service is retried, at most."""
@@ -23,15 +29,17 @@ PATIENCE = 10.0
 DEADLINE = 30.0
 """Seconds after which one attempt of a unary call is given up."""
 
-OPTIONS = [
-    ("grpc.keepalive_time_ms", wire.PING_AFTER_MS),
-    ("grpc.keepalive_timeout_ms", wire.PING_TIMEOUT_MS),
-    ("grpc.max_receive_message_length", wire.RESPONSE_LIMIT),
-    # By default grpc waits up to two minutes before it tries a lost address again.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-]
-"""What each channel is made with."""
+NAME_PATIENCE = 1.0
+"""Seconds for which a name that cannot be resolved is tried again, before the first contact."""
+
+_UNCONNECTED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+"""What a call ends with if there is no connection."""
+
+_CONNECTING = {
+    grpc.ChannelConnectivity.CONNECTING,
+    grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+}
+"""How a channel stands that has no connection and tries to get one."""
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -72,18 +80,11 @@ class Connection:
         """Remember the service; nothing is sent."""
         self.address = target.address
         self.reconnect_timeout = reconnect_timeout
-        self._credentials = target.credentials
-        self._metadata = (
-            ()
-            if target.api_key is None
-            else ((wire.AUTHORIZATION_KEY, f"Bearer {target.api_key}"),)
-        )
-        self._channels: dict[asyncio.AbstractEventLoop, grpc.aio.Channel] = {}
-
-    @property
-    def secure(self) -> bool:
-        """Whether it connects over TLS."""
-        return self._credentials is not None
+        self._channels = Channels(target.credentials)
+        self._credential = Credential(target.api_key)
+        self._sent: weakref.WeakKeyDictionary[Any, Metadata] = weakref.WeakKeyDictionary()
+        self._prober = Prober(target.credentials)
+        self._reached = False
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}>"
@@ -111,22 +112,34 @@ class Connection:
 
         A service in this process overrides it to start first.
         """
-        loop = asyncio.get_running_loop()
-        self._drop_closed()
-        if loop not in self._channels:
-            self._channels[loop] = (
-                grpc.aio.insecure_channel(self.address, options=OPTIONS)
-                if self._credentials is None
-                else grpc.aio.secure_channel(self.address, self._credentials, options=OPTIONS)
-            )
-        return self._channels[loop]
+        return self._channels.get(self.address)
 
     async def close(self) -> None:
         """Close the running loop's channel; calls under way raise ConnectionLost."""
-        self._drop_closed()
-        channel = self._channels.pop(asyncio.get_running_loop(), None)
-        if channel is not None:
-            await channel.close()
+        await self._channels.close()
+
+    async def reach(self, within: float) -> None:
+        """Connect.
+
+        Raises:
+            ConnectionLost: it took longer than `within` seconds, or cannot succeed.
+            DefinitionError: the process was forked from one whose client was connected.
+
+        """
+        channel = await self.channel()
+        try:
+            async with asyncio.timeout(within):
+                state = channel.get_state(try_to_connect=True)
+                while state is not grpc.ChannelConnectivity.READY:
+                    if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                        fault = await self._prober.find(self.address)
+                        if fault is not None and (fault.final or fault.unnamed):
+                            raise lost(self.address, fault)
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state(try_to_connect=True)
+        except TimeoutError:
+            fault = await self._prober.find(self.address)
+            raise lost(self.address, fault or UNKNOWN) from None
 
     async def call(
         self,
@@ -144,23 +157,37 @@ class Connection:
         """
         backoff = Backoff(self.patience if again else 0.0)
         while True:
+            metadata = await self._credential.metadata()
+            channel = await self.channel()  # kept: one whose certificates changed may go away
             try:
-                send = method(await self.channel())
-                return await send(request, timeout=DEADLINE, metadata=self._metadata)
+                answer = await method(channel)(request, timeout=DEADLINE, metadata=metadata)
             except grpc.aio.AioRpcError as error:
-                failure = self.refused(error)
+                failure = error
             except asyncio.CancelledError:
                 raise_if_own_cancellation()
                 raise self.closed() from None
-            await backoff.wait(failure)
+            else:
+                self.reached()
+                return answer
+            await self.failed(failure, backoff, metadata)
 
     async def open(
         self,
         method: Callable[[grpc.aio.Channel], grpc.aio.UnaryStreamMultiCallable[_Request, _Answer]],
         request: _Request,
     ) -> grpc.aio.UnaryStreamCall[_Request, _Answer]:
-        """Open a stream of responses; whether it is refused shows when it is read."""
-        return method(await self.channel())(request, metadata=self._metadata)
+        """Open a stream of responses; whether it is refused shows when it is read.
+
+        Raises:
+            Unauthenticated: the function that returns the API key failed.
+
+        """
+        metadata = await self._credential.metadata()
+        channel = await self.channel()
+        call = method(channel)(request, metadata=metadata)
+        call.add_done_callback(partial(_outlive, channel))
+        self._sent[call] = metadata
+        return call
 
     async def create_run(self, request: rpc.CreateRunRequest) -> Run:
         """Start a run and return it when it is on disk.
@@ -199,26 +226,56 @@ class Connection:
         request = rpc.CancelRunRequest(run_id=checked_id(run_id))
         return (await self.call(lambda channel: RunServiceStub(channel).CancelRun, request)).run
 
-    def refused(self, error: grpc.aio.AioRpcError) -> PolosError:
-        """Return what a failed call means, if the call may be made again.
+    def reached(self) -> None:
+        """Note that the service has answered."""
+        self._reached = True
+
+    async def failed(self, error: grpc.aio.AioRpcError, backoff: Backoff, sent: object) -> None:
+        """Wait until a call that failed may be made again.
+
+        Args:
+            error: what it failed with.
+            backoff: how long it was tried already.
+            sent: the call if it is a stream, else the metadata of the call.
 
         Raises:
-            PolosError: it may not.
+            PolosError: what the failure means, if the call may not be made again.
 
         """
-        meaning = to_error(error, self.address)
+        meaning = to_error(error, way_to(self.address))
+        if isinstance(meaning, Unauthenticated) and self._credential.renewable:
+            if backoff.renewed:
+                raise meaning from None
+            backoff.renewed = True
+            metadata = sent if isinstance(sent, tuple) else self._sent.get(sent)
+            self._credential.renew(metadata)
+            return
         if not is_transient(error, meaning):
             raise meaning from None
-        return meaning
+        bound = None
+        if isinstance(meaning, ConnectionLost) and (fault := await self._fault_of(error)):
+            meaning = lost(self.address, fault, error.code().name)
+            if fault.final and not (fault.inferred and self._reached):
+                raise meaning from None
+            bound = NAME_PATIENCE if fault.unnamed and not self._reached else None
+        await backoff.wait(meaning, bound)
 
     def closed(self) -> ConnectionLost:
         """Return the error of a call that `close` has ended."""
         return ConnectionLost(f"the client of {self.address} was closed during a call")
 
-    def _drop_closed(self) -> None:
-        """Forget the channels of loops that are closed; nobody can use or await them."""
-        for loop in [one for one in self._channels if one.is_closed()]:
-            del self._channels[loop]
+    async def _fault_of(self, error: grpc.aio.AioRpcError) -> Fault | None:
+        """Return what keeps the client from the service, if it is that which the call met."""
+        if error.code() not in _UNCONNECTED:
+            return None
+        state = (await self.channel()).get_state()
+        if state not in _CONNECTING:
+            return None
+        return await self._prober.find(self.address) or fault_told_by(error.details() or "")
+
+
+def _outlive(_channel: grpc.aio.Channel, _call: object) -> None:
+    """Do nothing; as a call's callback, keep the channel for as long as the call."""
 
 
 def raise_if_own_cancellation() -> None:

@@ -7,17 +7,20 @@ connection, it asks for the log after that cursor; every response is checked aga
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
+from typing import TypeVar
 
 import grpc.aio
 
 from polos.v1 import event_pb2 as pb
 from polos.v1 import run_service_pb2 as rpc
 from polos.v1.run_service_pb2_grpc import RunServiceStub
+from polos_client import wire
 from polos_client.calls.backoff import Backoff
 from polos_client.calls.connection import Connection, raise_if_own_cancellation
-from polos_client.errors import ConnectionLost, PolosError
+from polos_client.calls.status import TRANSIENT
+from polos_client.errors import CallError, ConnectionLost, PolosError, Unauthenticated
 from polos_client.event import Event
 from polos_client.fold import RunAccumulator
 from polos_client.wire import SILENCE
@@ -28,13 +31,16 @@ LogCall = (
     | grpc.aio.UnaryStreamCall[rpc.StreamWorkflowRequest, rpc.StreamWorkflowResponse]
 )
 
+_Answer = TypeVar("_Answer")
+
 
 class _DroppedError(Exception):
     """The connection broke; the log can be read on from the cursor."""
 
-    def __init__(self, failure: PolosError) -> None:
+    def __init__(self, failure: grpc.aio.AioRpcError | PolosError, call: LogCall | None) -> None:
         super().__init__(str(failure))
         self.failure = failure
+        self.call = call
 
 
 async def follow(
@@ -62,7 +68,7 @@ async def follow(
                 async for batch in batches:
                     yield batch
         except _DroppedError as dropped:
-            await reader.wait(backoff, dropped.failure)
+            await reader.wait(backoff, dropped)
         opened = None
 
 
@@ -123,6 +129,7 @@ class _Reader:
         self._run_id = run_id
         self._after = after
         self._cursor = after
+        self._begun = False  # a stream of this run has begun
         self.ended = False
 
     async def attach(
@@ -136,6 +143,10 @@ class _Reader:
         """
         call = opened or await self._open()
         try:
+            if (await self._answer(call, call.initial_metadata())).get(wire.RUN_ID_KEY):
+                self._begun = True
+                self._connection.reached()
+                backoff.reached()  # the service begins each stream at once: it is no outage
             while not self.ended and (response := await self._read(call)) is not None:
                 backoff.reset()
                 if fresh := self._fresh(response):
@@ -144,37 +155,60 @@ class _Reader:
             call.cancel()  # leaving an iteration does not end the call by itself
         self._end()
 
-    async def wait(self, backoff: Backoff, failure: PolosError) -> None:
-        """Wait before the next call; raise ConnectionLost if that takes too long."""
+    async def wait(self, backoff: Backoff, dropped: _DroppedError) -> None:
+        """Wait before the next call.
+
+        Raises:
+            ConnectionLost: it takes too long.
+            CallError: the service refused.
+
+        """
+        failure = dropped.failure
         try:
-            await backoff.wait(failure)
-        except PolosError as error:
-            raise self._lost(f"reading run {self._run_id} failed: {failure}") from error
+            if isinstance(failure, PolosError):
+                await backoff.wait(failure)
+            else:
+                await self._connection.failed(failure, backoff, dropped.call)
+        except CallError as refusal:
+            if isinstance(refusal, TRANSIENT) or refusal is failure:
+                raise self._lost(f"reading run {self._run_id} failed: {refusal}") from refusal
+            raise self._refused(refusal) from None
+        except ConnectionLost as error:
+            raise self._lost(f"reading run {self._run_id} failed: {error}") from error
 
     async def _open(self) -> LogCall:
         request = rpc.StreamWorkflowRequest(
             workflow_run_id=self._run_id, after_sequence=self._cursor
         )
-        return await self._connection.open(
-            lambda channel: RunServiceStub(channel).StreamWorkflow, request
-        )
+        try:
+            return await self._connection.open(
+                lambda channel: RunServiceStub(channel).StreamWorkflow, request
+            )
+        except Unauthenticated as error:  # nobody says which key to send
+            if not self._begun:
+                raise
+            raise _DroppedError(error, None) from error
 
     async def _read(self, call: LogCall) -> Response | None:
         """Return the next response; None after the last one."""
+        response = await self._answer(call, call.read())
+        return response if isinstance(response, Response) else None
+
+    async def _answer(self, call: LogCall, waiting: Awaitable[_Answer]) -> _Answer:
+        """Return what the call brings next."""
         try:
             async with asyncio.timeout(SILENCE):
-                response = await call.read()
+                return await waiting
         except grpc.aio.AioRpcError as error:
-            raise _DroppedError(self._connection.refused(error)) from error
+            raise _DroppedError(error, call) from error
         except TimeoutError as error:
             silent = (
                 f"{self._connection.address} sent nothing for {SILENCE:g} s, not even a heartbeat"
             )
-            raise _DroppedError(ConnectionLost(silent)) from error
+            raise _DroppedError(ConnectionLost(silent), call) from error
         except asyncio.CancelledError:
             raise_if_own_cancellation()
             raise self._lost(str(self._connection.closed())) from None
-        return response if isinstance(response, Response) else None
 
     def _fresh(self, response: Response) -> Sequence[pb.Event]:
         """Return the events after the cursor, and move it."""
@@ -208,6 +242,17 @@ class _Reader:
                 "event that ends the run: what was read is not complete"
             )
         self.ended = True  # we began at the run's terminal event: there is nothing after it
+
+    def _refused(self, refusal: CallError) -> CallError:
+        """Return the refusal with what it takes to read on."""
+        refusal.run_id, refusal.cursor = self._run_id, self._cursor
+        if isinstance(refusal, Unauthenticated):
+            told = (
+                f"{refusal}; run {self._run_id} goes on, and was read up to event {self._cursor}: "
+                "read on with another credential, or make the client with a function as api_key"
+            )
+            refusal.args = (told,)
+        return refusal
 
     def _lost(self, message: str) -> ConnectionLost:
         return ConnectionLost(message, run_id=self._run_id, cursor=self._cursor)

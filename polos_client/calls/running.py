@@ -81,11 +81,12 @@ async def stream(client: Connection, start: Start) -> AgentStream:
         call = await client.open(lambda channel: RunServiceStub(channel).StreamRun, request)
         try:
             run_id = await _run_id(client, call)
-            return AgentStream(client, ExecutionHandle.of_start(start, run_id), call)
         except grpc.aio.AioRpcError as error:
-            failure = client.refused(error)
-        # The request's id makes a start whose answer was lost the same start again.
-        await backoff.wait(failure)
+            # The request's id makes a start whose answer was lost the same start again.
+            await client.failed(error, backoff, call)
+            continue
+        client.reached()
+        return AgentStream(client, ExecutionHandle.of_start(start, run_id), call)
 
 
 async def invoke(client: Connection, start: Start, *, streaming: bool) -> ExecutionHandle:

@@ -20,9 +20,11 @@ from polos_client.errors import (
     ConnectionLost,
     Draining,
     InvalidRequest,
+    PermissionDenied,
     PolosError,
     StoreUnavailable,
     TooManyCalls,
+    Unauthenticated,
 )
 from polos_client.event import seconds
 from polos_client.wire import ERROR_DOMAIN
@@ -39,13 +41,17 @@ _DROPPED = {
 """What a dropped connection looks like, where no ErrorInfo says that a handler refused."""
 
 
-PLAINTEXT = (
-    "does it speak TLS, with a certificate that is trusted here? `polos serve` alone is plaintext: "
-    "name it HOST:PORT or http://HOST:PORT, without tls"
-)
-"""What to do where a service cannot be reached over TLS."""
+TRANSIENT = (Draining, StoreUnavailable, TooManyCalls)
+"""Refusals after which the same call may succeed."""
 
-_START = "start one with `polos serve`, or set POLOS_ADDRESS"
+START = "start one with `polos serve`, or set POLOS_ADDRESS"
+"""What to do where nobody says why a service cannot be reached."""
+
+_BEFORE = {
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+}
+"""What a refusal means that something in front of the service sent, a gateway for example."""
 
 
 def to_error(error: grpc.aio.AioRpcError, address: str) -> PolosError:
@@ -56,13 +62,15 @@ def to_error(error: grpc.aio.AioRpcError, address: str) -> PolosError:
         address: where the call went, for the message.
 
     Returns:
-        The CallError that the service raised, as the same class; ConnectionLost where no
-        handler of it answered.
+        The CallError that the service raised, as the same class; that of a gateway in front of
+        it that refused the credentials; else ConnectionLost.
 
     """
     status = _status(error)
     info = None if status is None else _detail(status, ErrorInfo)
     if status is None or info is None or info.domain != ERROR_DOMAIN:
+        if refused := _BEFORE.get(error.code()):
+            return refused(f"something in front of {address} refused the call: {_said(error)}")
         return ConnectionLost(_unreached(error, address))
     cls = CALL_ERRORS.get(info.reason, CallError)
     if cls is InvalidRequest:
@@ -82,7 +90,7 @@ def is_transient(error: grpc.aio.AioRpcError, meaning: PolosError) -> bool:
     """
     if isinstance(meaning, ConnectionLost):
         return error.code() in _DROPPED
-    return isinstance(meaning, Draining | StoreUnavailable | TooManyCalls)
+    return isinstance(meaning, TRANSIENT)
 
 
 def _status(error: grpc.aio.AioRpcError) -> Status | None:
@@ -110,11 +118,26 @@ def _retry_after(status: Status) -> float | None:
     return None if hint is None else seconds(hint.retry_delay)
 
 
+def unreached(address: str, what: str, advice: str = START) -> ConnectionLost:
+    """Return the error of a service that cannot be reached.
+
+    Args:
+        address: where it should be, and what it is reached through.
+        what: why, as far as it is known.
+        advice: what to do.
+
+    """
+    return ConnectionLost(f"no Polos service can be reached at {address} ({what}); {advice}")
+
+
+def _said(error: grpc.aio.AioRpcError) -> str:
+    return f"{error.code().name}: {error.details() or 'no details'}"
+
+
 def _unreached(error: grpc.aio.AioRpcError, address: str) -> str:
-    said = f"{error.code().name}: {error.details() or 'no details'}"
+    said = _said(error)
     if error.code() is grpc.StatusCode.UNAVAILABLE:
-        advice = PLAINTEXT if "handshake failed" in said else _START
-        return f"no Polos service can be reached at {address} ({said}); {advice}"
+        return str(unreached(address, said))
     if error.code() is grpc.StatusCode.UNIMPLEMENTED:
         return f"the server at {address} is not a Polos service of this version ({said})"
     return f"the call to {address} failed ({said}); it may be retried"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import grpc
 
+from polos_client.calls.certificates import Certificates, path_of
+from polos_client.calls.credential import ApiKey, checked_key
+from polos_client.calls.place import Place
 from polos_client.errors import DefinitionError
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
@@ -19,6 +23,9 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 
 Tls = bool | str | os.PathLike[str] | grpc.ChannelCredentials
 """How to encrypt: see `PolosClient`."""
+
+FilePath = str | os.PathLike[str]
+"""The path of a file; a leading `~` is the user's home."""
 
 _ADDRESS = re.compile(r"(unix|dns):\S+|(\[[\w:.%]+\]|[^\s:/\[\]]+):(?P<port>\d{1,5})")
 """An address that is not a URL; `port` is None where grpc finds it itself."""
@@ -32,12 +39,6 @@ _URL_PORTS = {"http": 80, "https": 443}
 _SWITCHES = {"1": True, "true": True, "0": False, "false": False}
 """What POLOS_TLS may say in lower case; all else is a path."""
 
-_API_KEY = re.compile(r"[!-~]+")
-"""A key that a header can carry: printable ASCII without spaces."""
-
-_BEGIN = b"-----BEGIN CERTIFICATE-----"
-"""How a certificate begins in a PEM file."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
@@ -46,17 +47,23 @@ class Target:
     Attributes:
         address: as grpc takes it: `host:port`, `unix:path` or `dns:///host:port`.
         credentials: for TLS; None: plaintext.
-        api_key: sent with each call; None: none is sent.
+        api_key: sent with each call, or a function that returns it; None: none is sent.
 
     """
 
     address: str
-    credentials: grpc.ChannelCredentials | None = None
-    api_key: str | None = field(default=None, repr=False)
+    credentials: Certificates | grpc.ChannelCredentials | None = None
+    api_key: ApiKey | None = field(default=None, repr=False)
 
 
 def find_target(
-    address: str | None, *, api_url: str | None, tls: Tls | None, api_key: str | None
+    address: str | None,
+    *,
+    api_url: str | None = None,
+    tls: Tls | None = None,
+    client_cert: FilePath | None = None,
+    client_key: FilePath | None = None,
+    api_key: ApiKey | None = None,
 ) -> Target:
     """Return the service that the arguments name; the environment says what they leave out.
 
@@ -76,11 +83,43 @@ def find_target(
             f"{named} says {'TLS' if scheme == 'https' else 'plaintext'}, and tls (or POLOS_TLS) "
             "says the opposite"
         )
-    credentials = _credentials(scheme == "https" if wanted is None else wanted)
-    key = api_key or environ.get("POLOS_API_KEY") or None
+    if wanted is None and scheme:
+        wanted = scheme == "https"
+    credentials = _credentials(wanted, client_cert, client_key)
+    key = api_key or environ.get("POLOS_API_KEY") or _key_of_file()
     if key is not None:
-        _check_key(key, place, encrypted=credentials is not None)
+        if not callable(key):
+            checked_key(key)
+        if credentials is None and not Place.of(place).is_local:
+            raise DefinitionError(
+                f"the API key would travel to {place} in plaintext; use https:// or pass tls=True"
+            )
     return Target(address=place, credentials=credentials, api_key=key)
+
+
+def key_in_file(file: FilePath) -> Callable[[], str]:
+    """Return a function that reads a key from a file, as the file is then.
+
+    Raises:
+        DefinitionError: it cannot be read now, or has no key.
+
+    """
+    read = partial(_read_key, path_of(file))
+    read()
+    return read
+
+
+def _read_key(path: Path) -> str:
+    try:
+        return checked_key(path.read_text("ascii").strip())
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or "is not ASCII text"  # not what the file has
+        raise DefinitionError(f"the API key in {str(path)!r} cannot be read: {told}") from None
+
+
+def _key_of_file() -> ApiKey | None:
+    file = os.environ.get("POLOS_API_KEY_FILE")
+    return key_in_file(file) if file else None
 
 
 def _split(named: str) -> tuple[str, str]:
@@ -114,40 +153,27 @@ def _tls_of_environment() -> Tls | None:
     return _SWITCHES.get(said.lower(), said) if said else None
 
 
-def _credentials(tls: Tls) -> grpc.ChannelCredentials | None:
-    if isinstance(tls, grpc.ChannelCredentials):
-        return tls
-    if tls is False:
-        return None
-    path = ssl.get_default_verify_paths().cafile if tls is True else tls
-    return grpc.ssl_channel_credentials(_certificates(path) if path else None)
-
-
-def _certificates(path: str | os.PathLike[str]) -> bytes:
-    try:
-        found = Path(path).expanduser().read_bytes()
-    except (OSError, ValueError) as error:
-        raise DefinitionError(f"the certificates for TLS cannot be read: {error}") from None
-    if _BEGIN not in found:
-        raise DefinitionError(f"the file {os.fspath(path)!r} has no certificate in the PEM format")
-    return found
-
-
-def _check_key(key: object, place: str, *, encrypted: bool) -> None:
-    if not (isinstance(key, str) and _API_KEY.fullmatch(key)):
-        raise DefinitionError("the API key must be printable ASCII text without spaces")
-    if not (encrypted or _is_local(place)):
+def _credentials(
+    tls: Tls | None, client_cert: FilePath | None, client_key: FilePath | None
+) -> Certificates | grpc.ChannelCredentials | None:
+    given = client_cert or client_key
+    if given and (tls is False or isinstance(tls, grpc.ChannelCredentials)):
         raise DefinitionError(
-            f"the API key would travel to {place} in plaintext; use https:// or pass tls=True"
+            "client_cert and client_key are for TLS with the certificates in files; "
+            f"tls, POLOS_TLS or the URL says {'plaintext' if tls is False else 'otherwise'}"
         )
-
-
-def _is_local(place: str) -> bool:
-    """Return whether the address is on this machine."""
-    if place.startswith("unix:"):
-        return True
-    host = place.removeprefix("dns:").rpartition("/")[2].rpartition(":")[0].strip("[]")
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    if tls is False or isinstance(tls, grpc.ChannelCredentials):
+        return tls or None
+    cert = client_cert or (None if given else os.environ.get("POLOS_CLIENT_CERT"))
+    key = client_key or (None if given else os.environ.get("POLOS_CLIENT_KEY"))
+    if key and not cert:
+        raise DefinitionError("client_key (or POLOS_CLIENT_KEY) was given without client_cert")
+    if tls is None and not cert:
+        return None
+    if tls is None or tls is True:
+        tls = ssl.get_default_verify_paths().cafile
+    return Certificates(
+        ca=path_of(tls) if tls else None,
+        cert=path_of(cert) if cert else None,
+        key=path_of(key) if key else None,
+    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from polos_service.cli.output import print_json, printable
-from polos_service.cli.service import Address, AgentId, AsJson, call
+from polos_service.cli.service import AgentId, AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table
 
 if TYPE_CHECKING:
@@ -19,9 +19,10 @@ COLUMNS = ("AGENT", "PROVIDER", "MODEL", "TOOLS", "DESCRIPTION")
 
 
 @app.command("list")
-def list_agents(*, as_json: AsJson = False, address: Address = None) -> None:
+@calls_service
+def list_agents(*, as_json: AsJson = False, way: Way) -> None:
     """List the agents by id."""
-    agents = call(address, lambda client: client.list_agents())
+    agents = call(way, lambda client: client.list_agents())
     if as_json:
         for agent in agents:
             print_json(as_dict(agent))
@@ -30,9 +31,10 @@ def list_agents(*, as_json: AsJson = False, address: Address = None) -> None:
 
 
 @app.command()
-def show(agent_id: AgentId, *, as_json: AsJson = False, address: Address = None) -> None:
+@calls_service
+def show(agent_id: AgentId, *, as_json: AsJson = False, way: Way) -> None:
     """Show an agent's model, limits and tools with their parameters."""
-    agent = call(address, lambda client: client.get_agent(agent_id))
+    agent = call(way, lambda client: client.get_agent(agent_id))
     if as_json:
         print_json(as_dict(agent))
     else:

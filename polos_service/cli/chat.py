@@ -12,7 +12,7 @@ from polos_client.errors import PolosError
 from polos_service.cli.exits import complain, reporting
 from polos_service.cli.output import Output, output_for
 from polos_service.cli.run import Session, User, start_of
-from polos_service.cli.service import Address, AgentId, connected
+from polos_service.cli.service import AgentId, Way, calls_service, connected
 from polos_service.cli.watch import Watch, cancel
 
 if TYPE_CHECKING:
@@ -22,11 +22,13 @@ COMMANDS = "/new starts a new conversation, /quit or Ctrl-D quits; Ctrl-C cancel
 """What can be typed besides what is said to the agent."""
 
 
+@calls_service
 def chat(
     agent: AgentId,
     session: Session = None,
     user: User = None,
-    address: Address = None,
+    *,
+    way: Way,
 ) -> None:
     """Chat with an agent. Each answer is a run that gets the whole conversation.
 
@@ -34,8 +36,8 @@ def chat(
     run and keeps the conversation as it was before the question.
     """
     with reporting(), asyncio.Runner() as runner:
-        runner.run(connected(address, lambda client: client.get_agent(agent)))
-        talk = Conversation(agent, address, session_id=session, user_id=user)
+        runner.run(connected(way, lambda client: client.get_agent(agent)))
+        talk = Conversation(agent, way, session_id=session, user_id=user)
         if sys.stdin.isatty():
             typer.echo(f"{agent}: {COMMANDS}", err=True)
         while (line := next_line()) is not None and line != "/quit":
@@ -69,11 +71,11 @@ class Conversation:
 
     """
 
-    def __init__(self, agent: str, address: str | None, **fields: Any) -> None:
+    def __init__(self, agent: str, way: Way, **fields: Any) -> None:
         """Begin a conversation with an agent; `fields` are those of each run's `Start`."""
         self.messages: list[dict[str, str]] = []
         self._agent = agent
-        self._address = address
+        self._way = way
         self._fields = fields
         self._output: Output = output_for(as_json=False)
 
@@ -81,7 +83,7 @@ class Conversation:
         """Ask, show the answer, and remember both; without an answer, remember neither."""
         asked = [*self.messages, {"role": "user", "content": text}]
         try:
-            answer = await connected(self._address, lambda client: self._answer(client, asked))
+            answer = await connected(self._way, lambda client: self._answer(client, asked))
         except PolosError as error:
             complain(str(error))
             return
@@ -93,7 +95,7 @@ class Conversation:
         from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` needs none
 
         stream = await running.stream(client, start_of(self._agent, asked, **self._fields))
-        ended = await Watch(client, stream.id, self._output, cancel).run(stream.events)
+        ended = await Watch(client, stream.id, self._output, cancel, self._way).run(stream.events)
         if ended is None or ended.event_type != "agent_finish":
             return None
         result = ended.data["result"]

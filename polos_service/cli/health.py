@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from polos_service.cli.exits import REFUSED, fail
-from polos_service.cli.service import PATIENCE, Address, call
+from polos_service.cli.service import PATIENCE, Way, call, calls_service
 
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
 
 
-def health(address: Address = None) -> None:
+@calls_service
+def health(way: Way) -> None:
     """Show the service's health: SERVING (exit code 0) or NOT_SERVING (exit code 1)."""
-    status = call(address, check)
+    status = call(way, check)
     typer.echo(status)
     if status != "SERVING":
         raise typer.Exit(REFUSED)

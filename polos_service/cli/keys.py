@@ -12,7 +12,7 @@ import typer
 from polos_service.cli.exits import fail, reporting
 from polos_service.cli.output import print_json
 from polos_service.cli.records import expiry_time, iso, span
-from polos_service.cli.service import Address, AsJson, call
+from polos_service.cli.service import AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ Project = Annotated[
 
 
 @app.command()
+@calls_service
 def create(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What the key is for.")],
     *,
@@ -72,7 +73,7 @@ def create(
     ] = None,
     as_json: AsJson = False,
     store: Store = None,
-    address: Address = None,
+    way: Way,
 ) -> None:
     """Create a key and print it. It is not shown again."""
     from polos.v1.admin_service_pb2 import CreateKeyRequest  # noqa: PLC0415 - protobuf, grpc
@@ -84,7 +85,7 @@ def create(
         expire_time=expires,
         request_id=str(uuid.uuid4()),
     )
-    created = asked("CreateKey", request, store, address)
+    created = asked("CreateKey", request, store, way)
     if not created.api_key:
         fail(
             f"The key {created.key.key_id} was created, but the connection broke before it was "
@@ -100,12 +101,13 @@ def create(
 
 
 @app.command("list")
+@calls_service
 def list_keys(
     *,
     project: Project = "",
     as_json: AsJson = False,
     store: Store = None,
-    address: Address = None,
+    way: Way,
 ) -> None:
     """List the keys of a project by id, including expired and revoked ones."""
     from polos.v1.admin_service_pb2 import ListKeysRequest  # noqa: PLC0415 - protobuf, grpc
@@ -113,7 +115,7 @@ def list_keys(
     keys: list[ApiKey] = []
     request = ListKeysRequest(project=project, page_size=PAGE)
     while True:
-        page = asked("ListKeys", request, store, address)
+        page = asked("ListKeys", request, store, way)
         keys += page.keys
         if not page.next_page_token:
             break
@@ -127,25 +129,26 @@ def list_keys(
 
 
 @app.command()
+@calls_service
 def revoke(
     key_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The keys' ids.")],
     *,
     as_json: AsJson = False,
     store: Store = None,
-    address: Address = None,
+    way: Way,
 ) -> None:
     """Revoke keys for good: within 5 seconds no replica takes them."""
     from polos.v1.admin_service_pb2 import RevokeKeyRequest  # noqa: PLC0415 - protobuf, grpc
 
     for key_id in key_ids:
-        key = asked("RevokeKey", RevokeKeyRequest(key_id=key_id), store, address).key
+        key = asked("RevokeKey", RevokeKeyRequest(key_id=key_id), store, way).key
         if as_json:
             print_json(as_dict(key))
         else:
             typer.echo(f"Key {key.key_id} is revoked.")
 
 
-def asked(method: str, request: Message, store: str | None, address: str | None) -> Any:
+def asked(method: str, request: Message, store: str | None, way: Way) -> Any:
     """Return what AdminService answers, from the service or over the store itself."""
     if store is not None:
         with reporting():
@@ -156,7 +159,7 @@ def asked(method: str, request: Message, store: str | None, address: str | None)
 
         return client.call(lambda channel: getattr(AdminServiceStub(channel), method), request)
 
-    return call(address, ask)
+    return call(way, ask)
 
 
 async def over_store(store: str, method: str, request: Message) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from polos_service.cli.exits import DONE, RUN_CANCELLED, RUN_FAILED, complain
+from polos_service.cli.service import Way
 
 if TYPE_CHECKING:
     from polos_client.event import Event
@@ -158,9 +159,6 @@ def output_for(*, as_json: bool) -> Output:
     return View(terminal())
 
 
-def come_back(address: str, run_id: str) -> None:
+def come_back(run_id: str, way: Way) -> None:
     """Say how to read a run on, that goes on without us."""
-    from polos_client.calls.client import PolosClient  # noqa: PLC0415 - grpc: `--help` needs none
-
-    where = "" if address == PolosClient().address else f" --address {address}"
-    typer.echo(f"Read on with: polos runs tail {run_id}{where}", err=True)
+    typer.echo(f"Read on with: polos runs tail {run_id} {way.flags()}".rstrip(), err=True)

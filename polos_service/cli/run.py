@@ -11,7 +11,7 @@ import typer
 
 from polos_service.cli.exits import fail
 from polos_service.cli.output import exit_code, output_for
-from polos_service.cli.service import Address, AgentId, AsJson, call
+from polos_service.cli.service import AgentId, AsJson, Way, call, calls_service
 from polos_service.cli.watch import Watch, ask, detach, on_terminal
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ def model_option(text: str) -> tuple[str, Any]:
         return name, value
 
 
+@calls_service
 def run(
     agent: AgentId,
     prompt: Annotated[
@@ -62,7 +63,7 @@ def run(
         ),
     ] = None,
     as_json: AsJson = False,
-    address: Address = None,
+    way: Way,
 ) -> None:
     """Run an agent and show its steps, tool calls and text as they happen.
 
@@ -82,16 +83,16 @@ def run(
         run_timeout_seconds=timeout,
         provider_options=dict(option or ()),
     )
-    raise typer.Exit(call(address, partial(watched, start, as_json=as_json)))
+    raise typer.Exit(call(way, partial(watched, start, way, as_json=as_json)))
 
 
-async def watched(start: Start, client: PolosClient, *, as_json: bool) -> int:
+async def watched(start: Start, way: Way, client: PolosClient, *, as_json: bool) -> int:
     """Start a run, watch it to its end, and return the exit code."""
     from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` does not need it
 
     stream = await running.stream(client, start)
     decide = ask if on_terminal() and not as_json else detach
-    watch = Watch(client, stream.id, output_for(as_json=as_json), decide)
+    watch = Watch(client, stream.id, output_for(as_json=as_json), decide, way)
     ended = await watch.run(stream.events)
     assert ended is not None  # noqa: S101 - a stream from the start ends so, or raises
     return exit_code(ended)

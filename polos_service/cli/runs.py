@@ -20,7 +20,7 @@ from polos_service.cli.records import (
     since_time,
     state_of,
 )
-from polos_service.cli.service import Address, AsJson, call
+from polos_service.cli.service import AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table
 from polos_service.cli.watch import Watch, detach
 
@@ -39,6 +39,7 @@ RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' id
 
 
 @app.command("list")
+@calls_service
 def list_runs(
     *,
     agent: Annotated[str, typer.Option(help="Only runs of this agent.")] = "",
@@ -56,7 +57,7 @@ def list_runs(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of runs.")] = 20,
     everything: Annotated[bool, typer.Option("--all", help="List all runs.")] = False,
     as_json: AsJson = False,
-    address: Address = None,
+    way: Way,
 ) -> None:
     """List runs, newest first."""
     from polos_client.calls.states import STATUSES  # noqa: PLC0415 - protobuf: `--help` needs none
@@ -72,7 +73,7 @@ def list_runs(
         )
         return [run async for run in found]
 
-    runs = call(address, listed)
+    runs = call(way, listed)
     if as_json:
         for run in runs:
             print_json(as_dict(run))
@@ -82,9 +83,10 @@ def list_runs(
 
 
 @app.command()
-def show(run_id: RunId, *, as_json: AsJson = False, address: Address = None) -> None:
+@calls_service
+def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
     """Show a run's record, outcome, tool results and usage."""
-    run = call(address, lambda client: client.get_run(run_id))
+    run = call(way, lambda client: client.get_run(run_id))
     if as_json:
         print_json(full_dict(run))
     else:
@@ -92,6 +94,7 @@ def show(run_id: RunId, *, as_json: AsJson = False, address: Address = None) -> 
 
 
 @app.command()
+@calls_service
 def tail(
     run_id: RunId,
     after: Annotated[
@@ -99,17 +102,18 @@ def tail(
     ] = 0,
     *,
     as_json: AsJson = False,
-    address: Address = None,
+    way: Way,
 ) -> None:
     """Follow a run from its beginning or a cursor to its end; a finished run is replayed.
 
     Output and exit codes are those of `polos run`. Ctrl-C only stops reading.
     """
-    raise typer.Exit(call(address, partial(followed, run_id, after, as_json=as_json)))
+    raise typer.Exit(call(way, partial(followed, run_id, after, way, as_json=as_json)))
 
 
 @app.command()
-def cancel(run_ids: RunIds, address: Address = None) -> None:
+@calls_service
+def cancel(run_ids: RunIds, way: Way) -> None:
     """Cancel queued or running runs. Runs that have ended are not changed."""
 
     async def cancelled(client: PolosClient, run_id: str) -> str:
@@ -119,18 +123,19 @@ def cancel(run_ids: RunIds, address: Address = None) -> None:
         state = state_of(run)
         return "cancelled" if state == State.CANCELLED.value else f"had already ended: {state}"
 
-    call(address, partial(each, run_ids, cancelled))
+    call(way, partial(each, run_ids, cancelled))
 
 
 @app.command()
-def delete(run_ids: RunIds, address: Address = None) -> None:
+@calls_service
+def delete(run_ids: RunIds, way: Way) -> None:
     """Delete ended runs and all their events."""
 
     async def deleted(client: PolosClient, run_id: str) -> str:
         await client.delete_run(run_id)
         return "deleted"
 
-    call(address, partial(each, run_ids, deleted))
+    call(way, partial(each, run_ids, deleted))
 
 
 async def each(
@@ -153,13 +158,14 @@ async def each(
         raise typer.Exit(REFUSED)
 
 
-async def followed(run_id: str, after: int, client: PolosClient, *, as_json: bool) -> int:
+async def followed(run_id: str, after: int, way: Way, client: PolosClient, *, as_json: bool) -> int:
     """Follow a run and return the exit code."""
     from polos_client.calls.events import stream_workflow  # noqa: PLC0415
     from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
 
     events = stream_workflow(client, workflow_run_id=run_id, last_sequence_id=after)
-    ended = await Watch(client, run_id, output_for(as_json=as_json), detach).run(events)
+    watch = Watch(client, run_id, output_for(as_json=as_json), detach, way)
+    ended = await watch.run(events)
     if ended is None:  # the cursor was at the end: the record knows it
         ended = Event((await client.get_run(run_id)).outcome)
     return exit_code(ended)

@@ -16,6 +16,7 @@ import typer
 from polos_client.errors import ConnectionLost
 from polos_service.cli.exits import INTERRUPTED, REFUSED, complain
 from polos_service.cli.output import Output, come_back
+from polos_service.cli.service import Way
 
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
@@ -48,13 +49,16 @@ class Watch:
 
     """
 
-    def __init__(self, client: PolosClient, run_id: str, output: Output, decide: Decide) -> None:
+    def __init__(
+        self, client: PolosClient, run_id: str, output: Output, decide: Decide, way: Way
+    ) -> None:
         """Prepare to watch; nothing is read yet."""
         self.last: Event | None = None
         self._client = client
         self._run_id = run_id
         self._output = output
         self._decide = decide
+        self._way = way
         self._showing = asyncio.Event()
         self._showing.set()
 
@@ -102,7 +106,7 @@ class Watch:
         self._showing.set()
 
     def _leave(self, code: int) -> NoReturn:
-        come_back(self._client.address, self._run_id)
+        come_back(self._run_id, self._way)
         raise typer.Exit(code) from None
 
 

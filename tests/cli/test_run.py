@@ -157,8 +157,8 @@ async def test_without_a_service_a_command_says_so_and_ends(arguments: list[str]
     assert await nobody(*arguments) == Ended(
         1,
         "",
-        "Error: no Polos service can be reached at 127.0.0.1:1; start one with `polos serve`, "
-        "or name another address (--address, POLOS_ADDRESS)\n",
+        "Error: no Polos service can be reached at 127.0.0.1:1 (UNAVAILABLE: connection refused); "
+        "start one with `polos serve`, or set POLOS_ADDRESS\n",
     )
 
 
@@ -167,7 +167,8 @@ async def test_a_service_without_tls_is_not_reached_by_https_and_the_command_say
 ) -> None:
     ended = await cli("runs", "list", "--address", f"https://{cli.address}")
     assert ended.code == 1
-    assert f"no Polos service can be reached at {cli.address}; does it speak TLS" in ended.err
+    assert f"no Polos service can be reached at {cli.address} (UNAVAILABLE: " in ended.err
+    assert "the server does not speak TLS" in ended.err
 
 
 async def test_an_option_names_another_address_than_the_environment(cli: Cli) -> None:

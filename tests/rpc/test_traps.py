@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from pydantic import ValidationError
 
 from polos.v1 import run_service_pb2 as pb
-from polos_client.calls import connection as connection_module
+from polos_client.calls import channels as channels_module
 from polos_client.calls.client import PolosClient
 from polos_client.calls.status import to_error
 from polos_client.define.scripted import call, pause, turn
@@ -129,7 +129,7 @@ async def test_a_client_that_pings_a_silent_stream_is_not_sent_away(tmp_path: Pa
         run_id = await served.start(WAITING)
         # Core's client pings without data only twice, by itself; those of other languages go on.
         options = [
-            *faster(PINGS, connection_module.OPTIONS),
+            *faster(PINGS, channels_module.OPTIONS),
             ("grpc.http2.max_pings_without_data", 0),
         ]
         address = f"127.0.0.1:{served.service.port}"
@@ -156,7 +156,7 @@ def faster(time: str, options: Any) -> Iterator[tuple[str, int]]:
 
 
 def test_the_client_pings_more_rarely_than_the_service_allows(tmp_path: Path) -> None:
-    server, client = dict(server_module.OPTIONS), dict(connection_module.OPTIONS)
+    server, client = dict(server_module.OPTIONS), dict(channels_module.OPTIONS)
     assert client[PINGS] >= 2 * 1000 * settings_for(tmp_path).min_ping_interval
     with pytest.raises(ValidationError):
         settings_for(tmp_path, min_ping_interval=client[PINGS] / 1000)
@@ -195,7 +195,7 @@ async def test_the_client_refuses_what_is_too_large_before_it_sends() -> None:
         for size in (1024 * 1024 + 1, 5 * 1024 * 1024):
             with pytest.raises(InvalidRequest, match=f"input has {size} bytes"):
                 await WAITING.stream(client, "x" * size)
-        assert not client._channels
+        assert not client._channels._made
 
 
 async def test_a_port_in_use_is_an_error_and_leaves_nothing_behind(tmp_path: Path) -> None:

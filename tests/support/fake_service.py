@@ -145,6 +145,14 @@ class Play:
     """Responses without events, before all others."""
     named: bool = True
     """Whether the run is named in the initial metadata."""
+    rest: bool = False
+    """Whether the events after `until` follow once `end` has returned."""
+
+
+UNAUTHENTICATED = refuse(
+    grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED", text="The key has ended.", cause="expired"
+)
+"""How the service refuses a call, and how it ends a stream, whose key has ended."""
 
 
 @dataclass
@@ -161,6 +169,10 @@ class FakeService(RunServiceServicer):
     """The cursor of each attach; -1 for a StreamRun."""
     starts: list[Any] = field(default_factory=list)
     cancels: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """The key of each call; `None` if it had none."""
+    accepted: set[str] | None = None
+    """The keys that are taken; None: all, and calls without one."""
     open_calls: int = 0
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -180,6 +192,7 @@ class FakeService(RunServiceServicer):
             yield rpc.StreamWorkflowResponse(events=events, latest_sequence=len(self.log))
 
     async def _play(self, after: int, context: Any) -> AsyncIterator[list[pb.Event]]:
+        await self._check_key(context)
         play = self.plays.pop(0) if self.plays else Play()
         self.open_calls += 1
         try:
@@ -191,6 +204,8 @@ class FakeService(RunServiceServicer):
             for start in range(0, len(events), self.batch):
                 yield events[start : start + self.batch]
             await play.end(context)
+            if play.rest and play.until is not None:
+                yield self.log[play.until :]
         finally:
             self.open_calls -= 1
             async with self.changed:
@@ -225,7 +240,15 @@ class FakeService(RunServiceServicer):
         await self._refuse(context)
         return rpc.CreateRunTokenResponse(token=f"token for {request.run_id}")
 
+    async def _check_key(self, context: Context) -> None:
+        said = dict(context.invocation_metadata() or ()).get("authorization")
+        key = str(said).removeprefix("Bearer ")
+        self.keys.append(key)
+        if self.accepted is not None and key not in self.accepted:
+            await UNAUTHENTICATED(context)
+
     async def _refuse(self, context: Context) -> None:
+        await self._check_key(context)
         if self.refusals:
             await self.refusals.pop(0)(context)
 
@@ -236,11 +259,24 @@ class FakeService(RunServiceServicer):
 
 
 @asynccontextmanager
-async def serving(service: FakeService, port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    service: FakeService,
+    port: int = 0,
+    *,
+    credentials: grpc.ServerCredentials | None = None,
+    options: Sequence[tuple[str, Any]] = (),
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> AsyncIterator[str]:
     """Serve on loopback and give the address."""
-    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(
+        options=[("grpc.so_reuseport", 0), *options], interceptors=interceptors
+    )
     add_RunServiceServicer_to_server(service, server)
-    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    bound = (
+        server.add_insecure_port(f"127.0.0.1:{port}")
+        if credentials is None
+        else server.add_secure_port(f"127.0.0.1:{port}", credentials)
+    )
     await server.start()
     try:
         yield f"127.0.0.1:{bound}"

@@ -167,7 +167,8 @@ async def test_an_end_without_events_after_a_drop_is_no_quiet_end() -> None:
 
 async def test_a_service_that_stays_away_is_given_up_with_the_cursor() -> None:
     away = abort(Code.UNAVAILABLE)
-    service = FakeService(plays=[Play(away, until=4), *(Play(away, until=0) for _ in range(99))])
+    nobody = Play(away, until=0, named=False)
+    service = FakeService(plays=[Play(away, until=4), *[nobody] * 99])
     async with connected(service, reconnect_timeout=0.5) as client:
         with pytest.raises(ConnectionLost, match="reading run run-1 failed") as caught:
             await sequences(client)

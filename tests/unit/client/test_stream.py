@@ -333,4 +333,4 @@ def test_one_client_of_a_module_serves_two_event_loops() -> None:
 
     assert asyncio.run(ask()) == ANSWER
     assert asyncio.run(ask()) == ANSWER
-    assert len(client._channels) == 1
+    assert len(client._channels._made) == 1

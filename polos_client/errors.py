@@ -19,6 +19,8 @@ PolosError
 │   ├── StoreUnavailable     the store does not respond or rejects writes
 │   ├── Unauthenticated      the credentials are missing or invalid
 │   ├── PermissionDenied     the credentials do not permit this call
+│   ├── KeyNotFound          the API key does not exist
+│   ├── TooManyKeys          the project has as many API keys as it may
 │   └── InternalError        a bug in the service; its log has the details
 ├── ConnectionLost           the service cannot be reached, or violated its protocol;
 │                            has the run id and the cursor to resume from
@@ -172,6 +174,18 @@ class PermissionDenied(CallError):
     """The credentials do not permit this call."""
 
     reason = "PERMISSION_DENIED"
+
+
+class KeyNotFound(CallError):
+    """No API key with that id exists."""
+
+    reason = "KEY_NOT_FOUND"
+
+
+class TooManyKeys(CallError):
+    """The project has as many API keys as it may."""
+
+    reason = "TOO_MANY_KEYS"
 
 
 class InternalError(CallError):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import CodeType
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from types import CodeType, MappingProxyType
 
 from polos_client.define.agent import Agent
 from polos_client.define.tool import Tool
@@ -15,25 +15,29 @@ from polos_service.runs.runnable import Runnable
 class Catalog(Mapping[str, Runnable]):
     """Runnables by id. More can be added at any time.
 
-    The tools of agents are known by id, too, and cannot be started on their own.
+    The tools of agents are known by id, too, and cannot be started on their own. As a mapping, it
+    has everything; what a caller may know of is in the methods that are given the project.
     """
 
     def __init__(
         self,
         runnables: Iterable[Runnable] = (),
         defined: Callable[[str], Runnable | None] = lambda _: None,
+        projects: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
         """Load these runnables.
 
         Args:
             runnables: what is loaded at once.
             defined: finds by id what is loaded when it is first asked for.
+            projects: which projects a runnable is for, by its id; all others are for every project.
 
         Raises:
             DefinitionError: two of the runnables have one id.
 
         """
         self._defined = defined
+        self._projects = projects
         self._runnables: dict[str, Runnable] = {}
         for runnable in runnables:
             self.add(runnable)
@@ -71,34 +75,37 @@ class Catalog(Mapping[str, Runnable]):
                 f"Two {what} have the id {runnable.id!r}. Give one of them another id."
             )
 
-    def find(self, runnable_id: str) -> Runnable:
-        """Return the runnable that a start names.
+    def find(self, runnable_id: str, project: str) -> Runnable:
+        """Return the runnable that a start in a project names.
 
         Raises:
-            AgentNotFound: none of that id is loaded, or it cannot be loaded.
+            AgentNotFound: none of that id is loaded for the project, or it cannot be loaded.
 
         """
+        if not self._visible(runnable_id, project):
+            raise self._missing(runnable_id, project)
         try:
             return self[runnable_id]
         except KeyError as error:
-            raise self._missing(runnable_id, error.__cause__) from None
+            raise self._missing(runnable_id, project, error.__cause__) from None
 
-    def agent(self, agent_id: str) -> Agent:
-        """Return an agent.
+    def agent(self, agent_id: str, project: str) -> Agent:
+        """Return an agent that a project may use.
 
         Raises:
-            AgentNotFound: none of that id is loaded.
+            AgentNotFound: none of that id is loaded for the project.
 
         """
-        runnable = self.find(agent_id)
+        runnable = self.find(agent_id, project)
         if not isinstance(runnable, AgentRunnable):
-            raise self._missing(agent_id)
+            raise self._missing(agent_id, project)
         return runnable.agent
 
-    def agents(self) -> list[Agent]:
-        """Return the agents by id."""
+    def agents(self, project: str | None = None) -> list[Agent]:
+        """Return the agents that a project may use, by id; None for all."""
         found = (one.agent for one in self._runnables.values() if isinstance(one, AgentRunnable))
-        return sorted(found, key=lambda agent: agent.id)
+        visible = (one for one in found if project is None or self._visible(one.id, project))
+        return sorted(visible, key=lambda agent: agent.id)
 
     def tools(self) -> list[Tool]:
         """Return the tools of all agents; different ones may have the same id."""
@@ -108,12 +115,16 @@ class Catalog(Mapping[str, Runnable]):
         """Return the tools' ids by the code of their functions."""
         return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
 
-    def _missing(self, runnable_id: str, why: object = None) -> AgentNotFound:
-        known = sorted(self._runnables)
+    def _visible(self, runnable_id: str, project: str) -> bool:
+        return project in self._projects.get(runnable_id, (project,))
+
+    def _missing(self, runnable_id: str, project: str, why: object = None) -> AgentNotFound:
+        known = sorted(one for one in self._runnables if self._visible(one, project))
         what = f"There is no agent {runnable_id!r}."
         if why is not None:
             what = f"The agent {runnable_id!r} cannot be loaded. {why}"
-        if any(tool.id == runnable_id for tool in self.tools()):
+        tools = (tool for agent in self.agents(project) for tool in agent.tools)
+        if any(tool.id == runnable_id for tool in tools):
             what = f"{runnable_id!r} is a tool, and a tool cannot be started on its own yet."
         return AgentNotFound(
             f"{what} Loaded: {', '.join(known) or 'none'}.",

@@ -50,6 +50,7 @@ SwitchName = Literal[
 """A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
 
 EXAMPLES = {
+    "agent_projects": '{"payroll": ["finance"]}',
     "caller_options": '["top_k"]',
     "provider_environment": '{"GROQ_API_KEY": "KEY"}',
     "provider_keys": '{"https://gpu.example/v1": "KEY"}',
@@ -148,6 +149,18 @@ class Settings(BaseSettings):
     """How long ended runs are kept, in seconds or as an ISO 8601 duration such as P30D. After that
     the whole run is deleted, and reading it fails with RUN_EXPIRED. By default runs are kept
     forever."""
+
+    bootstrap_key: SecretStr | None = Field(default=None, repr=False)
+    """An API key in full, `polos_ID_SECRET`, that may do everything in every project; its runs are
+    those of the project `default`. It is for creating the first keys with AdminService, and is not
+    in the store: it ends when the service starts without it. ID has 1 to 32 lower-case letters and
+    digits, SECRET 32 to 128 letters, digits, `_` and `-`; make SECRET with `openssl rand -hex 32`.
+    While this is set, every call needs credentials."""
+
+    agent_projects: dict[str, list[str]] = Field(default_factory=dict)
+    """A JSON object that maps the id of an agent to the list of the projects that may use it. For
+    callers of other projects the agent does not exist. An agent that is not named here is for every
+    project."""
 
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     """The API key for OPENAI_BASE_URL. It is never sent to another address."""

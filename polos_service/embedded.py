@@ -118,7 +118,7 @@ class Polos(PolosClient):
                 store=self._store or self._temporary(),
                 max_runs=self._max_runs,
             )
-            self._service = await Service.start(settings, self._agents, DEFINED)
+            self._service = await Service.start(settings, self._agents, DEFINED, credentials=False)
         except BaseException:
             self._clean_up()
             raise

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from polos_client.define.agent import Agent
 from polos_client.errors import StoreUnavailable
 from polos_service import logs
+from polos_service.access import Access
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.server import GrpcServer
 from polos_service.cancelling import cancel_until_done
@@ -24,7 +25,7 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
-from polos_service.store import RunStore
+from polos_service.store.access import Store
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
@@ -59,11 +60,12 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        store: RunStore,
+        store: Store,
         agents: Iterable[Agent],
         defined: Mapping[str, Agent],
         *,
         shared_port: bool,
+        credentials: bool,
     ) -> None:
         self._shared_port = shared_port
         self._clock = clock = SystemClock()
@@ -73,13 +75,19 @@ class Service:
         self._side_thread = SideThread()
         self._defined = defined
         self._told: set[str] = set()
-        self.catalog = Catalog(defined=self._find_defined)
+        self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
         for agent in agents:
             self.load(agent)
         self._executor = Executor(store, self.catalog, clock, settings.max_runs)
         self._runs = Runs(store, self.catalog, self._executor, clock, self._side_thread)
+        self._access = Access(settings, store.access, off=not credentials)
         self._server = GrpcServer(
-            settings, self._runs, self.catalog, self._side_thread, shared_port=shared_port
+            settings,
+            self._runs,
+            self.catalog,
+            self._side_thread,
+            self._access,
+            shared_port=shared_port,
         )
         self.port = 0
         self._watchdog = Watchdog(self.catalog.tool_code, BLOCKED_LIMIT)
@@ -118,6 +126,7 @@ class Service:
         defined: Mapping[str, Agent] = MappingProxyType({}),
         *,
         shared_port: bool = False,
+        credentials: bool = True,
     ) -> Service:
         """Open the store, listen, and take up runs: those that a former process left, too.
 
@@ -126,6 +135,7 @@ class Service:
             agents: loaded from the start.
             defined: by id, agents that are loaded when a start or a stored run names them.
             shared_port: whether other processes of this service listen at the address, too.
+            credentials: False to ask callers for none, whatever the store and the settings have.
 
         Raises:
             DefinitionError: two agents have one id.
@@ -136,7 +146,9 @@ class Service:
         logs.log_to_stderr()
         store = await open_store(settings)
         try:
-            service = cls(settings, store, agents, defined, shared_port=shared_port)
+            service = cls(
+                settings, store, agents, defined, shared_port=shared_port, credentials=credentials
+            )
         except BaseException:
             await store.close()
             raise
@@ -149,6 +161,7 @@ class Service:
         return service
 
     async def _begin(self, settings: Settings) -> None:
+        await self._access.start()
         await self._server.start()
         for agent_id, runs in (await self._store.waiting()).items():
             if agent_id not in self.catalog:
@@ -170,6 +183,7 @@ class Service:
         if self._shared_port:
             calls.append(asyncio.create_task(self._server.stop(grace + PART_SECONDS)))
         await ended("chores", cancel_until_done(self._chores))
+        await ended("access", self._access.stop())
         await ended("health", self._server.announce_stop())
         await ended("runs", self._executor.stop(grace), grace)
         self._runs.close()
@@ -205,7 +219,7 @@ async def ended(part: str, work: Awaitable[object], seconds: float = 0) -> None:
         log.error("part_failed_to_stop", part=part, exc_info=error)
 
 
-async def open_store(settings: Settings) -> RunStore:
+async def open_store(settings: Settings) -> Store:
     """Open the store that the settings name.
 
     Raises:

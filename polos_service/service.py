@@ -72,7 +72,7 @@ class Runs:
         """
         if self._draining:
             raise Draining("The service is shutting down. Try again.", retry_after=DRAIN_RETRY)
-        runnable = self._catalog.find(request.runnable_id)
+        runnable = self._catalog.find(request.runnable_id, request.caller.project)
         definition = await self._side_thread.call(request.size, runnable.pin, request)
         now = self._clock.now()
         timeout = request.deadlines.run or runnable.timeout

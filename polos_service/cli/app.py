@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polos_service.cli import agents, chat, demo, health, run, runs, serve
+from polos_service.cli import agents, chat, demo, health, keys, run, runs, serve
 from polos_service.cli.exits import EXIT_CODES
 
 app = typer.Typer(
@@ -42,5 +42,6 @@ app.command()(run.run)
 app.command()(chat.chat)
 app.add_typer(runs.app, name="runs")
 app.add_typer(agents.app, name="agents")
+app.add_typer(keys.app, name="keys")
 app.command()(health.health)
 app.command()(demo.demo)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from polos.v1.run_pb2 import Run, RunState, ToolResult
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_AGO = re.compile(r"(\d{1,6})([smhd])")
+_LENGTH = re.compile(r"(\d{1,6})([smhd])")
 
 
 class State(Enum):
@@ -122,12 +122,24 @@ def told(result: dict[str, Any]) -> str:
 def since_time(text: str) -> datetime:
     """Return the time that `--since` names, in UTC; one without a zone is local."""
     try:
-        if match := _AGO.fullmatch(text):
+        if match := _LENGTH.fullmatch(text):
             return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
             f"{text!r} is neither an age like 90s, 15m, 2h or 7d nor a time like 2026-01-31T12:00"
+        ) from None
+
+
+def expiry_time(text: str) -> datetime:
+    """Return the time that `--expires` names, in UTC; one without a zone is local."""
+    try:
+        if match := _LENGTH.fullmatch(text):
+            return datetime.now(UTC) + timedelta(**{_UNITS[match[2]]: int(match[1])})
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{text!r} is neither a length of time like 12h or 90d nor a time like 2027-01-31T12:00"
         ) from None
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from polos_client.errors import CursorAhead, Draining
+from polos_client.errors import CallError, CursorAhead, Draining
 from polos_client.wire import HEARTBEAT
 from polos_service.pacer import Pacer
 from polos_service.runs.frame import cut, position
@@ -75,6 +75,7 @@ class Tail:
         self._after = after
         self._behind = self._speak = True
         self._leaving = self._ended = self._woken = False
+        self._refusal: CallError | None = None
         self._loop = asyncio.get_running_loop()
         self._sleep: asyncio.Future[None] | None = None
         """Pending while there is nothing to send."""
@@ -86,6 +87,11 @@ class Tail:
         self._woken = True
         if self._sleep is not None and not self._sleep.done():
             self._sleep.set_result(None)
+
+    def refuse(self, error: CallError) -> None:
+        """End the reader with an error, to which the run and the last sequence sent are added."""
+        self._refusal = error
+        self.wake()
 
     def stop(self) -> None:
         """Wake up no more."""
@@ -101,6 +107,7 @@ class Tail:
             CursorAhead: the cursor is past the newest event.
             Draining: the service is about to stop.
             RunNotFound: there is no such run, or it was deleted meanwhile.
+            CallError: the reader was refused.
 
         """
         while not self._ended:
@@ -108,6 +115,10 @@ class Tail:
                 await self._readers.pacer.next()
             else:
                 await self._wait()
+            if self._refusal is not None:
+                place = {"run_id": self._run[1], "last_sequence": str(self._after)}
+                self._refusal.metadata = {**self._refusal.metadata, **place}
+                raise self._refusal
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
             self._woken = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ from polos.v1 import agent_service_pb2 as agents_pb
 from polos.v1 import run_service_pb2 as pb
 from polos_client.calls.status import to_error
 from polos_client.errors import RunNotFound, Unauthenticated
+from polos_service.access.credentials import Metadata, Peer
+from polos_service.access.identities import Identities
 from polos_service.caller import Caller
 from tests.support.service import events_in, scripted, serving
 
@@ -24,14 +25,14 @@ def identified(monkeypatch: pytest.MonkeyPatch) -> list[Caller]:
     """Let callers name their project; return those that were made."""
     made: list[Caller] = []
 
-    def by_metadata(metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
+    async def by_metadata(_: Identities, metadata: Metadata, __: Peer) -> Caller:
         project = str(dict(metadata).get("x-project", "default"))
         if project == "nobody":
             raise Unauthenticated("There is no such project.")
-        made.append(Caller(project=project, principal="me", scopes=frozenset()))
+        made.append(Caller(project=project, principal="me", scopes=frozenset("*")))
         return made[-1]
 
-    monkeypatch.setattr("polos_service.api.grpc.server.caller_of", by_metadata)
+    monkeypatch.setattr(Identities, "of", by_metadata)
     return made
 
 

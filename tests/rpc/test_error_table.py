@@ -36,6 +36,8 @@ RAISED: list[errors.CallError] = [
     errors.StoreUnavailable("No store."),
     errors.Unauthenticated("Who are you?"),
     errors.PermissionDenied("Not you."),
+    errors.KeyNotFound("No key.", key_id="k"),
+    errors.TooManyKeys("Too many.", limit="5"),
     errors.InternalError("It failed.", error_id="e"),
 ]
 
@@ -54,6 +56,8 @@ STATUSES = {
     "DRAINING": grpc.StatusCode.UNAVAILABLE,
     "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
     "PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED,
+    "KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "TOO_MANY_KEYS": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "INTERNAL": grpc.StatusCode.INTERNAL,
     "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
 }

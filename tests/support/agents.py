@@ -11,8 +11,8 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.define.agent import Agent
 from polos_service.agents.runnable import AgentRunnable
-from polos_service.api.caller import ANONYMOUS
 from polos_service.api.grpc.requests import run_request
+from polos_service.caller import ANONYMOUS
 from polos_service.catalog import Catalog
 from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Message

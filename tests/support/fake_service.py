@@ -219,6 +219,12 @@ class FakeService(RunServiceServicer):
         await self._refuse(context)
         return rpc.DeleteRunResponse()
 
+    async def CreateRunToken(  # noqa: N802
+        self, request: Any, context: Any
+    ) -> rpc.CreateRunTokenResponse:
+        await self._refuse(context)
+        return rpc.CreateRunTokenResponse(token=f"token for {request.run_id}")
+
     async def _refuse(self, context: Context) -> None:
         if self.refusals:
             await self.refusals.pop(0)(context)

@@ -41,7 +41,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 5
     """ALREADY_EXISTS. The `request_id` already started a run with a different
-    payload. Metadata: `request_id`, `run_id` (the run that it started).
+    payload, or created a key with a different payload. Metadata: `request_id`;
+    `run_id`, the run that it started, or `key_id`, the key that it created.
     """
     ERROR_REASON_RUN_NOT_FINISHED: _ErrorReason.ValueType  # 6
     """FAILED_PRECONDITION. Only a finished run can be deleted. Metadata: `run_id`."""
@@ -60,9 +61,22 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     the call once it is back, or at another replica.
     """
     ERROR_REASON_UNAUTHENTICATED: _ErrorReason.ValueType  # 11
-    """UNAUTHENTICATED. The credentials are missing or invalid."""
+    """UNAUTHENTICATED. The credentials are missing or invalid, or they ended while
+    the call was open. Metadata: `cause`:
+    `missing`, there are none;
+    `malformed`, they are not `Bearer TOKEN`, or the token cannot be read;
+    `unknown`, the service has not issued the key, or does not know who signed the token;
+    `expired`; `not_yet`, the token becomes valid later; `revoked`;
+    `issuer`, the token is of another issuer; `audience`, it is for another service;
+    `claims`, it lacks a claim that the service needs.
+    If the credentials ended while a stream was open, also `run_id` and `last_sequence`, the
+    last sequence that was sent: the run continues, and a stream from there with
+    new credentials misses nothing.
+    """
     ERROR_REASON_PERMISSION_DENIED: _ErrorReason.ValueType  # 12
-    """PERMISSION_DENIED. The credentials do not permit this call."""
+    """PERMISSION_DENIED. The credentials do not permit this call.
+    Metadata: `scope`, the scope that they lack.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 13
     """INTERNAL. A bug in the service. Metadata: `error_id`, which identifies the
     details in the service's own log.
@@ -79,6 +93,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_TOO_MANY_COMMANDS: _ErrorReason.ValueType  # 16
     """RESOURCE_EXHAUSTED. The run's inbox is full; retrying does not help, but the
     run can still be cancelled. Metadata: `run_id`.
+    """
+    ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 17
+    """NOT_FOUND. There is no such API key. Metadata: `key_id`."""
+    ERROR_REASON_TOO_MANY_KEYS: _ErrorReason.ValueType  # 18
+    """RESOURCE_EXHAUSTED. The project has as many API keys as it may, ended ones
+    included; retrying does not help. Metadata: `limit`, the maximum number.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -106,7 +126,8 @@ and why it is invalid. For example
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 5
 """ALREADY_EXISTS. The `request_id` already started a run with a different
-payload. Metadata: `request_id`, `run_id` (the run that it started).
+payload, or created a key with a different payload. Metadata: `request_id`;
+`run_id`, the run that it started, or `key_id`, the key that it created.
 """
 ERROR_REASON_RUN_NOT_FINISHED: ErrorReason.ValueType  # 6
 """FAILED_PRECONDITION. Only a finished run can be deleted. Metadata: `run_id`."""
@@ -125,9 +146,22 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 10
 the call once it is back, or at another replica.
 """
 ERROR_REASON_UNAUTHENTICATED: ErrorReason.ValueType  # 11
-"""UNAUTHENTICATED. The credentials are missing or invalid."""
+"""UNAUTHENTICATED. The credentials are missing or invalid, or they ended while
+the call was open. Metadata: `cause`:
+`missing`, there are none;
+`malformed`, they are not `Bearer TOKEN`, or the token cannot be read;
+`unknown`, the service has not issued the key, or does not know who signed the token;
+`expired`; `not_yet`, the token becomes valid later; `revoked`;
+`issuer`, the token is of another issuer; `audience`, it is for another service;
+`claims`, it lacks a claim that the service needs.
+If the credentials ended while a stream was open, also `run_id` and `last_sequence`, the
+last sequence that was sent: the run continues, and a stream from there with
+new credentials misses nothing.
+"""
 ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 12
-"""PERMISSION_DENIED. The credentials do not permit this call."""
+"""PERMISSION_DENIED. The credentials do not permit this call.
+Metadata: `scope`, the scope that they lack.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 13
 """INTERNAL. A bug in the service. Metadata: `error_id`, which identifies the
 details in the service's own log.
@@ -144,6 +178,12 @@ Metadata: `kind`, which is `call` or `stream`; `limit`, the maximum number.
 ERROR_REASON_TOO_MANY_COMMANDS: ErrorReason.ValueType  # 16
 """RESOURCE_EXHAUSTED. The run's inbox is full; retrying does not help, but the
 run can still be cancelled. Metadata: `run_id`.
+"""
+ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 17
+"""NOT_FOUND. There is no such API key. Metadata: `key_id`."""
+ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 18
+"""RESOURCE_EXHAUSTED. The project has as many API keys as it may, ended ones
+included; retrying does not help. Metadata: `limit`, the maximum number.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 

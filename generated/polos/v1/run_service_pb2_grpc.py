@@ -74,6 +74,11 @@ class RunServiceStub:
                 request_serializer=polos_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
                 response_deserializer=polos_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
                 _registered_method=True)
+        self.CreateRunToken = channel.unary_unary(
+                '/polos.v1.RunService/CreateRunToken',
+                request_serializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.SerializeToString,
+                response_deserializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -151,6 +156,16 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CreateRunToken(self, request, context):
+        """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
+        the token expires: for a browser, or another service. Whoever has the token can read
+        the run, and nothing else. It ends earlier if the API key that created it is revoked
+        or expires. Fails with NOT_FOUND if the run does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -188,6 +203,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.DeleteRun,
                     request_deserializer=polos_dot_v1_dot_run__service__pb2.DeleteRunRequest.FromString,
                     response_serializer=polos_dot_v1_dot_run__service__pb2.DeleteRunResponse.SerializeToString,
+            ),
+            'CreateRunToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateRunToken,
+                    request_deserializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.FromString,
+                    response_serializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -384,6 +404,33 @@ class RunService:
             '/polos.v1.RunService/DeleteRun',
             polos_dot_v1_dot_run__service__pb2.DeleteRunRequest.SerializeToString,
             polos_dot_v1_dot_run__service__pb2.DeleteRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateRunToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polos.v1.RunService/CreateRunToken',
+            polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.SerializeToString,
+            polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.FromString,
             options,
             channel_credentials,
             insecure,

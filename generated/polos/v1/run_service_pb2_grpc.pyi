@@ -74,6 +74,12 @@ class RunServiceStub:
     """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
     has not ended: cancel it first.
     """
+    CreateRunToken: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]
+    """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
+    the token expires: for a browser, or another service. Whoever has the token can read
+    the run, and nothing else. It ends earlier if the API key that created it is revoked
+    or expires. Fails with NOT_FOUND if the run does not exist.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -120,6 +126,12 @@ class RunServiceAsyncStub(RunServiceStub):
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
     """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
     has not ended: cancel it first.
+    """
+    CreateRunToken: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
+    """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
+    the token expires: for a browser, or another service. Whoever has the token can read
+    the run, and nothing else. It ends earlier if the API key that created it is revoked
+    or expires. Fails with NOT_FOUND if the run does not exist.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -206,6 +218,18 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
         """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
         has not ended: cancel it first.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateRunToken(
+        self,
+        request: _run_service_pb2.CreateRunTokenRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.CreateRunTokenResponse, _abc.Awaitable[_run_service_pb2.CreateRunTokenResponse]]:
+        """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
+        the token expires: for a browser, or another service. Whoever has the token can read
+        the run, and nothing else. It ends earlier if the API key that created it is revoked
+        or expires. Fails with NOT_FOUND if the run does not exist.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -13,27 +13,31 @@ from polos.v1.agent_pb2 import Tool as ToolMessage
 from polos_client.define.agent import Agent
 from polos_client.errors import InvalidRequest
 from polos_service.agents.definition import shown
+from polos_service.api.grpc.handlers import needs
 from polos_service.api.grpc.messages import PAGE_BYTES, page_size
-from polos_service.caller import Caller
+from polos_service.caller import AGENTS_READ, Caller
 from polos_service.catalog import Catalog
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AgentService:
-    """The servicer. Every agent is visible to every caller."""
+    """The servicer. A caller sees the agents that their project may use."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
+    @needs(AGENTS_READ)
     async def GetAgent(
         self, caller: Caller, request: pb.GetAgentRequest, context: Context
     ) -> pb.GetAgentResponse:
         """Return one agent."""
         if not request.agent_id:
             raise InvalidRequest({"agent_id": "is empty"})
-        return pb.GetAgentResponse(agent=message_of(self._catalog.agent(request.agent_id)))
+        agent = self._catalog.agent(request.agent_id, caller.project)
+        return pb.GetAgentResponse(agent=message_of(agent))
 
+    @needs(AGENTS_READ)
     async def ListAgents(
         self, caller: Caller, request: pb.ListAgentsRequest, context: Context
     ) -> pb.ListAgentsResponse:
@@ -41,7 +45,7 @@ class AgentService:
         limit = page_size(request.page_size)
         page = pb.ListAgentsResponse()
         size = 0
-        for agent in self._catalog.agents():
+        for agent in self._catalog.agents(caller.project):
             if agent.id <= request.page_token:
                 continue
             message = message_of(agent)

@@ -32,6 +32,8 @@ CODES: dict[type[errors.CallError], Code] = {
     errors.StoreUnavailable: Code.UNAVAILABLE,
     errors.Unauthenticated: Code.UNAUTHENTICATED,
     errors.PermissionDenied: Code.PERMISSION_DENIED,
+    errors.KeyNotFound: Code.NOT_FOUND,
+    errors.TooManyKeys: Code.RESOURCE_EXHAUSTED,
     errors.InternalError: Code.INTERNAL,
 }
 """The status of every domain error, and of those derived from it; the client's table is its

@@ -1,7 +1,7 @@
 """The interceptor around every method, those of other packages included.
 
-It counts the call, learns who is calling, receives the request, and turns whatever is raised
-into a status.
+It counts the call, determines who is calling and whether they may, receives the request, and turns
+whatever is raised into a status.
 Requests are read here and not by grpc: a call that never sends its request is counted and
 given up, and a stream does not keep the request that it began with.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -20,12 +19,13 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from polos_client import errors
-from polos_service.api.caller import Metadata
+from polos_service.access.identities import Identities
 from polos_service.api.grpc.errors import status_of
-from polos_service.api.grpc.handlers import CallerMethod
+from polos_service.api.grpc.handlers import CallerMethod, Needs
 from polos_service.api.grpc.slots import Slots
 from polos_service.caller import Caller
 from polos_service.pacer import Pacer
+from polos_service.store import refusals
 
 REQUEST_WAIT = 20.0
 """Seconds in which a call's request must have arrived."""
@@ -39,21 +39,19 @@ if TYPE_CHECKING:  # it takes parameters in its stubs only
 class Guard(grpc.aio.ServerInterceptor):
     """Bounds the calls, and lets no exception's text out."""
 
-    def __init__(
-        self, calls: Slots, streams: Slots, identify: Callable[[Metadata], Caller]
-    ) -> None:
+    def __init__(self, calls: Slots, streams: Slots, identities: Identities) -> None:
         """Guard a server.
 
         Args:
             calls: places for methods that answer once.
             streams: places for methods that stream.
-            identify: returns who makes a call with this metadata, or raises a CallError.
+            identities: finds who makes a call.
 
         """
         self._calls = calls
         self._streams = streams
         self._pacer = Pacer()
-        self._identify = identify
+        self._identities = identities
 
     async def intercept_service(
         self,
@@ -83,7 +81,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(requests: Any, context: Context) -> bytes:
             try:
                 self._calls.take(context)
-                answering = self._for_caller(handle, context)
+                answering = await self._for_caller(method, handle, context)
                 asked = requests if handler.request_streaming else await received(context)
                 response: bytes = serialise(await answering(asked, context))
                 return response
@@ -98,7 +96,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(requests: Any, context: Context) -> None:
             try:
                 self._streams.take(context)
-                streaming = self._for_caller(handle, context)
+                streaming = await self._for_caller(method, handle, context)
                 await self._pacer.next()
                 if handler.request_streaming:
                     answers = streaming(requests, context)
@@ -113,11 +111,47 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return answer
 
-    def _for_caller(self, handle: Any, context: Context) -> Callable[[Any, Context], Any]:
-        """Return what handles a call; methods of our own services are told who is calling."""
+    async def _for_caller(self, method: str, handle: Any, context: Context) -> Callable[..., Any]:
+        """Return what handles a call; methods of our own services are told who is calling.
+
+        Raises:
+            PermissionDenied: the caller may not call the method.
+            StoreUnavailable, Unauthenticated: there is no telling who it is.
+
+        """
         if not isinstance(handle, CallerMethod):
             return handle  # type: ignore[no-any-return]  # grpc's own method
-        return partial(handle.function, self._identify(context.invocation_metadata() or ()))
+        metadata = context.invocation_metadata() or ()
+        caller = await self._identities.of(metadata, context.auth_context())
+        needs = permitted(method, caller, handle.needs)
+
+        def handled(request: Any, context: Context) -> Any:
+            if caller.run_id and getattr(request, needs.run_field) != caller.run_id:
+                raise refusals.not_found(getattr(request, needs.run_field))
+            return handle.function(caller, request, context)
+
+        return handled
+
+
+def permitted(method: str, caller: Caller, needs: Needs | None) -> Needs:
+    """Return what a method needs, if the caller has it.
+
+    Raises:
+        PermissionDenied: they do not, or nobody has declared what the method needs.
+
+    """
+    if needs is None:
+        raise errors.PermissionDenied(f"{method} is not open to callers.", scope="")
+    for scope in needs.scopes:
+        if not caller.may(scope):
+            raise errors.PermissionDenied(
+                f"{method} needs the scope {scope}, which the credentials do not have.", scope=scope
+            )
+    if caller.run_id and not needs.run_field:
+        raise errors.PermissionDenied(
+            f"{method} does not take run tokens. Use an API key.", scope=needs.scopes[0]
+        )
+    return needs
 
 
 def checking(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:

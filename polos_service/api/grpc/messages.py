@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from polos.v1 import run_service_pb2 as pb
@@ -121,14 +122,14 @@ def page_size(asked: int) -> int:
     return min(asked or PAGE_SIZE, PAGE_LIMIT)
 
 
-def nanoseconds(request: pb.ListRunsRequest, field: str) -> int | None:
+def nanoseconds(request: Message, field: str) -> int | None:
     """Return a time field as nanoseconds since the epoch, None where it is absent.
 
     Raises:
         InvalidRequest: it is out of range.
 
     """
-    if not request.HasField(field):  # type: ignore[arg-type]  # both names are fields
+    if not request.HasField(field):
         return None
     value: Timestamp = getattr(request, field)
     if not (FIRST_SECOND <= value.seconds <= LAST_SECOND and 0 <= value.nanos < SECOND):

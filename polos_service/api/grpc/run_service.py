@@ -9,9 +9,19 @@ import grpc
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
 from polos_client.wire import RUN_ID_KEY
-from polos_service.api.grpc.messages import details_of, page_of, query_of, result_limit, run_of
+from polos_service.access import Access
+from polos_service.api.grpc.handlers import needs
+from polos_service.api.grpc.messages import (
+    details_of,
+    page_of,
+    query_of,
+    result_limit,
+    run_of,
+    timestamp,
+)
 from polos_service.api.grpc.requests import as_create, run_request
-from polos_service.caller import Caller
+from polos_service.caller import RUNS_READ, RUNS_WRITE, Caller
+from polos_service.runs.frame import SECOND
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 
@@ -21,10 +31,12 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class RunService:
     """The servicer; its streams answer with frames, which are bytes."""
 
-    def __init__(self, runs: Runs, side_thread: SideThread) -> None:
+    def __init__(self, runs: Runs, side_thread: SideThread, access: Access) -> None:
         self._runs = runs
+        self._access = access
         self._side_thread = side_thread
 
+    @needs(RUNS_WRITE, RUNS_READ)
     async def StreamRun(
         self, caller: Caller, request: pb.StreamRunRequest, context: Context
     ) -> None:
@@ -33,6 +45,7 @@ class RunService:
         del request  # an input of 1 MiB, for which a reader has no use
         await self._stream(caller, run_id, 0, context)
 
+    @needs(RUNS_READ, run_field="workflow_run_id")
     async def StreamWorkflow(
         self, caller: Caller, request: pb.StreamWorkflowRequest, context: Context
     ) -> None:
@@ -43,6 +56,7 @@ class RunService:
         record = await self._runs.record(caller, request.workflow_run_id)
         await self._stream(caller, record.run_id, request.after_sequence, context)
 
+    @needs(RUNS_WRITE)
     async def CreateRun(
         self, caller: Caller, request: pb.CreateRunRequest, context: Context
     ) -> pb.CreateRunResponse:
@@ -50,6 +64,7 @@ class RunService:
         run_id = await self._start(caller, request)
         return pb.CreateRunResponse(run=run_of(await self._runs.record(caller, run_id)))
 
+    @needs(RUNS_READ, run_field="run_id")
     async def GetRun(
         self, caller: Caller, request: pb.GetRunRequest, context: Context
     ) -> pb.GetRunResponse:
@@ -60,6 +75,7 @@ class RunService:
         context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
         return pb.GetRunResponse(run=details_of(details))
 
+    @needs(RUNS_READ)
     async def ListRuns(
         self, caller: Caller, request: pb.ListRunsRequest, context: Context
     ) -> pb.ListRunsResponse:
@@ -67,13 +83,18 @@ class RunService:
         query = query_of(request)
         return page_of(await self._runs.list(caller, query), query.limit)
 
+    @needs(RUNS_WRITE)
     async def CancelRun(
         self, caller: Caller, request: pb.CancelRunRequest, context: Context
     ) -> pb.CancelRunResponse:
         """Cancel a run, and wait a little for its end."""
         required("run_id", request.run_id)
-        return pb.CancelRunResponse(run=details_of(await self._runs.cancel(caller, request.run_id)))
+        run = details_of(await self._runs.cancel(caller, request.run_id))
+        if not caller.may(RUNS_READ):
+            run.ClearField("outcome")
+        return pb.CancelRunResponse(run=run)
 
+    @needs(RUNS_WRITE)
     async def DeleteRun(
         self, caller: Caller, request: pb.DeleteRunRequest, context: Context
     ) -> pb.DeleteRunResponse:
@@ -82,10 +103,26 @@ class RunService:
         await self._runs.delete(caller, request.run_id)
         return pb.DeleteRunResponse()
 
+    @needs(RUNS_READ)
+    async def CreateRunToken(
+        self, caller: Caller, request: pb.CreateRunTokenRequest, context: Context
+    ) -> pb.CreateRunTokenResponse:
+        """Create a token for reading one run."""
+        required("run_id", request.run_id)
+        record = await self._runs.record(caller, request.run_id)
+        lifetime = request.lifetime.ToTimedelta().total_seconds()
+        token, expires = await self._access.run_readers.token(
+            caller, record.run_id, lifetime if request.HasField("lifetime") else None
+        )
+        return pb.CreateRunTokenResponse(
+            token=token, expire_time=timestamp(round(expires * SECOND))
+        )
+
     async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
         """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""
         await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
-        with self._runs.tail(caller, run_id, after) as tail:
+        tailing = self._runs.tail(caller, run_id, after)
+        with tailing as tail, self._access.streams.ending(caller, tail.refuse):
             while (response := await tail.next()) is not None:
                 await context.write(response)
 

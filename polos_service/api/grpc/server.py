@@ -6,9 +6,11 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from polos.v1 import agent_service_pb2, run_service_pb2
+from polos.v1 import admin_service_pb2, agent_service_pb2, run_service_pb2
 from polos_client import wire
-from polos_service.api.caller import caller_of
+from polos_service.access import Access
+from polos_service.access.identities import Identities
+from polos_service.api.grpc.admin_service import AdminService
 from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
 from polos_service.api.grpc.handlers import generic_handler
@@ -47,7 +49,10 @@ RUN_SERVICE = run_service_pb2.DESCRIPTOR.services_by_name["RunService"]
 AGENT_SERVICE = agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"]
 """The descriptor of AgentService."""
 
-SERVED = (RUN_SERVICE.full_name, AGENT_SERVICE.full_name)
+ADMIN_SERVICE = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+"""The descriptor of AdminService."""
+
+SERVED = (RUN_SERVICE.full_name, AGENT_SERVICE.full_name, ADMIN_SERVICE.full_name)
 """The services whose health is told."""
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -66,17 +71,19 @@ class GrpcServer:
         runs: Runs,
         catalog: Catalog,
         side_thread: SideThread,
+        access: Access,
         *,
         shared_port: bool,
     ) -> None:
         """Prepare; with `shared_port`, somebody holds the address for this server and others."""
         self._shared_port = shared_port
         self._health = health.aio.HealthServicer()
-        self._server = bare_server(settings, shared_port=shared_port)
+        self._server = bare_server(settings, access.identities, shared_port=shared_port)
         self._server.add_generic_rpc_handlers(
             (
-                generic_handler(RUN_SERVICE, RunService(runs, side_thread)),
+                generic_handler(RUN_SERVICE, RunService(runs, side_thread, access)),
                 generic_handler(AGENT_SERVICE, AgentService(catalog)),
+                generic_handler(ADMIN_SERVICE, AdminService(access.keeper, access.signing)),
             )
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -120,7 +127,9 @@ class GrpcServer:
         await self._server.stop(grace)
 
 
-def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Server:
+def bare_server(
+    settings: Settings, identities: Identities, *, shared_port: bool = False
+) -> grpc.aio.Server:
     """Return a server with the settings' bounds, on which nothing is registered."""
     calls = Slots("call", settings.max_calls, settings.max_calls // 2)
     streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
@@ -132,4 +141,4 @@ def bare_server(settings: Settings, *, shared_port: bool = False) -> grpc.aio.Se
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
     )
-    return grpc.aio.server(interceptors=[Guard(calls, streams, caller_of)], options=options)
+    return grpc.aio.server(interceptors=[Guard(calls, streams, identities)], options=options)

@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 from polos_client.errors import StoreUnavailable, TooManyRuns
 from polos_service import store as port
 from polos_service.limits import MAX_QUEUED
+from polos_service.store.nats.access import Access
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.connection import Connection, Endpoint
 from polos_service.store.nats.feeds import Feeds
@@ -38,8 +39,11 @@ RETRY_PAUSE = 1.0
 class NatsStore:
     """A RunStore in JetStream, made by `open`."""
 
-    def __init__(self, jetstream: JetStream, claim_timeout: float, max_queued: int) -> None:
+    def __init__(
+        self, jetstream: JetStream, claim_timeout: float, max_queued: int, replicas: int
+    ) -> None:
         self._jetstream = jetstream
+        self.access = Access(jetstream, replicas)
         self._wakeups = Wakeups()
         self._tasks = ShieldedTasks()
         self._log = Log(jetstream)
@@ -95,7 +99,7 @@ class NatsStore:
         jetstream = JetStream(await Connection.open(endpoint))
         try:
             await make_streams(jetstream, replicas)
-            store = cls(jetstream, claim_timeout, max_queued)
+            store = cls(jetstream, claim_timeout, max_queued, replicas)
             await store._start()
         except BaseException:
             await jetstream.close()

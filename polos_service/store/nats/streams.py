@@ -15,9 +15,11 @@ from polos_service.store.nats.connection import Away
 from polos_service.store.nats.jetstream import JetStream, Refused
 from polos_service.store.nats.messages import SECOND
 from polos_service.store.nats.subjects import (
+    ACCESS,
     COMMANDED,
     COMMANDS,
     DEFINITIONS,
+    EVERY_ENTRY,
     LOG,
     REQUESTS,
     RUNS,
@@ -53,6 +55,11 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
 }
 """The settings of each stream that what is built on it needs."""
 
+ON_DEMAND: Mapping[str, Mapping[str, Any]] = {
+    ACCESS: {"subjects": [EVERY_ENTRY], **BUCKET},
+}
+"""The settings of streams that are made when they are first needed."""
+
 HEARD = 10 * SECOND
 """Nanoseconds of silence after which a stream's leader counts a replica as away."""
 
@@ -80,7 +87,7 @@ async def make_stream(jetstream: JetStream, name: str, replicas: int) -> None:
         "storage": "file",
         "num_replicas": replicas,
         **COMMON,
-        **STREAMS[name],
+        **{**STREAMS, **ON_DEMAND}[name],
     }
     try:
         await jetstream.request(f"STREAM.CREATE.{name}", config)
@@ -100,7 +107,7 @@ def check(name: str, found: Mapping[str, Any]) -> None:
         StoreUnavailable: a setting differs that an operator must not change.
 
     """
-    for setting, wanted in {**COMMON, **STREAMS[name]}.items():
+    for setting, wanted in {**COMMON, **{**STREAMS, **ON_DEMAND}[name]}.items():
         if setting not in OPERATORS and found.get(setting) != wanted:
             raise StoreUnavailable(
                 f"The stream {name} in NATS has {setting} {shown(found.get(setting))}, and needs "

@@ -29,6 +29,12 @@ DEFINITIONS = "KV_POLOS_DEFINITIONS"
 COMMANDS = "KV_POLOS_COMMANDS"
 """The bucket of commands."""
 
+ACCESS = "KV_POLOS_ACCESS"
+"""The bucket of what access is decided by."""
+
+EVERY_ENTRY = "$KV.POLOS_ACCESS.>"
+"""Where the values of that bucket are kept."""
+
 EVERY_RUN = "$KV.POLOS_RUNS.>"
 """Where the records of all runs are kept."""
 

@@ -41,6 +41,7 @@ from polos_service.store import (
     Slice,
 )
 from polos_service.store.sqlite import claims, inbox, log, removal, runs, spool
+from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver, touch
 from polos_service.store.sqlite.damage import ForeignValueError
@@ -80,6 +81,7 @@ class SqliteStore:
         """Bytes in the spool at most."""
         self._unspooling: asyncio.Future[None] | None = None
         self._committer = Committer(self._db, self._condition, self._spool)
+        self.access = Access(self._committer, self._reader, self._reading)
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
 

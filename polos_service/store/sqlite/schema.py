@@ -119,7 +119,17 @@ CREATE TABLE spool (
 """
 """Version 5: frames of held runs, a row for each commit (see `spool`)."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+SIXTH = """
+CREATE TABLE access (
+    name TEXT PRIMARY KEY,
+    value BLOB NOT NULL,
+    revision INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX access_by_revision ON access (revision);
+"""
+"""Version 6: what access is decided by (see `access`)."""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

@@ -17,8 +17,8 @@ from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError
 from polos_service.agents.definition import Definition
 from polos_service.agents.runnable import AgentRunnable
-from polos_service.api.caller import ANONYMOUS
 from polos_service.api.grpc.requests import run_request
+from polos_service.caller import ANONYMOUS
 from polos_service.errors import Unable
 from polos_service.models.openai.chat_messages import Writer
 from polos_service.models.providers import Providers

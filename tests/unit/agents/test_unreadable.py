@@ -11,8 +11,8 @@ from structlog.testing import capture_logs
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.errors import RunNotFound
-from polos_service.api.caller import ANONYMOUS
 from polos_service.api.grpc.requests import run_request
+from polos_service.caller import ANONYMOUS
 from polos_service.runs import executor as module
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS
@@ -79,7 +79,7 @@ async def test_a_provider_that_this_process_lacks_leaves_the_run_to_others(
     store: SqliteStore, patient: None
 ) -> None:
     request = run_request(ANONYMOUS, CreateRunRequest(agent_id=AGENT.id, input="Hello"))
-    definition = json.loads(catalog(AGENT).find(AGENT.id).pin(request))
+    definition = json.loads(catalog(AGENT).find(AGENT.id, "default").pin(request))
     with capture_logs() as logs:
         async with executing(store, catalog(AGENT)) as executor:
             run_id = await queued(store, {**definition, "provider": "newer"})

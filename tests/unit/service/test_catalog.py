@@ -39,8 +39,8 @@ def named(id: str) -> Tool:
 def test_a_runnable_is_found_by_its_id() -> None:
     one, other = agent("b"), agent("a")
     loaded = catalog(one, other)
-    assert (loaded.find("a").id, loaded.find("a").kind) == ("a", "agent")
-    assert loaded.agent("b") is one
+    assert (loaded.find("a", "default").id, loaded.find("a", "default").kind) == ("a", "agent")
+    assert loaded.agent("b", "default") is one
     assert loaded.agents() == [other, one]
     assert set(loaded) == {"a", "b"}
 
@@ -62,35 +62,35 @@ def test_runnables_of_other_kinds_share_the_ids() -> None:
     loaded = catalog(agent("a"))
     workflow: Runnable = Code(nothing, id="w")
     loaded.add(workflow)
-    assert loaded.find("w") is workflow
+    assert loaded.find("w", "default") is workflow
     assert [one.id for one in loaded.agents()] == ["a"]
     with pytest.raises(AgentNotFound, match="There is no agent 'w'"):
-        loaded.agent("w")
+        loaded.agent("w", "default")
     with pytest.raises(DefinitionError, match="Two runnables have the id 'a'"):
         loaded.add(Code(nothing, id="a"))
 
 
 def test_what_is_not_loaded_is_not_found_and_what_is_loaded_is_told() -> None:
     with pytest.raises(AgentNotFound, match=r"^There is no agent 'x'. Loaded: a, b\.$") as caught:
-        catalog(agent("b"), agent("a")).find("x")
+        catalog(agent("b"), agent("a")).find("x", "default")
     assert caught.value.metadata == {"agent_id": "x", "known": "a,b"}
     with pytest.raises(AgentNotFound, match="Loaded: none"):
-        catalog().find("x")
+        catalog().find("x", "default")
 
 
 def test_a_tool_cannot_be_started_on_its_own() -> None:
     loaded = catalog(agent("a", named("search")))
     with pytest.raises(AgentNotFound, match="'search' is a tool, and a tool cannot be started"):
-        loaded.find("search")
+        loaded.find("search", "default")
 
 
 def test_agents_may_have_different_tools_of_one_id() -> None:
     loaded = catalog(agent("a", named("search")), agent("b", named("search")))
     assert len(loaded.tools()) == 2
     with pytest.raises(AgentNotFound, match="'search' is a tool"):
-        loaded.find("search")
+        loaded.find("search", "default")
 
 
 def test_an_agent_may_have_the_id_of_a_tool() -> None:
     loaded = catalog(agent("search"), agent("a", named("search")))
-    assert loaded.find("search").kind == "agent"
+    assert loaded.find("search", "default").kind == "agent"

@@ -1,0 +1,67 @@
+"""Access: who calls, and what they may do.
+
+`Identities` finds the caller of a call by its credentials. Each kind of credential has a verifier:
+API keys, run tokens, the JWTs of an issuer, and client certificates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from polos_client.errors import Unauthenticated
+from polos_service.access.identities import Identities
+from polos_service.access.keeper import Keeper
+from polos_service.access.keyring import KeyRing
+from polos_service.access.open_streams import OpenStreams
+from polos_service.access.run_readers import RunReaders
+from polos_service.access.signing import SigningKeys
+from polos_service.caller import Caller
+from polos_service.cancelling import cancel_until_done
+from polos_service.config import Settings
+from polos_service.store.access import AccessStore
+
+
+class Access:
+    """Everything about access, put together.
+
+    Attributes:
+        keys: the API keys.
+        keeper: what administrators do with them.
+        signing: the key that run tokens are signed with.
+        run_readers: creates run tokens.
+        identities: finds who makes a call.
+        streams: ends the streams of callers whose credentials have ended.
+
+    """
+
+    def __init__(self, settings: Settings, store: AccessStore, *, off: bool = False) -> None:
+        """Prepare; `start` reads the keys. If `off`, callers need no credentials in any case."""
+        bootstrap = settings.bootstrap_key
+        self.keys = KeyRing(store, None if bootstrap is None else bootstrap.get_secret_value())
+        self.keeper = Keeper(self.keys, store)
+        self.signing = SigningKeys(self.keys, store)
+        self.run_readers = RunReaders(self.keys, self.signing)
+        self.identities = Identities(self.keys, off=off, run_tokens=self.run_readers)
+        self.streams = OpenStreams(self._ended)
+        self._watching: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Read the keys, and keep up with what changes.
+
+        Raises:
+            StoreUnavailable: the keys cannot be read.
+
+        """
+        await self.keys.refresh()
+        self._watching += [
+            asyncio.create_task(self.keys.watch(), name="polos-keys"),
+            asyncio.create_task(self.streams.watch(), name="polos-streams"),
+        ]
+
+    async def stop(self) -> None:
+        """Keep up no more."""
+        await cancel_until_done(self._watching)
+
+    def _ended(self, caller: Caller) -> Unauthenticated | None:
+        """Return why a caller's credentials are no longer good; None if they are."""
+        return self.keys.ended(caller) or self.run_readers.ended(caller)

@@ -1,4 +1,4 @@
-"""Generate `docs/reference/` from the protocol, the settings and the errors.
+"""Generate `docs/reference/` from the protocol, the settings and the errors, and a table.
 
 Run as `python -m scripts.docs`, with the target folder if it is a different one.
 """
@@ -21,6 +21,7 @@ from polos_service.config import Settings
 from polos_service.models.anthropic.presets import ANTHROPIC
 from polos_service.models.openai.presets import PRESETS
 from polos_service.models.preset import Preset
+from scripts.docs_access import with_access_table
 from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
 
@@ -122,6 +123,9 @@ def intro(cls: type) -> str:
     return "\n\n".join(map(text, paragraphs))
 
 
+SECURITY = ROOT / "docs" / "security.md"
+"""The page with the table of methods and credentials."""
+
 PAGES = {"events.md": events, "configuration.md": configuration, "errors.md": failures}
 
 
@@ -134,4 +138,8 @@ def main(target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else ROOT / "docs" / "reference")
+    if len(sys.argv) > 1:
+        main(Path(sys.argv[1]).resolve())
+    else:
+        main(ROOT / "docs" / "reference")
+        SECURITY.write_text(with_access_table(SECURITY.read_text()))

@@ -31,6 +31,7 @@ INDEXES = {
     "frames_by_run",
     "inbox_by_run",
     "inbox_by_command",
+    "access_by_revision",
 }
 
 

@@ -119,7 +119,14 @@ CREATE TABLE spool (
 """
 """Version 5: frames of held runs, a row for each commit (see `spool`)."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH)
+SIXTH = f"""
+DROP INDEX runs_queued;
+CREATE INDEX runs_queued ON runs (project, workflow_id) WHERE state = {QUEUED:d};
+CREATE INDEX runs_started ON runs (project, start_time) WHERE start_time IS NOT NULL;
+"""
+"""Version 6: what takes queued runs project by project looks for (see `queue`)."""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

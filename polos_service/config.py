@@ -7,7 +7,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
@@ -49,9 +49,13 @@ SwitchName = Literal[
 ]
 """A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
 
+Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""The weight of a project in the queue."""
+
 EXAMPLES = {
     "agent_projects": '{"payroll": ["finance"]}',
     "caller_options": '["top_k"]',
+    "project_weights": '{"production": 3}',
     "provider_environment": '{"GROQ_API_KEY": "KEY"}',
     "provider_keys": '{"https://gpu.example/v1": "KEY"}',
     "provider_switches": '{"https://gpu.example/v1": ["stream_options"]}',
@@ -126,6 +130,12 @@ class Settings(BaseSettings):
     max_queued: int = Field(default=MAX_QUEUED, ge=1, le=1_000_000_000)
     """Maximum number of queued runs. Further starts fail with TOO_MANY_RUNS. If several processes
     start runs at the same time, each may accept a few more."""
+
+    project_weights: dict[str, Weight] = Field(default_factory=dict)
+    """A JSON object that maps projects to their weights in the queue, for example
+    `{"production": 3}`. A weight is a number greater than 0; the default is 1. While several
+    projects have queued runs, a project with weight 3 gets three times the share of a project with
+    weight 1. Set the same weights for all processes on a store."""
 
     max_connections: int = Field(default=10_000, ge=1)
     """Maximum number of open connections. Further connections are closed."""

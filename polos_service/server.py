@@ -233,7 +233,10 @@ async def open_store(settings: Settings) -> Store:
                 "in it (--store, POLOS_STORE)."
             )
         return await SqliteStore.open(
-            settings.store_path, settings.synchronous, settings.max_queued
+            settings.store_path,
+            settings.synchronous,
+            settings.max_queued,
+            settings.project_weights,
         )
     # Loaded late: a service with a file has no use for it.
     from polos_service.store.nats import Endpoint, NatsStore  # noqa: PLC0415
@@ -248,6 +251,7 @@ async def open_store(settings: Settings) -> Store:
         replicas=settings.nats_replicas,
         claim_timeout=settings.claim_timeout,
         max_queued=settings.max_queued,
+        weights=settings.project_weights,
     )
 
 

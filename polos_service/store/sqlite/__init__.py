@@ -20,7 +20,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,8 @@ from polos_service.store import (
     RunRecord,
     Slice,
 )
-from polos_service.store.sqlite import claims, inbox, log, removal, runs, spool
+from polos_service.store.fairness import EQUAL, Weights
+from polos_service.store.sqlite import claims, inbox, log, queue, removal, runs, spool
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver, touch
@@ -62,9 +62,12 @@ PROBE_PATIENCE = 1.0
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
 
-    def __init__(self, file: StoreFile, synchronous: Synchronous, max_queued: int) -> None:
+    def __init__(
+        self, file: StoreFile, synchronous: Synchronous, max_queued: int, weights: Weights
+    ) -> None:
         self._file = file
         self._max_queued = max_queued
+        self._weights = weights
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
         self._db = connect(file.path, synchronous)
         self._reader = connect(file.path)
@@ -87,9 +90,15 @@ class SqliteStore:
 
     @classmethod
     async def open(
-        cls, path: Path, synchronous: Synchronous = "FULL", max_queued: int = MAX_QUEUED
+        cls,
+        path: Path,
+        synchronous: Synchronous = "FULL",
+        max_queued: int = MAX_QUEUED,
+        weights: Weights = EQUAL,
     ) -> SqliteStore:
         """Open the file, which is created if it is missing, and queue the runs left running.
+
+        `weights` are those of the projects that share the queue; see `fairness`.
 
         Raises:
             StoreUnavailable: another process has it open, it has a second name, it cannot be
@@ -100,7 +109,7 @@ class SqliteStore:
             file = StoreFile(path)
             try:
                 prepare(file.path, file.token)
-                return cls(file, synchronous, max_queued)
+                return cls(file, synchronous, max_queued, weights)
             except BaseException:
                 file.close()
                 raise
@@ -157,14 +166,14 @@ class SqliteStore:
         )
 
     async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
-        """Claim the oldest queued runs of these workflows, in one commit."""
+        """Claim queued runs of these workflows, project by project, in one commit."""
         while True:
-            queued = self._wakeups.event("queue")
+            arrived = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            found = await self._claim(partial(claims.find_queued, workflows=names, limit=limit))
+            found = await self._claim(partial(queue.find_queued, names, limit, self._weights))
             if found:
                 return found
-            await queued.wait()
+            await arrived.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
@@ -179,7 +188,7 @@ class SqliteStore:
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
         with self._reading():
-            return claims.waiting(self._reader)
+            return queue.waiting(self._reader)
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
@@ -265,13 +274,13 @@ class SqliteStore:
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
         with self._reading():
-            return self._up_to_date(project, runs.record_of(self._reader, project, run_id))
+            return self._tails.up_to_date(project, runs.record_of(self._reader, project, run_id))
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
         with self._reading():
             found = runs.records(self._reader, project, query)
-        return [self._up_to_date(project, one) for one in found]
+        return [self._tails.up_to_date(project, one) for one in found]
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
@@ -341,11 +350,6 @@ class SqliteStore:
         except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
             self._condition.saw(error)
             raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
-
-    def _up_to_date(self, project: str, record: RunRecord) -> RunRecord:
-        """Return a record that also tells of what is in the spool."""
-        newest = self._tails.latest((project, record.run_id))
-        return replace(record, latest=newest) if newest > record.latest else record
 
     def _released(self, released: Sequence[Claim]) -> None:
         for claim in released:

@@ -129,7 +129,14 @@ CREATE UNIQUE INDEX access_by_revision ON access (revision);
 """
 """Version 6: what access is decided by (see `access`)."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
+SEVENTH = f"""
+DROP INDEX runs_queued;
+CREATE INDEX runs_queued ON runs (project, workflow_id) WHERE state = {QUEUED:d};
+CREATE INDEX runs_started ON runs (project, start_time) WHERE start_time IS NOT NULL;
+"""
+"""Version 7: what takes queued runs project by project looks for (see `queue`)."""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from polos_client.errors import PolosError
 from polos_service.limits import MAX_QUEUED
+from polos_service.quotas import Quota, Quotas
 
 SCHEME = "sqlite://"
 
@@ -55,6 +56,7 @@ Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 EXAMPLES = {
     "agent_projects": '{"payroll": ["finance"]}',
     "caller_options": '["top_k"]',
+    "project_limits": '{"*": {"queued": 100}, "production": {"tokens_per_day": 1000000}}',
     "project_weights": '{"production": 3}',
     "provider_environment": '{"GROQ_API_KEY": "KEY"}',
     "provider_keys": '{"https://gpu.example/v1": "KEY"}',
@@ -136,6 +138,15 @@ class Settings(BaseSettings):
     `{"production": 3}`. A weight is a number greater than 0; the default is 1. While several
     projects have queued runs, a project with weight 3 gets three times the share of a project with
     weight 1. Set the same weights for all processes on a store."""
+
+    project_limits: dict[str, Quota] = Field(default_factory=dict)
+    """A JSON object that maps projects to their limits, for example
+    `{"*": {"queued": 100}, "production": {"tokens_per_day": 1000000}}`. `*` stands for each project
+    that is not named; a project that is named has only the limits that are given with it. The
+    limits are `runs`, `starts_per_minute`, `streams`, `queued`, `input_bytes`, `log_bytes`,
+    `stored_bytes`, `tokens_per_day` and `cost_per_day` (US dollars). By default a project has no
+    limits of its own. docs/operations.md describes each limit. Set the same limits for all
+    processes on a store."""
 
     max_connections: int = Field(default=10_000, ge=1)
     """Maximum number of open connections. Further connections are closed."""
@@ -293,6 +304,11 @@ class Settings(BaseSettings):
             )
         path = value.removeprefix(SCHEME).lstrip("/")
         return f"{SCHEME}{Path(path).expanduser()}" if path.startswith("~") else value
+
+    @property
+    def quotas(self) -> Quotas:
+        """The limits of projects."""
+        return Quotas(self.project_limits)
 
     @property
     def store_path(self) -> Path:

@@ -21,6 +21,7 @@ from polos_client.errors import (
     Draining,
     InvalidRequest,
     PolosError,
+    QuotaExceeded,
     StoreUnavailable,
     TooManyCalls,
 )
@@ -82,6 +83,9 @@ def is_transient(error: grpc.aio.AioRpcError, meaning: PolosError) -> bool:
     """
     if isinstance(meaning, ConnectionLost):
         return error.code() in _DROPPED
+    if isinstance(meaning, QuotaExceeded):
+        # A reader that comes back may find the place of its former stream not free yet.
+        return meaning.metadata.get("limit") == "streams"
     return isinstance(meaning, Draining | StoreUnavailable | TooManyCalls)
 
 

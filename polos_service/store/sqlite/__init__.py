@@ -27,6 +27,7 @@ from typing import Any
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
 from polos_service.limits import MAX_QUEUED
+from polos_service.quotas import UNLIMITED, Quotas
 from polos_service.store import (
     ENDED,
     Claim,
@@ -43,31 +44,27 @@ from polos_service.store.fairness import EQUAL, Weights
 from polos_service.store.sqlite import claims, inbox, log, queue, removal, runs, spool
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
-from polos_service.store.sqlite.condition import Condition, TakenOver, touch
+from polos_service.store.sqlite.condition import Condition, TakenOver
 from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
 from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
+from polos_service.store.sqlite.queue import Rules
 from polos_service.store.sqlite.schema import Synchronous, connect
+from polos_service.store.sqlite.spending import Usage
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
 PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
 
-PROBE_PATIENCE = 1.0
-"""Seconds in which a disk that failed must write again, for the store to be healthy."""
-
 
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
 
-    def __init__(
-        self, file: StoreFile, synchronous: Synchronous, max_queued: int, weights: Weights
-    ) -> None:
+    def __init__(self, file: StoreFile, synchronous: Synchronous, rules: Rules) -> None:
         self._file = file
-        self._max_queued = max_queued
-        self._weights = weights
+        self._rules = rules
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
         self._db = connect(file.path, synchronous)
         self._reader = connect(file.path)
@@ -85,6 +82,7 @@ class SqliteStore:
         self._unspooling: asyncio.Future[None] | None = None
         self._committer = Committer(self._db, self._condition, self._spool)
         self.access = Access(self._committer, self._reader, self._reading)
+        self.usage = Usage(self._committer, self._reader, self._reading)
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
 
@@ -95,10 +93,11 @@ class SqliteStore:
         synchronous: Synchronous = "FULL",
         max_queued: int = MAX_QUEUED,
         weights: Weights = EQUAL,
+        quotas: Quotas = UNLIMITED,
     ) -> SqliteStore:
         """Open the file, which is created if it is missing, and queue the runs left running.
 
-        `weights` are those of the projects that share the queue; see `fairness`.
+        `weights` and `quotas` are those of the projects that share the queue.
 
         Raises:
             StoreUnavailable: another process has it open, it has a second name, it cannot be
@@ -109,7 +108,7 @@ class SqliteStore:
             file = StoreFile(path)
             try:
                 prepare(file.path, file.token)
-                return cls(file, synchronous, max_queued, weights)
+                return cls(file, synchronous, Rules(max_queued, weights, quotas))
             except BaseException:
                 file.close()
                 raise
@@ -134,10 +133,7 @@ class SqliteStore:
             with self._reading():
                 self._condition.require_owner(self._reader)
             await self._condition.look()
-            if self._condition.failing:
-                async with asyncio.timeout(PROBE_PATIENCE):
-                    await self._committer.submit(touch)
-                self._condition.failing = False
+            await self._condition.probe(self._committer.submit)
             self._condition.inspect()
             return True
         return False
@@ -161,7 +157,7 @@ class SqliteStore:
     async def create(self, run: NewRun) -> str:
         """Store a queued run."""
         return await self._committer.submit(
-            lambda db: runs.insert_run(db, run, self._max_queued),
+            lambda db: runs.insert_run(db, run, self._rules),
             lambda run_id: self._open.created(run, run_id),
         )
 
@@ -170,7 +166,7 @@ class SqliteStore:
         while True:
             arrived = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            found = await self._claim(partial(queue.find_queued, names, limit, self._weights))
+            found = await self._claim(partial(queue.find_queued, names, limit, self._rules))
             if found:
                 return found
             await arrived.wait()
@@ -237,14 +233,17 @@ class SqliteStore:
 
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
-        if self._tails.latest((claim.project, claim.run_id)):
-            await self._unspool(claim.project, claim.run_id)
+        key = (claim.project, claim.run_id)
+        if self._tails.latest(key):
+            await self._committer.submit(
+                lambda db: self._spool.unspool(db, *key), lambda _: self._tails.unspooled(key)
+            )
         place = (-1, 0)
         while True:
             # A page at a time: a statement left open would keep the reader's snapshot, and
             # with it every tail, from moving on.
             with self._reading(f"log of run {claim.run_id}"):
-                run, _ = runs.row_of(self._reader, claim.project, claim.run_id)
+                run, _ = runs.row_of(self._reader, *key)
                 place, page = log.history_page(self._reader, run, place, PAGE)
             if not page:
                 return
@@ -362,6 +361,8 @@ class SqliteStore:
         if frame.outcome is not None:
             self._tails.drop(key)
             self._open.left(key)
+            if self._rules.quotas.bound_runs:
+                self._wakeups.notify("queue")  # the project may begin another one
         else:
             self._tails.add(key, frame)
             if size >= spool.LARGE:
@@ -371,12 +372,6 @@ class SqliteStore:
                 if self._spooled > spool.SPOOL_LIMIT:
                     self._make_room()
         self._wakeups.notify(("log", *key))
-
-    def _unspool(self, project: str, run_id: str) -> asyncio.Future[None]:
-        return self._committer.submit(
-            lambda db: self._spool.unspool(db, project, run_id),
-            lambda _: self._tails.unspooled((project, run_id)),
-        )
 
     def _unspool_all(self) -> asyncio.Future[None]:
         return self._committer.submit(self._spool.unspool_all, self._all_unspooled)

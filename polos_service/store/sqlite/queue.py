@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from polos_service.quotas import Quotas
 from polos_service.store.fairness import Weights, urgency
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.schema import QUEUED, RUNNING
@@ -58,6 +59,22 @@ project alone.
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides who may queue runs, and whose turn it is.
+
+    Attributes:
+        max_queued: runs that may be queued, of all projects.
+        weights: the weights of projects; see `fairness`.
+        quotas: the limits of projects.
+
+    """
+
+    max_queued: int
+    weights: Weights
+    quotas: Quotas
+
+
 @dataclass(slots=True)
 class Line:
     """The queued runs of a project, as rows of `runs`, the next to claim last."""
@@ -67,6 +84,13 @@ class Line:
     held: int
     started: int | None
 
+    def bound(self, quotas: Quotas) -> bool:
+        """Leave out the runs that the project may not have at once; return whether any are left."""
+        room = quotas.room(self.project, self.held)
+        if room is not None:
+            del self.runs[: max(0, len(self.runs) - room)]
+        return bool(self.runs)
+
     def place(self, weights: Weights, now: int) -> tuple[tuple[float, float], int]:
         """Return the place of the line's next run among those of all lines: the least is next."""
         turn = urgency(self.project, weights, held=self.held, started=self.started, now=now)
@@ -74,10 +98,11 @@ class Line:
 
 
 def find_queued(
-    workflows: Collection[str], limit: int, weights: Weights, db: sqlite3.Connection
+    workflows: Collection[str], limit: int, rules: Rules, db: sqlite3.Connection
 ) -> list[int]:
     """Return the rows of the queued runs of these workflows whose turn it is, in that order."""
-    lines = lines_of(db, workflows, limit)
+    lines = [line for line in lines_of(db, workflows, limit) if line.bound(rules.quotas)]
+    weights = rules.weights
     if len(lines) == 1:
         return lines[0].runs[: -limit - 1 : -1]
     now = time.time_ns()

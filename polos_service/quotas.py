@@ -5,7 +5,7 @@ Where each of them is enforced, what counts, and where, is in docs/operations.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Annotated, Final
 
@@ -75,6 +75,12 @@ class Quotas:
         self._others = by_project.get(OTHERS, NO_LIMITS)
         self.bound_runs = any(quota.runs is not None for quota in by_project.values())
         """Whether any project may only have so many runs at once."""
+
+    def renamed(self, name: Callable[[str], str]) -> Quotas:
+        """Return the same quotas of projects that are called otherwise."""
+        return Quotas(
+            {one if one == OTHERS else name(one): quota for one, quota in self._by_project.items()}
+        )
 
     def of(self, project: str) -> Quota:
         """Return the quota of a project."""

@@ -16,8 +16,9 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
-from polos_service.errors import Finished, StepError
+from polos_service.errors import Finished, LogFull, StepError
 from polos_service.limits import EVENT_LIMIT
+from polos_service.quotas import SETTING
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import Encoder
 from polos_service.runs.lineage import Lineage
@@ -42,7 +43,25 @@ class Writer:
 
     """
 
-    def __init__(self, store: RunStore, claim: Claim, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        claim: Claim,
+        clock: Clock,
+        *,
+        log_limit: int | None = None,
+        size: int = 0,
+    ) -> None:
+        """Write behind what the log holds.
+
+        Args:
+            store: where the log is.
+            claim: the right to write it.
+            clock: the time.
+            log_limit: bytes that the log may have before its terminal event; None: any number.
+            size: bytes that it has.
+
+        """
         self._store = store
         self._claim = claim
         self._clock = clock
@@ -50,6 +69,10 @@ class Writer:
         self._root = Encoder(Lineage(claim.run_id, claim.workflow_id))
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
+        self._log_limit = log_limit
+        self._size = size
+        self._most = self._event_limit()
+        """Bytes of the next event at most, unless it is the terminal one."""
         self.latest = claim.latest
         self._durable = claim.latest
         self._outcome: RunState.ValueType | None = None
@@ -79,6 +102,7 @@ class Writer:
 
         Raises:
             Finished: the terminal event was emitted before, or the writer is closed.
+            LogFull: the log has no room for it, and it is not the terminal event.
             StepError: the event is larger than every store takes.
 
         """
@@ -91,11 +115,8 @@ class Writer:
             time=self._clock.now(),
             terminal=outcome is not None,
         )
-        if len(data) > EVENT_LIMIT:
-            raise StepError(
-                FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-                f"An event of {len(data)} bytes exceeds the limit of {EVENT_LIMIT}.",
-            )
+        if len(data) > self._most:
+            self._check_size(len(data), terminal=outcome is not None)
         self._outcome = outcome
         self.latest += 1
         self._pending.append((data, private))
@@ -126,6 +147,20 @@ class Writer:
         self._pending.clear()
         self._wake()
 
+    def _check_size(self, size: int, *, terminal: bool) -> None:
+        if size > EVENT_LIMIT:
+            raise StepError(
+                FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+                f"An event of {size} bytes exceeds the limit of {EVENT_LIMIT}.",
+            )
+        if self._log_limit is not None and not terminal:
+            raise LogFull(self._log_limit, SETTING)
+
+    def _event_limit(self) -> int:
+        if self._log_limit is None:
+            return EVENT_LIMIT
+        return min(EVENT_LIMIT, self._log_limit - self._size - self._backlog)
+
     def _check_open(self) -> None:
         if self._closed:
             raise Finished(f"This process has released run {self._claim.run_id}.")
@@ -148,6 +183,8 @@ class Writer:
             if not self._pending:
                 self._appending = False
                 return
+            if self._log_limit is not None:
+                self._most = self._event_limit()
             frame, private = self._take()
             self._under_way = (frame.last, len(frame.data) + len(private))
             append = asyncio.ensure_future(self._store.append(self._claim, frame, private))
@@ -163,6 +200,7 @@ class Writer:
             return
         self._durable, size = self._under_way
         self._backlog -= size
+        self._size += size
         self._wake()
         if self._outcome is not None and self._durable == self.latest and not self.ended.done():
             self.ended.set_result(None)

@@ -15,7 +15,7 @@ from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
 from polos_service.api.grpc.handlers import generic_handler
 from polos_service.api.grpc.run_service import RunService
-from polos_service.api.grpc.slots import Slots
+from polos_service.api.grpc.slots import ProjectStreams, Slots
 from polos_service.catalog import Catalog
 from polos_service.config import Settings
 from polos_service.listening import ListenError, probe, warn_if_exposed
@@ -133,6 +133,7 @@ def bare_server(
     """Return a server with the settings' bounds, on which nothing is registered."""
     calls = Slots("call", settings.max_calls, settings.max_calls // 2)
     streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
+    guard = Guard(calls, streams, identities, ProjectStreams(settings.quotas))
     on_a_connection = settings.max_connection_streams + settings.max_calls // 2
     options = (
         *OPTIONS,
@@ -141,4 +142,4 @@ def bare_server(
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
     )
-    return grpc.aio.server(interceptors=[Guard(calls, streams, identities)], options=options)
+    return grpc.aio.server(interceptors=[guard], options=options)

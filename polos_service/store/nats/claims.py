@@ -328,6 +328,7 @@ class Claims:
         key = (lease.claim.project, lease.claim.run_id)
         if self._leases.get(key) is lease:
             del self._leases[key]
+            self._queue.look()
 
     async def _renew_all(self) -> None:
         while True:

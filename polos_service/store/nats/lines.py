@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
+from polos_service.quotas import Quotas
 from polos_service.store.fairness import Weights, urgency
 from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.messages import SECOND, seconds_of
@@ -86,12 +87,14 @@ class Lines:
         jetstream: JetStream,
         claim_timeout: float,
         weights: Weights,
+        quotas: Quotas,
         held: Callable[[], Mapping[str, int]],
     ) -> None:
         """`held` tells how many runs each project holds, by its token."""
         self._jetstream = jetstream
         self._claim_timeout = claim_timeout
         self._weights = {token(project): weight for project, weight in weights.items()}
+        self._quotas = quotas.renamed(token)
         self._held = held
         self._known: dict[str, set[Line]] = {}
         """Lines of projects other than `default`, by workflow."""
@@ -127,12 +130,21 @@ class Lines:
         return True
 
     def of(self, workflows: Collection[str]) -> list[Line]:
-        """Return the lines of these workflows."""
+        """Return the lines of these workflows whose projects may have another run."""
         found: list[Line] = []
         for workflow in map(token, workflows):
             found.append(Line(workflow, DEFAULT))
             found += self._known.get(workflow, ())
-        return found
+        return [line for line in found if self.has_room(line)] if self.bound_runs else found
+
+    @property
+    def bound_runs(self) -> bool:
+        """Whether any project may only have so many runs at once."""
+        return self._quotas.bound_runs
+
+    def has_room(self, line: Line) -> bool:
+        """Return whether the line's project may have another run, as far as is known."""
+        return self._quotas.room(line.project, self._held().get(line.project, 0)) != 0
 
     def in_turn(self, lines: Collection[Line]) -> list[Line]:
         """Return these lines in the order in which they are served."""

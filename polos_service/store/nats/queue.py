@@ -259,6 +259,11 @@ class Queue:
         self._lines.find(message.subject)
         self._ask()
 
+    def look(self) -> None:
+        """Ask again, where a project may have room for another run."""
+        if self._lines.bound_runs and self._waiters:
+            self._ask()
+
     def _ask_anew(self) -> None:
         """Give up what was asked for over a connection that is gone."""
         for answer in self._answers.values():
@@ -370,6 +375,9 @@ class Queue:
         self._give(item)
 
     def _give(self, item: WorkItem) -> None:
+        if not self._lines.has_room(item.line):
+            self._tasks.spawn(self.put_back(item, PAUSE))
+            return
         for waiter in self._waiters:
             # One that was just cancelled stays in the list until its task gets a turn.
             if not waiter.future.done() and item.line.workflow in map(token, waiter.workflows):

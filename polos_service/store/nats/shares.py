@@ -1,6 +1,7 @@
 """How many runs each project holds at all replicas, as far as they tell each other.
 
-Only the rule of fairness uses it: what is late or lost makes a share less exact, and nothing else.
+The rule of fairness uses it, and the limit of runs at once: what is late or lost makes a share or
+the limit less exact, and nothing else.
 """
 
 from __future__ import annotations
@@ -29,15 +30,22 @@ class Shares:
     def __init__(self, jetstream: JetStream, claim_timeout: float) -> None:
         self._jetstream = jetstream
         self._own: Callable[[], Mapping[str, int]] = dict
+        self._told: Callable[[], None] = lambda: None
         self._patience = claim_timeout
         self._name = uuid.uuid4().hex
         self._others: dict[str, tuple[float, Mapping[str, int]]] = {}
         """By replica, until when it counts as a time of the loop, and what it holds."""
         self._telling: asyncio.Task[None] | None = None
 
-    async def start(self, own: Callable[[], Mapping[str, int]], period: float) -> None:
-        """Listen to the others, and tell them each so many seconds what `own` returns."""
+    async def start(
+        self, own: Callable[[], Mapping[str, int]], period: float, told: Callable[[], None]
+    ) -> None:
+        """Listen to the others, and tell them each so many seconds what `own` returns.
+
+        `told` is called as often, and when another one has told something.
+        """
         self._own = own
+        self._told = told
         await self._jetstream.subscribe(f"{HELD}.*", self._hear)
         self._telling = asyncio.create_task(self._tell(period), name="polos-shares")
 
@@ -62,6 +70,7 @@ class Shares:
             if held or told:  # once more, when it holds nothing
                 await self._jetstream.publish(f"{HELD}.{self._name}", orjson.dumps(held))
             told = held
+            self._told()
             await asyncio.sleep(period)
 
     async def _hear(self, message: Msg) -> None:
@@ -76,3 +85,4 @@ class Shares:
         except ValueError:
             return
         self._others[name] = (now + self._patience, held)
+        self._told()

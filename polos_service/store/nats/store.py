@@ -8,12 +8,13 @@ from dataclasses import replace
 
 from nats.aio.msg import Msg
 
-from polos_client.errors import StoreUnavailable, TooManyRuns
+from polos_client.errors import StoreUnavailable
 from polos_service import store as port
 from polos_service.limits import MAX_QUEUED
+from polos_service.quotas import UNLIMITED, Quotas
 from polos_service.store.fairness import EQUAL, Weights
 from polos_service.store.nats.access import Access
-from polos_service.store.nats.bound import Bound
+from polos_service.store.nats.bound import Admission, Bound, ProjectBound
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.connection import Connection, Endpoint
 from polos_service.store.nats.feeds import Feeds
@@ -30,6 +31,7 @@ from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
 from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
 from polos_service.store.nats.upkeep import Parts, Removal, Sweep
+from polos_service.store.nats.usage import Usage
 from polos_service.store.refusals import not_finished
 from polos_service.store.wakeups import Wakeups
 
@@ -50,10 +52,12 @@ class NatsStore:
         claim_timeout: float,
         max_queued: int,
         weights: Weights,
+        quotas: Quotas,
         replicas: int,
     ) -> None:
         self._jetstream = jetstream
         self.access = Access(jetstream, replicas)
+        self.usage = Usage(jetstream, replicas)
         self._wakeups = Wakeups()
         self._tasks = ShieldedTasks()
         self._log = Log(jetstream)
@@ -61,7 +65,7 @@ class NatsStore:
         self._inbox = Inbox(jetstream)
         self._feeds = Feeds(jetstream, self._log, self._records, self._wakeups, self._tasks)
         self._shares = Shares(jetstream, claim_timeout)
-        lines = Lines(jetstream, claim_timeout, weights, self._shares.held)
+        lines = Lines(jetstream, claim_timeout, weights, quotas, self._shares.held)
         self._queue = Queue(jetstream, self._tasks, lines)
         self._claims = Claims(
             log=self._log,
@@ -73,7 +77,10 @@ class NatsStore:
             tasks=self._tasks,
             claim_timeout=claim_timeout,
         )
-        self._bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
+        bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
+        self._admission = Admission(
+            bound, ProjectBound(jetstream), self.usage, self._records, quotas
+        )
         self._listing = Listing(jetstream, self._log, self._records)
         parts = Parts(
             jetstream=jetstream,
@@ -96,6 +103,7 @@ class NatsStore:
         claim_timeout: float = CLAIM_TIMEOUT,
         max_queued: int = MAX_QUEUED,
         weights: Weights = EQUAL,
+        quotas: Quotas = UNLIMITED,
     ) -> NatsStore:
         """Connect, and make the streams that are missing.
 
@@ -105,6 +113,7 @@ class NatsStore:
             claim_timeout: seconds of silence after which a run passes to another replica.
             max_queued: runs that may be queued.
             weights: those of the projects that share the queue; see `fairness`.
+            quotas: the limits of projects.
 
         Raises:
             StoreUnavailable: NATS does not answer, or has no JetStream.
@@ -118,6 +127,7 @@ class NatsStore:
                 claim_timeout=claim_timeout,
                 max_queued=max_queued,
                 weights=weights,
+                quotas=quotas,
                 replicas=replicas,
             )
             await store._start()
@@ -267,18 +277,14 @@ class NatsStore:
         await self._queue.start()
         self._feeds.start()
         self._claims.start()
-        await self._shares.start(self._claims.held, self._claims.period)
+        await self._shares.start(self._claims.held, self._claims.period, self._queue.look)
 
     async def _commanded(self, message: Msg) -> None:
         self._wakeups.notify(("inbox", inbox_of(message.subject)))
 
     async def _create(self, run: port.NewRun) -> str:
         """Store request id, record and queue in this order; a repeated start goes on from there."""
-        try:
-            await self._bound.enter()
-        except TooManyRuns:
-            if not await self._records.reserved(run):
-                raise
+        await self._admission.enter(run)
         run_id = await self._records.reserve(run)
         record = await self._records.find(run.project, run_id)
         if record is not None and record.life is Life.DELETING:

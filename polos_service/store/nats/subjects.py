@@ -35,6 +35,12 @@ ACCESS = "KV_POLOS_ACCESS"
 EVERY_ENTRY = "$KV.POLOS_ACCESS.>"
 """Where the values of that bucket are kept."""
 
+USAGE = "KV_POLOS_USAGE"
+"""The bucket of what projects use."""
+
+EVERY_USAGE = "$KV.POLOS_USAGE.>"
+"""Where the values of that bucket are kept."""
+
 EVERY_RUN = "$KV.POLOS_RUNS.>"
 """Where the records of all runs are kept."""
 
@@ -157,6 +163,11 @@ def request_subject(project: str, request_id: str) -> str:
     """Return where it is kept which run a request id made."""
     digest = hashlib.sha256(request_id.encode(errors="surrogatepass")).hexdigest()
     return f"$KV.POLOS_REQUESTS.{token(project)}.{digest}"
+
+
+def usage_subject(project: str, process: str) -> str:
+    """Return where it is kept what a process has counted for a project; `*` for any process."""
+    return f"$KV.POLOS_USAGE.{token(project)}.{process}"
 
 
 def inbox_subject(project: str, run_id: str) -> str:

@@ -30,6 +30,9 @@ FRAME_LIMIT = 256 * 1024
 BACKLOG_LIMIT = 1024 * 1024
 """Bytes not yet stored beyond which `room` waits."""
 
+NO_LIMIT = 1 << 62
+"""Bytes that no log reaches."""
+
 
 class Writer:
     """Numbers, encodes and appends the events of one claim.
@@ -70,9 +73,8 @@ class Writer:
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
         self._log_limit = log_limit
-        self._size = size
-        self._most = self._event_limit()
-        """Bytes of the next event at most, unless it is the terminal one."""
+        self._room = NO_LIMIT if log_limit is None else log_limit - size
+        """Bytes that the backlog may have, because the log takes no more."""
         self.latest = claim.latest
         self._durable = claim.latest
         self._outcome: RunState.ValueType | None = None
@@ -115,12 +117,13 @@ class Writer:
             time=self._clock.now(),
             terminal=outcome is not None,
         )
-        if len(data) > self._most:
+        backlog = self._backlog + len(data) + len(private)
+        if len(data) > EVENT_LIMIT or backlog > self._room:
             self._check_size(len(data), terminal=outcome is not None)
         self._outcome = outcome
         self.latest += 1
         self._pending.append((data, private))
-        self._backlog += len(data) + len(private)
+        self._backlog = backlog
         if not self._appending:
             self._appending = True
             self._loop.call_soon(self._append)
@@ -156,11 +159,6 @@ class Writer:
         if self._log_limit is not None and not terminal:
             raise LogFull(self._log_limit, SETTING)
 
-    def _event_limit(self) -> int:
-        if self._log_limit is None:
-            return EVENT_LIMIT
-        return min(EVENT_LIMIT, self._log_limit - self._size - self._backlog)
-
     def _check_open(self) -> None:
         if self._closed:
             raise Finished(f"This process has released run {self._claim.run_id}.")
@@ -183,8 +181,6 @@ class Writer:
             if not self._pending:
                 self._appending = False
                 return
-            if self._log_limit is not None:
-                self._most = self._event_limit()
             frame, private = self._take()
             self._under_way = (frame.last, len(frame.data) + len(private))
             append = asyncio.ensure_future(self._store.append(self._claim, frame, private))
@@ -200,7 +196,7 @@ class Writer:
             return
         self._durable, size = self._under_way
         self._backlog -= size
-        self._size += size
+        self._room -= size
         self._wake()
         if self._outcome is not None and self._durable == self.latest and not self.ended.done():
             self.ended.set_result(None)

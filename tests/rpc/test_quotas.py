@@ -70,7 +70,7 @@ async def header(admin: Admin, project: str) -> Header:
 
 
 async def start(served: Served, agent: str, who: Header, **fields: Any) -> str:
-    request = pb.CreateRunRequest(agent_id=agent, input="Go.", streaming=True, **fields)
+    request = pb.CreateRunRequest(**{"agent_id": agent, "input": "Go.", "streaming": True} | fields)
     return (await served.runs.CreateRun(request, metadata=who)).run.run_id
 
 
@@ -110,8 +110,7 @@ async def test_streams_are_bounded_and_their_places_return(
     async with limited(tmp_path, place, streams=1) as (served, bound, free):
         run_id, other = await start(served, "endless", bound), await start(served, "endless", free)
         for _ in range(3):
-            reader = follow(served, run_id, bound)
-            await reader.read()
+            reader = await attached(served, run_id, bound)
             await refused(follow(served, run_id, bound).read(), "streams", "1", waits=True)
             await refused(run(served, "quick", bound), "streams", "1", waits=True)
             readers = [follow(served, other, free) for _ in range(2)]
@@ -119,25 +118,30 @@ async def test_streams_are_bounded_and_their_places_return(
                 await one.read()
             for one in (reader, *readers):
                 one.cancel()
-            await until(lambda: open_again(served, run_id, bound), "the place is free")
         listed = await served.runs.ListRuns(pb.ListRunsRequest(), metadata=bound)
         assert len(listed.runs) == 1, "a stream that was refused has started nothing"
 
 
-async def open_again(served: Served, run_id: str, who: Header) -> bool:
-    reader = follow(served, run_id, who)
-    try:
-        await reader.read()
-    except grpc.aio.AioRpcError:
-        return False
-    finally:
-        reader.cancel()
-    return True
+async def attached(served: Served, run_id: str, who: Header) -> Any:
+    """Return a reader that has a place, as soon as one is free."""
+    readers: list[Any] = []
+
+    async def opens() -> bool:
+        reader = follow(served, run_id, who)
+        try:
+            await reader.read()
+        except grpc.aio.AioRpcError:
+            return False
+        readers.append(reader)
+        return True
+
+    await until(opens, "a place is free")
+    return readers[0]
 
 
 async def test_large_inputs_are_refused(tmp_path: Path) -> None:
     async with limited(tmp_path, {}, input_bytes=200) as (served, bound, free):
-        large = {"session_id": "s" * 200}
+        large = {"input": "s" * 200}
         await refused(start(served, "quick", bound, **large), "input_bytes", "200", waits=False)
         assert await start(served, "quick", free, **large)
         assert await start(served, "quick", bound)

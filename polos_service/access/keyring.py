@@ -33,12 +33,7 @@ log = get_logger(__name__)
 
 
 class KeyRing:
-    """Every API key of the store, and the bootstrap key.
-
-    Attributes:
-        revision: of the newest entry that is known.
-
-    """
+    """Every API key of the store, and the bootstrap key."""
 
     def __init__(self, store: AccessStore, bootstrap: str | None = None) -> None:
         """Prepare; `refresh` reads the keys.
@@ -48,8 +43,9 @@ class KeyRing:
             bootstrap: a key that is good for everything in every project.
 
         """
-        self.revision = 0
         self._store = store
+        self._read = 0
+        """Revision up to which everything was read; what was put here may be later."""
         self._keys: dict[str, Key] = {}
         self._entries: dict[str, AccessEntry] = {}
         self._any = False
@@ -125,15 +121,15 @@ class KeyRing:
 
         """
         before = time.monotonic()
-        while entries := await self._store.entries(self.revision):
+        while entries := await self._store.entries(self._read):
             for entry in entries:
                 self.take(entry)
+            self._read = entries[-1].revision
             await asyncio.sleep(0)
         self._compared = before
 
     def take(self, entry: AccessEntry) -> None:
         """Take a value that was read or put; of two for one name, the later one stays."""
-        self.revision = max(self.revision, entry.revision)
         known = self._entries.get(entry.name)
         if known is not None and known.revision >= entry.revision:
             return

@@ -86,9 +86,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Cli:
-    """The command, told where the service is."""
+    """The command, told where the service is, and with which API key it is called."""
 
     address: str
+    api_key: str = ""
 
     async def __call__(self, *arguments: str, input: bytes = b"") -> Ended:
         """Run it to its end, in pipes."""
@@ -106,7 +107,7 @@ class Cli:
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=environment(POLOS_ADDRESS=self.address),
+            env=environment(POLOS_ADDRESS=self.address, POLOS_API_KEY=self.api_key),
         )
 
     async def run_ids(self, *filters: str) -> list[str]:

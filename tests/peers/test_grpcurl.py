@@ -20,6 +20,7 @@ BIN = Path(sysconfig.get_path("scripts"))
 RUN_SERVICE = "polos.v1.RunService"
 SERVICES = {
     RUN_SERVICE,
+    "polos.v1.AdminService",
     "polos.v1.AgentService",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",

@@ -57,7 +57,7 @@ async def test_a_run_of_another_project_looks_like_none(tmp_path: Path) -> None:
             assert str(found).replace(run_id, "0") == str(none)
             assert found.metadata == {"run_id": run_id}
         assert await started(served, mine), "nothing was deleted"
-        assert (await served.runs.GetRun(pb.GetRunRequest(run_id=run_id), metadata=mine)).run
+        await served.runs.GetRun(pb.GetRunRequest(run_id=run_id), metadata=mine)
 
 
 def calls(served: Served, run_id: str, header: Header) -> list[Any]:

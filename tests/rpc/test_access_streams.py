@@ -127,7 +127,7 @@ async def test_a_run_token_reads_one_run_until_its_creator_is_revoked(tmp_path: 
         token = bearer(made.token)
         reader = Reader(served, run_id, token)
         await reader.attached()
-        assert (await served.runs.GetRun(pb.GetRunRequest(run_id=run_id), metadata=token)).run
+        await served.runs.GetRun(pb.GetRunRequest(run_id=run_id), metadata=token)
         other = pb.GetRunRequest(run_id=await start(served, OPERATOR))
         hidden = await refusal(served.runs.GetRun(other, metadata=token))
         missing = await refusal(served.runs.GetRun(pb.GetRunRequest(run_id="none"), metadata=token))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ REQUESTS: dict[str, Message] = {
     "ListKeys": admin_pb.ListKeysRequest(project="mine"),
     "RevokeRunTokens": admin_pb.RevokeRunTokensRequest(),
     "Check": health_pb2.HealthCheckRequest(),
-    "List": health_pb2.HealthListRequest(),
+    "List": health_pb2.HealthCheckRequest(),  # as empty as its own, which has no types
     "Watch": health_pb2.HealthCheckRequest(),
     "ServerReflectionInfo": reflection_pb2.ServerReflectionRequest(list_services=""),
 }
@@ -87,7 +87,7 @@ class Scene:
 
     async def header(self, kind: str, scopes: Sequence[str], request: Message) -> Header:
         """Return credentials of a kind for a method that needs these scopes."""
-        made = {
+        made: dict[str, Callable[[], Awaitable[Header]]] = {
             "none": self.none,
             "malformed": self.malformed,
             "unknown": self.unknown,
@@ -132,14 +132,15 @@ class Scene:
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the handlers that a server registers, by the path of the method."""
     found: dict[str, Any] = {}
-    add = grpc.aio._server.Server.add_generic_rpc_handlers
+    server: Any = type(grpc.aio.server())
+    add = server.add_generic_rpc_handlers
 
     def remember(self: Any, handlers: Any) -> None:
         for one in handlers:
             found.update(one._method_handlers)
         add(self, handlers)
 
-    monkeypatch.setattr(grpc.aio._server.Server, "add_generic_rpc_handlers", remember)
+    monkeypatch.setattr(server, "add_generic_rpc_handlers", remember)
     return found
 
 

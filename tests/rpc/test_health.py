@@ -66,6 +66,7 @@ async def test_reflection_lists_the_services(tmp_path: Path) -> None:
         answer = await ask(served, list_services="*")
         assert {service.name for service in answer.list_services_response.service} == {
             "polos.v1.RunService",
+            "polos.v1.AdminService",
             "polos.v1.AgentService",
             "grpc.health.v1.Health",
             "grpc.reflection.v1alpha.ServerReflection",

@@ -9,7 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from polos.v1 import admin_service_pb2 as pb
 from polos_client.errors import InvalidRequest
-from polos_service.access.keeper import Keeper, NewKey
+from polos_service.access.keeper import Keeper, NewKey, require_credentials
 from polos_service.access.keys import Key
 from polos_service.access.signing import SigningKeys
 from polos_service.api.grpc.handlers import needs
@@ -73,6 +73,7 @@ class AdminService:
         self, caller: Caller, request: pb.RevokeRunTokensRequest, context: Context
     ) -> pb.RevokeRunTokensResponse:
         """Revoke all run tokens."""
+        require_credentials(caller)
         await self._signing.rotate()
         return pb.RevokeRunTokensResponse()
 

@@ -100,6 +100,8 @@ class Lines:
         """Until when a line is taken for empty, as a time of the loop."""
         self._started: dict[str, int] = {}
         """When the last run of a project began, in nanoseconds since the epoch."""
+        self._served: dict[Line, int] = {}
+        """The same for each line."""
 
     async def start(self) -> None:
         """Find the lines that there are: each has its consumer before its first item."""
@@ -147,11 +149,11 @@ class Lines:
             )
             for project in {line.project for line in lines}
         }
-        return sorted(lines, key=lambda line: turns[line.project])
+        return sorted(lines, key=lambda line: (turns[line.project], self._served.get(line, 0)))
 
     def serve(self, line: Line) -> None:
         """Take note that a run of the line begins."""
-        self._started[line.project] = time.time_ns()
+        self._started[line.project] = self._served[line] = time.time_ns()
 
     def fill(self, line: Line) -> None:
         """Take note that there may be an item in the line."""
@@ -195,7 +197,8 @@ class Lines:
         self._made.add(line)
         started = last_active(info)
         if started is not None:
-            self._started.setdefault(line.project, started)
+            former = self._started.get(line.project, 0)
+            self._started[line.project] = max(former, started)
 
 
 def last_active(info: Mapping[str, Any]) -> int | None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
@@ -49,9 +50,6 @@ SwitchName = Literal[
     "extra_content",
 ]
 """A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
-
-Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-"""The weight of a project in the queue."""
 
 EXAMPLES = {
     "agent_projects": '{"payroll": ["finance"]}',
@@ -133,7 +131,7 @@ class Settings(BaseSettings):
     """Maximum number of queued runs. Further starts fail with TOO_MANY_RUNS. If several processes
     start runs at the same time, each may accept a few more."""
 
-    project_weights: dict[str, Weight] = Field(default_factory=dict)
+    project_weights: dict[str, float] = Field(default_factory=dict)
     """A JSON object that maps projects to their weights in the queue, for example
     `{"production": 3}`. A weight is a number greater than 0; the default is 1. While several
     projects have queued runs, a project with weight 3 gets three times the share of a project with
@@ -275,6 +273,16 @@ class Settings(BaseSettings):
             if not address.strip().startswith(("http://", "https://")):
                 # It may be a key in the wrong place: it is not repeated.
                 raise ValueError(f"name {number} does not start with http:// or https://")
+        return value
+
+    @field_validator("project_weights")
+    @classmethod
+    def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        for project, weight in value.items():
+            if not 0 < weight < math.inf:
+                raise ValueError(
+                    f"the weight of project {project!r} is {weight:g}; it must be greater than 0"
+                )
         return value
 
     @field_validator("prices", mode="before")

@@ -112,7 +112,7 @@ class Claims:
             await self._records.finish(record, last.head)
             await self._queue.done(item)
             return None
-        if item.strays:
+        if item.stray:
             await self._queue.move(item, record)
             return None
         return await self._take_open(item, record, last)

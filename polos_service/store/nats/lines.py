@@ -103,6 +103,8 @@ class Lines:
         """Until when a line is taken for empty, as a time of the loop."""
         self._started: dict[str, int] = {}
         """When the last run of a project began, in nanoseconds since the epoch."""
+        self._served: dict[Line, int] = {}
+        """The same for each line."""
 
     async def start(self) -> None:
         """Find the lines that there are: each has its consumer before its first item."""
@@ -159,11 +161,11 @@ class Lines:
             )
             for project in {line.project for line in lines}
         }
-        return sorted(lines, key=lambda line: turns[line.project])
+        return sorted(lines, key=lambda line: (turns[line.project], self._served.get(line, 0)))
 
     def serve(self, line: Line) -> None:
         """Take note that a run of the line begins."""
-        self._started[line.project] = time.time_ns()
+        self._started[line.project] = self._served[line] = time.time_ns()
 
     def fill(self, line: Line) -> None:
         """Take note that there may be an item in the line."""
@@ -207,7 +209,8 @@ class Lines:
         self._made.add(line)
         started = last_active(info)
         if started is not None:
-            self._started.setdefault(line.project, started)
+            former = self._started.get(line.project, 0)
+            self._started[line.project] = max(former, started)
 
 
 def last_active(info: Mapping[str, Any]) -> int | None:

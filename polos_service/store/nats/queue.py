@@ -107,7 +107,7 @@ class WorkItem:
         return cls(queued.project, queued.run_id, line, message.reply, delivery)
 
     @property
-    def strays(self) -> bool:
+    def stray(self) -> bool:
         """Whether a former version has queued it: in the line of another project."""
         return token(self.project) != self.line.project
 

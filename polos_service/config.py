@@ -12,7 +12,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from polos_client.errors import PolosError
@@ -238,7 +238,8 @@ class Settings(BaseSettings):
             first = error.errors(include_url=False)[0]
             # The field alone: what follows may be an address with a password.
             field = str(first["loc"][0])
-            message = f"{named(field)}: {first['msg'].removeprefix('Value error, ')}"
+            where = "".join(f"{one}: " for one in first["loc"][1:3] if field == "project_limits")
+            message = f"{named(field)}: {where}{first['msg'].removeprefix('Value error, ')}"
             raise SettingsInvalidError(message + example(field)) from None
         except SettingsError as error:  # it quotes the field, and no value
             field = next((name for name in cls.model_fields if f'"{name}"' in str(error)), "")
@@ -257,6 +258,18 @@ class Settings(BaseSettings):
                 f"{MAX_PORT}{hint}"
             )
         return value
+
+    @model_validator(mode="after")
+    def _limits_of_the_store(self) -> Settings:
+        limited = [
+            name for name, one in self.project_limits.items() if one.stored_bytes is not None
+        ]
+        if limited and self.nats_servers:
+            raise SettingsInvalidError(
+                f"{named('project_limits')}: {limited[0]}: stored_bytes works with SQLite stores "
+                "only; remove it, and bound what NATS stores with POLOS_RETENTION"
+            )
+        return self
 
     @field_validator("openai_base_url")
     @classmethod

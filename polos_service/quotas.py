@@ -1,6 +1,6 @@
 """Quotas: the limits of a single project, which POLOS_PROJECT_LIMITS sets.
 
-Where each of them is enforced, what counts, and where, is in docs/operations.md, "Limits".
+What counts for each of them, and where, is in docs/operations.md, "Limits per project".
 """
 
 from __future__ import annotations

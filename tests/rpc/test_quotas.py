@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -23,7 +24,7 @@ from polos_client.define.tool import tool
 from polos_client.errors import QuotaExceeded
 from tests.support.access import Admin, Header, guarded
 from tests.support.nats import NatsServer
-from tests.support.service import Served, scripted, until, words
+from tests.support.service import Served, scripted, serving, until, words
 
 USED: list[str] = []
 """What the tool has done."""
@@ -227,3 +228,24 @@ def stored(path: Path, project: str) -> int:
         return int(
             db.execute("SELECT stored FROM usage WHERE project = ?", (project,)).fetchone()[0]
         )
+
+
+async def test_a_client_is_told_at_once_and_does_not_retry(tmp_path: Path) -> None:
+    limits = {"*": {"starts_per_minute": 0}}
+    async with serving(tmp_path, QUICK, project_limits=limits) as served:
+        with pytest.raises(QuotaExceeded) as caught:
+            await QUICK.run(served.client, "Go.")
+        assert caught.value.metadata["limit"] == "starts_per_minute"
+        assert caught.value.retry_after is not None
+        assert 0 < caught.value.retry_after <= 60
+
+
+async def test_a_client_waits_for_a_place_for_its_stream(tmp_path: Path) -> None:
+    async with serving(tmp_path, *AGENTS, project_limits={"*": {"streams": 1}}) as served:
+        reader = served.raw(await served.start(ENDLESS))
+        await reader.read()
+        waiting = asyncio.create_task(QUICK.run(served.client, "Go."))
+        await asyncio.sleep(0.1)
+        assert not waiting.done()
+        reader.cancel()
+        assert (await waiting).result == "fine"

@@ -126,6 +126,7 @@ class Usage:
     async def _write(self, project: str) -> None:
         """Store what this process has counted; later values never come before earlier ones."""
         used = self._used(project)
+        await self._make()
         async with used.writing:
             value = used.encode()
             await self._jetstream.put_last(usage_subject(project, self._name), value)

@@ -66,7 +66,7 @@ class Holding:
     clock: Clock
     boundary: Boundary
     deadline: int | None = None
-    broken: Unrecorded | LogFull | None = None
+    broken: Unrecorded | None = None
     budget: Budget = NO_BUDGET
 
 
@@ -115,8 +115,8 @@ class RunContext:
 
     @property
     def broken(self) -> Unrecorded | LogFull | None:
-        """Why a step's end could not be recorded, in the root run or a child; None: each could."""
-        return self._holding.broken
+        """Why something could not be recorded, in the root run or a child; None: all could."""
+        return self._holding.broken or self._writer.log_full
 
     def start(self, payload: Message) -> None:
         """Emit the run's first event, unless the log has it.
@@ -334,10 +334,7 @@ class RunContext:
         """Record that the step failed, and raise why."""
         try:
             self._emit(attempt.failed(error))
-        except Finished:
-            raise
-        except LogFull as full:
-            self._holding.broken = full
+        except (Finished, LogFull):
             raise
         except Exception as cause:
             broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")

@@ -41,6 +41,8 @@ class Writer:
 
     Attributes:
         latest: the sequence of the newest event that was emitted.
+        log_full: what `emit` has raised because the log has no room; the run ends by it, whatever
+            its code makes of it. None if it has not.
         ended: resolved when the terminal event is durable. Raises Fenced if the claim was lost,
             StoreUnavailable if the store refused to write, or whatever else an append raised.
 
@@ -73,6 +75,7 @@ class Writer:
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
         self._log_limit = log_limit
+        self.log_full: LogFull | None = None
         self._room = NO_LIMIT if log_limit is None else log_limit - size
         """Bytes that the backlog may have, because the log takes no more."""
         self.latest = claim.latest
@@ -157,7 +160,8 @@ class Writer:
                 f"An event of {size} bytes exceeds the limit of {EVENT_LIMIT}.",
             )
         if self._log_limit is not None and not terminal:
-            raise LogFull(self._log_limit, SETTING)
+            self.log_full = LogFull(self._log_limit, SETTING)
+            raise self.log_full
 
     def _check_open(self) -> None:
         if self._closed:

@@ -71,7 +71,8 @@ async def header(admin: Admin, project: str) -> Header:
 
 
 async def start(served: Served, agent: str, who: Header, **fields: Any) -> str:
-    request = pb.CreateRunRequest(**{"agent_id": agent, "input": "Go.", "streaming": True} | fields)
+    values: dict[str, Any] = {"agent_id": agent, "input": "Go.", "streaming": True, **fields}
+    request = pb.CreateRunRequest(**values)
     return (await served.runs.CreateRun(request, metadata=who)).run.run_id
 
 

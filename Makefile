@@ -62,7 +62,7 @@ fuzz: $(VENV)/.dev ## Send random and malformed calls for minutes; FUZZ="--seed 
 
 chaos: $(VENV)/.dev ## Kill the service and break its connections in 1,000 trials, and check every run
 	$(BIN)/python -m chaos
-	$(BIN)/python -m chaos --cluster --trials 300
+	$(BIN)/python -m chaos --cluster --trials 200
 	$(BIN)/python -m chaos --workers 3 --trials 200
 
 lint: $(VENV)/.dev ## Check style, types and layers

@@ -1,7 +1,6 @@
-"""How a call of a model travels: the client of an address, a request, the pieces of its answer.
+"""How a call of a model travels: the client of an address, a request, the head of its answer.
 
-TLS, proxies, the pool and HTTP itself are those of aiohttp. An answer is handed on as it comes, and
-only as fast as it is taken: aiohttp stops reading the socket meanwhile.
+TLS, proxies, the pool and HTTP itself are those of aiohttp.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -21,8 +20,8 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from polos_service.models.body import PIECE_BYTES
 from polos_service.models.lost import CONNECT_SECONDS, lost_by
-from polos_service.models.silence import Silence
 
 IDLE_SECONDS = 4.5
 """How long an idle connection is kept; common servers close it after 5 seconds."""
@@ -36,9 +35,6 @@ MAX_HEADERS = 256
 READ_BYTES = 64 * 1024
 """Bytes of an answer that wait to be taken before the socket is not read any more: once or twice
 as many."""
-
-PIECE_BYTES = 16 * 1024
-"""Bytes of an answer at most that are handed on at once."""
 
 MAX_ERROR_BYTES = 64 * 1024
 """Bytes of an error's body that are read; then the connection is closed."""
@@ -186,61 +182,6 @@ class Client:
 Response = aiohttp.ClientResponse
 """An answer of which the headers are read. Closing it closes the connection, if it was not read
 to its end."""
-
-
-async def pieces(response: Response, silence: Silence) -> AsyncGenerator[bytes, None]:
-    """Yield the body in pieces, as it comes over the wire: still compressed if it is.
-
-    The model counts as silent only while a piece is waited for, not while one is handled.
-
-    Raises:
-        LostError: the connection failed.
-
-    """
-    try:
-        with _ended_with_its_connection(response):
-            async for piece in response.content.iter_chunked(PIECE_BYTES):
-                silence.heard()
-                yield piece
-                silence.listen()
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise lost_by(error) from error
-
-
-@contextlib.contextmanager
-def _ended_with_its_connection(response: Response) -> Iterator[None]:
-    """End the body when its connection ends.
-
-    If the framing of a body breaks, aiohttp closes the connection, and lets the reader wait.
-    """
-    protocol = None if response.connection is None else response.connection.protocol
-    if protocol is None:  # the body is there to its end
-        yield
-        return
-
-    def end(_: object) -> None:
-        if not response.content.is_eof() and response.content.exception() is None:
-            why = protocol.exception() or ConnectionError()
-            response.content.set_exception(lost_by(why))
-
-    closed = protocol.closed
-    if closed is None:
-        end(None)
-        yield
-        return
-    closed.add_done_callback(end)
-    # Once for each connection, or asyncio complains about an error that nobody saw.
-    closed.remove_done_callback(_see)
-    closed.add_done_callback(_see)
-    try:
-        yield
-    finally:
-        closed.remove_done_callback(end)
-
-
-def _see(closed: asyncio.Future[None]) -> None:
-    if not closed.cancelled():
-        closed.exception()
 
 
 def compressed(headers: Mapping[str, str]) -> bool:

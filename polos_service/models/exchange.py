@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator
 
 from polos_service.errors import StepError
 from polos_service.models import Output, connection
+from polos_service.models.body import pour
 from polos_service.models.connection import Response
 from polos_service.models.draft import Delta, Draft, Reader
 from polos_service.models.failures import Failures
@@ -77,11 +76,10 @@ async def read(  # noqa: PLR0917 - the parties of an exchange
     if connection.compressed(response.headers):
         raise failures.malformed("it is compressed, which the request forbids", retryable=False)
     is_stream = "event-stream" in response.headers.get("content-type", "")
-    reading = _Reading(reader, draft, output, failures, is_stream=is_stream)
     try:
         async with asyncio.timeout(None) as limit:
-            async with contextlib.aclosing(connection.pieces(response, silence)) as pieces:
-                await reading.read(pieces, limit)
+            reading = _Reading(reader, draft, output, failures, limit, is_stream=is_stream)
+            await reading.read(response, silence)
     except TimeoutError:
         if not limit.expired():
             raise
@@ -93,15 +91,27 @@ class _Reading:
     """The reading of one answer."""
 
     def __init__(
-        self, reader: Reader, draft: Draft, output: Output, failures: Failures, *, is_stream: bool
+        self,
+        reader: Reader,
+        draft: Draft,
+        output: Output,
+        failures: Failures,
+        limit: asyncio.Timeout,
+        *,
+        is_stream: bool,
     ) -> None:
+        """Begin; `limit` is set once the answer is whole, for what follows it."""
         self._reader = reader
         self._draft = draft
         self._output = output
         self._failures = failures
+        self._limit = limit
         self._is_stream = is_stream
         self._events = Events()
         self._over = False
+        self._total = 0
+        self._eventless = 0
+        """Bytes since the last event."""
         self._until: float | None = None
         self._handled = 0
         self._ended_at = 0
@@ -114,41 +124,39 @@ class _Reading:
             return self._failures.cut_short("the body is empty or breaks off")
         return self._failures.not_an_answer(self._beginning, is_json=self._events.documents == 1)
 
-    async def read(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
-        """Read to the end of the answer, and what follows it, until `limit`, which is set then."""
+    async def read(self, response: Response, silence: Silence) -> None:
+        """Read to the end of the answer, and what follows it, until the limit."""
         lost: LostError | None = None
         try:
-            await self._pieces(pieces, limit)
+            await pour(response, silence, self._piece)
         except LostError as error:
             lost = error
-        await self._take(self._events.close(), limit)
+        await self._take(self._events.close())
         if lost is not None and not self._draft.whole:
             raise lost
         if self._events.documents == 1 and not self._is_stream and self._draft.finish is None:
-            await self._take([_OVER], limit)  # the body was one JSON text, and is over
+            await self._take([_OVER])  # the body was one JSON text, and is over
 
-    async def _pieces(self, pieces: AsyncGenerator[bytes, None], limit: asyncio.Timeout) -> None:
-        total = eventless = 0
-        async for piece in pieces:
-            if self._over:
-                continue
-            total += len(piece)
-            if not (self._is_stream or self._beginning):
-                self._beginning = piece[:MAX_BEGINNING]
-            if events := self._events.feed(piece):
-                eventless = 0
-                await self._take(events, limit)
-            else:
-                eventless += len(piece)
-                self._check(eventless)
-                await asyncio.sleep(0)
-            if total > MAX_STREAM_BYTES and not self._draft.whole:
-                raise self._failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
+    async def _piece(self, piece: bytes) -> None:
+        if self._over:
+            return
+        self._total += len(piece)
+        if not (self._is_stream or self._beginning):
+            self._beginning = piece[:MAX_BEGINNING]
+        if events := self._events.feed(piece):
+            self._eventless = 0
+            await self._take(events)
+        else:
+            self._eventless += len(piece)
+            self._check()
+            await asyncio.sleep(0)
+        if self._total > MAX_STREAM_BYTES and not self._draft.whole:
+            raise self._failures.too_large(f"{MAX_STREAM_BYTES} bytes on the wire")
 
-    async def _take(self, events: list[bytes], limit: asyncio.Timeout) -> None:
+    async def _take(self, events: list[bytes]) -> None:
         """Take events, as long as the answer is not over."""
         if self._until is not None:
-            limit.reschedule(None)  # it bounds the wait for the provider, and not that for readers
+            self._limit.reschedule(None)  # readers may take their time
         reader, draft, output = self._reader, self._draft, self._output
         for data in [] if self._over else events:
             self._handled += len(data) + EVENT_BYTES
@@ -170,7 +178,7 @@ class _Reading:
                 self._over = True
                 break
         if self._over or draft.finish is not None:
-            self._wait(limit)
+            self._wait()
 
     def _failed(self, data: bytes) -> Delta:
         """Raise what an event called `error` tells."""
@@ -181,7 +189,7 @@ class _Reading:
         error = told.get("error") if isinstance(told, dict) else None
         raise self._failures.told(error or told)
 
-    def _wait(self, limit: asyncio.Timeout) -> None:
+    def _wait(self) -> None:
         """Let the answer be over soon if it is whole."""
         if not (self._over or self._draft.whole):
             self._until = None
@@ -191,15 +199,15 @@ class _Reading:
             self._ended_at, self._until = self._draft.ended_at, None  # it had not ended before
         when = asyncio.get_running_loop().time() + (DRAIN_SECONDS if self._over else seconds)
         self._until = when if self._until is None else min(when, self._until)
-        limit.reschedule(self._until)
+        self._limit.reschedule(self._until)
 
-    def _check(self, eventless: int) -> None:
-        """Check how much came since the last event: `eventless` bytes."""
+    def _check(self) -> None:
+        """Check how much came since the last event."""
         held = self._events.held
         if not self._draft.whole and held > MAX_EVENT_BYTES:
             what = f"an event exceeds {MAX_EVENT_BYTES} bytes"
             raise self._failures.malformed(what, retryable=False)
-        if not self._draft.whole and eventless - held > MAX_EVENTLESS_BYTES:
+        if not self._draft.whole and self._eventless - held > MAX_EVENTLESS_BYTES:
             what = f"{MAX_EVENTLESS_BYTES} bytes arrived without an event"
             raise self._failures.malformed(what, retryable=False)
         if not self._is_stream and self._events.stray.startswith(b"<") and not self._draft.begun:

@@ -67,16 +67,18 @@ class Events:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of each event that `piece` completes; ErrorData for an error."""
-        end = b"\r\n\r\n" if b"\r" in piece else b"\n\n"
+        returns = b"\r" in piece
+        end = b"\r\n\r\n" if returns else b"\n\n"
         if self._idle and (last := piece.rfind(end)) >= 0:
             # What nearly every server sends: events, each of them one line of data.
             whole = bytes(self._line) + piece[:last] if self._line else piece[:last]
             if whole.startswith(b"data: {"):
                 found = whole[6:].split(end + b"data: ")
-                ends = len(end) * (len(found) - 1)
+                more = len(found) - 1
                 if (
-                    whole.count(b"\n") + whole.count(b"\r") == ends
-                    and whole.count(end + b"data: {") == len(found) - 1
+                    whole.count(b"\n") == 2 * more
+                    and (not returns or whole.count(b"\r") == 2 * more)
+                    and (not more or whole.count(end + b"data: {") == more)
                 ):
                     self._line.clear()
                     rest = piece[last + len(end) :]

@@ -8,17 +8,18 @@ what a reader gets are the bytes that were written when the event happened.
 from __future__ import annotations
 
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_service.runs.lineage import Lineage
 
 FIELD = {
-    field.message_type.full_name: field.name
+    GetMessageClass(field.message_type): field.name
     for field in Event.DESCRIPTOR.oneofs_by_name["payload"].fields
     if field.message_type is not None
 }
-"""The name of the `Event` field that holds a payload, by the payload's full name."""
+"""The name of the `Event` field that holds a payload, by the payload's class."""
 
 SECOND = 1_000_000_000
 """Nanoseconds in a second."""
@@ -67,7 +68,7 @@ class Encoder:
         event.sequence = sequence
         event.terminal = terminal
         self._time.seconds, self._time.nanos = divmod(time, SECOND)
-        getattr(event, FIELD[payload.DESCRIPTOR.full_name]).CopyFrom(payload)
+        getattr(event, FIELD[type(payload)]).CopyFrom(payload)
         return self._frame.SerializeToString()
 
 

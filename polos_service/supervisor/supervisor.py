@@ -145,7 +145,8 @@ class Supervisor:
         """Print what a service prints when it serves, with the workers and where their data are."""
         *agents, store = rest
         data = f" (nats-server; data in {self._nats.folder})" if self._nats else ""
-        for line in (listens, f"  {self._workers} workers", *agents, f"{store}{data}"):
+        workers = "1 worker" if self._workers == 1 else f"{self._workers} workers"
+        for line in (listens, f"  {workers}", *agents, f"{store}{data}"):
             self._standard.say(line)
 
     def _stop(self, number: int) -> None:

@@ -7,9 +7,13 @@ from dataclasses import replace
 
 from polos_service.store import Frame, Key, RunRecord
 
+KEPT = 4
+"""Frames of a run that stay in memory when the spool is emptied: a busy loop serves a reader some
+frames late, and one that asks the file costs as much as several tokens."""
+
 
 class Tails:
-    """For each held run the frames that are in the spool, and the newest frame in any case.
+    """For each held run the frames that are in the spool, and the newest ones in any case.
 
     The loop owns it. It holds what was delivered, that is committed and answered.
     """
@@ -61,9 +65,9 @@ class Tails:
             del frames[:-1]
 
     def all_unspooled(self) -> None:
-        """Forget all but the newest frame of every run."""
+        """Forget all but the newest frames of every run: the file's log has the others."""
         for frames in self._frames.values():
-            del frames[:-1]
+            del frames[:-KEPT]
 
     def drop(self, key: Key) -> None:
         """Forget a run that nobody holds any more: the file's log has everything."""

@@ -58,6 +58,21 @@ async def cost_of_claim(store: SqliteStore, runs: int) -> tuple[int, int]:
     return len(statements), steps
 
 
+async def cost_of_start(store: SqliteStore) -> int:
+    """Start a run; return the steps that SQLite made for it."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    store._db.set_progress_handler(count, 1)
+    await store.create(new_run())
+    store._db.set_progress_handler(None, 1)
+    return steps
+
+
 @pytest.mark.parametrize("others", [0, 3])
 async def test_a_claim_costs_the_same_whatever_is_queued(store: SqliteStore, others: int) -> None:
     await queue(store, "large", 100)
@@ -80,6 +95,14 @@ async def test_one_statement_finds_the_runs_of_all_projects(store: SqliteStore) 
     for project in ("b", "c"):
         await queue(store, project, 50)
     assert (await cost_of_claim(store, 1))[0] == alone[0]
+    await store.close()
+
+
+async def test_a_start_looks_at_no_run_that_is_not_queued(store: SqliteStore) -> None:
+    few = await cost_of_start(store)
+    await queue(store, "default", 2_000)
+    await store._committer.submit(lambda db: db.execute("UPDATE runs SET state = 3").rowcount)
+    assert await cost_of_start(store) <= few * 1.5
     await store.close()
 
 

@@ -333,7 +333,8 @@ class Queue:
     async def _pull_once(self, line: Line, wait: float) -> bool:
         await self._lines.make(line)
         consumer = line.consumer
-        self._answers[consumer] = answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answers[consumer] = answer
         limit = {"expires": round(wait * 1e9)} if wait else {"no_wait": True}
         await self._jetstream.publish(
             f"{API}.CONSUMER.MSG.NEXT.{WORK}.{consumer}",

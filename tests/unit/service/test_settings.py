@@ -218,3 +218,14 @@ def test_providers_read_the_environment_of_the_service_or_what_they_are_given(
     assert settings.provider_environment["GROQ_API_KEY"] == "secret"
     assert "secret" not in f"{settings!r}{settings}"
     assert Settings(provider_environment={}).provider_environment == {}
+
+
+def test_weights_of_projects_are_numbers_greater_than_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLOS_PROJECT_WEIGHTS", '{"a": 3, "b": 0.5}')
+    assert Settings.load().project_weights == {"a": 3.0, "b": 0.5}
+    for weight in ("0", "-1", "1e999", "NaN", "null", '"x"'):
+        monkeypatch.setenv("POLOS_PROJECT_WEIGHTS", f'{{"a": {weight}}}')
+        assert refusal().startswith("POLOS_PROJECT_WEIGHTS (project_weights): ")
+        assert refusal().endswith('; for example {"production": 3}')
+    monkeypatch.setenv("POLOS_PROJECT_WEIGHTS", '{"a": 0}')
+    assert "the weight of project 'a' is 0; it must be greater than 0" in refusal()

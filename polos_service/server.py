@@ -40,6 +40,9 @@ CALLS_GRACE = 1.0
 WAITING = "the agent is not loaded: serve it, or end the runs with `polos runs cancel`"
 """What the log advises about runs whose agent is not loaded."""
 
+MISSPELT = "if its id is misspelt in POLOS_AGENT_PROJECTS, the agent that is meant is for everybody"
+"""What the log advises about an agent that is limited to projects and not loaded."""
+
 log = logs.get_logger(__name__)
 
 PART_SECONDS = 10.0
@@ -171,6 +174,8 @@ class Service:
         for agent_id, runs in (await self._store.waiting()).items():
             if agent_id not in self.catalog:
                 log.warning("runs_wait_for_an_agent", agent=agent_id, runs=runs, advice=WAITING)
+        for agent_id in settings.agent_projects.keys() - self.catalog.keys():
+            log.warning("limited_agent_is_not_loaded", agent=agent_id, advice=MISSPELT)
         self._executor.start()
         self._chores.append(asyncio.create_task(self._watch_store(), name="polos-health"))
         if settings.retention is not None:

@@ -12,12 +12,13 @@ from polos_client.errors import Unauthenticated
 from polos_service.access.identities import Identities
 from polos_service.access.keeper import Keeper
 from polos_service.access.keyring import KeyRing
+from polos_service.access.keys import KeyText, parse
 from polos_service.access.open_streams import OpenStreams
 from polos_service.access.run_readers import RunReaders
 from polos_service.access.signing import SigningKeys
 from polos_service.caller import Caller
 from polos_service.cancelling import cancel_until_done
-from polos_service.config import Settings
+from polos_service.config import Settings, SettingsInvalidError, named
 from polos_service.store.access import AccessStore
 
 
@@ -35,9 +36,13 @@ class Access:
     """
 
     def __init__(self, settings: Settings, store: AccessStore, *, off: bool = False) -> None:
-        """Prepare; `start` reads the keys. If `off`, callers need no credentials in any case."""
-        bootstrap = settings.bootstrap_key
-        self.keys = KeyRing(store, None if bootstrap is None else bootstrap.get_secret_value())
+        """Prepare; `start` reads the keys. If `off`, callers need no credentials in any case.
+
+        Raises:
+            SettingsInvalidError: the bootstrap key is not a key.
+
+        """
+        self.keys = KeyRing(store, bootstrap_key(settings))
         self.keeper = Keeper(self.keys, store)
         self.signing = SigningKeys(self.keys, store)
         self.run_readers = RunReaders(self.keys, self.signing)
@@ -65,3 +70,23 @@ class Access:
     def _ended(self, caller: Caller) -> Unauthenticated | None:
         """Return why a caller's credentials are no longer good; None if they are."""
         return self.keys.ended(caller) or self.run_readers.ended(caller)
+
+
+def bootstrap_key(settings: Settings) -> KeyText | None:
+    """Return the key that the operator has set; None if there is none.
+
+    Raises:
+        SettingsInvalidError: it is not a key. An empty one is not taken for none, which would open
+            the service.
+
+    """
+    if settings.bootstrap_key is None:
+        return None
+    try:
+        return parse(settings.bootstrap_key.get_secret_value())
+    except Unauthenticated:
+        raise SettingsInvalidError(
+            f"{named('bootstrap_key')}: is not polos_ID_SECRET with 1 to 32 lower-case letters and "
+            "digits and 32 to 128 letters, digits, _ and -; make one with "
+            "`echo polos_boot_$(openssl rand -hex 32)`, or unset the variable"
+        ) from None

@@ -18,10 +18,13 @@ from polos_client.wire import NAME_LIMIT, REQUEST_ID_LIMIT
 from polos_service.access.keyring import KeyRing
 from polos_service.access.keys import ENTRY, ID_DIGITS, Key, KeyText, encode, new_text
 from polos_service.caller import ADMIN, EVERYTHING, SCOPES, Caller
+from polos_service.logs import get_logger
 from polos_service.store.access import AccessEntry, AccessStore, Changed
 
 KEYS_LIMIT = 1000
 """Keys of a project at most, ended ones included: every replica has all of them in memory."""
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +94,7 @@ class Keeper:
         except Changed:  # the same request is under way at another replica
             await self._ring.refresh()
             return created_before(self._ring.keys[text.id], new), None
+        log.info("api_key_created", key=key.id, project=project, by=caller.principal)
         return key, text
 
     async def keys(self, caller: Caller, project: str, after: str) -> list[Key]:
@@ -125,9 +129,11 @@ class Keeper:
             if key.revoked is not None:
                 return key
             try:
-                return await self._put(replace(key, revoked=time.time()), entry.revision)
+                revoked = await self._put(replace(key, revoked=time.time()), entry.revision)
             except Changed:
                 continue
+            log.info("api_key_revoked", key=key.id, project=key.project, by=caller.principal)
+            return revoked
 
     async def _put(self, key: Key, revision: int) -> Key:
         name, value = ENTRY + key.id, encode(key)

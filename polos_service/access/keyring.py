@@ -35,7 +35,7 @@ log = get_logger(__name__)
 class KeyRing:
     """Every API key of the store, and the bootstrap key."""
 
-    def __init__(self, store: AccessStore, bootstrap: str | None = None) -> None:
+    def __init__(self, store: AccessStore, bootstrap: KeyText | None = None) -> None:
         """Prepare; `refresh` reads the keys.
 
         Args:
@@ -50,7 +50,7 @@ class KeyRing:
         self._entries: dict[str, AccessEntry] = {}
         self._any = False
         self._compared = 0.0
-        self._bootstrap = None if bootstrap is None else bootstrap_key(parse(bootstrap))
+        self._bootstrap = None if bootstrap is None else everything(bootstrap)
 
     @property
     def known(self) -> bool:
@@ -151,8 +151,8 @@ class KeyRing:
                 await self.refresh()
 
 
-def bootstrap_key(text: KeyText) -> Key:
-    """Return the key that the operator has set."""
+def everything(text: KeyText) -> Key:
+    """Return the bootstrap key."""
     return Key(
         id=text.id,
         name="bootstrap",

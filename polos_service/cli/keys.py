@@ -166,12 +166,14 @@ async def over_store(store: str, method: str, request: Message) -> Any:
         PolosError: the store cannot be opened, or the request is refused.
 
     """
+    from polos_service import logs  # noqa: PLC0415
     from polos_service.access import Access  # noqa: PLC0415 - other commands start sooner without
     from polos_service.api.grpc.admin_service import AdminService  # noqa: PLC0415
     from polos_service.caller import OPERATOR  # noqa: PLC0415
     from polos_service.config import Settings  # noqa: PLC0415
     from polos_service.server import open_store  # noqa: PLC0415
 
+    logs.log_to_stderr()
     settings = Settings.load(store=store)
     opened = await open_store(settings)
     try:
@@ -180,6 +182,7 @@ async def over_store(store: str, method: str, request: Message) -> Any:
         return await getattr(admin, method)(OPERATOR, request, None)
     finally:
         await opened.close()
+        logs.flush()
 
 
 def as_dict(key: ApiKey) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from polos_client.errors import (
 )
 from polos_service.access import keeper
 from polos_service.access.keys import KeyText
+from polos_service.config import SettingsInvalidError
 from polos_service.embedded import Polos
 from tests.support.access import BOOTSTRAP, OPERATOR, bearer, guarded, refusal
 from tests.support.service import Served, query, scripted, serving
@@ -234,3 +235,14 @@ async def run_by(served: Served, header: tuple[tuple[str, str], ...]) -> str:
     )
     events = [event async for response in stream for event in response.events]
     return str(events[0].run_id)
+
+
+@pytest.mark.parametrize("key", ["", "secret", BOOTSTRAP.upper()])
+async def test_a_bootstrap_key_that_is_none_does_not_open_the_service(
+    tmp_path: Path, key: str
+) -> None:
+    what = "POLOS_BOOTSTRAP_KEY.*is not polos_ID_SECRET"
+    with pytest.raises(SettingsInvalidError, match=what) as told:
+        async with guarded(tmp_path, FINE, bootstrap_key=key):
+            pass
+    assert not key or key not in str(told.value)

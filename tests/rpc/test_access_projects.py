@@ -140,3 +140,13 @@ async def test_an_agent_of_a_project_is_there_for_it(tmp_path: Path) -> None:
             served.agents.GetAgent(agents_pb.GetAgentRequest(agent_id="pay"), metadata=header)
         )
         assert str(missing).startswith("'pay' is a tool")
+
+
+async def test_a_limited_agent_that_is_not_loaded_is_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with guarded(tmp_path, SHARED, agent_projects={"sharde": ["mine"]}):
+        pass
+    logged = capsys.readouterr().err
+    assert "limited_agent_is_not_loaded" in logged
+    assert "sharde" in logged

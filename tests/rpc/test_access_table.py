@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ class Scene:
 def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the handlers that a server registers, by the path of the method."""
     found: dict[str, Any] = {}
-    server: Any = type(grpc.aio.server())
+    server: Any = import_module("grpc.aio._server").Server
     add = server.add_generic_rpc_handlers
 
     def remember(self: Any, handlers: Any) -> None:

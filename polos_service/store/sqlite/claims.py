@@ -72,9 +72,9 @@ def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool)
 def overdue(db: sqlite3.Connection, now: int, stuck: int) -> list[Overdue]:
     """Return queued runs due by `now`, and held ones due by `stuck`; a cancelled run is due."""
     found: list[Overdue] = []
-    for state, due in ((QUEUED, now), (RUNNING, stuck)):
+    for state, due, index in ((QUEUED, now, "runs_due"), (RUNNING, stuck, "runs_stuck")):
         rows = db.execute(
-            f"SELECT project, run_id FROM runs WHERE state = {state:d} "
+            f"SELECT project, run_id FROM runs INDEXED BY {index} WHERE state = {state:d} "
             "AND deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT ?",
             (due, OVERDUE_LIMIT),
         )

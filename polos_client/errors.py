@@ -12,6 +12,7 @@ PolosError
 │   ├── RunNotFinished       only a finished run can be deleted
 │   ├── CursorAhead          the cursor is past the newest event
 │   ├── TooManyRuns          too many runs are queued; try again later
+│   ├── QuotaExceeded        the call exceeds a limit of the project
 │   ├── TooManyCalls         too many calls or streams are open; try again later
 │   ├── TooManyCommands      the run's inbox is full
 │   ├── TooLarge             the request is too large
@@ -136,6 +137,12 @@ class TooManyRuns(CallError):
     """Too many runs are queued."""
 
     reason = "TOO_MANY_RUNS"
+
+
+class QuotaExceeded(CallError):
+    """The call exceeds a limit of the caller's project; `metadata` has its name and value."""
+
+    reason = "QUOTA_EXCEEDED"
 
 
 class TooManyCalls(CallError):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict, SettingsError
 
 from polos_client import wire
 from polos_client.errors import PolosError
+from polos_service.access_settings import AccessSettings
 from polos_service.addresses import (
     NATS_SCHEMES,
     SCHEME,
@@ -22,35 +22,11 @@ from polos_service.addresses import (
     servers_of,
     without_password,
 )
-from polos_service.identity_settings import IdentitySettings
 from polos_service.limits import MAX_QUEUED
+from polos_service.provider_settings import ProviderSettings
 
 CENTURY = timedelta(days=36_500)
 """More than any retention: times are kept in nanoseconds, of which 64 bits hold 292 years."""
-
-RESERVED = frozenset(
-    {
-        *("api_base", "api_key", "api_version", "base_url", "default_headers", "headers"),
-        *("extra_body", "extra_headers", "extra_query", "input", "instructions", "messages"),
-        *("model", "stream", "stream_options", "system", "tools"),
-    }
-)
-"""Parameters of a model call that the service sets itself, or that would set others."""
-
-SwitchName = Literal[
-    "stream_options",
-    "parallel_tool_calls",
-    "tool_choice",
-    "store",
-    "include",
-    "max_tokens",
-    "max_completion_tokens",
-    "reasoning",
-    "reasoning_content",
-    "reasoning_details",
-    "extra_content",
-]
-"""A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
 
 EXAMPLES = {
     "agent_projects": '{"payroll": ["finance"]}',
@@ -59,6 +35,8 @@ EXAMPLES = {
     "jwt_algorithms": '["RS256"]',
     "jwt_scopes": '{"polos-user": ["runs:read", "runs:write"]}',
     "provider_allow": '["api.openai.com", "https://gpu.example/v1"]',
+    "project_limits": '{"*": {"queued": 100}, "production": {"tokens_per_day": 1000000}}',
+    "project_weights": '{"production": 3}',
     "provider_environment": '{"GROQ_API_KEY": "KEY"}',
     "provider_keys": '{"https://gpu.example/v1": "KEY"}',
     "provider_switches": '{"https://gpu.example/v1": ["stream_options"]}',
@@ -97,7 +75,7 @@ class SettingsInvalidError(PolosError):
     """A setting is invalid. The message names the setting and contains no secrets."""
 
 
-class Settings(IdentitySettings):
+class Settings(ProviderSettings, AccessSettings):
     """The service's settings. Each one can be set through its environment variable."""
 
     model_config = SettingsConfigDict(
@@ -212,59 +190,6 @@ class Settings(IdentitySettings):
     the whole run is deleted, and reading it fails with RUN_EXPIRED. By default runs are kept
     forever."""
 
-    bootstrap_key: SecretStr | None = Field(default=None, repr=False)
-    """An API key in full, `polos_ID_SECRET`, that may do everything in every project; its runs are
-    those of the project `default`. It is for creating the first keys with AdminService, and is not
-    in the store: it ends when the service starts without it. ID has 1 to 32 lower-case letters and
-    digits, SECRET 32 to 128 letters, digits, `_` and `-`; make SECRET with `openssl rand -hex 32`.
-    While this is set, every call needs credentials."""
-
-    agent_projects: dict[str, list[str]] = Field(default_factory=dict)
-    """A JSON object that maps the id of an agent to the list of the projects that may use it. For
-    callers of other projects the agent does not exist. An agent that is not named here is for every
-    project."""
-
-    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
-    """The API key for OPENAI_BASE_URL. It is never sent to another address."""
-
-    openai_base_url: str | None = Field(
-        default=None, validation_alias="OPENAI_BASE_URL", repr=False
-    )
-    """The base URL for agents of the provider `openai` that do not set their own. Any server with a
-    compatible API works. The default is OpenAI itself."""
-
-    provider_keys: dict[str, SecretStr] = Field(default_factory=dict, repr=False)
-    """A JSON object that maps each `provider_base_url` of an agent to its API key. A base URL
-    without a key is called without authentication."""
-
-    provider_environment: dict[str, str] = Field(
-        default_factory=lambda: dict(os.environ), repr=False
-    )
-    """A JSON object with the variables that providers read: keys, base URLs and headers. The
-    default is the environment of the service."""
-
-    provider_allow: list[str] | None = None
-    """A JSON list of the addresses that agents may call: `HOST`, `HOST:PORT` (without a port, that
-    of http:// or https://), or a base URL, which stands for what is below it, too; `*.` before a
-    host stands for all hosts below it. An agent with another address is not loaded, and a run that
-    was started with one fails. By default all addresses are allowed."""
-
-    caller_options: list[str] = Field(default_factory=list)
-    """A JSON list of further model options that a caller may choose for a run, for example
-    `["top_k"]`. Providers get them unchecked."""
-
-    prices: Path | None = None
-    """Path to a JSON file with the prices of models that the built-in price list does not know, or
-    knows otherwise. docs/providers.md describes it."""
-
-    provider_switches: dict[str, list[SwitchName]] = Field(default_factory=dict, repr=False)
-    """A JSON object that maps a base URL to a list of the fields that its server refuses. They are
-    left out of requests unless an agent or a caller sets them: `stream_options`,
-    `parallel_tool_calls`, `tool_choice`, `store`, `include`, `reasoning`, `reasoning_content`,
-    `reasoning_details`, `extra_content`. `max_tokens` and `max_completion_tokens` are replaced by
-    one another. A field that a server refuses by name is left out even without this setting, at
-    the price of one refused request for each process."""
-
     @classmethod
     def load(
         cls,
@@ -288,7 +213,8 @@ class Settings(IdentitySettings):
             if not first["loc"]:  # settings that do not go together
                 raise SettingsInvalidError(what) from None
             field = str(first["loc"][0])
-            message = f"{named(field)}: {what}"
+            where = "".join(f"{one}: " for one in first["loc"][1:3] if field == "project_limits")
+            message = f"{named(field)}: {where}{what}"
             raise SettingsInvalidError(message + example(field)) from None
         except SettingsError as error:  # it quotes the field, and no value
             field = next((name for name in cls.model_fields if f'"{name}"' in str(error)), "")
@@ -300,24 +226,19 @@ class Settings(IdentitySettings):
     def _host_and_port(cls, value: str) -> str:
         return listen_address(value)
 
-    @field_validator("openai_base_url")
-    @classmethod
-    def _web_address(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("http://", "https://")):
-            # The value may hold a password: it is not repeated.
-            raise ValueError("does not start with http:// or https://")
-        return value or None
+    @model_validator(mode="after")
+    def _limits_of_the_store(self) -> Settings:
+        limited = [
+            name for name, one in self.project_limits.items() if one.stored_bytes is not None
+        ]
+        if limited and self.nats_servers:
+            raise SettingsInvalidError(
+                f"{named('project_limits')}: {limited[0]}: stored_bytes works with SQLite stores "
+                "only; remove it, and bound what NATS stores with POLOS_RETENTION"
+            )
+        return self
 
-    @field_validator("provider_keys", "provider_switches")
-    @classmethod
-    def _web_addresses(cls, value: dict[str, object]) -> dict[str, object]:
-        for number, address in enumerate(value, 1):
-            if not address.strip().startswith(("http://", "https://")):
-                # It may be a key in the wrong place: it is not repeated.
-                raise ValueError(f"name {number} does not start with http:// or https://")
-        return value
-
-    @field_validator("prices", "tls_cert", "tls_key", "tls_client_ca", mode="before")
+    @field_validator("tls_cert", "tls_key", "tls_client_ca", mode="before")
     @classmethod
     def _no_file(cls, value: object) -> object:
         return value or None
@@ -327,13 +248,6 @@ class Settings(IdentitySettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         # They are read again later, and a tool may change the working folder.
         return value and value.absolute()
-
-    @field_validator("caller_options")
-    @classmethod
-    def _parameters(cls, value: list[str]) -> list[str]:
-        if taken := sorted(RESERVED & set(value)):
-            raise ValueError(f"{taken[0]} is not a caller's to choose")
-        return value
 
     @field_validator("store")
     @classmethod

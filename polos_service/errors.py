@@ -45,6 +45,17 @@ class StepError(Exception):
         self.provider_request_id = text(provider_request_id, NAME_LIMIT)
 
 
+class LogFull(StepError):
+    """The run's log has reached its limit: the run ends."""
+
+    def __init__(self, limit: int, setting: str) -> None:
+        super().__init__(
+            FailureReason.FAILURE_REASON_LOG_FULL,
+            f"The log of the run has reached the limit log_bytes of its project, {limit} bytes "
+            f"({setting}). The run was ended.",
+        )
+
+
 class Fenced(Exception):
     """The claim was lost: another holder writes this log now. Stop, and write nothing."""
 

@@ -23,6 +23,7 @@ from polos_service.models.built_in import BUILT_IN
 from polos_service.models.configured import ProviderConfig
 from polos_service.models.prices import Prices, PricesInvalidError
 from polos_service.models.providers import Providers
+from polos_service.runs.budget import Budgets
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
@@ -84,8 +85,12 @@ class Service:
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
         for agent in agents:
             self.load(agent)
-        self._executor = Executor(store, self.catalog, clock, settings.max_runs)
-        self._runs = Runs(store, self.catalog, self._executor, clock, self._side_thread)
+        quotas = settings.quotas
+        budgets = Budgets(quotas, store.usage, clock)
+        self._executor = Executor(store, self.catalog, clock, settings.max_runs, budgets)
+        self._runs = Runs(
+            store, self.catalog, self._executor, clock, self._side_thread, quotas=quotas
+        )
         self._access = Access(settings, store.access, off=not credentials)
         self._server = GrpcServer(
             settings,
@@ -249,7 +254,11 @@ async def open_store(settings: Settings) -> Store:
                 "in it (--store, POLOS_STORE)."
             )
         return await SqliteStore.open(
-            settings.store_path, settings.synchronous, settings.max_queued
+            settings.store_path,
+            settings.synchronous,
+            settings.max_queued,
+            settings.project_weights,
+            settings.quotas,
         )
     # Loaded late: a service with a file has no use for it.
     from polos_service.store.nats import Endpoint, NatsStore  # noqa: PLC0415
@@ -264,6 +273,8 @@ async def open_store(settings: Settings) -> Store:
         replicas=settings.nats_replicas,
         claim_timeout=settings.claim_timeout,
         max_queued=settings.max_queued,
+        weights=settings.project_weights,
+        quotas=settings.quotas,
     )
 
 

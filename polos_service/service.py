@@ -12,6 +12,7 @@ import uuid_utils
 from polos_client.errors import Draining
 from polos_service.caller import Caller
 from polos_service.catalog import Catalog
+from polos_service.quotas import UNLIMITED, Quotas, exceeded
 from polos_service.reading.details import Details, RunDetails
 from polos_service.reading.tail import Readers, Tail
 from polos_service.runs.clock import Clock
@@ -41,7 +42,10 @@ class Runs:
         executor: Executor,
         clock: Clock,
         side_thread: SideThread,
+        *,
+        quotas: Quotas = UNLIMITED,
     ) -> None:
+        self._quotas = quotas
         self._store = store
         self._catalog = catalog
         self._executor = executor
@@ -66,12 +70,14 @@ class Runs:
             AgentNotFound: nothing of that id is loaded.
             Draining: the service is about to stop.
             InvalidRequest: the runnable cannot be started with this.
+            QuotaExceeded: the project has reached a limit.
             RequestIdReused: the request id started a run with another payload.
             TooManyRuns: as many runs wait as may.
 
         """
         if self._draining:
             raise Draining("The service is shutting down. Try again.", retry_after=DRAIN_RETRY)
+        self._check_input(request)
         runnable = self._catalog.find(request.runnable_id, request.caller.project)
         definition = await self._side_thread.call(request.size, runnable.pin, request)
         now = self._clock.now()
@@ -142,6 +148,13 @@ class Runs:
 
         """
         await self._store.delete(caller.project, run_id)
+
+    def _check_input(self, request: RunRequest) -> None:
+        project = request.caller.project
+        limit = self._quotas.of(project).input_bytes
+        if limit is not None and request.size > limit:
+            what = f"The request has {request.size} bytes. Send less, or a reference to it."
+            raise exceeded("input_bytes", limit, project, what)
 
     async def _ended(self, caller: Caller, run_id: str) -> None:
         record = await self.record(caller, run_id)

@@ -16,9 +16,9 @@ from google.rpc.code_pb2 import Code
 from polos.v1 import error_pb2
 from polos_client import errors
 from polos_client.calls.client import PolosClient
+from polos_service.access_settings import AccessSettings
 from polos_service.api.grpc.errors import CODES
 from polos_service.config import Settings
-from polos_service.identity_settings import IdentitySettings
 from polos_service.models.anthropic.presets import ANTHROPIC
 from polos_service.models.openai.presets import PRESETS
 from polos_service.models.preset import Preset
@@ -48,7 +48,7 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
     yield f"# Configuration\n\n{NOTE}"
     precedence = "Options of `polos serve` take precedence."
     yield f"## The service\n\n{text(Settings.__doc__ or '')} {precedence}"
-    names = sorted(Settings.model_fields, key=is_of_identity)
+    names = sorted(Settings.model_fields, key=is_of_access)
     yield table(["variable", "setting", "default", "meaning"], map(setting, names))
     yield f"## Providers\n\n{PROVIDERS}"
     presets = sorted((ANTHROPIC, *PRESETS.values()), key=lambda one: one.name)
@@ -65,9 +65,9 @@ def arguments(cls: type) -> Signature:
     return Signature(shown)
 
 
-def is_of_identity(name: str) -> bool:
+def is_of_access(name: str) -> bool:
     """Return whether a setting is listed after the others."""
-    return name in IdentitySettings.model_fields
+    return name in AccessSettings.model_fields
 
 
 def setting(name: str) -> tuple[str, str, str, str]:

@@ -22,6 +22,7 @@ from polos_client.errors import (
     InvalidRequest,
     PermissionDenied,
     PolosError,
+    QuotaExceeded,
     StoreUnavailable,
     TooManyCalls,
     Unauthenticated,
@@ -90,6 +91,9 @@ def is_transient(error: grpc.aio.AioRpcError, meaning: PolosError) -> bool:
     """
     if isinstance(meaning, ConnectionLost):
         return error.code() in _DROPPED
+    if isinstance(meaning, QuotaExceeded):
+        # A reader that comes back may find the place of its former stream not free yet.
+        return meaning.metadata.get("limit") == "streams"
     return isinstance(meaning, TRANSIENT)
 
 

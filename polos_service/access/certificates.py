@@ -11,8 +11,8 @@ from cryptography import x509
 from polos_client.errors import Unauthenticated
 from polos_client.wire import NAME_LIMIT
 from polos_service.access.credentials import Peer
+from polos_service.access_settings import ClientIdentity
 from polos_service.caller import Caller
-from polos_service.identity_settings import ClientIdentity
 
 CERTIFICATE = "x509_pem_cert"
 """The property of gRPC's auth_context with the client's certificate, as PEM."""

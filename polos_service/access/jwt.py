@@ -22,8 +22,8 @@ from polos_service.access.token_parts import (
     texts_of,
     time_of,
 )
+from polos_service.access_settings import AccessSettings
 from polos_service.caller import EVERYTHING, SCOPES, Caller
-from polos_service.identity_settings import IdentitySettings
 
 MAX_VERIFIED = 10_000
 """Tokens at most that are remembered as verified: about 1 KB each."""
@@ -45,7 +45,7 @@ class Jwts:
     """
 
     def __init__(
-        self, settings: IdentitySettings, keys: IssuerKeys, now: Callable[[], float] = time.time
+        self, settings: AccessSettings, keys: IssuerKeys, now: Callable[[], float] = time.time
     ) -> None:
         """Verify the tokens of the issuer in the settings.
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from polos_service.config import SwitchName
 from polos_service.models.told import Told
+from polos_service.provider_settings import SwitchName
 
 MAX_REFUSALS = 4
 """Refused fields in one call of a model after which the refusal is the call's failure."""

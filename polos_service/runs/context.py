@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from google.protobuf.duration_pb2 import Duration
@@ -12,7 +13,7 @@ from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
-from polos_service.errors import Finished, Nondeterministic, StepError, Unable, Unrecorded
+from polos_service.errors import Finished, LogFull, Nondeterministic, StepError, Unable, Unrecorded
 from polos_service.limits import KEY_LIMIT
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import (
@@ -23,11 +24,12 @@ from polos_service.runs.attempt import (
     pause,
     worth_waiting,
 )
+from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND, Encoder
 from polos_service.runs.journal import Journal, Journals
 from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.totals import Totals
+from polos_service.runs.totals import MODEL_CALL, Totals
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim
 
@@ -54,6 +56,7 @@ class Holding:
         deadline: when the root run must have ended, in nanoseconds since the epoch; None: never.
         broken: why a step's end could not be recorded; None as long as each could. The root
             run ends then, whatever its code makes of it.
+        budget: bounds the model calls.
 
     """
 
@@ -64,6 +67,7 @@ class Holding:
     boundary: Boundary
     deadline: int | None = None
     broken: Unrecorded | None = None
+    budget: Budget = NO_BUDGET
 
 
 class RunContext:
@@ -93,17 +97,26 @@ class RunContext:
 
     @classmethod
     def of_root(
-        cls, claim: Claim, journals: Journals, writer: Writer, clock: Clock, boundary: Boundary
+        cls,
+        claim: Claim,
+        journals: Journals,
+        writer: Writer,
+        clock: Clock,
+        boundary: Boundary,
+        *,
+        budget: Budget = NO_BUDGET,
     ) -> RunContext:
         """Return the context of a claimed run."""
-        holding = Holding(claim.run_id, journals, writer, clock, boundary, claim.deadline)
+        holding = Holding(
+            claim.run_id, journals, writer, clock, boundary, claim.deadline, budget=budget
+        )
         lineage = Lineage(claim.run_id, claim.workflow_id)
         return cls(holding, lineage, journals.root, claim.create_time)
 
     @property
-    def broken(self) -> Unrecorded | None:
-        """Why a step's end could not be recorded, in the root run or a child; None: each could."""
-        return self._holding.broken
+    def broken(self) -> Unrecorded | LogFull | None:
+        """Why something could not be recorded, in the root run or a child; None: all could."""
+        return self._holding.broken or self._writer.log_full
 
     def start(self, payload: Message) -> None:
         """Emit the run's first event, unless the log has it.
@@ -148,7 +161,7 @@ class RunContext:
         Raises:
             Finished: this process no longer writes the run's log.
             StepError: the step failed, now or when it was recorded.
-            Unrecorded: the end of this step, or of one before it, could not be recorded.
+            LogFull, Unrecorded: the end of this step, or of one before it, could not be recorded.
             ValueError: the key was used before in this run, is empty, or too long.
 
         """
@@ -166,6 +179,8 @@ class RunContext:
         if recorded is not None:
             return self._replay(recorded)
         await self._holding.boundary(None)
+        if kind == MODEL_CALL:
+            body = partial(self._pay, body)
         return await self._perform(self._begin(key, kind, call, resumes=resumes), body, tries)
 
     async def begin_child(self, attempt: Attempt, workflow_id: str, payload: Message) -> RunContext:
@@ -264,6 +279,11 @@ class RunContext:
             )
         return attempt
 
+    async def _pay(self, body: Body, attempt: Attempt) -> StepOutput:
+        """Call a model, if the project may spend anything today."""
+        await self._holding.budget.require()
+        return await body(attempt)
+
     async def _perform(self, attempt: Attempt, body: Body, tries: int) -> StepOutput:
         tried = 0
         while True:
@@ -305,6 +325,8 @@ class RunContext:
             message = "The step's output cannot be stored as an event."
             await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
         self.totals.add(finish)
+        if finish.step_type == MODEL_CALL:
+            await self._holding.budget.count(finish)
         await self._writer.flush()
         return output
 
@@ -312,7 +334,7 @@ class RunContext:
         """Record that the step failed, and raise why."""
         try:
             self._emit(attempt.failed(error))
-        except Finished:
+        except (Finished, LogFull):
             raise
         except Exception as cause:
             broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Unable
 from polos_service.logs import get_logger
+from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import (
@@ -48,9 +49,28 @@ class Drive:
     """
 
     def __init__(
-        self, store: RunStore, clock: Clock, claim: Claim, leaving: Callable[[], bool]
+        self,
+        store: RunStore,
+        clock: Clock,
+        claim: Claim,
+        leaving: Callable[[], bool],
+        *,
+        budget: Budget = NO_BUDGET,
+        log_limit: int | None = None,
     ) -> None:
-        """Drive this claim; `leaving` says whether the process is about to stop."""
+        """Drive this claim.
+
+        Args:
+            store: where the log is.
+            clock: the time.
+            claim: the right to write the log.
+            leaving: says whether the process is about to stop.
+            budget: bounds the model calls.
+            log_limit: bytes that the log may have before its terminal event; None: any number.
+
+        """
+        self._budget = budget
+        self._log_limit = log_limit
         self._store = store
         self._clock = clock
         self._claim = claim
@@ -73,8 +93,12 @@ class Drive:
 
         """
         journals = await self._read(failures)
-        writer = Writer(self._store, self._claim, self._clock)
-        ctx = RunContext.of_root(self._claim, journals, writer, self._clock, self._boundary)
+        writer = Writer(
+            self._store, self._claim, self._clock, log_limit=self._log_limit, size=journals.size
+        )
+        ctx = RunContext.of_root(
+            self._claim, journals, writer, self._clock, self._boundary, budget=self._budget
+        )
         try:
             self._end(ctx, writer, await self._ending(ctx, journals, runnable, writer))
             await asyncio.wait({writer.ended})

@@ -12,6 +12,7 @@ from polos_service.cancelling import cancel_until_done
 from polos_service.errors import Fenced, Unable
 from polos_service.logs import get_logger
 from polos_service.pacer import Pacer
+from polos_service.runs.budget import Budgets
 from polos_service.runs.clock import Clock
 from polos_service.runs.drive import Drive, LetGo
 from polos_service.runs.frame import SECOND
@@ -65,8 +66,15 @@ class Executor:
     """
 
     def __init__(
-        self, store: RunStore, runnables: Mapping[str, Runnable], clock: Clock, limit: int
+        self,
+        store: RunStore,
+        runnables: Mapping[str, Runnable],
+        clock: Clock,
+        limit: int,
+        budgets: Budgets | None = None,
     ) -> None:
+        """Prepare; without `budgets`, projects have no limits."""
+        self._budgets = budgets
         self._store = store
         self._runnables = runnables
         self._clock = clock
@@ -238,7 +246,7 @@ class Executor:
         """Drive the run; return the trouble that its claim comes to, None if it is free of it."""
         trouble, times = self._troubles.get((claim.project, claim.run_id), (None, 0))
         failures = times if trouble is Trouble.FAILED else 0
-        drive = Drive(self._store, self._clock, claim, lambda: self._stopping)
+        drive = self._drive_of(claim)
         try:
             await self._pacer.next()
             await drive.run(self._runnables.get(claim.workflow_id), failures)
@@ -254,6 +262,21 @@ class Executor:
                 log.exception("run_released", run_id=claim.run_id)
                 return Trouble.FAILED
         return None
+
+    def _drive_of(self, claim: Claim) -> Drive:
+        def leaving() -> bool:
+            return self._stopping
+
+        if self._budgets is None:
+            return Drive(self._store, self._clock, claim, leaving)
+        return Drive(
+            self._store,
+            self._clock,
+            claim,
+            leaving,
+            budget=self._budgets.of(claim.project),
+            log_limit=self._budgets.quotas.of(claim.project).log_bytes,
+        )
 
     async def _release_later(self, claim: Claim, trouble: Trouble, times: int) -> None:
         """Offer a run again after a pause that grows, or as soon as it is cancelled."""

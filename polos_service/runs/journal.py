@@ -163,6 +163,7 @@ class Journals:
         claims: claims since the last step that finished, without those whose release lost
             nothing.
         damage: the first error met in reading the log; empty if there was none.
+        size: bytes of the log, private parts included.
 
     """
 
@@ -171,6 +172,7 @@ class Journals:
         self.root = Journal()
         self.claims = 0
         self.damage = damage
+        self.size = 0
         self._runs = {root: self.root}
         self._children: dict[Origin, Journal] = {}
 
@@ -184,6 +186,7 @@ class Journals:
         """
         journals = cls(root)
         async for entry in history:
+            journals.size += len(entry.data) + len(entry.private)
             try:
                 for event in decode(entry.data):
                     journals.add(event)

@@ -13,6 +13,10 @@ INT64_MAX = 2**63 - 1
 """The largest cost that an event can hold, in millionths of a dollar; a greater sum stays at it."""
 
 
+MODEL_CALL = "llm"
+"""The type of a step that calls a model."""
+
+
 @dataclass(slots=True)
 class Totals:
     """The sum over finished model calls.
@@ -30,7 +34,7 @@ class Totals:
 
     def add(self, finish: StepFinish) -> None:
         """Add a finished step, if it is a model call."""
-        if finish.step_type != "llm":
+        if finish.step_type != MODEL_CALL:
             return
         known = finish.HasField("cost") and not (self.steps and self.cost is None)
         micros = (self.cost.usd_micros if self.cost else 0) + finish.cost.usd_micros

@@ -16,8 +16,9 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
-from polos_service.errors import Finished, StepError
+from polos_service.errors import Finished, LogFull, StepError
 from polos_service.limits import EVENT_LIMIT
+from polos_service.quotas import SETTING
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import Encoder
 from polos_service.runs.lineage import Lineage
@@ -29,6 +30,9 @@ FRAME_LIMIT = 256 * 1024
 BACKLOG_LIMIT = 1024 * 1024
 """Bytes not yet stored beyond which `room` waits."""
 
+NO_LIMIT = 1 << 62
+"""Bytes that no log reaches."""
+
 
 class Writer:
     """Numbers, encodes and appends the events of one claim.
@@ -37,12 +41,32 @@ class Writer:
 
     Attributes:
         latest: the sequence of the newest event that was emitted.
+        log_full: what `emit` has raised because the log has no room; the run ends by it, whatever
+            its code makes of it. None if it has not.
         ended: resolved when the terminal event is durable. Raises Fenced if the claim was lost,
             StoreUnavailable if the store refused to write, or whatever else an append raised.
 
     """
 
-    def __init__(self, store: RunStore, claim: Claim, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: RunStore,
+        claim: Claim,
+        clock: Clock,
+        *,
+        log_limit: int | None = None,
+        size: int = 0,
+    ) -> None:
+        """Write behind what the log holds.
+
+        Args:
+            store: where the log is.
+            claim: the right to write it.
+            clock: the time.
+            log_limit: bytes that the log may have before its terminal event; None: any number.
+            size: bytes that it has.
+
+        """
         self._store = store
         self._claim = claim
         self._clock = clock
@@ -50,6 +74,10 @@ class Writer:
         self._root = Encoder(Lineage(claim.run_id, claim.workflow_id))
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
+        self._log_limit = log_limit
+        self.log_full: LogFull | None = None
+        self._room = NO_LIMIT if log_limit is None else log_limit - size
+        """Bytes that the backlog may have, because the log takes no more."""
         self.latest = claim.latest
         self._durable = claim.latest
         self._outcome: RunState.ValueType | None = None
@@ -79,6 +107,7 @@ class Writer:
 
         Raises:
             Finished: the terminal event was emitted before, or the writer is closed.
+            LogFull: the log has no room for it, and it is not the terminal event.
             StepError: the event is larger than every store takes.
 
         """
@@ -91,15 +120,13 @@ class Writer:
             time=self._clock.now(),
             terminal=outcome is not None,
         )
-        if len(data) > EVENT_LIMIT:
-            raise StepError(
-                FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-                f"An event of {len(data)} bytes exceeds the limit of {EVENT_LIMIT}.",
-            )
+        backlog = self._backlog + len(data) + len(private)
+        if len(data) > EVENT_LIMIT or backlog > self._room:
+            self._check_size(len(data), terminal=outcome is not None)
         self._outcome = outcome
         self.latest += 1
         self._pending.append((data, private))
-        self._backlog += len(data) + len(private)
+        self._backlog = backlog
         if not self._appending:
             self._appending = True
             self._loop.call_soon(self._append)
@@ -125,6 +152,16 @@ class Writer:
         self._closed = True
         self._pending.clear()
         self._wake()
+
+    def _check_size(self, size: int, *, terminal: bool) -> None:
+        if size > EVENT_LIMIT:
+            raise StepError(
+                FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+                f"An event of {size} bytes exceeds the limit of {EVENT_LIMIT}.",
+            )
+        if self._log_limit is not None and not terminal:
+            self.log_full = LogFull(self._log_limit, SETTING)
+            raise self.log_full
 
     def _check_open(self) -> None:
         if self._closed:
@@ -163,6 +200,7 @@ class Writer:
             return
         self._durable, size = self._under_way
         self._backlog -= size
+        self._room -= size
         self._wake()
         if self._outcome is not None and self._durable == self.latest and not self.ended.done():
             self.ended.set_result(None)

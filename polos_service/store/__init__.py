@@ -196,10 +196,12 @@ class RunStore(Protocol):
         ...
 
     async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
-        """Wait for queued runs of these workflows, oldest first, and claim up to `limit` of them.
+        """Wait for queued runs of these workflows, and claim up to `limit` of them.
 
-        Returns one claim at least, and does not wait for more. Each claim frame is durable then,
-        and every earlier claim is fenced. `workflows` is read again whenever a run is queued.
+        Projects take turns as `fairness` describes. Within a project the oldest run comes first;
+        on a store of many processes, the oldest of each workflow. Returns one claim at least, and
+        does not wait for more. Each claim frame is durable then, and every earlier claim is
+        fenced. `workflows` is read again whenever a run is queued.
         Cancelling the wait leaves no claim behind.
         """
         ...

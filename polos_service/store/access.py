@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from polos_service.store import RunStore
+from polos_service.store.usage import UsageStore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,4 +62,9 @@ class Store(RunStore, Protocol):
     @property
     def access(self) -> AccessStore:
         """The values that access is decided by."""
+        ...
+
+    @property
+    def usage(self) -> UsageStore:
+        """What projects spend."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,17 +20,17 @@ HASTE = 3.0
 """Seconds for which an impatient replica tries a request: more than one attempt takes."""
 
 
-async def sqlite(request: pytest.FixtureRequest) -> RunStore:
+async def sqlite(request: pytest.FixtureRequest, **settings: Any) -> RunStore:
     folder: Path = request.getfixturevalue("tmp_path")
-    return await SqliteStore.open(folder / "runs.db")
+    return await SqliteStore.open(folder / "runs.db", **settings)
 
 
-async def nats(request: pytest.FixtureRequest) -> RunStore:
+async def nats(request: pytest.FixtureRequest, **settings: Any) -> RunStore:
     server: NatsServer = request.getfixturevalue("nats_server")
-    return await NatsStore.open(server.address())
+    return await NatsStore.open(server.address(), **settings)
 
 
-FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[RunStore]]] = {
+FACTORIES: dict[str, Callable[..., Awaitable[RunStore]]] = {
     "sqlite": sqlite,
     "nats": nats,
 }
@@ -43,8 +44,11 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 @pytest.fixture(params=FACTORIES)
-def open_store(request: pytest.FixtureRequest) -> Callable[[], Awaitable[RunStore]]:
-    """Give what opens the test's store, for the first time or after it was closed."""
+def open_store(request: pytest.FixtureRequest) -> Callable[..., Awaitable[RunStore]]:
+    """Give what opens the test's store, for the first time or after it was closed.
+
+    It takes settings that all stores have: `max_queued` and `weights`.
+    """
     return partial(FACTORIES[request.param], request)
 
 

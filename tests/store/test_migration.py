@@ -23,6 +23,7 @@ INDEXES = {
     "runs_by_state",
     "runs_queued",
     "runs_running",
+    "runs_started",
     "runs_due",
     "runs_stuck",
     "runs_finished",
@@ -36,9 +37,10 @@ INDEXES = {
 
 
 def write_former(path: Path, version: int) -> None:
-    """Write a file of a version before 4: of a running run, a queued one and one that ended.
+    """Write a file of a former version: of a running run, a queued one and one that ended.
 
-    All but the queued one were cancelled. A command of a run that is not there is left, too.
+    Before version 4, all but the queued one were cancelled, and a command of a run that is not
+    there is left, too.
     """
     with contextlib.closing(sqlite3.connect(path)) as db:
         for step in MIGRATIONS[:version]:
@@ -52,8 +54,11 @@ def write_former(path: Path, version: int) -> None:
                 "VALUES ('default', ?, 'agent', ?, 1, 1, 1, x'', ?)",
                 (run_id, state, run_id.encode()),
             )
-        db.execute("INSERT INTO commands SELECT id, 'cancel' FROM runs WHERE run_id != 'queued'")
-        db.execute("INSERT INTO commands VALUES (99, 'cancel')")
+        if version < 4:
+            db.execute(
+                "INSERT INTO commands SELECT id, 'cancel' FROM runs WHERE run_id != 'queued'"
+            )
+            db.execute("INSERT INTO commands VALUES (99, 'cancel')")
         db.commit()
 
 
@@ -84,7 +89,7 @@ async def test_the_commands_of_a_former_version_are_cancels(tmp_path: Path, vers
     await store.close()
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
 async def test_a_former_file_gets_the_schema_of_a_new_one(tmp_path: Path, version: int) -> None:
     write_former(tmp_path / "former.db", version)
     for name in ("former.db", "new.db"):
@@ -95,6 +100,15 @@ async def test_a_former_file_gets_the_schema_of_a_new_one(tmp_path: Path, versio
     assert former == new
     assert set(new) >= INDEXES
     assert "commands" not in new
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+async def test_the_queued_runs_of_a_former_file_are_claimed(tmp_path: Path, version: int) -> None:
+    write_former(tmp_path / "runs.db", version)
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    claims = await soon(store.claim({"agent"}, 2))
+    assert [claim.run_id for claim in claims] == ["running", "queued"]
+    await store.close()
 
 
 async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:

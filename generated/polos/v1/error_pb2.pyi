@@ -100,6 +100,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED. The project has as many API keys as it may, ended ones
     included; retrying does not help. Metadata: `limit`, the maximum number.
     """
+    ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 19
+    """RESOURCE_EXHAUSTED, with `google.rpc.QuotaFailure`, and `google.rpc.RetryInfo`
+    if waiting helps. The call exceeds a limit of the caller's project.
+    Metadata: `limit`, the name of the limit, for example `starts_per_minute`;
+    `value`, what it is set to; `project`.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` holds the name of one of
@@ -185,6 +191,12 @@ ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 18
 """RESOURCE_EXHAUSTED. The project has as many API keys as it may, ended ones
 included; retrying does not help. Metadata: `limit`, the maximum number.
 """
+ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 19
+"""RESOURCE_EXHAUSTED, with `google.rpc.QuotaFailure`, and `google.rpc.RetryInfo`
+if waiting helps. The call exceeds a limit of the caller's project.
+Metadata: `limit`, the name of the limit, for example `starts_per_minute`;
+`value`, what it is set to; `project`.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _FailureReason:
@@ -251,6 +263,13 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     with the original code claims it. Until then the service's own log names the
     step; no event carries this reason.
     """
+    FAILURE_REASON_BUDGET_EXHAUSTED: _FailureReason.ValueType  # 22
+    """The project has used up its tokens or its cost of the day. The message names
+    the limit, its value and the time when it resets. Model calls are refused
+    until then; tools that have run are not undone.
+    """
+    FAILURE_REASON_LOG_FULL: _FailureReason.ValueType  # 23
+    """The log of the run has reached the limit `log_bytes` of its project."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -313,4 +332,11 @@ the code has changed. This does not end the run: it resumes once a service
 with the original code claims it. Until then the service's own log names the
 step; no event carries this reason.
 """
+FAILURE_REASON_BUDGET_EXHAUSTED: FailureReason.ValueType  # 22
+"""The project has used up its tokens or its cost of the day. The message names
+the limit, its value and the time when it resets. Model calls are refused
+until then; tools that have run are not undone.
+"""
+FAILURE_REASON_LOG_FULL: FailureReason.ValueType  # 23
+"""The log of the run has reached the limit `log_bytes` of its project."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

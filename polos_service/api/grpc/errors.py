@@ -9,7 +9,7 @@ from itertools import islice
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import Code
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from polos_client import errors
@@ -25,6 +25,7 @@ CODES: dict[type[errors.CallError], Code] = {
     errors.RunNotFinished: Code.FAILED_PRECONDITION,
     errors.CursorAhead: Code.OUT_OF_RANGE,
     errors.TooManyRuns: Code.RESOURCE_EXHAUSTED,
+    errors.QuotaExceeded: Code.RESOURCE_EXHAUSTED,
     errors.TooManyCalls: Code.RESOURCE_EXHAUSTED,
     errors.TooManyCommands: Code.RESOURCE_EXHAUSTED,
     errors.TooLarge: Code.RESOURCE_EXHAUSTED,
@@ -88,6 +89,8 @@ def to_status(error: errors.CallError) -> Status:
                 ]
             )
         )
+    if isinstance(error, errors.QuotaExceeded):
+        details.append(quota_failure(error))
     retry_after = STORE_RETRY if isinstance(error, errors.StoreUnavailable) else error.retry_after
     if retry_after is not None:
         retry = RetryInfo()
@@ -98,6 +101,17 @@ def to_status(error: errors.CallError) -> Status:
         message=short(str(error), MESSAGE_LIMIT),
         details=map(packed, details),
     )
+
+
+def quota_failure(error: errors.QuotaExceeded) -> QuotaFailure:
+    """Return what google.rpc has for a limit that was exceeded."""
+    project, limit, value = (
+        short(error.metadata.get(name, ""), VALUE_LIMIT) for name in ("project", "limit", "value")
+    )
+    violation = QuotaFailure.Violation(
+        subject=f"project:{project}", description=f"{limit} is {value}", quota_id=limit
+    )
+    return QuotaFailure(violations=[violation])
 
 
 def short(text: str, limit: int) -> str:

@@ -22,7 +22,7 @@ from polos_client import errors
 from polos_service.access.identities import Identities
 from polos_service.api.grpc.errors import status_of
 from polos_service.api.grpc.handlers import CallerMethod, Needs
-from polos_service.api.grpc.slots import Slots
+from polos_service.api.grpc.slots import ProjectStreams, Slots
 from polos_service.caller import Caller
 from polos_service.pacer import Pacer
 from polos_service.store import refusals
@@ -39,15 +39,23 @@ if TYPE_CHECKING:  # it takes parameters in its stubs only
 class Guard(grpc.aio.ServerInterceptor):
     """Bounds the calls, and lets no exception's text out."""
 
-    def __init__(self, calls: Slots, streams: Slots, identities: Identities) -> None:
+    def __init__(
+        self,
+        calls: Slots,
+        streams: Slots,
+        identities: Identities,
+        project_streams: ProjectStreams,
+    ) -> None:
         """Guard a server.
 
         Args:
             calls: places for methods that answer once.
             streams: places for methods that stream.
             identities: finds who makes a call.
+            project_streams: places for the streams of each project.
 
         """
+        self._project_streams = project_streams
         self._calls = calls
         self._streams = streams
         self._pacer = Pacer()
@@ -96,7 +104,7 @@ class Guard(grpc.aio.ServerInterceptor):
         async def answer(requests: Any, context: Context) -> None:
             try:
                 self._streams.take(context)
-                streaming = await self._for_caller(method, handle, context)
+                streaming = await self._for_caller(method, handle, context, self._project_streams)
                 await self._pacer.next()
                 if handler.request_streaming:
                     answers = streaming(requests, context)
@@ -111,11 +119,16 @@ class Guard(grpc.aio.ServerInterceptor):
 
         return answer
 
-    async def _for_caller(self, method: str, handle: Any, context: Context) -> Callable[..., Any]:
+    async def _for_caller(
+        self, method: str, handle: Any, context: Context, streams: ProjectStreams | None = None
+    ) -> Callable[..., Any]:
         """Return what handles a call; methods of our own services are told who is calling.
+
+        With `streams`, the call takes one of the places of its project.
 
         Raises:
             PermissionDenied: the caller may not call the method.
+            QuotaExceeded: the project has no place left.
             StoreUnavailable, Unauthenticated: there is no telling who it is.
 
         """
@@ -124,6 +137,8 @@ class Guard(grpc.aio.ServerInterceptor):
         metadata = context.invocation_metadata() or ()
         caller = await self._identities.of(metadata, context.auth_context())
         needs = permitted(method, caller, handle.needs)
+        if streams is not None:
+            streams.take(caller.project, context)
 
         def handled(request: Any, context: Context) -> Any:
             if caller.run_id and getattr(request, needs.run_field) != caller.run_id:

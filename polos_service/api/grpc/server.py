@@ -16,7 +16,7 @@ from polos_service.api.grpc.agent_service import AgentService
 from polos_service.api.grpc.guard import Guard
 from polos_service.api.grpc.handlers import generic_handler
 from polos_service.api.grpc.run_service import RunService
-from polos_service.api.grpc.slots import Slots
+from polos_service.api.grpc.slots import ProjectStreams, Slots
 from polos_service.catalog import Catalog
 from polos_service.config import Settings
 from polos_service.listening import ListenError, probe
@@ -184,6 +184,7 @@ def bare_server(
     """Return a server with the settings' bounds, on which nothing is registered."""
     calls = Slots("call", settings.max_calls, settings.max_calls // 2)
     streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
+    guard = Guard(calls, streams, identities, ProjectStreams(settings.quotas))
     on_a_connection = settings.max_connection_streams + settings.max_calls // 2
     options = (
         *OPTIONS,
@@ -198,7 +199,7 @@ def bare_server(
         ("grpc.http2.min_ping_interval_without_data_ms", in_ms(settings.min_ping_interval)),
         *aging(settings),
     )
-    return grpc.aio.server(interceptors=[Guard(calls, streams, identities)], options=options)
+    return grpc.aio.server(interceptors=[guard], options=options)
 
 
 def aging(settings: Settings) -> tuple[tuple[str, int], ...]:

@@ -1,4 +1,4 @@
-"""Bounds on what is open at once, in all and for each connection."""
+"""Bounds on what is open at once: in all, for each connection, and for each project."""
 
 from __future__ import annotations
 
@@ -8,9 +8,41 @@ from typing import Any
 import grpc.aio
 
 from polos_client.errors import TooManyCalls
+from polos_service.quotas import Quotas, exceeded
 
 RETRY_AFTER = 1.0
 """Seconds after which a caller that was refused may find a place."""
+
+
+class ProjectStreams:
+    """Places for the streams of each project, at this process."""
+
+    def __init__(self, quotas: Quotas) -> None:
+        self._quotas = quotas
+        self.taken: Counter[str] = Counter()
+        """How many places each project has taken. Only projects with a limit are counted."""
+
+    def take(self, project: str, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        """Take a place until the call is over.
+
+        Raises:
+            QuotaExceeded: the project has none left.
+
+        """
+        limit = self._quotas.of(project).streams
+        if limit is None:
+            return
+        if self.taken[project] >= limit:
+            what = f"{self.taken[project]} streams are open. Wait until some have ended."
+            raise exceeded("streams", limit, project, what, retry_after=RETRY_AFTER)
+        self.taken[project] += 1
+
+        def free(_: object) -> None:
+            self.taken[project] -= 1
+            if not self.taken[project]:
+                del self.taken[project]
+
+        context.add_done_callback(free)  # type: ignore[arg-type]  # the stubs want no function
 
 
 class Slots:

@@ -8,7 +8,8 @@ upwards:
   `messages`: their forms, and the gate that foreign messages do not pass.
 - `subjects` names everything; `streams` makes it, checks it and looks after its health.
 - `log` appends and reads; `frames` is a message of it, `positions` remembers where things are.
-- `records` and `inbox` are the buckets; `queue` hands out the runs that have not ended.
+- `records` and `inbox` are the buckets; `queue` hands out the runs that have not ended, from
+  `lines`, and with regard to the `shares` of projects; `bound` limits it.
 - `claims` holds runs, each by a `lease`; `feeds` are the logs that readers follow.
 - `listing` looks over many runs; `overdue` finds those that should have ended; `upkeep`
   removes and mends them.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ from polos_service.store.nats.inbox import Inbox, InboxView
 from polos_service.store.nats.lease import (
     Lease,
     fenced,
+    held_by_former,
     held_past_queue,
     line,
     now,
@@ -34,7 +36,7 @@ from polos_service.store.nats.log import Log, Superseded
 from polos_service.store.nats.queue import Queue, WorkItem
 from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
-from polos_service.store.nats.subjects import inbox_subject, log_subject
+from polos_service.store.nats.subjects import inbox_subject, log_subject, token
 from polos_service.store.wakeups import Wakeups
 
 RENEWALS = 3
@@ -87,6 +89,10 @@ class Claims:
         """How many runs are held whose items are still queued."""
         return sum(lease.item is None for lease in self._leases.values())
 
+    def held(self) -> Mapping[str, int]:
+        """How many runs of each project are held here, by the project's token."""
+        return Counter(token(project) for project, _ in self._leases)
+
     @property
     def period(self) -> float:
         """Seconds between two renewals."""
@@ -106,15 +112,10 @@ class Claims:
             await self._records.finish(record, last.head)
             await self._queue.done(item)
             return None
-        if last is not None and (self._adopts(item, last) or stale(item, last)):
+        if item.stray:
+            await self._queue.move(item, record)
             return None
-        if last is not None and held_past_queue(last, self._claim_timeout):
-            await self._queue.put_back(item, LOOK_AGAIN)
-            return None
-        claim = await self._begin(record, last, item)
-        if claim is None:
-            await self._queue.put_back(item, LOOK_AGAIN)
-        return claim
+        return await self._take_open(item, record, last)
 
     async def take_run(self, project: str, run_id: str, *, force: bool) -> Claim | None:
         """Claim a run without its item, to end it; with `force`, even from its holder."""
@@ -210,6 +211,22 @@ class Claims:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self.period):
                     await arrived.wait()
+
+    async def _take_open(self, item: WorkItem, record: Record, last: LogEnd | None) -> Claim | None:
+        """Claim a run that has not ended, unless somebody holds it."""
+        if last is not None and (self._adopts(item, last) or stale(item, last)):
+            return None
+        held = last is not None and await self._held_otherwise(item, last, record)
+        claim = None if held else await self._begin(record, last, item)
+        if claim is None:
+            await self._queue.put_back(item, LOOK_AGAIN)
+        return claim
+
+    async def _held_otherwise(self, item: WorkItem, last: LogEnd, record: Record) -> bool:
+        """Whether somebody holds the run without its item, or with that of a former version."""
+        if held_by_former(item, last):
+            return await self._queue.queued_by_former(record)
+        return held_past_queue(last, self._claim_timeout)
 
     async def _seek(self, item: WorkItem) -> None:
         """Remove the item of a run that is not found, unless it is found after all."""
@@ -311,6 +328,7 @@ class Claims:
         key = (lease.claim.project, lease.claim.run_id)
         if self._leases.get(key) is lease:
             del self._leases[key]
+            self._queue.look()
 
     async def _renew_all(self) -> None:
         while True:

@@ -226,6 +226,15 @@ class JetStream:
 
         return await self._until_answered(attempt)
 
+    async def put_last(self, subject: str, payload: bytes) -> None:
+        """Store a message behind the last of a subject that only this process writes to.
+
+        Raises:
+            StoreUnavailable: there was no answer in time, and it is not known.
+
+        """
+        await self._until_answered(lambda timeout: self._ask(subject, payload, timeout))
+
     async def value(
         self, decode: Callable[[StoredMessage], T], bucket: str, subject: str
     ) -> T | None:

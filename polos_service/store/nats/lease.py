@@ -14,7 +14,7 @@ from polos_service.store import Claim
 from polos_service.store.nats.frames import Head, LogEnd, Mark
 from polos_service.store.nats.inbox import InboxView
 from polos_service.store.nats.messages import seconds_of
-from polos_service.store.nats.queue import WorkItem
+from polos_service.store.nats.queue import LINE_DELIVERIES, WorkItem
 from polos_service.store.nats.records import Record
 from polos_service.store.nats.subjects import log_subject
 
@@ -109,6 +109,12 @@ def held_past_queue(last: LogEnd, claim_timeout: float) -> bool:
     """Whether somebody holds the run without its item, and wrote not long ago."""
     age = time() - seconds_of(last.time)
     return last.head.held and not last.head.delivery and age < claim_timeout
+
+
+def held_by_former(item: WorkItem, last: LogEnd) -> bool:
+    """Whether somebody holds the run with another item, which a former version has queued."""
+    delivery = last.head.delivery
+    return last.head.held and 0 < delivery < LINE_DELIVERIES < item.delivery
 
 
 def line(mark: Mapping[str, object]) -> bytes:

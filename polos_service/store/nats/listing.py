@@ -22,6 +22,7 @@ from polos_service.store.nats.messages import SECOND, UNKNOWN, seconds_of
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.subjects import (
     EVERY_ITEM,
+    LINE,
     NO_DAY,
     RUNS,
     WORK,
@@ -112,7 +113,8 @@ class Listing:
         """Return log and workflow of the run whose work item has this subject, if any has."""
         with suppress(ValueError):
             workflow, project, run_id = subject.split(".")[2:]
-            return f"polos.log.{day_of(value_of(run_id))}.{project}.{run_id}", value_of(workflow)
+            workflow_id = value_of(workflow.removeprefix(LINE))
+            return f"polos.log.{day_of(value_of(run_id))}.{project}.{run_id}", workflow_id
         self._jetstream.foreign.skip(subject, UNKNOWN, "no work item has this subject")
         return None
 

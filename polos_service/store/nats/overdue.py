@@ -105,15 +105,17 @@ class DueRuns:
         """
         while page := await self._parts.jetstream.page(WORK, EVERY_ITEM, self._queue_seen + 1):
             for message in page:
+                self._queue_seen = message.sequence
                 queued = self._parts.jetstream.foreign.read(Queued.of, message)
                 if queued is None:
                     await self._parts.queue.discard(message.sequence)
-                elif queued.deadline is not None:
+                    continue
+                self._parts.queue.find(message.subject)
+                if queued.deadline is not None:
                     deadline = queued.deadline
                     heapq.heappush(
                         self._due, Due(deadline, deadline, queued.project, queued.run_id)
                     )
-                self._queue_seen = message.sequence
 
     async def _read_cancels(self) -> None:
         """Take the next cancellations into account; whatever the server's clock says, at once."""

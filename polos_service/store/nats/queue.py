@@ -7,7 +7,7 @@ at work; otherwise JetStream gives it to another replica.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,20 +19,20 @@ from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
 from polos_service.store.nats.jetstream import API, Conflict, JetStream, Refused
+from polos_service.store.nats.lines import PULL, WORK_TOKENS, Line, Lines
 from polos_service.store.nats.messages import NotOurs, StoredMessage
 from polos_service.store.nats.records import Number, Record
 from polos_service.store.nats.shielded import ShieldedTasks
-from polos_service.store.nats.subjects import EVERY_ITEM, WORK, token, work_subject
-from polos_service.store.refusals import too_many
-
-PULL = 5.0
-"""Seconds that JetStream keeps a request for an item."""
+from polos_service.store.nats.subjects import (
+    EVERY_ITEM,
+    WORK,
+    former_work_subject,
+    token,
+    work_subject,
+)
 
 PAUSE = 0.5
 """Seconds after a failed request for an item, before the next one."""
-
-WORK_TOKENS = 5
-"""Tokens of a work item's subject."""
 
 ACK = "$JS.ACK."
 """How the subject begins on which a delivered item is answered."""
@@ -40,14 +40,13 @@ ACK = "$JS.ACK."
 ACK_TOKENS = 9
 """Tokens of that subject, if it names no domain."""
 
-EXPIRED = "408"
-"""The status of an answer when no item came in time."""
+NOTHING = ("404", "408")
+"""The status of an answer when there is no item, and when none came in time."""
 
-PENDING_LIMIT = 10_000_000
-"""Items of one agent that may be held at a time, by all replicas."""
-
-COUNT_PERIOD = 1.0
-"""Seconds for which a count is good: replicas may let a few more in meanwhile."""
+LINE_DELIVERIES = 1_000_000_000
+"""What is added to the deliveries of an item of a line that is not shared with former versions.
+These may queue the same run once more, and take it from its holder if their own item was delivered
+more often than the holder's."""
 
 log = get_logger(__name__)
 
@@ -82,12 +81,14 @@ class WorkItem:
     """A run that JetStream has given to this replica, until it falls silent.
 
     Attributes:
-        delivery: how often it was given to somebody, this time included.
+        delivery: how often it was given to somebody, this time included; in a line that is not
+            shared with former versions, LINE_DELIVERIES more.
 
     """
 
     project: str
     run_id: str
+    line: Line
     reply: str
     delivery: int
 
@@ -99,13 +100,31 @@ class WorkItem:
             ValueError: it is not one of ours.
 
         """
-        parts = message.reply.split(".")
-        if len(parts) < ACK_TOKENS:
-            raise NotOurs("it was not delivered by JetStream")
-        # Behind $JS.ACK a server may name its domain and account.
-        at = 4 if len(parts) == ACK_TOKENS else 6
+        _, deliveries = acknowledged(message.reply)
         queued = Queued.of(message)
-        return cls(queued.project, queued.run_id, message.reply, int(parts[at]))
+        line = Line.of(message.subject)
+        delivery = deliveries + (0 if line.shared else LINE_DELIVERIES)
+        return cls(queued.project, queued.run_id, line, message.reply, delivery)
+
+    @property
+    def stray(self) -> bool:
+        """Whether a former version has queued it: in the line of another project."""
+        return token(self.project) != self.line.project
+
+
+def acknowledged(reply: str) -> tuple[str, int]:
+    """Return what the subject names on which an item is answered: the consumer, the deliveries.
+
+    Raises:
+        ValueError: it is not such a subject.
+
+    """
+    parts = reply.split(".")
+    if len(parts) < ACK_TOKENS:
+        raise NotOurs("it was not delivered by JetStream")
+    # Behind $JS.ACK a server may name its domain and account.
+    at = 3 if len(parts) == ACK_TOKENS else 5
+    return parts[at], int(parts[at + 1])
 
 
 @dataclass(slots=True)
@@ -119,15 +138,17 @@ class Waiter:
 class Queue:
     """The queue, as one replica sees it."""
 
-    def __init__(self, jetstream: JetStream, tasks: ShieldedTasks, claim_timeout: float) -> None:
+    def __init__(self, jetstream: JetStream, tasks: ShieldedTasks, lines: Lines) -> None:
         self._jetstream = jetstream
         self._tasks = tasks
-        self._claim_timeout = claim_timeout
+        self._lines = lines
         self._waiters: list[Waiter] = []
-        self._pulls: dict[str, asyncio.Task[None]] = {}
-        self._consumers: set[str] = set()
+        self._pulls: dict[Line, asyncio.Task[None]] = {}
+        self._turns: asyncio.Task[None] | None = None
         self._reply_subject = jetstream.new_reply_subject()
         self._answers: dict[str, asyncio.Future[bool]] = {}
+        """By consumer, whether an item came."""
+        self._told: dict[Line, str] = {}
 
     async def start(self) -> None:
         """Listen for answers, and for runs that anybody queues."""
@@ -137,14 +158,19 @@ class Queue:
         ):
             await self._jetstream.subscribe(subject, call)
         self._jetstream.on_return(self._ask_anew)
+        await self._lines.start()
 
     async def close(self) -> None:
         """Ask for nothing more."""
-        await cancel_until_done(self._pulls.values())
+        turns = [] if self._turns is None else [self._turns]
+        await cancel_until_done([*turns, *self._pulls.values()])
 
     async def put(self, record: Record) -> None:
         """Queue a run, unless it is queued."""
         subject = work_subject(record.workflow_id, record.project, record.run_id)
+        line = Line.of(subject)
+        if not line.shared:
+            await self._lines.make(line)  # where a replica that starts finds the line
         payload = orjson.dumps([record.project, record.run_id, record.deadline])
         try:
             await self._jetstream.put(
@@ -162,10 +188,10 @@ class Queue:
         Its message is deleted by its number: a purge of its subject would make the consumer
         forget other items that are held, and never give them to anybody again (NATS 2.15).
         """
-        subject = work_subject(record.workflow_id, record.project, record.run_id)
-        message = await self._jetstream.last(WORK, subject)
-        if message is not None:
-            await self.discard(message.sequence)
+        for subject in subjects_of(record):
+            message = await self._jetstream.last(WORK, subject)
+            if message is not None:
+                await self.discard(message.sequence)
 
     async def discard(self, sequence: int) -> None:
         """Remove a message of the queue."""
@@ -175,9 +201,22 @@ class Queue:
 
     async def queued(self, record: Record) -> bool:
         """Return whether the run has its item, held or not."""
-        subject = work_subject(record.workflow_id, record.project, record.run_id)
+        return any([await self._item_at(subject) for subject in subjects_of(record)])
+
+    async def queued_by_former(self, record: Record) -> bool:
+        """Return whether a version that knows no lines has queued the run."""
+        return await self._item_at(
+            former_work_subject(record.workflow_id, record.project, record.run_id)
+        )
+
+    async def _item_at(self, subject: str) -> bool:
         message = await self._jetstream.last(WORK, subject)
         return self._jetstream.foreign.read(Queued.of, message) is not None
+
+    def find(self, subject: str) -> None:
+        """Take note that there is an item with this subject."""
+        if self._lines.find(subject):
+            self._ask()
 
     async def next(self, workflows: Collection[str]) -> WorkItem:
         """Wait for an item of one of these workflows; each one's come oldest first.
@@ -205,147 +244,157 @@ class Queue:
         """Remove the item: its run has ended."""
         await self._jetstream.publish(item.reply, b"+ACK")
 
+    async def move(self, item: WorkItem, record: Record) -> None:
+        """Put a run that a former version has queued into the line of its project."""
+        await self.put(record)
+        await self.done(item)
+
     async def put_back(self, item: WorkItem, delay: float = 0) -> None:
         """Let the item be given to anybody, after so many seconds."""
         body = b" " + orjson.dumps({"delay": round(delay * 1e9)}) if delay else b""
         await self._jetstream.publish(item.reply, b"-NAK" + body)
+        self._lines.fill(item.line)
 
-    async def _nudge(self, _: Msg) -> None:
+    async def _nudge(self, message: Msg) -> None:
+        self._lines.find(message.subject)
         self._ask()
+
+    def look(self) -> None:
+        """Ask again, where a project may have room for another run."""
+        if self._lines.bound_runs and self._waiters:
+            self._ask()
 
     def _ask_anew(self) -> None:
         """Give up what was asked for over a connection that is gone."""
         for answer in self._answers.values():
             if not answer.done():
-                answer.set_result(True)
+                answer.set_result(False)
+
+    def _wanted(self) -> list[Line]:
+        """Return the lines of which somebody waits for an item."""
+        names = {name for waiter in self._waiters for name in list(waiter.workflows)}
+        return self._lines.of(names)
 
     def _ask(self) -> None:
-        """Ask for an item of every workflow that somebody waits for."""
-        for waiter in self._waiters:
-            for name in list(waiter.workflows):
-                if name not in self._pulls:
-                    self._pulls[name] = asyncio.create_task(self._pull(name), name="polos-pull")
+        """Ask for an item: in every line of one project, or of several projects in turn."""
+        lines = self._wanted()
+        if not several_projects(lines):
+            self._ask_all(lines)
+        elif self._turns is None or self._turns.done():
+            self._turns = asyncio.create_task(self._ask_in_turn(), name="polos-turns")
 
-    def _wanted(self, name: str) -> bool:
-        return any(name in waiter.workflows for waiter in self._waiters)
+    def _ask_all(self, lines: Collection[Line]) -> None:
+        """Have JetStream give an item as soon as there is one in any of these lines."""
+        for line in lines:
+            if line not in self._pulls:
+                self._pulls[line] = asyncio.create_task(self._pull(line), name="polos-pull")
 
-    async def _pull(self, name: str) -> None:
-        told = ""
+    async def _ask_in_turn(self) -> None:
+        """Ask for an item that is there, project by project; then for the next that comes."""
+        while self._waiters:
+            lines = self._wanted()
+            await self._lines.make_all(lines)
+            asked = [one for one in lines if not (one in self._pulls or self._lines.is_empty(one))]
+            for line in self._lines.in_turn(asked):
+                if await self._try(line, wait=0.0):
+                    break
+            else:
+                self._ask_all(self._wanted())
+                return
+
+    async def _pull(self, line: Line) -> None:
+        """Ask for an item of a line, as long as somebody waits and no other has its turn."""
         try:
-            while self._wanted(name):
-                try:
-                    await self._pull_once(name)
-                    told = ""
-                except (StoreUnavailable, TimeoutError) as error:
-                    self._consumers.discard(name)
-                    why = str(error) or type(error).__name__
-                    if why != told:  # said once, not twice a second
-                        log.warning("pull_failed", workflow_id=name, error=why)
-                    told = why
-                    await asyncio.sleep(PAUSE)
+            while line in (lines := self._wanted()):
+                await self._try(line, wait=PULL)
+                if several_projects(lines) and not self._lines.is_empty(line):
+                    break
         finally:
-            del self._pulls[name]
+            del self._pulls[line]
+        self._ask()
 
-    async def _pull_once(self, name: str) -> None:
-        if name not in self._consumers:
-            await self._make_consumer(name)
-        consumer = token(name)
-        self._answers[consumer] = answer = asyncio.get_running_loop().create_future()
-        body = orjson.dumps({"batch": 1, "expires": round(PULL * 1e9)})
+    async def _try(self, line: Line, *, wait: float) -> bool:
+        """Ask once for an item, and return whether one came; if that fails, pause."""
+        try:
+            arrived = await self._pull_once(line, wait)
+        except (StoreUnavailable, TimeoutError) as error:
+            self._lines.lose(line)
+            why = str(error) or type(error).__name__
+            if self._told.get(line) != why:  # said once, not twice a second
+                log.warning("pull_failed", workflow_id=line.workflow, error=why)
+            self._told[line] = why
+            await asyncio.sleep(PAUSE)
+            return False
+        self._told.pop(line, None)
+        if not arrived:
+            self._lines.empty(line)
+        return arrived
+
+    async def _pull_once(self, line: Line, wait: float) -> bool:
+        await self._lines.make(line)
+        consumer = line.consumer
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._answers[consumer] = answer
+        limit = {"expires": round(wait * 1e9)} if wait else {"no_wait": True}
         await self._jetstream.publish(
-            f"{API}.CONSUMER.MSG.NEXT.{WORK}.{consumer}", body, f"{self._reply_subject}.{consumer}"
+            f"{API}.CONSUMER.MSG.NEXT.{WORK}.{consumer}",
+            orjson.dumps({"batch": 1, **limit}),
+            f"{self._reply_subject}.{consumer}",
         )
         async with asyncio.timeout(PULL + PAUSE):
-            arrived = await answer
-        if not arrived:
-            raise StoreUnavailable("the consumer of its work items is gone")
+            return await answer
 
     async def _answer(self, message: Msg) -> None:
-        """Take an item, or why there is none; an item comes under its own subject."""
+        """Take an item, or why there is none."""
         if message.reply.startswith(ACK):
-            consumer, arrived = message.subject.split(".")[2], True
-            await self._take(consumer, message)
-        else:
-            consumer = message.subject.rpartition(".")[2]
-            arrived = (message.headers or {}).get("Status") == EXPIRED
+            await self._take(message)
+            with suppress(ValueError):
+                self._resolve(acknowledged(message.reply)[0], arrived=True)
+            return
+        consumer = message.subject.rpartition(".")[2]
+        status = (message.headers or {}).get("Status")
+        self._resolve(consumer, arrived=False if status in NOTHING else None)
+
+    def _resolve(self, consumer: str, *, arrived: bool | None) -> None:
+        """Tell who asked a consumer whether an item came; None: the consumer does not answer."""
         answer = self._answers.get(consumer)
-        if answer is not None and not answer.done():
+        if answer is None or answer.done():
+            return
+        if arrived is None:
+            answer.set_exception(StoreUnavailable("the consumer of its work items is gone"))
+        else:
             answer.set_result(arrived)
 
-    async def _take(self, consumer: str, message: Msg) -> None:
+    async def _take(self, message: Msg) -> None:
         try:
             item = WorkItem.of(message)
         except ValueError as error:
             self._jetstream.foreign.skip(message.subject, 0, str(error))
             await self._jetstream.publish(message.reply, b"+TERM it is not a work item")
-        else:
-            self._give(consumer, item)
+            return
+        self._lines.fill(item.line)
+        self._give(item)
 
-    def _give(self, consumer: str, item: WorkItem) -> None:
+    def _give(self, item: WorkItem) -> None:
+        if not self._lines.has_room(item.line):
+            self._tasks.spawn(self.put_back(item, PAUSE))
+            return
         for waiter in self._waiters:
             # One that was just cancelled stays in the list until its task gets a turn.
-            if not waiter.future.done() and consumer in map(token, waiter.workflows):
+            if not waiter.future.done() and item.line.workflow in map(token, waiter.workflows):
                 self._waiters.remove(waiter)
                 waiter.future.set_result(item)
+                self._lines.serve(item.line)
                 return
         self._tasks.spawn(self.put_back(item))
 
-    async def _make_consumer(self, name: str) -> None:
-        consumer = token(name)
-        config = {
-            "name": consumer,
-            "durable_name": consumer,
-            "filter_subject": f"polos.work.{consumer}.>",
-            "deliver_policy": "all",
-            "ack_policy": "explicit",
-            "ack_wait": round(self._claim_timeout * 1e9),
-            "max_deliver": -1,
-            "max_ack_pending": PENDING_LIMIT,
-        }
-        await self._jetstream.request(
-            f"CONSUMER.CREATE.{WORK}.{consumer}.polos.work.{consumer}.>",
-            {"stream_name": WORK, "config": config},
-        )
-        self._consumers.add(name)
+
+def subjects_of(record: Record) -> set[str]:
+    """Return where the item of a run may be."""
+    run = (record.workflow_id, record.project, record.run_id)
+    return {work_subject(*run), former_work_subject(*run)}
 
 
-class Bound:
-    """The bound of the queue, as one replica sees it."""
-
-    def __init__(self, jetstream: JetStream, most: int, past_queue: Callable[[], int]) -> None:
-        self._jetstream = jetstream
-        self._most = most
-        self._past_queue = past_queue
-        self._queued = 0
-        self._until = 0.0
-
-    async def enter(self) -> None:
-        """Count one more run, which is about to be queued.
-
-        Raises:
-            TooManyRuns: as many runs are queued as may be.
-
-        """
-        now = asyncio.get_running_loop().time()
-        if self._queued >= self._most or now >= self._until:
-            self._queued = await self._count()
-            self._until = now + COUNT_PERIOD
-        if self._queued >= self._most:
-            raise too_many(self._most)
-        self._queued += 1
-
-    async def _count(self) -> int:
-        """Return how many items nobody holds; exact only where it matters."""
-        info = await self._jetstream.request(f"STREAM.INFO.{WORK}")
-        items = int(info["state"]["messages"]) - self._past_queue()
-        return items - await self._held_items() if items >= self._most else items
-
-    async def _held_items(self) -> int:
-        held = seen = 0
-        while True:
-            page = await self._jetstream.request(f"CONSUMER.LIST.{WORK}", {"offset": seen})
-            consumers = page["consumers"] or []
-            held += sum(int(one["num_ack_pending"]) for one in consumers)
-            seen += len(consumers)
-            if not consumers or seen >= page["total"]:
-                return held
+def several_projects(lines: Collection[Line]) -> bool:
+    """Return whether these lines are of more than one project."""
+    return any(not line.shared for line in lines)

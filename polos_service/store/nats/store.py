@@ -8,24 +8,30 @@ from dataclasses import replace
 
 from nats.aio.msg import Msg
 
-from polos_client.errors import StoreUnavailable, TooManyRuns
+from polos_client.errors import StoreUnavailable
 from polos_service import store as port
 from polos_service.limits import MAX_QUEUED
+from polos_service.quotas import UNLIMITED, Quotas
+from polos_service.store.fairness import EQUAL, Weights
 from polos_service.store.nats.access import Access
+from polos_service.store.nats.bound import Admission, Bound, ProjectBound
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.connection import Connection, Endpoint
 from polos_service.store.nats.feeds import Feeds
 from polos_service.store.nats.inbox import Inbox
 from polos_service.store.nats.jetstream import JetStream
+from polos_service.store.nats.lines import Lines
 from polos_service.store.nats.listing import Listing
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.overdue import DueRuns
-from polos_service.store.nats.queue import Bound, Queue
+from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.shares import Shares
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
 from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
 from polos_service.store.nats.upkeep import Parts, Removal, Sweep
+from polos_service.store.nats.usage import Usage
 from polos_service.store.refusals import not_finished
 from polos_service.store.wakeups import Wakeups
 
@@ -40,17 +46,27 @@ class NatsStore:
     """A RunStore in JetStream, made by `open`."""
 
     def __init__(
-        self, jetstream: JetStream, claim_timeout: float, max_queued: int, replicas: int
+        self,
+        jetstream: JetStream,
+        *,
+        claim_timeout: float,
+        max_queued: int,
+        weights: Weights,
+        quotas: Quotas,
+        replicas: int,
     ) -> None:
         self._jetstream = jetstream
         self.access = Access(jetstream, replicas)
+        self.usage = Usage(jetstream, replicas)
         self._wakeups = Wakeups()
         self._tasks = ShieldedTasks()
         self._log = Log(jetstream)
         self._records = Records(jetstream)
         self._inbox = Inbox(jetstream)
         self._feeds = Feeds(jetstream, self._log, self._records, self._wakeups, self._tasks)
-        self._queue = Queue(jetstream, self._tasks, claim_timeout)
+        self._shares = Shares(jetstream, claim_timeout)
+        lines = Lines(jetstream, claim_timeout, weights, quotas, self._shares.held)
+        self._queue = Queue(jetstream, self._tasks, lines)
         self._claims = Claims(
             log=self._log,
             records=self._records,
@@ -61,7 +77,10 @@ class NatsStore:
             tasks=self._tasks,
             claim_timeout=claim_timeout,
         )
-        self._bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
+        bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
+        self._admission = Admission(
+            bound, ProjectBound(jetstream), self.usage, self._records, quotas
+        )
         self._listing = Listing(jetstream, self._log, self._records)
         parts = Parts(
             jetstream=jetstream,
@@ -83,6 +102,8 @@ class NatsStore:
         replicas: int = 1,
         claim_timeout: float = CLAIM_TIMEOUT,
         max_queued: int = MAX_QUEUED,
+        weights: Weights = EQUAL,
+        quotas: Quotas = UNLIMITED,
     ) -> NatsStore:
         """Connect, and make the streams that are missing.
 
@@ -91,6 +112,8 @@ class NatsStore:
             replicas: servers that each message is kept by, where streams are made.
             claim_timeout: seconds of silence after which a run passes to another replica.
             max_queued: runs that may be queued.
+            weights: those of the projects that share the queue; see `fairness`.
+            quotas: the limits of projects.
 
         Raises:
             StoreUnavailable: NATS does not answer, or has no JetStream.
@@ -99,7 +122,14 @@ class NatsStore:
         jetstream = JetStream(await Connection.open(endpoint))
         try:
             await make_streams(jetstream, replicas)
-            store = cls(jetstream, claim_timeout, max_queued, replicas)
+            store = cls(
+                jetstream,
+                claim_timeout=claim_timeout,
+                max_queued=max_queued,
+                weights=weights,
+                quotas=quotas,
+                replicas=replicas,
+            )
             await store._start()
         except BaseException:
             await jetstream.close()
@@ -112,6 +142,7 @@ class NatsStore:
         What is held passes to others.
         """
         await self._claims.close()
+        await self._shares.close()
         await self._queue.close()
         await self._feeds.close()
         await self._tasks.settle(self._jetstream.patience)
@@ -126,7 +157,7 @@ class NatsStore:
         workflows: Collection[str],
         limit: int,  # noqa: ARG002 - items come one by one, so that replicas share them
     ) -> Sequence[port.Claim]:
-        """Claim one queued run of these workflows; each one's come oldest first."""
+        """Claim one queued run of these workflows, project by project."""
         while True:
             item = await self._queue.next(workflows)
             claim = await self._tasks.finish(self._claims.take(item), self._give_back)
@@ -246,17 +277,14 @@ class NatsStore:
         await self._queue.start()
         self._feeds.start()
         self._claims.start()
+        await self._shares.start(self._claims.held, self._claims.period, self._queue.look)
 
     async def _commanded(self, message: Msg) -> None:
         self._wakeups.notify(("inbox", inbox_of(message.subject)))
 
     async def _create(self, run: port.NewRun) -> str:
         """Store request id, record and queue in this order; a repeated start goes on from there."""
-        try:
-            await self._bound.enter()
-        except TooManyRuns:
-            if not await self._records.reserved(run):
-                raise
+        await self._admission.enter(run)
         run_id = await self._records.reserve(run)
         record = await self._records.find(run.project, run_id)
         if record is not None and record.life is Life.DELETING:

@@ -20,11 +20,14 @@ from polos_service.store.nats.subjects import (
     COMMANDS,
     DEFINITIONS,
     EVERY_ENTRY,
+    EVERY_USAGE,
     LOG,
     REQUESTS,
     RUNS,
+    USAGE,
     WORK,
 )
+from polos_service.store.usage import DAY
 
 NAME_IN_USE = 10058
 """Error code for a stream that exists with another configuration."""
@@ -57,6 +60,7 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
 
 ON_DEMAND: Mapping[str, Mapping[str, Any]] = {
     ACCESS: {"subjects": [EVERY_ENTRY], **BUCKET},
+    USAGE: {"subjects": [EVERY_USAGE], "max_age": 2 * DAY * SECOND, **BUCKET},
 }
 """The settings of streams that are made when they are first needed."""
 

@@ -35,6 +35,12 @@ ACCESS = "KV_POLOS_ACCESS"
 EVERY_ENTRY = "$KV.POLOS_ACCESS.>"
 """Where the values of that bucket are kept."""
 
+USAGE = "KV_POLOS_USAGE"
+"""The bucket of what projects use."""
+
+EVERY_USAGE = "$KV.POLOS_USAGE.>"
+"""Where the values of that bucket are kept."""
+
 EVERY_RUN = "$KV.POLOS_RUNS.>"
 """Where the records of all runs are kept."""
 
@@ -47,8 +53,18 @@ EVERY_CANCEL = "$KV.POLOS_COMMANDS.*.*"
 COMMANDED = "polos.inbox.>"
 """Where NATS publishes the heads of what was stored in inboxes; never what was refused."""
 
+HELD = "polos.held"
+"""Below it each replica tells the others how many runs it holds; nothing stores that."""
+
 NO_DAY = "00000000"
 """The day of a run whose id does not contain its time."""
+
+DEFAULT = "default"
+"""The project whose items are queued as versions did that knew no other project."""
+
+LINE = "+"
+"""What stands before a workflow's token in the subjects of other projects' work items: no token of
+a workflow begins so."""
 
 LENGTH_LIMIT = 128
 """Bytes of the longest value that is not hashed."""
@@ -114,6 +130,12 @@ def news_subject(subject: str) -> str:
 
 def work_subject(workflow_id: str, project: str, run_id: str) -> str:
     """Return where the work item of a run is queued."""
+    subject = former_work_subject(workflow_id, project, run_id)
+    return subject if project == DEFAULT else subject.replace("polos.work.", f"polos.work.{LINE}")
+
+
+def former_work_subject(workflow_id: str, project: str, run_id: str) -> str:
+    """Return where versions that knew no lines queue a run; see `lines`."""
     return f"polos.work.{token(workflow_id)}.{token(project)}.{token(run_id)}"
 
 
@@ -141,6 +163,11 @@ def request_subject(project: str, request_id: str) -> str:
     """Return where it is kept which run a request id made."""
     digest = hashlib.sha256(request_id.encode(errors="surrogatepass")).hexdigest()
     return f"$KV.POLOS_REQUESTS.{token(project)}.{digest}"
+
+
+def usage_subject(project: str, process: str) -> str:
+    """Return where it is kept what a process has counted for a project; `*` for any process."""
+    return f"$KV.POLOS_USAGE.{token(project)}.{process}"
 
 
 def inbox_subject(project: str, run_id: str) -> str:

@@ -20,7 +20,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from typing import Any
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
 from polos_service.limits import MAX_QUEUED
+from polos_service.quotas import UNLIMITED, Quotas
 from polos_service.store import (
     ENDED,
     Claim,
@@ -40,31 +40,31 @@ from polos_service.store import (
     RunRecord,
     Slice,
 )
-from polos_service.store.sqlite import claims, inbox, log, removal, runs, spool
+from polos_service.store.fairness import EQUAL, Weights
+from polos_service.store.sqlite import claims, inbox, log, queue, removal, runs, spool
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
-from polos_service.store.sqlite.condition import Condition, TakenOver, touch
+from polos_service.store.sqlite.condition import Condition, TakenOver
 from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
 from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
+from polos_service.store.sqlite.queue import Rules
 from polos_service.store.sqlite.schema import Synchronous, connect
+from polos_service.store.sqlite.spending import Usage
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
 PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
 
-PROBE_PATIENCE = 1.0
-"""Seconds in which a disk that failed must write again, for the store to be healthy."""
-
 
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
 
-    def __init__(self, file: StoreFile, synchronous: Synchronous, max_queued: int) -> None:
+    def __init__(self, file: StoreFile, synchronous: Synchronous, rules: Rules) -> None:
         self._file = file
-        self._max_queued = max_queued
+        self._rules = rules
         self._writer = f"{os.uname().nodename}:{os.getpid()}"
         self._db = connect(file.path, synchronous)
         self._reader = connect(file.path)
@@ -82,14 +82,22 @@ class SqliteStore:
         self._unspooling: asyncio.Future[None] | None = None
         self._committer = Committer(self._db, self._condition, self._spool)
         self.access = Access(self._committer, self._reader, self._reading)
+        self.usage = Usage(self._committer, self._reader, self._reading)
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
 
     @classmethod
     async def open(
-        cls, path: Path, synchronous: Synchronous = "FULL", max_queued: int = MAX_QUEUED
+        cls,
+        path: Path,
+        synchronous: Synchronous = "FULL",
+        max_queued: int = MAX_QUEUED,
+        weights: Weights = EQUAL,
+        quotas: Quotas = UNLIMITED,
     ) -> SqliteStore:
         """Open the file, which is created if it is missing, and queue the runs left running.
+
+        `weights` and `quotas` are those of the projects that share the queue.
 
         Raises:
             StoreUnavailable: another process has it open, it has a second name, it cannot be
@@ -100,7 +108,7 @@ class SqliteStore:
             file = StoreFile(path)
             try:
                 prepare(file.path, file.token)
-                return cls(file, synchronous, max_queued)
+                return cls(file, synchronous, Rules(max_queued, weights, quotas))
             except BaseException:
                 file.close()
                 raise
@@ -125,10 +133,7 @@ class SqliteStore:
             with self._reading():
                 self._condition.require_owner(self._reader)
             await self._condition.look()
-            if self._condition.failing:
-                async with asyncio.timeout(PROBE_PATIENCE):
-                    await self._committer.submit(touch)
-                self._condition.failing = False
+            await self._condition.probe(self._committer.submit)
             self._condition.inspect()
             return True
         return False
@@ -152,19 +157,19 @@ class SqliteStore:
     async def create(self, run: NewRun) -> str:
         """Store a queued run."""
         return await self._committer.submit(
-            lambda db: runs.insert_run(db, run, self._max_queued),
+            lambda db: runs.insert_run(db, run, self._rules),
             lambda run_id: self._open.created(run, run_id),
         )
 
     async def claim(self, workflows: Collection[str], limit: int) -> Sequence[Claim]:
-        """Claim the oldest queued runs of these workflows, in one commit."""
+        """Claim queued runs of these workflows, project by project, in one commit."""
         while True:
-            queued = self._wakeups.event("queue")
+            arrived = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            found = await self._claim(partial(claims.find_queued, workflows=names, limit=limit))
+            found = await self._claim(partial(queue.find_queued, names, limit, self._rules))
             if found:
                 return found
-            await queued.wait()
+            await arrived.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
@@ -179,7 +184,7 @@ class SqliteStore:
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
         with self._reading():
-            return claims.waiting(self._reader)
+            return queue.waiting(self._reader)
 
     async def release(self, claim: Claim, *, failed: bool = False) -> None:
         """Queue the run again."""
@@ -228,14 +233,17 @@ class SqliteStore:
 
     async def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
-        if self._tails.latest((claim.project, claim.run_id)):
-            await self._unspool(claim.project, claim.run_id)
+        key = (claim.project, claim.run_id)
+        if self._tails.latest(key):
+            await self._committer.submit(
+                lambda db: self._spool.unspool(db, *key), lambda _: self._tails.unspooled(key)
+            )
         place = (-1, 0)
         while True:
             # A page at a time: a statement left open would keep the reader's snapshot, and
             # with it every tail, from moving on.
             with self._reading(f"log of run {claim.run_id}"):
-                run, _ = runs.row_of(self._reader, claim.project, claim.run_id)
+                run, _ = runs.row_of(self._reader, *key)
                 place, page = log.history_page(self._reader, run, place, PAGE)
             if not page:
                 return
@@ -265,13 +273,13 @@ class SqliteStore:
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
         with self._reading():
-            return self._up_to_date(project, runs.record_of(self._reader, project, run_id))
+            return self._tails.up_to_date(project, runs.record_of(self._reader, project, run_id))
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
         with self._reading():
             found = runs.records(self._reader, project, query)
-        return [self._up_to_date(project, one) for one in found]
+        return [self._tails.up_to_date(project, one) for one in found]
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
@@ -342,11 +350,6 @@ class SqliteStore:
             self._condition.saw(error)
             raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
 
-    def _up_to_date(self, project: str, record: RunRecord) -> RunRecord:
-        """Return a record that also tells of what is in the spool."""
-        newest = self._tails.latest((project, record.run_id))
-        return replace(record, latest=newest) if newest > record.latest else record
-
     def _released(self, released: Sequence[Claim]) -> None:
         for claim in released:
             self._tails.drop((claim.project, claim.run_id))
@@ -358,6 +361,8 @@ class SqliteStore:
         if frame.outcome is not None:
             self._tails.drop(key)
             self._open.left(key)
+            if self._rules.quotas.bound_runs:
+                self._wakeups.notify("queue")  # the project may begin another one
         else:
             self._tails.add(key, frame)
             if size >= spool.LARGE:
@@ -367,12 +372,6 @@ class SqliteStore:
                 if self._spooled > spool.SPOOL_LIMIT:
                     self._make_room()
         self._wakeups.notify(("log", *key))
-
-    def _unspool(self, project: str, run_id: str) -> asyncio.Future[None]:
-        return self._committer.submit(
-            lambda db: self._spool.unspool(db, project, run_id),
-            lambda _: self._tails.unspooled((project, run_id)),
-        )
 
     def _unspool_all(self) -> asyncio.Future[None]:
         return self._committer.submit(self._spool.unspool_all, self._all_unspooled)

@@ -1,11 +1,9 @@
-"""Claims in SQLite: who may write a run's log, and which runs wait for somebody who does."""
+"""Claims in SQLite: who may write a run's log."""
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
-from collections.abc import Collection
 
 from polos_service.store import Claim, Overdue
 from polos_service.store.sqlite.damage import fitting
@@ -16,16 +14,6 @@ from polos_service.store.sqlite.spool import Spool
 
 OVERDUE_LIMIT = 100
 """Overdue runs that one look finds, of the queued and of the held each."""
-
-
-def find_queued(db: sqlite3.Connection, workflows: Collection[str], limit: int) -> list[int]:
-    """Return the rows of the oldest queued runs of these workflows."""
-    rows = db.execute(
-        f"SELECT id FROM runs WHERE state = {QUEUED:d} "
-        "AND workflow_id IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?",
-        (json.dumps(list(workflows)), limit),
-    )
-    return [int(row) for (row,) in rows]
 
 
 def find_run(db: sqlite3.Connection, project: str, run_id: str, *, held: bool) -> list[int]:
@@ -81,21 +69,12 @@ def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool)
     return row is not None
 
 
-def waiting(db: sqlite3.Connection) -> dict[str, int]:
-    """Return how many runs are queued, by workflow."""
-    return dict(
-        db.execute(
-            f"SELECT workflow_id, count(*) FROM runs WHERE state = {QUEUED:d} GROUP BY workflow_id"
-        )
-    )
-
-
 def overdue(db: sqlite3.Connection, now: int, stuck: int) -> list[Overdue]:
     """Return queued runs due by `now`, and held ones due by `stuck`; a cancelled run is due."""
     found: list[Overdue] = []
-    for state, due in ((QUEUED, now), (RUNNING, stuck)):
+    for state, due, index in ((QUEUED, now, "runs_due"), (RUNNING, stuck, "runs_stuck")):
         rows = db.execute(
-            f"SELECT project, run_id FROM runs WHERE state = {state:d} "
+            f"SELECT project, run_id FROM runs INDEXED BY {index} WHERE state = {state:d} "
             "AND deadline IS NOT NULL AND deadline <= ? ORDER BY deadline LIMIT ?",
             (due, OVERDUE_LIMIT),
         )

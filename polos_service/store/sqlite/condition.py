@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 from polos_client.errors import StoreUnavailable
@@ -29,6 +30,10 @@ PATIENCE = 1.0
 """Seconds that a health check waits for the look through all pages."""
 
 log = get_logger(__name__)
+
+
+PROBE_PATIENCE = 1.0
+"""Seconds in which a disk that failed must write again, for the store to be healthy."""
 
 
 def touch(db: sqlite3.Connection) -> None:
@@ -107,6 +112,18 @@ class Condition:
             self._look = asyncio.create_task(self._look_through(), name="polos-store-look")
         if self._look is not None:
             await asyncio.wait({self._look}, timeout=PATIENCE)
+
+    async def probe(self, submit: Callable[..., Awaitable[object]]) -> None:
+        """Write once, if the last read or write met a disk error; `submit` commits an operation.
+
+        Raises:
+            StoreUnavailable, TimeoutError: it still fails.
+
+        """
+        if self.failing:
+            async with asyncio.timeout(PROBE_PATIENCE):
+                await submit(touch)
+            self.failing = False
 
     async def close(self) -> None:
         """Wait for the look that is under way: it needs the file."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from polos_service.store import Entry, Frame
 from polos_service.store.sqlite.damage import ForeignValueError, fitting
 from polos_service.store.sqlite.schema import RUNNING
+from polos_service.store.sqlite.usage import add_stored
 
 HELD = f"project = ? AND run_id = ? AND epoch = ? AND state = {RUNNING:d}"
 """SQL for the row of a run whose claim still holds."""
@@ -24,6 +26,12 @@ def insert_rows(db: sqlite3.Connection, rows: Iterable[tuple[int, int, int, byte
     One statement inserts many: each time that SQLite returns, the thread waits for its turn.
     """
     left = list(rows)
+    if not left:
+        return
+    sizes: Counter[int] = Counter()
+    for run, _, _, data, private in left:
+        sizes[run] += len(data) + len(private)
+    add_stored(db, sizes)
     for at in range(0, len(left), TOGETHER):
         some = left[at : at + TOGETHER]
         db.execute(

@@ -13,6 +13,7 @@ from polos_service.store import ENDED
 from polos_service.store.refusals import not_finished
 from polos_service.store.sqlite.runs import row_of
 from polos_service.store.sqlite.schema import EXPIRED, EXPIRING, REMOVING
+from polos_service.store.sqlite.usage import add_stored
 
 PIECE = 256
 """Rows of a table that are deleted in one commit at most."""
@@ -20,8 +21,12 @@ PIECE = 256
 PIECE_BYTES = 1024 * 1024
 """Bytes of a table's rows that are deleted in one commit at most, or a row more."""
 
-CONTENT = {"frames": "length(data) + length(private)", "inbox": "length(payload)"}
-"""The tables that hold what belongs to a run, with SQL for the bytes of a row of each."""
+CONTENT = {
+    "frames": ("length(data) + length(private)", "length(data)"),
+    "inbox": ("length(payload)", "0"),
+}
+"""The tables that hold what belongs to a run, with SQL for the bytes of a row of each, and for
+whether they count for its project."""
 
 
 def begin_removal(db: sqlite3.Connection, project: str, run_id: str) -> int:
@@ -29,11 +34,16 @@ def begin_removal(db: sqlite3.Connection, project: str, run_id: str) -> int:
     run, state = row_of(db, project, run_id)
     if state not in ENDED:
         raise not_finished(run_id)
-    db.execute(
-        f"UPDATE runs SET state = {REMOVING}, definition = x'', request_id = NULL WHERE id = ?",
-        (run,),
-    )
+    forget_definition(db, run)
+    db.execute(f"UPDATE runs SET state = {REMOVING}, request_id = NULL WHERE id = ?", (run,))
     return run
+
+
+def forget_definition(db: sqlite3.Connection, run: int) -> None:
+    """Remove the definition of a run."""
+    (size,) = db.execute("SELECT length(definition) FROM runs WHERE id = ?", (run,)).fetchone()
+    add_stored(db, {run: -size})
+    db.execute("UPDATE runs SET definition = x'' WHERE id = ?", (run,))
 
 
 def removals(db: sqlite3.Connection) -> list[int]:
@@ -57,11 +67,13 @@ def expire(db: sqlite3.Connection, before: int) -> bool:
     row = db.execute(f"SELECT id FROM runs WHERE state = {EXPIRING} LIMIT 1").fetchone()
     if row is None:
         row = db.execute(
-            f"UPDATE runs SET state = {EXPIRING}, definition = x'' WHERE id = (SELECT id FROM runs "
+            f"UPDATE runs SET state = {EXPIRING} WHERE id = (SELECT id FROM runs "
             f"WHERE finish_time < ? AND finish_time IS NOT NULL AND state < {EXPIRING} "
             "ORDER BY finish_time LIMIT 1) RETURNING id",
             (before,),
         ).fetchone()
+        if row is not None:
+            forget_definition(db, row[0])
     if row is None:
         return False
     if not remove_piece(db, row[0]):
@@ -71,20 +83,23 @@ def expire(db: sqlite3.Connection, before: int) -> bool:
 
 def remove_piece(db: sqlite3.Connection, run: int) -> bool:
     """Delete a piece of the run's log or of its inbox; return whether there may be more."""
-    for table, length in CONTENT.items():
+    for table, (length, counts) in CONTENT.items():
         rows = []
-        size = 0
-        for row, added in db.execute(
-            f"SELECT id, {length} FROM {table} WHERE run = ? LIMIT ?", (run, PIECE)
+        size = counted = 0
+        for row, added, counted_one in db.execute(
+            f"SELECT id, {length}, {counts} FROM {table} WHERE run = ? LIMIT ?", (run, PIECE)
         ):
             rows.append(row)
             size += added
+            counted += added if counted_one else 0
             if size >= PIECE_BYTES:
                 break
         db.execute(
             f"DELETE FROM {table} WHERE id IN (SELECT value FROM json_each(?))",
             (json.dumps(rows),),
         )
+        if counted:
+            add_stored(db, {run: -counted})
         if size >= PIECE_BYTES or len(rows) == PIECE:
             return True
     return False

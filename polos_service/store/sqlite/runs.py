@@ -9,7 +9,9 @@ from polos.v1.run_pb2 import RunState
 from polos_service.store import NewRun, RunQuery, RunRecord
 from polos_service.store.refusals import expired, not_found, reused, too_many
 from polos_service.store.sqlite.damage import ForeignValueError, fitting
+from polos_service.store.sqlite.queue import Rules
 from polos_service.store.sqlite.schema import EXPIRING, QUEUED, REMOVING
+from polos_service.store.sqlite.usage import admit
 
 LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
 """SQL for the newest sequence in a run's log, 0 if it is empty."""
@@ -30,8 +32,15 @@ STATES = frozenset(RunState.values())
 """The states that a row may have that is shown to callers."""
 
 
-def insert_run(db: sqlite3.Connection, run: NewRun, most: int) -> str:
-    """Insert a run, unless its request id made one before; return that run's id."""
+def insert_run(db: sqlite3.Connection, run: NewRun, rules: Rules) -> str:
+    """Insert a run, unless its request id made one before; return that run's id.
+
+    Raises:
+        QuotaExceeded: its project has reached a limit.
+        RequestIdReused: the request id made a run with another digest.
+        TooManyRuns: as many runs are queued as may be.
+
+    """
     if run.request_id is not None:
         row = db.execute(
             "SELECT run_id, digest FROM runs WHERE project = ? AND request_id = ?",
@@ -42,11 +51,16 @@ def insert_run(db: sqlite3.Connection, run: NewRun, most: int) -> str:
             if digest != run.digest:
                 raise reused(run.request_id, run_id)
             return str(run_id)
+    most = rules.max_queued
     (queued,) = db.execute(
-        f"SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = {QUEUED:d} LIMIT ?)", (most,)
+        # Left to itself, SQLite would go through the states of all runs.
+        "SELECT count(*) FROM (SELECT 1 FROM runs INDEXED BY runs_queued "
+        f"WHERE state = {QUEUED:d} LIMIT ?)",
+        (most,),
     ).fetchone()
     if queued == most:
         raise too_many(most)
+    admit(db, run, rules.quotas.of(run.project))
     db.execute(
         "INSERT INTO runs (project, run_id, workflow_id, state, epoch, session_id, user_id, "
         "streaming, create_time, deadline, request_id, digest, definition) "

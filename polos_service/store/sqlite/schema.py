@@ -129,7 +129,36 @@ CREATE UNIQUE INDEX access_by_revision ON access (revision);
 """
 """Version 6: what access is decided by (see `access`)."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH)
+SEVENTH = f"""
+DROP INDEX runs_queued;
+CREATE INDEX runs_queued ON runs (state, project, workflow_id) WHERE state = {QUEUED:d};
+CREATE INDEX runs_started ON runs (project, start_time) WHERE start_time IS NOT NULL;
+"""
+"""Version 7: what takes queued runs project by project looks for (see `queue`). With the state in
+the index, queued runs are counted without a look at their rows."""
+
+EIGHTH = """
+CREATE TABLE usage (
+    project TEXT PRIMARY KEY,
+    minute INTEGER NOT NULL DEFAULT 0,
+    starts INTEGER NOT NULL DEFAULT 0,
+    day INTEGER NOT NULL DEFAULT 0,
+    tokens INTEGER NOT NULL DEFAULT 0,
+    usd_micros INTEGER NOT NULL DEFAULT 0,
+    stored INTEGER NOT NULL DEFAULT 0
+) STRICT, WITHOUT ROWID;
+INSERT INTO usage (project, stored)
+    SELECT project, sum(bytes) FROM (
+        SELECT project, length(definition) AS bytes FROM runs
+        UNION ALL
+        SELECT runs.project, length(frames.data) + length(frames.private)
+        FROM frames JOIN runs ON runs.id = frames.run WHERE length(frames.data) > 0
+    ) GROUP BY project;
+"""
+"""Version 8: what each project uses (see `usage`): starts in a minute, tokens and cost in a day,
+and the bytes of definitions and logs. Marks of claims do not count."""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from dataclasses import replace
 
-from polos_service.store import Frame, Key
+from polos_service.store import Frame, Key, RunRecord
 
 KEPT = 4
 """Frames of a run that stay in memory when the spool is emptied: a busy loop serves a reader some
@@ -32,6 +33,11 @@ class Tails:
         """Return the newest sequence; 0 if it is not in memory."""
         frames = self._frames.get(key)
         return frames[-1].last if frames else 0
+
+    def up_to_date(self, project: str, record: RunRecord) -> RunRecord:
+        """Return a record of the file with the newest sequence that is in memory."""
+        newest = self.latest((project, record.run_id))
+        return replace(record, latest=newest) if newest > record.latest else record
 
     def after(self, key: Key, after: int, limit: int) -> list[Frame]:
         """Return the frames with events after the cursor, up to the one that reaches `limit`.

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from polos_client.errors import Unauthenticated
 from polos_service.access.certificates import Certificates
 from polos_service.access.credentials import Peer
-from polos_service.identity_settings import ClientIdentity
+from polos_service.access_settings import ClientIdentity
 
 SPIFFE = "spiffe://prod.example/team-a/app"
 

@@ -21,7 +21,7 @@ from polos_service.access import fetching, issuer_keys
 from polos_service.access.fetching import DOCUMENT_BYTES, FetchError
 from polos_service.access.issuer_keys import MAX_WAITING
 from polos_service.access.key_set import MAX_KEYS, parse_keys
-from polos_service.identity_settings import ALGORITHMS
+from polos_service.access_settings import ALGORITHMS
 from tests.support.issuer import KEY_SET, Issuer, encoded, public, rsa_key, trusting
 from tests.support.service import until
 

@@ -9,11 +9,11 @@ from typing import Any, get_args
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
-from polos_service.config import SwitchName
 from polos_service.models.messages import Message, Reasoning, Text
 from polos_service.models.remote import Remote
 from polos_service.models.switches import MAX_REFUSALS, SWITCHES, apply, refused
 from polos_service.models.told import told_in
+from polos_service.provider_settings import SwitchName
 from tests.support.mock_answers import say, status
 from tests.support.mock_provider import MockProvider
 from tests.support.models import HI, REQUEST, Heard, failure, openai

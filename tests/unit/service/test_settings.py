@@ -205,6 +205,47 @@ def test_a_setting_in_json_that_cannot_be_used_is_told_with_an_example(
     assert refusal().endswith('; for example {"https://gpu.example/v1": "KEY"}')
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("x", "is not valid JSON"),
+        ("[]", "Input should be a valid dictionary"),
+        ('{"p": 5}', "p: "),
+        ('{"p": {"run": 5}}', "p: run: Extra inputs are not permitted"),
+        ('{"p": {"runs": -1}}', "p: runs: Input should be greater than or equal to 0"),
+        ('{"p": {"runs": 1.5}}', "p: runs: Input should be a valid integer"),
+        ('{"p": {"runs": "5"}}', "p: runs: Input should be a valid integer"),
+        ('{"*": {"queued": 1e400}}', "*: queued: "),
+        ('{"*": {"log_bytes": 99999999999999999999}}', "*: log_bytes: "),
+        ('{"p": {"cost_per_day": NaN}}', ""),
+    ],
+)
+def test_limits_of_projects_that_cannot_be_used_name_project_and_limit(
+    monkeypatch: pytest.MonkeyPatch, value: str, words: str
+) -> None:
+    monkeypatch.setenv("POLOS_PROJECT_LIMITS", value)
+    said = refusal()
+    assert said.startswith(f"POLOS_PROJECT_LIMITS (project_limits): {words}")
+    assert "for example {" in said
+
+
+def test_limits_apply_to_the_project_that_is_named_or_else_to_all_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limits = '{"*": {"runs": 5, "queued": 0}, "p": {"runs": null, "cost_per_day": 2.5}}'
+    monkeypatch.setenv("POLOS_PROJECT_LIMITS", limits)
+    quotas = Settings.load().quotas
+    assert (quotas.of("other").runs, quotas.of("other").queued) == (5, 0)
+    assert (quotas.of("p").runs, quotas.of("p").queued) == (None, None)
+    assert quotas.of("p").cost_micros == 2_500_000
+
+
+def test_bytes_that_are_stored_cannot_be_limited_with_nats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLOS_PROJECT_LIMITS", '{"p": {"stored_bytes": 5}}')
+    assert Settings.load().quotas.of("p").stored_bytes == 5
+    assert "p: stored_bytes works with SQLite stores only" in refusal(store="nats://host:4222")
+
+
 def test_an_empty_price_file_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLOS_PRICES", "")
     assert Settings.load().prices is None
@@ -229,3 +270,14 @@ def test_providers_read_the_environment_of_the_service_or_what_they_are_given(
     assert settings.provider_environment["GROQ_API_KEY"] == "secret"
     assert "secret" not in f"{settings!r}{settings}"
     assert Settings(provider_environment={}).provider_environment == {}
+
+
+def test_weights_of_projects_are_numbers_greater_than_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLOS_PROJECT_WEIGHTS", '{"a": 3, "b": 0.5}')
+    assert Settings.load().project_weights == {"a": 3.0, "b": 0.5}
+    for weight in ("0", "-1", "1e999", "NaN", "null", '"x"'):
+        monkeypatch.setenv("POLOS_PROJECT_WEIGHTS", f'{{"a": {weight}}}')
+        assert refusal().startswith("POLOS_PROJECT_WEIGHTS (project_weights): ")
+        assert refusal().endswith('; for example {"production": 3}')
+    monkeypatch.setenv("POLOS_PROJECT_WEIGHTS", '{"a": 0}')
+    assert "the weight of project 'a' is 0; it must be greater than 0" in refusal()

@@ -1,12 +1,14 @@
-"""Settings of the callers' identities that others vouch for: an issuer of JWTs, certificates."""
+"""Settings of access: who may call, and how much."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from polos_service.quotas import Quota, Quotas
 from polos_service.urls import address_problem
 
 Algorithm = Literal[
@@ -39,10 +41,22 @@ class ClientIdentity(BaseModel, extra="forbid"):
     principal: str | None = Field(default=None, min_length=1, max_length=256)
 
 
-class IdentitySettings(BaseSettings):
-    """The settings of JWTs and of client certificates."""
+class AccessSettings(BaseSettings):
+    """The settings of credentials and of projects."""
 
     model_config = SettingsConfigDict(use_attribute_docstrings=True)
+
+    bootstrap_key: SecretStr | None = Field(default=None, repr=False)
+    """An API key in full, `polos_ID_SECRET`, that may do everything in every project; its runs are
+    those of the project `default`. It is for creating the first keys with AdminService, and is not
+    in the store: it ends when the service starts without it. ID has 1 to 32 lower-case letters and
+    digits, SECRET 32 to 128 letters, digits, `_` and `-`; make SECRET with `openssl rand -hex 32`.
+    While this is set, every call needs credentials."""
+
+    agent_projects: dict[str, list[str]] = Field(default_factory=dict)
+    """A JSON object that maps the id of an agent to the list of the projects that may use it. For
+    callers of other projects the agent does not exist. An agent that is not named here is for every
+    project."""
 
     jwt_audience: str | None = None
     """What tokens of `POLOS_JWT_ISSUER` must name in their claim `aud`: tokens for other services
@@ -87,10 +101,30 @@ class IdentitySettings(BaseSettings):
     names, or its common name if it has none of these; `*` stands for characters other than `/` and
     `@`. With it, calls need credentials."""
 
+    project_weights: dict[str, float] = Field(default_factory=dict)
+    """A JSON object that maps projects to their weights in the queue, for example
+    `{"production": 3}`. A weight is a number greater than 0; the default is 1. While several
+    projects have queued runs, a project with weight 3 gets three times the share of a project with
+    weight 1. Set the same weights for all processes on a store."""
+
+    project_limits: dict[str, Quota] = Field(default_factory=dict)
+    """A JSON object that maps projects to their limits, for example
+    `{"*": {"queued": 100}, "production": {"tokens_per_day": 1000000}}`. `*` stands for each project
+    that is not named; a project that is named has only the limits that are given with it. The
+    limits are `runs`, `starts_per_minute`, `streams`, `queued`, `input_bytes`, `log_bytes`,
+    `stored_bytes`, `tokens_per_day` and `cost_per_day` (US dollars). By default a project has no
+    limits of its own. docs/operations.md describes each limit. Set the same limits for all
+    processes on a store."""
+
     @property
     def jwt_audiences(self) -> list[str]:
         """The audiences."""
         return [one.strip() for one in (self.jwt_audience or "").split(",") if one.strip()]
+
+    @property
+    def quotas(self) -> Quotas:
+        """The limits of projects."""
+        return Quotas(self.project_limits)
 
     @field_validator("jwt_issuer", "jwt_jwks_url")
     @classmethod
@@ -103,4 +137,14 @@ class IdentitySettings(BaseSettings):
             raise ValueError(
                 "needs POLOS_JWT_AUDIENCE, or tokens for other services would be accepted"
             )
+        return value
+
+    @field_validator("project_weights")
+    @classmethod
+    def _weights(cls, value: dict[str, float]) -> dict[str, float]:
+        for project, weight in value.items():
+            if not 0 < weight < math.inf:
+                raise ValueError(
+                    f"the weight of project {project!r} is {weight:g}; it must be greater than 0"
+                )
         return value

@@ -65,6 +65,7 @@ async def test_the_next_slot_of_any_replica_goes_to_the_project_that_holds_nothi
         await asyncio.gather(*(one.create(new_run(project="large")) for _ in range(50)))
     held = [await soon(first_claim(store, {"agent"})) for store in replicas]
     for turn, store in enumerate(replicas):
+        await until(lambda store=store: store._shares.held() == {"large": 3})
         run_id = await other.create(new_run(project="small"))
         await end(store, held[turn])
         claim = await soon(first_claim(store, {"agent"}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import orjson
 import pytest
@@ -22,6 +23,11 @@ from tests.support.stores import COMPLETED, claimed, first_claim, frame, new_run
 
 async def end(store: NatsStore, claim: Claim) -> None:
     await store.append(claim, frame(claim.latest + 1, outcome=COMPLETED))
+
+
+def holds(store: NatsStore, held: dict[str, int]) -> bool:
+    """Return whether a replica takes this for what all replicas hold."""
+    return store._shares.held() == held
 
 
 async def queued_formerly(stranger: Stranger, run: NewRun) -> None:
@@ -65,6 +71,7 @@ async def test_the_next_slot_of_any_replica_goes_to_the_project_that_holds_nothi
         await asyncio.gather(*(one.create(new_run(project="large")) for _ in range(50)))
     held = [await soon(first_claim(store, {"agent"})) for store in replicas]
     for turn, store in enumerate(replicas):
+        await until(partial(holds, store, {"large": 3}))
         run_id = await other.create(new_run(project="small"))
         await end(store, held[turn])
         claim = await soon(first_claim(store, {"agent"}))

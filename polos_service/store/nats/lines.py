@@ -96,8 +96,8 @@ class Lines:
         self._weights = {token(project): weight for project, weight in weights.items()}
         self._quotas = quotas.renamed(token)
         self._held = held
-        self._known: dict[str, set[Line]] = {}
-        """Lines of projects other than `default`, by workflow."""
+        self._known: dict[str, dict[Line, None]] = {}
+        """Lines of projects other than `default`, by workflow, in the order in which they came."""
         self._made: set[Line] = set()
         self._empty: dict[Line, float] = {}
         """Until when a line is taken for empty, as a time of the loop."""
@@ -125,10 +125,10 @@ class Lines:
         except ValueError:
             return False  # it is looked at when it is handed out
         self.fill(line)
-        known = self._known.setdefault(line.workflow, set())
+        known = self._known.setdefault(line.workflow, {})
         if line.shared or line in known:
             return False
-        known.add(line)
+        known[line] = None
         return True
 
     def of(self, workflows: Collection[str]) -> list[Line]:

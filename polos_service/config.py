@@ -270,6 +270,11 @@ class Settings(ProviderSettings, AccessSettings):
         lacking = [name for name in ("tls_cert", "tls_key") if getattr(self, name) is None]
         if len(lacking) == 1 or (lacking and self.tls_client_ca is not None):
             raise ValueError(f"TLS needs {' and '.join(map(named, lacking))} as well")
+        if self.client_identities is not None and self.tls_client_ca is None:
+            raise ValueError(
+                f"{named('client_identities')} needs {named('tls_client_ca')}: no client shows a "
+                "certificate otherwise, and every call would be refused"
+            )
         return self
 
     @property

@@ -15,10 +15,10 @@ PRIVILEGED = 1024
 """Ports below need a privilege."""
 
 OPEN = (
-    "anyone who can reach this port can start and read every run: ask for client certificates "
-    "(--tls-client-ca, POLOS_TLS_CLIENT_CA)"
+    "anyone who can reach this port can start and read every run: create API keys (polos keys "
+    "create), or ask for client certificates (--tls-client-ca)"
 )
-"""What the log advises where other machines may reach the address without a certificate."""
+"""What the log advises where other machines may reach the address without credentials."""
 
 PLAINTEXT = (
     "whoever is on the way to this port can read and change what calls carry, keys included: let "
@@ -108,21 +108,28 @@ def reason(error: OSError, listen: str) -> str:
 
 
 def check_reach(listen: str, settings: Settings) -> None:
-    """Refuse plaintext where other machines may reach the address; warn of what is allowed.
+    """Refuse plaintext where other machines may reach the address, or warn if it is allowed.
 
     Raises:
         ListenError: it is refused, or the host name is not known.
 
     """
-    if not reaches_further(listen):
+    if settings.tls_cert is not None or not reaches_further(listen):
         return
-    encrypted = settings.tls_cert is not None
-    if not (encrypted or settings.insecure):
+    if not settings.insecure:
         raise ListenError(REFUSED.format(listen=listen))
-    if not encrypted:
-        log.warning("listens_in_plaintext", address=listen, advice=PLAINTEXT)
-    if settings.tls_client_ca is None:
-        log.warning("listens_beyond_this_machine", address=listen, advice=OPEN)
+    log.warning("listens_in_plaintext", address=listen, advice=PLAINTEXT)
+
+
+def warn_if_open(settings: Settings) -> None:
+    """Log what it means that callers need no credentials, if other machines may reach the service.
+
+    Raises:
+        ListenError: the host name is not known.
+
+    """
+    if settings.tls_client_ca is None and reaches_further(settings.listen):
+        log.warning("listens_beyond_this_machine", address=settings.listen, advice=OPEN)
 
 
 def reaches_further(listen: str) -> bool:

@@ -17,7 +17,7 @@ from polos_service.api.grpc.server import GrpcServer
 from polos_service.cancelling import cancel_until_done
 from polos_service.catalog import Catalog
 from polos_service.config import Settings, SettingsInvalidError, named
-from polos_service.listening import check_reach, parts
+from polos_service.listening import check_reach, parts, warn_if_open
 from polos_service.models.allowed import Allowed
 from polos_service.models.built_in import BUILT_IN
 from polos_service.models.configured import ProviderConfig
@@ -181,6 +181,8 @@ class Service:
 
     async def _begin(self, settings: Settings) -> None:
         await self._access.start()
+        if not self._access.identities.on:
+            warn_if_open(settings)
         await self._server.start()
         for agent_id, runs in (await self._store.waiting()).items():
             if agent_id not in self.catalog:

@@ -60,7 +60,7 @@ class Backoff:
         self._reached = None
         hint = failure.retry_after if isinstance(failure, CallError) else None
         # Jitter, so that the clients of a service that restarts do not come back at once.
-        delay = max(self._delay * random.uniform(0.5, 1.5), hint or 0.0)  # noqa: S311
+        delay = (hint or 0.0) + self._delay * random.uniform(0.5, 1.5)  # noqa: S311
         if now + delay > self._deadline:
             raise failure
         self._delay = min(self._delay * 2, _MOST)

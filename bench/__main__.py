@@ -28,6 +28,7 @@ from bench.targets import LABELS, provider
 ROWS: dict[str, Callable[[Server, int], Row]] = {
     "sustained": sustained.sustained,
     "cpu": latency.cpu,
+    "secure": latency.secure,
     "starts": latency.starts,
     "relay": throughput.relay,
     "relay50": throughput.relay50,
@@ -48,6 +49,7 @@ COMPILED = frozenset(
     {
         "sustained",
         "cpu",
+        "secure",
         "starts",
         "relay",
         "relay50",

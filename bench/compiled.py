@@ -22,6 +22,7 @@ BIN = ROOT / "bench" / "go" / "bin"
 
 PROTOCOLS = {
     "polos": "polos",
+    "secure": "polos",
     "nats": "polos",
     "nats-two": "polos",
     "nats-workers": "polos",
@@ -56,7 +57,7 @@ def provider() -> Iterator[Server]:
 
 def load(scenario: str, name: str, server: Server, upstream: Server, **options: Any) -> Measured:
     """Put a load on a target, and return what was measured."""
-    options |= {
+    options |= server.options | {
         "protocol": PROTOCOLS[name],
         "address": server.address,
         "service": ",".join(map(str, (server.pid, *server.beside))),

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,14 @@ class Server:
         address: host and port.
         pid: its process.
         beside: processes that serve with it, such as further replicas.
+        options: those that the compiled load generator needs to call it.
 
     """
 
     address: str
     pid: int
     beside: tuple[int, ...] = ()
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def cpu(self) -> float:

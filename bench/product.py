@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
+
+import trustme
 
 from bench.processes import ROOT, Server, server
 from tests.support.nats import NatsServer
@@ -42,6 +46,23 @@ def settings(upstream: Server) -> dict[str, str]:
         "OPENAI_API_KEY": "none",
         "POLOS_MAX_RUNS": "4096",
     }
+
+
+@contextmanager
+def secured(folder: Path, upstream: Server) -> Iterator[Server]:
+    """Start a service that speaks TLS and demands a key."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    ca, cert, key = (folder / name for name in ("ca.pem", "cert.pem", "key.pem"))
+    authority.cert_pem.write_to_path(ca)
+    certificate.cert_chain_pems[0].write_to_path(cert)
+    certificate.private_key_pem.write_to_path(key)
+    api_key = f"polos_bench_{secrets.token_hex(32)}"
+    command = serving(
+        f"sqlite://{folder / 'runs.db'}", APP, "--tls-cert", str(cert), "--tls-key", str(key)
+    )
+    with server(*command, **settings(upstream), POLOS_BOOTSTRAP_KEY=api_key) as started:
+        yield replace(started, options={"ca": str(ca), "key": api_key})
 
 
 @contextmanager

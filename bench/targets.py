@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.processes import ROOT, Server, server
-from bench.product import LAYOUTS, replicas, serving, settings
+from bench.product import LAYOUTS, replicas, secured, serving, settings
 
 LABELS = {
     "polos": "polos serve",
+    "secure": "polos serve with TLS and a key",
     "bare": "(a) bare grpc.aio",
     "floor": "(a') bare grpc.aio, paced",
     "plain": "(b) plain relay",
@@ -43,11 +44,13 @@ def target(name: str, upstream: Server) -> Iterator[Server]:
         with replicas(name, upstream) as started:
             yield started
         return
-    with (
-        tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder,
-        server(*command(name, Path(folder)), **settings(upstream)) as started,
-    ):
-        yield started
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder:
+        if name == "secure":
+            with secured(Path(folder), upstream) as started:
+                yield started
+            return
+        with server(*command(name, Path(folder)), **settings(upstream)) as started:
+            yield started
 
 
 def command(name: str, folder: Path) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from statistics import median
 
 from bench.compiled import Measured, costs, measured, samples_of
 from bench.processes import Server, load
-from bench.table import Goal, Row, above, at_most
+from bench.table import Goal, Row, above, at_most, ratio
 from bench.targets import target
 
 RUNS, RATE, SECONDS = 50, 50, 4.0
@@ -68,6 +68,32 @@ def cpu(upstream: Server, rounds: int) -> Row:
         unit="µs",
         figures=figures,
         goals=[at_most(figures, "careful", 0.7), at_most(figures, "floor", 1.4)],
+        notes=tails(found),
+        costs=costs(found),
+    )
+
+
+def secure(upstream: Server, rounds: int) -> Row:
+    """Compare the CPU time that a token takes with TLS and a key, and without."""
+    names = ("polos", "secure")
+    found = measured("paced", upstream, rounds, names, **load_of(RUNS))
+    relayed = measured("relay", upstream, rounds, names, runs=RUNS, tokens=1_000)
+    figures = samples_of(found, "service_us")
+    goals = [
+        Goal(
+            text=f"{what}, by that of polos serve without",
+            figure=ratio(samples_of(one, "service_us"), "polos", "secure"),
+            bound=1.1,
+            most=True,
+        )
+        for what, one in (("paced", found), ("unthrottled", relayed))
+    ]
+    return Row(
+        name="secure",
+        title=f"CPU of the service per delivered token with TLS and a key, {RUNS} runs",
+        unit="µs",
+        figures=figures,
+        goals=goals,
         notes=tails(found),
         costs=costs(found),
     )

@@ -55,6 +55,8 @@ func run(arguments []string) error {
 	flags.IntVar(&l.rate, "rate", 50, "paced, starts: tokens per second of each run")
 	flags.DurationVar(&l.seconds, "seconds", 4*time.Second, "paced, starts: the time that is measured, for example 4s")
 	flags.IntVar(&l.tokens, "tokens", 1000, "relay, replay: tokens of each run")
+	flags.StringVar(&access.ca, "ca", "", "PEM file with the certificates to trust; without it, gRPC services are called in plaintext")
+	flags.StringVar(&access.key, "key", "", "API key that is sent with each call; needs -ca")
 	flags.Var(&l.service, "service", "processes of the service, with commas; their CPU and disk use is measured with that of their children")
 	flags.Var(&l.provider, "provider", "processes of the provider, as -service")
 	if err := flags.Parse(arguments[1:]); err != nil {

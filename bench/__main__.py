@@ -6,7 +6,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from os import cpu_count
@@ -81,18 +81,18 @@ def main(
             "Install Go (https://go.dev/dl) and run `make bench`, which builds the programs.",
             style="red",
         )
-    rows = []
+    measured = []
     for name in names:
         if name in left_out:
             continue
         begun = time.monotonic()
         with compiled.provider() if name in COMPILED else provider() as upstream:
-            rows.append(ROWS[name](upstream, rounds))
-        console.print(*tables_of(rows[-1]))
+            row = replace(ROWS[name](upstream, rounds), date=datetime.now(UTC).date().isoformat())
+        measured.append(row)
+        console.print(*tables_of(row))
         console.print(f"{time.monotonic() - begun:.0f} s\n", style="dim")
-    told(console, rows)
-    if not only and not left_out:  # a part would stand beside figures of another day
-        write(rows, rounds)
+        write(row)  # a failure of a later row, of a peer for example, loses nothing
+    told(console, measured)
 
 
 def tables_of(row: Row) -> list[Table]:
@@ -122,22 +122,20 @@ def told(console: Console, rows: list[Row]) -> None:
         console.print(f"{line} {goal.why}".strip(), style="red")
 
 
-def write(rows: list[Row], rounds: int) -> None:
-    """Write results, plot and page."""
+def write(row: Row) -> None:
+    """Put a row in place of the former one in results, plot and page."""
     from bench.plot import draw  # noqa: PLC0415 - its package is installed for benchmarks only
 
+    former = json.loads((ROOT / RESULTS).read_text())["rows"]
+    found = {one["name"]: Row.of(one) for one in former} | {row.name: row}
+    rows = [found[name] for name in ROWS if name in found]
     about = {
-        "date": datetime.now(UTC).date().isoformat(),
         "machine": f"{cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in VERSIONS},
-        "rounds": rounds,
     }
-    found = [
-        asdict(row) | {"goals": [asdict(goal) | {"met": goal.met} for goal in row.goals]}
-        for row in rows
-    ]
-    (ROOT / RESULTS).write_text(json.dumps({**about, "rows": found}, indent=1) + "\n")
+    text = json.dumps({**about, "rows": [one.written for one in rows]}, indent=1)
+    (ROOT / RESULTS).write_text(text + "\n")
     draw(rows, ROOT / PLOT)
     write_page(ROOT / PAGE, rows, about)
 

@@ -15,6 +15,7 @@ from statistics import median
 from typing import Any
 
 from bench.processes import LOAD_TIMEOUT, ROOT, Server, environment, started
+from bench.product import LAYOUTS
 from bench.table import Cost
 from bench.targets import target
 
@@ -38,6 +39,12 @@ PROTOCOLS = {
     "langgraph": "langgraph",
 }
 """What a target speaks, by its name."""
+
+PRODUCT = frozenset({"polos", "secure", *LAYOUTS})
+"""The targets that are Polos: what fails there is a finding."""
+
+PEER_TRIES = 3
+"""How often a load is put on a peer until it carries all of it."""
 
 Measured = dict[str, Any]
 """What a load prints, as `bench/go/load` documents it."""
@@ -84,9 +91,21 @@ def measured(
     found: dict[str, list[Measured]] = defaultdict(list)
     for _ in range(rounds):
         for name in names:
-            with target(name, upstream) as server:
-                found[name].append(load(scenario, name, server, upstream, **options))
+            found[name].append(tried(scenario, name, upstream, **options))
     return dict(found)
+
+
+def tried(scenario: str, name: str, upstream: Server, **options: Any) -> Measured:
+    """Put a load on a target that is started for it; a peer that ends a stream is tried again."""
+    tries = 1 if name in PRODUCT else PEER_TRIES
+    while True:
+        tries -= 1
+        with target(name, upstream) as server:
+            try:
+                return load(scenario, name, server, upstream, **options)
+            except subprocess.CalledProcessError:
+                if not tries:
+                    raise
 
 
 def samples_of(found: dict[str, list[Measured]], figure: str) -> dict[str, list[float]]:

@@ -23,24 +23,23 @@ def write_page(path: Path, rows: list[Row], about: dict[str, Any]) -> None:
 def lines(rows: list[Row], about: dict[str, Any]) -> list[str]:
     """Return the lines of the measured part."""
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
-    where = f"{about['date']}; {about['machine']}; Python {about['python']}; {versions}."
     goals = [goal_line(row, goal) for row in rows for goal in row.goals]
     figures = [figure_line(row) for row in rows]
     costs = [cost_line(row, name, cost) for row in rows for name, cost in row.costs.items()]
     return [
         "![Ratios and goals](performance.svg)",
         "",
-        f"{where} Medians of {about['rounds']} rounds.",
+        f"{about['machine']}; Python {about['python']}; {versions}. Medians of the rounds.",
         "",
         "| row | what | goal | found | |",
         "| --- | --- | --- | --- | --- |",
         *goals,
         "",
         *reasons(rows),
-        "The underlying figures, which are only valid for this machine at this time:",
+        "The underlying figures, which are only valid for this machine at that time:",
         "",
-        "| row | figures |",
-        "| --- | --- |",
+        "| row | measured | rounds | figures |",
+        "| --- | --- | --- | --- |",
         *figures,
         "",
         "CPU time per delivered token, in µs, and the share of the tokens due that arrived:",
@@ -70,7 +69,7 @@ def figure_line(row: Row) -> str:
     """Return a row's figures as a line of a table."""
     told = [f"{LABELS[name]} {median(figures):,.4g}" for name, figures in row.figures.items()]
     told += [f"{what} {figure:,.4g}" for what, figure in row.notes.items()]
-    return f"| {row.title}, {row.unit} | {'; '.join(told)} |"
+    return f"| {row.title}, {row.unit} | {row.date} | {row.rounds} | {'; '.join(told)} |"
 
 
 def cost_line(row: Row, name: str, cost: Cost) -> str:

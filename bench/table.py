@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -82,6 +82,7 @@ class Row:
         name: as `--only` takes it.
         figures: by target, in `unit`, one a round.
         costs: by target, where the compiled programs measured it.
+        date: when it was measured, as YYYY-MM-DD.
 
     """
 
@@ -92,6 +93,25 @@ class Row:
     goals: list[Goal]
     notes: dict[str, Any] = field(default_factory=dict)
     costs: dict[str, Cost] = field(default_factory=dict)
+    date: str = ""
+
+    @classmethod
+    def of(cls, found: dict[str, Any]) -> Row:
+        """Return a row of the results file."""
+        goals = [Goal(**{k: v for k, v in one.items() if k != "met"}) for one in found["goals"]]
+        costs = {name: Cost(**one) for name, one in found["costs"].items()}
+        return cls(**found | {"goals": goals, "costs": costs})
+
+    @property
+    def written(self) -> dict[str, Any]:
+        """The row as the results file has it."""
+        goals = [asdict(goal) | {"met": goal.met} for goal in self.goals]
+        return asdict(self) | {"goals": goals}
+
+    @property
+    def rounds(self) -> int:
+        """How many rounds were measured."""
+        return max(map(len, self.figures.values()))
 
 
 def rounds_of(rounds: int, names: Iterable[str], measure: Callable[[str], float]) -> Samples:

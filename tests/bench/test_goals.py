@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from bench.__main__ import COMPILED, ROWS
 from bench.compiled import costs, samples_of
 from bench.page import lines
@@ -50,11 +52,26 @@ def test_the_page_says_what_is_missed_and_why_and_what_a_token_took() -> None:
         costs={"polos": Cost(service=99.6, provider=20, client=9.5, delivered=0.981)},
     )
     assert [goal.text for _, goal in missed_of([row])] == ["by (c)"]
-    about = {"date": "", "machine": "", "python": "", "versions": {}, "rounds": 3}
+    about = {"machine": "", "python": "", "versions": {}}
     page = lines([row], about)
     assert "| cpu | by (c) | ≤ 0.7 x | 0.9 x | **missed** |" in page
     assert "- cpu by (c): The reason." in page
     assert "| cpu | polos serve | 99.6 | 20 | 9.5 | 98.1% |" in page
+
+
+def test_a_row_is_read_from_the_results_as_it_was_written() -> None:
+    row = Row(
+        name="cpu",
+        title="CPU",
+        unit="µs",
+        figures={"polos": [100.0, 110.0]},
+        goals=[Goal(text="by (c)", figure=0.9, bound=0.7, most=True)],
+        notes={"p99 of polos": 4.2},
+        costs={"polos": Cost(service=99.6, provider=20, client=9.5, delivered=0.981)},
+        date="2026-11-26",
+    )
+    assert Row.of(json.loads(json.dumps(row.written))) == row
+    assert row.rounds == 2
 
 
 def test_rows_that_need_the_compiled_programs_are_rows() -> None:

@@ -64,7 +64,8 @@ def provider() -> Iterator[Server]:
 
 def load(scenario: str, name: str, server: Server, upstream: Server, **options: Any) -> Measured:
     """Put a load on a target, and return what was measured."""
-    options |= server.options | {
+    options |= {
+        **server.options,
         "protocol": PROTOCOLS[name],
         "address": server.address,
         "service": ",".join(map(str, (server.pid, *server.beside))),

@@ -55,6 +55,7 @@ def test_keys_differ() -> None:
         f"polos_{'a' * 33}_{TEXT.secret}",
         f"polos_a_{'b' * 129}",
     ],
+    ids=["prefix", "short secret", "upper-case id", "line end", "long id", "long secret"],
 )
 def test_what_is_not_written_like_a_key_is_malformed(token: str) -> None:
     with pytest.raises(Unauthenticated) as caught:

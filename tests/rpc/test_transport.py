@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ async def test_a_client_whose_connection_is_sent_away_in_a_stream_misses_nothing
     opened: list[object] = []
     stream_workflow = RunService.StreamWorkflow
 
+    @wraps(stream_workflow)  # with what it needs of its caller
     def counting(*arguments: Any) -> Any:
         opened.append(arguments)
         return stream_workflow(*arguments)

@@ -8,6 +8,7 @@ import grpc
 
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
+from polos_client.event import seconds
 from polos_client.wire import RUN_ID_KEY
 from polos_service.access import Access
 from polos_service.api.grpc.handlers import needs
@@ -110,10 +111,8 @@ class RunService:
         """Create a token for reading one run."""
         required("run_id", request.run_id)
         record = await self._runs.record(caller, request.run_id)
-        lifetime = request.lifetime.ToTimedelta().total_seconds()
-        token, expires = await self._access.run_readers.token(
-            caller, record.run_id, lifetime if request.HasField("lifetime") else None
-        )
+        lifetime = seconds(request.lifetime) if request.HasField("lifetime") else None
+        token, expires = await self._access.run_readers.token(caller, record.run_id, lifetime)
         return pb.CreateRunTokenResponse(
             token=token, expire_time=timestamp(round(expires * SECOND))
         )

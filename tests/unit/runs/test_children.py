@@ -160,7 +160,8 @@ async def test_after_a_crash_a_child_goes_on_from_its_last_finished_step(
                 ran.append("first")
                 return StepOutput(result_json="1", private={"secret": child.run_id})
 
-            async def second(_attempt: Attempt) -> StepOutput:
+            async def second(attempt: Attempt) -> StepOutput:
+                await attempt.checkpoint()  # what is not durable is not there after a crash
                 ran.append("second")
                 if crashes:
                     await asyncio.Event().wait()

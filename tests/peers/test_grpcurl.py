@@ -147,7 +147,7 @@ async def test_grpcurl_lists_and_describes_services_by_reflection(service: Servi
     assert methods == [
         f"{RUN_SERVICE}.{method}"
         for method in (
-            *("CancelRun", "CreateRun", "DeleteRun", "GetRun", "ListRuns"),
+            *("CancelRun", "CreateRun", "CreateRunToken", "DeleteRun", "GetRun", "ListRuns"),
             *("StreamRun", "StreamWorkflow"),
         )
     ]

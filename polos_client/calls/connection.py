@@ -265,7 +265,7 @@ class Connection:
         return ConnectionLost(f"the client of {self.address} was closed during a call")
 
     async def _fault_of(self, error: grpc.aio.AioRpcError) -> Fault | None:
-        """Return what keeps the client from the service, if it is that which the call met."""
+        """Return what keeps the client from the service, if that explains the failed call."""
         if error.code() not in _UNCONNECTED:
             return None
         state = (await self.channel()).get_state()

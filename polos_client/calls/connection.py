@@ -33,7 +33,7 @@ NAME_PATIENCE = 1.0
 """Seconds for which a name that cannot be resolved is tried again, before the first contact."""
 
 _UNCONNECTED = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
-"""What a call ends with if there is no connection."""
+"""The statuses of a call that found no connection."""
 
 _CONNECTING = {
     grpc.ChannelConnectivity.CONNECTING,

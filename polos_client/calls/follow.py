@@ -146,7 +146,7 @@ class _Reader:
             if (await self._answer(call, call.initial_metadata())).get(wire.RUN_ID_KEY):
                 self._begun = True
                 self._connection.reached()
-                backoff.reached()  # the service begins each stream at once: it is no outage
+                backoff.reached()  # the service answers each stream at once: not an outage
             while not self.ended and (response := await self._read(call)) is not None:
                 backoff.reset()
                 if fresh := self._fresh(response):

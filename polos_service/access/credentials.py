@@ -16,7 +16,7 @@ Peer = Mapping[str, Iterable[bytes]]
 KEY_PREFIX = "polos_"
 """How an API key begins."""
 
-RUN_TOKEN_PREFIX = "polosrun_"  # noqa: S105 - it is the part that is no secret
+RUN_TOKEN_PREFIX = "polosrun_"  # noqa: S105 - a public prefix, not a secret
 """How a run token begins. A bearer token with neither prefix is a JWT."""
 
 

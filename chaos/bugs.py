@@ -27,6 +27,9 @@ from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.spool import Spool
 from polos_service.store.wakeups import Wakeups
 
+SEEN = 0.03
+"""Seconds in which a reader gets what it is woken for, on a machine that is busy."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bug:
@@ -48,7 +51,8 @@ def notify_before_commit() -> None:
             if job.committed is not None:
                 committer._loop.call_soon_threadsafe(job.committed, job.result)  # noqa: SLF001
         committer._spool.write(db)  # noqa: SLF001
-        time.sleep(0.005)
+        if any(job.committed is not None for job in batch):
+            time.sleep(SEEN)
         db.execute("COMMIT")
         committer._spool.keep()  # noqa: SLF001
 

@@ -22,7 +22,7 @@ from polos_service.config import Settings
 from polos_service.models.anthropic.presets import ANTHROPIC
 from polos_service.models.openai.presets import PRESETS
 from polos_service.models.preset import Preset
-from scripts.docs_access import with_access_table
+from scripts.docs_access import with_access_tables
 from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
 
@@ -147,4 +147,4 @@ if __name__ == "__main__":
         main(Path(sys.argv[1]).resolve())
     else:
         main(ROOT / "docs" / "reference")
-        SECURITY.write_text(with_access_table(SECURITY.read_text()))
+        SECURITY.write_text(with_access_tables(SECURITY.read_text()))

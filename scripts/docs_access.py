@@ -1,12 +1,12 @@
-"""The table of docs/security.md: what every method answers to every kind of credentials.
+"""The tables of docs/security.md: what every method answers to every kind of credentials.
 
-The table is data here. `tests/rpc/test_access_table.py` calls every method with every kind of
+They are data here. `tests/rpc/test_access_table.py` calls every method with every kind of
 credentials, and compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from polos_service.api.grpc.admin_service import AdminService
@@ -15,10 +15,10 @@ from polos_service.api.grpc.handlers import Needs
 from polos_service.api.grpc.run_service import RunService
 from scripts.docs_source import table
 
-BEGIN = "<!-- Begin of the table by scripts/docs.py. Do not edit; run `make docs`. -->"
-"""The line before the table in docs/security.md."""
+BEGIN = "<!-- Begin of the tables by scripts/docs.py. Do not edit; run `make docs`. -->"
+"""The line before the tables in docs/security.md."""
 
-END = "<!-- End of the table. -->"
+END = "<!-- End of the tables. -->"
 """The line behind it."""
 
 REFUSED: Mapping[str, str] = {
@@ -31,18 +31,28 @@ REFUSED: Mapping[str, str] = {
     "JWT: other audience": "audience",
     "JWT: other issuer": "issuer",
     "JWT: other key": "unknown",
+    "certificate: unknown": "unknown",
 }
 """Kinds of credentials that are good for nothing, and the `cause` with which they are refused."""
 
-RIGHT = ("right", "JWT: right")
-"""Kinds of credentials that are right: a key, and a JWT, with the scopes that are needed."""
+UNCONNECTED = ("certificate: none", "certificate: expired", "certificate: other authority")
+"""Kinds of certificates with which TLS refuses the connection."""
 
-OTHERS = ("other scope", "other project", "run token", *RIGHT)
-"""Kinds of credentials that are good for something: a key with every other scope, a key of another
-project with every scope but `*`, a token for the run, and the right ones."""
+TOKENS = (
+    *(kind for kind in REFUSED if not kind.startswith("certificate")),
+    *("other scope", "other project", "run token", "right", "JWT: right"),
+)
+"""The kinds of credentials in `authorization`, in the order of the table. `other scope` is a key
+with every scope but those that are needed, and `other project` one with every scope but `*`."""
 
-COLUMNS = (*REFUSED, *OTHERS)
-"""The kinds of credentials, in the order of the table."""
+CERTIFICATES = (
+    *UNCONNECTED,
+    "certificate: unknown",
+    "certificate: other scope",
+    "certificate: other project",
+    "certificate: right",
+)
+"""The kinds of certificates of clients, in the order of the table."""
 
 NOBODY = "UNAUTHENTICATED"
 """The status of a call whose credentials are good for nothing; the table leaves out the cause."""
@@ -73,13 +83,15 @@ class Method:
 
     def cell(self, column: str) -> str:
         """Return what the method answers to a kind of credentials."""
-        if self.needs is None or column in RIGHT:
+        if column in UNCONNECTED:
+            return "no connection"
+        if self.needs is None or column.endswith("right"):
             return self.right
         if column in REFUSED:
             return f"{NOBODY} {REFUSED[column]}"
         if column == "run token":
             return "OK" if self.needs.run_field else DENIED
-        return DENIED if column == "other scope" else self.other
+        return DENIED if column.endswith("other scope") else self.other
 
 
 def declared(servicer: type, **others: str) -> dict[str, Method]:
@@ -117,24 +129,26 @@ SERVICES: Mapping[str, Mapping[str, Method]] = {
 """Every method of every service, by name."""
 
 
-def access_table() -> str:
-    """Return the table."""
-    return table(["method", "scopes", *COLUMNS], rows())
+def access_tables() -> str:
+    """Return the table of what travels in `authorization`, and the one of certificates."""
+    return "\n\n".join(
+        table(["method", "scopes", *columns], rows(columns)) for columns in (TOKENS, CERTIFICATES)
+    )
 
 
-def rows() -> Iterator[list[str]]:
+def rows(columns: Sequence[str]) -> Iterator[list[str]]:
     """Yield the row of each method."""
     for service, methods in SERVICES.items():
         for name, method in methods.items():
-            found = (method.cell(column) for column in COLUMNS)
+            found = (method.cell(column) for column in columns)
             cells = (
                 "UNAUTHENTICATED" if one.startswith("UNAUTHENTICATED") else one for one in found
             )
             yield [f"`{service.rpartition('.')[2]}.{name}`", method.scopes, *cells]
 
 
-def with_access_table(page: str) -> str:
-    """Return docs/security.md with the table of today."""
+def with_access_tables(page: str) -> str:
+    """Return docs/security.md with the tables of today."""
     before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{access_table()}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{access_tables()}\n\n{END}{after}"

@@ -18,6 +18,7 @@ from polos_client.define.agent import Agent
 from polos_client.errors import CallError
 from polos_service.access.keys import ENTRY, Key, encode, new_text
 from polos_service.caller import AGENTS_READ, RUNS_READ, RUNS_WRITE
+from polos_service.server import Service
 from tests.support.service import Served, serving
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Admin:
         return bearer((await self.key(project, scopes)).api_key)
 
     async def expired(
-        self, served: Served, project: str = "default", scopes: Iterable[str] = USUAL
+        self, service: Service, project: str = "default", scopes: Iterable[str] = USUAL
     ) -> Header:
         """Return the metadata of a caller whose key was good once."""
         text = new_text()
@@ -73,8 +74,8 @@ class Admin:
             created=0.0,
             expires=1.0,
         )
-        await served.store.access.put(ENTRY + key.id, encode(key), 0)
-        await served.service._access.keys.refresh()
+        await service._store.access.put(ENTRY + key.id, encode(key), 0)
+        await service._access.keys.refresh()
         return bearer(text.full())
 
     async def revoke(self, key: pb.CreateKeyResponse) -> None:

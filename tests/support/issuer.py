@@ -16,7 +16,7 @@ import json
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
 from typing import Any, Self
 
@@ -103,6 +103,16 @@ class Issuer:
             signed.encode(), key or self.keys.get(kid, rsa_key(2))
         )
         return f"{signed}.{encoded(signature)}"
+
+    async def token_of(self, kind: str, scopes: Sequence[str]) -> str:
+        """Return a token of a kind in the table of access, for the project `mine`."""
+        wrong: dict[str, dict[str, Any]] = {
+            "JWT: expired": {"exp": 1},
+            "JWT: other audience": {"aud": "other"},
+            "JWT: other issuer": {"iss": "https://issuer.example"},
+        }
+        claims = self.claims(project="mine", scope=list(scopes)) | wrong.get(kind, {})
+        return self.sign(claims, key=rsa_key(2) if kind == "JWT: other key" else None)
 
     def signed_by(self, algorithm: str, key: Any, kid: str, **claims: Any) -> str:
         """Return a token that is signed in another way."""

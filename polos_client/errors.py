@@ -199,6 +199,30 @@ class TooManyKeys(CallError):
     reason = "TOO_MANY_KEYS"
 
 
+class AlreadyAnswered(CallError):
+    """Another answer to the wait was accepted before."""
+
+    reason = "ALREADY_ANSWERED"
+
+
+class WaitExpired(CallError):
+    """The wait expired before the answer came."""
+
+    reason = "WAIT_EXPIRED"
+
+
+class WaitNotOpen(CallError):
+    """There is no such open wait: it is over, not begun yet, or the run has ended."""
+
+    reason = "WAIT_NOT_OPEN"
+
+
+class AmbiguousWait(CallError):
+    """Several open waits fit; `metadata["waits"]` lists them as `WAIT_ID STEP_KEY`, one a line."""
+
+    reason = "AMBIGUOUS_WAIT"
+
+
 class InternalError(CallError):
     """A bug in the service; `metadata["error_id"]` identifies the details in its log."""
 

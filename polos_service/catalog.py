@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import CodeType, MappingProxyType
+from typing import Any
 
+from polos.v1.run_pb2 import Wait
 from polos_client.define.agent import Agent
 from polos_client.define.tool import Tool
 from polos_client.errors import AgentNotFound, DefinitionError
@@ -114,6 +116,14 @@ class Catalog(Mapping[str, Runnable]):
     def tool_code(self) -> dict[CodeType, str]:
         """Return the tools' ids by the code of their functions."""
         return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
+
+    def wrong_edit(self, project: str, wait: Wait, arguments: Any) -> str:
+        """Return what is wrong with arguments that replace those of an approval.
+
+        Empty if they can be taken. The tool is that of the agent whose run waits.
+        """
+        del project, wait, arguments
+        return "the tool's arguments cannot be changed"
 
     def _visible(self, runnable_id: str, project: str) -> bool:
         return project in self._projects.get(runnable_id, (project,))

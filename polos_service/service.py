@@ -21,6 +21,7 @@ from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.sidethread import SideThread
 from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
+from polos_service.waits import Waits
 
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
@@ -33,6 +34,10 @@ class Runs:
     """The use cases. A caller sees the runs of their own project only.
 
     Every one of them may raise StoreUnavailable.
+
+    Attributes:
+        waits: the use cases of waits.
+
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Runs:
         *,
         quotas: Quotas = UNLIMITED,
     ) -> None:
+        self.waits = Waits(store, clock, catalog.wrong_edit)
         self._quotas = quotas
         self._store = store
         self._catalog = catalog

@@ -26,6 +26,7 @@ from polos_service.models import Model, ModelAnswer, ModelRequest
 from polos_service.models.messages import Call
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
+from polos_service.runs.retries import Backoff
 from polos_service.runs.said import size_of
 from polos_service.sidethread import SMALL
 from polos_service.tools.local import call_tool
@@ -102,7 +103,7 @@ class AgentLoop:
             key,
             "llm",
             lambda attempt: self._answer(attempt, request),
-            tries=MODEL_TRIES,
+            retries=Backoff(MODEL_TRIES),
         )
         return answer_of(output)
 

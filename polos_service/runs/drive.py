@@ -24,9 +24,10 @@ from polos_service.runs.endings import (
     timed_out,
 )
 from polos_service.runs.frame import SECOND
-from polos_service.runs.inbox import cancellation, cancels
+from polos_service.runs.inbox import cancels
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable
+from polos_service.runs.waiting import THRESHOLD, Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, RunStore
 
@@ -34,6 +35,10 @@ CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
 
 log = get_logger(__name__)
+
+
+class Parked(Exception):
+    """The run was suspended: its claim is released, and nobody works on it."""
 
 
 class LetGo(Exception):
@@ -57,6 +62,7 @@ class Drive:
         *,
         budget: Budget = NO_BUDGET,
         log_limit: int | None = None,
+        threshold: float = THRESHOLD,
     ) -> None:
         """Drive this claim.
 
@@ -67,8 +73,10 @@ class Drive:
             leaving: says whether the process is about to stop.
             budget: bounds the model calls.
             log_limit: bytes that the log may have before its terminal event; None: any number.
+            threshold: seconds beyond which waits park the run, if nothing else is open.
 
         """
+        self._waiting = Waiting(store, claim, clock, threshold)
         self._budget = budget
         self._log_limit = log_limit
         self._store = store
@@ -88,6 +96,7 @@ class Drive:
         Raises:
             Fenced: the claim was lost.
             LetGo: the run is for another process to go on with.
+            Parked: the run was suspended.
             StoreUnavailable: the store refused to read or write.
             Unable: this process cannot go on with the run.
 
@@ -97,7 +106,13 @@ class Drive:
             self._store, self._claim, self._clock, log_limit=self._log_limit, size=journals.size
         )
         ctx = RunContext.of_root(
-            self._claim, journals, writer, self._clock, self._boundary, budget=self._budget
+            self._claim,
+            journals,
+            writer,
+            self._clock,
+            self._boundary,
+            budget=self._budget,
+            waiting=self._waiting,
         )
         try:
             self._end(ctx, writer, await self._ending(ctx, journals, runnable, writer))
@@ -140,13 +155,14 @@ class Drive:
         """Let the run's code work until it is done, or has to stop."""
         work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
-        ends: set[asyncio.Future[Any]] = {writer.ended, work, order, self._left}
+        parkable = asyncio.create_task(self._waiting.activity.parkable())
+        ends: set[asyncio.Future[Any]] = {writer.ended, work, order, parkable, self._left}
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if done == {self._left}:
+            if done <= {self._left, parkable}:
                 ctx.close()
         finally:
-            await stopped(work, order)
+            await stopped(work, order, parkable)
         if writer.ended in done:
             writer.ended.result()  # before the terminal event it ends only by raising
         if work in done:
@@ -158,7 +174,28 @@ class Drive:
             return ending_of(ctx, result)
         if order in done:
             return order.result()(ctx)
-        raise self._left.result()
+        if self._left in done:
+            raise self._left.result()
+        await self._park(parkable.result())
+        raise Parked
+
+    async def _park(self, wake_at: int | None) -> None:
+        """Suspend the run, whose code has stopped.
+
+        Raises:
+            LetGo: something has come for it meanwhile.
+
+        """
+        deadline = self._claim.deadline
+        times = [one for one in (wake_at, deadline) if one is not None]
+        parked = await self._store.suspend(
+            self._claim,
+            wake_at=min(times, default=None),
+            seen=self._waiting.inbox.seen,
+            deadline=deadline,
+        )
+        if not parked:
+            raise LetGo
 
     def _end(self, ctx: RunContext, writer: Writer, ending: Ending) -> None:
         """Emit the terminal event: of any ending, or if it cannot be stored, of a defect."""
@@ -182,7 +219,7 @@ class Drive:
         deadline = asyncio.timeout(self._remaining())
         try:
             async with deadline:
-                await cancellation(self._store, self._claim)
+                await self._waiting.inbox.cancelled()
         except TimeoutError:
             if not deadline.expired():
                 raise

@@ -14,10 +14,11 @@ from polos_service.logs import get_logger
 from polos_service.pacer import Pacer
 from polos_service.runs.budget import Budgets
 from polos_service.runs.clock import Clock
-from polos_service.runs.drive import Drive, LetGo
+from polos_service.runs.drive import Drive, LetGo, Parked
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import cancellation
 from polos_service.runs.runnable import Runnable
+from polos_service.runs.waiting import THRESHOLD
 from polos_service.store import CANCEL, Claim, Command, Key, Overdue, RunStore
 
 RETRY_PAUSE = 1.0
@@ -72,8 +73,11 @@ class Executor:
         clock: Clock,
         limit: int,
         budgets: Budgets | None = None,
+        *,
+        threshold: float = THRESHOLD,
     ) -> None:
-        """Prepare; without `budgets`, projects have no limits."""
+        """Prepare; without `budgets`, projects have no limits. See `Drive` for `threshold`."""
+        self._threshold = threshold
         self._budgets = budgets
         self._store = store
         self._runnables = runnables
@@ -231,7 +235,12 @@ class Executor:
     async def _hold(self, claim: Claim) -> None:
         """Drive the run; if it does not end, let go of it, at once or after a pause."""
         key = (claim.project, claim.run_id)
-        trouble = await self._drive(claim)
+        try:
+            trouble = await self._drive(claim)
+        except Parked:
+            self._troubles.pop(key, None)
+            self._forget(claim)
+            return
         former, times = self._troubles.pop(key, (None, 0))
         if trouble is None or self._closing:
             await self._release(claim, failed=trouble is Trouble.FAILED)
@@ -252,6 +261,8 @@ class Executor:
             await drive.run(self._runnables.get(claim.workflow_id), failures)
         except LetGo:
             pass
+        except Parked:
+            raise
         except Unable as error:
             log.warning("run_left", run_id=claim.run_id, reason=str(error), **error.details)
             return Trouble.UNABLE
@@ -268,7 +279,7 @@ class Executor:
             return self._stopping
 
         if self._budgets is None:
-            return Drive(self._store, self._clock, claim, leaving)
+            return Drive(self._store, self._clock, claim, leaving, threshold=self._threshold)
         return Drive(
             self._store,
             self._clock,
@@ -276,6 +287,7 @@ class Executor:
             leaving,
             budget=self._budgets.of(claim.project),
             log_limit=self._budgets.quotas.of(claim.project).log_bytes,
+            threshold=self._threshold,
         )
 
     async def _release_later(self, claim: Claim, trouble: Trouble, times: int) -> None:
@@ -299,9 +311,7 @@ class Executor:
             await self._take_up(claim.project, claim.run_id)
 
     async def _release(self, claim: Claim, *, failed: bool) -> None:
-        key = (claim.project, claim.run_id)
-        if self._held.get(key, (0, 0))[0] == claim.epoch:
-            del self._held[key]
+        self._forget(claim)
         while True:
             try:
                 await self._store.release(claim, failed=failed)
@@ -312,6 +322,12 @@ class Executor:
                 await self._clock.sleep(RETRY_PAUSE)
             else:
                 return
+
+    def _forget(self, claim: Claim) -> None:
+        """Note that the claim is not held here any more."""
+        key = (claim.project, claim.run_id)
+        if self._held.get(key, (0, 0))[0] == claim.epoch:
+            del self._held[key]
 
 
 def tell(event: str, error: Exception) -> None:

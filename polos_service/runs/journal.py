@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from polos.v1.event_pb2 import Event, StepFinish
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Event, Resumed, StepFinish, StepRetry, Suspended, WaitKind
 from polos_service.limits import PIECE_LIMIT
 from polos_service.runs.frame import decode
 from polos_service.runs.lineage import Lineage, Origin
@@ -17,6 +18,14 @@ from polos_service.store import Entry
 
 ENDS = frozenset({"agent_finish", "workflow_finish", "error", "run_cancelled"})
 """The names of the payloads that end a run, a child as well as the root."""
+
+
+WAITS = {
+    WaitKind.WAIT_KIND_TIMER: "timer",
+    WaitKind.WAIT_KIND_SUSPEND: "suspend",
+    WaitKind.WAIT_KIND_APPROVAL: "approval",
+}
+"""What kind of step a wait is."""
 
 
 def private_line(step_key: str, private: Any, child: str | None = None) -> bytes:
@@ -73,10 +82,17 @@ class Journal:
         ended: True if its last event is there.
         finished: how every step ended that has ended, by key.
         attempts: the attempt that each step begun has reached, by key.
-        kinds: the kind of each step begun, by key.
+        kinds: the kind of each step or wait begun, by key.
         private: what was stored beside the finish of a step, by key.
         sayings: what the last attempt of a step told before its end, by key.
         kept: what was stored beside those events: the attempt and the pieces, by key.
+        failures: how often each step begun has failed and was to be tried again, by key.
+        starts: when the attempt begins that a failure was followed by, by key; in nanoseconds
+            since the epoch.
+        waits: every wait begun, by key, with the sequence of its event.
+        resumed: how every wait has ended that has ended, by key.
+        results: the sequence of the event that ended a step or a wait, by key.
+        retries: how often the run's function has started over.
 
     """
 
@@ -89,13 +105,19 @@ class Journal:
     private: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     sayings: dict[str, Saying] = field(default_factory=dict)
     kept: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
+    waits: dict[str, tuple[int, Suspended]] = field(default_factory=dict)
+    resumed: dict[str, Resumed] = field(default_factory=dict)
+    results: dict[str, int] = field(default_factory=dict)
+    retries: int = 0
 
     @property
     def started(self) -> bool:
         """Whether the log has any event of the run."""
         return self.lineage is not None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event) -> None:  # noqa: C901 - a case for each kind of event
         """Take the run's next event into account."""
         if self.lineage is None:
             self.lineage = Lineage.of(event)
@@ -111,12 +133,32 @@ class Journal:
                 self.attempts[event.step_start.step_key] = event.step_start.attempt
                 self.kinds[event.step_start.step_key] = event.step_start.step_type
             case "step_retry":
-                self.attempts[event.step_retry.step_key] = event.step_retry.attempt
-                self.sayings.pop(event.step_retry.step_key, None)
+                self._retry(event.step_retry)
             case "step_finish":
                 self._finish(event.step_finish)
+                self.results[event.step_finish.step_key] = event.sequence
+            case "suspended":
+                waiting = Suspended()
+                waiting.CopyFrom(event.suspended)
+                self.waits[waiting.step_key] = event.sequence, waiting
+                self.kinds[waiting.step_key] = WAITS.get(waiting.kind, "unknown")
+            case "resumed":
+                over = self.resumed[event.resumed.step_key] = Resumed()
+                over.CopyFrom(event.resumed)
+                self.results[over.step_key] = event.sequence
+            case "workflow_retry":
+                self.retries += 1
             case kind if kind in ENDS:
                 self.ended = True
+
+    def _retry(self, told: StepRetry) -> None:
+        self.attempts[told.step_key] = told.attempt
+        self.sayings.pop(told.step_key, None)
+        self.starts.pop(told.step_key, None)
+        if told.reason != FailureReason.FAILURE_REASON_PROCESS_RESTARTED:
+            self.failures[told.step_key] = self.failures.get(told.step_key, 0) + 1
+            if told.HasField("start_time"):
+                self.starts[told.step_key] = told.start_time.ToNanoseconds()
 
     def _finish(self, told: StepFinish) -> None:
         # A copy: the event keeps those that came with it in memory, pieces of text for example.
@@ -160,7 +202,7 @@ class Journals:
 
     Attributes:
         root: the root run's journal.
-        claims: claims since the last step that finished, without those whose release lost
+        claims: claims since the last step or wait that ended, without those whose release lost
             nothing.
         damage: the first error met in reading the log; empty if there was none.
         size: bytes of the log, private parts included.
@@ -198,6 +240,11 @@ class Journals:
             journal.settle()
         return journals
 
+    def results(self) -> Iterator[int]:
+        """Yield the sequences of the events that ended a step or a wait, of every run."""
+        for journal in self._runs.values():
+            yield from journal.results.values()
+
     def child(self, origin: Origin) -> Journal | None:
         """Return the journal of the child that this attempt began; None if it began none."""
         return self._children.get(origin)
@@ -210,7 +257,7 @@ class Journals:
             if (origin := Lineage.of(event).origin) is not None:
                 self._children[origin] = journal
         journal.add(event)
-        if event.HasField("step_finish"):
+        if event.HasField("step_finish") or event.HasField("resumed"):
             self.claims = 0
 
     def add_private(self, line: Mapping[str, Any]) -> None:

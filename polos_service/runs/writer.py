@@ -132,6 +132,16 @@ class Writer:
             self._loop.call_soon(self._append)
 
     @property
+    def closed(self) -> bool:
+        """Whether it takes nothing any more, because this process lets go of the run."""
+        return self._closed
+
+    @property
+    def lineage(self) -> Lineage:
+        """The root run."""
+        return self._root.lineage
+
+    @property
     def full(self) -> bool:
         """Whether more is queued than may be."""
         return self._backlog > BACKLOG_LIMIT

@@ -11,13 +11,13 @@ from polos import Agent, Deadlines, DefinitionError, InvalidRequest, RunTimeout,
 from polos.v1 import run_service_pb2 as pb
 from polos_client.define.scripted import call, pause, say, script, turn
 from polos_client.errors import RunFailed
-from polos_service.runs import attempt
+from polos_service.runs import retries
 from tests.support.service import serving
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "BACKOFF_BASE", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF_BASE", 0.001)
 
 
 def slow(*parts: object, deadlines: Deadlines) -> Agent:

@@ -64,7 +64,7 @@ Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
-    """A run of an agent: its metadata, without its log."""
+    """A run of an agent or a workflow: its metadata, without its log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,10 +81,12 @@ class Run(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     TOOL_RESULTS_FIELD_NUMBER: _builtins.int
     TOOL_RESULTS_OMITTED_FIELD_NUMBER: _builtins.int
+    OPEN_WAITS_FIELD_NUMBER: _builtins.int
+    EARLY_ANSWERS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id, assigned by the service. Ids sort by creation time."""
     workflow_id: _builtins.str
-    """Id of the agent that the run executes."""
+    """Id of the agent or workflow that the run executes."""
     state: Global___RunState.ValueType
     """The run's current state."""
     session_id: _builtins.str
@@ -123,6 +125,16 @@ class Run(_message.Message):
         see `tool_results_omitted`.
         """
 
+    @_builtins.property
+    def open_waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait]:
+        """The run's open waits, oldest first, at most 1000. Set by `GetRun`."""
+
+    @_builtins.property
+    def early_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys of waits that were answered before the run has come to them, at most 1000.
+        Set by `GetRun`.
+        """
+
     def __init__(
         self,
         *,
@@ -139,10 +151,12 @@ class Run(_message.Message):
         outcome: _event_pb2.Event | None = ...,
         tool_results: _abc.Iterable[Global___ToolResult] | None = ...,
         tool_results_omitted: _builtins.int = ...,
+        open_waits: _abc.Iterable[Global___Wait] | None = ...,
+        early_answers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
@@ -154,6 +168,60 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Wait(_message.Message):
+    """An open wait of a run: see `Suspended`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    WAIT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run that waits: the root run, or a child."""
+    step_key: _builtins.str
+    """The wait's key within that run."""
+    wait_id: _builtins.int
+    """Sequence of its `suspended`. Identifies the wait within the root run's log."""
+    kind: _event_pb2.WaitKind.ValueType
+    """What it waits for."""
+    data_json: _builtins.str
+    """What is shown to whoever answers, as in `Suspended`."""
+    workflow_id: _builtins.str
+    """Id of the agent or workflow that the run executes."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the wait began."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When a timer's time comes, or the wait expires. Absent if it never does."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        step_key: _builtins.str = ...,
+        wait_id: _builtins.int = ...,
+        kind: _event_pb2.WaitKind.ValueType = ...,
+        data_json: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        workflow_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data_json", b"data_json", "expire_time", b"expire_time", "kind", b"kind", "run_id", b"run_id", "step_key", b"step_key", "wait_id", b"wait_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wait: _TypeAlias = Wait  # noqa: Y015
 
 @_typing.final
 class ToolResult(_message.Message):
@@ -212,7 +280,9 @@ class RunOptions(_message.Message):
     user_id: _builtins.str
     """The user that the run is for; at most 256 characters."""
     initial_state_json: _builtins.str
-    """A JSON object that is available to tools in their context; at most 256 KiB."""
+    """A JSON object that is available to tools in their context, and that a workflow's state
+    begins with; at most 256 KiB.
+    """
     provider_options_json: _builtins.str
     """A JSON object of model parameters for this run, for example
     `{"temperature": 0, "seed": 7}`. The provider determines the accepted names;
@@ -223,8 +293,8 @@ class RunOptions(_message.Message):
     def timeout(self) -> _duration_pb2.Duration:
         """Maximum duration of the run since its creation, including time in the queue.
         A run that exceeds it ends with an `error` event of reason RUN_TIMEOUT. From
-        1 ms to 30 days. If absent, the agent's own timeout applies, by default 24
-        hours.
+        1 ms to 100 years. If absent, the agent's own timeout applies, by default 24
+        hours, in which time in waits does not count; a workflow has none.
         """
 
     @_builtins.property

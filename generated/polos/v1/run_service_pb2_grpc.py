@@ -79,6 +79,16 @@ class RunServiceStub:
                 request_serializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.SerializeToString,
                 response_deserializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.FromString,
                 _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/polos.v1.RunService/ResumeRun',
+                request_serializer=polos_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=polos_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.ListWaits = channel.unary_unary(
+                '/polos.v1.RunService/ListWaits',
+                request_serializer=polos_dot_v1_dot_run__service__pb2.ListWaitsRequest.SerializeToString,
+                response_deserializer=polos_dot_v1_dot_run__service__pb2.ListWaitsResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -166,6 +176,27 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResumeRun(self, request, context):
+        """Answers an open wait of a run. The first answer is accepted, and the run continues
+        with it; the same call again, with the same `request_id`, succeeds as well, and any
+        other fails with FAILED_PRECONDITION and reason ALREADY_ANSWERED. After the wait's
+        `expire_time` it fails with reason WAIT_EXPIRED.
+
+        An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+        the run waits with this key. An approval must be open, and its `wait_id` be named.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWaits(self, request, context):
+        """Lists the open waits of the caller's project that can be answered, oldest first, one
+        page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -208,6 +239,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CreateRunToken,
                     request_deserializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.FromString,
                     response_serializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=polos_dot_v1_dot_run__service__pb2.ResumeRunRequest.FromString,
+                    response_serializer=polos_dot_v1_dot_run__service__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'ListWaits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWaits,
+                    request_deserializer=polos_dot_v1_dot_run__service__pb2.ListWaitsRequest.FromString,
+                    response_serializer=polos_dot_v1_dot_run__service__pb2.ListWaitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -431,6 +472,60 @@ class RunService:
             '/polos.v1.RunService/CreateRunToken',
             polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.SerializeToString,
             polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polos.v1.RunService/ResumeRun',
+            polos_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
+            polos_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWaits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polos.v1.RunService/ListWaits',
+            polos_dot_v1_dot_run__service__pb2.ListWaitsRequest.SerializeToString,
+            polos_dot_v1_dot_run__service__pb2.ListWaitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

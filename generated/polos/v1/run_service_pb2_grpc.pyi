@@ -80,6 +80,19 @@ class RunServiceStub:
     the run, and nothing else. It ends earlier if the API key that created it is revoked
     or expires. Fails with NOT_FOUND if the run does not exist.
     """
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
+    """Answers an open wait of a run. The first answer is accepted, and the run continues
+    with it; the same call again, with the same `request_id`, succeeds as well, and any
+    other fails with FAILED_PRECONDITION and reason ALREADY_ANSWERED. After the wait's
+    `expire_time` it fails with reason WAIT_EXPIRED.
+
+    An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+    the run waits with this key. An approval must be open, and its `wait_id` be named.
+    """
+    ListWaits: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListWaitsRequest, _run_service_pb2.ListWaitsResponse]
+    """Lists the open waits of the caller's project that can be answered, oldest first, one
+    page at a time.
+    """
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -132,6 +145,19 @@ class RunServiceAsyncStub(RunServiceStub):
     the token expires: for a browser, or another service. Whoever has the token can read
     the run, and nothing else. It ends earlier if the API key that created it is revoked
     or expires. Fails with NOT_FOUND if the run does not exist.
+    """
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """Answers an open wait of a run. The first answer is accepted, and the run continues
+    with it; the same call again, with the same `request_id`, succeeds as well, and any
+    other fails with FAILED_PRECONDITION and reason ALREADY_ANSWERED. After the wait's
+    `expire_time` it fails with reason WAIT_EXPIRED.
+
+    An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+    the run waits with this key. An approval must be open, and its `wait_id` be named.
+    """
+    ListWaits: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListWaitsRequest, _run_service_pb2.ListWaitsResponse]  # type: ignore[assignment]
+    """Lists the open waits of the caller's project that can be answered, oldest first, one
+    page at a time.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -230,6 +256,31 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         the token expires: for a browser, or another service. Whoever has the token can read
         the run, and nothing else. It ends earlier if the API key that created it is revoked
         or expires. Fails with NOT_FOUND if the run does not exist.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _run_service_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ResumeRunResponse, _abc.Awaitable[_run_service_pb2.ResumeRunResponse]]:
+        """Answers an open wait of a run. The first answer is accepted, and the run continues
+        with it; the same call again, with the same `request_id`, succeeds as well, and any
+        other fails with FAILED_PRECONDITION and reason ALREADY_ANSWERED. After the wait's
+        `expire_time` it fails with reason WAIT_EXPIRED.
+
+        An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+        the run waits with this key. An approval must be open, and its `wait_id` be named.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWaits(
+        self,
+        request: _run_service_pb2.ListWaitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListWaitsResponse, _abc.Awaitable[_run_service_pb2.ListWaitsResponse]]:
+        """Lists the open waits of the caller's project that can be answered, oldest first, one
+        page at a time.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -31,6 +31,7 @@ def as_create(request: StreamRunRequest) -> CreateRunRequest:
         options=request.options if request.HasField("options") else None,
         request_id=request.request_id,
         streaming=True,
+        payload_json=request.payload_json if request.HasField("payload_json") else None,
     )
 
 

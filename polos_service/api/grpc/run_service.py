@@ -15,16 +15,19 @@ from polos_service.api.grpc.handlers import needs
 from polos_service.api.grpc.messages import (
     details_of,
     page_of,
+    page_size,
     query_of,
     result_limit,
     run_of,
     timestamp,
 )
+from polos_service.api.grpc.replies import place_of, reply_of, waits_page
 from polos_service.api.grpc.requests import as_create, run_request
-from polos_service.caller import RUNS_READ, RUNS_WRITE, Caller
+from polos_service.caller import RUNS_READ, RUNS_RESUME, RUNS_WRITE, Caller
 from polos_service.runs.frame import SECOND
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
+from polos_service.store import ENDED
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,6 +37,7 @@ class RunService:
 
     def __init__(self, runs: Runs, side_thread: SideThread, access: Access) -> None:
         self._runs = runs
+        self._waits = runs.waits
         self._access = access
         self._side_thread = side_thread
 
@@ -74,7 +78,11 @@ class RunService:
         limit = result_limit(request.max_result_bytes)
         details = await self._runs.get(caller, request.run_id, limit)
         context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
-        return pb.GetRunResponse(run=details_of(details))
+        run = details_of(details)
+        if details.record.state not in ENDED:
+            run.open_waits.extend(await self._waits.open(caller, request.run_id))
+            run.early_answers.extend(await self._waits.early(caller, request.run_id))
+        return pb.GetRunResponse(run=run)
 
     @needs(RUNS_READ)
     async def ListRuns(
@@ -116,6 +124,24 @@ class RunService:
         return pb.CreateRunTokenResponse(
             token=token, expire_time=timestamp(round(expires * SECOND))
         )
+
+    @needs(RUNS_RESUME)
+    async def ResumeRun(
+        self, caller: Caller, request: pb.ResumeRunRequest, context: Context
+    ) -> pb.ResumeRunResponse:
+        """Answer a wait."""
+        reply = await self._side_thread.call(request.ByteSize(), reply_of, request)
+        return pb.ResumeRunResponse(wait=await self._waits.resume(caller, reply))
+
+    @needs(RUNS_READ)
+    async def ListWaits(
+        self, caller: Caller, request: pb.ListWaitsRequest, context: Context
+    ) -> pb.ListWaitsResponse:
+        """Return a page of open waits."""
+        limit = page_size(request.page_size)
+        after = place_of(request.page_token)
+        found = await self._waits.list(caller, limit, after)
+        return waits_page(found, limit, request.workflow_id)
 
     async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
         """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""

@@ -1,0 +1,70 @@
+"""What a claimed run has open: whether it works, or only waits."""
+
+from __future__ import annotations
+
+import asyncio
+
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import SECOND
+
+FOREVER = 1 << 62
+"""A time, in nanoseconds since the epoch, that does not come."""
+
+
+class Activity:
+    """The steps at work and the open waits of a root run and its children.
+
+    A run may be parked when all that is open are waits that take longer than a threshold, and
+    nothing has begun or ended for as long.
+    """
+
+    def __init__(self, clock: Clock, threshold: float) -> None:
+        """Nothing is open yet; the threshold is in seconds."""
+        self._clock = clock
+        self._threshold = round(threshold * SECOND)
+        self._steps = 0
+        self._waits: dict[int, int] = {}
+        self._changed = clock.now()
+        self._waiting = asyncio.Event()
+
+    def work(self) -> None:
+        """Note that a step begins."""
+        self._steps += 1
+        self._change()
+
+    def rest(self) -> None:
+        """Note that a step has ended."""
+        self._steps -= 1
+        self._change()
+
+    def wait(self, wait_id: int, until: int | None) -> None:
+        """Note that a wait begins, and until when it takes at most."""
+        self._waits[wait_id] = FOREVER if until is None else until
+        self._change()
+
+    def over(self, wait_id: int) -> None:
+        """Note that a wait has ended."""
+        self._waits.pop(wait_id, None)
+        self._change()
+
+    async def parkable(self) -> int | None:
+        """Return when the run may be parked: the time at which the first wait ends, if any does."""
+        while True:
+            await self._waiting.wait()
+            now = self._clock.now()
+            first = min(self._waits.values())
+            # The later of: quiet for long enough, and the first wait still long enough.
+            quiet_at = self._changed + self._threshold
+            if first - now <= self._threshold:
+                await self._clock.sleep(max(1, first - now) / SECOND)
+            elif quiet_at > now:
+                await self._clock.sleep((quiet_at - now) / SECOND)
+            else:
+                return None if first == FOREVER else first
+
+    def _change(self) -> None:
+        self._changed = self._clock.now()
+        if self._waits and not self._steps:
+            self._waiting.set()
+        else:
+            self._waiting.clear()

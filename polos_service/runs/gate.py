@@ -1,0 +1,71 @@
+"""Hands out what steps and waits come to: in the log's order, one at a time.
+
+Code that races steps against each other sees who is first. It must see the same again when it is
+run against its log. So one result is handed out, and the next when the code has done with it
+whatever it does without waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterable
+
+QUIET = 12
+"""Turns of the loop, without a result being asked for or handed out, after which the code waits.
+Each task between a step and the code that awaits it takes up to three."""
+
+
+class Gate:
+    """The gate of one claim.
+
+    A result that is the next in the log is handed out at once, unless the one before it was handed
+    out just now: code that takes one step after the other never waits here.
+    """
+
+    def __init__(self, recorded: Iterable[int] = ()) -> None:
+        """Take the sequences of the results that the log has."""
+        self._recorded = sorted(recorded)
+        self._passed = 0
+        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._quiet = QUIET
+
+    async def turn(self, sequence: int) -> None:
+        """Wait until the result with this sequence has its turn."""
+        idle = self._quiet >= QUIET
+        if idle and not self._waiting and self._is_next(sequence):
+            self._pass(sequence)
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (sequence, future))
+        self._restart()
+        await future
+
+    def _is_next(self, sequence: int) -> bool:
+        place = self._passed
+        return place >= len(self._recorded) or self._recorded[place] >= sequence
+
+    def _pass(self, sequence: int) -> None:
+        """Note that a result is handed out."""
+        self._passed = max(self._passed, bisect_left(self._recorded, sequence) + 1)
+        self._restart()
+
+    def _restart(self) -> None:
+        """Begin to count the quiet turns anew."""
+        counting = self._quiet < QUIET
+        self._quiet = 0
+        if not counting:
+            asyncio.get_running_loop().call_soon(self._count)
+
+    def _count(self) -> None:
+        self._quiet += 1
+        if self._quiet < QUIET:
+            asyncio.get_running_loop().call_soon(self._count)
+            return
+        while self._waiting:
+            sequence, future = heapq.heappop(self._waiting)
+            if not future.done():
+                future.set_result(None)
+                self._pass(sequence)
+                return

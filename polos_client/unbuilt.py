@@ -52,7 +52,11 @@ OPTIONS: Mapping[str, Option] = {
     "queue": Option(advice=_NO_QUEUE),
     "queue_concurrency_limit": Option(advice=_NO_QUEUE),
     "queue_name": Option(advice=_NO_QUEUE),
+    "schedule": Option((False,), "start it from a cron job of yours"),
     "stream_to_workflow": Option((False,)),
+    "trigger_on_event": Option(),
+    "batch_size": Option((1,)),
+    "batch_timeout_seconds": Option(),
 }
 """The parameters of `Agent`, `@tool`, starts and `Polos` that are not built yet."""
 

@@ -11,7 +11,9 @@ from typing import Any, Self
 
 from polos_client.calls.client import PolosClient
 from polos_client.calls.connection import Definition
-from polos_client.define.agent import DEFINED, Agent
+from polos_client.define.agent import Agent
+from polos_client.define.registry import DEFINED
+from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import refuse
 from polos_service import logs
@@ -39,7 +41,7 @@ class Polos(PolosClient):
 
     def __init__(
         self,
-        agents: Iterable[Agent] = (),
+        agents: Iterable[Agent | Workflow] = (),
         *,
         store: str | None = None,
         port: int | None = None,
@@ -79,7 +81,7 @@ class Polos(PolosClient):
         super().__init__(f"{HOST}:0", tls=False)
         self._agents = tuple(agents)
         for one in self._agents:
-            if not isinstance(one, Agent):
+            if not isinstance(one, Agent | Workflow):
                 raise DefinitionError(f"{one!r:.80} is not an Agent; name all other arguments")
         self._store = store
         self._port = port
@@ -162,7 +164,7 @@ class Polos(PolosClient):
 
         """
         service = self._running()
-        if isinstance(definition, Agent):
+        if isinstance(definition, Agent | Workflow):
             service.load(definition)
 
     async def channel(self) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from types import MappingProxyType
 
 from polos_client.define.agent import Agent
+from polos_client.define.workflow import Workflow
 from polos_client.errors import StoreUnavailable
 from polos_service import logs
 from polos_service.access import Access
@@ -27,12 +28,14 @@ from polos_service.runs.budget import Budgets
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
+from polos_service.runs.runnable import Runnable
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 from polos_service.store.access import Store
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
+from polos_service.workflows.runnable import WorkflowRunnable
 
 BLOCKED_LIMIT = 1.0
 """Seconds for which the loop may be held before the watchdog names who holds it."""
@@ -68,8 +71,8 @@ class Service:
         self,
         settings: Settings,
         store: Store,
-        agents: Iterable[Agent],
-        defined: Mapping[str, Agent],
+        agents: Iterable[Agent | Workflow],
+        defined: Mapping[str, Agent | Workflow],
         *,
         shared_port: bool,
         credentials: bool,
@@ -108,26 +111,31 @@ class Service:
         """The port at which it listens; 0 for a Unix socket."""
         return 0 if unix_path(self.address) else parts(self.address)[1]
 
-    def load(self, agent: Agent) -> None:
-        """Load an agent; the same one again changes nothing.
+    def load(self, definition: Agent | Workflow) -> None:
+        """Load an agent or a workflow; the same one again changes nothing.
 
         Raises:
             DefinitionError: another one has its id, it has what JSON cannot hold, or it names a
                 provider that this process does not have.
 
         """
-        self.catalog.add(self._runnable(agent))
+        self.catalog.add(self._runnable(definition))
 
     def lacks(self, agent: Agent) -> str:
         """Return what the model calls of a loaded agent lack; empty if nothing is known to."""
         missing = self._providers[agent.provider].lacks(agent.provider_base_url)
         return f"{agent.provider}; {missing}: its calls will fail" if missing else ""
 
-    def _find_defined(self, agent_id: str) -> AgentRunnable | None:
-        agent = self._defined.get(agent_id)
-        return None if agent is None else self._runnable(agent)
+    def _find_defined(self, runnable_id: str) -> Runnable | None:
+        found = self._defined.get(runnable_id)
+        return None if found is None else self._runnable(found)
 
-    def _runnable(self, agent: Agent) -> AgentRunnable:
+    def _runnable(self, definition: Agent | Workflow) -> Runnable:
+        if isinstance(definition, Workflow):
+            return WorkflowRunnable(definition, self._clock)
+        return self._agent_runnable(definition)
+
+    def _agent_runnable(self, agent: Agent) -> AgentRunnable:
         runnable = AgentRunnable(agent, self._providers, self._side_thread)
         if agent.id not in self._told and (missing := self.lacks(agent)):
             self._told.add(agent.id)
@@ -138,8 +146,8 @@ class Service:
     async def start(
         cls,
         settings: Settings,
-        agents: Iterable[Agent] = (),
-        defined: Mapping[str, Agent] = MappingProxyType({}),
+        agents: Iterable[Agent | Workflow] = (),
+        defined: Mapping[str, Agent | Workflow] = MappingProxyType({}),
         *,
         shared_port: bool = False,
         credentials: bool = True,

@@ -27,8 +27,11 @@ class Start:
     """What a run is started with.
 
     Attributes:
-        workflow_id: the agent that runs.
-        input: the user's message, or a conversation; at most 1 MiB as it is sent.
+        workflow_id: the agent or workflow that runs.
+        input: the user's message, or a conversation; at most 1 MiB as it is sent. None for a
+            workflow.
+        payload: what a workflow is given: JSON values or a model, at most 256 KiB as JSON. None:
+            nothing.
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
         user_id: at most 256 characters.
@@ -41,7 +44,8 @@ class Start:
     """
 
     workflow_id: str
-    input: str | Sequence[Mapping[str, Any]]
+    input: str | Sequence[Mapping[str, Any]] | None = None
+    payload: Any = None
     initial_state: Mapping[str, Any] | BaseModel | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -77,6 +81,9 @@ class Start:
         request.request_id = _request_id(self.request_id)
         if isinstance(self.input, str):
             request.input = _bounded("input", self.input, INPUT_LIMIT)
+        elif self.input is None:
+            if self.payload is not None:
+                request.payload_json = payload_json("payload", self.payload)
         else:
             messages = _conversation(self.input)
             request.input_messages_json = _json("input", messages, list, INPUT_LIMIT, MEDIA_COUNT)
@@ -217,6 +224,30 @@ def _size(name: str, text: str) -> int:
         return len(text.encode())
     except UnicodeEncodeError as error:
         raise InvalidRequest({name: f"is not valid Unicode text: {error.reason}"}) from None
+
+
+def payload_json(name: str, value: Any) -> str:
+    """Return a workflow's payload, or an answer, as JSON text.
+
+    Raises:
+        InvalidRequest: it cannot be written as JSON, or is too large.
+
+    """
+    if isinstance(value, BaseModel):
+        return _bounded(name, value.model_dump_json(), STATE_LIMIT)
+    try:
+        text = json.dumps(
+            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_model
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest({name: f"cannot be written as JSON: {error}"}) from error
+    return _bounded(name, text, STATE_LIMIT)
+
+
+def _model(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def _named(name: str, text: Any, limit: int) -> str:

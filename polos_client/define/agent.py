@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
-from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
 
 from polos_client.deadlines import DEFAULTS, Deadlines
 from polos_client.define import checks
+from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
 from polos_client.unbuilt import missing, refuse
@@ -29,9 +29,6 @@ State = Mapping[str, Any] | BaseModel
 
 Stop = StopCondition | Callable[[StopConditionContext], Any]
 """A stop condition, or a plain function that is one: `(ctx) -> bool`, or an async one."""
-
-DEFINED: MutableMapping[str, Agent] = WeakValueDictionary()
-"""Every agent that this process has defined and still uses, by id: the last one of each id."""
 
 
 class Agent:

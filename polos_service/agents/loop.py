@@ -11,10 +11,12 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from polos.v1.event_pb2 import AgentFinish, FinishReason, ToolCall
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
+from polos_client.define.steps import Steps
 from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.definition import Definition
@@ -30,6 +32,7 @@ from polos_service.runs.retries import Backoff
 from polos_service.runs.said import size_of
 from polos_service.sidethread import SMALL
 from polos_service.tools.local import call_tool
+from polos_service.tools.steps import ToolSteps
 
 PARALLEL_TOOLS = 32
 """Tool calls of one run that work at once; each may hold a thread. Further ones have not begun."""
@@ -149,6 +152,7 @@ class AgentLoop:
             attempt=attempt.number,
             idempotency_key=f"{self._ctx.run_id}/{attempt.key}",
             initial_state=json.loads(self._initial_state),
+            step=cast("Steps", ToolSteps(attempt)),
         )
         limit = self._definition.deadlines.tool_call
         asked = ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)

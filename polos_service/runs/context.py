@@ -162,6 +162,20 @@ class RunContext:
         if not self._journal.started:
             self._emit(payload)
 
+    @property
+    def create_time(self) -> int:
+        """When the run was created, in nanoseconds since the epoch."""
+        return self._create_time
+
+    def knows(self, key: str) -> bool:
+        """Return whether the log has a step or a wait with this key."""
+        return key in self._journal.kinds
+
+    @property
+    def replays(self) -> bool:
+        """Whether the log has the end of a step or a wait that the code has not asked for yet."""
+        return any(key not in self._used for key in self._journal.results)
+
     def age(self) -> Duration:
         """Return the time since the run was created."""
         return duration(self._clock.now() - self._create_time)

@@ -23,6 +23,8 @@ class RunRequest:
         runnable_id: what is to run.
         payload: what it is given, a JSON value; an agent takes a conversation, which is a
             list of messages in the form of the OpenAI chat API.
+        payload_json: what a workflow is given, as JSON text; None if there is nothing, and for
+            an agent.
         digest: the same for two starts that ask for the same run; tells a repeated
             `request_id` from a reused one.
         size: bytes that the start had when it was received.
@@ -40,6 +42,7 @@ class RunRequest:
     caller: Caller
     runnable_id: str
     payload: Any
+    payload_json: str | None = None
     digest: bytes
     size: int
     model_options: Mapping[str, Any]

@@ -52,6 +52,7 @@ def run_request(caller: Caller, request: CreateRunRequest) -> RunRequest:
         caller=caller,
         runnable_id=request.agent_id,
         payload=fields.messages,
+        payload_json=fields.payload_json,
         digest=digest(request),
         size=request.ByteSize(),
         model_options=fields.model_options,
@@ -69,6 +70,7 @@ class Fields:
 
     def __init__(self, request: CreateRunRequest) -> None:
         self.violations: dict[str, str] = {}
+        self.payload_json = self._payload(request)
         self.messages = self._messages(request)
         self.initial_state = self._object(request.options, "initial_state_json")
         self.model_options = self._options(request.options)
@@ -82,13 +84,20 @@ class Fields:
         self._bound("options.session_id", request.options.session_id, NAME_LIMIT)
         self._bound("options.user_id", request.options.user_id, NAME_LIMIT)
 
+    def _payload(self, request: CreateRunRequest) -> str | None:
+        if not request.HasField("payload_json"):
+            return None
+        self._parse("payload_json", request.payload_json, STATE_LIMIT)
+        return request.payload_json
+
     def _messages(self, request: CreateRunRequest) -> list[dict[str, Any]]:
+        """Return the conversation; it is empty if the start has none, as that of a workflow."""
         if request.input and request.input_messages_json:
             self.violations["input_messages_json"] = "cannot be given together with input"
         elif request.input_messages_json:
             return self._conversation(request.input_messages_json)
         elif not request.input.strip():
-            self.violations["input"] = "is empty"
+            return []
         else:
             self._size("input", request.input, INPUT_LIMIT)
         return [{"role": "user", "content": request.input}]

@@ -179,6 +179,7 @@ class Drive:
             return order.result()(ctx)
         if self._left in done:
             raise self._left.result()
+        await ctx.tidied()
         await self._park(parkable.result())
         raise Parked
 

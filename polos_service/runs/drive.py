@@ -161,7 +161,9 @@ class Drive:
         """Take note of how long the run may work, not counting its waits, if it has no deadline."""
         if self._claim.deadline is None and runnable.work_limit is not None:
             waited = journals.waited(self._clock.now())
-            self._work_until = self._claim.create_time + waited + round(runnable.work_limit * SECOND)
+            self._work_until = (
+                self._claim.create_time + waited + round(runnable.work_limit * SECOND)
+            )
 
     async def _worked(self, ctx: RunContext, runnable: Runnable, writer: Writer) -> Ending:
         """Let the run's code work until it is done, or has to stop."""

@@ -110,9 +110,7 @@ def _plain(value: Any, place: str, models: dict[str, str], depth: int) -> Any:
             for name, one in members.items()
         }
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return [
-            _plain(one, f"{place}/{at}", models, depth - 1) for at, one in enumerate(value)
-        ]
+        return [_plain(one, f"{place}/{at}", models, depth - 1) for at, one in enumerate(value)]
     if isinstance(value, Iterator):
         raise TypeError("it yields its values; return a list")
     return to_jsonable_python(value, by_alias=True)

@@ -124,8 +124,10 @@ def _is_small(value: Any) -> bool:
 
 
 def _is_flat(value: Any) -> bool:
-    return value is None or type(value) in (bool, int, float) or (
-        type(value) is str and len(value) <= SMALL // MEMBERS
+    return (
+        value is None
+        or type(value) in (bool, int, float)
+        or (type(value) is str and len(value) <= SMALL // MEMBERS)
     )
 
 

@@ -11,6 +11,7 @@ import typing
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -19,9 +20,6 @@ from pydantic_core import to_jsonable_python
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.logs import get_logger
-
-log = get_logger(__name__)
 
 MAX_DEPTH = 100
 """Values within values at most, so that readers in every language can parse the JSON."""
@@ -65,17 +63,13 @@ def decode(text: str, models: Models, returned: Any = None) -> Any:
         StepError: the class of a model in it is not loaded; the message has the JSON.
 
     """
-    if returned is not None:
-        try:
-            found = _adapter(returned).validate_json(text, strict=True)
-            if not models or dict(_models(found, "")) == models:
-                return found
-        except Exception as error:  # noqa: BLE001 - the annotation is not what it returns
-            log.debug("annotation_does_not_fit", returned=str(returned), why=str(error))
+    read = None if returned is None else _read(text, returned)
+    if read is not None and (not models or dict(_models(read.value, "")) == models):
+        return read.value
     value = json.loads(text)
     for pointer, name in models.items():
         value = _replaced(value, pointer.split("/")[1:], name)
-    return value
+    return value if returned is None or not models else _arranged(value, text, returned)
 
 
 def bad(message: str) -> StepError:
@@ -90,6 +84,30 @@ def returned_by(func: Callable[..., Any]) -> Any:
     except Exception:  # noqa: BLE001 - whatever it says, it cannot be resolved
         return None
     return None if found in (Any, object, type(None)) else found
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A value that was read as the type that the function says it returns."""
+
+    value: Any
+
+
+def _read(text: str, returned: Any) -> _Read | None:
+    """Read JSON text as a type; None if it does not fit, or the type is not one for JSON."""
+    try:
+        return _Read(_adapter(returned).validate_json(text, strict=True))
+    except Exception:  # noqa: BLE001 - the annotation is not what the function returns
+        return None
+
+
+def _arranged(value: Any, text: str, returned: Any) -> Any:
+    """Return a value with models as the type says, a tuple for example, if it is the same then."""
+    try:
+        found = _adapter(returned).validate_python(value)
+        return found if encode(found)[0] == text else value
+    except Exception:  # noqa: BLE001 - as above
+        return value
 
 
 def _plain(value: Any, place: str, models: dict[str, str], depth: int) -> Any:

@@ -109,6 +109,7 @@ class Code:
     kind: str = "workflow"
     id: str = "agent"
     timeout: float | None = None
+    work_limit: float | None = None
 
     def pin(self, request: RunRequest) -> bytes:
         return b"{}"

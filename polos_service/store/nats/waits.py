@@ -94,7 +94,7 @@ class WaitIndex:
             read = (self._jetstream.foreign.read(wait_in, message) for message in page)
             found += [one for one in read if one is not None]
             position = page[-1].sequence
-        return sorted(await self._of_open(project, found), key=lambda one: one.place)[:MAX_OPEN]
+        return sorted(await self._of_open(project, found), key=lambda one: one.wait_id)[:MAX_OPEN]
 
     async def page(self, project: str, limit: int, after: Place | None) -> list[WaitRecord]:
         """Return the waits of a project behind a place, oldest first."""

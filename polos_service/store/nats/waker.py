@@ -1,4 +1,4 @@
-"""Wakes suspended runs at their time: each replica keeps all alarms in mind, and queues what is due.
+"""Wakes suspended runs at their time: each replica knows all alarms, and queues what is due.
 
 Alarms are read as they come, once a second. Where several replicas wake a run, one of them queues
 it, and an alarm stays until another claim has begun. So none is lost with a replica.
@@ -67,8 +67,8 @@ class Waker:
             except StoreUnavailable as error:
                 log.warning("wake_failed", error=str(error))
                 await asyncio.sleep(LOOK)
-            except Exception as error:
-                log.error("wake_failed", exc_info=error)
+            except Exception:
+                log.exception("wake_failed")
                 await asyncio.sleep(LOOK)
             try:
                 async with asyncio.timeout(self._pause()):
@@ -108,15 +108,14 @@ class Waker:
     async def _wake(self, due: Collection[Alarm]) -> set[Alarm]:
         """Queue these runs, as far as they are parked; return the alarms that are over."""
         lasts = await self._parts.log.lasts([*{log_of(one) for one in due}])
+        ends = [(one, lasts.get(log_of(one))) for one in due]
         parked = {
             one: last
-            for one in due
-            if (last := lasts.get(log_of(one)))
-            and last.head.parked
-            and last.head.epoch == one.epoch
+            for one, last in ends
+            if last is not None and last.head.parked and last.head.epoch == one.epoch
         }
         await self._queue(parked)
-        over = {one for one in due if await self._over(one, lasts.get(log_of(one)))}
+        over = {one for one, last in ends if await self._over(one, last)}
         await self._remove(over)
         return over
 

@@ -40,6 +40,8 @@ def suspend(
 ) -> bool:
     """Suspend the claim's run, unless its inbox holds more than `seen` commands.
 
+    It is woken at its deadline at the latest, to end there.
+
     Raises:
         Fenced: the claim was lost, or the run has ended.
 
@@ -55,20 +57,24 @@ def suspend(
     spool.let_go(db, claim.project, claim.run_id)
     db.execute(
         f"UPDATE runs SET state = {SUSPENDED:d}, wake_time = ?, deadline = ? WHERE id = ?",
-        (wake_at, deadline, run),
+        (earliest(wake_at, deadline), deadline, run),
     )
     insert_mark(db, run, {"released": {"epoch": claim.epoch, PARKED: True}})
     return True
 
 
-def wake(db: sqlite3.Connection, run: int) -> bool:
-    """Queue a run again, if it is suspended; return whether it was."""
-    woken = db.execute(
+def earliest(*times: int | None) -> int | None:
+    """Return the first of these times; None if there is none."""
+    return min((one for one in times if one is not None), default=None)
+
+
+def wake(db: sqlite3.Connection, run: int) -> None:
+    """Queue a run again, if it is suspended."""
+    db.execute(
         f"UPDATE runs SET state = {QUEUED:d}, wake_time = NULL "
         f"WHERE id = ? AND state = {SUSPENDED:d}",
         (run,),
     )
-    return woken.rowcount == 1
 
 
 def wake_due(db: sqlite3.Connection, now: int) -> int | None:

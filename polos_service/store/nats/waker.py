@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-import time
 from collections.abc import Collection, Mapping
+from time import time_ns
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
@@ -78,7 +78,7 @@ class Waker:
 
     def _pause(self) -> float:
         """Return after how many seconds the next look is due."""
-        left = (self._due[0][0] - time.time_ns()) / SECOND if self._due else LOOK
+        left = (self._due[0][0] - time_ns()) / SECOND if self._due else LOOK
         return min(LOOK, max(0.0, left))
 
     async def _read(self) -> None:
@@ -92,7 +92,7 @@ class Waker:
                 self._passed = message.sequence
 
     async def _wake_due(self) -> None:
-        now = time.time_ns()
+        now = time_ns()
         while self._due and self._due[0][0] <= now:
             due: list[Alarm] = []
             while self._due and self._due[0][0] <= now and len(due) < PIECE:

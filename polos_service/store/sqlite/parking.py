@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable, Coroutine
+from time import time_ns
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
@@ -127,7 +127,7 @@ class Waker:
     async def _run(self) -> None:
         while True:
             await self._until_due()
-            now = time.time_ns()
+            now = time_ns()
             self._next = None  # from here on `suspended` tells what comes
             try:
                 found = await self._wake(now)
@@ -138,7 +138,7 @@ class Waker:
             self.suspended(found)
 
     async def _until_due(self) -> None:
-        while self._next is None or (left := self._next - time.time_ns()) > 0:
+        while self._next is None or (left := self._next - time_ns()) > 0:
             self._sooner.clear()
             pause = None if self._next is None else min(LOOK, left / SECOND)
             try:

@@ -129,11 +129,14 @@ class Waker:
             await self._until_due()
             now = time_ns()
             self._next = None  # from here on `suspended` tells what comes
+            found: int | None = now
             try:
                 found = await self._wake(now)
             except StoreUnavailable as error:
                 log.warning("wake_failed", error=str(error))
-                found = now
+                await asyncio.sleep(LOOK)
+            except Exception:
+                log.exception("wake_failed")
                 await asyncio.sleep(LOOK)
             self.suspended(found)
 

@@ -363,3 +363,20 @@ async def test_an_item_put_while_the_run_was_suspended_is_that_of_its_line(
     item = await stranger.last(WORK, work_subject("agent", "p", claim.run_id))
     assert item == orjson.dumps(["p", claim.run_id, claim.deadline])
     assert (await soon(first_claim(one, {"agent"}))).project == "p"
+
+
+async def test_runs_that_were_woken_and_wait_for_a_slot_are_not_queued_again(
+    wire: Wire, wired: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polos_service.store.nats.waker.LOOK_AGAIN", 0)
+    claims = [await parked(wired, 1) for _ in range(5)]
+    queued = {claim.run_id for claim in claims}
+    async with asyncio.timeout(60):
+        while (await wired.waiting()).get("agent") != len(claims):
+            await asyncio.sleep(0.02)
+    before = len(wire.sent)
+    wired._waker.look()
+    looked = asked("DIRECT.GET.KV_POLOS_RUNS")
+    await until(lambda: sum(map(looked, wire.sent[before:])) >= 2)
+    assert not [one for one in wire.sent[before:] if one.subject.startswith("polos.work.")]
+    assert {(await soon(first_claim(wired, {"agent"}))).run_id for _ in claims} == queued

@@ -119,8 +119,7 @@ class Claims:
         if item.stray:
             await self._queue.move(item, record)
             return None
-        parked = None if last is None else last.head.parked
-        if last is not None and parked is not None and parked.item == item.sequence:
+        if last is not None and last.head.parked_item == item.sequence:
             await self._parking.complete(record, last.head)
             return None
         return await self._take_open(item, record, last)

@@ -144,6 +144,11 @@ class Head:
         return self.mark is not Mark.RELEASED and not self.outcome
 
     @property
+    def parked_item(self) -> int:
+        """The sequence of the work item that is removed with this mark of a park; 0 if none is."""
+        return 0 if self.parked is None else self.parked.item
+
+    @property
     def state(self) -> RunState.ValueType:
         """The state that the run is in after this message; a parked one if it has a work item."""
         if self.outcome:

@@ -104,7 +104,8 @@ class Listing:
         }
         if not parked:
             return set()
-        return parked.keys() - {run_id for _, run_id in await self._queue.queued(parked.values())}
+        items = await self._queue.items_of(parked.values())
+        return parked.keys() - {run_id for _, run_id in items}
 
     async def _pages(self, project: str, query: RunQuery) -> AsyncIterator[list[str]]:
         """Yield the subjects of a project's records, a piece at a time, newest first."""

@@ -123,15 +123,15 @@ class Queue:
         found = [await self._item_at(subject) for subject in subjects_of(record)]
         return next((one for one in found if one is not None), None)
 
-    async def queued(self, records: Iterable[Record]) -> set[Key]:
-        """Return which of these runs have their items, held or not, as any replica knows."""
+    async def items_of(self, records: Iterable[Record]) -> dict[Key, int]:
+        """Return the sequences of the items of these runs, held or not, as any replica knows."""
         runs = {
             subject: (record.project, record.run_id)
             for record in records
             for subject in subjects_of(record)
         }
         return {
-            runs[message.subject]
+            runs[message.subject]: message.sequence
             async for message in self._jetstream.lasts(WORK, [*runs])
             if self._jetstream.foreign.read(Queued.of, message) is not None
         }

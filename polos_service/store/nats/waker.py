@@ -126,13 +126,15 @@ class Waker:
             for record in await self._parts.records.many(subjects)
             if record.life is Life.OPEN
         }
-        await asyncio.gather(
-            *(
-                self._parts.parking.wake(records[key], last.head)
-                for one, last in parked.items()
-                if (key := (one.project, one.run_id)) in records
-            )
-        )
+        items = await self._parts.queue.items_of(records.values())
+        wakings = []
+        for one, last in parked.items():
+            key = (one.project, one.run_id)
+            there = items.get(key)
+            # That of the park may be there still: then the park is under way, or was cut off.
+            if key in records and (there is None or last.head.parked_item == there):
+                wakings.append(self._parts.parking.wake(records[key], last.head))
+        await asyncio.gather(*wakings)
 
     async def _over(self, alarm: Alarm, last: LogEnd | None) -> bool:
         """Return whether the run goes on, or is gone.

@@ -369,7 +369,7 @@ class RunStore(Protocol):
         Args:
             claim: the claim; everything that was appended with it is durable.
             wake_at: when the run is queued again, in nanoseconds since the epoch; None: only by a
-                command.
+                command. At its deadline it is queued again in any case.
             seen: commands in the inbox that the holder has seen.
             deadline: the run's deadline from now on; None if it has none.
 

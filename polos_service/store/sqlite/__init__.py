@@ -286,7 +286,7 @@ class SqliteStore:
             if parked:
                 self._tails.drop((claim.project, claim.run_id))
                 self._open.left((claim.project, claim.run_id))
-                self._waker.suspended(wake_at)
+                self._waker.suspended(parking.earliest(wake_at, deadline))
 
         return await self._committer.submit(
             lambda db: parking.suspend(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import Callable, Coroutine
+from time import time_ns
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
@@ -40,6 +40,8 @@ def suspend(
 ) -> bool:
     """Suspend the claim's run, unless its inbox holds more than `seen` commands.
 
+    It is woken at its deadline at the latest, to end there.
+
     Raises:
         Fenced: the claim was lost, or the run has ended.
 
@@ -55,20 +57,24 @@ def suspend(
     spool.let_go(db, claim.project, claim.run_id)
     db.execute(
         f"UPDATE runs SET state = {SUSPENDED:d}, wake_time = ?, deadline = ? WHERE id = ?",
-        (wake_at, deadline, run),
+        (earliest(wake_at, deadline), deadline, run),
     )
     insert_mark(db, run, {"released": {"epoch": claim.epoch, PARKED: True}})
     return True
 
 
-def wake(db: sqlite3.Connection, run: int) -> bool:
-    """Queue a run again, if it is suspended; return whether it was."""
-    woken = db.execute(
+def earliest(*times: int | None) -> int | None:
+    """Return the first of these times; None if there is none."""
+    return min((one for one in times if one is not None), default=None)
+
+
+def wake(db: sqlite3.Connection, run: int) -> None:
+    """Queue a run again, if it is suspended."""
+    db.execute(
         f"UPDATE runs SET state = {QUEUED:d}, wake_time = NULL "
         f"WHERE id = ? AND state = {SUSPENDED:d}",
         (run,),
     )
-    return woken.rowcount == 1
 
 
 def wake_due(db: sqlite3.Connection, now: int) -> int | None:
@@ -121,18 +127,21 @@ class Waker:
     async def _run(self) -> None:
         while True:
             await self._until_due()
-            now = time.time_ns()
+            now = time_ns()
             self._next = None  # from here on `suspended` tells what comes
+            found: int | None = now
             try:
                 found = await self._wake(now)
             except StoreUnavailable as error:
                 log.warning("wake_failed", error=str(error))
-                found = now
+                await asyncio.sleep(LOOK)
+            except Exception:
+                log.exception("wake_failed")
                 await asyncio.sleep(LOOK)
             self.suspended(found)
 
     async def _until_due(self) -> None:
-        while self._next is None or (left := self._next - time.time_ns()) > 0:
+        while self._next is None or (left := self._next - time_ns()) > 0:
             self._sooner.clear()
             pause = None if self._next is None else min(LOOK, left / SECOND)
             try:

@@ -30,8 +30,9 @@ def open_wait(db: sqlite3.Connection, project: str, wait: WaitRecord) -> None:
 def close_wait(db: sqlite3.Connection, project: str, run_id: str, wait_id: int) -> None:
     """Take a wait out of the index."""
     db.execute(
-        "DELETE FROM waits WHERE project = ? AND run_id = ? AND wait_id = ?",
-        (project, run_id, wait_id),
+        "DELETE FROM waits WHERE wait_id = ? "
+        "AND run = (SELECT id FROM runs WHERE project = ? AND run_id = ?)",
+        (wait_id, project, run_id),
     )
 
 

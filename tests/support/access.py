@@ -15,6 +15,7 @@ from polos.v1 import admin_service_pb2 as pb
 from polos.v1.admin_service_pb2_grpc import AdminServiceStub
 from polos_client.calls.status import to_error
 from polos_client.define.agent import Agent
+from polos_client.define.workflow import Workflow
 from polos_client.errors import CallError
 from polos_service.access.keys import ENTRY, Key, encode, new_text
 from polos_service.caller import AGENTS_READ, RUNS_READ, RUNS_WRITE
@@ -85,7 +86,7 @@ class Admin:
 
 @contextlib.asynccontextmanager
 async def guarded(
-    folder: Path, *agents: Agent, **settings: Any
+    folder: Path, *agents: Agent | Workflow, **settings: Any
 ) -> AsyncIterator[tuple[Served, Admin]]:
     """Run a service that asks for credentials, on `folder`/runs.db."""
     async with serving(folder, *agents, **{"bootstrap_key": BOOTSTRAP} | settings) as served:

@@ -122,7 +122,7 @@ class Catalog(Mapping[str, Runnable]):
         """Return the tools' ids by the code of their functions."""
         return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
 
-    def wrong_edit(self, project: str, wait: Wait, arguments: Any) -> str:
+    async def wrong_edit(self, project: str, wait: Wait, arguments: Any) -> str:
         """Return what is wrong with arguments that replace those of an approval.
 
         Empty if they can be taken. The tool is that of the agent whose run waits.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ LOOKED_AT = 10_000
 LISTED = 200
 """Characters of the waits that the error of an ambiguous answer lists."""
 
-CheckEdit = Callable[[str, Wait, Any], str]
+CheckEdit = Callable[[str, Wait, Any], Awaitable[str]]
 """Given a project, an approval and changed arguments, returns what is wrong, or nothing."""
 
 HAS_ENDED = "The run has ended."
@@ -141,7 +141,7 @@ class Waits:
         ended = record.state in ENDED
         if wait is None and ended:
             raise not_open(reply, HAS_ENDED)
-        self._check(caller, reply, wait)
+        await self._check(caller, reply, wait)
         run_id, key = (wait.run_id, wait.step_key) if wait else (reply.run_id, reply.step_key)
         answer = Answer(
             data_json=reply.data_json,
@@ -260,7 +260,7 @@ class Waits:
                 return answer_of(event.resumed)
         return None
 
-    def _check(self, caller: Caller, reply: Reply, wait: Wait | None) -> None:
+    async def _check(self, caller: Caller, reply: Reply, wait: Wait | None) -> None:
         """Refuse an answer that the wait cannot take."""
         if wait is None:
             if reply.step_key.endswith(APPROVE):
@@ -271,13 +271,13 @@ class Waits:
             if not reply.wait_id:
                 what = f"is missing: an approval is answered by its id, here {wait.wait_id}"
                 raise InvalidRequest({"wait_id": what})
-            self._check_approval(caller, reply, wait)
+            await self._check_approval(caller, reply, wait)
 
-    def _check_approval(self, caller: Caller, reply: Reply, wait: Wait) -> None:
+    async def _check_approval(self, caller: Caller, reply: Reply, wait: Wait) -> None:
         data = reply.data
         wrong = wrong_approval(data)
         if not wrong and "arguments" in data:
-            told = self._check_edit(caller.project, wait, data["arguments"])
+            told = await self._check_edit(caller.project, wait, data["arguments"])
             wrong = f"has arguments that cannot be taken: {told}" if told else ""
         if wrong:
             raise InvalidRequest({"data_json": wrong})

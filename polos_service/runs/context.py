@@ -23,6 +23,7 @@ from polos.v1.event_pb2 import (
     ToolCall,
     WaitKind,
 )
+from polos_client.wire import ANSWER_LIMIT
 from polos_service.cancelling import seen
 from polos_service.errors import Finished, LogFull, Nondeterministic, StepError, Unable, Unrecorded
 from polos_service.limits import KEY_LIMIT
@@ -246,7 +247,7 @@ class RunContext:
         Raises:
             Finished: this process no longer writes the run's log.
             LogFull, Unrecorded: something could not be recorded.
-            StepError: the data is larger than an event can hold.
+            StepError: the data has more than ANSWER_LIMIT bytes.
             ValueError: the key was used before in this run, is empty, or too long.
 
         """
@@ -383,6 +384,9 @@ class RunContext:
         """Begin a wait, or go on with the one that the log has; return its id, and what is told."""
         begun = self._journal.waits.get(key)
         if begun is None:
+            if (size := len(data_json.encode())) > ANSWER_LIMIT:
+                what = f"What the wait {key!r} shows has {size} bytes, the limit is {ANSWER_LIMIT}."
+                raise StepError(FailureReason.FAILURE_REASON_STEP_BAD_RESULT, what)
             told = Suspended(step_key=key, kind=kind, data_json=data_json)
             if until is not None:
                 told.expire_time.FromNanoseconds(until)

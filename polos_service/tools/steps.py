@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from polos.v1.event_pb2 import Custom
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, StepExecutionError
+from polos_client.wire import ANSWER_LIMIT
 from polos_service.runs.attempt import Attempt
 from polos_service.tools.values import encode
 
@@ -41,7 +42,7 @@ async def publish(attempt: Attempt, data: Any, event_type: str | None) -> None:
     """Emit an event of a user's own type.
 
     Raises:
-        StepExecutionError: the type is empty or too long.
+        StepExecutionError: the type is empty or too long, or the data is too large.
         StepError: the data cannot be stored.
 
     """
@@ -49,6 +50,10 @@ async def publish(attempt: Attempt, data: Any, event_type: str | None) -> None:
     if not 1 <= len(kind) <= TYPE_LIMIT:
         raise StepExecutionError(f"The type of an event must have 1 to {TYPE_LIMIT} characters.")
     text, _ = encode(data)
+    if (size := len(text.encode())) > ANSWER_LIMIT:
+        raise StepExecutionError(
+            f"The event has {size} bytes of data; the limit is {ANSWER_LIMIT}."
+        )
     await attempt.emit(
         Custom(type=kind, data_json=text, step_key=attempt.key, attempt=attempt.number)
     )

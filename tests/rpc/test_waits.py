@@ -355,7 +355,7 @@ async def test_only_a_caller_of_the_project_with_the_scope_answers(tmp_path: Pat
 
 
 async def test_the_waits_of_300_runs_are_listed_oldest_first(served: Served) -> None:
-    runs = [await ask(served, ok=None) for _ in range(300)]
+    runs = await asyncio.gather(*(ask(served, ok=None) for _ in range(300)))
     naps = [served.runs.CreateRun(pb.CreateRunRequest(agent_id="napping")) for _ in range(10)]
     await asyncio.gather(*naps)
     every = await opened(served, 300)

@@ -198,11 +198,11 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "provider_options_json.base_url",
         "cannot be set",
     ),
-    "no time": ({"timeout": {"seconds": 0}}, "timeout", "not from 0.001 s to 2592000 s"),
+    "no time": ({"timeout": {"seconds": 0}}, "timeout", "not from 0.001 s to 3153600000 s"),
     "negative time": ({"timeout": {"seconds": -1}}, "timeout", "is -1.0 s"),
     "too short": ({"timeout": {"nanos": 999_999}}, "timeout", "not from 0.001 s"),
-    "too long": ({"timeout": {"seconds": 2_592_001}}, "timeout", "is 2592001.0 s"),
-    "far too long": ({"timeout": {"seconds": 2**62}}, "timeout", "to 2592000 s"),
+    "too long": ({"timeout": {"seconds": 3_153_600_001}}, "timeout", "is 3153600001.0 s"),
+    "far too long": ({"timeout": {"seconds": 2**62}}, "timeout", "to 3153600000 s"),
 }
 
 
@@ -250,7 +250,7 @@ async def test_every_wrong_field_is_told_at_once(tmp_path: Path) -> None:
         {"input": "x" * 1024 * 1024},
         {"request_id": "é" * 128},
         {"options": RunOptions(session_id="é" * 256, user_id="")},
-        {"options": {"timeout": {"seconds": 2_592_000}}},
+        {"options": {"timeout": {"seconds": 3_153_600_000}}},
         {"options": RunOptions(provider_options_json='{"seed": 7}', initial_state_json="{}")},
     ],
     ids=["input", "request_id", "names", "timeout", "json"],

@@ -26,6 +26,7 @@ from polos_client.errors import (
     WaitNotOpen,
 )
 from polos_client.wire import ANSWER_LIMIT
+from polos_service import waits
 from polos_service.api.grpc.messages import PAGE_BYTES
 from polos_service.caller import SCOPES
 from tests.support.access import bearer, guarded, refusal
@@ -447,9 +448,9 @@ async def test_a_token_that_somebody_has_made_up_is_a_place_like_any_other(
 ) -> None:
     await ask(served, ok=None)
     (wait,) = await opened(served, 1)
-    for token, waits in ((f"{2**63 - 1}.1.a", []), (f"0.{2**63 - 1}.zzz", [wait])):
+    for token, found in ((f"{2**63 - 1}.1.a", []), (f"0.{2**63 - 1}.zzz", [wait])):
         page = await served.runs.ListWaits(pb.ListWaitsRequest(page_token=token))
-        assert list(page.waits) == waits
+        assert list(page.waits) == found
     error = await refusal(served.runs.ListWaits(pb.ListWaitsRequest(page_size=-1)))
     assert isinstance(error, InvalidRequest)
 
@@ -467,3 +468,35 @@ async def test_a_parked_run_is_answered_and_goes_on(
         await parked(served, run_id)
         await served.runs.CancelRun(pb.CancelRunRequest(run_id=run_id))
         assert isinstance(await refusal(answer(served, run_id, "again")), WaitNotOpen)
+
+
+async def test_a_wait_outlives_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    park_soon(monkeypatch)
+    async with serving(tmp_path, asking) as served:
+        run_id = await ask(served, ok=None)
+        await parked(served, run_id)
+        before = await listed(served)
+        await answer(served, run_id, "later")
+    async with serving(tmp_path, asking) as served:
+        assert await listed(served) == before
+        run = await run_of(served, run_id)
+        assert (list(run.open_waits), run.early_answers) == (before, ["later"])
+        await answer(served, run_id, wait_id=before[0].wait_id, data_json="[1]")
+        assert await result_of(served, run_id) == {"ok": [1]}
+
+
+async def test_a_fraction_of_the_waits_is_looked_at_for_a_page(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "AT_FIRST", 2)
+    monkeypatch.setattr(waits, "AT_ONCE", 2)
+    monkeypatch.setattr(waits, "LOOKED_AT", 3)
+    for _ in range(5):
+        await ask(served, ok=None)
+    await opened(served, 5)
+    request = pb.ListWaitsRequest(workflow_id="napping")
+    pages = [await served.runs.ListWaits(request)]
+    while pages[-1].next_page_token:
+        request.page_token = pages[-1].next_page_token
+        pages.append(await served.runs.ListWaits(request))
+    assert [len(page.waits) for page in pages] == [0, 0]

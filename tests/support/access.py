@@ -18,7 +18,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.workflow import Workflow
 from polos_client.errors import CallError
 from polos_service.access.keys import ENTRY, Key, encode, new_text
-from polos_service.caller import AGENTS_READ, RUNS_READ, RUNS_WRITE
+from polos_service.caller import AGENTS_READ, RUNS_READ, RUNS_RESUME, RUNS_WRITE
 from polos_service.server import Service
 from tests.support.service import Served, serving
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 BOOTSTRAP = "polos_boot_" + "b0" * 32
 """The bootstrap key of services in tests."""
 
-USUAL = (AGENTS_READ, RUNS_READ, RUNS_WRITE)
+USUAL = (AGENTS_READ, RUNS_READ, RUNS_WRITE, RUNS_RESUME)
 """The scopes of a key for which a test names none."""
 
 Header = tuple[tuple[str, str], ...]

@@ -12,7 +12,8 @@ from polos_client.wire import ANSWER_LIMIT, REQUEST_ID_LIMIT
 from polos_service.api.grpc.messages import PAGE_BYTES, page_size
 from polos_service.api.parsing import ParseError, parse
 from polos_service.limits import KEY_LIMIT
-from polos_service.waits import Asked, Place, Reply
+from polos_service.reply import Reply
+from polos_service.waits import Asked, Place
 
 TOKEN = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]{1,128})")
 """The token of a page: time, id and root run of the last wait of the page before."""

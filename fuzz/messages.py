@@ -31,9 +31,16 @@ TEXTS = (
 INTEGERS = (0, 1, -1, 2, 7, 50, 1000, 1001, 2**31 - 1, -(2**31), 2**53 + 1, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.5, -1.0, 1e308, float("inf"), float("-inf"), float("nan"))
 
-WORDS: Mapping[str, Sequence[str]] = {
-    "agent_id": ("noting", "talking", "waiting"),
-    "workflow_id": ("noting", "talking"),
+WORKFLOW = "asking"
+"""The id that stands for a workflow; the others are those of agents."""
+
+WORDS: Mapping[str, Sequence[Any]] = {
+    "agent_id": ("noting", "noting", "talking", "waiting", WORKFLOW),
+    "workflow_id": ("noting", "talking", WORKFLOW),
+    "payload_json": ("{}", '{"question": "Is it fine?"}'),
+    "step_key": ("ok", "later"),
+    "wait_id": (0, 2),
+    "data_json": ('"yes"', '{"approved": true}'),
     "input": ("Go.", "Hello, world"),
     "service": ("", "polos.v1.RunService"),
 }
@@ -59,14 +66,16 @@ class Messages:
                 self._fill(made, field, random, depth)
         return made
 
-    def plain(self, type_: Descriptor, random: Random) -> Message:
+    def plain(self, type_: Descriptor, random: Random) -> Any:
         """Return a message with nothing but what fits the names of its fields."""
-        made = GetMessageClass(type_)()
+        made: Any = GetMessageClass(type_)()
         for field in type_.fields:
             if field.name in WORDS:
                 setattr(made, field.name, random.choice(WORDS[field.name]))
             elif "run_id" in field.name and self._run_ids:
                 setattr(made, field.name, random.choice(self._run_ids))
+        if "payload_json" in type_.fields_by_name:
+            made.ClearField("input" if made.agent_id == WORKFLOW else "payload_json")
         return made
 
     def nearly(self, type_: Descriptor, random: Random) -> Message:

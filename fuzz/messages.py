@@ -66,16 +66,17 @@ class Messages:
                 self._fill(made, field, random, depth)
         return made
 
-    def plain(self, type_: Descriptor, random: Random) -> Any:
+    def plain(self, type_: Descriptor, random: Random) -> Message:
         """Return a message with nothing but what fits the names of its fields."""
-        made: Any = GetMessageClass(type_)()
+        made = GetMessageClass(type_)()
         for field in type_.fields:
             if field.name in WORDS:
                 setattr(made, field.name, random.choice(WORDS[field.name]))
             elif "run_id" in field.name and self._run_ids:
                 setattr(made, field.name, random.choice(self._run_ids))
         if "payload_json" in type_.fields_by_name:
-            made.ClearField("input" if made.agent_id == WORKFLOW else "payload_json")
+            starts_workflow = getattr(made, "agent_id", "") == WORKFLOW
+            made.ClearField("input" if starts_workflow else "payload_json")
         return made
 
     def nearly(self, type_: Descriptor, random: Random) -> Message:
@@ -111,7 +112,7 @@ class Messages:
         if "run_id" in field.name and self._run_ids and random.random() < 0.7:
             return random.choice(self._run_ids)
         if field.name in WORDS and random.random() < 0.8:
-            return random.choice(WORDS[field.name])
+            return str(random.choice(WORDS[field.name]))
         return random.choice(TEXTS)
 
     def bytes(self, random: Random, _field: FieldDescriptor) -> bytes:

@@ -174,7 +174,8 @@ class Waits:
             event = await self._event(caller, reply.root, reply.wait_id)
             if event is not None and event.HasField("suspended") and reply.names(wait_of(event)):
                 return wait_of(event)
-        found = [one for one in await self.open(caller, reply.root) if reply.names(one)]
+        every = await self.open(caller, reply.root)
+        found: Sequence[Wait] = [one for one in every if reply.names(one)]
         if reply.wait_id and not found:  # the index may also be ahead of the log
             raise not_open(reply, f"No wait that the answer names has the id {reply.wait_id}.")
         found = found or await self._in_log(caller, reply)

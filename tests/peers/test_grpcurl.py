@@ -221,11 +221,10 @@ async def test_grpcurl_answers_a_wait_as_the_documentation_shows(tmp_path: Path)
     (script,) = [block.code for block in blocks_of(page, "sh") if block.tested]
     (tmp_path / "app.py").write_text(REFUND)
     async with ServiceProcess(tmp_path / "app.py", tmp_path / "runs.db") as service:
-        script = script.replace("127.0.0.1:50051", service.address).replace(
-            "grpcurl", f"{BIN}/grpcurl"
-        )
         running = await asyncio.create_subprocess_exec(
-            *("bash", "-euo", "pipefail", "-c", script), stdout=asyncio.subprocess.PIPE
+            *("bash", "-euo", "pipefail", "-c", script.replace("127.0.0.1:50051", service.address)),
+            env={**environment(), "PATH": f"{BIN}:/usr/bin:/bin"},
+            stdout=asyncio.subprocess.PIPE,
         )
         output, _ = await asyncio.wait_for(running.communicate(), PATIENCE)
     assert running.returncode == 0

@@ -135,11 +135,11 @@ class Waits:
     async def early(self, caller: Caller, run_id: str) -> Sequence[str]:
         """Return the keys of waits of a root run that were answered before they began."""
         inbox = await self._store.inbox(caller.project, run_id)
-        found = {(one.run_id, one.step_key): one for one in inbox if one.kind == ANSWER}
+        found = {(one.run_id, one.step_key): None for one in inbox if one.kind == ANSWER}
         if found:
             async for event in self._details.waits(caller.project, run_id):
                 found.pop((event.run_id, event.suspended.step_key), None)
-        return [key for (_, key), one in found.items() if Answer.of(one).ending == "answered"]
+        return [key for _, key in found]
 
     async def page(self, caller: Caller, asked: Asked) -> tuple[Sequence[Wait], Place | None]:
         """Return open waits of the project, oldest first, and the place behind which more stand.

@@ -344,7 +344,8 @@ async def test_only_a_caller_of_the_project_with_the_scope_answers(tmp_path: Pat
         assert isinstance(await refusal(listed(served, bearer(token.token))), PermissionDenied)
         assert (await run_of(served, run_id, bearer(token.token))).open_waits
         key = await admin.key("mine", ["runs:resume"])
-        await answer(served, run_id, "ok", bearer(key.api_key))
+        answered = await answer(served, run_id, "ok", bearer(key.api_key))
+        assert (answered.wait.step_key, answered.wait.data_json) == ("ok", "")
         stream = pb.StreamWorkflowRequest(workflow_run_id=run_id)
         events = [
             event

@@ -595,8 +595,8 @@ class ResumeRunResponse(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def wait(self) -> _run_pb2.Wait:
-        """The wait that was answered. Absent if the run has not come to it yet, and the answer is
-        kept.
+        """The wait that was answered, without `data_json` if the caller lacks the scope
+        `runs:read`. Absent if the run has not come to it yet, and the answer is kept.
         """
 
     def __init__(

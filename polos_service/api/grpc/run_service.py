@@ -130,7 +130,10 @@ class RunService:
     ) -> pb.ResumeRunResponse:
         """Answer a wait."""
         reply = await self._side_thread.call(request.ByteSize(), reply_of, request)
-        return pb.ResumeRunResponse(wait=await self._waits.resume(caller, reply))
+        wait = await self._waits.resume(caller, reply)
+        if wait is not None and not caller.may(RUNS_READ):
+            wait.ClearField("data_json")
+        return pb.ResumeRunResponse(wait=wait)
 
     @needs(RUNS_READ)
     async def ListWaits(

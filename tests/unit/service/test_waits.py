@@ -25,6 +25,7 @@ from polos_service.catalog import Catalog
 from polos_service.reply import LISTED, Reply, ambiguous, wrong_approval
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
+from polos_service.store import OPEN_BYTES, WaitRecord
 from polos_service.store.sqlite import SqliteStore
 from polos_service.waits import Waits
 from tests.support.agents import use_cases
@@ -161,6 +162,17 @@ async def test_an_answer_is_accepted_though_the_index_fails_afterwards(
         assert await waits.resume(ANONYMOUS, again) == wait
         monkeypatch.setattr(store, "close_wait", close)
         assert await waits.resume(ANONYMOUS, again) == wait
+
+
+async def test_the_open_waits_of_a_run_are_bounded_in_bytes(store: SqliteStore) -> None:
+    run_id = await store.create(new_run())
+    data = Wait(data_json="x" * 250_000).SerializeToString()
+    for wait_id in range(1, 41):
+        record = WaitRecord(run_id=run_id, wait_id=wait_id, create_time=wait_id, data=data)
+        await store.open_wait("default", record)
+    found = await store.open_waits("default", run_id)
+    assert [one.wait_id for one in found] == list(range(1, OPEN_BYTES // len(data) + 1))
+    assert len(await store.list_waits("default", 100)) == 40
 
 
 def test_an_error_lists_a_bounded_part_of_the_waits() -> None:

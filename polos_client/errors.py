@@ -22,6 +22,10 @@ PolosError
 │   ├── PermissionDenied     the credentials do not permit this call
 │   ├── KeyNotFound          the API key does not exist
 │   ├── TooManyKeys          the project has as many API keys as it may
+│   ├── AlreadyAnswered      another answer to the wait was accepted before
+│   ├── WaitExpired          the wait expired before the answer came
+│   ├── WaitNotOpen          there is no such open wait
+│   ├── AmbiguousWait        several open waits have this key
 │   └── InternalError        a bug in the service; its log has the details
 ├── ConnectionLost           the service cannot be reached, or violated its protocol;
 │                            has the run id and the cursor to resume from
@@ -212,13 +216,16 @@ class WaitExpired(CallError):
 
 
 class WaitNotOpen(CallError):
-    """There is no such open wait: it is over, not begun yet, or the run has ended."""
+    """There is no such open wait: it is over, or cannot be answered, or the run has ended."""
 
     reason = "WAIT_NOT_OPEN"
 
 
 class AmbiguousWait(CallError):
-    """Several open waits fit; `metadata["waits"]` lists them as `WAIT_ID STEP_KEY`, one a line."""
+    """Several open waits of a run and its children have this key.
+
+    `metadata["waits"]` lists the first of them as `WAIT_ID RUN_ID`, one a line.
+    """
 
     reason = "AMBIGUOUS_WAIT"
 

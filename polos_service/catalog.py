@@ -91,6 +91,11 @@ class Catalog(Mapping[str, Runnable]):
         except KeyError as error:
             raise self._missing(runnable_id, project, error.__cause__) from None
 
+    def kind(self, runnable_id: str, project: str) -> str:
+        """Return the kind of what a start in a project names; empty if there is nothing."""
+        found = self.get(runnable_id) if self._visible(runnable_id, project) else None
+        return "" if found is None else found.kind
+
     def agent(self, agent_id: str, project: str) -> Agent:
         """Return an agent that a project may use.
 
@@ -117,7 +122,7 @@ class Catalog(Mapping[str, Runnable]):
         """Return the tools' ids by the code of their functions."""
         return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
 
-    def wrong_edit(self, project: str, wait: Wait, arguments: Any) -> str:
+    async def wrong_edit(self, project: str, wait: Wait, arguments: Any) -> str:
         """Return what is wrong with arguments that replace those of an approval.
 
         Empty if they can be taken. The tool is that of the agent whose run waits.

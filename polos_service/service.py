@@ -50,7 +50,6 @@ class Runs:
         *,
         quotas: Quotas = UNLIMITED,
     ) -> None:
-        self.waits = Waits(store, clock, catalog.wrong_edit)
         self._quotas = quotas
         self._store = store
         self._catalog = catalog
@@ -59,6 +58,7 @@ class Runs:
         self._side_thread = side_thread
         self._readers = Readers(store)
         self._details = Details(store, self._readers.pacer)
+        self.waits = Waits(store, self._details, clock, catalog.wrong_edit)
         self._draining = False
 
     def drain(self) -> None:
@@ -103,6 +103,10 @@ class Runs:
                 deadline=now + round(timeout * SECOND) if timeout else None,
             )
         )
+
+    def kind(self, caller: Caller, runnable_id: str) -> str:
+        """Return the kind of what a start names; empty if the caller cannot start it."""
+        return self._catalog.kind(runnable_id, caller.project)
 
     async def record(self, caller: Caller, run_id: str) -> RunRecord:
         """Return what is known of a run without its log.

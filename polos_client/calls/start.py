@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
-from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines, is_duration
+from polos_client.deadlines import MAX_RUN_SECONDS, MIN_SECONDS, Deadlines, is_duration
 from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 
@@ -35,7 +35,7 @@ class Start:
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
         user_id: at most 256 characters.
-        run_timeout_seconds: from 0.001 to 3153600000 s; None: what the deadlines say.
+        run_timeout_seconds: from 0.001 s to 100 years; None: what the deadlines say.
         deadlines: bounds of this run; None: the agent's.
         provider_options: model parameters of this run; at most 256 KiB as JSON.
         request_id: makes the start idempotent; from 1 to 128 characters. None: a new one for
@@ -268,8 +268,8 @@ def _request_id(given: str | None) -> str:
 
 
 def _duration(seconds: float) -> Duration:
-    if not is_duration(seconds):
-        bounds = f"from {MIN_SECONDS:g} to {MAX_SECONDS:.0f}"
+    if not is_duration(seconds, MAX_RUN_SECONDS):
+        bounds = f"from {MIN_SECONDS:g} to {MAX_RUN_SECONDS:.0f}"
         raise InvalidRequest({"run_timeout_seconds": f"is {seconds!r}; it must be {bounds}"})
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1e9))

@@ -218,7 +218,7 @@ class Agent:
             initial_state: see `run`.
             session_id: see `run`.
             user_id: see `run`.
-            run_timeout_seconds: how long the run may take, from 0.001 to 3153600000 s; the
+            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: see `run`.
             request_id: see `run`.

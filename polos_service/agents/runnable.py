@@ -85,10 +85,6 @@ class AgentRunnable:
                 conversation is wrong.
 
         """
-        if request.payload_json is not None:
-            raise InvalidRequest({"payload_json": "cannot be given to an agent: give it an input"})
-        if not request.payload:
-            raise InvalidRequest({"input": "is empty"})
         agent = self.agent
         options = self.providers.check(
             agent.provider, request.model_options, agent.provider_llm_api

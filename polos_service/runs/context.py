@@ -217,7 +217,7 @@ class RunContext:
         Raises:
             Finished: this process no longer writes the run's log.
             LogFull, Unrecorded: something could not be recorded.
-            StepError: the data is larger than an event can hold.
+            StepError: the data has more than ANSWER_LIMIT bytes.
             ValueError: the key was used before in this run, is empty, or too long.
 
         """

@@ -22,6 +22,12 @@ INBOX_LIMIT = 1000
 INBOX_BYTES = 8 * 1024 * 1024
 """Bytes that the payloads in a run's inbox have at most, not counting that of CANCEL."""
 
+OPEN_LIMIT = 1000
+"""Open waits of a run that are returned at most."""
+
+OPEN_BYTES = 8 * 1024 * 1024
+"""Bytes of the data of open waits of a run that are returned at most."""
+
 PARKED = "parked"
 """The member of a release's private line that tells that the run was suspended."""
 
@@ -395,7 +401,10 @@ class RunStore(Protocol):
         ...
 
     async def open_waits(self, project: str, run_id: str) -> Sequence[WaitRecord]:
-        """Return the waits of a root run that are in the index, oldest first; at most 1000."""
+        """Return the waits of a root run that are in the index, oldest first.
+
+        At most OPEN_LIMIT, and as many as have OPEN_BYTES of data.
+        """
         ...
 
     async def list_waits(

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import WaitKind
-from polos_client.deadlines import MAX_SECONDS, is_duration
+from polos_client.deadlines import MAX_RUN_SECONDS, is_duration
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
 from polos_service.errors import Finished, StepError
@@ -233,7 +233,7 @@ class WorkflowSteps:
             return decode(output.result_json, {})
 
     async def _timer(self, step_key: str, until: int) -> None:
-        if until - self._clock.now() > MAX_SECONDS * SECOND:
+        if until - self._clock.now() > MAX_RUN_SECONDS * SECOND:
             raise StepExecutionError(f"The wait {step_key!r} is longer than 100 years.")
         with self._raising(step_key):
             await self._ctx.wait(step_key, WaitKind.WAIT_KIND_TIMER, until=until)
@@ -253,7 +253,7 @@ class WorkflowSteps:
     def _check_time(self, step_key: str, timeout: float | None) -> None:
         if timeout is not None and not is_duration(timeout):
             raise StepExecutionError(
-                f"timeout={timeout!r} of {step_key!r} must be from 0.001 to {MAX_SECONDS:.0f} s."
+                f"timeout={timeout!r} of {step_key!r} must be from 0.001 to {MAX_RUN_SECONDS:.0f} s."
             )
 
     @contextmanager

@@ -100,7 +100,9 @@ class Tool(_message.Message):
     parameters_json: _builtins.str
     """JSON Schema of the tool's arguments, as JSON text."""
     approval: _builtins.bool
-    """True if a person must approve each call before it is made."""
+    """True if a person must approve each call of the tool before it is made: see
+    `WAIT_KIND_APPROVAL`.
+    """
     def __init__(
         self,
         *,

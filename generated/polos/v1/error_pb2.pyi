@@ -107,7 +107,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `value`, what it is set to; `project`.
     """
     ERROR_REASON_ALREADY_ANSWERED: _ErrorReason.ValueType  # 20
-    """FAILED_PRECONDITION. Another answer was accepted before.
+    """FAILED_PRECONDITION. Another answer to the wait was accepted before.
     Metadata: `run_id`, `step_key`.
     """
     ERROR_REASON_WAIT_EXPIRED: _ErrorReason.ValueType  # 21
@@ -115,14 +115,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `run_id`, `step_key`.
     """
     ERROR_REASON_WAIT_NOT_OPEN: _ErrorReason.ValueType  # 22
-    """FAILED_PRECONDITION. There is no such open wait: the run has ended, the wait is over
-    without an answer, or an approval is answered before it is asked for.
+    """FAILED_PRECONDITION. There is no such open wait: the run has ended, or no longer waits
+    for an answer; the wait is a timer; no wait has the id; or an approval is answered
+    before it is open.
     Metadata: `run_id`, `step_key`.
     """
     ERROR_REASON_AMBIGUOUS_WAIT: _ErrorReason.ValueType  # 23
-    """INVALID_ARGUMENT. Several open waits have this key, or no key is given and several
-    waits are open. Name one by its `wait_id`.
-    Metadata: `run_id`; `waits`, the open waits as `WAIT_ID STEP_KEY`, one a line.
+    """FAILED_PRECONDITION. Several open waits of the run and its children have this key.
+    Name one by its `wait_id`.
+    Metadata: `run_id`; `step_key`; `waits`, the first of these waits as `WAIT_ID RUN_ID`,
+    one a line.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -216,7 +218,7 @@ Metadata: `limit`, the name of the limit, for example `starts_per_minute`;
 `value`, what it is set to; `project`.
 """
 ERROR_REASON_ALREADY_ANSWERED: ErrorReason.ValueType  # 20
-"""FAILED_PRECONDITION. Another answer was accepted before.
+"""FAILED_PRECONDITION. Another answer to the wait was accepted before.
 Metadata: `run_id`, `step_key`.
 """
 ERROR_REASON_WAIT_EXPIRED: ErrorReason.ValueType  # 21
@@ -224,14 +226,16 @@ ERROR_REASON_WAIT_EXPIRED: ErrorReason.ValueType  # 21
 Metadata: `run_id`, `step_key`.
 """
 ERROR_REASON_WAIT_NOT_OPEN: ErrorReason.ValueType  # 22
-"""FAILED_PRECONDITION. There is no such open wait: the run has ended, the wait is over
-without an answer, or an approval is answered before it is asked for.
+"""FAILED_PRECONDITION. There is no such open wait: the run has ended, or no longer waits
+for an answer; the wait is a timer; no wait has the id; or an approval is answered
+before it is open.
 Metadata: `run_id`, `step_key`.
 """
 ERROR_REASON_AMBIGUOUS_WAIT: ErrorReason.ValueType  # 23
-"""INVALID_ARGUMENT. Several open waits have this key, or no key is given and several
-waits are open. Name one by its `wait_id`.
-Metadata: `run_id`; `waits`, the open waits as `WAIT_ID STEP_KEY`, one a line.
+"""FAILED_PRECONDITION. Several open waits of the run and its children have this key.
+Name one by its `wait_id`.
+Metadata: `run_id`; `step_key`; `waits`, the first of these waits as `WAIT_ID RUN_ID`,
+one a line.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
@@ -311,8 +315,8 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_STEP_TIMEOUT: _FailureReason.ValueType  # 25
     """The function of a workflow's step exceeded its timeout."""
     FAILURE_REASON_STEP_BAD_RESULT: _FailureReason.ValueType  # 26
-    """What the function of a step returned, or what it was to wait with, cannot be stored
-    as JSON. The step is not retried.
+    """What the function of a step returned, or what was to be shown in a wait, cannot be
+    stored as JSON or is too large. The step is not retried.
     """
     FAILURE_REASON_WORKFLOW_FAILED: _FailureReason.ValueType  # 27
     """The workflow's function raised an exception."""
@@ -396,8 +400,8 @@ FAILURE_REASON_STEP_FAILED: FailureReason.ValueType  # 24
 FAILURE_REASON_STEP_TIMEOUT: FailureReason.ValueType  # 25
 """The function of a workflow's step exceeded its timeout."""
 FAILURE_REASON_STEP_BAD_RESULT: FailureReason.ValueType  # 26
-"""What the function of a step returned, or what it was to wait with, cannot be stored
-as JSON. The step is not retried.
+"""What the function of a step returned, or what was to be shown in a wait, cannot be
+stored as JSON or is too large. The step is not retried.
 """
 FAILURE_REASON_WORKFLOW_FAILED: FailureReason.ValueType  # 27
 """The workflow's function raised an exception."""

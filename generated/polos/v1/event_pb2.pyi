@@ -33,26 +33,28 @@ class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.Val
     WAIT_KIND_TIMER: _WaitKind.ValueType  # 1
     """A time. Nobody can answer it."""
     WAIT_KIND_SUSPEND: _WaitKind.ValueType  # 2
-    """An answer of any form, by `RunService.ResumeRun`."""
+    """An answer by `RunService.ResumeRun`: any JSON value."""
     WAIT_KIND_APPROVAL: _WaitKind.ValueType  # 3
     """A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
-    object with `approved` (boolean, required), `feedback` (text for the model), and
-    `arguments` (an object that replaces the tool's arguments, if the tool permits that).
+    object with `approved` (boolean, required), `feedback` (text for the model), and, if
+    `approved` is true and the tool permits it, `arguments` (an object that replaces the
+    tool's arguments).
     """
 
 class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
-    """What a wait is for."""
+    """What a wait is for. Later versions may add kinds."""
 
 WAIT_KIND_UNSPECIFIED: WaitKind.ValueType  # 0
 """Never sent."""
 WAIT_KIND_TIMER: WaitKind.ValueType  # 1
 """A time. Nobody can answer it."""
 WAIT_KIND_SUSPEND: WaitKind.ValueType  # 2
-"""An answer of any form, by `RunService.ResumeRun`."""
+"""An answer by `RunService.ResumeRun`: any JSON value."""
 WAIT_KIND_APPROVAL: WaitKind.ValueType  # 3
 """A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
-object with `approved` (boolean, required), `feedback` (text for the model), and
-`arguments` (an object that replaces the tool's arguments, if the tool permits that).
+object with `approved` (boolean, required), `feedback` (text for the model), and, if
+`approved` is true and the tool permits it, `arguments` (an object that replaces the
+tool's arguments).
 """
 Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
 
@@ -538,8 +540,9 @@ class StepStart(_message.Message):
     key that its code gives.
     """
     step_type: _builtins.str
-    """`llm`, `tool`, `run` for a function of a workflow, or `event` for an event of a
-    user's own type. Later versions may add types.
+    """`llm` for a model call, `tool` for a tool call, `run` for a function that a workflow
+    calls, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
+    `version` for such a value. Later versions may add types.
     """
     attempt: _builtins.int
     """Always 1: further attempts start with `step_retry`."""
@@ -735,7 +738,7 @@ class StepRetry(_message.Message):
     """The same reason as a sentence."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the attempt starts, if it does not start at once."""
+        """When the attempt starts. Absent if it starts at once."""
 
     def __init__(
         self,
@@ -892,8 +895,8 @@ class WorkflowStart(_message.Message):
     payload_json: _builtins.str
     """The payload as JSON text. Absent if there was none."""
     code_version: _builtins.str
-    """The version of the workflow's code: what its author named, or else a hash of its
-    source. At most 64 characters.
+    """The version of the workflow's code, 1 to 64 characters: what its author named, or else
+    a hash of its source.
     """
     def __init__(
         self,
@@ -1011,9 +1014,9 @@ Global___Error: _TypeAlias = Error  # noqa: Y015
 
 @_typing.final
 class Suspended(_message.Message):
-    """The run waits. The wait is open until the `resumed` event with the same `run_id` and
-    `step_key`, or until the run ends. A run whose open work is all waits may be
-    suspended meanwhile (`RUN_STATE_SUSPENDED`); no event tells that.
+    """The run waits. The wait is open until the `resumed` event with its `wait_id`, or until
+    the run ends. The run's other code goes on meanwhile. A run whose open work is all waits
+    may be suspended (`RUN_STATE_SUSPENDED`); no event tells that.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1023,24 +1026,24 @@ class Suspended(_message.Message):
     DATA_JSON_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
-    """Identifies the wait within the run `run_id`, 1 to 1024 bytes; no step and no other
-    wait of the run has the same key. An approval has the key of the tool's step with
-    `/approve` appended. The event's `sequence` identifies the wait in the whole log:
-    it is the `wait_id` of other messages.
+    """Identifies the wait within the run `Event.run_id`, 1 to 1024 bytes; no step and no
+    other wait of that run has the same key. An approval has the key of the tool's step
+    with `/approve` appended. The event's `sequence` identifies the wait in the whole log:
+    other messages call it the `wait_id`.
     """
     kind: Global___WaitKind.ValueType
-    """What it waits for."""
+    """What the run waits for."""
     data_json: _builtins.str
-    """What is shown to whoever answers, a JSON object as text, at most 256 KiB. A member
-    `_form` describes the answer: `title`, `description`, `fields` (a list of objects
-    with `key`, `type`, `label`, `description`, `required`, `default`, `options`) and
-    `context`. In an approval `_form.context` has the `tool` and its `input`, exactly as
-    the tool will get it. Empty for a timer.
+    """What is shown to whoever answers, a JSON object as text, at most 256 KiB. Its optional
+    member `_form` describes the answer: an object with `title`, `description`, `fields` (a
+    list of objects with `key`, `type`, `label`, `description`, `required`, `default` and
+    `options`) and `context`. In an approval `_form.context` has the `tool` and its
+    `input`, exactly as the tool will get it. Empty for a timer.
     """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When the time comes that a timer waits for; otherwise, when the wait expires. Absent
-        if it never does.
+        """For a timer, the time that it waits for; otherwise the time from which the wait can no
+        longer be answered. Absent if there is no such time.
         """
 
     def __init__(
@@ -1061,7 +1064,7 @@ Global___Suspended: _TypeAlias = Suspended  # noqa: Y015
 
 @_typing.final
 class Resumed(_message.Message):
-    """A wait is over, and the run continues."""
+    """A wait is over."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1076,19 +1079,23 @@ class Resumed(_message.Message):
     step_key: _builtins.str
     """The wait's key, as in its `suspended`."""
     wait_id: _builtins.int
-    """Sequence of its `suspended`."""
+    """The `sequence` of its `suspended`."""
     kind: Global___WaitKind.ValueType
-    """What it was for."""
+    """What the run waited for."""
     data_json: _builtins.str
     """The answer as JSON text, at most 256 KiB."""
     expired: _builtins.bool
-    """True: nobody answered in time."""
+    """Always true: nobody answered before `expire_time`."""
     cancelled: _builtins.bool
-    """True: the run's code no longer waits, for example because another branch won."""
+    """Always true: the run's code no longer waits, for example because another branch won."""
     request_id: _builtins.str
-    """The `request_id` of the answer. Empty if it had none."""
+    """The `request_id` of the answer; the service makes one for an answer that has none.
+    Empty without an answer.
+    """
     principal: _builtins.str
-    """Who answered: the principal of the caller's credentials. Empty without an answer."""
+    """Who answered: the principal of the caller's credentials, as the service has verified
+    it. Empty without an answer.
+    """
     def __init__(
         self,
         *,
@@ -1122,15 +1129,15 @@ class Custom(_message.Message):
     STEP_KEY_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The type, 1 to 128 characters. Types of this message may be any text; they are not
-    the names of the payloads of `Event`.
+    """The type, 1 to 128 characters. It may be any text, also the name of a payload of
+    `Event`.
     """
     data_json: _builtins.str
     """What the code tells, as JSON text, at most 256 KiB."""
     step_key: _builtins.str
-    """The step in which it is told. Voided in the same way as a `TextDelta`."""
+    """The step that tells it. A `step_retry` of that step voids it as it does a `TextDelta`."""
     attempt: _builtins.int
-    """Which attempt of the step told it, counted from 1."""
+    """Which attempt of the step tells it, counted from 1."""
     def __init__(
         self,
         *,

@@ -35,7 +35,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
     """Claimed and executing."""
     RUN_STATE_SUSPENDED: _RunState.ValueType  # 3
-    """Waiting for an external event, without executing."""
+    """Waiting for a time or an answer, without executing: see `Run.open_waits`."""
     RUN_STATE_COMPLETED: _RunState.ValueType  # 4
     """Ended with a result."""
     RUN_STATE_FAILED: _RunState.ValueType  # 5
@@ -53,7 +53,7 @@ RUN_STATE_QUEUED: RunState.ValueType  # 1
 RUN_STATE_RUNNING: RunState.ValueType  # 2
 """Claimed and executing."""
 RUN_STATE_SUSPENDED: RunState.ValueType  # 3
-"""Waiting for an external event, without executing."""
+"""Waiting for a time or an answer, without executing: see `Run.open_waits`."""
 RUN_STATE_COMPLETED: RunState.ValueType  # 4
 """Ended with a result."""
 RUN_STATE_FAILED: RunState.ValueType  # 5
@@ -127,12 +127,15 @@ class Run(_message.Message):
 
     @_builtins.property
     def open_waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait]:
-        """The run's open waits, oldest first, at most 1000. Set by `GetRun`."""
+        """The open waits of the run and its children that can be answered, oldest first: at most
+        1000, and at most 1 MiB unless the first alone exceeds that. Timers are not included.
+        Set by `GetRun`.
+        """
 
     @_builtins.property
     def early_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The keys of waits that were answered before the run has come to them, at most 1000.
-        Set by `GetRun`.
+        """The keys of answers that came before their waits, and that no wait has taken yet, at
+        most 1000. Set by `GetRun`.
         """
 
     def __init__(
@@ -171,7 +174,7 @@ Global___Run: _TypeAlias = Run  # noqa: Y015
 
 @_typing.final
 class Wait(_message.Message):
-    """An open wait of a run: see `Suspended`."""
+    """An open wait of a run that can be answered by `RunService.ResumeRun`: see `Suspended`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -184,24 +187,28 @@ class Wait(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run that waits: the root run, or a child."""
+    """The run that waits: the root run, or a child, whose id is that of the root run with a
+    colon and a number appended.
+    """
     step_key: _builtins.str
-    """The wait's key within that run."""
+    """The wait's key within that run, 1 to 1024 bytes."""
     wait_id: _builtins.int
-    """Sequence of its `suspended`. Identifies the wait within the root run's log."""
+    """The `sequence` of its `suspended`. Identifies the wait within the root run's log."""
     kind: _event_pb2.WaitKind.ValueType
-    """What it waits for."""
+    """What the run waits for: never a timer."""
     data_json: _builtins.str
-    """What is shown to whoever answers, as in `Suspended`."""
+    """What is shown to whoever answers, as in `Suspended`: a JSON object as text, at most
+    256 KiB.
+    """
     workflow_id: _builtins.str
-    """Id of the agent or workflow that the run executes."""
+    """Id of the agent or workflow that the run `run_id` executes."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the wait began."""
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When a timer's time comes, or the wait expires. Absent if it never does."""
+        """From when on the wait can no longer be answered. Absent if it never expires."""
 
     def __init__(
         self,
@@ -280,21 +287,21 @@ class RunOptions(_message.Message):
     user_id: _builtins.str
     """The user that the run is for; at most 256 characters."""
     initial_state_json: _builtins.str
-    """A JSON object that is available to tools in their context, and that a workflow's state
-    begins with; at most 256 KiB.
+    """A JSON object that is available to tools in their context, and with which the state of
+    a workflow begins; at most 256 KiB.
     """
     provider_options_json: _builtins.str
     """A JSON object of model parameters for this run, for example
     `{"temperature": 0, "seed": 7}`. The provider determines the accepted names;
     any other name fails with INVALID_ARGUMENT. Addresses and credentials are never
-    accepted.
+    accepted, and a workflow accepts none.
     """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Maximum duration of the run since its creation, including time in the queue.
-        A run that exceeds it ends with an `error` event of reason RUN_TIMEOUT. From
-        1 ms to 100 years. If absent, the agent's own timeout applies, by default 24
-        hours, in which time in waits does not count; a workflow has none.
+        """Maximum duration of the run since its creation, including time in the queue and in
+        waits. A run that exceeds it ends with an `error` event of reason RUN_TIMEOUT. From
+        1 ms to 100 years of 365 days. If absent, the agent's own timeout applies, by default
+        24 hours, in which time in waits does not count; a workflow has none.
         """
 
     @_builtins.property

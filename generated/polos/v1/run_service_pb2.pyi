@@ -57,9 +57,9 @@ class StreamRunRequest(_message.Message):
     starts a new run.
     """
     payload_json: _builtins.str
-    """The payload of a workflow as JSON text, at most 256 KiB. Absent if there is none.
-    For an agent it must be absent, and for a workflow `input` and
-    `input_messages_json`.
+    """The payload of a workflow as JSON text, at most 256 KiB. Absent if there is none. It
+    must be absent for an agent. For a workflow, `input` and `input_messages_json` must be
+    empty.
     """
     @_builtins.property
     def options(self) -> _run_pb2.RunOptions:
@@ -541,7 +541,7 @@ Global___CreateRunTokenResponse: _TypeAlias = CreateRunTokenResponse  # noqa: Y0
 
 @_typing.final
 class ResumeRunRequest(_message.Message):
-    """Answers a wait."""
+    """Answers a wait, named by its key, by its id, or by both."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -553,10 +553,12 @@ class ResumeRunRequest(_message.Message):
     run_id: _builtins.str
     """Id of the root run, or of the child that waits. Required."""
     step_key: _builtins.str
-    """The wait's key. Required, unless `wait_id` names the wait."""
+    """The wait's key. Required, unless `wait_id` names the wait. If several open waits of the
+    root run and its children have it, the call fails with reason AMBIGUOUS_WAIT.
+    """
     wait_id: _builtins.int
-    """Sequence of the wait's `suspended`. Required for an approval. 0: the wait is named by
-    its key.
+    """The `sequence` of the wait's `suspended` in the root run's log. Required for an
+    approval. 0: `step_key` names the wait.
     """
     data_json: _builtins.str
     """The answer as JSON text, at most 256 KiB. Required. For an approval, an object as
@@ -565,7 +567,7 @@ class ResumeRunRequest(_message.Message):
     """
     request_id: _builtins.str
     """Makes the answer idempotent: see `ResumeRun`. At most 128 characters; a UUID is
-    recommended (AIP-155).
+    recommended (AIP-155). If empty, a repeated call fails with reason ALREADY_ANSWERED.
     """
     def __init__(
         self,
@@ -593,7 +595,9 @@ class ResumeRunResponse(_message.Message):
     WAIT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def wait(self) -> _run_pb2.Wait:
-        """The wait that was answered. Absent if the run does not wait yet."""
+        """The wait that was answered, without `data_json` if the caller lacks the scope
+        `runs:read`. Absent if the run has not come to it yet, and the answer is kept.
+        """
 
     def __init__(
         self,
@@ -622,9 +626,13 @@ class ListWaitsRequest(_message.Message):
     (AIP-158).
     """
     page_token: _builtins.str
-    """`next_page_token` of the previous page. Empty for the first page."""
+    """`next_page_token` of the previous page. Empty for the first page. The filter must be
+    the same as for the previous page.
+    """
     workflow_id: _builtins.str
-    """Only waits of runs of this agent or workflow."""
+    """Only waits of runs of this agent or workflow, children included. If many others wait, a
+    page may have fewer waits than asked for, or none, although there are further pages.
+    """
     def __init__(
         self,
         *,
@@ -652,7 +660,9 @@ class ListWaitsResponse(_message.Message):
     """Token of the next page. Empty on the last page."""
     @_builtins.property
     def waits(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Wait]:
-        """The waits, oldest first, without timers."""
+        """The waits, oldest first, without timers. At most 1 MiB, unless the first alone exceeds
+        that.
+        """
 
     def __init__(
         self,

@@ -149,7 +149,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Cancels a queued or running run and returns it. Waits up to 5 s for the
+        """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
         terminal event; a run that takes longer is returned in its current state, with
         the cancellation stored. A run that has ended is returned unchanged, however it
         ended.
@@ -177,13 +177,14 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """Answers an open wait of a run. The first answer is accepted, and the run continues
-        with it; the same call again, with the same `request_id`, succeeds as well, and any
-        other fails with FAILED_PRECONDITION and reason ALREADY_ANSWERED. After the wait's
-        `expire_time` it fails with reason WAIT_EXPIRED.
+        """Answers an open wait of a run, which then continues. The first answer is accepted, and
+        is stored when the call returns. The same call again, with the same `request_id` and
+        credentials, succeeds as well; any other answer fails with FAILED_PRECONDITION and
+        reason ALREADY_ANSWERED. From the wait's `expire_time` on, answers fail with reason
+        WAIT_EXPIRED. Fails with NOT_FOUND if the run does not exist.
 
         An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
-        the run waits with this key. An approval must be open, and its `wait_id` be named.
+        the run waits with this key. An approval must be open, and named by its `wait_id`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -191,7 +192,7 @@ class RunServiceServicer:
 
     def ListWaits(self, request, context):
         """Lists the open waits of the caller's project that can be answered, oldest first, one
-        page at a time.
+        page at a time. A wait leaves the list when it is answered, expires, or its run ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

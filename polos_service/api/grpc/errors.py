@@ -38,7 +38,7 @@ CODES: dict[type[errors.CallError], Code] = {
     errors.AlreadyAnswered: Code.FAILED_PRECONDITION,
     errors.WaitExpired: Code.FAILED_PRECONDITION,
     errors.WaitNotOpen: Code.FAILED_PRECONDITION,
-    errors.AmbiguousWait: Code.INVALID_ARGUMENT,
+    errors.AmbiguousWait: Code.FAILED_PRECONDITION,
     errors.InternalError: Code.INTERNAL,
 }
 """The status of every domain error, and of those derived from it; the client's table is its

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 
 from polos.v1 import run_service_pb2 as pb
+from polos.v1.run_pb2 import Wait
 from polos_client.errors import InvalidRequest
-from polos_client.wire import REQUEST_ID_LIMIT, STATE_LIMIT
-from polos_service.api.grpc.messages import PAGE_BYTES
+from polos_client.wire import ANSWER_LIMIT, REQUEST_ID_LIMIT
+from polos_service.api.grpc.messages import PAGE_BYTES, page_size
 from polos_service.api.parsing import ParseError, parse
 from polos_service.limits import KEY_LIMIT
-from polos_service.store import WaitRecord
-from polos_service.waits import Reply, waiting
+from polos_service.reply import Reply
+from polos_service.waits import Asked, Place
 
-PLACE_PARTS = 3
-"""Parts of the token of a page: the time, the run, the wait."""
+TOKEN = re.compile(r"([0-9]{1,19})\.([0-9]{1,19})\.([!-~]{1,128})")
+"""The token of a page: time, id and root run of the last wait of the page before."""
+
+LARGEST = 2**63 - 1
+"""The largest time or id that a store can compare."""
 
 
 def reply_of(request: pb.ResumeRunRequest) -> Reply:
@@ -30,13 +34,15 @@ def reply_of(request: pb.ResumeRunRequest) -> Reply:
         wrong["run_id"] = "is empty"
     if request.wait_id < 0:
         wrong["wait_id"] = f"is {request.wait_id}, not 0 or more"
+    if not (request.step_key or request.wait_id):
+        wrong["step_key"] = "is empty: name the wait by its key, or by its wait_id"
     if (size := len(request.step_key.encode())) > KEY_LIMIT:
         wrong["step_key"] = f"has {size} bytes, the limit is {KEY_LIMIT}"
     if (size := len(request.request_id)) > REQUEST_ID_LIMIT:
         wrong["request_id"] = f"has {size} characters, the limit is {REQUEST_ID_LIMIT}"
     data = None
-    if (size := len(request.data_json.encode())) > STATE_LIMIT:
-        wrong["data_json"] = f"has {size} bytes, the limit is {STATE_LIMIT}"
+    if (size := len(request.data_json.encode())) > ANSWER_LIMIT:
+        wrong["data_json"] = f"has {size} bytes, the limit is {ANSWER_LIMIT}"
     else:
         try:
             data = parse(request.data_json)
@@ -54,7 +60,22 @@ def reply_of(request: pb.ResumeRunRequest) -> Reply:
     )
 
 
-def place_of(token: str) -> tuple[int, str, int] | None:
+def asked_of(request: pb.ListWaitsRequest) -> Asked:
+    """Return the page that a request asks for.
+
+    Raises:
+        InvalidRequest: a field is wrong.
+
+    """
+    return Asked(
+        limit=page_size(request.page_size),
+        size=PAGE_BYTES,
+        after=place_of(request.page_token),
+        workflow_id=request.workflow_id,
+    )
+
+
+def place_of(token: str) -> Place | None:
     """Return the place that the token of a page stands for; None for the first page.
 
     Raises:
@@ -63,42 +84,25 @@ def place_of(token: str) -> tuple[int, str, int] | None:
     """
     if not token:
         return None
-    try:
-        create_time, run_id, wait_id = json.loads(token)
-        if not (isinstance(run_id, str) and isinstance(create_time, int)):
-            raise TypeError  # noqa: TRY301 - one answer to everything that is wrong
-        return create_time, run_id, int(wait_id)
-    except (TypeError, ValueError):
-        what = "is not a next_page_token of ListWaits"
-        raise InvalidRequest({"page_token": what}) from None
+    found = TOKEN.fullmatch(token)
+    if found is not None:
+        create_time, wait_id = int(found[1]), int(found[2])
+        if max(create_time, wait_id) <= LARGEST:
+            return create_time, found[3], wait_id
+    raise InvalidRequest({"page_token": "is not a next_page_token of ListWaits"})
 
 
-def waits_page(records: Sequence[WaitRecord], limit: int, workflow_id: str) -> pb.ListWaitsResponse:
-    """Return a page of waits: as many as a response may hold, at least one.
+def token_of(place: Place) -> str:
+    """Return the token of the page behind a place."""
+    create_time, run_id, wait_id = place
+    return f"{create_time}.{wait_id}.{run_id}"
 
-    Args:
-        records: the waits, at most `limit`.
-        limit: how many were looked for; if there are as many, there may be more.
-        workflow_id: whose waits are told; empty for all.
 
-    """
-    page = pb.ListWaitsResponse()
+def shown(waits: Sequence[Wait]) -> Iterator[Wait]:
+    """Yield as many waits as a response may hold, at least one."""
     size = 0
-    last: WaitRecord | None = None
-    for record in records:
-        wait = waiting(record)
-        if not workflow_id or wait.workflow_id == workflow_id:
-            size += len(record.data)
-            if page.waits and size > PAGE_BYTES:
-                page.next_page_token = token_of(last)
-                return page
-            page.waits.append(wait)
-        last = record
-    if len(records) == limit:
-        page.next_page_token = token_of(last)
-    return page
-
-
-def token_of(record: WaitRecord | None) -> str:
-    """Return the token of the page behind a wait."""
-    return "" if record is None else json.dumps(record.place)
+    for number, wait in enumerate(waits):
+        size += wait.ByteSize()
+        if number and size > PAGE_BYTES:
+            return
+        yield wait

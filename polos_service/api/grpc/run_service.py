@@ -15,13 +15,12 @@ from polos_service.api.grpc.handlers import needs
 from polos_service.api.grpc.messages import (
     details_of,
     page_of,
-    page_size,
     query_of,
     result_limit,
     run_of,
     timestamp,
 )
-from polos_service.api.grpc.replies import place_of, reply_of, waits_page
+from polos_service.api.grpc.replies import asked_of, reply_of, shown, token_of
 from polos_service.api.grpc.requests import as_create, run_request
 from polos_service.caller import RUNS_READ, RUNS_RESUME, RUNS_WRITE, Caller
 from polos_service.runs.frame import SECOND
@@ -80,7 +79,7 @@ class RunService:
         context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
         run = details_of(details)
         if details.record.state not in ENDED:
-            run.open_waits.extend(await self._waits.open(caller, request.run_id))
+            run.open_waits.extend(shown(await self._waits.open(caller, request.run_id)))
             run.early_answers.extend(await self._waits.early(caller, request.run_id))
         return pb.GetRunResponse(run=run)
 
@@ -131,17 +130,19 @@ class RunService:
     ) -> pb.ResumeRunResponse:
         """Answer a wait."""
         reply = await self._side_thread.call(request.ByteSize(), reply_of, request)
-        return pb.ResumeRunResponse(wait=await self._waits.resume(caller, reply))
+        wait = await self._waits.resume(caller, reply)
+        if wait is not None and not caller.may(RUNS_READ):
+            wait.ClearField("data_json")
+        return pb.ResumeRunResponse(wait=wait)
 
     @needs(RUNS_READ)
     async def ListWaits(
         self, caller: Caller, request: pb.ListWaitsRequest, context: Context
     ) -> pb.ListWaitsResponse:
         """Return a page of open waits."""
-        limit = page_size(request.page_size)
-        after = place_of(request.page_token)
-        found = await self._waits.list(caller, limit, after)
-        return waits_page(found, limit, request.workflow_id)
+        waits, place = await self._waits.page(caller, asked_of(request))
+        token = "" if place is None else token_of(place)
+        return pb.ListWaitsResponse(waits=waits, next_page_token=token)
 
     async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
         """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""
@@ -152,7 +153,8 @@ class RunService:
                 await context.write(response)
 
     async def _start(self, caller: Caller, request: pb.CreateRunRequest) -> str:
-        start = await self._side_thread.call(request.ByteSize(), run_request, caller, request)
+        kind = self._runs.kind(caller, request.agent_id)
+        start = await self._side_thread.call(request.ByteSize(), run_request, caller, request, kind)
         return await self._runs.start(start)
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from polos_service.store import ENDED, WaitRecord
+from polos_service.store import ENDED, OPEN_BYTES, OPEN_LIMIT, WaitRecord
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.runs import row_of
-
-MAX_OPEN = 1000
-"""Waits of a run that are returned at most."""
 
 COLUMNS = "waits.run_id, waits.wait_id, waits.create_time, waits.data"
 """SQL for what a WaitRecord is made of."""
@@ -39,31 +36,36 @@ def close_wait(db: sqlite3.Connection, project: str, run_id: str, wait_id: int) 
 def waits_of(db: sqlite3.Connection, project: str, run_id: str) -> Sequence[WaitRecord]:
     """Return the open waits of a run, oldest first."""
     run, _ = row_of(db, project, run_id)
-    return records(
-        db.execute(
-            f"SELECT {COLUMNS} FROM waits WHERE run = ? ORDER BY wait_id LIMIT ?", (run, MAX_OPEN)
-        )
+    rows = db.execute(
+        f"SELECT {COLUMNS} FROM waits WHERE run = ? ORDER BY wait_id LIMIT ?", (run, OPEN_LIMIT)
     )
+    found, size = [], 0
+    for wait in records(rows):
+        size += len(wait.data)
+        if size > OPEN_BYTES:
+            break
+        found.append(wait)
+    return found
 
 
 def page_of(
     db: sqlite3.Connection, project: str, limit: int, after: tuple[int, str, int] | None
 ) -> Sequence[WaitRecord]:
     """Return the open waits of a project behind a place, oldest first."""
-    return records(
-        db.execute(
-            f"SELECT {COLUMNS} FROM waits WHERE project = ? "
-            "AND (create_time, run_id, wait_id) > (?, ?, ?) "
-            "ORDER BY create_time, run_id, wait_id LIMIT ?",
-            (project, *(after or (-1, "", 0)), limit),
+    return list(
+        records(
+            db.execute(
+                f"SELECT {COLUMNS} FROM waits WHERE project = ? "
+                "AND (create_time, run_id, wait_id) > (?, ?, ?) "
+                "ORDER BY create_time, run_id, wait_id LIMIT ?",
+                (project, *(after or (-1, "", 0)), limit),
+            )
         )
     )
 
 
-def records(rows: Iterable[Sequence[object]]) -> Sequence[WaitRecord]:
-    """Return rows as waits."""
-    found = []
+def records(rows: Iterable[Sequence[object]]) -> Iterator[WaitRecord]:
+    """Yield rows as waits."""
     for row in rows:
         run_id, wait_id, create_time, data = fitting(row, str, int, int, bytes)
-        found.append(WaitRecord(run_id=run_id, wait_id=wait_id, create_time=create_time, data=data))
-    return found
+        yield WaitRecord(run_id=run_id, wait_id=wait_id, create_time=create_time, data=data)

@@ -34,7 +34,7 @@ async def test_twenty_parallel_steps_end_in_any_order(store: SqliteStore) -> Non
         done: list[str] = []
 
         async def work(key: str) -> str:
-            await asyncio.sleep(random.random() / 50)  # noqa: S311
+            await asyncio.sleep(random.random() / 50)
             calls.append(key)
             return key
 

@@ -251,9 +251,10 @@ class WorkflowSteps:
         }
 
     def _check_time(self, step_key: str, timeout: float | None) -> None:
-        if timeout is not None and not is_duration(timeout):
+        if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
             raise StepExecutionError(
-                f"timeout={timeout!r} of {step_key!r} must be from 0.001 to {MAX_RUN_SECONDS:.0f} s."
+                f"timeout={timeout!r} of {step_key!r} must be from 0.001 s to "
+                f"{MAX_RUN_SECONDS:.0f} s."
             )
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from polos_service.store import ENDED, RunStore, WaitRecord
 
 TIMER, APPROVAL = WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_APPROVAL
 
-CheckEdit = Callable[[str, Wait, Any], str]
+CheckEdit = Callable[[str, Wait, Any], Awaitable[str]]
 """Given a project, an approval and changed arguments, returns what is wrong, or nothing."""
 
 
@@ -83,7 +83,7 @@ class Waits:
             raise not_open(reply, "The run has ended.")
         wait = await self._find(caller, reply)
         run_id, key = (wait.run_id, wait.step_key) if wait else (reply.run_id, reply.step_key)
-        self._check(caller, reply, wait, key)
+        await self._check(caller, reply, wait, key)
         answer = Answer(
             data_json=reply.data_json, request_id=reply.request_id, principal=caller.principal
         )
@@ -148,7 +148,7 @@ class Waits:
                     return wait
         return None
 
-    def _check(self, caller: Caller, reply: Reply, wait: Wait | None, key: str) -> None:
+    async def _check(self, caller: Caller, reply: Reply, wait: Wait | None, key: str) -> None:
         """Refuse an answer that the wait cannot take."""
         if wait is None:
             if key.endswith(APPROVE):
@@ -164,13 +164,13 @@ class Waits:
             if not reply.wait_id:
                 what = f"is missing: an approval is answered by its id, here {wait.wait_id}"
                 raise InvalidRequest({"wait_id": what})
-            self._check_approval(caller, reply, wait)
+            await self._check_approval(caller, reply, wait)
 
-    def _check_approval(self, caller: Caller, reply: Reply, wait: Wait) -> None:
+    async def _check_approval(self, caller: Caller, reply: Reply, wait: Wait) -> None:
         data = reply.data
         wrong = wrong_approval(data)
         if not wrong and isinstance(data, dict) and "arguments" in data:
-            told = self._check_edit(caller.project, wait, data["arguments"])
+            told = await self._check_edit(caller.project, wait, data["arguments"])
             wrong = f"has arguments that cannot be taken: {told}" if told else ""
         if wrong:
             raise InvalidRequest({"data_json": wrong})

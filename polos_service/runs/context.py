@@ -171,6 +171,19 @@ class RunContext:
         """Return whether the log has a step or a wait with this key."""
         return key in self._journal.kinds
 
+    def ended(self, key: str) -> bool:
+        """Return whether the log has the end of a step or a wait with this key."""
+        return key in self._journal.results
+
+    def shown(self, key: str) -> str | None:
+        """Return what a wait that the log has shows to whoever answers; None if it has none."""
+        begun = self._journal.waits.get(key)
+        return None if begun is None else begun[1].data_json
+
+    def after(self, seconds: float) -> int:
+        """Return the time in so many seconds, in nanoseconds since the epoch."""
+        return self._clock.now() + round(seconds * SECOND)
+
     @property
     def replays(self) -> bool:
         """Whether the log has the end of a step or a wait that the code has not asked for yet."""
@@ -222,7 +235,7 @@ class RunContext:
         await self._holding.boundary(None)
         if kind == MODEL_CALL:
             body = partial(self._pay, body)
-        with self._working():
+        with self.working():
             try:
                 attempt = await self._begin(key, kind, call, resumes=resumes)
                 return await self._perform(attempt, body, retries)
@@ -365,8 +378,8 @@ class RunContext:
         return self._holding.waiting
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Keep the run from being parked."""
+    def working(self) -> Iterator[None]:
+        """Keep the run from being parked, whatever else waits."""
         waiting = self._holding.waiting
         if waiting is None:
             yield

@@ -161,6 +161,9 @@ class Drive:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if done <= {self._left, parkable}:
                 ctx.close()
+        except asyncio.CancelledError:  # the process stops: the run's waits stay open
+            ctx.close()
+            raise
         finally:
             await stopped(work, order, parkable)
         if writer.ended in done:

@@ -293,3 +293,17 @@ async def test_cancel_ends_a_run_that_waits_in_place(store: SqliteStore) -> None
         await until(lambda: is_open(store, run_id, ["ask"]))
         await store.command("default", run_id, Command(id=CANCEL, kind=CANCEL, run_id=run_id))
         assert names(await ended(store, run_id)) == ["suspended", "resumed", "run_cancelled"]
+
+
+async def test_a_process_that_stops_leaves_its_waits_open(store: SqliteStore) -> None:
+    async def run(ctx: RunContext) -> None:
+        assert (await ctx.wait("ask", SUSPEND)).data_json == YES.data_json
+
+    async with running(store, run) as run_id:
+        await until(lambda: is_open(store, run_id, ["ask"]))
+    assert await waits(store, run_id) == ["ask"]
+    assert await answer(store, run_id, "ask") == YES.to(run_id, "ask")
+    executor = Executor(store, runnable(run), SystemClock(), 10)
+    executor.start()
+    assert names(await ended(store, run_id)) == ["suspended", "resumed", "workflow_finish"]
+    await executor.stop(0)

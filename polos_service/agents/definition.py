@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, PlainSerializer, PlainValidator
+from pydantic import (
+    BaseModel,
+    PlainSerializer,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
@@ -32,12 +38,22 @@ WITHOUT_APPROVALS: Literal[2] = 2
 
 
 class PinnedTool(BaseModel):
-    """A tool as the model sees it; its code is the loaded agent's, found by name."""
+    """A tool as the model sees it, and whether a call of it needs approval.
+
+    Its code is the loaded agent's, found by name. Without approval it is stored as in version 2.
+    """
 
     name: str
     description: str
     parameters: dict[str, Any]
     approval: bool = False
+
+    @model_serializer(mode="wrap")
+    def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stored: dict[str, Any] = dump(self)
+        if not self.approval:
+            stored.pop("approval", None)
+        return stored
 
 
 class PinnedStop(BaseModel):

@@ -13,6 +13,7 @@ import pytest
 from polos.v1.event_pb2 import Event, Resumed, WaitKind
 from polos.v1.run_pb2 import RunState, Wait
 from polos_service.runs.answers import Answer
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
@@ -295,15 +296,35 @@ async def test_cancel_ends_a_run_that_waits_in_place(store: SqliteStore) -> None
         assert names(await ended(store, run_id)) == ["suspended", "resumed", "run_cancelled"]
 
 
-async def test_a_process_that_stops_leaves_its_waits_open(store: SqliteStore) -> None:
+@pytest.mark.parametrize("kind", ["wait", "step"])
+async def test_what_is_open_when_the_process_stops_goes_on_in_the_next(
+    store: SqliteStore, kind: str
+) -> None:
+    began = asyncio.Event()
+    stopped = False
+
+    async def body(_: Attempt) -> StepOutput:
+        began.set()
+        if not stopped:
+            await asyncio.Event().wait()
+        return StepOutput(result_json="1")
+
     async def run(ctx: RunContext) -> None:
-        assert (await ctx.wait("ask", SUSPEND)).data_json == YES.data_json
+        if kind == "step":
+            await ctx.step("work", "run", body, abandons=True)
+        else:
+            began.set()
+            await ctx.wait("ask", SUSPEND)
 
     async with running(store, run) as run_id:
-        await until(lambda: is_open(store, run_id, ["ask"]))
-    assert await waits(store, run_id) == ["ask"]
-    assert await answer(store, run_id, "ask") == YES.to(run_id, "ask")
+        await began.wait()
+        if kind == "wait":
+            await until(lambda: is_open(store, run_id, ["ask"]))
+    stopped = True
+    await answer(store, run_id, "ask")
     executor = Executor(store, runnable(run), SystemClock(), 10)
     executor.start()
-    assert names(await ended(store, run_id)) == ["suspended", "resumed", "workflow_finish"]
+    events = await ended(store, run_id)
     await executor.stop(0)
+    assert names(events)[-1] == "workflow_finish"
+    assert not any(one.resumed.cancelled or one.step_finish.HasField("failure") for one in events)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, SecretStr
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event, WaitKind
+from polos.v1.run_pb2 import Wait
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, script, turn, usage
@@ -26,7 +27,7 @@ from polos_service.agents.loop import PARALLEL_TOOLS
 from polos_service.models.messages import Message, Result, Text
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder
-from tests.support.people import Person, input_of, working
+from tests.support.people import input_of, working
 
 YES, NO = {"approved": True}, {"approved": False}
 REJECTED = FailureReason.FAILURE_REASON_TOOL_REJECTED
@@ -87,8 +88,8 @@ async def test_a_call_waits_for_its_approval_and_shows_what_the_function_gets(
     assert "pay" in form["title"]
     assert form["context"] == {"tool": "pay", "input": {"amount": 100, "currency": "EUR"}}
     approved, feedback = form["fields"]
-    assert (approved["key"], approved["type"], approved["required"]) == ("approved", "boolean", True)
-    assert approved["default"] is False
+    assert (approved["key"], approved["type"]) == ("approved", "boolean")
+    assert (approved["required"], approved["default"]) == (True, False)
     assert (feedback["key"], feedback["type"]) == ("feedback", "textarea")
     assert kinds_of(events)[4:8] == ["suspended", "resumed", "step_start", "step_finish"]
     assert not suspended.HasField("expire_time")
@@ -373,19 +374,12 @@ async def test_an_approval_cannot_be_given_before_it_is_asked_for(store: SqliteS
     agent = Agent("a", "scripted", text, tools=[pay, hold])
     async with working(store, agent) as person:
         await begun.wait()
-        early = Wait_of("pay/approve")
         with pytest.raises(WaitNotOpen):
-            await person.replies(early, YES)
+            await person.replies(Wait(step_key="pay/approve"), YES)
         on.set()
         await person.answers("pay/approve", NO)
         await person.end()
     assert paid == []
-
-
-def Wait_of(key: str) -> Any:  # noqa: N802
-    from polos.v1.run_pb2 import Wait  # noqa: PLC0415
-
-    return Wait(step_key=key)
 
 
 async def test_a_parked_agent_goes_on_with_the_same_text(store: SqliteStore) -> None:
@@ -411,7 +405,7 @@ async def test_a_parked_agent_goes_on_with_the_same_text(store: SqliteStore) -> 
 
 @pytest.mark.parametrize("at_most_once", [False, True])
 async def test_a_crash_after_the_approval_asks_nobody_again(
-    store: SqliteStore, at_most_once: bool
+    store: SqliteStore, *, at_most_once: bool
 ) -> None:
     keys: list[str] = []
     begun = asyncio.Event()

@@ -37,7 +37,8 @@ class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.Val
     WAIT_KIND_APPROVAL: _WaitKind.ValueType  # 3
     """A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
     object with `approved` (boolean, required), `feedback` (text for the model), and
-    `arguments` (an object that replaces the tool's arguments, if the tool permits that).
+    `arguments` (an object with the arguments to change, if `_editable` in the wait's
+    data is true; those that it leaves out stay as shown).
     """
 
 class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
@@ -52,7 +53,8 @@ WAIT_KIND_SUSPEND: WaitKind.ValueType  # 2
 WAIT_KIND_APPROVAL: WaitKind.ValueType  # 3
 """A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
 object with `approved` (boolean, required), `feedback` (text for the model), and
-`arguments` (an object that replaces the tool's arguments, if the tool permits that).
+`arguments` (an object with the arguments to change, if `_editable` in the wait's
+data is true; those that it leaves out stay as shown).
 """
 Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
 

@@ -71,7 +71,7 @@ def check(told: list[tuple[str, str]]) -> None:
 async def answered(folder: Path, agent: Agent) -> None:
     """Run the agent, while somebody answers; the last call first."""
     async with serving(folder, agent) as served:
-        person = Approver(served)
+        person = Approver(served.runs)
         run_id = await served.start(agent)
         await person.answers("ask_user/ask", {"response": "A"})
         await person.answers("pay:3/approve", {**YES, "arguments": {"amount": 30}})

@@ -54,7 +54,7 @@ async def test_the_service_tells_which_tools_need_approval(tmp_path: Path) -> No
 async def test_an_approval_is_listed_answered_and_gone(tmp_path: Path) -> None:
     pay, paid = payer()
     async with serving(tmp_path, Agent("payer", "scripted", SCRIPT, tools=[pay])) as served:
-        person = Approver(served)
+        person = Approver(served.runs)
         run_id = await served.start(Agent("payer", "scripted", SCRIPT, tools=[pay]))
         (wait,) = await person.sees("pay/approve")
         assert (wait.run_id, wait.workflow_id) == (run_id, "payer")
@@ -86,7 +86,7 @@ async def test_one_of_twenty_racing_answers_is_accepted(tmp_path: Path) -> None:
     turn = scripted.turn(scripted.call("pay", amount=100), scripted.call("hold"))
     agent = Agent("payer", "scripted", scripted.script(turn, "Done."), tools=[pay, hold])
     async with serving(tmp_path, agent) as served:
-        person = Approver(served)
+        person = Approver(served.runs)
         run_id = await served.start(agent)
         (wait,) = await person.sees("pay/approve")
 
@@ -112,7 +112,7 @@ async def test_an_answer_for_one_call_does_nothing_for_another(tmp_path: Path) -
     agent = Agent("payer", "scripted", scripted.script(turn, "Done."), tools=[pay])
     async with serving(tmp_path, agent) as served:
         run_id = await served.start(agent)
-        person = Approver(served)
+        person = Approver(served.runs)
         first, second = await person.sees("pay/approve", "pay:2/approve")
         with pytest.raises(WaitNotOpen):
             await person.replies(second, YES, step_key="pay/approve")
@@ -121,7 +121,7 @@ async def test_an_answer_for_one_call_does_nothing_for_another(tmp_path: Path) -
             await person.replies(second, YES)
         assert [one.step_key for one in await person.open()] == ["pay/approve"]
     async with serving(tmp_path, agent) as served:
-        await Approver(served).replies(first, YES)
+        await Approver(served.runs).replies(first, YES)
         await served.events(run_id)
     assert paid == [1]
 
@@ -130,7 +130,7 @@ async def test_a_late_answer_is_refused_and_nothing_is_left_open(tmp_path: Path)
     pay, paid = payer(approval_timeout=0.2)
     agent = Agent("payer", "scripted", SCRIPT, tools=[pay])
     async with serving(tmp_path, agent) as served:
-        person = Approver(served)
+        person = Approver(served.runs)
         run_id = await served.start(agent)
         seen = [event async for event in served.follow(run_id)]
         told = next(event for event in seen if event.HasField("suspended"))
@@ -150,7 +150,7 @@ async def test_a_parked_agent_streams_on(tmp_path: Path) -> None:
     agent = Agent("payer", "scripted", SCRIPT, tools=[pay])
     async with serving(tmp_path, agent) as served:
         served.service._executor._threshold = 0.02
-        person = Approver(served)
+        person = Approver(served.runs)
         stream = await agent.stream(served.client, "Pay.")
         reading = asyncio.create_task(collect(stream))
         await person.parked(stream.id)
@@ -175,7 +175,7 @@ async def test_a_cancelled_run_has_no_open_waits(tmp_path: Path) -> None:
     pay, paid = payer()
     agent = Agent("payer", "scripted", SCRIPT, tools=[pay])
     async with serving(tmp_path, agent) as served:
-        person = Approver(served)
+        person = Approver(served.runs)
         run_id = await served.start(agent)
         (wait,) = await person.sees("pay/approve")
         await served.runs.CancelRun(pb.CancelRunRequest(run_id=run_id))
@@ -191,7 +191,7 @@ async def test_a_question_is_answered_by_its_key(tmp_path: Path) -> None:
     text = scripted.script(scripted.turn(scripted.call("ask_user", question="Which?")), "Thanks.")
     agent = Agent("asker", "scripted", text, tools=[create_ask_user_tool()])
     async with serving(tmp_path, agent) as served:
-        person = Approver(served)
+        person = Approver(served.runs)
         run_id = await served.start(agent)
         (wait,) = await person.sees("ask_user/ask")
         await person.replies(wait, {"response": "A"}, wait_id=0, step_key="ask_user/ask")

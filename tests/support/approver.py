@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import uuid
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunState, Wait
 from polos_client.calls.status import to_error
-from tests.support.service import Served, until
+from tests.support.service import until
+
+if TYPE_CHECKING:  # mypy-protobuf's name for what the stub of a channel of grpc.aio is
+    from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
 YES, NO = {"approved": True}, {"approved": False}
 
@@ -21,11 +24,11 @@ YES, NO = {"approved": True}, {"approved": False}
 class Approver:
     """Sees and answers what runs of this service wait for."""
 
-    served: Served
+    runs: RunServiceAsyncStub
 
     async def open(self) -> list[Wait]:
         """Return the open waits of the project, oldest first."""
-        return list((await self.served.runs.ListWaits(pb.ListWaitsRequest())).waits)
+        return list((await self.runs.ListWaits(pb.ListWaitsRequest())).waits)
 
     async def sees(self, *keys: str) -> list[Wait]:
         """Wait until waits with these keys are open, and return them."""
@@ -47,7 +50,7 @@ class Approver:
         named = {"wait_id": wait.wait_id, "request_id": str(uuid.uuid4()), **fields}
         request = pb.ResumeRunRequest(run_id=wait.run_id, data_json=json.dumps(data), **named)
         try:
-            return await self.served.runs.ResumeRun(request)
+            return await self.runs.ResumeRun(request)
         except grpc.aio.AioRpcError as error:
             raise to_error(error, "the service") from None
 
@@ -61,7 +64,7 @@ class Approver:
         """Wait until a run is suspended."""
 
         async def suspended() -> bool:
-            found = await self.served.runs.GetRun(pb.GetRunRequest(run_id=run_id))
+            found = await self.runs.GetRun(pb.GetRunRequest(run_id=run_id))
             return found.run.state == RunState.RUN_STATE_SUSPENDED
 
         await until(suspended, "a parked run")

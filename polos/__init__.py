@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from polos_client.deadlines import Deadlines
     from polos_client.define import scripted
     from polos_client.define.agent import Agent
+    from polos_client.define.ask import (
+        AskUserField,
+        AskUserFieldOption,
+        AskUserInput,
+        create_ask_user_tool,
+    )
     from polos_client.define.context import WorkflowContext
     from polos_client.define.stop import (
         ExecutedToolConfig,
@@ -76,6 +82,9 @@ __all__ = [
     "AgentNotFound",
     "AgentResult",
     "AgentStream",
+    "AskUserField",
+    "AskUserFieldOption",
+    "AskUserInput",
     "CallError",
     "ConnectionLost",
     "CursorAhead",
@@ -124,6 +133,7 @@ __all__ = [
     "Usage",
     "WorkflowContext",
     "WorkflowTimeoutError",
+    "create_ask_user_tool",
     "events",
     "executed_tool",
     "has_text",
@@ -139,6 +149,9 @@ _HOMES = {
     "AgentNotFound": "polos_client.errors",
     "AgentResult": "polos_client.result",
     "AgentStream": "polos_client.calls.stream",
+    "AskUserField": "polos_client.define.ask",
+    "AskUserFieldOption": "polos_client.define.ask",
+    "AskUserInput": "polos_client.define.ask",
     "CallError": "polos_client.errors",
     "ConnectionLost": "polos_client.errors",
     "CursorAhead": "polos_client.errors",
@@ -187,6 +200,7 @@ _HOMES = {
     "Usage": "polos_client.result",
     "WorkflowContext": "polos_client.define.context",
     "WorkflowTimeoutError": "polos_client.errors",
+    "create_ask_user_tool": "polos_client.define.ask",
     "executed_tool": "polos_client.define.stop",
     "has_text": "polos_client.define.stop",
     "max_steps": "polos_client.define.stop",

@@ -33,7 +33,6 @@ _IN_TOOLS = "put checks into the tools"
 """What to do instead of a hook or guardrail."""
 
 OPTIONS: Mapping[str, Option] = {
-    "approval": Option(("none",)),
     "channels": Option(([], ())),
     "compaction": Option(),
     "concurrency_key": Option(advice=_NO_QUEUE),
@@ -67,9 +66,6 @@ NAMES: Mapping[str, str] = {
     "AgentConfig": "",
     "AgentContext": "tools get a WorkflowContext",
     "AgentStreamHandle": "agent.stream returns an AgentStream",
-    "AskUserField": "",
-    "AskUserFieldOption": "",
-    "AskUserInput": "",
     "BatchEventPayload": "",
     "BatchStepResult": "",
     "BatchWorkflowInput": "",
@@ -100,7 +96,6 @@ NAMES: Mapping[str, str] = {
     "batch_agent_invoke": "call agent.invoke for each",
     "batch_invoke": "call agent.invoke for each",
     "batch_publish": "",
-    "create_ask_user_tool": "",
     "create_web_search_tool": "",
     "get_all_workflows": "",
     "get_workflow": "",

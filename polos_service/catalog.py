@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from types import CodeType, MappingProxyType
 from typing import Any
 
@@ -10,8 +12,14 @@ from polos.v1.run_pb2 import Wait
 from polos_client.define.agent import Agent
 from polos_client.define.tool import Tool
 from polos_client.errors import AgentNotFound, DefinitionError
+from polos_service.agents.people import wrong_edit
 from polos_service.agents.runnable import AgentRunnable
+from polos_service.errors import StepError
 from polos_service.runs.runnable import Runnable
+from polos_service.tools.local import in_time
+
+EDIT_PATIENCE = 10.0
+"""Seconds that the code which checks changed arguments may take."""
 
 
 class Catalog(Mapping[str, Runnable]):
@@ -122,13 +130,22 @@ class Catalog(Mapping[str, Runnable]):
         """Return the tools' ids by the code of their functions."""
         return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
 
-    async def wrong_edit(self, project: str, wait: Wait, arguments: Any) -> str:
+    async def wrong_edit(self, project: str, wait: Wait, arguments: Mapping[str, Any]) -> str:
         """Return what is wrong with arguments that replace those of an approval.
 
         Empty if they can be taken. The tool is that of the agent whose run waits.
         """
-        del project, wait, arguments
-        return "the tool's arguments cannot be changed"
+        tool_id = json.loads(wait.data_json)["_tool"]
+        try:
+            agent = self.agent(wait.workflow_id, project)
+            tool = next(one for one in agent.tools if one.id == tool_id)
+        except (AgentNotFound, StopIteration):
+            return f"this service does not have the tool {tool_id!r} of {wait.workflow_id!r}"
+        check = partial(wrong_edit, tool, wait.data_json, arguments)
+        try:
+            return await in_time(tool, check, EDIT_PATIENCE)
+        except StepError as error:
+            return error.message
 
     def _visible(self, runnable_id: str, project: str) -> bool:
         return project in self._projects.get(runnable_id, (project,))

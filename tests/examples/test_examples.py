@@ -118,6 +118,23 @@ async def test_error_handling_tells_each_failure(address: str) -> None:
     ]
 
 
+async def test_approval_approves_changes_and_rejects() -> None:
+    """It serves itself, so there is nobody at the address."""
+    lines = (await printed("examples.approval", address="127.0.0.1:1")).splitlines()
+    assert lines[0] == "asked: The agent has a question "
+    shown = "asked: Approve the call of pay {'to': 'Ann', 'amount': 100.0, 'currency': 'EUR'}"
+    assert shown in lines
+    assert lines[-4:] == [
+        "ask_user completed {'response': 'Ann and Mallory'}",
+        "pay completed Paid 50 EUR to Ann.",
+        (
+            "pay failed The user rejected the call of the tool pay. It was not called. "
+            "The user's feedback: We do not know Mallory."
+        ),
+        "Ann has got 50 EUR. Mallory has got nothing.",
+    ]
+
+
 async def test_parallel_tools_start_before_the_first_has_ended() -> None:
     # It has a service of its own; nobody listens on this address.
     lines = (await printed("examples.parallel_tools", address="127.0.0.1:1")).splitlines()

@@ -37,8 +37,8 @@ class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.Val
     WAIT_KIND_APPROVAL: _WaitKind.ValueType  # 3
     """A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
     object with `approved` (boolean, required), `feedback` (text for the model), and, if
-    `approved` is true and the tool permits it, `arguments` (an object that replaces the
-    tool's arguments).
+    `approved` is true and `_editable` in the wait's data is true, `arguments` (an object
+    with the arguments to change; those that it leaves out stay as shown).
     """
 
 class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
@@ -53,8 +53,8 @@ WAIT_KIND_SUSPEND: WaitKind.ValueType  # 2
 WAIT_KIND_APPROVAL: WaitKind.ValueType  # 3
 """A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
 object with `approved` (boolean, required), `feedback` (text for the model), and, if
-`approved` is true and the tool permits it, `arguments` (an object that replaces the
-tool's arguments).
+`approved` is true and `_editable` in the wait's data is true, `arguments` (an object
+with the arguments to change; those that it leaves out stay as shown).
 """
 Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
 

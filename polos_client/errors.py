@@ -4,7 +4,7 @@ PolosError
 ├── DefinitionError          an Agent, tool or script is invalid, or uses a feature
 │                            that is not built yet
 ├── CallError                the service refused a call; nothing was started or changed
-│   ├── AgentNotFound        the agent is not loaded
+│   ├── AgentNotFound        the agent or workflow is not loaded
 │   ├── RunNotFound          the run does not exist
 │   ├── RunExpired           the run was removed by retention
 │   ├── InvalidRequest       a field is invalid; `violations` says which and why
@@ -86,7 +86,7 @@ class CallError(PolosError):
 
 
 class AgentNotFound(CallError):
-    """No agent with that id is loaded."""
+    """No agent or workflow with that id is loaded."""
 
     reason = "AGENT_NOT_FOUND"
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from polos_client.errors import DefinitionError
 
@@ -30,7 +30,7 @@ def typed(text: str, schema: str = "", returned: Any = None) -> Any:
     if returned is not None:
         try:
             return TypeAdapter(returned).validate_json(text)
-        except (ValidationError, TypeError):
+        except (ValidationError, PydanticUserError, TypeError, NameError):
             pass  # the annotation is wrong, or of another version of the code
     cls = class_named(schema) if schema else None
     if cls is None:

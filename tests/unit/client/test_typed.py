@@ -17,6 +17,10 @@ class Order(BaseModel):
     count: int = 1
 
 
+class Gift(Order):
+    gift: bool
+
+
 class Parcel(BaseModel):
     weight: float
 
@@ -40,6 +44,10 @@ TEA = '{"item": "tea"}'
         (TEA, "elsewhere.Order", None, {"item": "tea"}),
         (TEA, "", Parcel, {"item": "tea"}),
         (TEA, "", "nonsense", {"item": "tea"}),
+        ('{"item": "tea", "count": "7"}', "", Order, {"item": "tea", "count": "7"}),
+        ('"7"', "", int, "7"),
+        ("1", "", float, 1.0),
+        ('{"item": "tea", "gift": true}', name_of(Gift), Order, Gift(item="tea", gift=True)),
     ],
 )
 def test_a_result_has_the_type_that_is_known_of_it(

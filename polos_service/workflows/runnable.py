@@ -17,6 +17,7 @@ from polos_client.define.state import WorkflowState
 from polos_client.define.tool import describe
 from polos_client.define.workflow import Workflow
 from polos_client.errors import InvalidRequest, StepExecutionError
+from polos_client.typed import schema_of
 from polos_service.errors import StepError, Unable
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import check_size
@@ -85,7 +86,8 @@ class WorkflowRunnable:
         try:
             self.workflow.validate(request.payload_json)
         except ValidationError as error:
-            raise InvalidRequest({"payload_json": describe(error)}) from None
+            what = f"does not fit the workflow {self.id!r}: {describe(error)}"
+            raise InvalidRequest({"payload_json": what}) from None
         except ValueError as error:
             raise InvalidRequest({"payload_json": f"is missing: {error}"}) from None
         try:
@@ -123,7 +125,9 @@ class WorkflowRunnable:
         result = await in_thread(lambda: attempted(lambda: stored(outcome.value)))
         if isinstance(result, StepError):
             raise result
-        return WorkflowFinish(result_json=result, duration=ctx.age())
+        return WorkflowFinish(
+            result_json=result, result_schema=schema_of(outcome.value), duration=ctx.age()
+        )
 
     async def _called(self, ctx: RunContext, definition: Definition) -> Outcome:
         """Call the function once.

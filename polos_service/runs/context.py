@@ -173,8 +173,8 @@ class RunContext:
 
     @property
     def replays(self) -> bool:
-        """Whether the log has the end of a step or a wait that the code has not asked for yet."""
-        return any(key not in self._used for key in self._journal.results)
+        """Whether the log has a step or a wait that the code has not asked for yet."""
+        return any(key not in self._used for key in self._journal.kinds)
 
     def age(self) -> Duration:
         """Return the time since the run was created."""

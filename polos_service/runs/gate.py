@@ -24,12 +24,22 @@ class Gate:
     out just now: code that takes one step after the other never waits here.
     """
 
-    def __init__(self, recorded: Iterable[int] = ()) -> None:
-        """Take the sequences of the results that the log has."""
+    def __init__(self, recorded: Iterable[int] = (), *, strict: bool = False) -> None:
+        """Take the sequences of the results that the log has.
+
+        With `strict`, a result waits until all that are before it in the log were handed out, even
+        if the code does not ask for them.
+        """
         self._recorded = sorted(recorded)
+        self._strict = strict
         self._passed = 0
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._quiet = QUIET
+
+    @property
+    def due(self) -> int | None:
+        """The sequence of the result that is the next in the log; None after the last."""
+        return self._recorded[self._passed] if self._passed < len(self._recorded) else None
 
     async def turn(self, sequence: int) -> None:
         """Wait until the result with this sequence has its turn."""
@@ -43,8 +53,7 @@ class Gate:
         await future
 
     def _is_next(self, sequence: int) -> bool:
-        place = self._passed
-        return place >= len(self._recorded) or self._recorded[place] >= sequence
+        return self.due is None or self.due >= sequence
 
     def _pass(self, sequence: int) -> None:
         """Note that a result is handed out."""
@@ -63,9 +72,9 @@ class Gate:
         if self._quiet < QUIET:
             asyncio.get_running_loop().call_soon(self._count)
             return
-        while self._waiting:
+        while self._waiting and (not self._strict or self._is_next(self._waiting[0][0])):
             sequence, future = heapq.heappop(self._waiting)
+            self._pass(sequence)
             if not future.done():
                 future.set_result(None)
-                self._pass(sequence)
                 return

@@ -66,5 +66,12 @@ class Deadlines:
         )
 
 
+class Patience(float):
+    """Seconds that a caller waits for a run where they gave no timeout: the run is left alone."""
+
+
+PATIENCE = Patience(600.0)
+"""The timeout of `run` where none is given."""
+
 DEFAULTS = Deadlines(first_token=120.0, token_gap=120.0, tool_call=600.0, run=24 * 3600.0)
 """The deadlines where neither call nor agent says anything."""

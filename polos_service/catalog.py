@@ -9,9 +9,11 @@ from typing import Any
 from polos.v1.run_pb2 import Wait
 from polos_client.define.agent import Agent
 from polos_client.define.tool import Tool
+from polos_client.define.workflow import Workflow
 from polos_client.errors import AgentNotFound, DefinitionError
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.runs.runnable import Runnable
+from polos_service.workflows.runnable import WorkflowRunnable
 
 
 class Catalog(Mapping[str, Runnable]):
@@ -109,6 +111,11 @@ class Catalog(Mapping[str, Runnable]):
         visible = (one for one in found if project is None or self._visible(one.id, project))
         return sorted(visible, key=lambda agent: agent.id)
 
+    def workflows(self) -> list[Workflow]:
+        """Return the workflows, by id."""
+        found = (one for one in self._runnables.values() if isinstance(one, WorkflowRunnable))
+        return sorted((one.workflow for one in found), key=lambda workflow: workflow.id)
+
     def tools(self) -> list[Tool]:
         """Return the tools of all agents; different ones may have the same id."""
         return [tool for agent in self.agents() for tool in agent.tools]
@@ -130,11 +137,13 @@ class Catalog(Mapping[str, Runnable]):
 
     def _missing(self, runnable_id: str, project: str, why: object = None) -> AgentNotFound:
         known = sorted(one for one in self._runnables if self._visible(one, project))
-        what = f"There is no agent {runnable_id!r}."
+        what = f"There is no agent or workflow {runnable_id!r}."
         if why is not None:
-            what = f"The agent {runnable_id!r} cannot be loaded. {why}"
+            what = f"The agent or workflow {runnable_id!r} cannot be loaded. {why}"
         tools = (tool for agent in self.agents(project) for tool in agent.tools)
-        if any(tool.id == runnable_id for tool in tools):
+        if runnable_id in known:
+            what = f"{runnable_id!r} is a {self._runnables[runnable_id].kind}, not an agent."
+        elif any(tool.id == runnable_id for tool in tools):
             what = f"{runnable_id!r} is a tool, and a tool cannot be started on its own yet."
         return AgentNotFound(
             f"{what} Loaded: {', '.join(known) or 'none'}.",

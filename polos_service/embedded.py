@@ -35,8 +35,8 @@ class Polos(PolosClient):
         async with Polos() as polos:
             result = await agent.run(polos, "Hello")
 
-    Every agent that this process has defined can be started, by itself or by its id; it is
-    loaded when it is first used. `agents` are loaded from the start.
+    Every agent and workflow that this process has defined can be started, by itself or by its
+    id; it is loaded when it is first used. `agents` are loaded from the start.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Polos(PolosClient):
         """Prepare; nothing starts before `async with`, `start` or `serve`.
 
         Args:
-            agents: loaded from the start.
+            agents: the agents and workflows that are loaded from the start.
             store: `sqlite:///ABSOLUTE/PATH` or `nats://HOST:4222`; None: a temporary file,
                 gone at the end.
             port: where on 127.0.0.1 to listen; None: a free one.
@@ -71,7 +71,7 @@ class Polos(PolosClient):
 
         Raises:
             DefinitionError: `channels` was given, which is not built yet; `port` is not a port;
-                or `agents` has something that is not an Agent.
+                or `agents` has something that is neither an Agent nor a Workflow.
 
         """
         refuse("Polos", {"channels": channels})
@@ -82,7 +82,9 @@ class Polos(PolosClient):
         self._agents = tuple(agents)
         for one in self._agents:
             if not isinstance(one, Agent | Workflow):
-                raise DefinitionError(f"{one!r:.80} is not an Agent; name all other arguments")
+                raise DefinitionError(
+                    f"{one!r:.80} is not an Agent or a Workflow; name all other arguments"
+                )
         self._store = store
         self._port = port
         self._max_runs = max_concurrent_workflows
@@ -104,7 +106,7 @@ class Polos(PolosClient):
         """Start the service.
 
         Raises:
-            DefinitionError: two agents have one id.
+            DefinitionError: two agents or workflows have one id.
             ListenError: the port is taken.
             RuntimeError: it is running already.
             SettingsInvalidError: the store's address, the log file or a variable cannot be used.
@@ -156,10 +158,10 @@ class Polos(PolosClient):
             asked.close()
 
     def prepare(self, definition: Definition) -> None:
-        """Load an agent that is about to run.
+        """Load an agent or a workflow that is about to run.
 
         Raises:
-            DefinitionError: another agent has its id.
+            DefinitionError: another definition has its id.
             RuntimeError: the service is not running.
 
         """

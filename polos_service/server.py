@@ -43,8 +43,8 @@ BLOCKED_LIMIT = 1.0
 CALLS_GRACE = 1.0
 """Seconds for calls to end by themselves, once readers were sent away."""
 
-WAITING = "the agent is not loaded: serve it, or end the runs with `polos runs cancel`"
-"""What the log advises about runs whose agent is not loaded."""
+WAITING = "it is not loaded: serve it, or end the runs with `polos runs cancel`"
+"""What the log advises about runs whose agent or workflow is not loaded."""
 
 MISSPELT = "if its id is misspelt in POLOS_AGENT_PROJECTS, the agent that is meant is for everybody"
 """What the log advises about an agent that is limited to projects and not loaded."""
@@ -71,7 +71,7 @@ class Service:
         self,
         settings: Settings,
         store: Store,
-        agents: Iterable[Agent | Workflow],
+        definitions: Iterable[Agent | Workflow],
         defined: Mapping[str, Agent | Workflow],
         *,
         shared_port: bool,
@@ -86,8 +86,8 @@ class Service:
         self._defined = defined
         self._told: set[str] = set()
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
-        for agent in agents:
-            self.load(agent)
+        for definition in definitions:
+            self.load(definition)
         quotas = settings.quotas
         budgets = Budgets(quotas, store.usage, clock)
         self._executor = Executor(store, self.catalog, clock, settings.max_runs, budgets)
@@ -146,7 +146,7 @@ class Service:
     async def start(
         cls,
         settings: Settings,
-        agents: Iterable[Agent | Workflow] = (),
+        definitions: Iterable[Agent | Workflow] = (),
         defined: Mapping[str, Agent | Workflow] = MappingProxyType({}),
         *,
         shared_port: bool = False,
@@ -156,13 +156,13 @@ class Service:
 
         Args:
             settings: what the service is started with.
-            agents: loaded from the start.
-            defined: by id, agents that are loaded when a start or a stored run names them.
+            definitions: the agents and workflows that are loaded from the start.
+            defined: by id, those that are loaded when a start or a stored run names them.
             shared_port: whether other processes of this service listen at the address, too.
             credentials: False to ask callers for none, whatever the store and the settings have.
 
         Raises:
-            DefinitionError: two agents have one id.
+            DefinitionError: two agents or workflows have one id.
             ListenError: the address cannot be listened at, or only with TLS.
             StoreUnavailable: the store cannot be opened or reached, or another process has it.
             TlsError: the certificate or the key cannot be used.
@@ -174,7 +174,12 @@ class Service:
         store = await open_store(settings)
         try:
             service = cls(
-                settings, store, agents, defined, shared_port=shared_port, credentials=credentials
+                settings,
+                store,
+                definitions,
+                defined,
+                shared_port=shared_port,
+                credentials=credentials,
             )
         except BaseException:
             await store.close()

@@ -78,7 +78,7 @@ class Start:
 
     def _fill(self, request: CreateRunRequest | StreamRunRequest) -> None:
         request.agent_id = _named("workflow_id", self.workflow_id, NAME_LIMIT)
-        request.request_id = _request_id(self.request_id)
+        request.request_id = request_id_or_new(self.request_id)
         if isinstance(self.input, str):
             request.input = _bounded("input", self.input, INPUT_LIMIT)
         elif self.input is None:
@@ -144,7 +144,7 @@ def not_named(options: Mapping[str, Any], name: str, *, instead: str) -> None:
 
 
 def checked_payload(payload: Any) -> bool:
-    """Check the payload of an `invoke` and return whether the run shall stream.
+    """Check the payload of an agent's `invoke` and return whether the run shall stream.
 
     Raises:
         InvalidRequest: it is not a dict, lacks the input, or has an unknown key or a value of
@@ -159,7 +159,7 @@ def checked_payload(payload: Any) -> bool:
         known = "is not known; an agent takes input, streaming and provider_kwargs"
         raise InvalidRequest({f"payload.{name}": known for name in unknown})
     if "input" not in payload:
-        raise InvalidRequest({"payload.input": "is missing; only agents can be started yet"})
+        raise InvalidRequest({"payload.input": "is missing; an agent needs it"})
     streaming = payload.get("streaming", False)
     if not isinstance(streaming, bool):
         raise InvalidRequest({"payload.streaming": f"must be True or False, not {streaming!r}"})
@@ -259,10 +259,16 @@ def _named(name: str, text: Any, limit: int) -> str:
     return text
 
 
-def _request_id(given: str | None) -> str:
+def request_id_or_new(given: str | None) -> str:
+    """Return the request id that a caller has given, or a new one.
+
+    Raises:
+        InvalidRequest: it cannot be used.
+
+    """
     if given is None:
         return str(uuid.uuid4())
-    if given == "":  # to the service, a start without an id: repeated, it would be another run
+    if given == "":  # to the service, a call without an id: repeated, it would be another one
         raise InvalidRequest({"request_id": "is empty"})
     return _named("request_id", given, REQUEST_ID_LIMIT)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel
 
-from polos_client.deadlines import DEFAULTS, Deadlines
+from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
 from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
@@ -148,7 +148,7 @@ class Agent:
         initial_state: State | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
-        timeout: float | None = 600.0,
+        timeout: float | None = PATIENCE,
         *,
         deadlines: Deadlines | None = None,
         request_id: str | None = None,
@@ -163,7 +163,8 @@ class Agent:
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
             timeout: seconds after which the run is cancelled, above 0; None: only the
-                deadline of the run bounds it, 24 h by default.
+                deadline of the run bounds it, 24 h by default. If it is not given, the call
+                raises after 600 s, and the run continues.
             deadlines: bounds of this run, before the agent's own.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.
@@ -173,6 +174,7 @@ class Agent:
             RunFailed: the run failed.
             RunCancelled: the run was cancelled.
             RunTimeout: the run took longer than `timeout`, and was cancelled.
+            WorkflowTimeoutError: no timeout was given, and the run has not ended within 600 s.
             InvalidRequest: an argument cannot be used; nothing was started.
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.

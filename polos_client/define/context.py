@@ -61,6 +61,23 @@ class WorkflowContext:
         """What the root run executes."""
         return self.workflow_id
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what it knows of the run as JSON values; None where one has no value."""
+        return {
+            "workflow_id": self.workflow_id,
+            "execution_id": self.execution_id,
+            "root_workflow_id": self.root_workflow_id,
+            "root_execution_id": self.root_execution_id,
+            "parent_execution_id": self.parent_execution_id,
+            "session_id": self.session_id,
+            "user_id": self.user_id,
+            "step_key": self.step_key,
+            "attempt": self.attempt,
+            "retry_count": self.retry_count,
+            "created_at": self.created_at.isoformat() if self.created_at else None,
+            "workflow_type": self.workflow_type,
+        }
+
     if not TYPE_CHECKING:  # checkers refuse these names by themselves
 
         def __getattr__(self, name: str) -> NoReturn:

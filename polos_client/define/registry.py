@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
-from typing import TYPE_CHECKING
+from typing import Any
 from weakref import WeakValueDictionary
 
-if TYPE_CHECKING:
-    from polos_client.define.agent import Agent
-    from polos_client.define.workflow import Workflow
-
-DEFINED: MutableMapping[str, Agent | Workflow] = WeakValueDictionary()
-"""The last definition of each id."""
+DEFINED: MutableMapping[str, Any] = WeakValueDictionary()
+"""The last Agent or Workflow of each id."""

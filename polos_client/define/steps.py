@@ -137,6 +137,10 @@ class Steps(Protocol):
 class NoSteps:
     """The steps of a context that no run has: one that a test makes of itself."""
 
+    def __reduce__(self) -> str:
+        """Let a copy be NO_STEPS itself."""
+        return "NO_STEPS"
+
     def __getattr__(self, name: str) -> NoReturn:
         if name.startswith("__"):
             raise AttributeError(name)

@@ -75,7 +75,12 @@ class AgentRunnable:
 
         """
         if request.payload_json is not None:
-            raise InvalidRequest({"payload_json": "cannot be given to an agent: give it an input"})
+            raise InvalidRequest(
+                {
+                    "input": f"is missing: {self.id!r} is an agent",
+                    "payload_json": "cannot be given to an agent",
+                }
+            )
         if not request.payload:
             raise InvalidRequest({"input": "is empty"})
         agent = self.agent

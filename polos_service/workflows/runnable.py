@@ -21,7 +21,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.tools.local import in_thread
-from polos_service.tools.values import encode
+from polos_service.tools.values import TOP, encode
 from polos_service.workflows.definition import KIND, Definition
 from polos_service.workflows.steps import WorkflowSteps, told
 
@@ -60,13 +60,21 @@ class WorkflowRunnable:
         """Return the definition of a run.
 
         Raises:
-            InvalidRequest: the payload does not fit the workflow.
+            InvalidRequest: the payload does not fit the workflow, or there is an agent's input.
 
         """
+        if request.payload:
+            raise InvalidRequest(
+                {
+                    "input": f"cannot be given to {self.id!r}, which is a workflow",
+                    "payload_json": "is where a workflow takes its payload",
+                }
+            )
         try:
             self.workflow.validate(request.payload_json)
         except ValidationError as error:
-            raise InvalidRequest({"payload_json": describe(error)}) from None
+            what = f"does not fit the workflow {self.id!r}: {describe(error)}"
+            raise InvalidRequest({"payload_json": what}) from None
         except ValueError as error:
             raise InvalidRequest({"payload_json": f"is missing: {error}"}) from None
         return Definition.pin(self.workflow, request).model_dump_json().encode()
@@ -106,8 +114,10 @@ class WorkflowRunnable:
             raise
         except Exception as error:
             raise StepError(FAILED, told(error)) from error
-        text, _ = encode(result)
-        return WorkflowFinish(result_json=text, duration=ctx.age())
+        text, models = encode(result)
+        return WorkflowFinish(
+            result_json=text, result_schema=models.get(TOP, ""), duration=ctx.age()
+        )
 
     async def _call(self, context: WorkflowContext, payload: Any) -> Any:
         if self.workflow.is_async:

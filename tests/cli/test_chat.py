@@ -79,4 +79,4 @@ async def test_a_failed_answer_and_a_wrong_command_do_not_end_the_conversation(c
 async def test_an_unknown_agent_is_refused_before_anything_is_asked(cli: Cli) -> None:
     ended = await cli("chat", "nobody", input=b"Hello\n")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("Error: There is no agent 'nobody'. Loaded: ")
+    assert ended.err.startswith("Error: There is no agent or workflow 'nobody'. Loaded: ")

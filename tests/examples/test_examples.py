@@ -114,7 +114,7 @@ async def test_error_handling_tells_each_failure(address: str) -> None:
             "The run failed: There is no model 'no-such-model'. Another try will not help. "
             "It had said 'Let me see'."
         ),
-        "Refused: There is no agent 'stranger'. Loaded: risky, storyteller, weather.",
+        "Refused: There is no agent or workflow 'stranger'. Loaded: risky, storyteller, weather.",
     ]
 
 
@@ -149,7 +149,7 @@ async def test_relay_passes_streams_and_errors_on(address: str) -> None:
             f"{STORY}\n[agent_finish after 34 events]\n"
         )
         assert await printed("examples.basic", address=through) == f"{ANSWER}\n"
-        assert "Refused: There is no agent 'stranger'." in await printed(
+        assert "Refused: There is no agent or workflow 'stranger'." in await printed(
             "examples.error_handling", address=through
         )
         assert "[left after event 7]" in await printed("examples.resume", address=through)

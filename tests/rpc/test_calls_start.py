@@ -276,7 +276,7 @@ async def test_an_agent_that_is_not_loaded_is_not_found_and_the_loaded_ones_are_
             error = await refused(answer)
             assert type(error) is AgentNotFound
             assert error.metadata == {"agent_id": "nobody", "known": "a,demo"}
-            assert str(error) == "There is no agent 'nobody'. Loaded: a, demo."
+            assert str(error) == "There is no agent or workflow 'nobody'. Loaded: a, demo."
 
 
 async def test_a_conversation_is_stored_whole(tmp_path: Path) -> None:

@@ -919,8 +919,13 @@ class WorkflowFinish(_message.Message):
 
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
     result_json: _builtins.str
     """The result as JSON text, at most 480 KiB."""
+    result_schema: _builtins.str
+    """Name of the pydantic model that the result is an instance of, as `module.Class`.
+    Empty if it is not one.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Time since the run was created, including time in the queue."""
@@ -930,10 +935,11 @@ class WorkflowFinish(_message.Message):
         *,
         result_json: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
+        result_schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "result_json", b"result_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "result_json", b"result_json", "result_schema", b"result_schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

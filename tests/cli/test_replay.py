@@ -15,8 +15,7 @@ from tests.cli.commands import Cli
 from tests.support.service import serving
 
 APP = """
-from polos import Agent, WorkflowContext, scripted
-from polos_client.define.workflow import workflow
+from polos import Agent, WorkflowContext, scripted, workflow
 
 
 @workflow

@@ -24,8 +24,8 @@ PolosError
 │   ├── TooManyKeys          the project has as many API keys as it may
 │   ├── AlreadyAnswered      another answer to the wait was accepted before
 │   ├── WaitExpired          the wait expired before the answer came
-│   ├── WaitNotOpen          the wait is over, or the run has ended
-│   ├── AmbiguousWait        several open waits fit; name one by its wait id
+│   ├── WaitNotOpen          there is no such open wait
+│   ├── AmbiguousWait        several open waits have this key
 │   └── InternalError        a bug in the service; its log has the details
 ├── ConnectionLost           the service cannot be reached, or violated its protocol;
 │                            has the run id and the cursor to resume from

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
 from polos_client.errors import DefinitionError
 
@@ -20,28 +20,33 @@ def typed(text: str, schema: str = "", returned: Any = None) -> Any:
         returned: the type that it should have; None if nothing is known of it.
 
     Returns:
-        The value as `returned`, if it fits it; else as the class that `schema` names, if this
-        process has one of that name; else JSON values. Nothing is imported.
+        The value as the class that `schema` names, if this process has one of that name; else as
+        `returned`, if it fits it exactly; else JSON values. Nothing is imported.
 
     Raises:
         DefinitionError: the class of that name is another one here. The message has the JSON.
 
     """
+    cls = _class_of(schema, returned) if schema else None
+    if cls is not None:
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise DefinitionError(
+                f"the result does not fit {schema} as this process has it: "
+                f"{error.error_count()} errors; the result is {text:.1000}"
+            ) from error
     if returned is not None:
         try:
-            return TypeAdapter(returned).validate_json(text)
-        except (ValidationError, TypeError):
+            return TypeAdapter(returned).validate_json(text, strict=True)
+        except (ValidationError, PydanticUserError, TypeError, NameError):
             pass  # the annotation is wrong, or of another version of the code
-    cls = class_named(schema) if schema else None
-    if cls is None:
-        return json.loads(text)
-    try:
-        return cls.model_validate_json(text)
-    except ValidationError as error:
-        raise DefinitionError(
-            f"the result does not fit {schema} as this process has it: "
-            f"{error.error_count()} errors; the result is {text:.1000}"
-        ) from error
+    return json.loads(text)
+
+
+def schema_of(value: Any) -> str:
+    """Return the name of the model that a value is; empty if it is none."""
+    return name_of(type(value)) if isinstance(value, BaseModel) else ""
 
 
 def class_named(name: str) -> type[BaseModel] | None:
@@ -57,6 +62,13 @@ def class_named(name: str) -> type[BaseModel] | None:
 def name_of(cls: type) -> str:
     """Return the name of a class as `module.Class`."""
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _class_of(schema: str, returned: Any) -> type[BaseModel] | None:
+    """Return the model of this name: what is to be returned, or else what was defined last."""
+    if not (isinstance(returned, type) and issubclass(returned, BaseModel)):
+        return class_named(schema)
+    return returned if name_of(returned) == schema else class_named(schema)
 
 
 def _models(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:

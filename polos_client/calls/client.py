@@ -125,7 +125,7 @@ class PolosClient(Connection):
             user_id: who it is for, for listing; at most 256 characters.
             initial_state: what tools find in their context, and what a workflow's state begins
                 with: a dict of JSON values, or a model; at most 256 KiB as JSON.
-            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; None: what
+            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; None: what
                 the agent's deadlines say, and for a workflow any time.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.

@@ -145,32 +145,27 @@ async def invoke(client: Connection, start: Start, *, streaming: bool) -> Execut
 async def invoke_by_id(client: Connection, start: Start, payload: Any) -> ExecutionHandle:
     """Start what has this id, an agent or a workflow, and return the run's handle.
 
-    Only the service knows which it is. It refuses to start an agent with a payload, and a
-    workflow with an input, and names both fields then. So the first start that is not refused
-    is the right one.
+    Only the service knows which it is, and it starts neither an agent with a payload nor a
+    workflow with an input. So the first start that it accepts is the right one. An agent's refusal
+    of a payload says that the input is missing.
 
     Raises:
         CallError: the service refused, or an argument cannot be used.
         ConnectionLost: it could not be reached.
 
     """
-    for_workflow = replace(start, payload=payload)
     try:
         streaming = checked_payload({} if payload is None else payload)
         options = payload.get("provider_kwargs") or {}
-        for_agent = replace(start, input=payload["input"], provider_options=options)
-        request = for_agent.create_request(streaming=streaming)
-    except InvalidRequest as wrong:  # it cannot be an agent
-        try:
-            return await invoke(client, for_workflow, streaming=False)
-        except InvalidRequest as refusal:
-            raise (wrong if "input" in refusal.violations else refusal) from None
+        agents = replace(start, input=payload["input"], provider_options=options)
+        return await invoke(client, agents, streaming=streaming)
+    except InvalidRequest as error:
+        refused_as_agent = error
     try:
-        return ExecutionHandle.of(await client.create_run(request))
-    except InvalidRequest as refusal:
-        if "payload_json" not in refusal.violations:
-            raise
-    return await invoke(client, for_workflow, streaming=False)
+        return await invoke(client, replace(start, payload=payload), streaming=False)
+    except InvalidRequest as error:
+        is_agent = "input" in error.violations
+        raise (refused_as_agent if is_agent else error) from None
 
 
 async def _run_id(client: Connection, call: _Call) -> str:

@@ -15,13 +15,14 @@ from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import describe
 from polos_client.define.workflow import Workflow
 from polos_client.errors import InvalidRequest, StepExecutionError
+from polos_client.typed import schema_of
 from polos_service.errors import StepError
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.tools.local import in_thread
-from polos_service.tools.values import TOP, encode
+from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND, Definition
 from polos_service.workflows.steps import WorkflowSteps, told
 
@@ -114,10 +115,8 @@ class WorkflowRunnable:
             raise
         except Exception as error:
             raise StepError(FAILED, told(error)) from error
-        text, models = encode(result)
-        return WorkflowFinish(
-            result_json=text, result_schema=models.get(TOP, ""), duration=ctx.age()
-        )
+        text, _ = encode(result)
+        return WorkflowFinish(result_json=text, result_schema=schema_of(result), duration=ctx.age())
 
     async def _call(self, context: WorkflowContext, payload: Any) -> Any:
         if self.workflow.is_async:

@@ -87,6 +87,17 @@ class Unable(Exception):
         self.details = details
 
 
+class OtherVersion(Unable):
+    """The run was started with another version of its code, which another process may have."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"It was started with version {version!r} of its code, which this process does not "
+            "have.",
+            version=version,
+        )
+
+
 class Nondeterministic(Unable):
     """The run's code asks for a step, or for a child, as another one than the log has.
 

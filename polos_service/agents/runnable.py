@@ -97,6 +97,10 @@ class AgentRunnable:
             )
         return Definition.pin(agent, request, conversation).model_dump_json().encode()
 
+    def other_version(self, pinned: bytes) -> str | None:
+        """Return None: an agent has no version; its runs are pinned as a whole."""
+        del pinned
+
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the agent as the definition says, with the code that is loaded now.
 

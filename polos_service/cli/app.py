@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polos_service.cli import agents, chat, demo, health, keys, run, runs, serve
+from polos_service.cli import agents, chat, demo, health, keys, replay, run, runs, serve
 from polos_service.cli.exits import EXIT_CODES
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ app.command()(serve.serve)
 app.command()(run.run)
 app.command()(chat.chat)
 app.add_typer(runs.app, name="runs")
+app.command()(replay.replay)
 app.add_typer(agents.app, name="agents")
 app.add_typer(keys.app, name="keys")
 app.command()(health.health)

@@ -138,6 +138,16 @@ def delete(run_ids: RunIds, way: Way) -> None:
     call(way, partial(each, run_ids, deleted))
 
 
+@app.command()
+@calls_service
+def export(run_id: RunId, way: Way) -> None:
+    """Print a run's history, as far as its log has it now: a file for `polos replay`."""
+    from polos_service.replay.history import History  # noqa: PLC0415 - slow for `--help`
+
+    for line in call(way, lambda client: History.fetch(client, run_id)).lines():
+        typer.echo(line)
+
+
 async def each(
     run_ids: list[str], act: Callable[[PolosClient, str], Awaitable[str]], client: PolosClient
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from polos_client.errors import StoreUnavailable
-from polos_service.errors import Unable
+from polos_service.errors import OtherVersion, Unable
 from polos_service.logs import get_logger
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
@@ -63,6 +63,7 @@ class Drive:
         budget: Budget = NO_BUDGET,
         log_limit: int | None = None,
         threshold: float = THRESHOLD,
+        passes_on: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Drive this claim.
 
@@ -74,8 +75,11 @@ class Drive:
             budget: bounds the model calls.
             log_limit: bytes that the log may have before its terminal event; None: any number.
             threshold: seconds beyond which waits park the run, if nothing else is open.
+            passes_on: says whether a run that has begun with this other version of its code is
+                left to other processes.
 
         """
+        self._passes_on = passes_on
         self._waiting = Waiting(store, claim, clock, threshold)
         self._budget = budget
         self._log_limit = log_limit
@@ -99,6 +103,7 @@ class Drive:
             LetGo: the run is for another process to go on with.
             Parked: the run was suspended.
             StoreUnavailable: the store refused to read or write.
+            OtherVersion: another process may have the code that the run was started with.
             Unable: this process cannot go on with the run.
 
         """
@@ -155,6 +160,10 @@ class Drive:
         if journals.claims > MAX_CLAIMS:
             return given_up(ctx)
         self._limit_work(journals, runnable)
+        if journals.root.started:
+            version = runnable.other_version(self._claim.definition)
+            if version is not None and self._passes_on(version):
+                raise OtherVersion(version)
         return await self._worked(ctx, runnable, writer)
 
     def _limit_work(self, journals: Journals, runnable: Runnable) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
-from polos_service.errors import Fenced, Unable
+from polos_service.errors import Fenced, OtherVersion, Unable
 from polos_service.logs import get_logger
 from polos_service.pacer import Pacer
 from polos_service.runs.budget import Budgets
@@ -30,6 +31,19 @@ RETRY_PAUSE_GROWTH = 3.0
 RETRY_PAUSE_LIMIT = 60.0
 """Seconds that a pause takes at most: a store that is away for a minute does not cost its
 runs all the claims that they have."""
+
+PASSES = 5
+"""How often a process leaves a run to those that have the version of the code that the run was
+started with, before it goes on with the version that it has."""
+
+PASS_PAUSE = 0.2
+"""Seconds for which a run is left so the first time."""
+
+PASS_GROWTH = 2.0
+"""Factor by which that grows each further time."""
+
+ALONE = 60.0
+"""Seconds for which a version counts as gone that nobody had: its other runs are not left."""
 
 EXPIRY_PERIOD = 1.0
 """Seconds between two looks for runs that should have ended."""
@@ -55,6 +69,9 @@ class Trouble(Enum):
 
     UNABLE = auto()
     """This process cannot go on with the run; another one may."""
+
+    OTHER_VERSION = auto()
+    """Another process may have the version of the code that the run was started with."""
 
 
 class Executor:
@@ -89,6 +106,8 @@ class Executor:
         self._held: dict[Key, tuple[int, int]] = {}
         """Epoch of each claim that is not released yet, and when it began."""
         self._troubles: dict[Key, tuple[Trouble, int]] = {}
+        self._gone: dict[tuple[str, str], int] = {}
+        """Workflows and versions of their code that nobody had, and when it was found."""
         self._closing = False
         self._stopping = False
         self._stopped = False
@@ -263,6 +282,11 @@ class Executor:
             pass
         except Parked:
             raise
+        except OtherVersion as error:
+            if trouble is Trouble.OTHER_VERSION and times + 1 == PASSES:
+                self._gone[claim.workflow_id, error.details["version"]] = self._clock.now()
+            log.info("run_passed_on", run_id=claim.run_id, reason=str(error), **error.details)
+            return Trouble.OTHER_VERSION
         except Unable as error:
             log.warning("run_left", run_id=claim.run_id, reason=str(error), **error.details)
             return Trouble.UNABLE
@@ -278,22 +302,43 @@ class Executor:
         def leaving() -> bool:
             return self._stopping
 
+        passes_on = partial(self._passes_on, claim)
         if self._budgets is None:
-            return Drive(self._store, self._clock, claim, leaving, threshold=self._threshold)
+            return Drive(
+                self._store,
+                self._clock,
+                claim,
+                leaving,
+                threshold=self._threshold,
+                passes_on=passes_on,
+            )
         return Drive(
             self._store,
             self._clock,
             claim,
             leaving,
+            passes_on=passes_on,
             budget=self._budgets.of(claim.project),
             log_limit=self._budgets.quotas.of(claim.project).log_bytes,
             threshold=self._threshold,
         )
 
+    def _passes_on(self, claim: Claim, version: str) -> bool:
+        """Return whether a run of another version is left to those that may have that version."""
+        former, times = self._troubles.get((claim.project, claim.run_id), (None, 0))
+        left = times if former is Trouble.OTHER_VERSION else 0
+        if not self._store.shared or former is Trouble.UNABLE or left >= PASSES:
+            return False
+        gone = self._gone.get((claim.workflow_id, version), 0)
+        return self._clock.now() - gone > ALONE * SECOND
+
     async def _release_later(self, claim: Claim, trouble: Trouble, times: int) -> None:
         """Offer a run again after a pause that grows, or as soon as it is cancelled."""
-        growth = RETRY_PAUSE_GROWTH ** min(times - 1, 20)  # a larger power overflows some day
-        pause = min(RETRY_PAUSE * growth, RETRY_PAUSE_LIMIT)
+        first, factor = RETRY_PAUSE, RETRY_PAUSE_GROWTH
+        if trouble is Trouble.OTHER_VERSION:
+            first, factor = PASS_PAUSE, PASS_GROWTH
+        growth = factor ** min(times - 1, 20)  # a larger power overflows some day
+        pause = min(first * growth, RETRY_PAUSE_LIMIT)
         if claim.deadline is not None:
             left = (claim.deadline - self._clock.now()) / SECOND
             pause = min(pause, max(left, RETRY_PAUSE))

@@ -23,9 +23,14 @@ ALONE = 3
 class Gate:
     """The gate of one claim."""
 
-    def __init__(self, recorded: Iterable[int] = ()) -> None:
-        """Take the sequences of the results that the log has."""
+    def __init__(self, recorded: Iterable[int] = (), *, strict: bool = False) -> None:
+        """Take the sequences of the results that the log has.
+
+        With `strict`, a result waits until all that are before it in the log were handed out, even
+        if the code does not ask for them.
+        """
         self._recorded = sorted(recorded)
+        self._strict = strict
         self._passed = 0
         self._waiting: list[tuple[int, Callable[[], bool], asyncio.Future[None]]] = []
         self._quiet = QUIET
@@ -48,9 +53,13 @@ class Gate:
         self._restart()
         await future
 
+    @property
+    def due(self) -> int | None:
+        """The sequence of the result that is the next in the log; None after the last."""
+        return self._recorded[self._passed] if self._passed < len(self._recorded) else None
+
     def _is_next(self, sequence: int) -> bool:
-        place = self._passed
-        return place >= len(self._recorded) or self._recorded[place] >= sequence
+        return self.due is None or self.due >= sequence
 
     def _pass(self, sequence: int) -> None:
         """Note that a result is handed out."""
@@ -66,19 +75,22 @@ class Gate:
 
     def _count(self) -> None:
         self._quiet += 1
-        if self._waiting:
-            first = self._waiting[0]
-            enough = ALONE if len(self._waiting) == 1 and first[1]() else QUIET
-            if self._quiet >= enough:
-                self._hand_out()
-        self._counting = self._quiet < QUIET or bool(self._waiting)
+        if self._waiting and self._quiet >= self._enough():
+            self._hand_out()
+        self._counting = self._quiet < QUIET
         if self._counting:
             asyncio.get_running_loop().call_soon(self._count)
 
+    def _enough(self) -> int:
+        """Return how many quiet turns are enough for what waits."""
+        _, alone, _ = self._waiting[0]
+        return ALONE if len(self._waiting) == 1 and alone() else QUIET
+
     def _hand_out(self) -> None:
-        while self._waiting:
+        """Hand out the first result that somebody still waits for, if it is its turn."""
+        while self._waiting and (not self._strict or self._is_next(self._waiting[0][0])):
             sequence, _, future = heapq.heappop(self._waiting)
+            self._pass(sequence)
             if not future.done():
                 future.set_result(None)
-                self._pass(sequence)
                 return

@@ -92,6 +92,16 @@ class Runnable(Protocol):
         """
         ...
 
+    def other_version(self, pinned: bytes) -> str | None:
+        """Return the version of the code that a run was started with; None if it is this one.
+
+        Raises:
+            Unable: the definition is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        ...
+
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run a definition, whatever the code says by now, and return the terminal payload.
 

@@ -217,6 +217,11 @@ class RunQuery:
 class RunStore(Protocol):
     """Durable logs. Every method may raise StoreUnavailable."""
 
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may work on it at once."""
+        ...
+
     async def create(self, run: NewRun) -> str:
         """Store a queued run and return its id, or the id that its request id had made.
 

@@ -96,6 +96,17 @@ class WorkflowRunnable:
             raise InvalidRequest({"options.initial_state_json": describe(error)}) from None
         return Definition.pin(self.workflow, request).model_dump_json().encode()
 
+    def other_version(self, pinned: bytes) -> str | None:
+        """Return the version of the code that a run was started with; None if it is this one.
+
+        Raises:
+            Unable: the definition is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        version = Definition.unpin(pinned).code_version
+        return None if version == self.workflow.version else version
+
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the workflow as the definition says, with the code that is loaded now.
 

@@ -48,6 +48,9 @@ RETRY_PAUSE = 1.0
 class NatsStore:
     """A RunStore in JetStream, made by `open`."""
 
+    shared = True
+    """Any number of processes work on it."""
+
     def __init__(
         self,
         jetstream: JetStream,

@@ -73,6 +73,9 @@ PAGE = 1024 * 1024
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
 
+    shared = False
+    """One process works on a file."""
+
     def __init__(self, file: StoreFile, synchronous: Synchronous, rules: Rules) -> None:
         self._file = file
         self._rules = rules

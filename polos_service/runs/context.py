@@ -93,6 +93,11 @@ class Holding:
         task.add_done_callback(self._tidying.discard)
         task.add_done_callback(seen)
 
+    async def tidied(self) -> None:
+        """Wait for the end of what `tidy` has begun."""
+        if self._tidying:
+            await asyncio.wait(self._tidying)
+
 
 class RunContext:
     """One run, the root or a child, as its runnable sees it.
@@ -319,6 +324,10 @@ class RunContext:
             self._emit(payload)
             await self._writer.flush()
         self.warn_of_unasked()
+
+    async def tidied(self) -> None:
+        """Wait for the end of what is done beside the run's code."""
+        await self._holding.tidied()
 
     def close(self) -> None:
         """Record nothing any more: code that goes on although it was cancelled gets Finished."""

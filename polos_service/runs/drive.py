@@ -161,6 +161,9 @@ class Drive:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if done <= {self._left, parkable}:
                 ctx.close()
+        except asyncio.CancelledError:  # the process stops: the run goes on elsewhere
+            ctx.close()
+            raise
         finally:
             await stopped(work, order, parkable)
         if writer.ended in done:
@@ -176,6 +179,7 @@ class Drive:
             return order.result()(ctx)
         if self._left in done:
             raise self._left.result()
+        await ctx.tidied()
         await self._park(parkable.result())
         raise Parked
 

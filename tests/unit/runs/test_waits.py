@@ -13,6 +13,7 @@ import pytest
 from polos.v1.event_pb2 import Event, Resumed, WaitKind
 from polos.v1.run_pb2 import RunState, Wait
 from polos_service.runs.answers import Answer
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
@@ -293,3 +294,37 @@ async def test_cancel_ends_a_run_that_waits_in_place(store: SqliteStore) -> None
         await until(lambda: is_open(store, run_id, ["ask"]))
         await store.command("default", run_id, Command(id=CANCEL, kind=CANCEL, run_id=run_id))
         assert names(await ended(store, run_id)) == ["suspended", "resumed", "run_cancelled"]
+
+
+@pytest.mark.parametrize("kind", ["wait", "step"])
+async def test_what_is_open_when_the_process_stops_goes_on_in_the_next(
+    store: SqliteStore, kind: str
+) -> None:
+    began = asyncio.Event()
+    stopped = False
+
+    async def body(_: Attempt) -> StepOutput:
+        began.set()
+        if not stopped:
+            await asyncio.Event().wait()
+        return StepOutput(result_json="1")
+
+    async def run(ctx: RunContext) -> None:
+        if kind == "step":
+            await ctx.step("work", "run", body, abandons=True)
+        else:
+            began.set()
+            await ctx.wait("ask", SUSPEND)
+
+    async with running(store, run) as run_id:
+        await began.wait()
+        if kind == "wait":
+            await until(lambda: is_open(store, run_id, ["ask"]))
+    stopped = True
+    await answer(store, run_id, "ask")
+    executor = Executor(store, runnable(run), SystemClock(), 10)
+    executor.start()
+    events = await ended(store, run_id)
+    await executor.stop(0)
+    assert names(events)[-1] == "workflow_finish"
+    assert not any(one.resumed.cancelled or one.step_finish.HasField("failure") for one in events)

@@ -130,12 +130,11 @@ async def resumed(  # noqa: PLR0917 - what the command line says
             fail(f"{wait.step_key} is an approval. {how_to_answer(wait, way)}")
         key, wait_id = wait.step_key, wait.wait_id
     # Else the service knows best: the answer may be early, or come too late.
-    wait = await answer_wait(client, run_id=run_id, step_key=key, wait_id=wait_id, data_json=data)
-    if wait is None:
-        typer.echo(f"{run_id} {key} answered before the run waits for it: the answer is kept")
-        typer.echo(listed("Open waits", waits), err=True)
+    if await answer_wait(client, run_id=run_id, step_key=key, wait_id=wait_id, data_json=data):
+        typer.echo(f"{run_id} {key or wait_id} answered")
         return
-    typer.echo(f"{run_id} {wait.step_key} answered")
+    typer.echo(f"{run_id} {key} answered before the run waits for it: the answer is kept")
+    typer.echo(listed("Open waits", waits), err=True)
 
 
 async def decided(  # noqa: PLR0917 - what the command line says

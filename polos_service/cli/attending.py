@@ -12,6 +12,7 @@ import typer
 from polos_client.errors import (
     AlreadyAnswered,
     CallError,
+    ConnectionLost,
     InvalidRequest,
     WaitExpired,
     WaitNotOpen,
@@ -104,7 +105,7 @@ async def ask_person(client: PolosClient, wait: Wait, way: Way, over: asyncio.Ev
             await send(client, wait, json_of(asking.result()))
         except NothingTypedError:
             typer.echo(how_to_answer(wait, way), err=True)
-        except InvalidRequest as error:
+        except (InvalidRequest, ConnectionLost) as error:
             complain(str(error))
             continue
         except (AlreadyAnswered, WaitExpired, WaitNotOpen) as error:

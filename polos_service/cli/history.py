@@ -138,12 +138,12 @@ class History:
         resumed = event.proto.resumed
         wait = self._began[resumed.wait_id]
         told = self.waits[resumed.wait_id]
-        ending = resumed.WhichOneof("outcome")
+        outcome = resumed.WhichOneof("outcome") or "elapsed"
         told["ended_at"] = event.created_at.isoformat()
-        told["ending"] = {None: "due", "data_json": "answered"}.get(ending, ending)
-        if ending == "data_json":
+        told["outcome"] = "answered" if outcome == "data_json" else outcome
+        if outcome == "data_json":
             told["answer"] = parsed(resumed.data_json)
-            told["answered_by"] = resumed.principal
+            told["principal"] = resumed.principal
         took = span(event.created_at - wait.create_time.ToDatetime(tzinfo=UTC))
         what = asks(wait, until=False)
         self.lines[wait.wait_id] = f"wait {wait.wait_id} {what} · {ending_of(resumed)} after {took}"

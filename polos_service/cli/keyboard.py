@@ -11,8 +11,8 @@ import typer
 
 from polos_service.cli.exits import complain
 
-LINE_BYTES = 4095
-"""Bytes of a line with its newline after which Linux drops what is typed (N_TTY_BUF_SIZE)."""
+LINE_BYTES = 4096
+"""Bytes of a line, its newline included, at which Linux drops the rest (termios(3))."""
 
 
 class NothingTypedError(Exception):
@@ -54,7 +54,10 @@ async def ask_line(prompt: str) -> str:
         if len(line) < LINE_BYTES:
             return line.decode(errors="replace").strip()
         forget_typed()
-        complain(f"a terminal cuts lines at {LINE_BYTES} bytes; answer this from a file")
+        complain(
+            f"the line is cut: terminals take at most {LINE_BYTES} bytes. Ctrl-D says how to "
+            "answer otherwise, for example from a file"
+        )
 
 
 async def typed_line() -> bytes:

@@ -72,7 +72,7 @@ def run(
     session: Session = None,
     user: User = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Limit in seconds. Default: the agent's own.")
+        float | None, typer.Option(help="Limit in seconds. Default: the agent's own, or none.")
     ] = None,
     option: Annotated[
         list[Any] | None,

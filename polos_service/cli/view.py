@@ -108,6 +108,7 @@ class View(Output):
         self.pause()
         self._leave_unfinished()
         self._doing.clear()
+        self._waits.clear()
 
     def pause(self) -> None:
         """Leave the screen to a question."""

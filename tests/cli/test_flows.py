@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from polos.v1.run_pb2 import RunState
 from tests.cli.commands import Cli, Ended
 from tests.cli.flows import Flows
 from tests.support.process import PATIENCE
+from tests.support.service import until
 
 PAYLOAD = '{"item": "tea", "count": 2}'
 
@@ -57,7 +59,7 @@ async def test_a_payload_comes_as_text_from_a_file_or_from_standard_input(
         (["order", "Hi", "--payload", "{}"], 2, "a workflow has a payload and an agent a prompt"),
         (["order", "--payload", "{}"], 1, "item"),
         (["order"], 1, "payload_json is missing"),
-        (["nobody"], 1, "There is no agent 'nobody'"),
+        (["nobody"], 1, "'nobody'. Loaded: "),
     ],
 )
 async def test_what_cannot_be_run_is_refused(
@@ -192,7 +194,7 @@ async def test_show_tells_steps_waits_answers_events_and_retries(flows: Flows) -
     await flows.waits(run_id, "ship")
     (shown,) = (await flows.cli("runs", "show", run_id, "--json")).objects
     (wait,) = shown["waits"]
-    assert (wait["step_key"], wait["kind"], wait.get("ending")) == ("ship", "suspend", None)
+    assert (wait["step_key"], wait["kind"], wait.get("outcome")) == ("ship", "suspend", None)
     assert "step charge (attempt 2) -> " in (await flows.cli("runs", "show", run_id)).out
     await flows.cli("runs", "resume", run_id, "--data", '"yes"')
     await flows.cli("runs", "tail", run_id)
@@ -208,14 +210,26 @@ async def test_show_tells_steps_waits_answers_events_and_retries(flows: Flows) -
         ("progress", {"charged": 6})
     ]
     ship, nap = shown["waits"]
-    assert (ship["ending"], ship["answer"], ship["answered_by"]) == ("answered", "yes", "anonymous")
-    assert (nap["kind"], nap["ending"]) == ("timer", "due")
+    assert (ship["outcome"], ship["answer"], ship["principal"]) == ("answered", "yes", "anonymous")
+    assert (nap["kind"], nap["outcome"]) == ("timer", "elapsed")
     lines = (await flows.cli("runs", "show", run_id)).out.splitlines()[-4:]
     assert lines[0] == 'step charge (attempt 2) -> {"charged":6}'
     assert lines[1] == 'event progress {"charged":6}'
     assert lines[2].startswith(f"wait {ship['wait_id']} ship · waits for an answer: Ship tea? · ")
     assert ' · answered by anonymous: "yes" after ' in lines[2]
     assert lines[3].startswith(f"wait {nap['wait_id']} nap · waits · the time has come after ")
+
+
+async def test_a_suspended_run_is_listed_as_such(flows: Flows) -> None:
+    flows.served.service._executor._threshold = 0.0
+    run_id = await flows.start("two")
+
+    async def parked() -> bool:
+        return (await flows.served.client.get_run(run_id)).state == RunState.RUN_STATE_SUSPENDED
+
+    await until(parked, "the run is suspended")
+    assert await flows.cli.run_ids("--state", "suspended") == [run_id]
+    assert "state            suspended\n" in (await flows.cli("runs", "show", run_id)).out
 
 
 async def test_json_names_each_wait_and_its_end(flows: Flows) -> None:

@@ -93,12 +93,25 @@ async def test_an_approval_is_shown_and_answered_with_feedback(flows: Flows) -> 
     assert result == {"approved": False, "feedback": "too much"}
 
 
-async def test_what_was_typed_before_the_question_is_no_answer(flows: Flows) -> None:
+async def test_what_was_typed_before_a_question_is_no_answer(flows: Flows) -> None:
     async with flows.cli.terminal("run", "two") as terminal:
+        terminal.type("9\n")
         await terminal.shows("Answer as JSON: ")
-        terminal.type("oops\n")
+        terminal.type("oops\n8\n")
         await terminal.shows("Error: 'oops' is not valid JSON")
         await terminal.shows("Answer as JSON: ", times=2)
+        terminal.type("1\n")
+        await terminal.shows("Answer as JSON: ", times=3)
+        terminal.type("2\n")
+        assert await terminal.ended() == 0
+    assert await flows.result(await flows.started()) == [1, 2]
+
+
+async def test_a_line_that_the_terminal_has_cut_is_not_sent(flows: Flows) -> None:
+    async with flows.cli.terminal("run", "two") as terminal:
+        await terminal.shows("Answer as JSON: ")
+        terminal.type(f"{'1' * 5000}\n")
+        await terminal.shows("Error: the line is cut: terminals take at most 4096 bytes.")
         terminal.type("1\n")
         await terminal.shows("Answer as JSON: ", times=3)
         terminal.type("2\n")

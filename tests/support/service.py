@@ -100,10 +100,10 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, *agents: Agent | Workflow, **settings: Any
+    folder: Path, *definitions: Agent | Workflow, **settings: Any
 ) -> AsyncIterator[Served]:
     """Run a service on `folder`/runs.db for as long as the block."""
-    service = await Service.start(settings_for(folder, **settings), agents)
+    service = await Service.start(settings_for(folder, **settings), definitions)
     try:
         async with reaching(service, folder / "runs.db") as served:
             yield served

@@ -58,10 +58,15 @@ def show(wait: Wait) -> None:
     if text := form.get("description"):
         lines += indented(str(text))
     for name, value in facts.items():
-        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
-        first, *rest = visible(shown).split("\n")
-        lines += [f"  {visible(name)}: {first}", *(f"    {line}" for line in rest)]
+        lines += indented(f"{name}: {shown_value(value)}")
     typer.echo("\n".join([visible(lines[0]), *lines[1:]]), err=True)
+
+
+def shown_value(value: Any) -> str:
+    """Return a value in full: text as it is where it fits on a line, all else as JSON."""
+    if isinstance(value, str) and value.isprintable():
+        return value
+    return json.dumps(value, ensure_ascii=False, indent=2)
 
 
 def indented(text: str) -> list[str]:

@@ -135,7 +135,7 @@ async def test_an_approval_is_shown_and_approved(flows: Flows) -> None:
     assert approved == Ended(
         0,
         f"{run_id} pay/approve approved\n",
-        'Approve pay?\n  tool: pay\n  input: {\n      "amount": 100\n    }\n',
+        'Approve pay?\n  tool: pay\n  input: {\n    "amount": 100\n  }\n',
     )
     assert json.loads((await flows.cli("runs", "tail", run_id)).out) == {
         "approved": True,

@@ -79,9 +79,7 @@ async def test_what_is_left_out_is_its_default_or_absent(flows: Flows) -> None:
 async def test_an_approval_is_shown_and_answered_with_feedback(flows: Flows) -> None:
     async with flows.cli.terminal("run", "pay") as terminal:
         await terminal.shows("[y]es or [n]o? ")
-        assert (
-            'Approve pay?\n  tool: pay\n  input: {\n      "amount": 100\n    }\n' in terminal.text
-        )
+        assert 'Approve pay?\n  tool: pay\n  input: {\n    "amount": 100\n  }\n' in terminal.text
         terminal.type("\n")
         await terminal.shows("Error: '' is neither yes nor no\n")
         terminal.type("n\n")

@@ -156,6 +156,8 @@ def export(run_id: RunId, way: Way) -> None:
 
     for line in call(way, lambda client: History.fetch(client, run_id)).lines():
         typer.echo(line)
+
+
 app.command()(answer.resume)
 app.command()(answer.approve)
 app.command()(answer.reject)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import cast
+import asyncio
+from typing import NoReturn, cast
 
 from google.protobuf.message import Message
 
 from polos.v1.event_pb2 import Event
 from polos_service.errors import Finished
 from polos_service.replay.course import Course
-from polos_service.runs.context import Holding, RunContext
-from polos_service.runs.journal import Journals
+from polos_service.runs.branch import Branch
+from polos_service.runs.context import RunContext
+from polos_service.runs.holding import Holding
+from polos_service.runs.journal import Journal, Journals
 from polos_service.runs.lineage import Lineage
 from polos_service.runs.writer import Writer
 
@@ -33,9 +36,44 @@ class Stopped:
 class NoWriter:
     """The writer of a replay: nothing is written."""
 
-    closed = True
+    closed = False
     log_full = None
     latest = 0
+
+
+class ReplayBranch(Branch):
+    """The root run of a history, whose code asks what the log says, and records nothing."""
+
+    def __init__(
+        self, course: Course, holding: Holding, lineage: Lineage, journal: Journal
+    ) -> None:
+        super().__init__(holding, lineage, journal)
+        self.recording = False
+        self._course = course
+
+    @property
+    def replays(self) -> bool:
+        """Whether the log goes on: with a step, or with the end that its code has given it."""
+        return self._course.end is not None or super().replays
+
+    def emit(self, payload: Message, private: bytes = b"") -> None:
+        """Note what the code would record."""
+        del private
+        self._course.emits(payload)
+        raise Finished
+
+    async def ask(self, key: str, kind: str) -> None:
+        """Note that the code asks for a step or a wait; one that the log lacks never ends."""
+        self._course.ask(key)
+        await super().ask(key, kind)
+        if key not in self.journal.results:
+            await self._course.beyond(key, kind)
+
+    async def never(self, key: str) -> NoReturn:
+        """Wait for the code to give up what it gave up then; the course tells if it does not."""
+        del key
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
 
 
 class ReplayContext(RunContext):
@@ -46,26 +84,8 @@ class ReplayContext(RunContext):
         """Return the context of a run whose log has these journals."""
         lineage = cast("Lineage", journals.root.lineage)
         writer = cast("Writer", NoWriter())
-        holding = Holding(lineage.run_id, journals, writer, clock, course.boundary)
+        holding = Holding(lineage.run_id, "", journals, writer, clock, course.boundary)
         holding.gate = course.gate
         context = cls(holding, lineage, journals.root, journals.root.start_time)
-        context._course = course
+        context._begin(ReplayBranch(course, holding, lineage, journals.root))
         return context
-
-    _course: Course
-
-    @property
-    def replays(self) -> bool:
-        """Whether the log goes on: with a step, or with the end that its code has given it."""
-        return self._course.end is not None or super().replays
-
-    def _emit(self, payload: Message, private: bytes = b"") -> None:
-        del private
-        self._course.emits(payload)
-        raise Finished
-
-    async def _ask(self, key: str, kind: str) -> None:
-        self._course.ask(key)
-        await super()._ask(key, kind)
-        if key not in self._journal.results:
-            await self._course.beyond(key, kind)

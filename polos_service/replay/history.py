@@ -141,7 +141,11 @@ class History:
 
         The first says whom the run is for; each other is an event in protobuf's JSON form.
         """
-        about = {"run_id": self.run_id, "session_id": self.session_id, "user_id": self.user_id}
+        about: dict[str, Any] = {
+            "run_id": self.run_id,
+            "session_id": self.session_id,
+            "user_id": self.user_id,
+        }
         if self.initial_state:
             about["initial_state"] = dict(self.initial_state)
         yield json.dumps({"history": about}, ensure_ascii=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from os import PathLike
-from typing import cast
+from typing import Any, NoReturn, cast
 
 from google.protobuf.message import Message
 
@@ -23,6 +23,7 @@ from polos_service.replay.context import ReplayContext, Stopped
 from polos_service.replay.course import Course, ReplayDiffers, Replayed
 from polos_service.replay.endings import words
 from polos_service.replay.history import History, HistoryInvalid
+from polos_service.runs.context import RunContext
 from polos_service.runs.drive import outcome, stopped
 from polos_service.runs.endings import ending_of
 from polos_service.runs.journal import Journals
@@ -102,7 +103,7 @@ async def _compared(
         while not course.found.done():
             course.moved.clear()
             moved = asyncio.create_task(course.moved.wait())
-            ends = {work, settled, moved, course.found}
+            ends: set[asyncio.Future[Any]] = {work, settled, moved, course.found}
             done, _ = await asyncio.wait(
                 ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )
@@ -143,8 +144,17 @@ async def _run(
             session_id=history.session_id,
             user_id=history.user_id,
         )
-        return await WorkflowRunnable(code, clock).run(ctx, definition.model_dump_json().encode())
+        runnable = WorkflowRunnable(code, clock, answers_nobody)
+        return await runnable.run(ctx, definition.model_dump_json().encode())
     return await AgentLoop(code, cast("Model", None), ctx, _definition(code, history)).run()
+
+
+async def answers_nobody(
+    run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+) -> NoReturn:
+    """Refuse to answer a wait of another run: a replay has no effect."""
+    del run, run_id, step_key, data_json, request_id
+    raise AssertionError("a replay answers no wait")
 
 
 def _definition(agent: Agent, history: History) -> AgentDefinition:

@@ -56,7 +56,7 @@ async def publish(attempt: Attempt, data: Any, event_type: str | None) -> None:
         StepError: the type is empty or too long, or the data cannot be stored.
 
     """
-    kind = DEFAULT_TYPE if event_type is None else event_type
+    kind: object = DEFAULT_TYPE if event_type is None else event_type
     if not isinstance(kind, str) or not 1 <= len(kind) <= TYPE_LIMIT:
         raise bad(f"The type of an event must be a text of 1 to {TYPE_LIMIT} characters.")
     text = shown("data of an event", data)

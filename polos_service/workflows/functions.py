@@ -110,7 +110,8 @@ def checked(key: str, max_retries: int, base_delay: float, max_delay: float) -> 
         raise StepExecutionError(
             f"max_retries={max_retries!r} of {key!r} must be a whole number from 0."
         )
-    for name, value in (("base_delay", base_delay), ("max_delay", max_delay)):
+    delays: dict[str, object] = {"base_delay": base_delay, "max_delay": max_delay}
+    for name, value in delays.items():
         if not (isinstance(value, int | float) and 0 <= value < math.inf):
             raise StepExecutionError(f"{name}={value!r} of {key!r} must be seconds from 0.")
 

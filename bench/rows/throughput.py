@@ -13,8 +13,8 @@ LONG, SHORT, MANY, EACH = 20_000, 2_000, 50, 1_000
 """Tokens of one run beside the flat peers and beside those that slow down; runs, tokens each."""
 
 MACHINE = (
-    "Not known. Measurements on different days found 26 to 36 times the relay's rate for one run: the "
-    "figures of both vary with the machine, and not by the same factor."
+    "Not known. Measurements on different days found 26 to 36 times the relay's rate for one run: "
+    "the figures of both vary with the machine, and not by the same factor."
 )
 """Why the goal by a plain relay is missed."""
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 
+from fuzz import raw
 from fuzz.bystander import Bystander
 from fuzz.calls import Answer, Caller, methods_of, plan
 from fuzz.messages import Messages
-from fuzz.raw import ATTACKS, attack, connected, opening
+from fuzz.raw import attack, connected, opening
 from fuzz.vitals import Vitals
 from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2 import CancelRunRequest, ListRunsRequest
@@ -30,7 +31,9 @@ if TYPE_CHECKING:  # mypy-protobuf's name for what the stub of a channel of grpc
 
 APP = Path(__file__).with_name("app.py")
 
-ATTACKS_A_ROUND = 500
+ATTACKS = 500
+"""Attacks of a round, by default."""
+
 CALLS = 0.8
 """The share of calls among the attacks; the others are connections that do not come from a gRPC
 client."""
@@ -64,6 +67,8 @@ class Report:
     """What came of the rounds.
 
     Attributes:
+        seed: what the attacks are made of.
+        attacks: how many a round has.
         answers: how many calls of a method ended with a status.
         vitals: what the service held after each round.
         runs: how many runs there were at the end.
@@ -72,6 +77,7 @@ class Report:
     """
 
     seed: int
+    attacks: int = ATTACKS
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     vitals: list[Vitals] = field(default_factory=list)
     runs: int = 0
@@ -99,9 +105,11 @@ class Report:
         )
 
 
-async def play(seed: int, folder: Path, more: Callable[[], bool] = lambda: False) -> Report:
+async def play(
+    seed: int, folder: Path, more: Callable[[], bool] = lambda: False, attacks: int = ATTACKS
+) -> Report:
     """Attack a service twice in the same way, then in others while there is to be `more`."""
-    report = Report(seed)
+    report = Report(seed, attacks)
     notes = folder / "notes"
     notes.touch()
     async with ServiceProcess(APP, folder / "runs.db", NOTES=str(notes)) as service:
@@ -136,11 +144,11 @@ async def one_round(
                 if random.random() < CALLS:
                     await caller.make(plan(random.choice(methods), messages, random))
                     return
-                pieces = random.choice(ATTACKS)(random)
+                pieces = random.choice(raw.ATTACKS)(random)
                 await attack(service.address, pieces, reset=random.random() < 0.5)
 
         async with held(service.address, Random(f"{report.seed} {number}")):
-            await asyncio.gather(*map(one, range(ATTACKS_A_ROUND)))
+            await asyncio.gather(*map(one, range(report.attacks)))
         report.add(caller.answers)
     report.runs = await end_all(report, service)
     report.vitals.append(Vitals.of(service.pid))

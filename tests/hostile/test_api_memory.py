@@ -30,7 +30,7 @@ INPUT = 1_000_000
 
 STARTS = 30
 
-READERS = 100
+READERS = 200
 
 A_READER = 256 * 1024
 """Bytes that a reader may cost, grpc's buffers included."""

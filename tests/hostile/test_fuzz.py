@@ -13,6 +13,8 @@ from polos.v1 import agent_service_pb2, run_service_pb2
 
 SEED = 1
 
+ATTACKS_A_ROUND = 250
+
 METHODS = [
     method
     for file in (agent_service_pb2, run_service_pb2)
@@ -22,7 +24,7 @@ METHODS = [
 
 
 async def test_no_input_stops_confuses_or_fattens_the_service(tmp_path: Path) -> None:
-    report = await play(SEED, tmp_path)
+    report = await play(SEED, tmp_path, attacks=ATTACKS_A_ROUND)
     assert report.findings == [], str(report)
     called = {method for method, _ in report.answers}
     assert {f"/{one.containing_service.full_name}/{one.name}" for one in METHODS} <= called

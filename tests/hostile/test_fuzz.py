@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from fuzz.calls import plan
 from fuzz.messages import Messages
 from fuzz.raw import ATTACKS
@@ -23,8 +25,11 @@ METHODS = [
 ]
 
 
-async def test_no_input_stops_confuses_or_fattens_the_service(tmp_path: Path) -> None:
-    report = await play(SEED, tmp_path, attacks=ATTACKS_A_ROUND)
+async def test_no_input_stops_confuses_or_fattens_the_service(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    guarded = request.config.getoption("--credentials", default=False)
+    report = await play(SEED, tmp_path, attacks=ATTACKS_A_ROUND, credentials=guarded)
     assert report.findings == [], str(report)
     called = {method for method, _ in report.answers}
     assert {f"/{one.containing_service.full_name}/{one.name}" for one in METHODS} <= called

@@ -39,8 +39,8 @@ BAD: tuple[Metadata, ...] = (
 )
 """What callers send who may not call."""
 
-MIXED: tuple[Metadata, ...] = (*BAD, *(OPERATOR,) * (len(BAD) // 2))
-"""What callers send of whom every third has the good key."""
+MIXED: tuple[Metadata, ...] = (*BAD, *(OPERATOR,) * len(BAD))
+"""What callers send of whom every other one has the good key."""
 
 
 class KeyedChannel:

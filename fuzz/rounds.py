@@ -116,7 +116,7 @@ async def play(
     """Attack a service twice in the same way, then in others while there is to be `more`.
 
     With `credentials`, the service asks for them. A first round has none that it takes, and must
-    not start anything; in the others, every third caller has the good key.
+    not start anything; in the others, every other caller has the good key.
     """
     report = Report(seed, attacks)
     key = {"POLOS_BOOTSTRAP_KEY": BOOTSTRAP} if credentials else {}

@@ -188,7 +188,8 @@ async def held(address: str, random: Random) -> AsyncIterator[None]:
 async def end_all(report: Report, service: ServiceProcess) -> int:
     """Cancel every run that has not ended; those that do not end then are findings."""
     async with insecure_channel(service.address) as channel:
-        runs: Any = RunServiceStub(KeyedChannel(channel))  # type: ignore[call-overload]
+        keyed: Any = KeyedChannel(channel)
+        runs: Any = RunServiceStub(keyed)
         found = await every_run(runs)
         for run in found:
             if run.state not in ENDED:

@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from chaos.process import inherited
 from fuzz.credentials import KeyedChannel
 from tests.support import process
 from tests.support.access import BOOTSTRAP
@@ -34,7 +35,6 @@ def credentials(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         return
     for name, value in KEYS.items():
         monkeypatch.setenv(name, value)
-    inherited = process.inherited
     monkeypatch.setattr(process, "inherited", lambda: inherited() | KEYS)
     for module in (grpc, grpc.aio):
         monkeypatch.setattr(module, "insecure_channel", keyed(module.insecure_channel))

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from bench.processes import LOAD_TIMEOUT, ROOT, Server, environment, started
 from bench.product import LAYOUTS
 from bench.table import Cost
-from bench.targets import target
+from bench.targets import LABELS, target
 
 BIN = ROOT / "bench" / "go" / "bin"
 
@@ -44,7 +43,7 @@ PRODUCT = frozenset({"polos", "secure", *LAYOUTS})
 """The targets that are Polos: what fails there is a finding."""
 
 PEER_TRIES = 3
-"""How often a load is put on a peer until it carries all of it."""
+"""How often a load is put on a peer until it carries all of it, or is left out."""
 
 Measured = dict[str, Any]
 """What a load prints, as `bench/go/load` documents it."""
@@ -88,16 +87,38 @@ def load(scenario: str, name: str, server: Server, upstream: Server, **options: 
 def measured(
     scenario: str, upstream: Server, rounds: int, names: Iterable[str], **options: Any
 ) -> dict[str, list[Measured]]:
-    """Put the same load on targets one after the other, so many times; each is started anew."""
-    found: dict[str, list[Measured]] = defaultdict(list)
+    """Put the same load on targets one after the other, so many times; each is started anew.
+
+    A peer that does not carry the load is left out.
+    """
+    found: dict[str, list[Measured]] = {name: [] for name in names}
     for _ in range(rounds):
-        for name in names:
-            found[name].append(tried(scenario, name, upstream, **options))
-    return dict(found)
+        for name in list(found):
+            try:
+                found[name].append(tried(scenario, name, upstream, **options))
+            except subprocess.CalledProcessError:
+                if name in PRODUCT:
+                    raise
+                del found[name]
+    return found
+
+
+def left_out(names: Iterable[str], found: Mapping[str, object]) -> dict[str, float]:
+    """Return notes about the peers that did not carry a load: how often each was tried."""
+    return {
+        f"tries of {LABELS[name]}, none of which carried the load": PEER_TRIES
+        for name in names
+        if name not in found
+    }
 
 
 def tried(scenario: str, name: str, upstream: Server, **options: Any) -> Measured:
-    """Put a load on a target that is started for it; a peer that ends a stream is tried again."""
+    """Put a load on a target that is started for it; a peer that ends a stream is tried again.
+
+    Raises:
+        CalledProcessError: it ends streams each time.
+
+    """
     tries = 1 if name in PRODUCT else PEER_TRIES
     while True:
         tries -= 1

@@ -102,18 +102,23 @@ class Plan:
     leave_after: int | None
 
 
-def methods_of(address: str) -> list[MethodDescriptor]:
+def methods_of(channel: Any) -> list[MethodDescriptor]:
     """Ask the service which methods it has."""
-    with grpc.insecure_channel(address) as channel:
-        database = ProtoReflectionDescriptorDatabase(channel)
-        pool = DescriptorPool(database)
-        found = [pool.FindServiceByName(name) for name in sorted(database.get_services())]
-        return [method for service in found for method in service.methods]
+    database = ProtoReflectionDescriptorDatabase(channel)
+    pool = DescriptorPool(database)
+    found = [pool.FindServiceByName(name) for name in sorted(database.get_services())]
+    return [method for service in found for method in service.methods]
 
 
-def plan(method: MethodDescriptor, messages: Messages, random: Random) -> Plan:
-    """Plan a call of a method."""
+def plan(
+    method: MethodDescriptor,
+    messages: Messages,
+    random: Random,
+    credentials: Sequence[Metadata] = ((),),
+) -> Plan:
+    """Plan a call of a method, with some of these credentials."""
     how = random.choice(HOW)
+    more = random.choice(ODD_METADATA) if random.random() < 0.3 else ()
     count = random.randint(0, 3) if method.client_streaming else 1
     return Plan(
         method=Method(
@@ -123,7 +128,7 @@ def plan(method: MethodDescriptor, messages: Messages, random: Random) -> Plan:
         ),
         how=how,
         messages=[encoded(method, how, messages, random) for _ in range(count)],
-        metadata=random.choice(ODD_METADATA) if random.random() < 0.3 else (),
+        metadata=(*random.choice(credentials), *more),
         compression=random.choice((grpc.Compression.NoCompression, grpc.Compression.Gzip)),
         timeout=random.choice((0.0, 0.001, 0.05)) if random.random() < 0.2 else CALL_TIMEOUT,
         leave_after=random.randrange(3) if random.random() < 0.5 else None,

@@ -10,27 +10,30 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
+from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
+from grpc.aio import insecure_channel  # tests that patch it mean other callers
 
+from fuzz import raw
 from fuzz.bystander import Bystander
-from fuzz.calls import Answer, Caller, methods_of, plan
+from fuzz.calls import Answer, Caller, Metadata, methods_of, plan
+from fuzz.credentials import BAD, MIXED, KeyedChannel
 from fuzz.messages import Messages
-from fuzz.raw import ATTACKS, attack, connected, opening
+from fuzz.raw import attack, connected, opening
 from fuzz.vitals import Vitals
 from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2 import CancelRunRequest, ListRunsRequest
 from polos.v1.run_service_pb2_grpc import RunServiceStub
+from tests.support.access import BOOTSTRAP
 from tests.support.process import PATIENCE, ServiceProcess
-
-if TYPE_CHECKING:  # mypy-protobuf's name for what the stub of a channel of grpc.aio is
-    from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
 APP = Path(__file__).with_name("app.py")
 
-ATTACKS_A_ROUND = 500
+ATTACKS = 500
+"""Attacks of a round, by default."""
+
 CALLS = 0.8
 """The share of calls among the attacks; the others are connections that do not come from a gRPC
 client."""
@@ -64,6 +67,8 @@ class Report:
     """What came of the rounds.
 
     Attributes:
+        seed: what the attacks are made of.
+        attacks: how many a round has.
         answers: how many calls of a method ended with a status.
         vitals: what the service held after each round.
         runs: how many runs there were at the end.
@@ -72,6 +77,7 @@ class Report:
     """
 
     seed: int
+    attacks: int = ATTACKS
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     vitals: list[Vitals] = field(default_factory=list)
     runs: int = 0
@@ -99,22 +105,40 @@ class Report:
         )
 
 
-async def play(seed: int, folder: Path, more: Callable[[], bool] = lambda: False) -> Report:
-    """Attack a service twice in the same way, then in others while there is to be `more`."""
-    report = Report(seed)
+async def play(
+    seed: int,
+    folder: Path,
+    more: Callable[[], bool] = lambda: False,
+    attacks: int = ATTACKS,
+    *,
+    credentials: bool = False,
+) -> Report:
+    """Attack a service twice in the same way, then in others while there is to be `more`.
+
+    With `credentials`, the service asks for them. A first round has none that it takes, and must
+    not start anything; in the others, every other caller has the good key.
+    """
+    report = Report(seed, attacks)
+    key = {"POLOS_BOOTSTRAP_KEY": BOOTSTRAP} if credentials else {}
     notes = folder / "notes"
     notes.touch()
-    async with ServiceProcess(APP, folder / "runs.db", NOTES=str(notes)) as service:
-        methods = await asyncio.to_thread(methods_of, service.address)
-        async with Bystander(service.address) as idle:
+    async with ServiceProcess(APP, folder / "runs.db", NOTES=str(notes), **key) as service:
+        with grpc.insecure_channel(service.address) as channel:
+            methods = await asyncio.to_thread(methods_of, KeyedChannel(channel))
+        async with Bystander(service.address, BOOTSTRAP) as idle:
             await asyncio.sleep(IDLE)
-        async with Bystander(service.address) as beside:
-            await one_round(report, service, methods, 0)
-            await one_round(report, service, methods, 0)
+        async with Bystander(service.address, BOOTSTRAP) as beside:
+            if credentials:
+                await one_round(report, service, methods, 0, BAD)
+                report.findings += started_without(report, notes.read_text())
+                report.vitals.clear()  # later rounds do more
+            sent = MIXED if credentials else ((),)
+            await one_round(report, service, methods, 0, sent)
+            await one_round(report, service, methods, 0, sent)
             number = 0
             while more():
                 number += 1
-                await one_round(report, service, methods, number)
+                await one_round(report, service, methods, number, sent)
         await settled(report, service)
         report.findings += starved(idle, beside)
         report.findings += ran_twice(notes.read_text().splitlines())
@@ -122,11 +146,15 @@ async def play(seed: int, folder: Path, more: Callable[[], bool] = lambda: False
 
 
 async def one_round(
-    report: Report, service: ServiceProcess, methods: Sequence[MethodDescriptor], number: int
+    report: Report,
+    service: ServiceProcess,
+    methods: Sequence[MethodDescriptor],
+    number: int,
+    credentials: Sequence[Metadata],
 ) -> None:
-    """Attack, end every run, and look at the service."""
+    """Attack with these credentials, end every run, and look at the service."""
     at_once = asyncio.Semaphore(AT_ONCE)
-    async with grpc.aio.insecure_channel(service.address) as channel:
+    async with insecure_channel(service.address) as channel:
         caller = Caller(channel)
         messages = Messages(caller.run_ids)
 
@@ -134,13 +162,13 @@ async def one_round(
             random = Random(f"{report.seed} {number} {index}")
             async with at_once:
                 if random.random() < CALLS:
-                    await caller.make(plan(random.choice(methods), messages, random))
+                    await caller.make(plan(random.choice(methods), messages, random, credentials))
                     return
-                pieces = random.choice(ATTACKS)(random)
+                pieces = random.choice(raw.ATTACKS)(random)
                 await attack(service.address, pieces, reset=random.random() < 0.5)
 
         async with held(service.address, Random(f"{report.seed} {number}")):
-            await asyncio.gather(*map(one, range(ATTACKS_A_ROUND)))
+            await asyncio.gather(*map(one, range(report.attacks)))
         report.add(caller.answers)
     report.runs = await end_all(report, service)
     report.vitals.append(Vitals.of(service.pid))
@@ -159,8 +187,9 @@ async def held(address: str, random: Random) -> AsyncIterator[None]:
 
 async def end_all(report: Report, service: ServiceProcess) -> int:
     """Cancel every run that has not ended; those that do not end then are findings."""
-    async with grpc.aio.insecure_channel(service.address) as channel:
-        runs = RunServiceStub(channel)
+    async with insecure_channel(service.address) as channel:
+        keyed: Any = KeyedChannel(channel)
+        runs: Any = RunServiceStub(keyed)
         found = await every_run(runs)
         for run in found:
             if run.state not in ENDED:
@@ -175,7 +204,7 @@ async def end_all(report: Report, service: ServiceProcess) -> int:
     return len(found)
 
 
-async def every_run(runs: RunServiceAsyncStub) -> list[Run]:
+async def every_run(runs: Any) -> list[Run]:
     """Return all runs, page by page."""
     found: list[Run] = []
     token = ""
@@ -216,6 +245,14 @@ def starved(idle: Bystander, beside: Bystander) -> list[str]:
     found = [f"a bystander's call failed: {status}" for status in beside.failed]
     if beside.slowest > max(TIMES_SLOWER * idle.p99, ALWAYS_FINE):
         found.append(f"a bystander waited {beside.slowest:.2f} s; idle: {idle.p99:.4f} s")
+    return found
+
+
+def started_without(report: Report, notes: str) -> list[str]:
+    """Return what callers without credentials have started."""
+    found = [f"{report.runs} runs were started without credentials"] if report.runs else []
+    if notes:
+        found.append(f"a tool was called without credentials: {notes}")
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from bench.compiled import Measured, costs, measured, samples_of
+from bench.compiled import Measured, costs, left_out, measured, samples_of
 from bench.processes import Server, load
 from bench.table import Goal, Row, Samples, at_least
 from bench.targets import target
@@ -12,25 +12,31 @@ from bench.targets import target
 LONG, SHORT, MANY, EACH = 20_000, 2_000, 50, 1_000
 """Tokens of one run beside the flat peers and beside those that slow down; runs, tokens each."""
 
+MACHINE = (
+    "Not known. Measurements on different days found 26 to 36 times the relay's rate for one run: "
+    "the figures of both vary with the machine, and not by the same factor."
+)
+"""Why the goal by a plain relay is missed."""
+
 GROWN, WINDOW = 100_000, 5_000
 
 
 def relay(upstream: Server, rounds: int) -> Row:
     """Relay one run."""
     long_runs = relayed(upstream, rounds, ("polos", "plain", "careful", "sse"), 1, LONG)
-    short_runs = relayed(
-        upstream, rounds, ("polos", "a2a", "a2a-sqlite", "dbos", "langgraph"), 1, SHORT
-    )
+    names = ("polos", "a2a", "a2a-sqlite", "dbos", "langgraph")
+    short_runs = relayed(upstream, rounds, names, 1, SHORT)
     flat, short = rates(long_runs), rates(short_runs)
-    goals = [at_least(flat, "plain", 36), at_least(flat, "sse", 10)]
-    goals += [at_least(short, "a2a", 25), at_least(short, "a2a-sqlite", 200)]
+    goals = [at_least(flat, "plain", 36, MACHINE), at_least(flat, "sse", 10)]
+    bounds = {"a2a": 25, "a2a-sqlite": 200}
+    goals += [at_least(short, peer, bound) for peer, bound in bounds.items() if peer in short]
     return Row(
         name="relay",
         title=f"relay, 1 run of {LONG:,} tokens ((d), (f), (g): {SHORT:,})",
         unit="tokens/s",
         figures=short | flat,
         goals=goals,
-        notes={f"polos at {SHORT} tokens": median(short["polos"])},
+        notes={f"polos at {SHORT} tokens": median(short["polos"])} | left_out(names, short),
         costs=costs(short_runs | long_runs),
     )
 
@@ -46,7 +52,12 @@ def relay50(upstream: Server, rounds: int) -> Row:
         title=f"relay, {MANY} runs at once, {EACH} tokens each",
         unit="tokens/s",
         figures=samples,
-        goals=[at_least(samples, peer, bound) for peer, bound in bounds.items()],
+        goals=[
+            at_least(samples, peer, bound, MACHINE)
+            for peer, bound in bounds.items()
+            if peer in samples
+        ],
+        notes=left_out(names, samples),
         costs=costs(found),
     )
 

@@ -1,4 +1,7 @@
-"""`python -m bench.compare`: two revisions' services, and what is made of their figures."""
+"""`python -m bench.compare`: two revisions' checkouts, and what is made of their figures.
+
+`tests/peers/test_bench.py` measures two services.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.compare import Comparison, checked_out, commit_of, compared
+from bench.compare import Comparison, checked_out, commit_of
 from bench.processes import ROOT
 from bench.revision import PACKAGES
-from bench.targets import provider
 
 CLI = """
 import sys
@@ -78,16 +80,6 @@ def test_a_commit_is_checked_out_for_as_long_as_it_is_needed() -> None:
     with checked_out(commit_of("HEAD")) as folder:
         assert (folder / "polos_service" / "cli" / "__init__.py").is_file()
     assert not folder.exists()
-
-
-def test_services_side_by_side_are_measured() -> None:
-    loads = {"relay": {"runs": 2, "tokens": 50, "times": 2}}
-    with provider() as upstream:
-        found = compared({"old": ROOT, "new": ROOT}, upstream, loads, times=1)
-    assert list(found) == ["relay"]
-    (old,), (new,) = found["relay"].old, found["relay"].new
-    assert old > 0
-    assert new > 0
 
 
 def test_a_machine_that_gets_slower_does_not_change_the_ratio() -> None:

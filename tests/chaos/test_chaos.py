@@ -14,21 +14,24 @@ SEED = 1
 ROUNDS = 4
 """Rounds at most: on a busy machine one may end before the service comes to a place."""
 
+RUNS = 8
+"""Runs of a round; `make test-peers` plays rounds with three times as many, at every place."""
+
 SEEDED = "skipped-fence"
 """The bug of the short form; `make test-peers` takes all."""
 
 
 async def test_runs_survive_kills_and_cuts_at_chosen_places() -> None:
-    places = (Place.MID_DELTA, Place.APPEND_ACK, Place.MID_TOOL, Place.TERMINAL_ACK)
+    places = (Place.APPEND_ACK, Place.MID_TOOL)
     total = Total()
     async with Provider() as provider:
         for number in range(ROUNDS):
-            total.add("", await play(plan(SEED, number, runs=24, places=places), provider))
+            total.add("", await play(plan(SEED, number, runs=RUNS, places=places), provider))
             if all(total.faults[place] for place in places):
                 break
     assert total.findings == []
-    assert total.trials > 15
-    assert total.events > 1000
+    assert total.trials > 5
+    assert total.events > 300
     assert [place for place in places if not total.faults[place]] == []
     assert any(total.faults[place] for place in LINKS)
     assert total.faults[Place.CURSOR]

@@ -73,6 +73,9 @@ ASSISTANT = Agent(id="assistant", provider="openai", model="mock")
 """The agent as a caller defines it: its id is what counts."""
 
 
+CLAIM_TIMEOUT = "3"
+"""Seconds for which a process on NATS waits for the one that was killed."""
+
 WITHOUT_AGENT = """
 from polos import Agent
 
@@ -90,7 +93,12 @@ def service(
     """
     app = folder / "app.py"
     app.write_text(APP)
-    variables = {"MODEL_URL": provider.url, "NOTES": str(folder / "notes"), **env}
+    variables = {
+        "MODEL_URL": provider.url,
+        "NOTES": str(folder / "notes"),
+        "POLOS_CLAIM_TIMEOUT": CLAIM_TIMEOUT,
+        **env,
+    }
     return ServiceProcess(app, store or folder / "runs.db", **variables)
 
 

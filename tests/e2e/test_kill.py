@@ -189,7 +189,7 @@ async def test_killed_while_queued_it_runs_after_those_before_it(
 async def test_killed_right_after_the_start_the_run_is_on_disk(
     tmp_path: Path, provider: MockProvider
 ) -> None:
-    starts = 3
+    starts = 2
     for _ in range(starts * (starts + 1)):  # each run may be asked for by each process
         provider.reply(say("Gone"))
     async with service(tmp_path, provider) as polos, PolosClient(polos.address) as client:
@@ -223,7 +223,7 @@ async def test_a_start_while_nobody_listens_reaches_the_next_process_once(
 async def test_killed_again_and_again_a_log_stays_dense(
     tmp_path: Path, provider: MockProvider
 ) -> None:
-    kills = 3
+    kills = 2
     provider.reply(say("Attempt 1"), hold(asyncio.Event()))
     async with service(tmp_path, provider) as polos, PolosClient(polos.address) as client:
         stream = await ASSISTANT.stream(client, "Go")

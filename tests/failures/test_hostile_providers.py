@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from polos import Agent, tool
-from tests.failures.scene import IMPATIENT, KEY, streaming
+from polos import Agent, Deadlines, tool
+from tests.failures.scene import KEY, streaming
 from tests.support.hostile_behaviours import BEHAVIOURS, KEY_FORMS
 from tests.support.hostile_provider import Hostile, hostile_provider
 from tests.support.reader import kinds
@@ -28,6 +28,9 @@ ALONE = sorted(
 SILENT = ("half-open", "informational")
 """What only the bound on silence ends."""
 
+BRIEF = Deadlines(first_token=0.2, token_gap=0.2)
+"""The bound on silence for those."""
+
 FINE = {"cookies", "drip", "fine", "long-name", "surrogates", "usage"}
 """What answers in the end."""
 
@@ -43,7 +46,7 @@ async def test_a_run_ends_once_whatever_a_provider_sends(
     tmp_path: Path, hostile: Hostile, pauses: list[float], name: str
 ) -> None:
     url = hostile.url(name, f"somebody:{KEY}")
-    deadlines = IMPATIENT if name in SILENT else None
+    deadlines = BRIEF if name in SILENT else None
     async with streaming(tmp_path, url, deadlines=deadlines) as (served, stream, log):
         assert kinds(log)[-1] == ("agent_finish" if name in FINE else "error")
         assert "tool_call" not in kinds(log) or name == "long-name"  # of a tool that is not there

@@ -28,7 +28,7 @@ WAITING = "waiting"
 INPUT = 1_000_000
 """Bytes of a large input."""
 
-STARTS = 60
+STARTS = 30
 
 READERS = 200
 
@@ -38,8 +38,8 @@ A_READER = 256 * 1024
 DELTAS = 100_000
 """Events of the log: 5 MB, so that whoever queues it for each reader is found out."""
 
-STILL = 4
-"""Looks, half a second apart, without growth."""
+STILL = 8
+"""Looks, a tenth of a second apart, without growth."""
 
 NARROW = (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 65_536))
 """Options of a client that takes little ahead of its reader."""
@@ -105,7 +105,7 @@ async def settled(service: ServiceProcess) -> int:
     """Return the bytes that the service holds, once they have not grown for a while."""
     most, still = 0, 0
     while still < STILL:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.1)
         now = memory(service)
         still = 0 if now > most else still + 1
         most = max(most, now)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from fuzz.calls import plan
 from fuzz.messages import Messages
 from fuzz.raw import ATTACKS
 from fuzz.rounds import play
 from polos.v1 import agent_service_pb2, run_service_pb2
 
-SEED = 1
+SEED = 50
+"""One whose few attacks call every method, and the tool, with credentials and without."""
+
+ATTACKS_A_ROUND = 250
+"""Half of what `make fuzz` has."""
 
 METHODS = [
     method
@@ -21,8 +27,11 @@ METHODS = [
 ]
 
 
-async def test_no_input_stops_confuses_or_fattens_the_service(tmp_path: Path) -> None:
-    report = await play(SEED, tmp_path)
+async def test_no_input_stops_confuses_or_fattens_the_service(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    guarded = request.config.getoption("--credentials", default=False)
+    report = await play(SEED, tmp_path, attacks=ATTACKS_A_ROUND, credentials=guarded)
     assert report.findings == [], str(report)
     called = {method for method, _ in report.answers}
     assert {f"/{one.containing_service.full_name}/{one.name}" for one in METHODS} <= called

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from polos import Agent, PolosClient
-from tests.support.process import ServiceProcess
+from tests.support.process import PATIENCE, ServiceProcess
 
 APP = """
 import asyncio
@@ -256,6 +256,9 @@ NAMES = [
     if line.startswith("async def ")
 ]
 
+RAISING = [name for name in NAMES if name.startswith("raises_")]
+"""Those that leave nothing behind: they share a service."""
+
 
 def answering(id: str) -> Agent:
     """Return the agent as a caller names it."""
@@ -269,14 +272,23 @@ async def service(folder: Path) -> ServiceProcess:
     return ServiceProcess(app, folder / "runs.db")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in RAISING])
 async def test_the_service_goes_on_after_a_tool_that(name: str, tmp_path: Path) -> None:
-    async with await service(tmp_path) as polos, PolosClient(polos.address) as client:
-        result = await answering(name).run(client, "Go", timeout=20)
-        assert result.result == "after"
-        assert (await answering("plain").run(client, "Go", timeout=20)).result == "well"
+    await goes_on_after(tmp_path, name)
+
+
+async def test_the_service_goes_on_after_tools_that_raise(tmp_path: Path) -> None:
+    await goes_on_after(tmp_path, *RAISING)
+
+
+async def goes_on_after(folder: Path, *names: str) -> None:
+    async with await service(folder) as polos, PolosClient(polos.address) as client:
+        for name in names:
+            assert (await answering(name).run(client, "Go", timeout=PATIENCE)).result == "after"
+            assert (await answering("plain").run(client, "Go", timeout=PATIENCE)).result == "well"
         polos.send(signal.SIGTERM)
         assert await polos.ended() == 0
+    assert "part_does_not_stop" not in polos.output
 
 
 async def test_a_run_that_streams_is_not_touched_by_a_tool_that_cancels_all(tmp_path: Path) -> None:

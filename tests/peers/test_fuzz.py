@@ -1,4 +1,4 @@
-"""Fuzz: everything that may come through the port, for two minutes, with a seed of its own."""
+"""Fuzz: everything that may come through the port, for minutes, without and with credentials."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tests.support.program import ROOT
 
 
 @pytest.mark.timeout(900)
-def test_a_service_takes_anything_for_minutes() -> None:
-    command = [sys.executable, "-m", "fuzz", "--seconds", "120"]
+@pytest.mark.parametrize("options", [("--seconds", "120"), ("--seconds", "60", "--credentials")])
+def test_a_service_takes_anything_for_minutes(options: tuple[str, ...]) -> None:
+    command = [sys.executable, "-m", "fuzz", *options]
     assert subprocess.run(command, check=False, cwd=ROOT).returncode == 0

@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from polos_client.errors import RunExpired, RunNotFound, TooManyCommands
-from polos_service.store import CANCEL, INBOX_BYTES, INBOX_LIMIT, Claim, Command, RunStore
+from polos_service.store import CANCEL, INBOX_BYTES, Claim, Command, RunStore
 from tests.support.stores import cancel, claimed, ended, first_claim, new_run, settled, soon
 
 PAYLOAD_LIMIT = 480 * 1024
 """Bytes of the largest payload."""
+
+FEW = 50
+"""Commands of an inbox that is filled up."""
 
 
 def message(run_id: str, number: int = 1, **fields: Any) -> Command:
@@ -142,11 +145,19 @@ async def test_a_claim_begins_with_the_commands_that_came_before(store: RunStore
     assert again.commands == (*sent, last)
 
 
-async def test_a_full_inbox_takes_nothing_but_a_cancel(store: RunStore) -> None:
+@pytest.fixture
+def limit(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Lower how many commands an inbox holds; `make test-peers` tests the limit as it is."""
+    for module in ("refusals", "sqlite.inbox", "nats.inbox"):
+        monkeypatch.setattr(f"polos_service.store.{module}.INBOX_LIMIT", FEW)
+    return FEW
+
+
+async def test_a_full_inbox_takes_nothing_but_a_cancel(store: RunStore, limit: int) -> None:
     claim = await claimed(store)
-    sent = [message(claim.run_id, number) for number in range(INBOX_LIMIT + 3)]
-    await fill(store, sent[: INBOX_LIMIT - 2])
-    racing = (store.command("default", claim.run_id, one) for one in sent[INBOX_LIMIT - 2 :])
+    sent = [message(claim.run_id, number) for number in range(limit + 3)]
+    await fill(store, sent[: limit - 2])
+    racing = (store.command("default", claim.run_id, one) for one in sent[limit - 2 :])
     answers = await soon(asyncio.gather(*racing, return_exceptions=True))
     assert sum(isinstance(one, Command) for one in answers) == 2
     refused = [one for one in answers if isinstance(one, TooManyCommands)]
@@ -154,16 +165,16 @@ async def test_a_full_inbox_takes_nothing_but_a_cancel(store: RunStore) -> None:
     assert {one.metadata["run_id"] for one in refused} == {claim.run_id}
     await send(store, sent[0], cancel(claim.run_id), cancel(claim.run_id))
     held = await inbox(store, claim)
-    assert len({one.id for one in held}) == len(held) == INBOX_LIMIT + 1
+    assert len({one.id for one in held}) == len(held) == limit + 1
     assert held[-1] == cancel(claim.run_id)
 
 
-async def test_a_cancel_takes_no_room(store: RunStore) -> None:
+async def test_a_cancel_takes_no_room(store: RunStore, limit: int) -> None:
     run_id = (await claimed(store)).run_id
     await send(store, cancel(run_id))
-    await fill(store, [message(run_id, number) for number in range(INBOX_LIMIT)])
-    with pytest.raises(TooManyCommands, match=f"{run_id}.*{INBOX_LIMIT}"):
-        await send(store, message(run_id, INBOX_LIMIT))
+    await fill(store, [message(run_id, number) for number in range(limit)])
+    with pytest.raises(TooManyCommands, match=f"{run_id}.*{limit}"):
+        await send(store, message(run_id, limit))
 
 
 async def test_payloads_are_bounded_in_all(store: RunStore) -> None:

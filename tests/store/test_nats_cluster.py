@@ -1,4 +1,4 @@
-"""The NATS store on a cluster of three servers, of which most go away and come back."""
+"""The NATS store on a cluster of three servers."""
 
 from __future__ import annotations
 
@@ -8,42 +8,12 @@ from pathlib import Path
 import pytest
 
 from chaos.cluster.nodes import Node, Nodes
-from polos.v1.run_pb2 import RunState
 from polos_service.store import Command
 from polos_service.store.nats import Endpoint, NatsStore
-from polos_service.store.nats.subjects import REQUESTS
 from tests.support.stores import new_run
 
 PATIENCE = 60.0
 """Seconds that a call is tried for; the servers are back long before."""
-
-
-@pytest.mark.timeout(180)
-async def test_a_start_while_most_servers_are_away_is_made_when_they_are_back(
-    tmp_path: Path,
-) -> None:
-    nodes = Nodes(3, tmp_path)
-    await nodes.start()
-    await (await opened(nodes.all[0])).close()
-    # It goes on to answer for a while, and refuses the request id for the first attempt's sake.
-    leader = await nodes.leader(REQUESTS)
-    store = await opened(leader)
-    try:
-        away = [node for node in nodes.all if node is not leader]
-        for node in away:
-            await node.end()
-        starting = asyncio.create_task(store.create(new_run(run_id="run", request_id="once")))
-        await asyncio.wait({starting}, timeout=6)
-        assert not starting.done(), "nobody could have stored it"
-        for node in away:
-            await node.start()
-        assert await starting == "run"
-        assert (await store.get("default", "run")).state == RunState.RUN_STATE_QUEUED
-        assert await store.create(new_run(run_id="other", request_id="once")) == "run"
-    finally:
-        await store.close()
-        for node in nodes.all:
-            await node.end()
 
 
 @pytest.mark.timeout(180)

@@ -287,5 +287,10 @@ def chunked(events: list[Event]) -> dict[str, str]:
     return texts
 
 
-LogMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+EXAMPLES = 15
+"""Examples here; `make test-peers` tries many more."""
+
+LogMachine.TestCase.settings = settings(
+    max_examples=EXAMPLES, stateful_step_count=40, deadline=None
+)
 test_any_interleaving_keeps_log_and_folds = LogMachine.TestCase

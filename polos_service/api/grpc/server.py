@@ -31,6 +31,9 @@ HANDSHAKE_MS = 20_000
 REFUSED_AT_ONCE = 100
 """Calls beyond its bounds that a connection may have, to be told so; more wait at the client."""
 
+WAITING = 1000
+"""Calls that may wait to be handled where the settings have fewer places: gRPC's default."""
+
 OPTIONS = (
     ("grpc.max_receive_message_length", wire.REQUEST_LIMIT),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
@@ -186,12 +189,17 @@ def bare_server(
     streams = Slots("stream", settings.max_streams, settings.max_connection_streams)
     guard = Guard(calls, streams, identities, ProjectStreams(settings.quotas))
     on_a_connection = settings.max_connection_streams + settings.max_calls // 2
+    # By default, gRPC ends calls at random when more than 1,000 wait to be handled, but all callers
+    # that have places may come back at once, after a restart for example.
+    may_wait = max(WAITING, settings.max_calls + settings.max_streams)
     options = (
         *OPTIONS,
         # Else a second server on the same port starts, and takes a share of the calls.
         ("grpc.so_reuseport", int(shared_port)),
         ("grpc.max_allowed_incoming_connections", settings.max_connections),
         ("grpc.max_concurrent_streams", on_a_connection + REFUSED_AT_ONCE),
+        ("grpc.server.max_pending_requests", may_wait),
+        ("grpc.server.max_pending_requests_hard_limit", may_wait),
         ("grpc.max_metadata_size", settings.max_metadata),
         ("grpc.absolute_max_metadata_size", 2 * settings.max_metadata),
         # By default grpc takes no ping within five minutes: it answers those of our client, which

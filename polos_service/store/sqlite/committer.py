@@ -127,6 +127,7 @@ class Committer:
         self._batches: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._due: asyncio.Handle | None = None
         self._idle = asyncio.Event()
+        self._left = asyncio.Event()
         self._thread = Thread(target=self._run, name="polos-commit", daemon=True)
         self._thread.start()
 
@@ -170,7 +171,9 @@ class Committer:
             self._idle.clear()
             await self._idle.wait()
         self._batches.put(None)
-        await asyncio.to_thread(self._thread.join)
+        # Not in a thread of the loop's pool, which tools may have filled.
+        await self._left.wait()
+        self._thread.join()
 
     def _schedule(self) -> None:
         """Hand over what waits when its time has come, unless a commit is under way."""
@@ -263,6 +266,7 @@ class Committer:
         for job in left:
             job.error = StoreUnavailable(GONE)
         self._idle.set()
+        self._left.set()
         self._deliver(left)
 
     def _deliver(self, batch: list[Job]) -> None:

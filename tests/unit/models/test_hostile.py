@@ -98,7 +98,7 @@ async def test_an_answer_is_read_up_to_a_bound_and_the_connection_closed(
 async def test_what_says_nothing_without_end_costs_no_memory_and_ends_with_the_stream_bound(
     hostile: Hostile, model: Remote, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polos_service.models.exchange.MAX_STREAM_BYTES", 2 * 1024 * 1024)
+    monkeypatch.setattr("polos_service.models.exchange.MAX_STREAM_BYTES", 512 * 1024)
     tracemalloc.start()
     try:
         error = await fails(model, hostile.url(name))
@@ -106,7 +106,7 @@ async def test_what_says_nothing_without_end_costs_no_memory_and_ends_with_the_s
     finally:
         tracemalloc.stop()
     assert error.reason == TOO_LARGE
-    assert used < 4 * 1024 * 1024
+    assert used < 2 * 1024 * 1024
 
 
 async def test_an_error_body_that_never_ends_is_cut_and_its_message_bounded(

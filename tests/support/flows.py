@@ -168,7 +168,8 @@ def kind(event: Event) -> str:
     if name == "step_finish" and payload.HasField("failure"):
         told[0] = "step_failed"
     if name == "resumed":
-        told.append(payload.WhichOneof("outcome") or "due")
+        outcome = payload.WhichOneof("outcome")
+        told.append({None: "due", "data_json": "answered"}.get(outcome, str(outcome)))
     elif hasattr(payload, "attempt"):
         told.append(str(payload.attempt))
     return " ".join(told)

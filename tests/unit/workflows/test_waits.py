@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from polos.v1.error_pb2 import FailureReason
 from polos_client.define.context import WorkflowContext
@@ -27,7 +27,7 @@ class Form(BaseModel):
 
 
 class Cart(WorkflowState):
-    items: list[str] = []
+    items: list[str] = Field(default_factory=list)
     count: int = 0
 
 

@@ -164,7 +164,7 @@ def kind(event: Event) -> str:
     name = event.WhichOneof("payload") or ""
     payload = getattr(event, name)
     key = getattr(payload, "step_key", "")
-    told = [name, key] if key else [name]
+    told: list[str] = [name, key] if key else [name]
     if name == "step_finish" and payload.HasField("failure"):
         told[0] = "step_failed"
     if name == "resumed":

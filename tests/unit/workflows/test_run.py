@@ -257,7 +257,7 @@ async def test_a_thread_that_outlives_its_step_can_do_nothing_with_the_run(
         def work() -> str:
             go_on.wait(30)
             try:
-                asyncio.run(ctx.step.run("nested", lambda: 1))  # type: ignore[arg-type]
+                asyncio.run(ctx.step.run("nested", lambda: 1))
             except StepExecutionError as error:
                 raised.append(error)
             return "dropped"

@@ -141,7 +141,7 @@ async def test_a_run_parks_again_and_again(store: SqliteStore) -> None:
         passes.append(1)
         for number in range(3):
             await ctx.step.suspend(f"ask {number}")
-        return await ctx.step.run("sum", lambda: len(passes))
+        return int(await ctx.step.run("sum", lambda: len(passes)))
 
     async with flowing(store, function, threshold=0.02) as flows:
         run_id = await flows.start(function)

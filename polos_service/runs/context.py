@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 from contextlib import AbstractContextManager
+from copy import copy
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -280,6 +281,10 @@ class RunContext:
     async def tidied(self) -> None:
         """Wait for the end of what is done beside the run's code."""
         await self._holding.tidied()
+
+    def once(self) -> RunContext:
+        """Return this context for the code as it runs now: it is over when that starts over."""
+        return copy(self)
 
     def enter(self) -> None:
         """Note that the run's code begins in the task that calls."""

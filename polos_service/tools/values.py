@@ -79,6 +79,8 @@ def bad(message: str) -> StepError:
 
 def returned_by(func: Callable[..., Any]) -> Any:
     """Return the type that a function says it returns; None if it says nothing of use."""
+    if not getattr(func, "__annotations__", None):
+        return None
     try:
         found = typing.get_type_hints(func).get("return")
     except Exception:  # noqa: BLE001 - whatever it says, it cannot be resolved

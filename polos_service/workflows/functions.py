@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import cached_property
 from typing import Any
 
 from polos.v1.error_pb2 import FailureReason
@@ -36,11 +37,14 @@ class Function:
         self, func: Callable[..., Any], call: Callable[[], Any], limit: float | None
     ) -> None:
         """Take a function, how it is called, and the seconds that a call may take."""
+        self._func = func
         self._call = call
         self._limit = limit
-        self._is_async = inspect.iscoroutinefunction(func)
-        self._returned = returned_by(func)
         self._kept: list[Any] = []
+
+    @cached_property
+    def _returned(self) -> Any:
+        return returned_by(self._func)
 
     async def body(self, _: Attempt) -> StepOutput:
         """Call the function once: the body of a step.
@@ -77,7 +81,9 @@ class Function:
     async def _outcome(self) -> Outcome:
         token = inside.set(True)
         try:
-            return await outcome_of(self._call, is_async=self._is_async, limit=self._limit)
+            return await outcome_of(
+                self._call, is_async=inspect.iscoroutinefunction(self._func), limit=self._limit
+            )
         except TimeoutError:
             raise StepError(
                 FailureReason.FAILURE_REASON_STEP_TIMEOUT,

@@ -147,8 +147,7 @@ class WorkflowRunnable:
             StepError, Unable, Unrecorded: the run cannot go on, whatever the function made of it.
 
         """
-        steps = WorkflowSteps(ctx, self.clock, self.resume)
-        context, payload = self._arguments(ctx, steps, definition)
+        context, payload = self._arguments(ctx, definition)
 
         def call() -> Any:
             if self.workflow.is_async:  # else it is in a thread
@@ -159,17 +158,13 @@ class WorkflowRunnable:
             outcome = await outcome_of(call, is_async=self.workflow.is_async)
         except TooManyThreadsError as error:
             raise Unable(str(error)) from None
-        finally:
-            steps.close()
         if ctx.broken is not None:
             raise ctx.broken
         if isinstance(outcome.error, Unable):
             raise outcome.error
         return outcome
 
-    def _arguments(
-        self, ctx: RunContext, steps: WorkflowSteps, definition: Definition
-    ) -> tuple[WorkflowContext, Any]:
+    def _arguments(self, ctx: RunContext, definition: Definition) -> tuple[WorkflowContext, Any]:
         """Return what the function is given.
 
         Raises:
@@ -193,7 +188,7 @@ class WorkflowRunnable:
             attempt=ctx.retries + 1,
             idempotency_key=ctx.run_id,
             initial_state=deepcopy(definition.initial_state),
-            step=steps,
+            step=WorkflowSteps(ctx, self.clock, self.resume),
             state=state,
             retry_count=ctx.retries,
             created_at=datetime.fromtimestamp(ctx.create_time / SECOND, UTC),

@@ -17,7 +17,7 @@ from polos.v1.event_pb2 import WaitKind
 from polos_client.deadlines import MAX_RUN_SECONDS, is_duration
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
-from polos_service.errors import Finished, StepError
+from polos_service.errors import StepError
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import Clock
@@ -70,14 +70,9 @@ class WorkflowSteps:
     """The steps of one run of a workflow; see `polos_client.define.steps.Steps`."""
 
     def __init__(self, ctx: RunContext, clock: Clock, resume: Resume) -> None:
-        self._ctx = ctx
+        self._ctx = ctx.once()
         self._clock = clock
         self._resume = resume
-        self._over = False
-
-    def close(self) -> None:
-        """Refuse every call from now on: the function has ended, or starts over."""
-        self._over = True
 
     async def run(
         self,
@@ -264,8 +259,6 @@ class WorkflowSteps:
             raise StepExecutionError(
                 "The function of a step cannot use ctx.step: only the workflow's own code can."
             )
-        if self._over:
-            raise Finished("The workflow's function has ended, or has started over since.")
         try:
             yield
         except StepError as error:

@@ -76,7 +76,7 @@ async def test_a_call_goes_before_its_agent(tmp_path: Path, name: str) -> None:
                 await stream.result()
 
 
-@pytest.mark.parametrize("value", [0, -1, 1e9, float("nan")])
+@pytest.mark.parametrize("value", [0, -1, 1e10, float("nan")])
 def test_a_deadline_out_of_bounds_is_refused(value: float) -> None:
     with pytest.raises(DefinitionError, match="tool_call"):
         Deadlines(tool_call=value)
@@ -86,7 +86,7 @@ async def test_the_service_refuses_a_deadline_out_of_bounds(tmp_path: Path) -> N
     agent = slow(say("Hi."), deadlines=Deadlines())
     async with serving(tmp_path, agent) as served:
         request = pb.CreateRunRequest(agent_id="slow", input="Go.")
-        request.options.deadlines.token_gap.FromSeconds(10**8)
+        request.options.deadlines.token_gap.FromSeconds(10**10)
         with pytest.raises(InvalidRequest) as refused:
             await served.client.create_run(request)
     assert list(refused.value.violations) == ["options.deadlines.token_gap"]

@@ -164,11 +164,12 @@ def kind(event: Event) -> str:
     name = event.WhichOneof("payload") or ""
     payload = getattr(event, name)
     key = getattr(payload, "step_key", "")
-    told = [name, key] if key else [name]
+    told: list[str] = [name, key] if key else [name]
     if name == "step_finish" and payload.HasField("failure"):
         told[0] = "step_failed"
     if name == "resumed":
-        told.append(payload.WhichOneof("outcome") or "due")
+        outcome = payload.WhichOneof("outcome")
+        told.append({None: "due", "data_json": "answered"}.get(outcome, str(outcome)))
     elif hasattr(payload, "attempt"):
         told.append(str(payload.attempt))
     return " ".join(told)

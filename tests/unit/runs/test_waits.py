@@ -21,7 +21,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.store import CANCEL, ENDED, Command
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import FakeClock, done, opened, runnable
+from tests.support.runs import Code, FakeClock, done, opened, runnable
 from tests.support.service import until as until_
 from tests.support.stores import events_of, new_run
 
@@ -360,3 +360,28 @@ async def test_an_answer_that_the_code_has_not_seen_keeps_the_run_from_being_par
     assert activity.is_still(rest)
     activity.touch()
     assert not activity.is_still(rest)
+
+
+@pytest.mark.parametrize("what", ["wait", "step"])
+async def test_time_in_waits_does_not_count_towards_a_limit_of_work(
+    store: SqliteStore, what: str
+) -> None:
+    async def run(ctx: RunContext) -> None:
+        if what == "wait":
+            await ctx.wait("nap", TIMER, until=soon(0.6))
+        else:
+            await ctx.step("work", "run", never)
+
+    async def never(_: Attempt) -> StepOutput:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    executor = Executor(
+        store, {"agent": Code(run, work_limit=0.5)}, SystemClock(), 10, threshold=0.05
+    )
+    executor.start()
+    run_id = await store.create(new_run())
+    events = await ended(store, run_id)
+    await executor.stop(0)
+    expected = "workflow_finish" if what == "wait" else "error"
+    assert names(events)[-1] == expected

@@ -214,12 +214,12 @@ async def test_steps_that_nobody_awaits_end_before_the_run(store: SqliteStore) -
 
     @workflow(id="first")
     async def function(ctx: WorkflowContext) -> str:
-        for call in (
+        calls = [
             ctx.step.run("work", asyncio.Event().wait),
             ctx.step.suspend("ask"),
             ctx.step.wait_for("nap", weeks=1),
-        ):
-            tasks.append(asyncio.create_task(call))
+        ]
+        tasks.extend(asyncio.create_task(call) for call in calls)
         await asyncio.sleep(0.02)
         return "done"
 
@@ -243,14 +243,15 @@ async def test_a_function_that_swallows_its_end_cannot_hold_the_run(
 ) -> None:
     monkeypatch.setattr("polos_service.runs.context.STOP_PATIENCE", 0.05)
     refused: list[BaseException] = []
+    asked_to_stop: list[bool] = []
 
     @workflow(id="stubborn")
     async def again(ctx: WorkflowContext) -> str:
         async def stubborn() -> None:
-            while True:
+            while not asked_to_stop:
                 try:
                     await ctx.step.suspend(f"ask {len(refused)}")
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - as bad code does
                     refused.append(error)
 
         task = asyncio.create_task(stubborn())
@@ -259,6 +260,7 @@ async def test_a_function_that_swallows_its_end_cannot_hold_the_run(
 
     async with flowing(store, again) as flows:
         events = await flows.run(again)
+        asked_to_stop.append(True)
     assert kinds(events)[-2:] == ["resumed ask 0 cancelled", "workflow_finish"]
     assert len(refused) <= branch.REFUSALS + 2
 

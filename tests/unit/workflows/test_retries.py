@@ -210,7 +210,7 @@ async def test_calls_of_a_function_that_started_over_are_refused(store: SqliteSt
             finally:
                 try:
                     await ctx.step.run("late", lambda: 1)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - as bad code does
                     raised.append(error)
 
         if not ctx.retry_count:

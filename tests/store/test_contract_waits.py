@@ -53,8 +53,9 @@ async def test_an_open_wait_is_listed_until_it_is_closed(store: RunStore) -> Non
 
 async def test_opening_again_changes_nothing(store: RunStore) -> None:
     run_id = await waiting_run(store)
-    await opened(store, wait(run_id), wait(run_id))
+    await opened(store, wait(run_id), wait(run_id), wait(run_id, create_time=2))
     assert list(await store.open_waits("default", run_id)) == [wait(run_id)]
+    assert list(await store.list_waits("default", 10)) == [wait(run_id)]
     await store.close_wait("default", run_id, 1)
     assert list(await store.open_waits("default", run_id)) == []
     await opened(store, wait(run_id))

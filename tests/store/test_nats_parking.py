@@ -260,12 +260,14 @@ async def test_a_suspended_run_that_a_replica_of_0_1_0_cancels_is_overdue(
 async def test_a_former_version_takes_a_suspended_run_to_end_it(
     one: NatsStore, other: NatsStore, stranger: Stranger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = await parked(one, time.time_ns() + SECOND)
+    claim = await parked(one, time.time_ns() + HOUR)
     with former(monkeypatch):
         assert (await other.get("default", claim.run_id)).state == RunState.RUN_STATE_QUEUED
         ending = await other.claim_run("default", claim.run_id)
     assert ending is not None
     await other.append(ending, frame(2, outcome=RunState.RUN_STATE_CANCELLED))
+    assert await stranger.count(ALARMS) == 1
+    later(monkeypatch, HOUR)
     await stranger.empties(ALARMS)
     await stranger.empties(WORK)
 

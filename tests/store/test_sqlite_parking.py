@@ -134,11 +134,11 @@ async def test_a_clock_that_is_set_back_wakes_nobody_early(
         return time.time_ns() + shift
 
     monkeypatch.setattr(CLOCK, clock)
-    claim = await parked(store, time.time_ns() + SECOND // 4)
+    claim = await parked(store, time.time_ns() + HOUR)
     shift, before = -HOUR, looks
     await until(lambda: looks > before)
     assert await state(store, claim) == RunState.RUN_STATE_SUSPENDED
-    shift = 0
+    shift = HOUR
     assert (await soon(first_claim(store, {"agent"}))).run_id == claim.run_id
 
 
@@ -162,7 +162,7 @@ async def test_what_is_due_while_the_store_fails_is_woken_afterwards(
     with capture_logs() as logs:
         early = await parked(store, time.time_ns())
         assert (await soon(first_claim(store, {"agent"}))).run_id == early.run_id
-    assert [one["event"] for one in logs] == ["wake_failed"] * 2
+    assert [one["event"] for one in logs].count("wake_failed") == 2
     assert await state(store, claim) == RunState.RUN_STATE_SUSPENDED
 
 

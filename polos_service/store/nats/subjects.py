@@ -209,7 +209,12 @@ def alarms_of(project: str, run_id: str) -> str:
 
 def wait_subject(project: str, run_id: str, wait_id: int, create_time: int) -> str:
     """Return where an open wait is kept."""
-    return f"{waits_of(project, run_id).removesuffix('>')}{wait_id}.{create_time}"
+    return f"{wait_at_any_time(project, run_id, wait_id).removesuffix('*')}{create_time}"
+
+
+def wait_at_any_time(project: str, run_id: str, wait_id: int) -> str:
+    """Return the subject of an open wait, whenever it began."""
+    return f"{waits_of(project, run_id).removesuffix('>')}{wait_id}.*"
 
 
 def waits_of(project: str, run_id: str) -> str:

@@ -14,7 +14,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from polos_service.store import WaitRecord
-from polos_service.store.nats.jetstream import Conflict, JetStream
+from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.messages import UNKNOWN, NotOurs, StoredMessage
 from polos_service.store.nats.records import Number, Records
@@ -22,6 +22,7 @@ from polos_service.store.nats.subjects import (
     WAITS,
     log_subject,
     value_of,
+    wait_at_any_time,
     wait_subject,
     waits_of,
     waits_of_project,
@@ -71,14 +72,18 @@ class WaitIndex:
             "wait_id": wait.wait_id,
             "create_time": wait.create_time,
         }
-        payload = orjson.dumps(heading) + b"\n" + wait.data
-        with suppress(Conflict):
-            await self._jetstream.put_value(wait_in, WAITS, subject, payload, revision=0)
+        await self._jetstream.put(
+            WAITS,
+            subject,
+            orjson.dumps(heading) + b"\n" + wait.data,
+            behind=wait_at_any_time(project, wait.run_id, wait.wait_id),
+            expected=0,
+            same=lambda _: True,
+        )
 
     async def close(self, project: str, run_id: str, wait_id: int) -> None:
         """Take a wait out of the index."""
-        of_run = waits_of(project, run_id).removesuffix(">")
-        await self._jetstream.purge(WAITS, f"{of_run}{wait_id}.*")
+        await self._jetstream.purge(WAITS, wait_at_any_time(project, run_id, wait_id))
 
     async def remove(self, project: str, run_id: str) -> None:
         """Take all waits of a run out of the index."""

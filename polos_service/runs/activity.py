@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 
 FOREVER = 1 << 62
 """A time, in nanoseconds since the epoch, that does not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A time at which the run only waits.
+
+    Attributes:
+        wake_at: when the first wait ends, in nanoseconds since the epoch; None: no time does it.
+        change: what had changed by then; see `Activity.is_still`.
+
+    """
+
+    wake_at: int | None
+    change: int
 
 
 class Activity:
@@ -25,6 +40,7 @@ class Activity:
         self._steps = 0
         self._waits: dict[int, int] = {}
         self._changed = clock.now()
+        self._changes = 0
         self._waiting = asyncio.Event()
 
     def work(self) -> None:
@@ -47,10 +63,20 @@ class Activity:
         self._waits.pop(wait_id, None)
         self._change()
 
-    async def parkable(self) -> int | None:
-        """Return when the run may be parked: the time at which the first wait ends, if any does."""
+    def touch(self) -> None:
+        """Note that something has come for the run, which its code does not know yet."""
+        self._change()
+
+    def is_still(self, rest: Rest) -> bool:
+        """Return whether nothing has begun, ended or come since."""
+        return self._changes == rest.change
+
+    async def parkable(self) -> Rest:
+        """Return when the run may be parked."""
         while True:
             await self._waiting.wait()
+            if not self._waiting.is_set():  # no more, by the time that this goes on
+                continue
             now = self._clock.now()
             first = min(self._waits.values())
             # The later of: quiet for long enough, and the first wait still long enough.
@@ -60,9 +86,10 @@ class Activity:
             elif quiet_at > now:
                 await self._clock.sleep((quiet_at - now) / SECOND)
             else:
-                return None if first == FOREVER else first
+                return Rest(None if first == FOREVER else first, self._changes)
 
     def _change(self) -> None:
+        self._changes += 1
         self._changed = self._clock.now()
         if self._waits and not self._steps:
             self._waiting.set()

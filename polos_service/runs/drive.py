@@ -159,6 +159,12 @@ class Drive:
         ends: set[asyncio.Future[Any]] = {writer.ended, work, order, parkable, self._left}
         try:
             done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            while done == {parkable} and not self._waiting.activity.is_still(parkable.result()):
+                ends.remove(parkable)
+                parkable = asyncio.create_task(self._waiting.activity.parkable())
+                ends.add(parkable)
+                done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            seen = self._waiting.inbox.seen
             if done <= {self._left, parkable}:
                 ctx.close()
         except asyncio.CancelledError:  # the process stops: the run goes on elsewhere
@@ -180,10 +186,10 @@ class Drive:
         if self._left in done:
             raise self._left.result()
         await ctx.tidied()
-        await self._park(parkable.result())
+        await self._park(parkable.result().wake_at, seen)
         raise Parked
 
-    async def _park(self, wake_at: int | None) -> None:
+    async def _park(self, wake_at: int | None, seen: int) -> None:
         """Suspend the run, whose code has stopped.
 
         Raises:
@@ -195,7 +201,7 @@ class Drive:
         parked = await self._store.suspend(
             self._claim,
             wake_at=min(times, default=None),
-            seen=self._waiting.inbox.seen,
+            seen=seen,
             deadline=deadline,
         )
         if not parked:

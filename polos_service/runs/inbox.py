@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from polos_service.logs import get_logger
 from polos_service.runs.answers import ANSWER, Answer, slot
@@ -36,7 +36,11 @@ class Inbox:
 
     """
 
-    def __init__(self, store: RunStore, claim: Claim) -> None:
+    def __init__(
+        self, store: RunStore, claim: Claim, came: Callable[[], None] = lambda: None
+    ) -> None:
+        """Read the inbox; `came` is called when a wait that is open gets its answer."""
+        self._came = came
         self._store = store
         self._claim = claim
         self.seen = 0
@@ -100,3 +104,4 @@ class Inbox:
             waiting = self._waiting.get(command.id)
             if waiting is not None and not waiting.done():
                 waiting.set_result(answer)
+                self._came()

@@ -42,8 +42,8 @@ class Waiting:
     def __init__(
         self, store: RunStore, claim: Claim, clock: Clock, threshold: float = THRESHOLD
     ) -> None:
-        self.inbox = Inbox(store, claim)
         self.activity = Activity(clock, threshold)
+        self.inbox = Inbox(store, claim, self.activity.touch)
         self._store = store
         self._claim = claim
         self._clock = clock

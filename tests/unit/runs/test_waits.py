@@ -12,6 +12,8 @@ import pytest
 
 from polos.v1.event_pb2 import Event, Resumed, WaitKind
 from polos.v1.run_pb2 import RunState, Wait
+from polos_service.runs import drive
+from polos_service.runs.activity import Activity
 from polos_service.runs.answers import Answer
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import SystemClock
@@ -19,7 +21,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.store import CANCEL, ENDED, Command
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import done, opened, runnable
+from tests.support.runs import FakeClock, done, opened, runnable
 from tests.support.service import until as until_
 from tests.support.stores import events_of, new_run
 
@@ -328,3 +330,33 @@ async def test_what_is_open_when_the_process_stops_goes_on_in_the_next(
     await executor.stop(0)
     assert names(events)[-1] == "workflow_finish"
     assert not any(one.resumed.cancelled or one.step_finish.HasField("failure") for one in events)
+
+
+async def test_an_answer_that_has_come_when_the_code_is_stopped_is_not_lost(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is about to be parked, and its inbox has been read: nobody looks there again."""
+    stopped = drive.stopped
+
+    async def late(*tasks: asyncio.Task[object]) -> None:
+        monkeypatch.setattr(drive, "stopped", stopped)
+        await answer(store, run_id, "ask")
+        await asyncio.sleep(0.05)  # the inbox is read meanwhile
+        await stopped(*tasks)
+
+    monkeypatch.setattr(drive, "stopped", late)
+
+    async def run(ctx: RunContext) -> None:
+        await ctx.wait("ask", SUSPEND)
+
+    async with running(store, run, threshold=0.02) as run_id:
+        assert names(await ended(store, run_id)) == ["suspended", "resumed", "workflow_finish"]
+
+
+async def test_an_answer_that_the_code_has_not_seen_keeps_the_run_from_being_parked() -> None:
+    activity = Activity(FakeClock(), 10.0)
+    activity.wait(1, None)
+    rest = await activity.parkable()
+    assert activity.is_still(rest)
+    activity.touch()
+    assert not activity.is_still(rest)

@@ -75,6 +75,8 @@ class Activity:
         """Return when the run may be parked."""
         while True:
             await self._waiting.wait()
+            if not self._waiting.is_set():  # no more, by the time that this goes on
+                continue
             now = self._clock.now()
             first = min(self._waits.values())
             # The later of: quiet for long enough, and the first wait still long enough.

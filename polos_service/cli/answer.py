@@ -13,7 +13,7 @@ import typer
 from polos_service.cli.attending import answer_wait, send
 from polos_service.cli.exits import fail
 from polos_service.cli.keyboard import NothingTypedError, ask_line, forget_typed, person_there
-from polos_service.cli.output import json_of, printable
+from polos_service.cli.output import json_of, visible
 from polos_service.cli.prompts import YES_NO, show
 from polos_service.cli.service import Way, call, calls_service
 from polos_service.cli.waits import asks, how_to_answer, kind_name
@@ -127,13 +127,13 @@ async def resumed(  # noqa: PLR0917 - what the command line says
     if len(fits) == 1 or not (key or wait_id):
         wait = only(run_id, waits, fits)
         if kind_name(wait.kind) == "approval" and not wait_id:
-            fail(f"{wait.step_key} is an approval. {how_to_answer(wait, way)}")
+            fail(f"{visible(wait.step_key)} is an approval. {how_to_answer(wait, way)}")
         key, wait_id = wait.step_key, wait.wait_id
     # Else the service knows best: the answer may be early, or come too late.
     if await answer_wait(client, run_id=run_id, step_key=key, wait_id=wait_id, data_json=data):
-        typer.echo(f"{run_id} {key or wait_id} answered")
+        typer.echo(f"{run_id} {visible(key) or wait_id} answered")
         return
-    typer.echo(f"{run_id} {key} answered before the run waits for it: the answer is kept")
+    typer.echo(f"{run_id} {visible(key)} answered before the run waits for it: the answer is kept")
     typer.echo(listed("Open waits", waits), err=True)
 
 
@@ -154,13 +154,13 @@ async def decided(  # noqa: PLR0917 - what the command line says
         fits = [one for one in fits if kind_name(one.kind) == "approval"] or fits
     wait = only(run_id, waits, fits)
     if kind_name(wait.kind) != "approval":
-        fail(f"{wait.step_key} is not an approval. {how_to_answer(wait, way)}")
+        fail(f"{visible(wait.step_key)} is not an approval. {how_to_answer(wait, way)}")
     show(wait)
     what = "approved" if answer["approved"] else "rejected"
     if not yes and person_there() and not await confirmed(what):
-        fail(f"not confirmed; {wait.step_key} still waits")
+        fail(f"not confirmed; {visible(wait.step_key)} still waits")
     await send(client, wait, json_of(answer))
-    typer.echo(f"{wait.run_id} {wait.step_key} {what}")
+    typer.echo(f"{wait.run_id} {visible(wait.step_key)} {what}")
 
 
 async def confirmed(what: str) -> bool:
@@ -203,4 +203,4 @@ def only(run_id: str, waits: list[Wait], fits: list[Wait]) -> Wait:
 def listed(title: str, waits: list[Wait]) -> str:
     """Return the waits, a line each, under a title; nothing else if there are none."""
     lines = [f"  {one.wait_id} ({kind_name(one.kind)}) {asks(one)}" for one in waits]
-    return printable("\n".join([f"{title}: {'' if lines else 'none'}".rstrip(), *lines]))
+    return visible("\n".join([f"{title}: {'' if lines else 'none'}".rstrip(), *lines]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,8 +19,8 @@ from polos_client.errors import (
 )
 from polos_service.cli.exits import complain
 from polos_service.cli.keyboard import NothingTypedError, person_there
-from polos_service.cli.output import json_of
-from polos_service.cli.prompts import answer_to, visible
+from polos_service.cli.output import json_of, visible
+from polos_service.cli.prompts import answer_to
 from polos_service.cli.service import Way
 from polos_service.cli.waits import asks, how_to_answer, kind_name, wait_of
 
@@ -43,7 +43,7 @@ class OpenWaits:
         self._left: set[int] = set()
         self._changed = asyncio.Event()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Wait]:
         """Go through the open waits, the oldest first."""
         return iter(self._open.values())
 
@@ -99,7 +99,7 @@ async def ask_person(client: PolosClient, wait: Wait, way: Way, over: asyncio.Ev
                 one.cancel()
             await asyncio.wait({asking, ending})
         if asking.cancelled():
-            typer.echo(f"{wait.step_key} is over: it was answered elsewhere, or expired.", err=True)
+            typer.echo(f"{visible(wait.step_key)} no longer waits for an answer.", err=True)
             return
         try:
             await send(client, wait, json_of(asking.result()))

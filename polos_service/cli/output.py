@@ -178,6 +178,13 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def visible(text: str) -> str:
+    """Return a text in which all that a terminal does not show is escaped, but for newlines."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
+    )
+
+
 def output_for(*, as_json: bool) -> Output:
     """Return where a run goes: JSON if asked for, the live view on a terminal, else plain text."""
     if as_json:

@@ -12,7 +12,7 @@ import typer
 
 from polos_service.cli.exits import complain
 from polos_service.cli.keyboard import NothingTypedError, ask_line, forget_typed
-from polos_service.cli.output import json_of
+from polos_service.cli.output import json_of, visible
 from polos_service.cli.waits import approved_call, data_of, form_of, kind_name
 
 if TYPE_CHECKING:
@@ -72,13 +72,6 @@ def shown_value(value: Any) -> str:
 def indented(text: str) -> list[str]:
     """Return the lines of a text, indented: a model's words must not look like our questions."""
     return [f"  {line}" for line in visible(text).split("\n")]
-
-
-def visible(text: str) -> str:
-    """Return a text in which all that a terminal does not show is escaped, but for newlines."""
-    return "".join(
-        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
-    )
 
 
 async def approval() -> dict[str, Any]:

@@ -43,6 +43,9 @@ EVENT = "event"
 MINUTES = 120
 """Seconds from which a time that goes on is told in larger units."""
 
+LONG_PAUSE = 5.0
+"""Seconds from which the pause before a step's next attempt is told."""
+
 VOID = 60
 """Characters of void text that are shown at most."""
 
@@ -183,7 +186,8 @@ class View(Output):
         void = f"; discarded: {said}" if said else ""
         retry = event.proto.step_retry
         pause = retry.start_time.ToDatetime(tzinfo=UTC) - event.created_at
-        after = f" in {span(pause)}" if retry.HasField("start_time") else ""
+        long = retry.HasField("start_time") and pause.total_seconds() >= LONG_PAUSE
+        after = f" in {span(pause)}" if long else ""
         text = f"↻ {retry.step_key} starts over{after}: {retry.message}{void}"
         self._say(text, "yellow", self._bar(event))
 

@@ -198,7 +198,9 @@ def decision(data_json: str, by: str) -> str:
 
 def how_to_answer(wait: Wait, way: Way) -> str:
     """Return the command that answers a wait from elsewhere."""
-    end = shlex.join([wait.run_id, wait.step_key])
+    key = wait.step_key
+    is_argument = key.isprintable() and not key.startswith("-")
+    end = shlex.join([wait.run_id, *([key] if is_argument else ["--wait-id", str(wait.wait_id)])])
     flags = f" {way.flags()}".rstrip()
     if kind_name(wait.kind) == "approval":
         return f"Answer with: polos runs approve {end}{flags} (or reject)"

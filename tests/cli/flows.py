@@ -42,7 +42,7 @@ class Order(BaseModel):
 
 
 @workflow
-async def greet(ctx: WorkflowContext) -> str:
+async def greet(ctx: WorkflowContext) -> Any:
     """Return a greeting, without a payload."""
     return await ctx.step.run("say", lambda: "Hello")
 

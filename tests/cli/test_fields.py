@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from polos_service.cli.prompts import NONE, Field, as_value, fields_of, visible
+from polos_service.cli.output import visible
+from polos_service.cli.prompts import NONE, Field, as_value, fields_of
 
 
 def field(**given: Any) -> Field:

@@ -10,12 +10,14 @@ import pytest
 from rich.console import Console
 
 from polos.v1 import event_pb2 as pb
+from polos.v1.run_pb2 import Wait
 from polos_client.event import Event
 from polos_service.cli.attending import OpenWaits
 from polos_service.cli.history import History
 from polos_service.cli.output import PlainText, exit_code
+from polos_service.cli.service import Way
 from polos_service.cli.view import View
-from polos_service.cli.waits import question, wait_of
+from polos_service.cli.waits import how_to_answer, question, wait_of
 from tests.cli.flows import SHOWN
 from tests.support.fake_service import AGENT, RUN, event
 
@@ -168,3 +170,18 @@ def test_a_pipe_gets_the_result_of_a_workflow_as_json_and_nothing_of_a_failed_on
         output.show(Event(done, RUN, AGENT))
         output.show(Event(failed, RUN, AGENT))
     assert capsys.readouterr() == ('{"a":1.50}\n', "Error: boom\n")
+
+
+@pytest.mark.parametrize(
+    ("key", "named"), [("a b", "'a b'"), ("-x", "--wait-id 7"), ("\x1b[2J", "--wait-id 7")]
+)
+def test_how_to_answer_names_a_wait_so_that_it_can_be_typed(key: str, named: str) -> None:
+    wait = Wait(run_id="r", step_key=key, wait_id=7, kind=SUSPEND)
+    assert how_to_answer(wait, Way()) == f"Answer with: polos runs resume r {named} --data JSON"
+
+
+def test_a_long_pause_before_the_next_attempt_is_told() -> None:
+    retry = pb.StepRetry(step_key="s", attempt=2, message="boom")
+    retry.start_time.FromJsonString("2026-01-02T03:04:35Z")
+    (soon,) = log({"step_retry": retry})
+    assert shown([soon]) == ["↻ s starts over in 29.5s: boom"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, NoReturn, Protocol, cast
+from typing import Any, NoReturn, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
 from polos_client.errors import DefinitionError
+
+_T = TypeVar("_T")
 
 Data = Mapping[str, Any] | BaseModel
 """A JSON object: a dict of JSON values, or a model that is written as one."""
@@ -24,6 +26,32 @@ class Steps(Protocol):
 
     Every method may raise StepExecutionError: the step failed, now or when it was recorded.
     """
+
+    @overload
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., Awaitable[_T]],
+        *args: Any,
+        max_retries: int = 2,
+        base_delay: float = 1.0,
+        max_delay: float = 10.0,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> _T: ...
+
+    @overload
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., _T],
+        *args: Any,
+        max_retries: int = 2,
+        base_delay: float = 1.0,
+        max_delay: float = 10.0,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> _T: ...
 
     async def run(
         self,

@@ -67,7 +67,8 @@ class AgentLoop:
         self._initial_state = json.dumps(definition.initial_state)
         self._places = asyncio.Semaphore(PARALLEL_TOOLS)
         approvals = {tool.name for tool in definition.tools if tool.approval}
-        self._people = People(ctx, self._tools, approvals, definition.deadlines.tool_call)
+        limit = definition.deadlines.tool_call
+        self._people = People(ctx, self._tools, approvals, limit, self._places)
 
     async def run(self) -> AgentFinish:
         """Run to the end and return the terminal event.

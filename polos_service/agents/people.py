@@ -6,8 +6,10 @@ is run again, that counts, whatever the tools' code says by then.
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -76,7 +78,12 @@ class People:
     """The people who have a say in the tool calls of a run."""
 
     def __init__(
-        self, ctx: RunContext, tools: Mapping[str, Tool], approvals: Collection[str], limit: float
+        self,
+        ctx: RunContext,
+        tools: Mapping[str, Tool],
+        approvals: Collection[str],
+        limit: float,
+        places: asyncio.Semaphore,
     ) -> None:
         """Ask people on behalf of a run.
 
@@ -85,12 +92,14 @@ class People:
             tools: the tools that are loaded.
             approvals: those that need approval since the run was started.
             limit: seconds that the code of a tool may take before a person is asked.
+            places: bounds the tools' code that works at once.
 
         """
         self._ctx = ctx
         self._tools = tools
         self._approvals = approvals
         self._limit = limit
+        self._places = places
 
     async def decide(self, key: str, call: Call, question: Question) -> Decision:
         """Wait for a person's decision, if the call needs one; `key` is that of the tool's step.
@@ -117,7 +126,7 @@ class People:
         wait_key = key + APPROVE
         shown = self._ctx.shown(wait_key)
         if shown is None and tool is not None:
-            with self._ctx.working():
+            async with self._working():
                 form = partial(form_of, tool, call.arguments_json)
                 shown = await in_time(tool, form, self._limit)
         timeout = tool.approval_timeout if tool else None
@@ -129,11 +138,17 @@ class People:
         )
         return approval_of(call.name, shown or "", resumed)
 
+    @asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        async with self._places:
+            with self._ctx.working():
+                yield
+
     async def _answer(self, key: str, question: Question) -> Decision:
         wait_key = key + ASK
         shown = self._ctx.shown(wait_key)
         if shown is None:
-            with self._ctx.working():
+            async with self._working():
                 shown = await question()
             if not shown.startswith("{"):
                 raise StepError(

@@ -45,26 +45,34 @@ class Approved:
                 it.
 
         """
-        why: ValueError | None = None
-        for text in self._texts(asked_json):
+        if asked_json is not None:
             try:
-                arguments = tool.validate(text)
-                self._compare(tool, arguments)
-            except ValueError as error:
-                why = error
-            else:
-                return arguments
-        raise why or ValueError("there are no arguments")
+                return self._as_asked(tool, asked_json)
+            except ValueError:
+                pass  # the tool makes something else of the model's text by now
+        return self._checked(tool, self.json)
 
-    def _texts(self, asked_json: str | None) -> list[str]:
-        if asked_json is None:
-            return [self.json]
-        if self.changes:
-            asked_json = json.dumps({**from_json(asked_json or "{}"), **self.changes})
-        return [asked_json, self.json]
+    def _as_asked(self, tool: Tool, asked_json: str) -> dict[str, Any]:
+        """Return the arguments that the model's text gives, with the changes put in."""
+        if not self.changes:
+            return self._checked(tool, asked_json)
+        asked = from_json(asked_json.strip() or "{}")
+        if not isinstance(asked, dict):
+            raise ValueError("the model's arguments are not a JSON object")  # noqa: TRY004
+        arguments = self._checked(tool, json.dumps({**asked, **self.changes}))
+        wanted = tool.dump(self._checked(tool, self.json))
+        if not same(wanted, tool.dump(arguments), sets=tool.has_sets):
+            raise ValueError("a change has no effect beside what the model wrote")
+        return arguments
 
-    def _compare(self, tool: Tool, arguments: Mapping[str, Any]) -> None:
-        """Refuse arguments that differ from what was shown where the person changed nothing."""
+    def _checked(self, tool: Tool, text: str) -> dict[str, Any]:
+        """Return the arguments of a text, if they are as shown where the person changed nothing.
+
+        Raises:
+            ValueError: they are not, or the tool does not take them.
+
+        """
+        arguments = tool.validate(text)
         found = tool.dump(arguments)
         if unknown := self.changes.keys() - found.keys():
             raise ValueError(f"there is no argument {min(unknown)!r:.80}")
@@ -80,6 +88,7 @@ class Approved:
                 "these arguments would not be as they were shown for approval: "
                 + ", ".join(differ)[:1000]
             )
+        return arguments
 
 
 def same(one: Any, other: Any, *, sets: bool) -> bool:

@@ -109,9 +109,13 @@ class Pay:
     id: str
     kind: str = "workflow"
     timeout: float | None = None
+    work_limit: float | None = None
 
     def pin(self, request: RunRequest) -> bytes:
         return b"{}"
+
+    def other_version(self, pinned: bytes) -> str | None:
+        return None
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         ctx.start(WorkflowStart())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from polos import Agent, create_ask_user_tool, tool
+from polos import Agent, Tool, create_ask_user_tool, tool
 from tests.support import mock_anthropic, mock_responses
 from tests.support.approver import NO, YES, Approver
 from tests.support.mock_answers import call, say
@@ -45,7 +45,7 @@ ASKED: list[tuple[str, dict[str, Any]]] = [
 
 IDS = [f"call_{index}" for index in range(len(ASKED))]
 
-TOOLS = [pay, dare, look, create_ask_user_tool()]
+TOOLS: list[Tool] = [pay, dare, look, create_ask_user_tool()]
 
 
 @pytest.fixture

@@ -63,7 +63,8 @@ async def test_an_approval_is_listed_answered_and_gone(tmp_path: Path) -> None:
         assert [one.wait_id for one in run.open_waits] == [wait.wait_id]
         with pytest.raises(InvalidRequest, match="wait_id"):
             await person.replies(wait, YES, wait_id=0, step_key="pay/approve")
-        for wrong in ({}, {"approved": "yes"}, [], {"approved": True, "tool": "other"}):
+        wrongs: list[Any] = [{}, {"approved": "yes"}, [], {"approved": True, "tool": "other"}]
+        for wrong in wrongs:
             with pytest.raises(InvalidRequest):
                 await person.replies(wait, wrong)
         await person.replies(wait, YES, request_id="mine")

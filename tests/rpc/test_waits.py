@@ -109,10 +109,10 @@ async def test_of_twenty_racing_answers_one_is_accepted(served: Served) -> None:
                 await again
             else:
                 assert isinstance(await refusal(again), AlreadyAnswered)
-    for one in ended:
-        if isinstance(one, grpc.aio.AioRpcError):
-            assert one.code() is grpc.StatusCode.FAILED_PRECONDITION
-            assert "ALREADY_ANSWERED" in str(one.trailing_metadata())
+    for outcome in ended:
+        if isinstance(outcome, grpc.aio.AioRpcError):
+            assert outcome.code() is grpc.StatusCode.FAILED_PRECONDITION
+            assert "ALREADY_ANSWERED" in str(outcome.trailing_metadata())
 
 
 async def test_an_answer_without_a_request_id_is_accepted_once(served: Served) -> None:
@@ -129,7 +129,7 @@ async def test_a_repeated_answer_is_accepted_though_the_wait_is_over_by_now(
 ) -> None:
     run_id = await ask(served, first=1.0, second=None)
     event = await begun(served, run_id, "first")
-    yes = {"request_id": "r", "wait_id": event.sequence}
+    yes: dict[str, Any] = {"request_id": "r", "wait_id": event.sequence}
     await answer(served, run_id, **yes)
     await begun(served, run_id, "second")
     await until_over(event.suspended.expire_time.ToNanoseconds())
@@ -481,7 +481,7 @@ async def test_a_wait_outlives_the_service(tmp_path: Path, monkeypatch: pytest.M
     async with serving(tmp_path, asking) as served:
         assert await listed(served) == before
         run = await run_of(served, run_id)
-        assert (list(run.open_waits), run.early_answers) == (before, ["later"])
+        assert (list(run.open_waits), list(run.early_answers)) == (before, ["later"])
         await answer(served, run_id, wait_id=before[0].wait_id, data_json="[1]")
         assert await result_of(served, run_id) == {"ok": [1]}
 

@@ -15,10 +15,11 @@ from polos_client.define.agent import Agent
 from polos_service.caller import ANONYMOUS
 from polos_service.catalog import Catalog
 from polos_service.models import Model
+from polos_service.reply import Reply
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.store.sqlite import SqliteStore
-from polos_service.waits import Reply, Waits
+from polos_service.waits import Waits
 from tests.support.agents import catalog, started, use_cases
 from tests.support.service import until
 from tests.support.stores import all_events, events_of

@@ -302,7 +302,8 @@ async def test_a_turn_with_mixed_fates(store: SqliteStore) -> None:
     assert "rejected" in said[1]
     assert "Nobody answered in time" in said[2]
     assert said[3] == "seen"
-    ids = [part.call_id for m in model.conversation if m.role == "tool" for part in m.parts]
+    parts = [part for message in model.conversation for part in message.parts]
+    ids = [part.call_id for part in parts if isinstance(part, Result)]
     assert ids == ["call_1_1", "call_1_2", "call_1_3", "call_1_4"]
 
 

@@ -232,16 +232,16 @@ async def test_the_winner_of_a_race_is_the_same_when_the_run_is_run_again(
 ) -> None:
     winners = []
 
-    async def body(_: object, key: str) -> object:
-        if key != first:
-            await asyncio.sleep(0.01)
-        return await done(_)  # type: ignore[arg-type]
+    async def step(ctx: RunContext, key: str) -> StepOutput:
+        async def body(attempt: Attempt) -> StepOutput:
+            if key != first:
+                await asyncio.sleep(0.01)
+            return await done(attempt)
+
+        return await ctx.step(key, "run", body)
 
     async def run(ctx: RunContext) -> None:
-        steps = {
-            asyncio.create_task(ctx.step(key, "run", lambda _, key=key: body(_, key))): key
-            for key in "ab"
-        }
+        steps = {asyncio.create_task(step(ctx, key)): key for key in "ab"}
         finished, left = await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
         winners.append([steps[one] for one in finished])
         await asyncio.wait(left)

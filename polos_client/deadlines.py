@@ -8,8 +8,11 @@ from typing import Any
 from polos_client.errors import DefinitionError
 
 MIN_SECONDS = 0.001
-MAX_SECONDS = 30 * 24 * 3600.0
-"""Seconds that a deadline may have."""
+"""Seconds that a deadline may have at least."""
+
+MAX_SECONDS = 36_500 * 24 * 3600.0
+"""Seconds that a deadline may have at most, 100 years: its time is kept in nanoseconds since the
+epoch, of which 64 bits hold 292 years."""
 
 
 def is_number(value: Any) -> bool:
@@ -24,7 +27,7 @@ def is_duration(value: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deadlines:
-    """How long the parts of a run may take, in seconds, from 0.001 to 2592000 (30 days).
+    """How long the parts of a run may take, in seconds, from 0.001 to 3153600000 (100 years).
 
     None leaves a bound as it is: that of the call goes before the agent's, and the
     agent's before DEFAULTS.

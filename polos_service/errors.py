@@ -25,6 +25,7 @@ class StepError(Exception):
         retry_after: seconds the provider asks to wait; None if it said nothing.
         provider_request_id: the provider's id of the failed request; empty if none, cut to
             NAME_LIMIT characters.
+        attempt: which attempt of the step failed, once that is recorded; 0 before.
 
     """
 
@@ -42,6 +43,7 @@ class StepError(Exception):
         self.reason = reason
         self.retryable = retryable
         self.retry_after = retry_after
+        self.attempt = 0
         self.provider_request_id = text(provider_request_id, NAME_LIMIT)
 
 

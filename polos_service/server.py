@@ -26,6 +26,7 @@ from polos_service.models.prices import Prices, PricesInvalidError
 from polos_service.models.providers import Providers
 from polos_service.runs.budget import Budgets
 from polos_service.runs.clock import SystemClock
+from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
 from polos_service.runs.runnable import Runnable
@@ -81,6 +82,7 @@ class Service:
         self._clock = clock = SystemClock()
         self._chores: list[asyncio.Task[None]] = []
         self._store = store
+        self._max_retries = settings.max_retries
         self._providers = providers(settings)
         self._side_thread = SideThread()
         self._defined = defined
@@ -90,7 +92,14 @@ class Service:
             self.load(definition)
         quotas = settings.quotas
         budgets = Budgets(quotas, store.usage, clock)
-        self._executor = Executor(store, self.catalog, clock, settings.max_runs, budgets)
+        self._executor = Executor(
+            store,
+            self.catalog,
+            clock,
+            settings.max_runs,
+            budgets,
+            threshold=settings.wait_threshold_seconds,
+        )
         self._runs = Runs(
             store, self.catalog, self._executor, clock, self._side_thread, quotas=quotas
         )
@@ -132,8 +141,15 @@ class Service:
 
     def _runnable(self, definition: Agent | Workflow) -> Runnable:
         if isinstance(definition, Workflow):
-            return WorkflowRunnable(definition, self._clock)
+            return WorkflowRunnable(definition, self._clock, self._resume, self._max_retries)
         return self._agent_runnable(definition)
+
+    async def _resume(
+        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    ) -> object:
+        return await self._runs.waits.answer(
+            run.project, f"run:{run.run_id}", run_id, step_key, data_json, request_id
+        )
 
     def _agent_runnable(self, agent: Agent) -> AgentRunnable:
         runnable = AgentRunnable(agent, self._providers, self._side_thread)

@@ -15,7 +15,7 @@ from polos_client.errors import (
     WaitExpired,
     WaitNotOpen,
 )
-from polos_service.caller import Caller
+from polos_service.caller import RUNS_RESUME, Caller
 from polos_service.runs.answers import ANSWER, APPROVE, Answer
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import decode
@@ -94,6 +94,32 @@ class Waits:
         if wait is not None:
             await self._store.close_wait(caller.project, reply.root, wait.wait_id)
         return wait
+
+    async def answer(  # noqa: PLR0917 - a port of workflows
+        self,
+        project: str,
+        principal: str,
+        run_id: str,
+        step_key: str,
+        data_json: str,
+        request_id: str,
+    ) -> Wait | None:
+        """Answer a wait of a run as the code of another one, which cannot answer an approval.
+
+        Raises:
+            As `resume`.
+
+        """
+        caller = Caller(project=project, principal=principal, scopes=frozenset({RUNS_RESUME}))
+        reply = Reply(
+            run_id=run_id,
+            step_key=step_key,
+            wait_id=0,  # which an approval needs
+            data_json=data_json,
+            data=None,
+            request_id=request_id,
+        )
+        return await self.resume(caller, reply)
 
     async def open(self, caller: Caller, run_id: str) -> Sequence[Wait]:
         """Return the open waits of a root run that can be answered, oldest first."""

@@ -35,7 +35,7 @@ class Start:
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
         user_id: at most 256 characters.
-        run_timeout_seconds: from 0.001 to 2592000 s; None: what the deadlines say.
+        run_timeout_seconds: from 0.001 to 3153600000 s; None: what the deadlines say.
         deadlines: bounds of this run; None: the agent's.
         provider_options: model parameters of this run; at most 256 KiB as JSON.
         request_id: makes the start idempotent; from 1 to 128 characters. None: a new one for

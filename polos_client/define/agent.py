@@ -51,6 +51,7 @@ class Agent:
         provider_kwargs: the provider's own parameters, sent with each model call. `extra_body`
             is merged into them, `extra_headers` are sent as headers.
         deadlines: how long a run and its parts may take, all of them given.
+        bounded: True if the author has said how long a run may take.
 
     """
 
@@ -117,6 +118,7 @@ class Agent:
         self.provider_base_url = checks.base_url(provider_base_url)
         self.provider_llm_api = checks.llm_api(provider_llm_api)
         self.provider_kwargs = checks.provider_kwargs(provider_kwargs)
+        self.bounded = deadlines is not DEFAULTS and deadlines.run is not None
         self.deadlines = deadlines.over(DEFAULTS)
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self
@@ -218,7 +220,7 @@ class Agent:
             initial_state: see `run`.
             session_id: see `run`.
             user_id: see `run`.
-            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
+            run_timeout_seconds: how long the run may take, from 0.001 to 3153600000 s; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: see `run`.
             request_id: see `run`.

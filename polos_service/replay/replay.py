@@ -17,18 +17,19 @@ from polos_service.agents.definition import Definition as AgentDefinition
 from polos_service.agents.definition import PinnedTool
 from polos_service.agents.loop import AgentLoop
 from polos_service.caller import Caller
-from polos_service.errors import Finished
+from polos_service.errors import Finished, Unable
 from polos_service.models import Model
-from polos_service.replay.context import ReplayContext, Stopped
+from polos_service.replay.context import Stopped, context_of
 from polos_service.replay.course import Course, ReplayDiffers, Replayed
 from polos_service.replay.endings import words
 from polos_service.replay.history import History, HistoryInvalid
+from polos_service.runs.context import RunContext
 from polos_service.runs.drive import outcome, stopped
 from polos_service.runs.endings import ending_of
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import RunRequest
 from polos_service.workflows.definition import Definition as WorkflowDefinition
-from polos_service.workflows.runnable import WorkflowRunnable
+from polos_service.workflows.runnable import MAX_RETRIES, WorkflowRunnable
 
 PATIENCE = 5.0
 """Seconds for which the code may do nothing that the replay can see."""
@@ -95,8 +96,9 @@ async def _compared(
     journals.root.settle()
     clock = Stopped(history.events[-1])
     course = Course(history.events, journals.root, history.run_id)
-    ctx = ReplayContext.of(journals, course, clock)
-    work = asyncio.create_task(outcome(_run(code, history, ctx, clock)))
+    ctx = context_of(journals, course, clock)
+    starts_over = course.end is None
+    work = asyncio.create_task(outcome(_run(code, history, ctx, clock, starts_over=starts_over)))
     settled = asyncio.create_task(course.settled())
     try:
         while not course.found.done():
@@ -116,10 +118,12 @@ async def _compared(
         await stopped(work, settled)
 
 
-def _end(ctx: ReplayContext, course: Course, result: Message | BaseException) -> None:
+def _end(ctx: RunContext, course: Course, result: Message | BaseException) -> None:
     """Note how the code has ended."""
     if isinstance(result, Finished):
         course.stop("")  # what it was about to do is noted
+    elif isinstance(result, Unable):
+        course.differ(str(result), 1)
     elif isinstance(result, Message):
         course.ends(result, words(result))
     else:
@@ -131,7 +135,12 @@ def _end(ctx: ReplayContext, course: Course, result: Message | BaseException) ->
 
 
 async def _run(
-    code: Workflow | Agent, history: History, ctx: ReplayContext, clock: Stopped
+    code: Workflow | Agent,
+    history: History,
+    ctx: RunContext,
+    clock: Stopped,
+    *,
+    starts_over: bool,
 ) -> Message:
     if isinstance(code, Workflow):
         start = history.events[0].workflow_start
@@ -143,8 +152,14 @@ async def _run(
             session_id=history.session_id,
             user_id=history.user_id,
         )
-        return await WorkflowRunnable(code, clock).run(ctx, definition.model_dump_json().encode())
+        retries = MAX_RETRIES if starts_over else 0
+        runnable = WorkflowRunnable(code, clock, answers_nothing, retries)
+        return await runnable.run(ctx, definition.model_dump_json().encode())
     return await AgentLoop(code, cast("Model", None), ctx, _definition(code, history)).run()
+
+
+async def answers_nothing(*_: object, **__: object) -> None:
+    """Never called: to answer a wait of another run is a step."""
 
 
 def _definition(agent: Agent, history: History) -> AgentDefinition:

@@ -41,6 +41,8 @@ class Activity:
         self._waits: dict[int, int] = {}
         self._changed = clock.now()
         self._changes = 0
+        self._waited = 0
+        self._waits_since = 0
         self._waiting = asyncio.Event()
 
     def work(self) -> None:
@@ -55,13 +57,21 @@ class Activity:
 
     def wait(self, wait_id: int, until: int | None) -> None:
         """Note that a wait begins, and until when it takes at most."""
+        if not self._waits:
+            self._waits_since = self._clock.now()
         self._waits[wait_id] = FOREVER if until is None else until
         self._change()
 
     def over(self, wait_id: int) -> None:
         """Note that a wait has ended."""
         self._waits.pop(wait_id, None)
+        if not self._waits:
+            self._waited += self._clock.now() - self._waits_since
         self._change()
+
+    def waited(self) -> int:
+        """Return for how many nanoseconds any wait was open in this claim."""
+        return self._waited + (self._clock.now() - self._waits_since if self._waits else 0)
 
     def touch(self) -> None:
         """Note that something has come for the run, which its code does not know yet."""
@@ -78,6 +88,7 @@ class Activity:
             if not self._waiting.is_set():  # no more, by the time that this goes on
                 continue
             now = self._clock.now()
+            self._changed = min(self._changed, now)  # the clock was set back
             first = min(self._waits.values())
             # The later of: quiet for long enough, and the first wait still long enough.
             quiet_at = self._changed + self._threshold

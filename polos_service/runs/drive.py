@@ -87,6 +87,7 @@ class Drive:
         self._clock = clock
         self._claim = claim
         self._leaving = leaving
+        self._work_until: int | None = None
         self._left = asyncio.get_running_loop().create_future()
 
     async def run(self, runnable: Runnable | None, failures: int) -> None:
@@ -116,6 +117,7 @@ class Drive:
             writer,
             self._clock,
             self._boundary,
+            load=self._log,
             budget=self._budget,
             waiting=self._waiting,
         )
@@ -132,11 +134,14 @@ class Drive:
         if self._claim.epoch == 1:  # nobody has written to it before
             return Journals(root)
         try:
-            return await Journals.load(root, self._store.history(self._claim))
+            return await self._log()
         except StoreUnavailable as error:
             if self._due() is None and failures < MAX_CLAIMS:
                 raise
             return Journals(root, damage=str(error))
+
+    async def _log(self) -> Journals:
+        return await Journals.load(self._claim.run_id, self._store.history(self._claim))
 
     async def _ending(
         self,
@@ -158,7 +163,16 @@ class Drive:
             version = runnable.other_version(self._claim.definition)
             if version is not None and self._passes_on(version):
                 raise OtherVersion(version)
+        self._limit_work(journals, runnable)
         return await self._worked(ctx, runnable, writer)
+
+    def _limit_work(self, journals: Journals, runnable: Runnable) -> None:
+        """Take note of how long the run may work, not counting its waits, if it has no deadline."""
+        if self._claim.deadline is None and runnable.work_limit is not None:
+            waited = journals.waited(self._clock.now())
+            self._work_until = (
+                self._claim.create_time + waited + round(runnable.work_limit * SECOND)
+            )
 
     async def _worked(self, ctx: RunContext, runnable: Runnable, writer: Writer) -> Ending:
         """Let the run's code work until it is done, or has to stop."""
@@ -176,11 +190,12 @@ class Drive:
             seen = self._waiting.inbox.seen
             if done <= {self._left, parkable}:
                 ctx.close()
+            ctx.end()
         except asyncio.CancelledError:  # the process stops: the run goes on elsewhere
             ctx.close()
             raise
         finally:
-            await stopped(work, order, parkable)
+            await stopped(work, order, parkable, *ctx.tasks())
         if writer.ended in done:
             writer.ended.result()  # before the terminal event it ends only by raising
         if work in done:
@@ -235,20 +250,23 @@ class Drive:
 
     async def _ordered(self) -> Callable[[RunContext], Ending]:
         """Wait for the run's cancellation or its deadline; return how the run ends by it."""
-        deadline = asyncio.timeout(self._remaining())
-        try:
-            async with deadline:
-                await self._waiting.inbox.cancelled()
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            return timed_out
-        return cancelled
+        while (left := self._remaining()) != 0:
+            deadline = asyncio.timeout(left)
+            try:
+                async with deadline:
+                    await self._waiting.inbox.cancelled()
+                    return cancelled
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+        return timed_out
 
     def _remaining(self) -> float | None:
-        if self._claim.deadline is None:
-            return None
-        return max(0.0, (self._claim.deadline - self._clock.now()) / SECOND)
+        """Return the seconds until the run must have ended, if it waits no longer; None: any."""
+        until = self._claim.deadline
+        if until is None and self._work_until is not None:
+            until = self._work_until + self._waiting.activity.waited()
+        return None if until is None else max(0.0, (until - self._clock.now()) / SECOND)
 
     async def _boundary(self, unable: Unable | None) -> None:
         if unable is None and not self._leaving():

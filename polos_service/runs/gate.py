@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-QUIET = 12
+QUIET = 20
 """Turns of the loop, without a result being asked for or handed out, after which the code waits.
 Each task between a step and the code that awaits it takes up to three."""
 
+ALONE = 3
+"""The same where one task alone is known to ask for results: others may be about to begin."""
+
 
 class Gate:
-    """The gate of one claim.
-
-    A result that is the next in the log is handed out at once, unless the one before it was handed
-    out just now: code that takes one step after the other never waits here.
-    """
+    """The gate of one claim."""
 
     def __init__(self, recorded: Iterable[int] = (), *, strict: bool = False) -> None:
         """Take the sequences of the results that the log has.
@@ -33,22 +32,29 @@ class Gate:
         self._recorded = sorted(recorded)
         self._strict = strict
         self._passed = 0
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, Callable[[], bool], asyncio.Future[None]]] = []
         self._quiet = QUIET
+        self._counting = False
 
     @property
     def due(self) -> int | None:
         """The sequence of the result that is the next in the log; None after the last."""
         return self._recorded[self._passed] if self._passed < len(self._recorded) else None
 
-    async def turn(self, sequence: int) -> None:
-        """Wait until the result with this sequence has its turn."""
-        idle = self._quiet >= QUIET
-        if idle and not self._waiting and self._is_next(sequence):
+    async def turn(self, sequence: int, alone: Callable[[], bool], *, new: bool) -> None:
+        """Wait until the result with this sequence has its turn.
+
+        Args:
+            sequence: of the event that holds the result.
+            alone: says whether nothing else of the run asks for results.
+            new: whether the result was recorded now; the code has waited for it, then.
+
+        """
+        if new and self._quiet >= QUIET and not self._waiting and self._is_next(sequence):
             self._pass(sequence)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (sequence, future))
+        heapq.heappush(self._waiting, (sequence, alone, future))
         self._restart()
         await future
 
@@ -62,18 +68,26 @@ class Gate:
 
     def _restart(self) -> None:
         """Begin to count the quiet turns anew."""
-        counting = self._quiet < QUIET
         self._quiet = 0
-        if not counting:
+        if not self._counting:
+            self._counting = True
             asyncio.get_running_loop().call_soon(self._count)
 
     def _count(self) -> None:
         self._quiet += 1
-        if self._quiet < QUIET:
+        if self._waiting:
+            first = self._waiting[0]
+            enough = ALONE if len(self._waiting) == 1 and first[1]() else QUIET
+            if self._quiet >= enough:
+                self._hand_out()
+        # A strict gate may have to wait for the code: whatever it asks for counts anew.
+        self._counting = self._quiet < QUIET or (bool(self._waiting) and not self._strict)
+        if self._counting:
             asyncio.get_running_loop().call_soon(self._count)
-            return
+
+    def _hand_out(self) -> None:
         while self._waiting and (not self._strict or self._is_next(self._waiting[0][0])):
-            sequence, future = heapq.heappop(self._waiting)
+            sequence, _, future = heapq.heappop(self._waiting)
             self._pass(sequence)
             if not future.done():
                 future.set_result(None)

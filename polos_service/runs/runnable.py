@@ -70,7 +70,15 @@ class Runnable(Protocol):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that a run takes at most if its start names no other bound; None: any time."""
+        """Seconds that a run takes at most, waits included, if its start names no other bound.
+
+        None: `work_limit` counts instead.
+        """
+        ...
+
+    @property
+    def work_limit(self) -> float | None:
+        """Seconds that a run without a timeout works at most, not counting its waits; None: any."""
         ...
 
     def pin(self, request: RunRequest) -> bytes:

@@ -90,15 +90,13 @@ class Waiting:
             self.activity.over(wait_id)
 
     async def _answered(self, run_id: str, step_key: str, until: int | None) -> Answer:
-        answer = asyncio.ensure_future(self.inbox.answer(run_id, step_key))
-        time = asyncio.ensure_future(self._until(until))
-        try:
-            await asyncio.wait({answer, time}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for one in (answer, time):
-                one.cancel()
-        if answer.done() and not answer.cancelled():
-            return answer.result()
+        # No task of its own: the run's code could cancel it.
+        while until is None or (left := until - self._clock.now()) > 0:
+            try:
+                async with asyncio.timeout(None if until is None else min(LOOK, left / SECOND)):
+                    return await self.inbox.answer(run_id, step_key)
+            except TimeoutError:
+                continue
         return await self.end(run_id, step_key, EXPIRED)
 
     async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import hashlib
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import Resumed, WaitKind
+from polos.v1.event_pb2 import WaitKind
+from polos_client.deadlines import MAX_SECONDS, is_duration
 from polos_client.define.steps import Data
-from polos_client.errors import DefinitionError, StepExecutionError
-from polos_service.errors import StepError
+from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
+from polos_service.errors import Finished, StepError
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
+from polos_service.runs.pausing import Ended
 from polos_service.runs.retries import Growing
-from polos_service.tools.local import in_thread
-from polos_service.tools.steps import publish
-from polos_service.tools.values import decode, encode, returned_by
-
-MODELS = "models"
-"""The member of a step's private part that names the classes of models."""
-
-FAILED = FailureReason.FAILURE_REASON_STEP_FAILED
+from polos_service.tools.steps import publish, shown
+from polos_service.tools.values import decode, encode
+from polos_service.workflows.functions import FAILED, Function, checked, inside
 
 NOT_BUILT = frozenset(
     {
@@ -50,18 +45,39 @@ NOT_BUILT = frozenset(
 )
 """What `ctx.step` of the original SDK has and this version does not."""
 
-inside: ContextVar[bool] = ContextVar("inside_a_step", default=False)
-"""Whether the code runs in the function of a step, which must not have steps of its own."""
+STORE_RETRIES = Growing(tries=5, base=1.0, limit=10.0)
+"""How often an answer to another run is tried while the store is away."""
 
 log = get_logger(__name__)
+
+
+class Resume(Protocol):
+    """Answers a wait of another run."""
+
+    def __call__(
+        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    ) -> Awaitable[object]:
+        """Answer the wait `step_key` of `run_id`, as the code of `run`.
+
+        Raises:
+            PolosError: the wait cannot be answered, or the store is away.
+
+        """
+        ...
 
 
 class WorkflowSteps:
     """The steps of one run of a workflow; see `polos_client.define.steps.Steps`."""
 
-    def __init__(self, ctx: RunContext, clock: Clock) -> None:
+    def __init__(self, ctx: RunContext, clock: Clock, resume: Resume) -> None:
         self._ctx = ctx
         self._clock = clock
+        self._resume = resume
+        self._over = False
+
+    def close(self) -> None:
+        """Refuse every call from now on: the function has ended, or starts over."""
+        self._over = True
 
     async def run(
         self,
@@ -75,16 +91,15 @@ class WorkflowSteps:
         **kwargs: Any,
     ) -> Any:
         """Call a function, and return what it returns, as it comes back from the log."""
-        call = partial(func, *args, **kwargs)
-
-        async def body(_: Attempt) -> StepOutput:
-            text, models = encode(await called(call, func, timeout))
-            return StepOutput(result_json=text, private={MODELS: models} if models else {})
-
+        checked(step_key, max_retries, base_delay, max_delay)
+        self._check_time(step_key, timeout)
+        function = Function(func, partial(func, *args, **kwargs), timeout)
         retries = Growing(max_retries + 1, base_delay, max_delay)
-        with raising():
-            output = await self._ctx.step(step_key, "run", body, retries=retries, abandons=True)
-            return decode(output.result_json, output.private.get(MODELS, {}), returned_by(func))
+        with self._raising(step_key):
+            output = await self._ctx.step(
+                step_key, "run", function.body, retries=retries, abandons=True
+            )
+            return await function.value(output)
 
     async def wait_for(  # noqa: PLR0917 - the order of the original SDK
         self,
@@ -96,21 +111,25 @@ class WorkflowSteps:
         weeks: float | None = None,
     ) -> None:
         """Wait for the sum of the parts."""
-        total = timedelta(
-            seconds=seconds or 0,
-            minutes=minutes or 0,
-            hours=hours or 0,
-            days=days or 0,
-            weeks=weeks or 0,
-        )
+        parts = {
+            "seconds": seconds,
+            "minutes": minutes,
+            "hours": hours,
+            "days": days,
+            "weeks": weeks,
+        }
+        try:
+            total = timedelta(**{name: part or 0 for name, part in parts.items()})
+        except (OverflowError, TypeError, ValueError) as error:
+            raise StepExecutionError(f"The wait {step_key!r} cannot be so long: {error}.") from None
         if total <= timedelta():
             raise StepExecutionError(f"The wait {step_key!r} must be for more than 0 seconds.")
-        await self._timer(step_key, self._clock.now() + round(total.total_seconds() * SECOND))
+        await self._timer(step_key, self._clock.now() + total // MICROSECOND * 1000)
 
     async def wait_until(self, step_key: str, timestamp: datetime) -> None:
         """Wait until a time."""
         zoned = timestamp if timestamp.tzinfo is not None else timestamp.replace(tzinfo=UTC)
-        until = round(zoned.timestamp() * SECOND)
+        until = (zoned - EPOCH) // MICROSECOND * 1000
         if until <= self._clock.now() and not self._ctx.knows(step_key):
             raise StepExecutionError(f"The time {zoned.isoformat()} of {step_key!r} is past.")
         await self._timer(step_key, until)
@@ -119,15 +138,44 @@ class WorkflowSteps:
         self, step_key: str, data: Data | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         """Wait for an answer from outside."""
-        text, _ = encode({} if data is None else data)
+        self._check_time(step_key, timeout)
         until = None if timeout is None else self._clock.now() + round(timeout * SECOND)
-        with raising():
-            resumed = await self._ctx.wait(
+        with self._raising(step_key):
+            text = shown("data of a wait", {} if data is None else data)
+            ended = await self._ctx.waited(
                 step_key, WaitKind.WAIT_KIND_SUSPEND, data_json=text, until=until
             )
-        if resumed.expired:
-            raise StepExecutionError(f"Nobody answered {step_key!r} in time.")
-        return answer_of(self._ctx.run_id, resumed)
+            if ended.resumed.expired:
+                raise StepError(
+                    FailureReason.FAILURE_REASON_WAIT_EXPIRED, "Nobody answered in time."
+                )
+        return self._answer(ended)
+
+    async def resume(
+        self,
+        step_key: str,
+        suspend_step_key: str,
+        suspend_execution_id: str,
+        suspend_workflow_id: str,
+        data: Any,
+    ) -> None:
+        """Answer a wait of another run."""
+        del suspend_workflow_id  # ids of runs are unique
+        request_id = hashlib.sha256(f"{self._ctx.run_id} {step_key}".encode()).hexdigest()
+
+        async def body(_: Attempt) -> StepOutput:
+            text = shown("answer to a wait", data)
+            try:
+                await self._resume(
+                    self._ctx, suspend_execution_id, suspend_step_key, text, request_id
+                )
+            except PolosError as error:
+                away = isinstance(error, StoreUnavailable)
+                raise StepError(FAILED, str(error), retryable=away) from error
+            return StepOutput(result_json="null")
+
+        with self._raising(step_key):
+            await self._ctx.step(step_key, "resume", body, retries=STORE_RETRIES, abandons=True)
 
     async def publish_workflow_event(
         self, step_key: str, data: Data, event_type: str | None = None
@@ -138,7 +186,7 @@ class WorkflowSteps:
             await publish(attempt, data, event_type)
             return StepOutput(result_json="null")
 
-        with raising():
+        with self._raising(step_key):
             await self._ctx.step(step_key, "event", body, abandons=True)
 
     async def uuid(self, step_key: str) -> str:
@@ -147,20 +195,17 @@ class WorkflowSteps:
 
     async def now(self, step_key: str) -> int:
         """Return the time in milliseconds since the epoch."""
-        made = await self._made(step_key, "now", lambda: self._clock.now() // 1_000_000)
-        return int(made)
+        return int(await self._made(step_key, "now", lambda: self._clock.now() // 1_000_000))
 
     async def random(self, step_key: str) -> float:
         """Return a random number from 0 to 1."""
         return float(await self._made(step_key, "random", random.random))
 
-    async def _made(self, step_key: str, kind: str, make: Callable[[], Any]) -> Any:
-        async def body(_: Attempt) -> StepOutput:
-            return StepOutput(result_json=encode(make())[0])
-
-        with raising():
-            output = await self._ctx.step(step_key, kind, body)
-            return decode(output.result_json, {})
+    async def version(self, step_key: str, current: int = 1) -> int:
+        """Return which version of the code at this place the run follows."""
+        if self._ctx.replays and not self._ctx.knows(step_key):
+            return 0
+        return int(await self._made(step_key, "version", lambda: current))
 
     @contextmanager
     def trace(self, name: str, attributes: Mapping[str, Any] | None = None) -> Iterator[None]:
@@ -173,81 +218,61 @@ class WorkflowSteps:
             told = dict(attributes or {})
             log.info("traced", name=name, run_id=self._ctx.run_id, seconds=took, attributes=told)
 
-    async def version(self, step_key: str, current: int = 1) -> int:
-        """Return which version of the code at this place the run follows."""
-        if self._ctx.replays and not self._ctx.knows(step_key):
-            return 0
-        return int(await self._made(step_key, "version", lambda: current))
-
-    async def resume(
-        self,
-        step_key: str,
-        suspend_step_key: str,
-        suspend_execution_id: str,
-        suspend_workflow_id: str,
-        data: Any,
-    ) -> None:
-        """Answer a wait of another run."""
-        del step_key, suspend_step_key, suspend_execution_id, suspend_workflow_id, data
-        raise DefinitionError("ctx.step.resume is not built yet in this version")
-
     def __getattr__(self, name: str) -> NoReturn:
         """Refuse what needs children or topics, which are not built yet."""
         if name in NOT_BUILT:
             raise DefinitionError(f"ctx.step.{name} is not built yet in this version")
         raise AttributeError(f"ctx.step has no attribute {name!r}")
 
+    async def _made(self, step_key: str, kind: str, make: Callable[[], Any]) -> Any:
+        async def body(_: Attempt) -> StepOutput:
+            return StepOutput(result_json=encode(make())[0])
+
+        with self._raising(step_key):
+            output = await self._ctx.step(step_key, kind, body, abandons=True)
+            return decode(output.result_json, {})
+
     async def _timer(self, step_key: str, until: int) -> None:
-        with raising():
+        if until - self._clock.now() > MAX_SECONDS * SECOND:
+            raise StepExecutionError(f"The wait {step_key!r} is longer than 100 years.")
+        with self._raising(step_key):
             await self._ctx.wait(step_key, WaitKind.WAIT_KIND_TIMER, until=until)
 
+    def _answer(self, ended: Ended) -> dict[str, Any]:
+        """Return what `suspend` returns: the event that ended the wait, and the answer in it."""
+        root = self._ctx.root
+        return {
+            "data": decode(ended.resumed.data_json, {}),
+            "event_type": f"resume_{ended.resumed.step_key}",
+            "sequence_id": ended.sequence,
+            "topic": f"workflow/{root.workflow_id}/{root.run_id}",
+            "id": f"{root.run_id}:{ended.sequence}",
+            "created_at": datetime.fromtimestamp(ended.time / SECOND, UTC).isoformat(),
+        }
 
-@contextmanager
-def raising() -> Iterator[None]:
-    """Raise what a step failed with as the user's code knows it; refuse steps inside of steps."""
-    if inside.get():
-        raise StepExecutionError(
-            "The function of a step cannot use ctx.step: only the workflow's own code can."
-        )
-    try:
-        yield
-    except StepError as error:
-        raise StepExecutionError(error.message) from None
+    def _check_time(self, step_key: str, timeout: float | None) -> None:
+        if timeout is not None and not is_duration(timeout):
+            raise StepExecutionError(
+                f"timeout={timeout!r} of {step_key!r} must be from 0.001 to {MAX_SECONDS:.0f} s."
+            )
 
-
-async def called(call: Callable[[], Any], func: Callable[..., Any], timeout: float | None) -> Any:
-    """Call a user's function; an exception becomes a StepError that may be tried again."""
-    inside.set(True)
-    try:
-        async with asyncio.timeout(timeout):
-            if inspect.iscoroutinefunction(func):
-                return await call()
-            result = await in_thread(call)
-            return await result if inspect.isawaitable(result) else result
-    except TimeoutError as error:
-        raise StepError(
-            FailureReason.FAILURE_REASON_STEP_TIMEOUT,
-            f"The function took longer than {timeout:g} s.",
-            retryable=True,
-        ) from error
-    except Exception as error:
-        raise StepError(FAILED, told(error), retryable=True) from error
-    finally:
-        inside.set(False)
-
-
-def told(error: BaseException) -> str:
-    """Return an exception's text, or its class where it has none; its own text may fail."""
-    try:
-        return str(error) or type(error).__name__
-    except BaseException:  # noqa: BLE001 - it is any code
-        return type(error).__name__
+    @contextmanager
+    def _raising(self, step_key: str) -> Iterator[None]:
+        """Raise what a step failed with as the user's code knows it; refuse steps in steps."""
+        if inside.get():
+            raise StepExecutionError(
+                "The function of a step cannot use ctx.step: only the workflow's own code can."
+            )
+        if self._over:
+            raise Finished("The workflow's function has ended, or has started over since.")
+        try:
+            yield
+        except StepError as error:
+            after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
+            text = f"Step {step_key!r} failed{after}: {error.message}"
+            raise StepExecutionError(text) from None
 
 
-def answer_of(run_id: str, resumed: Resumed) -> dict[str, Any]:
-    """Return what `suspend` returns for an answer."""
-    return {
-        "data": decode(resumed.data_json, {}),
-        "event_type": f"resume_{resumed.step_key}",
-        "topic": f"workflow/{run_id}",
-    }
+EPOCH = datetime.fromtimestamp(0, UTC)
+
+MICROSECOND = timedelta(microseconds=1)

@@ -198,11 +198,11 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "provider_options_json.base_url",
         "cannot be set",
     ),
-    "no time": ({"timeout": {"seconds": 0}}, "timeout", "not from 0.001 s to 2592000 s"),
+    "no time": ({"timeout": {"seconds": 0}}, "timeout", "not from 0.001 s to 3153600000 s"),
     "negative time": ({"timeout": {"seconds": -1}}, "timeout", "is -1.0 s"),
     "too short": ({"timeout": {"nanos": 999_999}}, "timeout", "not from 0.001 s"),
-    "too long": ({"timeout": {"seconds": 2_592_001}}, "timeout", "is 2592001.0 s"),
-    "far too long": ({"timeout": {"seconds": 2**62}}, "timeout", "to 2592000 s"),
+    "too long": ({"timeout": {"seconds": 2_592_001}}, "timeout", "is 3153600001.0 s"),
+    "far too long": ({"timeout": {"seconds": 2**62}}, "timeout", "to 3153600000 s"),
 }
 
 

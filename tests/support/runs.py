@@ -111,6 +111,7 @@ class Code:
     timeout: float | None = None
     version: bytes | None = None
     """The definitions that are of this version of the code; None: all are."""
+    work_limit: float | None = None
 
     def pin(self, request: RunRequest) -> bytes:
         return b"{}"

@@ -336,7 +336,7 @@ Global___RunOptions: _TypeAlias = RunOptions  # noqa: Y015
 
 @_typing.final
 class Deadlines(_message.Message):
-    """How long parts of a run may take. Each value is from 1 ms to 30 days. If a value
+    """How long parts of a run may take. Each value is from 1 ms to 100 years. If a value
     is absent, the agent's own applies, or else the default.
     """
 

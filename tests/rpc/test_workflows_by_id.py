@@ -47,7 +47,7 @@ class Counter(WorkflowState):
 
 @workflow
 async def echo(ctx: WorkflowContext, payload: dict[str, Any]) -> dict[str, Any]:
-    return await ctx.step.run("copy", dict, payload)
+    return dict(await ctx.step.run("copy", dict, payload))
 
 
 @workflow
@@ -198,7 +198,7 @@ async def test_the_service_says_whether_an_id_is_an_agent(served: Served) -> Non
 
 
 async def test_a_repeated_start_of_a_workflow_is_the_same_run(served: Served) -> None:
-    start = {"payload": {"input": "tea"}, "request_id": "once"}
+    start: dict[str, Any] = {"payload": {"input": "tea"}, "request_id": "once"}
     first = await served.client.invoke("echo", **start)
     assert (await served.client.invoke("echo", **start)).id == first.id
     assert (await echo.invoke(served.client, **start)).id == first.id

@@ -83,10 +83,10 @@ assert_type(order.version, str)
 assert_type(get_workflow("order"), Workflow | None)
 assert_type(get_all_workflows(), dict[str, Workflow])
 
-workflow(id="wrong", state_schema=Order)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+workflow(id="wrong", state_schema=Order)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
 workflow(colour="red")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 plain(None)  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
-order.colour  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+_ = order.colour  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 async def run(client: PolosClient) -> None:

@@ -406,7 +406,8 @@ def test_data_has_the_documented_keys_and_no_others(
 def test_waits_and_events_of_users_have_their_own_types_and_data_as_given(
     payload: Message, kind: str, data: dict[str, Any], told: dict[str, Any]
 ) -> None:
-    made = Event(event(3, **{type(payload).__name__.lower(): payload}))
+    fields: dict[str, Any] = {type(payload).__name__.lower(): payload}
+    made = Event(event(3, **fields))
     assert made.event_type == kind
     metadata = {"execution_id": RUN, "workflow_id": AGENT, "step_key": "ask/me", **told}
     assert made.data == {**data, "_metadata": metadata}
@@ -414,7 +415,7 @@ def test_waits_and_events_of_users_have_their_own_types_and_data_as_given(
 
 def test_an_event_of_a_user_is_no_text_of_the_agent() -> None:
     spoofed = pb.Custom(type="text_delta", data_json='{"content": "x"}', step_key="k", attempt=1)
-    waits = [
+    waits: list[dict[str, Any]] = [
         {"suspended": pb.Suspended(step_key="ask", kind=pb.WAIT_KIND_SUSPEND)},
         {"resumed": pb.Resumed(step_key="ask", wait_id=2, data_json="{}")},
     ]

@@ -202,7 +202,7 @@ def test_the_context_may_be_annotated_as_programs_do() -> None:
     for annotation in (WorkflowContext, placeholder("AgentContext"), Any, object):
         names = {"Context": annotation}
         exec("def run(ctx: Context): return ctx", names)
-        assert workflow(names["run"]).invoke_fn(CONTEXT, None) is CONTEXT  # type: ignore[call-overload]
+        assert workflow(names["run"]).invoke_fn(CONTEXT, None) is CONTEXT
 
 
 def test_workflows_are_found_by_id_and_a_later_one_replaces_an_earlier() -> None:

@@ -40,15 +40,17 @@ class NoWriter:
     log_full = None
     latest = 0
 
+    def __init__(self, lineage: Lineage) -> None:
+        self.lineage = lineage
+
 
 class ReplayBranch(Branch):
-    """The root run of a history, whose code asks what the log says, and records nothing."""
+    """The root run of a history, as its code sees it."""
 
     def __init__(
-        self, course: Course, holding: Holding, lineage: Lineage, journal: Journal
+        self, holding: Holding, lineage: Lineage, journal: Journal, course: Course
     ) -> None:
         super().__init__(holding, lineage, journal)
-        self.recording = False
         self._course = course
 
     @property
@@ -57,35 +59,42 @@ class ReplayBranch(Branch):
         return self._course.end is not None or super().replays
 
     def emit(self, payload: Message, private: bytes = b"") -> None:
-        """Note what the code would record."""
+        """Note that the code does what the log does not have.
+
+        Raises:
+            Finished: always: the replay is over.
+
+        """
         del private
         self._course.emits(payload)
         raise Finished
 
     async def ask(self, key: str, kind: str) -> None:
-        """Note that the code asks for a step or a wait; one that the log lacks never ends."""
+        """Return if the log has the end of the step or the wait, and never otherwise.
+
+        Raises:
+            Finished: the replay is over.
+            ValueError: the key was used before, is empty, or too long.
+
+        """
         self._course.ask(key)
         await super().ask(key, kind)
         if key not in self.journal.results:
             await self._course.beyond(key, kind)
 
     async def never(self, key: str) -> NoReturn:
-        """Wait for the code to give up what it gave up then; the course tells if it does not."""
+        """Wait for the code to give up what it gave up when this was recorded."""
         del key
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
+        while True:
+            await asyncio.Event().wait()
 
 
-class ReplayContext(RunContext):
-    """The root run of a history, as its code sees it."""
-
-    @classmethod
-    def of(cls, journals: Journals, course: Course, clock: Stopped) -> ReplayContext:
-        """Return the context of a run whose log has these journals."""
-        lineage = cast("Lineage", journals.root.lineage)
-        writer = cast("Writer", NoWriter())
-        holding = Holding(lineage.run_id, "", journals, writer, clock, course.boundary)
-        holding.gate = course.gate
-        context = cls(holding, lineage, journals.root, journals.root.start_time)
-        context._begin(ReplayBranch(course, holding, lineage, journals.root))
-        return context
+def context_of(journals: Journals, course: Course, clock: Stopped) -> RunContext:
+    """Return the context of a run whose log has these journals."""
+    lineage = cast("Lineage", journals.root.lineage)
+    writer = cast("Writer", NoWriter(lineage))
+    holding = Holding(lineage.run_id, "", journals, writer, clock, course.boundary)
+    holding.gate = course.gate
+    context = RunContext(holding, lineage, journals.root, journals.root.start_time)
+    context._begin(ReplayBranch(holding, lineage, journals.root, course))  # noqa: SLF001
+    return context

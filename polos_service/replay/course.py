@@ -158,7 +158,9 @@ class Course:
     def emits(self, payload: Message) -> None:
         """Note that the code does something else that the log does not have."""
         name = FIELD.get(type(payload), type(payload).__name__)
-        if self.due is None and self.end is None:
+        if (key := self._unasked()) is not None:
+            self._skips(key, f"does not ask for it, but adds {name}")
+        elif self.due is None and self.end is None:
             self.agree(f"goes on with {name}")
         else:
             self.differ(f"the code adds the event {name}, which the log does not have.", self._next)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from os import PathLike
-from typing import Any, NoReturn, cast
+from typing import cast
 
 from google.protobuf.message import Message
 
@@ -17,9 +17,9 @@ from polos_service.agents.definition import Definition as AgentDefinition
 from polos_service.agents.definition import PinnedTool
 from polos_service.agents.loop import AgentLoop
 from polos_service.caller import Caller
-from polos_service.errors import Finished
+from polos_service.errors import Finished, Unable
 from polos_service.models import Model
-from polos_service.replay.context import ReplayContext, Stopped
+from polos_service.replay.context import Stopped, context_of
 from polos_service.replay.course import Course, ReplayDiffers, Replayed
 from polos_service.replay.endings import words
 from polos_service.replay.history import History, HistoryInvalid
@@ -29,7 +29,7 @@ from polos_service.runs.endings import ending_of
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import RunRequest
 from polos_service.workflows.definition import Definition as WorkflowDefinition
-from polos_service.workflows.runnable import WorkflowRunnable
+from polos_service.workflows.runnable import MAX_RETRIES, WorkflowRunnable
 
 PATIENCE = 5.0
 """Seconds for which the code may do nothing that the replay can see."""
@@ -96,14 +96,15 @@ async def _compared(
     journals.root.settle()
     clock = Stopped(history.events[-1])
     course = Course(history.events, journals.root, history.run_id)
-    ctx = ReplayContext.of(journals, course, clock)
-    work = asyncio.create_task(outcome(_run(code, history, ctx, clock)))
+    ctx = context_of(journals, course, clock)
+    starts_over = course.end is None
+    work = asyncio.create_task(outcome(_run(code, history, ctx, clock, starts_over=starts_over)))
     settled = asyncio.create_task(course.settled())
     try:
         while not course.found.done():
             course.moved.clear()
             moved = asyncio.create_task(course.moved.wait())
-            ends: set[asyncio.Future[Any]] = {work, settled, moved, course.found}
+            ends = {work, settled, moved, course.found}
             done, _ = await asyncio.wait(
                 ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )
@@ -117,10 +118,12 @@ async def _compared(
         await stopped(work, settled)
 
 
-def _end(ctx: ReplayContext, course: Course, result: Message | BaseException) -> None:
+def _end(ctx: RunContext, course: Course, result: Message | BaseException) -> None:
     """Note how the code has ended."""
     if isinstance(result, Finished):
         course.stop("")  # what it was about to do is noted
+    elif isinstance(result, Unable):
+        course.differ(str(result), 1)
     elif isinstance(result, Message):
         course.ends(result, words(result))
     else:
@@ -132,7 +135,12 @@ def _end(ctx: ReplayContext, course: Course, result: Message | BaseException) ->
 
 
 async def _run(
-    code: Workflow | Agent, history: History, ctx: ReplayContext, clock: Stopped
+    code: Workflow | Agent,
+    history: History,
+    ctx: RunContext,
+    clock: Stopped,
+    *,
+    starts_over: bool,
 ) -> Message:
     if isinstance(code, Workflow):
         start = history.events[0].workflow_start
@@ -144,17 +152,14 @@ async def _run(
             session_id=history.session_id,
             user_id=history.user_id,
         )
-        runnable = WorkflowRunnable(code, clock, answers_nobody)
+        retries = MAX_RETRIES if starts_over else 0
+        runnable = WorkflowRunnable(code, clock, answers_nothing, retries)
         return await runnable.run(ctx, definition.model_dump_json().encode())
     return await AgentLoop(code, cast("Model", None), ctx, _definition(code, history)).run()
 
 
-async def answers_nobody(
-    run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
-) -> NoReturn:
-    """Refuse to answer a wait of another run: a replay has no effect."""
-    del run, run_id, step_key, data_json, request_id
-    raise AssertionError("a replay answers no wait")
+async def answers_nothing(*_: object, **__: object) -> None:
+    """Never called: to answer a wait of another run is a step."""
 
 
 def _definition(agent: Agent, history: History) -> AgentDefinition:

@@ -47,7 +47,7 @@ class Counter(WorkflowState):
 
 @workflow
 async def echo(ctx: WorkflowContext, payload: dict[str, Any]) -> dict[str, Any]:
-    return await ctx.step.run("copy", dict, payload)
+    return dict(await ctx.step.run("copy", dict, payload))
 
 
 @workflow

@@ -24,7 +24,7 @@ async def test_finished_steps_are_not_repeated(store: SqliteStore) -> None:
     @workflow(id="retries")
     async def function(ctx: WorkflowContext) -> Any:
         counts.append((ctx.retry_count, ctx.attempt))
-        first = await ctx.step.run("first", lambda: calls.append("first"))
+        first: object = await ctx.step.run("first", calls.append, "first")
         await ctx.step.wait_for("nap", seconds=0.001)
         if ctx.retry_count < 2:
             raise ValueError(f"no {ctx.retry_count}")

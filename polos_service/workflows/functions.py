@@ -46,13 +46,14 @@ class Function:
     def _returned(self) -> Any:
         return returned_by(self._func)
 
-    async def body(self, _: Attempt) -> StepOutput:
-        """Call the function once: the body of a step.
+    async def body(self, attempt: Attempt) -> StepOutput:
+        """Call the function once: the body of a step. It is on disk then that this begins.
 
         Raises:
             StepError: it raised, took too long, or what it returned cannot be stored.
 
         """
+        await attempt.checkpoint()
         outcome = await self._outcome()
         if outcome.error is not None:
             again = not isinstance(outcome.error, StepExecutionError)

@@ -148,7 +148,7 @@ class Fields:
 
     def _options(self, options: RunOptions, kind: str) -> dict[str, Any]:
         name = "provider_options_json"
-        if kind == WORKFLOW and options.HasField(name):
+        if kind == WORKFLOW and options.HasField("provider_options_json"):
             self.violations[f"options.{name}"] = "cannot be given to a workflow: it asks no model"
             return {}
         value = self._object(options, name)

@@ -301,8 +301,8 @@ class RunContext:
         self._branch.over = True
 
     def tasks(self) -> Collection[asyncio.Task[Any]]:
-        """Return the tasks that have asked for steps or waits of the run, and are not done."""
-        return self._branch.tasks()
+        """Return the tasks that the code has begun, as far as known, and that are not done."""
+        return self._branch.tasks() - {self._branch.main}
 
     def warn_of_sleep(self) -> None:
         """Say in the service's log that code sleeps which is about to be stopped."""

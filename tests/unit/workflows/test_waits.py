@@ -298,3 +298,29 @@ async def test_a_sleep_beside_a_wait_is_a_warning_and_begins_anew(store: SqliteS
             assert result_of(await flows.ended(run_id)) == "yes"
     told = [one["workflow"] for one in logs if one["event"] == "sleep_does_not_keep_a_run"]
     assert told == ["sleeps"]
+
+
+async def test_cleaning_up_may_take_a_while(store: SqliteStore) -> None:
+    cleaned: list[str] = []
+
+    @workflow(id="takes-a-while")
+    async def function(ctx: WorkflowContext) -> None:
+        async def ask(key: str) -> None:
+            try:
+                await ctx.step.suspend(key)
+            finally:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                cleaned.append(key)
+
+        try:
+            await asyncio.gather(ask("a"), ask("b"))
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cleaned.append("main")
+
+    async with flowing(store, function, threshold=0.02) as flows:
+        run_id = await flows.start(function)
+        await flows.parked(run_id)
+        assert sorted(cleaned) == ["a", "b", "main"]

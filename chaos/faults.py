@@ -18,6 +18,7 @@ from polos_service.runs.answers import ANSWER
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.journal import Journals
+from polos_service.runs.stepping import Stepping
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
@@ -214,7 +215,7 @@ def watch_steps(faults: Faults) -> None:
         faults.at(Place.AFTER_TOOL)
         return result
 
-    @around(RunContext, "_record")
+    @around(Stepping, "_record")
     async def _(original: Original, *args: Any) -> StepOutput:
         output: StepOutput = await original(*args)
         faults.at(Place.STEP_END)

@@ -78,8 +78,11 @@ class Branch:
         self.holding.writer.emit(payload, private, encoder=self.encoder)
 
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """Return the tasks that have asked for steps or waits, and are not done."""
-        return {task for task in self._tasks if not task.done()}
+        """Return the tasks of the code that are known and not done.
+
+        They are the one that it began in, and those that have asked for steps or waits.
+        """
+        return {task for task in (self.main, *self._tasks) if task and not task.done()}
 
     async def ask(self, key: str, kind: str) -> None:
         """Note that the run's code asks for a step or a wait, and check that it may."""

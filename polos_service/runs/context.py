@@ -24,6 +24,7 @@ from polos_service.runs.journal import Journal, Journals
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
+from polos_service.runs.sleeping import warn_of_sleep
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.totals import Totals
 from polos_service.runs.waiting import Waiting
@@ -300,8 +301,12 @@ class RunContext:
         self._branch.over = True
 
     def tasks(self) -> Collection[asyncio.Task[Any]]:
-        """Return the tasks that have asked for steps or waits of the run, and are not done."""
-        return self._branch.tasks()
+        """Return the tasks that the code has begun, as far as known, and that are not done."""
+        return self._branch.tasks() - {self._branch.main}
+
+    def warn_of_sleep(self) -> None:
+        """Say in the service's log that code sleeps which is about to be stopped."""
+        warn_of_sleep(self._branch.lineage.workflow_id, self._branch.tasks())
 
     async def settle(self) -> None:
         """End what the run's code has begun and does not wait for, once it has returned or raised.

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import OtherVersion, Unable
 from polos_service.logs import get_logger
+from polos_service.runs.activity import Rest
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
@@ -178,40 +179,53 @@ class Drive:
         """Let the run's code work until it is done, or has to stop."""
         work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
-        parkable = asyncio.create_task(self._waiting.activity.parkable())
-        ends: set[asyncio.Future[Any]] = {writer.ended, work, order, parkable, self._left}
         try:
-            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            while done == {parkable} and not self._waiting.activity.is_still(parkable.result()):
-                ends.remove(parkable)
-                parkable = asyncio.create_task(self._waiting.activity.parkable())
-                ends.add(parkable)
-                done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            done, rest = await self._first({writer.ended, work, order, self._left})
             seen = self._waiting.inbox.seen
-            if done <= {self._left, parkable}:
+            if rest is not None:
+                ctx.warn_of_sleep()
+            if done <= {self._left}:
                 ctx.close()
             ctx.end()
         except asyncio.CancelledError:  # the process stops: the run goes on elsewhere
             ctx.close()
             raise
         finally:
-            await stopped(work, order, parkable, *ctx.tasks())
+            await stopped(work, order, *ctx.tasks())
         if writer.ended in done:
             writer.ended.result()  # before the terminal event it ends only by raising
         if work in done:
-            result = ctx.broken or work.result()
-            if isinstance(result, Unable):
-                raise result
-            if isinstance(result, Message):
-                ctx.warn_of_unasked()
-            return ending_of(ctx, result)
+            return self._ending_of(ctx, ctx.broken or work.result())
         if order in done:
             return order.result()(ctx)
-        if self._left in done:
+        if rest is None:
             raise self._left.result()
         await ctx.tidied()
-        await self._park(parkable.result().wake_at, seen)
+        await self._park(rest.wake_at, seen)
         raise Parked
+
+    async def _first(
+        self, ends: set[asyncio.Future[Any]]
+    ) -> tuple[set[asyncio.Future[Any]], Rest | None]:
+        """Return which of these are done, as soon as any is; or none, and that the run rests."""
+        while True:
+            parkable = asyncio.create_task(self._waiting.activity.parkable())
+            try:
+                done, _ = await asyncio.wait({*ends, parkable}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                parkable.cancel()
+            if done != {parkable}:
+                return done - {parkable}, None
+            if self._waiting.activity.is_still(parkable.result()):
+                return set(), parkable.result()
+
+    def _ending_of(self, ctx: RunContext, result: Message | BaseException) -> Ending:
+        """Return how the run ends, whose code returned or raised this."""
+        if isinstance(result, Unable):
+            raise result
+        if isinstance(result, Message):
+            ctx.warn_of_unasked()
+        return ending_of(ctx, result)
 
     async def _park(self, wake_at: int | None, seen: int) -> None:
         """Suspend the run, whose code has stopped.

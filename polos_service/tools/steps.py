@@ -49,7 +49,7 @@ class ToolSteps:
         )
 
 
-async def publish(attempt: Attempt, data: Any, event_type: str | None) -> None:
+async def publish(attempt: Attempt, data: Any, event_type: Any) -> None:
     """Emit an event of a user's own type.
 
     Raises:

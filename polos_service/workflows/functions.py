@@ -106,7 +106,7 @@ class Function:
             raise StepError(FailureReason.FAILURE_REASON_STEP_BAD_RESULT, what) from None
 
 
-def checked(key: str, max_retries: int, base_delay: float, max_delay: float) -> None:
+def checked(key: str, max_retries: Any, base_delay: Any, max_delay: Any) -> None:
     """Check the options of a step's retries.
 
     Raises:

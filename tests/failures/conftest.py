@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from polos_service.errors import StepError
-from polos_service.runs import retries
+from polos_service.runs.retries import Backoff
 
 
 @pytest.fixture
@@ -13,16 +13,13 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the seconds between tries, and do not spend them."""
     asked: list[float] = []
 
-    pause = retries.Backoff.pause
-
-    def recorded(
-        self: retries.Backoff, failures: int, error: StepError, left: float
-    ) -> float | None:
-        seconds = pause(self, failures, error, left)
+    def pause(self: Backoff, failures: int, error: StepError, left: float) -> float | None:
+        seconds = before(self, failures, error, left)
         if seconds is None:
             return None
         asked.append(seconds)
         return 0.0
 
-    monkeypatch.setattr(retries.Backoff, "pause", recorded)
+    before = Backoff.pause
+    monkeypatch.setattr(Backoff, "pause", pause)
     return asked

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -232,16 +233,13 @@ async def test_the_winner_of_a_race_is_the_same_when_the_run_is_run_again(
 ) -> None:
     winners = []
 
-    async def step(ctx: RunContext, key: str) -> StepOutput:
-        async def body(attempt: Attempt) -> StepOutput:
-            if key != first:
-                await asyncio.sleep(0.01)
-            return await done(attempt)
-
-        return await ctx.step(key, "run", body)
+    async def body(key: str, attempt: Attempt) -> StepOutput:
+        if key != first:
+            await asyncio.sleep(0.01)
+        return await done(attempt)
 
     async def run(ctx: RunContext) -> None:
-        steps = {asyncio.create_task(step(ctx, key)): key for key in "ab"}
+        steps = {asyncio.create_task(ctx.step(key, "run", partial(body, key))): key for key in "ab"}
         finished, left = await asyncio.wait(steps, return_when=asyncio.FIRST_COMPLETED)
         winners.append([steps[one] for one in finished])
         await asyncio.wait(left)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel, Field
+from structlog.testing import capture_logs
 
 from polos.v1.error_pb2 import FailureReason
 from polos_client.define.context import WorkflowContext
@@ -274,3 +275,52 @@ async def test_a_sync_workflow_runs_in_a_thread(store: SqliteStore) -> None:
 
     async with flowing(store, function) as flows:
         assert await flows.result(function, {"a": 1}) == 2
+
+
+async def test_a_sleep_beside_a_wait_is_a_warning_and_begins_anew(store: SqliteStore) -> None:
+    passes: list[int] = []
+
+    @workflow(id="sleeps")
+    async def function(ctx: WorkflowContext) -> Any:
+        passes.append(1)
+        asking = asyncio.create_task(ctx.step.suspend("ask"))
+        await asyncio.sleep(3600 if len(passes) < 3 else 0)
+        return (await asking)["data"]
+
+    with capture_logs() as logs:
+        async with flowing(store, function, threshold=0.02) as flows:
+            run_id = await flows.start(function)
+            await flows.parked(run_id)
+            await flows.restart()
+            await flows.answer(run_id, "ask", "yes")
+            await until(lambda: len(passes) == 2)
+            await flows.restart()
+            assert result_of(await flows.ended(run_id)) == "yes"
+    told = [one["workflow"] for one in logs if one["event"] == "sleep_does_not_keep_a_run"]
+    assert told == ["sleeps"]
+
+
+async def test_cleaning_up_may_take_a_while(store: SqliteStore) -> None:
+    cleaned: list[str] = []
+
+    @workflow(id="takes-a-while")
+    async def function(ctx: WorkflowContext) -> None:
+        async def ask(key: str) -> None:
+            try:
+                await ctx.step.suspend(key)
+            finally:
+                for _ in range(5):
+                    await asyncio.sleep(0)
+                cleaned.append(key)
+
+        try:
+            await asyncio.gather(ask("a"), ask("b"))
+        finally:
+            for _ in range(5):
+                await asyncio.sleep(0)
+            cleaned.append("main")
+
+    async with flowing(store, function, threshold=0.02) as flows:
+        run_id = await flows.start(function)
+        await flows.parked(run_id)
+        assert sorted(cleaned) == ["a", "b", "main"]

@@ -371,8 +371,9 @@ async def test_runs_that_were_woken_and_wait_for_a_slot_are_not_queued_again(
     wire: Wire, wired: NatsStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("polos_service.store.nats.waker.LOOK_AGAIN", 0)
-    claims = [await parked(wired, 1) for _ in range(5)]
+    claims = [await parked(wired, time.time_ns() + HOUR) for _ in range(5)]
     queued = {claim.run_id for claim in claims}
+    later(monkeypatch, HOUR)
     async with asyncio.timeout(60):
         while (await wired.waiting()).get("agent") != len(claims):
             await asyncio.sleep(0.02)

@@ -83,10 +83,9 @@ assert_type(order.version, str)
 assert_type(get_workflow("order"), Workflow | None)
 assert_type(get_all_workflows(), dict[str, Workflow])
 
-workflow(id="wrong", state_schema=Order)  # type: ignore[arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType]
+workflow(id="wrong", state_schema=Order)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 workflow(colour="red")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 plain(None)  # type: ignore[operator]  # pyright: ignore[reportCallIssue]
-_ = order.colour  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 async def run(client: PolosClient) -> None:

@@ -107,13 +107,12 @@ class People:
         Calls that the log has an end of need nobody, unless it has a wait of theirs.
         """
         tool = self._tools.get(call.name)
-        asks_nobody = tool is None or self._ctx.ended(key)
         try:
             if self._ctx.knows(key + APPROVE):
                 return await self._approval(key, call, tool)
             if self._ctx.knows(key + ASK):
                 return await self._answer(key, question)
-            if asks_nobody or tool is None:
+            if tool is None or self._ctx.ended(key):
                 return UNASKED
             if tool.id in self._approvals or tool.approval == "always":
                 return await self._approval(key, call, tool)

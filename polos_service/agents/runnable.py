@@ -109,6 +109,7 @@ class AgentRunnable:
     def other_version(self, pinned: bytes) -> str | None:
         """Return None: an agent has no version; its runs are pinned as a whole."""
         del pinned
+        return None
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the agent as the definition says, with the code that is loaded now.

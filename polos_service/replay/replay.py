@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from os import PathLike
-from typing import cast
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
@@ -104,7 +104,7 @@ async def _compared(
         while not course.found.done():
             course.moved.clear()
             moved = asyncio.create_task(course.moved.wait())
-            ends = {work, settled, moved, course.found}
+            ends: set[asyncio.Future[Any]] = {work, settled, moved, course.found}
             done, _ = await asyncio.wait(
                 ends, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )

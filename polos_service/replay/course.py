@@ -29,6 +29,10 @@ FROM_OUTSIDE = frozenset(
 """Why a run fails without its code having decided it."""
 
 
+LOOK = 0.01
+"""Seconds between two looks whether the code is blocked at the end of the log."""
+
+
 class ReplayDiffers(AssertionError):
     """The code does not go the way of the run's log. The message says where, in one sentence.
 
@@ -186,15 +190,15 @@ class Course:
     async def settled(self) -> None:
         """Return when the code has come to the end of the log and is blocked there."""
         while True:
-            self.moved.clear()
+            asked = len(self._asked)
             for _ in range(2 * QUIET):
                 await asyncio.sleep(0)
             at_end = self.due is None and self.end is None
             blocked = self._beyond or self._unended or self._cancelled
-            if at_end and blocked and not self.moved.is_set():
+            if at_end and blocked and len(self._asked) == asked:
                 self.stop("")
                 return
-            await self.moved.wait()
+            await asyncio.sleep(LOOK)
 
     def stop(self, patience: str) -> None:
         """Note that the code does nothing any more; `patience` says for how long, if it matters."""

@@ -15,12 +15,12 @@ SHOWN = 200
 
 def same_end(recorded: Event, payload: Message) -> bool:
     """Return whether an ending is the recorded one, apart from the time that it took."""
-    before: Message = getattr(recorded, recorded.WhichOneof("payload") or "")
+    before = getattr(recorded, recorded.WhichOneof("payload") or "")
     if type(before) is not type(payload):
         return False
-    if isinstance(before, WorkflowFinish) and isinstance(payload, WorkflowFinish):
+    if isinstance(payload, WorkflowFinish) and isinstance(before, WorkflowFinish):
         return bool(_parsed(before.result_json) == _parsed(payload.result_json))
-    if isinstance(before, Error) and isinstance(payload, Error):
+    if isinstance(payload, Error) and isinstance(before, Error):
         return (before.reason, before.message) == (payload.reason, payload.message)
     without = [type(payload).FromString(one.SerializeToString()) for one in (before, payload)]
     for one in without:

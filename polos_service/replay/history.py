@@ -132,7 +132,8 @@ class History:
             except (ValueError, TypeError, RecursionError, json_format.ParseError) as error:
                 raise HistoryInvalid(f"{path}, line {number}: {error}") from error
         try:
-            return cls(events=events, **{name: about[name] for name in ABOUT if name in about})
+            known: dict[str, Any] = {name: about[name] for name in ABOUT if name in about}
+            return cls(events=events, **known)
         except HistoryInvalid as error:
             raise HistoryInvalid(f"{path}: {error}") from None
 
@@ -141,11 +142,8 @@ class History:
 
         The first says whom the run is for; each other is an event in protobuf's JSON form.
         """
-        about: dict[str, Any] = {
-            "run_id": self.run_id,
-            "session_id": self.session_id,
-            "user_id": self.user_id,
-        }
+        about: dict[str, Any] = {"run_id": self.run_id}
+        about |= {"session_id": self.session_id, "user_id": self.user_id}
         if self.initial_state:
             about["initial_state"] = dict(self.initial_state)
         yield json.dumps({"history": about}, ensure_ascii=False)

@@ -53,6 +53,13 @@ async def test_all_events_prints_the_whole_log(address: str) -> None:
     assert re.fullmatch(r" 24  agent_finish  \d+ tokens", lines[-1])
 
 
+async def test_order_waits_for_a_person(address: str) -> None:
+    lines = (await printed("examples.order", address=address)).splitlines()
+    assert "? Sell tea?" in lines
+    assert "resume_approve" in lines
+    assert lines[-2:] == ["workflow_finish", "paid 900 for tea, shipped"]
+
+
 async def test_lifecycle_tells_what_the_agent_does(address: str) -> None:
     text = await printed("examples.lifecycle", address=address)
     assert re.sub(r"Tokens: \d+", "Tokens: N", text) == (

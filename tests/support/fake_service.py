@@ -234,18 +234,6 @@ class FakeService(RunServiceServicer):
         await self._refuse(context)
         return rpc.DeleteRunResponse()
 
-    async def ResumeRun(  # noqa: N802
-        self, request: Any, context: Any
-    ) -> rpc.ResumeRunResponse:
-        await self._refuse(context)
-        return rpc.ResumeRunResponse()
-
-    async def ListWaits(  # noqa: N802
-        self, request: Any, context: Any
-    ) -> rpc.ListWaitsResponse:
-        await self._refuse(context)
-        return rpc.ListWaitsResponse()
-
     async def CreateRunToken(  # noqa: N802
         self, request: Any, context: Any
     ) -> rpc.CreateRunTokenResponse:

@@ -111,7 +111,7 @@ async def test_the_same_code_goes_the_way_of_its_log() -> None:
 async def test_a_history_goes_through_a_file(tmp_path: Path) -> None:
     async def greet(ctx: WorkflowContext, name: dict[str, Any]) -> str:
         assert (ctx.user_id, ctx.session_id, ctx.initial_state) == ("ann", "s", {"big": True})
-        return await ctx.step.run("note", note, name["ö"])
+        return str(await ctx.step.run("note", note, name["ö"]))
 
     history = await recorded(
         greet, {"ö": "ü"}, user_id="ann", session_id="s", initial_state={"big": True}
@@ -246,7 +246,7 @@ async def racing(ctx: WorkflowContext) -> str:
     fast = asyncio.ensure_future(ctx.step.run("fast", note, "fast"))
     done, _ = await asyncio.wait({slow, fast}, return_when=asyncio.FIRST_COMPLETED)
     slow.cancel()
-    return await ctx.step.run("fast won" if fast in done else "slow won", note, "after")
+    return str(await ctx.step.run("fast won" if fast in done else "slow won", note, "after"))
 
 
 async def test_a_race_has_the_winner_of_the_log() -> None:
@@ -272,14 +272,14 @@ async def test_a_version_makes_a_change_fit() -> None:
     async def before(ctx: WorkflowContext) -> str:
         first = await ctx.step.run("first", note, "1")
         await ctx.step.wait_for("nap", seconds=0.01)
-        return await ctx.step.run("old", note, f"{first}-old")
+        return str(await ctx.step.run("old", note, f"{first}-old"))
 
     async def after(ctx: WorkflowContext) -> str:
         first = await ctx.step.run("first", note, "1")
         await ctx.step.wait_for("nap", seconds=0.01)
         if await ctx.step.version("new path") == 0:
-            return await ctx.step.run("old", note, f"{first}-old")
-        return await ctx.step.run("new", note, f"{first}-new")
+            return str(await ctx.step.run("old", note, f"{first}-old"))
+        return str(await ctx.step.run("new", note, f"{first}-new"))
 
     history = await recorded(before)
     assert (await same(after, history)).ended

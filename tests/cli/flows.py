@@ -104,11 +104,12 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Pay:
-    """A run that waits for the approval of `pay`, and for an answer beside it if it has a name."""
+    """A run that waits for the approval of `pay`, and returns the answer."""
 
     id: str
     kind: str = "workflow"
     timeout: float | None = None
+    work_limit: float | None = None
 
     def pin(self, request: RunRequest) -> bytes:
         return b"{}"

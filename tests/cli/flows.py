@@ -104,7 +104,7 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class Pay:
-    """A run that waits for the approval of `pay`, and for an answer beside it if it has a name."""
+    """A run that waits for the approval of `pay`, and returns the answer."""
 
     id: str
     kind: str = "workflow"

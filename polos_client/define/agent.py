@@ -12,6 +12,7 @@ from polos_client.define import checks
 from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
+from polos_client.errors import InvalidRequest
 from polos_client.unbuilt import missing, refuse
 
 if TYPE_CHECKING:
@@ -307,6 +308,9 @@ class Agent:
         from polos_client.calls import running  # noqa: PLC0415
         from polos_client.calls.start import Start, warn_of_session  # noqa: PLC0415
 
+        if input is None:  # which is right for a workflow
+            told = "must be a string or a list of messages, not NoneType"
+            raise InvalidRequest({"input": told})
         warn_of_session(said["session_id"], stacklevel=4)
         start = Start(workflow_id=self.id, input=input, **said)
         running.prepare(client, self)

@@ -65,7 +65,7 @@ async def test_killed_during_an_approval_and_in_the_call(
         await service.start()
         async with reached(service) as person:
             await person.answers("pay/approve", YES)
-            await until(notes.exists, "a call of the tool")
+            await until(lambda: notes.exists() and bool(notes.read_text()), "a call of the tool")
         await service.kill()
         await service.start()
         async with reached(service) as person:

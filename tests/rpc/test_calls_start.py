@@ -241,7 +241,7 @@ async def test_every_wrong_field_is_told_at_once(tmp_path: Path) -> None:
         request = pb.CreateRunRequest(agent_id="demo", request_id="x" * 129, options=options)
         error = await refused(served.runs.CreateRun(request))
         assert isinstance(error, InvalidRequest)
-        wrong = {"request_id", "options.session_id", "options.initial_state_json"}
+        wrong = {"input", "request_id", "options.session_id", "options.initial_state_json"}
         assert set(error.violations) == wrong
 
 

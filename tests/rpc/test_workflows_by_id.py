@@ -193,7 +193,7 @@ async def test_the_service_says_whether_an_id_is_an_agent(served: Served) -> Non
             await client.invoke("agent", payload)
     with pytest.raises(AgentNotFound, match="There is no agent or workflow 'nobody'"):
         await client.invoke("nobody", {"input": "Go."})
-    with pytest.raises(InvalidRequest, match="'agent' is an agent"):
+    with pytest.raises(InvalidRequest, match="cannot be given to an agent"):
         await workflow(id="agent")(lambda ctx: ctx).run(client, {"a": 1})
 
 

@@ -107,8 +107,8 @@ class Fields:
                 if getattr(request, name):
                     self.violations[name] = "cannot be given to a workflow: give it a payload_json"
             return []
-        if not kind and request.HasField("payload_json"):
-            return []  # what is to be started does not exist, and is not an agent
+        if not kind and not (request.input or request.input_messages_json):
+            return []  # what is to be started does not exist
         if request.input and request.input_messages_json:
             self.violations["input_messages_json"] = "cannot be given together with input"
         elif request.input_messages_json:

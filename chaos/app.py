@@ -11,24 +11,31 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from chaos import launch
+from chaos.moves import FLOW, key_of
 from chaos.places import Place
-from polos import Agent, MaxStepsConfig, WorkflowContext, max_steps, tool
+from polos import Agent, MaxStepsConfig, StepExecutionError, WorkflowContext, max_steps, tool
+from polos_client.define.workflow import workflow
 
 PAUSE = 0.01
 """Seconds that a tool takes after its effect."""
 
 
+def note(line: str) -> None:
+    """Write a line into the ledger."""
+    file = os.open(Path(os.environ["CHAOS_LEDGER"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(file, f"{line}\n".encode())
+    finally:
+        os.close(file)
+
+
 def effect(ctx: WorkflowContext) -> str:
     """Write down an execution, and return what names it."""
     execution = uuid.uuid4().hex
-    line = f"{ctx.idempotency_key} {ctx.attempt} {execution}\n"
-    file = os.open(Path(os.environ["CHAOS_LEDGER"]), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        os.write(file, line.encode())
-    finally:
-        os.close(file)
+    note(f"{ctx.idempotency_key} {ctx.attempt} {execution}")
     launch.faults.at(Place.MID_TOOL)
     return execution
 
@@ -64,6 +71,69 @@ async def break_(ctx: WorkflowContext) -> str:
     error = SyntaxError("broken")
     error.text = 5  # type: ignore[assignment]  # that is what breaks it
     raise error
+
+
+def act(key: str) -> str:
+    """Have an effect in a step, and return what names the execution."""
+    execution = uuid.uuid4().hex
+    note(f"{key} 0 {execution}")
+    launch.faults.at(Place.MID_TOOL)
+    return execution
+
+
+async def act_late(key: str, seconds: float) -> str:
+    """Have an effect in a step after a while."""
+    await asyncio.sleep(seconds)
+    return act(key)
+
+
+async def move(ctx: WorkflowContext, number: int, told: dict[str, Any]) -> Any:
+    """Do one move."""
+    match told["kind"]:
+        case "step":
+            return await step(ctx, f"s{number}")
+        case "both":
+            return await asyncio.gather(step(ctx, f"b{number}"), step(ctx, f"c{number}"))
+        case "nap":
+            return await ctx.step.wait_for(f"n{number}", seconds=told["seconds"])
+        case "ask":
+            return await ask(ctx, number, told["timeout"])
+        case _:
+            return await race(ctx, number, told["seconds"])
+
+
+async def step(ctx: WorkflowContext, key: str) -> Any:
+    """Do a step."""
+    return await ctx.step.run(key, act, f"{ctx.execution_id}/{key}")
+
+
+async def ask(ctx: WorkflowContext, number: int, timeout: float | None) -> Any:
+    """Wait for an answer; return None if none comes in time."""
+    try:
+        answer = await ctx.step.suspend(key_of(number), {"number": number}, timeout=timeout)
+    except StepExecutionError:
+        return None
+    return answer["data"]
+
+
+async def race(ctx: WorkflowContext, number: int, seconds: float) -> Any:
+    """Race a step against a timer, and go on by who wins."""
+    key = f"r{number}"
+    work = asyncio.create_task(
+        ctx.step.run(key, act_late, f"{ctx.execution_id}/{key}", seconds), name="step"
+    )
+    nap = asyncio.create_task(ctx.step.wait_for(f"t{number}", seconds=0.2), name="nap")
+    done, left = await asyncio.wait({work, nap}, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+    winner = "step" if work in done else "nap"
+    return await step(ctx, f"w{number}-{winner}")
+
+
+@workflow(id=FLOW)
+async def flow(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
+    """Do the moves that the payload names."""
+    return [await move(ctx, number, told) for number, told in enumerate(payload["moves"])]
 
 
 agent = Agent(

@@ -18,9 +18,9 @@ from chaos.places import Place
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_service.errors import Fenced
-from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.journal import Journal
+from polos_service.runs.stepping import Stepping
 from polos_service.store import Claim, Frame, NewRun
 from polos_service.store.sqlite import SqliteStore, claims, runs
 from polos_service.store.sqlite.committer import Committer
@@ -162,7 +162,7 @@ def second_start() -> None:
 def silent_retry() -> None:
     """Begin a step anew without taking back what it has said."""
 
-    @around(RunContext, "_announce")
+    @around(Stepping, "_announce")
     def _(_original: Original, *_args: Any) -> None:
         pass
 

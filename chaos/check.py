@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from chaos.moves import wrong_moves
 from chaos.places import Place
 from chaos.story import Effect, Log, Story
 from polos import TextChunk
@@ -15,6 +16,7 @@ from polos.v1.run_pb2 import RunState
 
 ENDINGS = {
     "agent_finish": RunState.RUN_STATE_COMPLETED,
+    "workflow_finish": RunState.RUN_STATE_COMPLETED,
     "run_cancelled": RunState.RUN_STATE_CANCELLED,
 }
 """The terminal events that may be, and the state that a run is in then."""
@@ -44,8 +46,11 @@ def wrong(
         yield from difference(who, seen, log.events)
     yield from attempts(log.events)
     yield from ending(story, log)
-    yield from words(story, log, asked)
-    yield from tools(story, log, effects)
+    if story.plan.moves:
+        yield from wrong_moves(story, log, effects)
+    else:
+        yield from words(story, log, asked)
+        yield from tools(story, log, effects)
 
 
 def density(log: Log) -> Iterator[str]:
@@ -76,7 +81,7 @@ def attempts(events: Sequence[Event]) -> Iterator[str]:
     for event in events:
         kind = str(event.WhichOneof("payload"))
         payload = getattr(event, kind)
-        if not hasattr(payload, "step_key"):
+        if not hasattr(payload, "attempt") or kind == "workflow_retry":
             continue
         key, attempt = payload.step_key, payload.attempt
         if key in finished:
@@ -99,7 +104,7 @@ def ending(story: Story, log: Log) -> Iterator[str]:
         yield f"state: the run ended with {kind} and is in state {log.state}: {log.events[-1]}"
     if kind == "run_cancelled" and story.plan.cancel is None:
         yield "state: the run was cancelled, and nobody had asked for that"
-    if story.error != ("RunCancelled" if kind == "run_cancelled" else ""):
+    if not story.plan.moves and story.error != ("RunCancelled" if kind == "run_cancelled" else ""):
         yield f"state: the run ended with {kind}, and text() raised {story.error or 'nothing'}"
 
 

@@ -14,9 +14,12 @@ from typing import Any
 from chaos.places import Place
 from polos.v1.event_pb2 import TextDelta
 from polos_service.agents import loop
+from polos_service.runs.answers import ANSWER
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.journal import Journals
+from polos_service.runs.stepping import Stepping
+from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore, claims, runs
@@ -125,6 +128,7 @@ def install(faults: Faults) -> None:
     watch_appends(faults)
     watch_recovery(faults)
     watch_steps(faults)
+    watch_waits(faults, SqliteStore)
 
 
 def lose_stderr() -> None:
@@ -211,8 +215,43 @@ def watch_steps(faults: Faults) -> None:
         faults.at(Place.AFTER_TOOL)
         return result
 
-    @around(RunContext, "_record")
+    @around(Stepping, "_record")
     async def _(original: Original, *args: Any) -> StepOutput:
         output: StepOutput = await original(*args)
         faults.at(Place.STEP_END)
         return output
+
+
+def watch_waits(faults: Faults, store: type[Any]) -> None:
+    """Put places around waits, and around what a store does for them."""
+
+    @around(store, "suspend")
+    async def _(original: Callable[..., Awaitable[bool]], *args: Any, **named: Any) -> bool:
+        faults.at(Place.PARK)
+        parked = await original(*args, **named)
+        if parked:
+            faults.at(Place.PARKED)
+        return parked
+
+    @around(store, "command")
+    async def _(original: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        stands = await original(*args)
+        if args[-1].kind == ANSWER:
+            faults.at(Place.ANSWERED)
+        return stands
+
+    if store is not SqliteStore:
+        return
+
+    @around(Waiting, "ending")
+    async def _(original: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        answer = await original(*args)
+        if answer is None:
+            faults.at(Place.TIMER)
+        return answer
+
+    @around(RunContext, "wait")
+    async def _(original: Callable[..., Awaitable[Any]], *args: Any, **named: Any) -> Any:
+        resumed = await original(*args, **named)
+        faults.at(Place.RESUMED)
+        return resumed

@@ -22,6 +22,11 @@ class Place(StrEnum):
     OPEN = "open"
     CLAIM = "claim"
     FOLD = "fold"
+    PARK = "park"
+    PARKED = "parked"
+    ANSWERED = "answered"
+    TIMER = "timer"
+    RESUMED = "resumed"
     STOLEN = "stolen-claim"
     MUTE = "mute"
     KILL = "kill"
@@ -65,6 +70,11 @@ WHAT: dict[Place, str] = {
     Place.OPEN: "killed during recovery, while the store is opened",
     Place.CLAIM: "killed after a run's new claim is stored, before its log is folded",
     Place.FOLD: "killed during recovery, after a run's log was folded",
+    Place.PARK: "killed while a run is parked: its code has stopped, and it is not suspended yet",
+    Place.PARKED: "killed right after a run was suspended",
+    Place.ANSWERED: "killed after an answer is stored, before its caller or the run knows",
+    Place.TIMER: "killed at a timer's time, before its end is stored",
+    Place.RESUMED: "killed after the end of a wait is stored, before the run continues",
     Place.STOLEN: "another holder takes the claim while the old one continues",
     Place.MUTE: "standard error cannot be written from the start",
     Place.KILL: "killed from outside, at any time",

@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from chaos.moves import Move, moves
 from chaos.places import INSIDE, LINKS, OUTSIDE, RECOVERY, Place
 
 TOOLS = ("jot", "block", "once", "break")
@@ -22,6 +23,9 @@ DEATHS = 4
 PATIENCE = 6.0
 """Seconds in which a process must reach the place that it is to die at; it takes well below
 one where the machine has nothing else to do."""
+
+FLOWS = 1 / 3
+"""The share of runs that are runs of the workflow."""
 
 CLIENTS = 3
 """Clients of a round, each behind a link of its own."""
@@ -42,6 +46,11 @@ PASSAGES: Mapping[Place, tuple[int, int]] = {
     Place.CLAIM: (1, 4),
     Place.FOLD: (1, 4),
     Place.STOLEN: (15, 60),
+    Place.PARK: (1, 6),
+    Place.PARKED: (1, 6),
+    Place.ANSWERED: (1, 4),
+    Place.TIMER: (1, 4),
+    Place.RESUMED: (1, 6),
 }
 """At which passage of a place a fault strikes: from, to."""
 
@@ -90,6 +99,7 @@ class RunPlan:
         cancel: seconds after its start at which it is cancelled; None: it is not.
         hops: events after which its second reader leaves and comes back; empty: there is none.
         chunks: whether a third reader reads its text.
+        moves: what it does if it is a run of the workflow; it has no turns then.
 
     """
 
@@ -101,6 +111,7 @@ class RunPlan:
     cancel: float | None
     hops: tuple[int, ...]
     chunks: bool
+    moves: tuple[Move, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,10 +204,12 @@ def due_places(seed: int, number: int, count: int, places: Sequence[Place]) -> l
 def run_plan(
     chance: random.Random, name: str, life: int, index: int, slowness: float = 1
 ) -> RunPlan:
-    """Return a run whose model takes so many times longer between its bursts."""
-    turns = chance.randint(1, 4)
+    """Return a run; the model of an agent's takes so many times longer between its bursts."""
+    flows = chance.random() < FLOWS
+    turns = 0 if flows else chance.randint(1, 4)
     return RunPlan(
         name=name,
+        moves=moves(chance) if flows else (),
         turns=tuple(turn(chance, slowness, last=number == turns - 1) for number in range(turns)),
         life=life,
         delay=chance.uniform(0, 0.6),

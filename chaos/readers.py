@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from itertools import cycle
 
+from chaos.answering import Answering
+from chaos.moves import FLOW, payload_of
 from chaos.story import Story
 from polos import (
     Agent,
     AgentStream,
     ConnectionLost,
+    Event,
     PolosClient,
     PolosError,
     RunError,
@@ -51,10 +54,13 @@ class Readers:
             await life.wait()
             await asyncio.sleep(story.plan.delay)
             story.begun = True
+            if story.plan.moves:
+                await self._flow(story, clients)
+                return
             stream = await AGENT.stream(client, story.plan.name)
             story.run_id = stream.id
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._iterate(story, stream))
+                group.create_task(self._iterate(story, stream.events))
                 group.create_task(self._hop(story, clients))
                 group.create_task(self._listen(story, stream))
                 group.create_task(self._cancel(story, client))
@@ -68,10 +74,30 @@ class Readers:
             )
             raise
 
-    async def _iterate(self, story: Story, stream: AgentStream) -> None:
-        async for event in stream.events:
+    async def _flow(self, story: Story, clients: Sequence[PolosClient]) -> None:
+        """Start a run of the workflow, read it, and answer its questions."""
+        client = clients[story.plan.client]
+        payload = payload_of(story.plan.moves)
+        story.run_id = (await client.invoke(FLOW, payload, request_id=story.plan.name)).id
+        log = events.stream_workflow(client, workflow_run_id=story.run_id)
+        async with asyncio.TaskGroup() as group:
+            answering = Answering(story, clients, group)
+            answering.early()
+            group.create_task(self._hop(story, clients))
+            group.create_task(self._cancel(story, client))
+            await self._iterate(story, log, answering.see)
+        story.done = True
+
+    async def _iterate(
+        self,
+        story: Story,
+        log: AsyncIterator[Event],
+        see: Callable[[Event], None] = lambda _: None,
+    ) -> None:
+        async for event in log:
             story.live.append(event.proto)
             self._seen(story)
+            see(event)
 
     async def _hop(self, story: Story, clients: Sequence[PolosClient]) -> None:
         """Read, leave after some events, and come back elsewhere with the cursor, to the end."""

@@ -54,4 +54,5 @@ def environment(provider: str, bug: str, ledger: Path) -> dict[str, str]:
         "CHAOS_LEDGER": str(ledger),
         "OPENAI_BASE_URL": provider,
         "POLOS_GRACE": "0.2",
+        "POLOS_WAIT_THRESHOLD_SECONDS": "0.05",
     }

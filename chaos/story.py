@@ -8,12 +8,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from chaos.places import Place
-from chaos.plan import RunPlan
 from polos import TextChunk
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
+
+if TYPE_CHECKING:
+    from chaos.plan import RunPlan
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class Story:
         text: what `text()` returned; None if it raised.
         error: the name of the error that `text()` raised; empty if it raised none.
         cancelled: whether its cancellation was answered.
+        accepted: the numbers of the answers that were accepted, by the key of the question.
         faults: how many faults of each place hit it.
         begun: whether its start was requested.
         done: whether its readers reached its end.
@@ -48,6 +52,7 @@ class Story:
     text: str | None = None
     error: str = ""
     cancelled: bool = False
+    accepted: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     faults: Counter[Place] = field(default_factory=Counter)
     begun: bool = False
     done: bool = False

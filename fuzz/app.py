@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from polos import Agent, WorkflowContext, scripted, tool
+from polos_client.define.workflow import workflow
 
 
 @tool(description="Note that it was called")
@@ -28,3 +30,9 @@ waiting = Agent(
     provider="scripted",
     model=scripted.script(scripted.turn("So far", scripted.pause())),
 )
+
+
+@workflow(id="asking")
+async def asking(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    """Wait for an answer to the payload."""
+    return (await ctx.step.suspend("ok", payload, timeout=3600))["data"]

@@ -31,9 +31,16 @@ TEXTS = (
 INTEGERS = (0, 1, -1, 2, 7, 50, 1000, 1001, 2**31 - 1, -(2**31), 2**53 + 1, 2**63 - 1, -(2**63))
 FLOATS = (0.0, -0.0, 1.5, -1.0, 1e308, float("inf"), float("-inf"), float("nan"))
 
-WORDS: Mapping[str, Sequence[str]] = {
-    "agent_id": ("noting", "talking", "waiting"),
-    "workflow_id": ("noting", "talking"),
+WORKFLOW = "asking"
+"""The id that stands for a workflow; the others are those of agents."""
+
+WORDS: Mapping[str, Sequence[Any]] = {
+    "agent_id": ("noting", "noting", "talking", "waiting", WORKFLOW),
+    "workflow_id": ("noting", "talking", WORKFLOW),
+    "payload_json": ("{}", '{"question": "Is it fine?"}'),
+    "step_key": ("ok", "later"),
+    "wait_id": (0, 2),
+    "data_json": ('"yes"', '{"approved": true}'),
     "input": ("Go.", "Hello, world"),
     "service": ("", "polos.v1.RunService"),
 }
@@ -67,6 +74,9 @@ class Messages:
                 setattr(made, field.name, random.choice(WORDS[field.name]))
             elif "run_id" in field.name and self._run_ids:
                 setattr(made, field.name, random.choice(self._run_ids))
+        if "payload_json" in type_.fields_by_name:
+            starts_workflow = getattr(made, "agent_id", "") == WORKFLOW
+            made.ClearField("input" if starts_workflow else "payload_json")
         return made
 
     def nearly(self, type_: Descriptor, random: Random) -> Message:
@@ -102,7 +112,7 @@ class Messages:
         if "run_id" in field.name and self._run_ids and random.random() < 0.7:
             return random.choice(self._run_ids)
         if field.name in WORDS and random.random() < 0.8:
-            return random.choice(WORDS[field.name])
+            return str(random.choice(WORDS[field.name]))
         return random.choice(TEXTS)
 
     def bytes(self, random: Random, _field: FieldDescriptor) -> bytes:

@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
     from polos_client.calls.handle import ExecutionHandle
     from polos_client.calls.stream import AgentStream, TextChunk
+    from polos_client.calls.waiting import Wait
     from polos_client.deadlines import Deadlines
     from polos_client.define import scripted
     from polos_client.define.agent import Agent
+    from polos_client.define.ask import (
+        AskUserField,
+        AskUserFieldOption,
+        AskUserInput,
+        create_ask_user_tool,
+    )
     from polos_client.define.context import WorkflowContext
+    from polos_client.define.state import WorkflowState
     from polos_client.define.stop import (
         ExecutedToolConfig,
         HasTextConfig,
@@ -35,8 +43,16 @@ if TYPE_CHECKING:
         stop_condition,
     )
     from polos_client.define.tool import Tool, ToolApproval, tool
+    from polos_client.define.workflow import (
+        Workflow,
+        get_all_workflows,
+        get_workflow,
+        workflow,
+    )
     from polos_client.errors import (
         AgentNotFound,
+        AlreadyAnswered,
+        AmbiguousWait,
         CallError,
         ConnectionLost,
         CursorAhead,
@@ -65,6 +81,8 @@ if TYPE_CHECKING:
         TooManyKeys,
         TooManyRuns,
         Unauthenticated,
+        WaitExpired,
+        WaitNotOpen,
         WorkflowTimeoutError,
     )
     from polos_client.event import Event
@@ -76,6 +94,11 @@ __all__ = [
     "AgentNotFound",
     "AgentResult",
     "AgentStream",
+    "AlreadyAnswered",
+    "AmbiguousWait",
+    "AskUserField",
+    "AskUserFieldOption",
+    "AskUserInput",
     "CallError",
     "ConnectionLost",
     "CursorAhead",
@@ -122,16 +145,25 @@ __all__ = [
     "ToolResult",
     "Unauthenticated",
     "Usage",
+    "Wait",
+    "WaitExpired",
+    "WaitNotOpen",
+    "Workflow",
     "WorkflowContext",
+    "WorkflowState",
     "WorkflowTimeoutError",
+    "create_ask_user_tool",
     "events",
     "executed_tool",
+    "get_all_workflows",
+    "get_workflow",
     "has_text",
     "max_steps",
     "max_tokens",
     "scripted",
     "stop_condition",
     "tool",
+    "workflow",
 ]
 
 _HOMES = {
@@ -139,6 +171,11 @@ _HOMES = {
     "AgentNotFound": "polos_client.errors",
     "AgentResult": "polos_client.result",
     "AgentStream": "polos_client.calls.stream",
+    "AlreadyAnswered": "polos_client.errors",
+    "AmbiguousWait": "polos_client.errors",
+    "AskUserField": "polos_client.define.ask",
+    "AskUserFieldOption": "polos_client.define.ask",
+    "AskUserInput": "polos_client.define.ask",
     "CallError": "polos_client.errors",
     "ConnectionLost": "polos_client.errors",
     "CursorAhead": "polos_client.errors",
@@ -185,14 +222,23 @@ _HOMES = {
     "ToolResult": "polos_client.result",
     "Unauthenticated": "polos_client.errors",
     "Usage": "polos_client.result",
+    "Wait": "polos_client.calls.waiting",
+    "WaitExpired": "polos_client.errors",
+    "WaitNotOpen": "polos_client.errors",
+    "Workflow": "polos_client.define.workflow",
     "WorkflowContext": "polos_client.define.context",
+    "WorkflowState": "polos_client.define.state",
     "WorkflowTimeoutError": "polos_client.errors",
+    "create_ask_user_tool": "polos_client.define.ask",
     "executed_tool": "polos_client.define.stop",
+    "get_all_workflows": "polos_client.define.workflow",
+    "get_workflow": "polos_client.define.workflow",
     "has_text": "polos_client.define.stop",
     "max_steps": "polos_client.define.stop",
     "max_tokens": "polos_client.define.stop",
     "stop_condition": "polos_client.define.stop",
     "tool": "polos_client.define.tool",
+    "workflow": "polos_client.define.workflow",
 }
 """The module that defines each name."""
 

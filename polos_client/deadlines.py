@@ -9,7 +9,10 @@ from polos_client.errors import DefinitionError
 
 MIN_SECONDS = 0.001
 MAX_SECONDS = 30 * 24 * 3600.0
-"""Seconds that a deadline may have."""
+"""Seconds that the deadline of a part of a run may have."""
+
+MAX_RUN_SECONDS = 100 * 365 * 24 * 3600.0
+"""Seconds that a run's deadline may have: it may wait for years."""
 
 
 def is_number(value: Any) -> bool:
@@ -17,14 +20,16 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def is_duration(value: Any) -> bool:
+def is_duration(value: Any, most: float = MAX_SECONDS) -> bool:
     """Return True if the value is a number of seconds that a deadline may have."""
-    return is_number(value) and MIN_SECONDS <= value <= MAX_SECONDS
+    return is_number(value) and MIN_SECONDS <= value <= most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deadlines:
-    """How long the parts of a run may take, in seconds, from 0.001 to 2592000 (30 days).
+    """How long the parts of a run may take, in seconds.
+
+    From 0.001 to 2592000 (30 days); `run` up to 3153600000 (100 years).
 
     None leaves a bound as it is: that of the call goes before the agent's, and the
     agent's before DEFAULTS.
@@ -50,10 +55,11 @@ class Deadlines:
         """Refuse what is out of bounds."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not is_duration(value):
+            most = MAX_RUN_SECONDS if field.name == "run" else MAX_SECONDS
+            if value is not None and not is_duration(value, most):
                 raise DefinitionError(
                     f"the deadline {field.name}={value!r} must be from {MIN_SECONDS:g} to "
-                    f"{MAX_SECONDS:.0f} seconds"
+                    f"{most:.0f} seconds"
                 )
 
     def over(self, base: Deadlines) -> Deadlines:
@@ -65,6 +71,13 @@ class Deadlines:
             run=base.run if self.run is None else self.run,
         )
 
+
+class Patience(float):
+    """Seconds that a caller waits for a run where they gave no timeout: the run is left alone."""
+
+
+PATIENCE = Patience(600.0)
+"""The timeout of `run` where none is given."""
 
 DEFAULTS = Deadlines(first_token=120.0, token_gap=120.0, tool_call=600.0, run=24 * 3600.0)
 """The deadlines where neither call nor agent says anything."""

@@ -4,7 +4,7 @@ PolosError
 ├── DefinitionError          an Agent, tool or script is invalid, or uses a feature
 │                            that is not built yet
 ├── CallError                the service refused a call; nothing was started or changed
-│   ├── AgentNotFound        the agent is not loaded
+│   ├── AgentNotFound        the agent or workflow is not loaded
 │   ├── RunNotFound          the run does not exist
 │   ├── RunExpired           the run was removed by retention
 │   ├── InvalidRequest       a field is invalid; `violations` says which and why
@@ -22,6 +22,10 @@ PolosError
 │   ├── PermissionDenied     the credentials do not permit this call
 │   ├── KeyNotFound          the API key does not exist
 │   ├── TooManyKeys          the project has as many API keys as it may
+│   ├── AlreadyAnswered      another answer to the wait was accepted before
+│   ├── WaitExpired          the wait expired before the answer came
+│   ├── WaitNotOpen          there is no such open wait
+│   ├── AmbiguousWait        several open waits have this key
 │   └── InternalError        a bug in the service; its log has the details
 ├── ConnectionLost           the service cannot be reached, or violated its protocol;
 │                            has the run id and the cursor to resume from
@@ -29,9 +33,8 @@ PolosError
 │   ├── RunFailed            it ended with an `error` event; also a RuntimeError
 │   ├── RunCancelled         it was cancelled
 │   └── RunTimeout           it exceeded its timeout
-├── WorkflowTimeoutError     the name that the original SDK has for RunTimeout; its base
-└── StepExecutionError       a step of a workflow failed; nothing raises it before workflows
-                             are built
+├── WorkflowTimeoutError     a run did not end in time; it continues, unless it is a RunTimeout
+└── StepExecutionError       a step of a workflow failed
 
 A CallError is the same class on both sides of the wire: the service raises it, its
 error table turns it into a status, and the client builds it again from that.
@@ -83,7 +86,7 @@ class CallError(PolosError):
 
 
 class AgentNotFound(CallError):
-    """No agent with that id is loaded."""
+    """No agent or workflow with that id is loaded."""
 
     reason = "AGENT_NOT_FOUND"
 
@@ -199,6 +202,33 @@ class TooManyKeys(CallError):
     reason = "TOO_MANY_KEYS"
 
 
+class AlreadyAnswered(CallError):
+    """Another answer to the wait was accepted before."""
+
+    reason = "ALREADY_ANSWERED"
+
+
+class WaitExpired(CallError):
+    """The wait expired before the answer came."""
+
+    reason = "WAIT_EXPIRED"
+
+
+class WaitNotOpen(CallError):
+    """There is no such open wait: it is over, or cannot be answered, or the run has ended."""
+
+    reason = "WAIT_NOT_OPEN"
+
+
+class AmbiguousWait(CallError):
+    """Several open waits of a run and its children have this key.
+
+    `metadata["waits"]` lists the first of them as `WAIT_ID RUN_ID`, one a line.
+    """
+
+    reason = "AMBIGUOUS_WAIT"
+
+
 class InternalError(CallError):
     """A bug in the service; `metadata["error_id"]` identifies the details in its log."""
 
@@ -269,7 +299,7 @@ class RunCancelled(RunError):
 
 
 class WorkflowTimeoutError(PolosError):
-    """A run exceeded its timeout.
+    """A run did not end in time. It continues, unless this is a RunTimeout.
 
     Attributes:
         execution_id: the run.
@@ -277,9 +307,11 @@ class WorkflowTimeoutError(PolosError):
 
     """
 
-    def __init__(self, execution_id: str, timeout_seconds: float | None = None) -> None:
-        given = "" if timeout_seconds is None else f" than {timeout_seconds:g} s"
-        super().__init__(f"run {execution_id} took longer{given or ' than it was given'}")
+    def __init__(
+        self, execution_id: str, timeout_seconds: float | None = None, message: str = ""
+    ) -> None:
+        given = "it was given" if timeout_seconds is None else f"{timeout_seconds:g} s"
+        super().__init__(message or f"run {execution_id} took longer than {given}")
         self.execution_id = execution_id
         self.timeout_seconds = timeout_seconds
 
@@ -302,7 +334,7 @@ class RunTimeout(RunError, WorkflowTimeoutError):
 
 
 class StepExecutionError(PolosError):
-    """A step of a workflow failed. Nothing raises it in this version.
+    """A step of a workflow failed: raised in the workflow's code, which may catch it.
 
     Attributes:
         reason: why.

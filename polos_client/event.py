@@ -11,6 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
+from polos_client.values import enum_name, iso
+from polos_client.waits import METADATA, TYPES
 
 
 class Event:
@@ -55,8 +57,13 @@ class Event:
 
     @property
     def event_type(self) -> str:
-        """The event's type; "unknown" if a later version of the service added it."""
-        return self.proto.WhichOneof("payload") or "unknown"
+        """The event's type; "unknown" if a later version of the service added it.
+
+        A wait for an answer is `suspend_KEY`, its end is `resume_KEY`, and a user's own event has
+        its own type.
+        """
+        kind = self.proto.WhichOneof("payload") or "unknown"
+        return TYPES[kind](self.proto) if kind in TYPES else kind
 
     @property
     def created_at(self) -> datetime:
@@ -107,12 +114,12 @@ def usage_fields(usage: pb.Usage) -> dict[str, int]:
 
 def failure_reason(value: FailureReason.ValueType) -> str:
     """Return the reason in lower case without its prefix."""
-    return _name(FailureReason, "FAILURE_REASON_", value)
+    return enum_name(FailureReason, "FAILURE_REASON_", value)
 
 
 def finish_reason(value: pb.FinishReason.ValueType) -> str | None:
     """Return the reason in lower case without its prefix; None where it was not told."""
-    return _name(pb.FinishReason, "FINISH_REASON_", value) if value else None
+    return enum_name(pb.FinishReason, "FINISH_REASON_", value) if value else None
 
 
 def result_fields(event: pb.Event) -> dict[str, Any]:
@@ -134,17 +141,18 @@ def result_fields(event: pb.Event) -> dict[str, Any]:
     return fields
 
 
-def _name(enum: Any, prefix: str, value: int) -> str:
-    try:
-        return str(enum.Name(value)).removeprefix(prefix).lower()
-    except ValueError:  # of a later version
-        return "unknown"
+def as_object(text: str) -> dict[str, Any]:
+    """Return the members of a JSON object as text; any other value as the member `value`."""
+    value = parsed(text) if text else {}
+    return value if isinstance(value, dict) else {"value": value}
 
 
 def _project(proto: pb.Event) -> dict[str, Any]:
-    project = _PROJECTIONS.get(proto.WhichOneof("payload") or "")
+    kind = proto.WhichOneof("payload") or ""
+    project = _PROJECTIONS.get(kind)
     data = project(proto) if project else {}
-    data["_metadata"] = {"execution_id": proto.run_id, "workflow_id": proto.workflow_id}
+    metadata = {"execution_id": proto.run_id, "workflow_id": proto.workflow_id}
+    data["_metadata"] = metadata | METADATA[kind](proto) if kind in METADATA else metadata
     return data
 
 
@@ -199,11 +207,14 @@ def _outcome(step: pb.StepFinish) -> dict[str, Any]:
 
 def _step_retry(event: pb.Event) -> dict[str, Any]:
     retry = event.step_retry
-    return {
+    data = {
         **_position(retry),
         "reason": failure_reason(retry.reason),
         "error": retry.message,
     }
+    if retry.HasField("start_time"):
+        data["start_time"] = iso(retry.start_time)
+    return data
 
 
 def _agent_start(event: pb.Event) -> dict[str, Any]:
@@ -229,12 +240,31 @@ def _agent_finish(event: pb.Event) -> dict[str, Any]:
 
 def _workflow_start(event: pb.Event) -> dict[str, Any]:
     start = event.workflow_start
-    return {"payload": parsed(start.payload_json)} if start.HasField("payload_json") else {}
+    data = {"payload": parsed(start.payload_json)} if start.HasField("payload_json") else {}
+    return {**data, "code_version": start.code_version} if start.code_version else data
 
 
 def _workflow_finish(event: pb.Event) -> dict[str, Any]:
     finish = event.workflow_finish
-    return {"result": parsed(finish.result_json), **_spent(finish)}
+    data = {"result": parsed(finish.result_json), **_spent(finish)}
+    return {**data, "result_schema": finish.result_schema} if finish.result_schema else data
+
+
+def _workflow_retry(event: pb.Event) -> dict[str, Any]:
+    retry = event.workflow_retry
+    return {"attempt": retry.attempt, "error": retry.message}
+
+
+def _suspended(event: pb.Event) -> dict[str, Any]:
+    return as_object(event.suspended.data_json)
+
+
+def _resumed(event: pb.Event) -> dict[str, Any]:
+    return as_object(event.resumed.data_json)
+
+
+def _custom(event: pb.Event) -> dict[str, Any]:
+    return as_object(event.custom.data_json)
 
 
 def _error(event: pb.Event) -> dict[str, Any]:
@@ -319,6 +349,10 @@ _PROJECTIONS: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
     "agent_finish": _agent_finish,
     "workflow_start": _workflow_start,
     "workflow_finish": _workflow_finish,
+    "workflow_retry": _workflow_retry,
+    "suspended": _suspended,
+    "resumed": _resumed,
+    "custom": _custom,
     "error": _error,
     "run_cancelled": _run_cancelled,
 }

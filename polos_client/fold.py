@@ -256,6 +256,7 @@ def _workflow_result(
     return AgentResult(
         agent_run_id=outcome.run_id,
         result=parsed(finish.result_json),
+        result_schema=finish.result_schema or None,
         tool_results=tool_results,
         usage=usage,
         duration=seconds(finish.duration) if finish.HasField("duration") else None,

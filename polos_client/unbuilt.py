@@ -33,7 +33,6 @@ _IN_TOOLS = "put checks into the tools"
 """What to do instead of a hook or guardrail."""
 
 OPTIONS: Mapping[str, Option] = {
-    "approval": Option(("none",)),
     "channels": Option(([], ())),
     "compaction": Option(),
     "concurrency_key": Option(advice=_NO_QUEUE),
@@ -52,20 +51,18 @@ OPTIONS: Mapping[str, Option] = {
     "queue": Option(advice=_NO_QUEUE),
     "queue_concurrency_limit": Option(advice=_NO_QUEUE),
     "queue_name": Option(advice=_NO_QUEUE),
+    "schedule": Option((False,), "start it from a cron job of yours"),
     "stream_to_workflow": Option((False,)),
+    "trigger_on_event": Option(),
+    "batch_size": Option((1,)),
+    "batch_timeout_seconds": Option(),
 }
-"""The parameters of `Agent`, `@tool`, starts and `Polos` that are not built yet."""
-
-_RUN_AN_AGENT = "run an Agent, and put what it needs into its tools"
-"""What to do instead of a workflow."""
+"""The parameters of `Agent`, `@tool`, `@workflow`, starts and `Polos` that are not built yet."""
 
 NAMES: Mapping[str, str] = {
     "AgentConfig": "",
     "AgentContext": "tools get a WorkflowContext",
     "AgentStreamHandle": "agent.stream returns an AgentStream",
-    "AskUserField": "",
-    "AskUserFieldOption": "",
-    "AskUserInput": "",
     "BatchEventPayload": "",
     "BatchStepResult": "",
     "BatchWorkflowInput": "",
@@ -90,16 +87,11 @@ NAMES: Mapping[str, str] = {
     "WebSearchOptions": "",
     "WebSearchResult": "",
     "WebSearchToolConfig": "",
-    "Worker": "`polos serve app.py` serves the agents of a file, and Polos() those of a program",
-    "Workflow": _RUN_AN_AGENT,
-    "WorkflowState": "pass initial_state to agent.run; tools find it in their context",
+    "Worker": "`polos serve app.py` serves what a file defines, and Polos() what a program does",
     "batch_agent_invoke": "call agent.invoke for each",
     "batch_invoke": "call agent.invoke for each",
     "batch_publish": "",
-    "create_ask_user_tool": "",
     "create_web_search_tool": "",
-    "get_all_workflows": "",
-    "get_workflow": "",
     "guardrail": _IN_TOOLS,
     "hook": _IN_TOOLS,
     "publish": "",
@@ -107,7 +99,6 @@ NAMES: Mapping[str, str] = {
     "sandbox_tools": "",
     "schedules": "",
     "stream_topic": "events.stream_workflow reads the events of a run",
-    "workflow": _RUN_AN_AGENT,
 }
 """The names of the original SDK that are not built yet, and what to do instead, if anything."""
 
@@ -117,33 +108,36 @@ CONTEXT = frozenset(
         "cancel_event",
         "channel_context",
         "channels",
-        "created_at",
         "deployment_id",
         "max_tokens",
         "model",
         "otel_span_id",
         "otel_traceparent",
-        "parent_execution_id",
         "provider",
-        "retry_count",
-        "root_execution_id",
-        "root_workflow_id",
-        "state",
-        "step",
         "system_prompt",
         "temperature",
-        "to_dict",
         "tools",
-        "workflow_type",
     }
 )
-"""What a context of the original SDK has, and a tool's context does not have yet."""
+"""What a context of the original SDK has, and that of this version does not have yet."""
 
 MEMBERS: Mapping[str, Mapping[str, str]] = {
     "Agent": {"with_input": "call agent.run or agent.invoke for each input"},
-    "Tool": {"run": _RUN_AN_AGENT},
+    "Tool": {"run": "call the function in a step of a workflow"},
+    "Workflow": {
+        "batch_size": "",
+        "batch_timeout_seconds": "",
+        "is_schedulable": "",
+        "on_end": "",
+        "on_start": "",
+        "queue_concurrency_limit": _NO_QUEUE,
+        "queue_name": _NO_QUEUE,
+        "schedule": "",
+        "stream": "call workflow.invoke and events.stream_workflow",
+        "trigger_on_event": "",
+    },
 }
-"""The methods of the original SDK's objects that are not built yet, and what to do instead."""
+"""The members of the original SDK's objects that are not built yet, and what to do instead."""
 
 
 def refuse(what: str, options: Mapping[str, Any]) -> None:
@@ -181,7 +175,7 @@ def not_built_yet(module: str, names: Collection[str]) -> Callable[[str], type]:
 @cache
 def placeholder(name: str) -> type:
     """Return what stands for one of `NAMES`: a class that only annotations can use."""
-    return _Placeholder(name, (), {"__module__": "polos", "__doc__": _not_built(name)})
+    return _Placeholder(name, (), {"__module__": "polos", "__doc__": _not_built(name, NAMES[name])})
 
 
 class _Placeholder(type):
@@ -190,16 +184,16 @@ class _Placeholder(type):
     def __new__(cls, name: str, bases: tuple[type, ...], space: dict[str, Any]) -> _Placeholder:
         for base in bases:
             if isinstance(base, _Placeholder):
-                raise DefinitionError(_not_built(base.__name__))
+                raise DefinitionError(_not_built(base.__name__, NAMES[base.__name__]))
         return super().__new__(cls, name, bases, space)
 
     def __call__(cls, *_: Any, **__: Any) -> NoReturn:
-        raise DefinitionError(_not_built(cls.__name__))
+        raise DefinitionError(_not_built(cls.__name__, NAMES[cls.__name__]))
 
     def __getattr__(cls, name: str) -> NoReturn:
         if name.startswith("__"):  # the interpreter and libraries look for these
             raise AttributeError(name)
-        raise NotBuiltAttributeError(_not_built(cls.__name__))
+        raise NotBuiltAttributeError(_not_built(cls.__name__, NAMES[cls.__name__]))
 
 
 class NotBuiltAttributeError(DefinitionError, AttributeError):
@@ -207,15 +201,14 @@ class NotBuiltAttributeError(DefinitionError, AttributeError):
 
 
 def missing(owner: object, name: str) -> AttributeError:
-    """Return the error of an attribute that an Agent or a Tool does not have."""
+    """Return the error of an attribute that an Agent, a Tool or a Workflow does not have."""
     kind = type(owner).__name__
     advice = MEMBERS.get(kind, {}).get(name)
     if advice is None:
         return AttributeError(f"{kind!r} object has no attribute {name!r}")
     called = f"{kind.lower()}.{name}"
-    return NotBuiltAttributeError(f"{called} is not built yet in this version; {advice}")
+    return NotBuiltAttributeError(_not_built(called, advice))
 
 
-def _not_built(name: str) -> str:
-    advice = NAMES[name]
+def _not_built(name: str, advice: str) -> str:
     return f"{name} is not built yet in this version" + (f"; {advice}" if advice else "")

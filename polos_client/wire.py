@@ -18,7 +18,10 @@ MEDIA_COUNT = "; inline images and files count, so give their URL instead"
 """What the error for a conversation over INPUT_LIMIT adds."""
 
 STATE_LIMIT = 256 * 1024
-"""Bytes of an initial state, and of the model options, as JSON, at most."""
+"""Bytes of an initial state, of the model options, and of a payload, as JSON, at most."""
+
+ANSWER_LIMIT = 256 * 1024
+"""Bytes of an answer to a wait, and of what a wait shows, as JSON, at most."""
 
 NAME_LIMIT = 256
 """Characters of a session's id, and of a user's id, at most."""

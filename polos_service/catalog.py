@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
 from types import CodeType, MappingProxyType
+from typing import Any
 
+from polos.v1.run_pb2 import Wait
 from polos_client.define.agent import Agent
 from polos_client.define.tool import Tool
+from polos_client.define.workflow import Workflow
 from polos_client.errors import AgentNotFound, DefinitionError
+from polos_service.agents.people import wrong_edit
 from polos_service.agents.runnable import AgentRunnable
+from polos_service.errors import StepError
 from polos_service.runs.runnable import Runnable
+from polos_service.tools.local import in_time
+from polos_service.workflows.runnable import WorkflowRunnable
+
+EDIT_PATIENCE = 10.0
+"""Seconds that the code which checks changed arguments may take."""
 
 
 class Catalog(Mapping[str, Runnable]):
@@ -89,6 +101,11 @@ class Catalog(Mapping[str, Runnable]):
         except KeyError as error:
             raise self._missing(runnable_id, project, error.__cause__) from None
 
+    def kind(self, runnable_id: str, project: str) -> str:
+        """Return the kind of what a start in a project names; empty if there is nothing."""
+        found = self.get(runnable_id) if self._visible(runnable_id, project) else None
+        return "" if found is None else found.kind
+
     def agent(self, agent_id: str, project: str) -> Agent:
         """Return an agent that a project may use.
 
@@ -107,6 +124,11 @@ class Catalog(Mapping[str, Runnable]):
         visible = (one for one in found if project is None or self._visible(one.id, project))
         return sorted(visible, key=lambda agent: agent.id)
 
+    def workflows(self) -> list[Workflow]:
+        """Return the workflows, by id."""
+        found = (one for one in self._runnables.values() if isinstance(one, WorkflowRunnable))
+        return sorted((one.workflow for one in found), key=lambda workflow: workflow.id)
+
     def tools(self) -> list[Tool]:
         """Return the tools of all agents; different ones may have the same id."""
         return [tool for agent in self.agents() for tool in agent.tools]
@@ -115,16 +137,35 @@ class Catalog(Mapping[str, Runnable]):
         """Return the tools' ids by the code of their functions."""
         return {tool.fn.__code__: tool.id for tool in self.tools() if hasattr(tool.fn, "__code__")}
 
+    async def wrong_edit(self, project: str, wait: Wait, arguments: Mapping[str, Any]) -> str:
+        """Return what is wrong with arguments that replace those of an approval.
+
+        Empty if they can be taken. The tool is that of the agent whose run waits.
+        """
+        tool_id = json.loads(wait.data_json)["_tool"]
+        try:
+            agent = self.agent(wait.workflow_id, project)
+            tool = next(one for one in agent.tools if one.id == tool_id)
+        except (AgentNotFound, StopIteration):
+            return f"this service does not have the tool {tool_id!r} of {wait.workflow_id!r}"
+        check = partial(wrong_edit, tool, wait.data_json, arguments)
+        try:
+            return await in_time(tool, check, EDIT_PATIENCE)
+        except StepError as error:
+            return error.message
+
     def _visible(self, runnable_id: str, project: str) -> bool:
         return project in self._projects.get(runnable_id, (project,))
 
     def _missing(self, runnable_id: str, project: str, why: object = None) -> AgentNotFound:
         known = sorted(one for one in self._runnables if self._visible(one, project))
-        what = f"There is no agent {runnable_id!r}."
+        what = f"There is no agent or workflow {runnable_id!r}."
         if why is not None:
-            what = f"The agent {runnable_id!r} cannot be loaded. {why}"
+            what = f"The agent or workflow {runnable_id!r} cannot be loaded. {why}"
         tools = (tool for agent in self.agents(project) for tool in agent.tools)
-        if any(tool.id == runnable_id for tool in tools):
+        if runnable_id in known:
+            what = f"{runnable_id!r} is a {self._runnables[runnable_id].kind}, not an agent."
+        elif any(tool.id == runnable_id for tool in tools):
             what = f"{runnable_id!r} is a tool, and a tool cannot be started on its own yet."
         return AgentNotFound(
             f"{what} Loaded: {', '.join(known) or 'none'}.",

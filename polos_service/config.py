@@ -144,6 +144,14 @@ class Settings(ProviderSettings, AccessSettings):
     """Maximum number of queued runs. Further starts fail with TOO_MANY_RUNS. If several processes
     start runs at the same time, each may accept a few more."""
 
+    max_retries: int = Field(default=2, ge=0, le=1_000)
+    """How often a workflow's function is started over at most after it raised an exception. What
+    its steps returned is kept."""
+
+    wait_threshold_seconds: float = Field(default=10.0, ge=0.01, le=86_400)
+    """Seconds beyond which a wait suspends its run, if nothing else is at work: a suspended run
+    takes neither memory nor one of POLOS_MAX_RUNS until it goes on."""
+
     max_connections: int = Field(default=10_000, ge=1)
     """Maximum number of open connections. Further connections are closed."""
 

@@ -11,7 +11,9 @@ from typing import Any, Self
 
 from polos_client.calls.client import PolosClient
 from polos_client.calls.connection import Definition
-from polos_client.define.agent import DEFINED, Agent
+from polos_client.define.agent import Agent
+from polos_client.define.registry import DEFINED
+from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import refuse
 from polos_service import logs
@@ -33,13 +35,13 @@ class Polos(PolosClient):
         async with Polos() as polos:
             result = await agent.run(polos, "Hello")
 
-    Every agent that this process has defined can be started, by itself or by its id; it is
-    loaded when it is first used. `agents` are loaded from the start.
+    Every agent and workflow that this process has defined can be started, by itself or by its
+    id; it is loaded when it is first used. `agents` are loaded from the start.
     """
 
     def __init__(
         self,
-        agents: Iterable[Agent] = (),
+        agents: Iterable[Agent | Workflow] = (),
         *,
         store: str | None = None,
         port: int | None = None,
@@ -54,7 +56,7 @@ class Polos(PolosClient):
         """Prepare; nothing starts before `async with`, `start` or `serve`.
 
         Args:
-            agents: loaded from the start.
+            agents: the agents and workflows that are loaded from the start.
             store: `sqlite:///ABSOLUTE/PATH` or `nats://HOST:4222`; None: a temporary file,
                 gone at the end.
             port: where on 127.0.0.1 to listen; None: a free one.
@@ -69,7 +71,7 @@ class Polos(PolosClient):
 
         Raises:
             DefinitionError: `channels` was given, which is not built yet; `port` is not a port;
-                or `agents` has something that is not an Agent.
+                or `agents` has something that is neither an Agent nor a Workflow.
 
         """
         refuse("Polos", {"channels": channels})
@@ -79,8 +81,10 @@ class Polos(PolosClient):
         super().__init__(f"{HOST}:0", tls=False)
         self._agents = tuple(agents)
         for one in self._agents:
-            if not isinstance(one, Agent):
-                raise DefinitionError(f"{one!r:.80} is not an Agent; name all other arguments")
+            if not isinstance(one, Agent | Workflow):
+                raise DefinitionError(
+                    f"{one!r:.80} is not an Agent or a Workflow; name all other arguments"
+                )
         self._store = store
         self._port = port
         self._max_runs = max_concurrent_workflows
@@ -102,7 +106,7 @@ class Polos(PolosClient):
         """Start the service.
 
         Raises:
-            DefinitionError: two agents have one id.
+            DefinitionError: two agents or workflows have one id.
             ListenError: the port is taken.
             RuntimeError: it is running already.
             SettingsInvalidError: the store's address, the log file or a variable cannot be used.
@@ -154,15 +158,15 @@ class Polos(PolosClient):
             asked.close()
 
     def prepare(self, definition: Definition) -> None:
-        """Load an agent that is about to run.
+        """Load an agent or a workflow that is about to run.
 
         Raises:
-            DefinitionError: another agent has its id.
+            DefinitionError: another definition has its id.
             RuntimeError: the service is not running.
 
         """
         service = self._running()
-        if isinstance(definition, Agent):
+        if isinstance(definition, Agent | Workflow):
             service.load(definition)
 
     async def channel(self) -> Any:

@@ -25,6 +25,7 @@ class StepError(Exception):
         retry_after: seconds the provider asks to wait; None if it said nothing.
         provider_request_id: the provider's id of the failed request; empty if none, cut to
             NAME_LIMIT characters.
+        attempt: which attempt of the step failed, once that is recorded; 0 before.
 
     """
 
@@ -42,6 +43,7 @@ class StepError(Exception):
         self.reason = reason
         self.retryable = retryable
         self.retry_after = retry_after
+        self.attempt = 0
         self.provider_request_id = text(provider_request_id, NAME_LIMIT)
 
 
@@ -83,6 +85,17 @@ class Unable(Exception):
     def __init__(self, message: str, **details: str) -> None:
         super().__init__(message)
         self.details = details
+
+
+class OtherVersion(Unable):
+    """The run was started with another version of its code, which another process may have."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"It was started with version {version!r} of its code, which this process does not "
+            "have.",
+            version=version,
+        )
 
 
 class Nondeterministic(Unable):

@@ -1,4 +1,4 @@
-"""Finds the agents that a file or a module defines."""
+"""Finds the agents and workflows that a file or a module defines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from polos_client.define.agent import Agent
+from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError, PolosError
 
 
@@ -19,23 +20,23 @@ class LoadError(PolosError):
     """The user's module raised; the message is their traceback, without our frames."""
 
 
-def load(target: str) -> list[Agent]:
-    """Import `path/to/app.py` or `package.module`, and return the agents at its top level.
+def load(target: str) -> list[Agent | Workflow]:
+    """Import `path/to/app.py` or `package.module`; return the definitions at its top level.
 
     The file's folder, or the working folder for a module, comes first on the import
     path, as it does for `python app.py` and `python -m package.module`.
 
     Raises:
-        DefinitionError: there is no such file or module, or it defines no agent.
+        DefinitionError: there is no such file or module, or it defines nothing to run.
         LoadError: the module raised.
 
     """
     module = from_file(Path(target)) if target.endswith(".py") else from_name(target)
-    found = {id(agent): agent for agent in vars(module).values() if isinstance(agent, Agent)}
+    found = {id(one): one for one in vars(module).values() if isinstance(one, Agent | Workflow)}
     if not found:
         raise DefinitionError(
-            f"{target} does not define an agent. Define one at the top level: "
-            "agent = Agent(id=..., provider=..., model=...)."
+            f"{target} does not define an agent or a workflow. Define one at the top level: "
+            "agent = Agent(id=..., provider=..., model=...), or a function with @workflow."
         )
     return list(found.values())
 

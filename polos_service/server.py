@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Iterable, Mapping
 from types import MappingProxyType
 
 from polos_client.define.agent import Agent
+from polos_client.define.workflow import Workflow
 from polos_client.errors import StoreUnavailable
 from polos_service import logs
 from polos_service.access import Access
@@ -25,14 +26,17 @@ from polos_service.models.prices import Prices, PricesInvalidError
 from polos_service.models.providers import Providers
 from polos_service.runs.budget import Budgets
 from polos_service.runs.clock import SystemClock
+from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
+from polos_service.runs.runnable import Runnable
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 from polos_service.store.access import Store
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
+from polos_service.workflows.runnable import WorkflowRunnable
 
 BLOCKED_LIMIT = 1.0
 """Seconds for which the loop may be held before the watchdog names who holds it."""
@@ -40,8 +44,8 @@ BLOCKED_LIMIT = 1.0
 CALLS_GRACE = 1.0
 """Seconds for calls to end by themselves, once readers were sent away."""
 
-WAITING = "the agent is not loaded: serve it, or end the runs with `polos runs cancel`"
-"""What the log advises about runs whose agent is not loaded."""
+WAITING = "it is not loaded: serve it, or end the runs with `polos runs cancel`"
+"""What the log advises about runs whose agent or workflow is not loaded."""
 
 MISSPELT = "if its id is misspelt in POLOS_AGENT_PROJECTS, the agent that is meant is for everybody"
 """What the log advises about an agent that is limited to projects and not loaded."""
@@ -68,8 +72,8 @@ class Service:
         self,
         settings: Settings,
         store: Store,
-        agents: Iterable[Agent],
-        defined: Mapping[str, Agent],
+        definitions: Iterable[Agent | Workflow],
+        defined: Mapping[str, Agent | Workflow],
         *,
         shared_port: bool,
         credentials: bool,
@@ -78,16 +82,24 @@ class Service:
         self._clock = clock = SystemClock()
         self._chores: list[asyncio.Task[None]] = []
         self._store = store
+        self._max_retries = settings.max_retries
         self._providers = providers(settings)
         self._side_thread = SideThread()
         self._defined = defined
         self._told: set[str] = set()
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
-        for agent in agents:
-            self.load(agent)
+        for definition in definitions:
+            self.load(definition)
         quotas = settings.quotas
         budgets = Budgets(quotas, store.usage, clock)
-        self._executor = Executor(store, self.catalog, clock, settings.max_runs, budgets)
+        self._executor = Executor(
+            store,
+            self.catalog,
+            clock,
+            settings.max_runs,
+            budgets,
+            threshold=settings.wait_threshold_seconds,
+        )
         self._runs = Runs(
             store, self.catalog, self._executor, clock, self._side_thread, quotas=quotas
         )
@@ -108,26 +120,38 @@ class Service:
         """The port at which it listens; 0 for a Unix socket."""
         return 0 if unix_path(self.address) else parts(self.address)[1]
 
-    def load(self, agent: Agent) -> None:
-        """Load an agent; the same one again changes nothing.
+    def load(self, definition: Agent | Workflow) -> None:
+        """Load an agent or a workflow; the same one again changes nothing.
 
         Raises:
             DefinitionError: another one has its id, it has what JSON cannot hold, or it names a
                 provider that this process does not have.
 
         """
-        self.catalog.add(self._runnable(agent))
+        self.catalog.add(self._runnable(definition))
 
     def lacks(self, agent: Agent) -> str:
         """Return what the model calls of a loaded agent lack; empty if nothing is known to."""
         missing = self._providers[agent.provider].lacks(agent.provider_base_url)
         return f"{agent.provider}; {missing}: its calls will fail" if missing else ""
 
-    def _find_defined(self, agent_id: str) -> AgentRunnable | None:
-        agent = self._defined.get(agent_id)
-        return None if agent is None else self._runnable(agent)
+    def _find_defined(self, runnable_id: str) -> Runnable | None:
+        found = self._defined.get(runnable_id)
+        return None if found is None else self._runnable(found)
 
-    def _runnable(self, agent: Agent) -> AgentRunnable:
+    def _runnable(self, definition: Agent | Workflow) -> Runnable:
+        if isinstance(definition, Workflow):
+            return WorkflowRunnable(definition, self._clock, self._resume, self._max_retries)
+        return self._agent_runnable(definition)
+
+    async def _resume(
+        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    ) -> object:
+        return await self._runs.waits.answer(
+            run.project, f"run:{run.run_id}", run_id, step_key, data_json, request_id
+        )
+
+    def _agent_runnable(self, agent: Agent) -> AgentRunnable:
         runnable = AgentRunnable(agent, self._providers, self._side_thread)
         if agent.id not in self._told and (missing := self.lacks(agent)):
             self._told.add(agent.id)
@@ -138,8 +162,8 @@ class Service:
     async def start(
         cls,
         settings: Settings,
-        agents: Iterable[Agent] = (),
-        defined: Mapping[str, Agent] = MappingProxyType({}),
+        definitions: Iterable[Agent | Workflow] = (),
+        defined: Mapping[str, Agent | Workflow] = MappingProxyType({}),
         *,
         shared_port: bool = False,
         credentials: bool = True,
@@ -148,13 +172,13 @@ class Service:
 
         Args:
             settings: what the service is started with.
-            agents: loaded from the start.
-            defined: by id, agents that are loaded when a start or a stored run names them.
+            definitions: the agents and workflows that are loaded from the start.
+            defined: by id, those that are loaded when a start or a stored run names them.
             shared_port: whether other processes of this service listen at the address, too.
             credentials: False to ask callers for none, whatever the store and the settings have.
 
         Raises:
-            DefinitionError: two agents have one id.
+            DefinitionError: two agents or workflows have one id.
             ListenError: the address cannot be listened at, or only with TLS.
             StoreUnavailable: the store cannot be opened or reached, or another process has it.
             TlsError: the certificate or the key cannot be used.
@@ -166,7 +190,12 @@ class Service:
         store = await open_store(settings)
         try:
             service = cls(
-                settings, store, agents, defined, shared_port=shared_port, credentials=credentials
+                settings,
+                store,
+                definitions,
+                defined,
+                shared_port=shared_port,
+                credentials=credentials,
             )
         except BaseException:
             await store.close()

@@ -21,6 +21,7 @@ from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.sidethread import SideThread
 from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
+from polos_service.waits import Waits
 
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
@@ -33,6 +34,10 @@ class Runs:
     """The use cases. A caller sees the runs of their own project only.
 
     Every one of them may raise StoreUnavailable.
+
+    Attributes:
+        waits: the use cases of waits.
+
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Runs:
         self._side_thread = side_thread
         self._readers = Readers(store)
         self._details = Details(store, self._readers.pacer)
+        self.waits = Waits(store, self._details, clock, catalog.wrong_edit)
         self._draining = False
 
     def drain(self) -> None:
@@ -97,6 +103,10 @@ class Runs:
                 deadline=now + round(timeout * SECOND) if timeout else None,
             )
         )
+
+    def kind(self, caller: Caller, runnable_id: str) -> str:
+        """Return the kind of what a start names; empty if the caller cannot start it."""
+        return self._catalog.kind(runnable_id, caller.project)
 
     async def record(self, caller: Caller, run_id: str) -> RunRecord:
         """Return what is known of a run without its log.

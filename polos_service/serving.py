@@ -41,7 +41,7 @@ def run(
     With a lifeline, this process is a worker: its supervisor holds the address, and speaks.
 
     Raises:
-        PolosError: the agents cannot be loaded, or the service cannot start.
+        PolosError: the app cannot be loaded, or the service cannot start.
 
     """
     with asyncio.Runner(loop_factory=Loop) as runner:
@@ -76,9 +76,9 @@ async def serve(
     target: str, settings: Settings, standard: Standard, lifeline: Lifeline | None
 ) -> None:
     """Start, wait for the signal, and stop."""
-    agents = load(target)
+    definitions = load(target)
     asked = StopSignals()
-    service = await Service.start(settings, agents, shared_port=lifeline is not None)
+    service = await Service.start(settings, definitions, shared_port=lifeline is not None)
     # What is loaded by now stays: to look through it again for garbage stopped all runs for
     # a tenth of a second each time.
     gc.collect()
@@ -106,6 +106,7 @@ def banner(service: Service, settings: Settings) -> list[str]:
     for agent in service.catalog.agents():
         tools = ", ".join(tool.id for tool in agent.tools) or "no tools"
         lines.append(f"  agent {agent.id} ({agent.provider}; {tools})")
+    lines += [f"  workflow {workflow.id}" for workflow in service.catalog.workflows()]
     lacking = ((agent.id, service.lacks(agent)) for agent in service.catalog.agents())
     lines += [f"  agent {agent_id}: {missing}" for agent_id, missing in lacking if missing]
     return [*lines, f"  store {settings.store_shown}"]

@@ -110,6 +110,8 @@ SERVICES: Mapping[str, Mapping[str, Method]] = {
         CancelRun="NOT_FOUND",
         DeleteRun="NOT_FOUND",
         CreateRunToken="NOT_FOUND",
+        ResumeRun="NOT_FOUND",
+        ListWaits="OK, nothing",
     ),
     "polos.v1.AgentService": declared(AgentService, GetAgent="NOT_FOUND", ListAgents="OK, nothing"),
     "polos.v1.AdminService": declared(

@@ -14,12 +14,22 @@ from polos.v1 import event_pb2 as pb
 from polos_client.event import Event
 from scripts.docs_source import NOTE, attributes, coded, enum, properties, table
 
+TIME = "2026-01-31T09:30:00.250Z"
+"""The time in the examples."""
+
 JSON_TYPES = {
     "int64": 'int64; in JSON a string, `"7"`',
-    "google.protobuf.Timestamp": 'Timestamp; in JSON `"2026-01-31T09:30:00.250Z"`',
+    "google.protobuf.Timestamp": f'Timestamp; in JSON `"{TIME}"`',
     "google.protobuf.Duration": 'Duration; in JSON `"1.250s"`',
 }
 SAMPLES: dict[str, Any] = {
+    "Custom.step_key": "progress",
+    "Resumed.data_json": '{"approved": true}',
+    "Resumed.kind": pb.WAIT_KIND_SUSPEND,
+    "Resumed.step_key": "confirm",
+    "Suspended.kind": pb.WAIT_KIND_SUSPEND,
+    "Suspended.step_key": "confirm",
+    "WorkflowRetry.attempt": 2,
     "Error.reason": error_pb2.FAILURE_REASON_MODEL_UNAVAILABLE,
     "StepRetry.attempt": 2,
     "StepRetry.reason": error_pb2.FAILURE_REASON_MODEL_CUT_SHORT,
@@ -33,7 +43,9 @@ SAMPLES: dict[str, Any] = {
     "agent_id": "weather",
     "arguments_json": '{"city": "Tokyo"}',
     "call": 0,
+    "code_version": "2026-01",
     "content": "It is ",
+    "data_json": '{"amount": 100}',
     "duration": 1.25,
     "error_id": "8c6d...",
     "id": "call_1",
@@ -44,9 +56,11 @@ SAMPLES: dict[str, Any] = {
     "name": "get_weather",
     "output_tokens": 12,
     "payload_json": '{"days": 3}',
+    "principal": "key:ops",
     "provider": "openai",
     "provider_request_id": "req_1",
     "reason": error_pb2.FAILURE_REASON_TOOL_FAILED,
+    "request_id": "5f0c...",
     "result": "It is clear in Tokyo.",
     "result_json": '{"city": "Tokyo", "sky": "clear"}',
     "step_key": "get_weather",
@@ -58,7 +72,9 @@ SAMPLES: dict[str, Any] = {
     "temperature": 0.5,
     "tools": "get_weather",
     "total_tokens": 69,
+    "type": "progress",
     "usd_micros": 1250,
+    "wait_id": 7,
 }
 """What the fields of the examples hold, by name, with or without their message's; else 1."""
 
@@ -130,6 +146,8 @@ def fill(message: Message, field: Any) -> None:
         setattr(message, field.name, type(getattr(message, field.name))(value))
     elif field.message_type.name == "Duration":
         getattr(message, field.name).FromMilliseconds(round(value * 1000))
+    elif field.message_type.name == "Timestamp":
+        getattr(message, field.name).FromJsonString(TIME)
     else:
         filled(getattr(message, field.name), 0)
 
@@ -143,14 +161,24 @@ def projected(payload: FieldDescriptor) -> str:
     return f"`data` in Python{always}:\n\n{blocks}"
 
 
-def data(payload: FieldDescriptor, choice: int | None) -> dict[str, Any]:
-    """Return `Event.data` without what every event has; of an empty payload where None."""
+def event_type(payload: FieldDescriptor) -> str:
+    """Return the type that the Python client tells of the example of a payload."""
+    return sample(payload, 0).event_type
+
+
+def sample(payload: FieldDescriptor, choice: int | None) -> Event:
+    """Return an event with a payload that is filled; an empty one where `choice` is None."""
     event = pb.Event(run_id="run", workflow_id="weather")
     message = getattr(event, payload.name)
     message.SetInParent()
     if choice is not None:
         filled(message, choice)
-    shown = dict(Event(event).data)
+    return Event(event)
+
+
+def data(payload: FieldDescriptor, choice: int | None) -> dict[str, Any]:
+    """Return `Event.data` without what every event has; of an empty payload where None."""
+    shown = dict(sample(payload, choice).data)
     del shown["_metadata"]
     return shown
 
@@ -171,6 +199,8 @@ def event_types(said: dict[str, str]) -> Iterator[str]:
             f"{said[payload.full_name]} Named `{payload.json_name}` in JSON; its message is "
             f"`{message.name}`."
         )
+        if (in_python := event_type(payload)) != payload.name:
+            yield f"`event_type` in Python: `{in_python}` in the example below."
         if said[message.full_name] != said[payload.full_name]:
             yield said[message.full_name]
         yield fields(message, said)
@@ -217,3 +247,5 @@ def events(said: dict[str, str]) -> Iterator[str]:
         yield f"### {part.name}\n\n{said[part.full_name]}\n\n{fields(part, said)}"
     yield f"### FinishReason\n\n{said['polos.v1.FinishReason']}"
     yield enum(pb.FinishReason, "FINISH_REASON_", said)
+    yield f"### WaitKind\n\n{said['polos.v1.WaitKind']}"
+    yield enum(pb.WaitKind, "WAIT_KIND_", said)

@@ -19,9 +19,10 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_service.store import Entry
 from polos_service.store.nats.frames import Head
+from polos_service.store.nats.items import WorkItem
 from polos_service.store.nats.jetstream import Conflict, JetStream
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.queue import Queue, WorkItem
+from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.subjects import LOG
 
 BEHIND = 3

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from chaos.faults import Faults, Original, around
+from chaos.faults import Faults, Original, around, watch_waits
 from chaos.places import Place
 from polos_service.store.nats.frames import Head, Mark
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import Records
+from polos_service.store.nats.store import NatsStore
 
 
 def watch_nats(faults: Faults) -> None:
-    """Put places around appends and starts."""
+    """Put places around appends and starts, and around what is done for waits."""
+    watch_waits(faults, NatsStore)
 
     @around(Log, "append")
     async def _(original: Original, log: Log, subject: str, head: Head, *more: Any) -> int:

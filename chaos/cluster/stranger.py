@@ -25,6 +25,8 @@ ELSEWHERE = (
     "$KV.POLOS_DEFINITIONS.default.nobody.0",
     "$KV.POLOS_COMMANDS.default.nobody",
     "$KV.POLOS_COMMANDS.=!",
+    "$KV.POLOS_ALARMS.default.nobody.1",
+    "$KV.POLOS_WAITS.default.nobody.1.1",
 )
 """Where no run has anything. In a bucket a message takes the place of the one before it."""
 

@@ -1,4 +1,4 @@
-"""The errors of steps, where the original SDK has them. Nothing raises them yet."""
+"""The errors of steps, where the original SDK has them."""
 
 from polos_client.errors import ExecutionCancelledError, StepExecutionError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -11,18 +11,18 @@ from polos.v1 import run_service_pb2 as rpc
 from polos.v1.agent_pb2 import Agent as AgentMessage
 from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
-from polos.v1.run_pb2 import Run, RunState
+from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.connection import Connection, checked_id
 from polos_client.calls.credential import ApiKey
-from polos_client.calls.states import STATES
 from polos_client.calls.target import FilePath, Tls, find_target
 from polos_client.errors import DefinitionError, InvalidRequest
 from polos_client.unbuilt import refuse
-from polos_client.wire import PAGE_LIMIT, TOKEN_SECONDS
+from polos_client.wire import TOKEN_SECONDS
 
 if TYPE_CHECKING:
     from polos_client.calls.handle import ExecutionHandle
+    from polos_client.calls.waiting import Wait
 
 
 class PolosClient(Connection):
@@ -100,7 +100,7 @@ class PolosClient(Connection):
     async def invoke(  # noqa: PLR0917 - the order in which the original SDK takes them
         self,
         workflow_id: str,
-        payload: Mapping[str, Any] | None = None,
+        payload: Any = None,
         queue_name: str | None = None,
         queue_concurrency_limit: int | None = None,
         concurrency_key: str | None = None,
@@ -111,35 +111,36 @@ class PolosClient(Connection):
         *,
         request_id: str | None = None,
     ) -> ExecutionHandle:
-        """Start a run of an agent by its id, and return the handle when the run is on disk.
+        """Start a run of an agent or a workflow by its id; return the handle when it is on disk.
 
         Args:
-            workflow_id: the agent's id.
-            payload: `{"input": ..., "streaming": False, "provider_kwargs": {...}}`; all but
+            workflow_id: the agent's or the workflow's id.
+            payload: what the workflow is given, as JSON values or a model; for an agent
+                `{"input": ..., "streaming": False, "provider_kwargs": {...}}`, of which all but
                 `input` are optional.
             queue_name: not built yet.
             queue_concurrency_limit: not built yet.
             concurrency_key: not built yet.
             session_id: groups runs for listing; at most 256 characters.
             user_id: who it is for, for listing; at most 256 characters.
-            initial_state: what tools find in their context: a dict of JSON values, or a model;
-                at most 256 KiB as JSON.
-            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; None: what
-                the agent's deadlines say.
+            initial_state: what tools find in their context, and what a workflow's state begins
+                with: a dict of JSON values, or a model; at most 256 KiB as JSON.
+            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; None: what
+                the agent's deadlines say, and for a workflow any time.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.
 
         Raises:
             DefinitionError: an option that is not built yet was given. Nothing was started.
             InvalidRequest: an argument cannot be used. Nothing was started.
-            AgentNotFound: the service has no such agent.
+            AgentNotFound: the service has no such agent or workflow.
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - pydantic: a client alone needs none
-        from polos_client.calls.start import Start, checked_payload, warn_of_session  # noqa: PLC0415
+        from polos_client.calls.start import Start, warn_of_session  # noqa: PLC0415
 
         refuse(
             "client.invoke",
@@ -149,20 +150,16 @@ class PolosClient(Connection):
                 "concurrency_key": concurrency_key,
             },
         )
-        given = {} if payload is None else payload
-        streaming = checked_payload(given)
         warn_of_session(session_id)
         start = Start(
             workflow_id=workflow_id,
-            input=given["input"],
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
-            provider_options=given.get("provider_kwargs") or {},
             request_id=request_id,
         )
-        return await running.invoke(self, start, streaming=streaming)
+        return await running.invoke_by_id(self, start, payload)
 
     async def batch_invoke(
         self,
@@ -182,33 +179,83 @@ class PolosClient(Connection):
 
     async def resume(
         self,
-        suspend_workflow_id: str,  # noqa: ARG002
-        suspend_execution_id: str,  # noqa: ARG002
-        suspend_step_key: str,  # noqa: ARG002
-        data: Any,  # noqa: ARG002
-    ) -> NoReturn:
-        """Refuse: runs that wait for somebody are not built yet in this version.
+        suspend_workflow_id: str,  # noqa: ARG002 - the original SDK has it; the run's id is enough
+        suspend_execution_id: str,
+        suspend_step_key: str | None = None,
+        data: Any = None,
+        *,
+        wait_id: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Answer a wait of a run, which continues with the first answer that is accepted.
+
+        An answer to a `suspend` may come before the run waits: it is kept until then.
+
+        Args:
+            suspend_workflow_id: not used.
+            suspend_execution_id: the run.
+            suspend_step_key: the wait's key; None: `wait_id` alone names it.
+            data: the answer: JSON values or a model, at most 256 KiB as JSON. To an approval,
+                `{"approved": True or False}`, and optionally `feedback` and `arguments`.
+            wait_id: the wait's id, as `list_waits` and `_metadata` of its event have it; an
+                approval needs it.
+            request_id: makes it safe to repeat: the same id is the same answer; from 1 to 128
+                characters. None: a new one.
 
         Raises:
-            DefinitionError: always.
+            AlreadyAnswered: another answer was accepted before.
+            AmbiguousWait: several open waits have this key.
+            InvalidRequest: an argument cannot be used, or the wait cannot be answered with it.
+            RunNotFound: there is no such run.
+            WaitExpired: the wait expired before.
+            WaitNotOpen: the wait is over or, for an approval, not open yet; or the run has ended.
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
 
         """
-        raise DefinitionError(
-            "client.resume is not built yet in this version: no run waits for an answer"
+        from polos_client.calls import waiting  # noqa: PLC0415
+
+        await waiting.resume(
+            self,
+            suspend_execution_id,
+            suspend_step_key,
+            data,
+            wait_id=wait_id,
+            request_id=request_id,
         )
+
+    def list_waits(
+        self, *, workflow_id: str | None = None, limit: int | None = None
+    ) -> AsyncGenerator[Wait, None]:
+        """Yield the open waits of the project that can be answered, oldest first.
+
+        Args:
+            workflow_id: only waits of runs of this agent or workflow.
+            limit: how many at most, from 0; None: all.
+
+        Raises:
+            InvalidRequest: an argument cannot be used.
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        from polos_client.calls import listing  # noqa: PLC0415
+
+        return listing.waits(self, workflow_id, limit)
 
     async def get_execution(self, execution_id: str) -> dict[str, Any]:
         """Return a run's record as JSON values; a key without a value is None.
 
         Returns:
             `id`, `workflow_id`, `status` ("queued", "running", "waiting", "completed", "failed"
-            or "cancelled"), `result` (the AgentResult as a dict; None unless completed), `error`
-            (the message; None unless failed), `created_at`, `started_at`, `completed_at` and
-            `cancelled_at` (ISO 8601 in UTC), `session_id`, `user_id`, `parent_execution_id`,
-            `root_execution_id`, `step_key` and `output_schema_name`. Always None, since the
-            service does not tell them: `payload`, `run_timeout_seconds`, `retry_count`,
-            `queue_name`, `concurrency_key`, `batch_id`, `deployment_id`, `assigned_to_worker`
-            and `cancelled_by`.
+            or "cancelled"), `result` (the AgentResult as a dict, or what the workflow returned;
+            None unless completed), `error` (the message; None unless failed), `created_at`,
+            `started_at`, `completed_at` and `cancelled_at` (ISO 8601 in UTC), `session_id`,
+            `user_id`, `parent_execution_id`, `root_execution_id`, `step_key` and
+            `output_schema_name`. A run with an open wait that can be answered is "waiting". Always
+            None, since the service does not tell them: `payload`, `run_timeout_seconds`,
+            `retry_count`, `queue_name`, `concurrency_key`, `batch_id`, `deployment_id`,
+            `assigned_to_worker` and `cancelled_by`.
 
         Raises:
             RunNotFound: there is no such run.
@@ -247,7 +294,7 @@ class PolosClient(Connection):
         """Yield runs, the newest first; without their outcomes and tool results.
 
         Args:
-            workflow_id: only runs of this agent.
+            workflow_id: only runs of this agent or workflow.
             state: only runs in this state: "queued", "running", "waiting", "completed",
                 "failed" or "cancelled".
             session_id: only runs of this session.
@@ -262,30 +309,18 @@ class PolosClient(Connection):
             ConnectionLost: it could not be reached.
 
         """
-        if state is not None and state not in STATES:
-            raise InvalidRequest({"state": f"is {state!r}; it must be {', '.join(STATES)}"})
-        if limit is not None and limit < 0:
-            raise InvalidRequest({"limit": f"is {limit}; it cannot be negative"})
-        request = rpc.ListRunsRequest(
-            workflow_id=workflow_id or "",
-            state=STATES[state] if state else RunState.RUN_STATE_UNSPECIFIED,
-            session_id=session_id or "",
-            user_id=user_id or "",
+        from polos_client.calls import listing  # noqa: PLC0415
+
+        request = listing.runs_request(
+            workflow_id=workflow_id,
+            state=state,
+            session_id=session_id,
+            user_id=user_id,
+            created_from=created_from,
+            created_before=created_before,
         )
-        if created_from is not None:
-            request.created_from.FromDatetime(created_from)
-        if created_before is not None:
-            request.created_before.FromDatetime(created_before)
-        left = limit
-        while left is None or left > 0:
-            request.page_size = PAGE_LIMIT if left is None else min(left, PAGE_LIMIT)
-            page = await self.call(lambda channel: RunServiceStub(channel).ListRuns, request)
-            for run in page.runs:
-                yield run
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-            left = None if left is None else left - len(page.runs)
+        async for run in listing.runs(self, request, limit):
+            yield run
 
     async def delete_run(self, run_id: str) -> None:
         """Remove an ended run, with its log.

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from polos.v1.run_pb2 import Run
-from polos_client.calls import record
+from polos_client.calls import record, waiting
 from polos_client.calls.connection import Connection
 from polos_client.calls.start import Start
+from polos_client.values import iso
 
 
 class ExecutionHandle(BaseModel):
@@ -18,10 +19,10 @@ class ExecutionHandle(BaseModel):
 
     Attributes:
         id: the run.
-        workflow_id: the agent that runs.
+        workflow_id: the agent or workflow that runs.
         created_at: when it was accepted, ISO 8601 in UTC.
         parent_execution_id: the run that started it; None at a root run.
-        root_workflow_id: the agent of the root run; the same at a root run.
+        root_workflow_id: the agent or workflow of the root run; the same at a root run.
         root_execution_id: the root run; the same at a root run.
         session_id: the session it was started in; None if none was given.
         user_id: who it is for; None if nobody was named.
@@ -45,7 +46,7 @@ class ExecutionHandle(BaseModel):
         return cls(
             id=run.run_id,
             workflow_id=run.workflow_id,
-            created_at=record.iso(run.create_time),
+            created_at=iso(run.create_time),
             root_workflow_id=run.workflow_id,
             root_execution_id=run.run_id,
             session_id=run.session_id if run.HasField("session_id") else None,
@@ -74,9 +75,11 @@ class ExecutionHandle(BaseModel):
 
         Returns:
             `status` ("queued", "running", "waiting", "completed", "failed" or "cancelled"),
-            `result` (the AgentResult; None unless completed), `error` (the message; None unless
-            failed), `created_at` and `completed_at` (ISO 8601 in UTC), `parent_execution_id`,
-            `root_workflow_id`, `root_execution_id`, `output_schema_name` and `step_key`.
+            `result` (the AgentResult, or what the workflow returned; None unless completed),
+            `error` (the message; None unless failed), `created_at` and `completed_at` (ISO 8601
+            in UTC), `parent_execution_id`, `root_workflow_id`, `root_execution_id`,
+            `output_schema_name` and `step_key`. A run with an open wait that can be answered is
+            "waiting".
 
         Raises:
             RunNotFound: there is no such run any more.
@@ -85,6 +88,20 @@ class ExecutionHandle(BaseModel):
 
         """
         return await record.standing(client, self.id)
+
+    async def resume(
+        self,
+        client: Connection,
+        step_key: str | None = None,
+        data: Any = None,
+        *,
+        wait_id: int | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        """Answer a wait of the run: see `PolosClient.resume`."""
+        await waiting.resume(
+            client, self.id, step_key, data, wait_id=wait_id, request_id=request_id
+        )
 
     async def cancel(self, client: Connection) -> bool:
         """Cancel the run; False if it had ended otherwise before.

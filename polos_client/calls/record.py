@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
+from polos.v1.event_pb2 import WorkflowFinish
 from polos.v1.run_pb2 import Run, RunState
 from polos_client.calls.connection import Connection
 from polos_client.calls.follow import fold
 from polos_client.calls.states import ENDED_OTHERWISE, STATUSES
-from polos_client.errors import RunError
+from polos_client.errors import DefinitionError, RunError
+from polos_client.event import parsed
 from polos_client.fold import conclude, tool_result
 from polos_client.result import AgentResult, Usage
+from polos_client.typed import typed
+from polos_client.values import iso
 
 UNKNOWN = (
     *("payload", "deployment_id", "assigned_to_worker", "retry_count", "queue_name"),
@@ -25,26 +26,37 @@ UNKNOWN = (
 async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
     """Return how a run stands: see `ExecutionHandle.get`."""
     run = await connection.get_run(run_id)
-    result = await _result(connection, run)
+    if _is_finished_workflow(run):
+        finish = run.outcome.workflow_finish
+        result, schema = _typed(finish), finish.result_schema or None
+    else:
+        result = await _result(connection, run)
+        schema = result.result_schema if result else None
     return {
         **_common(run),
         "result": result,
         "root_workflow_id": run.workflow_id,
-        "output_schema_name": result.result_schema if result else None,
+        "output_schema_name": schema,
     }
 
 
 async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
     """Return a run's record as JSON values: see `PolosClient.get_execution`."""
     run = await connection.get_run(run_id)
-    result = await _result(connection, run)
+    if _is_finished_workflow(run):
+        finish = run.outcome.workflow_finish
+        value, schema = parsed(finish.result_json), finish.result_schema or None
+    else:
+        result = await _result(connection, run)
+        value = result.model_dump(mode="json") if result else None
+        schema = result.result_schema if result else None
     cancelled = run.state == RunState.RUN_STATE_CANCELLED
     return {
         "id": run.run_id,
         "workflow_id": run.workflow_id,
         **_common(run),
-        "result": result.model_dump(mode="json") if result else None,
-        "output_schema_name": result.result_schema if result else None,
+        "result": value,
+        "output_schema_name": schema,
         "started_at": iso(run.start_time) if run.HasField("start_time") else None,
         "cancelled_at": iso(run.finish_time) if cancelled else None,
         "session_id": run.session_id if run.HasField("session_id") else None,
@@ -58,14 +70,9 @@ async def cancel(connection: Connection, run_id: str) -> bool:
     return (await connection.cancel_run(run_id)).state not in ENDED_OTHERWISE
 
 
-def iso(time: Timestamp) -> str:
-    """Return a time in ISO 8601, in UTC."""
-    return time.ToDatetime(tzinfo=UTC).isoformat()
-
-
 def _common(run: Run) -> dict[str, Any]:
     return {
-        "status": STATUSES.get(run.state, "unknown"),
+        "status": _status(run),
         "error": run.outcome.error.message if run.outcome.HasField("error") else None,
         "created_at": iso(run.create_time),
         "completed_at": iso(run.finish_time) if run.HasField("finish_time") else None,
@@ -73,6 +80,24 @@ def _common(run: Run) -> dict[str, Any]:
         "root_execution_id": run.run_id,
         "step_key": None,
     }
+
+
+def _status(run: Run) -> str:
+    """Return the name of the run's state; a run that somebody can answer is waiting."""
+    if run.open_waits and run.state == RunState.RUN_STATE_RUNNING:
+        return STATUSES[RunState.RUN_STATE_SUSPENDED]
+    return STATUSES.get(run.state, "unknown")
+
+
+def _is_finished_workflow(run: Run) -> bool:
+    return run.outcome.HasField("workflow_finish")
+
+
+def _typed(finish: WorkflowFinish) -> Any:
+    try:
+        return typed(finish.result_json, finish.result_schema)
+    except DefinitionError:  # the class is another one here
+        return parsed(finish.result_json)
 
 
 async def _result(connection: Connection, run: Run) -> AgentResult | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
+from dataclasses import replace
+from typing import Any, NoReturn
 
 import grpc.aio
 
@@ -20,13 +21,24 @@ from polos_client.calls.connection import (
 )
 from polos_client.calls.follow import fold
 from polos_client.calls.handle import ExecutionHandle
-from polos_client.calls.start import Start
+from polos_client.calls.start import Start, checked_payload
 from polos_client.calls.states import ENDED_OTHERWISE
 from polos_client.calls.stream import AgentStream
-from polos_client.deadlines import is_number
-from polos_client.errors import ConnectionLost, InvalidRequest, PolosError, RunTimeout
+from polos_client.deadlines import Patience, is_number
+from polos_client.errors import (
+    ConnectionLost,
+    InvalidRequest,
+    PolosError,
+    RunTimeout,
+    WorkflowTimeoutError,
+)
 from polos_client.fold import RunAccumulator, outcome_usage
 from polos_client.result import AgentResult
+from polos_client.typed import typed
+from polos_client.waits import wait_kind
+
+_TOLD_WAITS = 10
+"""Open waits that an error names at most."""
 
 _Call = grpc.aio.UnaryStreamCall[StreamRunRequest, StreamRunResponse]
 
@@ -42,16 +54,43 @@ def prepare(client: object, definition: Definition) -> None:
 
 
 async def run(client: Connection, start: Start, timeout: float | None) -> AgentResult:
-    """Start a run, see it to its end and return its result.
-
-    The start itself is not cut short by `timeout`, so that the run that is cancelled then
-    is always known.
+    """Start a run of an agent, see it to its end and return its result.
 
     Raises:
         RunError: the run ended without a result, `timeout` included.
+        WorkflowTimeoutError: a `timeout` that is Patience is over.
         CallError: the service refused, or an argument cannot be used.
         ConnectionLost: it could not be reached.
 
+    """
+    return (await _to_the_end(client, start, timeout)).result()
+
+
+async def run_workflow(
+    client: Connection, start: Start, timeout: float | None, returned: Any
+) -> Any:
+    """Start a run of a workflow, see it to its end and return what its function returned.
+
+    `returned` is the type that the function says it returns; None if it says nothing.
+
+    Raises:
+        RunError, WorkflowTimeoutError, CallError, ConnectionLost: as `run`.
+        DefinitionError: the result does not fit the class that it had.
+
+    """
+    folded = await _to_the_end(client, start, timeout)
+    result = folded.result()
+    if folded.outcome is None or not folded.outcome.HasField("workflow_finish"):
+        return result
+    finish = folded.outcome.workflow_finish
+    return typed(finish.result_json, finish.result_schema, returned)
+
+
+async def _to_the_end(client: Connection, start: Start, timeout: float | None) -> RunAccumulator:
+    """Start a run and return the fold of its events, once it has ended.
+
+    The start itself is not cut short by `timeout`, so that the run that is cancelled then
+    is always known.
     """
     if timeout is not None and not (is_number(timeout) and timeout > 0):
         wanted = "it must be a number of seconds above 0, or None"
@@ -63,8 +102,11 @@ async def run(client: Connection, start: Start, timeout: float | None) -> AgentR
         async with asyncio.timeout_at(None if timeout is None else begun + timeout):
             await fold(client, started.run_id, into=folded)
     except TimeoutError:
-        await _give_up(client, started.run_id, folded, timeout)
-    return folded.result()
+        if isinstance(timeout, Patience):
+            await _lose_patience(client, started.run_id, folded, timeout)
+        else:
+            await _give_up(client, started.run_id, folded, timeout)
+    return folded
 
 
 async def stream(client: Connection, start: Start) -> AgentStream:
@@ -98,6 +140,32 @@ async def invoke(client: Connection, start: Start, *, streaming: bool) -> Execut
 
     """
     return ExecutionHandle.of(await client.create_run(start.create_request(streaming=streaming)))
+
+
+async def invoke_by_id(client: Connection, start: Start, payload: Any) -> ExecutionHandle:
+    """Start what has this id, an agent or a workflow, and return the run's handle.
+
+    Only the service knows which it is, and it starts neither an agent with a payload nor a
+    workflow with an input. So the first start that it accepts is the right one. An agent's refusal
+    of a payload says that the input is missing.
+
+    Raises:
+        CallError: the service refused, or an argument cannot be used.
+        ConnectionLost: it could not be reached.
+
+    """
+    try:
+        streaming = checked_payload({} if payload is None else payload)
+        options = payload.get("provider_kwargs") or {}
+        agents = replace(start, input=payload["input"], provider_options=options)
+        return await invoke(client, agents, streaming=streaming)
+    except InvalidRequest as error:
+        refused_as_agent = error
+    try:
+        return await invoke(client, replace(start, payload=payload), streaming=False)
+    except InvalidRequest as error:
+        is_agent = "input" in error.violations
+        raise (refused_as_agent if is_agent else error) from None
 
 
 async def _run_id(client: Connection, call: _Call) -> str:
@@ -135,6 +203,33 @@ async def _give_up(
         await fold(client, run_id, into=folded)
         return
     _timed_out(run_id, folded, timeout, " and was cancelled", ended)
+
+
+async def _lose_patience(
+    client: Connection, run_id: str, folded: RunAccumulator, timeout: float
+) -> None:
+    """Raise WorkflowTimeoutError and leave the run alone, unless it has ended meanwhile."""
+    rest = ""
+    try:
+        found = await client.get_run(run_id)
+    except PolosError:
+        pass  # that it cannot be asked what it waits for is not the caller's question
+    else:
+        if found.HasField("outcome"):
+            await fold(client, run_id, into=folded)
+            return
+        waits = [
+            f"{one.step_key!r} ({wait_kind(one.kind)}, wait_id {one.wait_id})"
+            for one in found.open_waits[:_TOLD_WAITS]
+        ]
+        rest = f" It waits for an answer to {', '.join(waits)}." if waits else ""
+    raise WorkflowTimeoutError(
+        run_id,
+        float(timeout),
+        f"run {run_id} has not ended within {timeout:g} s, and continues.{rest} "
+        f"events.stream_workflow(client, workflow_run_id={run_id!r}) reads it to its end; a "
+        "timeout of yours would cancel it",
+    )
 
 
 def _timed_out(

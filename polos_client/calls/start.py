@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
-from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines, is_duration
+from polos_client.deadlines import MAX_RUN_SECONDS, MIN_SECONDS, Deadlines, is_duration
 from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
 
@@ -27,12 +27,15 @@ class Start:
     """What a run is started with.
 
     Attributes:
-        workflow_id: the agent that runs.
-        input: the user's message, or a conversation; at most 1 MiB as it is sent.
+        workflow_id: the agent or workflow that runs.
+        input: the user's message, or a conversation; at most 1 MiB as it is sent. None for a
+            workflow.
+        payload: what a workflow is given: JSON values or a model, at most 256 KiB as JSON. None:
+            nothing.
         initial_state: what tools find in their context; at most 256 KiB as JSON.
         session_id: at most 256 characters.
         user_id: at most 256 characters.
-        run_timeout_seconds: from 0.001 to 2592000 s; None: what the deadlines say.
+        run_timeout_seconds: from 0.001 s to 100 years; None: what the deadlines say.
         deadlines: bounds of this run; None: the agent's.
         provider_options: model parameters of this run; at most 256 KiB as JSON.
         request_id: makes the start idempotent; from 1 to 128 characters. None: a new one for
@@ -41,7 +44,8 @@ class Start:
     """
 
     workflow_id: str
-    input: str | Sequence[Mapping[str, Any]]
+    input: str | Sequence[Mapping[str, Any]] | None = None
+    payload: Any = None
     initial_state: Mapping[str, Any] | BaseModel | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -74,9 +78,12 @@ class Start:
 
     def _fill(self, request: CreateRunRequest | StreamRunRequest) -> None:
         request.agent_id = _named("workflow_id", self.workflow_id, NAME_LIMIT)
-        request.request_id = _request_id(self.request_id)
+        request.request_id = request_id_or_new(self.request_id)
         if isinstance(self.input, str):
             request.input = _bounded("input", self.input, INPUT_LIMIT)
+        elif self.input is None:
+            if self.payload is not None:
+                request.payload_json = payload_json("payload", self.payload)
         else:
             messages = _conversation(self.input)
             request.input_messages_json = _json("input", messages, list, INPUT_LIMIT, MEDIA_COUNT)
@@ -137,7 +144,7 @@ def not_named(options: Mapping[str, Any], name: str, *, instead: str) -> None:
 
 
 def checked_payload(payload: Any) -> bool:
-    """Check the payload of an `invoke` and return whether the run shall stream.
+    """Check the payload of an agent's `invoke` and return whether the run shall stream.
 
     Raises:
         InvalidRequest: it is not a dict, lacks the input, or has an unknown key or a value of
@@ -152,7 +159,7 @@ def checked_payload(payload: Any) -> bool:
         known = "is not known; an agent takes input, streaming and provider_kwargs"
         raise InvalidRequest({f"payload.{name}": known for name in unknown})
     if "input" not in payload:
-        raise InvalidRequest({"payload.input": "is missing; only agents can be started yet"})
+        raise InvalidRequest({"payload.input": "is missing; an agent needs it"})
     streaming = payload.get("streaming", False)
     if not isinstance(streaming, bool):
         raise InvalidRequest({"payload.streaming": f"must be True or False, not {streaming!r}"})
@@ -219,6 +226,30 @@ def _size(name: str, text: str) -> int:
         raise InvalidRequest({name: f"is not valid Unicode text: {error.reason}"}) from None
 
 
+def payload_json(name: str, value: Any) -> str:
+    """Return a workflow's payload, or an answer, as JSON text.
+
+    Raises:
+        InvalidRequest: it cannot be written as JSON, or is too large.
+
+    """
+    if isinstance(value, BaseModel):
+        return _bounded(name, value.model_dump_json(), STATE_LIMIT)
+    try:
+        text = json.dumps(
+            value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_model
+        )
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest({name: f"cannot be written as JSON: {error}"}) from error
+    return _bounded(name, text, STATE_LIMIT)
+
+
+def _model(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
+
+
 def _named(name: str, text: Any, limit: int) -> str:
     if not isinstance(text, str):
         raise InvalidRequest({name: f"must be a text, not {text!r:.80}"})
@@ -228,17 +259,23 @@ def _named(name: str, text: Any, limit: int) -> str:
     return text
 
 
-def _request_id(given: str | None) -> str:
+def request_id_or_new(given: str | None) -> str:
+    """Return the request id that a caller has given, or a new one.
+
+    Raises:
+        InvalidRequest: it cannot be used.
+
+    """
     if given is None:
         return str(uuid.uuid4())
-    if given == "":  # to the service, a start without an id: repeated, it would be another run
+    if given == "":  # to the service, a call without an id: repeated, it would be another one
         raise InvalidRequest({"request_id": "is empty"})
     return _named("request_id", given, REQUEST_ID_LIMIT)
 
 
 def _duration(seconds: float) -> Duration:
-    if not is_duration(seconds):
-        bounds = f"from {MIN_SECONDS:g} to {MAX_SECONDS:.0f}"
+    if not is_duration(seconds, MAX_RUN_SECONDS):
+        bounds = f"from {MIN_SECONDS:g} to {MAX_RUN_SECONDS:.0f}"
         raise InvalidRequest({"run_timeout_seconds": f"is {seconds!r}; it must be {bounds}"})
     duration = Duration()
     duration.FromNanoseconds(round(seconds * 1e9))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
-from weakref import WeakValueDictionary
 
 from pydantic import BaseModel
 
-from polos_client.deadlines import DEFAULTS, Deadlines
+from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
+from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
+from polos_client.errors import InvalidRequest
 from polos_client.unbuilt import missing, refuse
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ State = Mapping[str, Any] | BaseModel
 
 Stop = StopCondition | Callable[[StopConditionContext], Any]
 """A stop condition, or a plain function that is one: `(ctx) -> bool`, or an async one."""
-
-DEFINED: MutableMapping[str, Agent] = WeakValueDictionary()
-"""Every agent that this process has defined and still uses, by id: the last one of each id."""
 
 
 class Agent:
@@ -54,6 +52,7 @@ class Agent:
         provider_kwargs: the provider's own parameters, sent with each model call. `extra_body`
             is merged into them, `extra_headers` are sent as headers.
         deadlines: how long a run and its parts may take, all of them given.
+        bounded: True if the author has said how long a run may take.
 
     """
 
@@ -120,6 +119,7 @@ class Agent:
         self.provider_base_url = checks.base_url(provider_base_url)
         self.provider_llm_api = checks.llm_api(provider_llm_api)
         self.provider_kwargs = checks.provider_kwargs(provider_kwargs)
+        self.bounded = deadlines is not DEFAULTS and deadlines.run is not None
         self.deadlines = deadlines.over(DEFAULTS)
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self
@@ -151,7 +151,7 @@ class Agent:
         initial_state: State | None = None,
         session_id: str | None = None,
         user_id: str | None = None,
-        timeout: float | None = 600.0,
+        timeout: float | None = PATIENCE,
         *,
         deadlines: Deadlines | None = None,
         request_id: str | None = None,
@@ -166,7 +166,8 @@ class Agent:
             session_id: groups runs for listing.
             user_id: who it is for, for listing.
             timeout: seconds after which the run is cancelled, above 0; None: only the
-                deadline of the run bounds it, 24 h by default.
+                deadline of the run bounds it, 24 h by default. If it is not given, the call
+                raises after 600 s, and the run continues.
             deadlines: bounds of this run, before the agent's own.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.
@@ -176,6 +177,7 @@ class Agent:
             RunFailed: the run failed.
             RunCancelled: the run was cancelled.
             RunTimeout: the run took longer than `timeout`, and was cancelled.
+            WorkflowTimeoutError: no timeout was given, and the run has not ended within 600 s.
             InvalidRequest: an argument cannot be used; nothing was started.
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
@@ -219,7 +221,7 @@ class Agent:
             initial_state: see `run`.
             session_id: see `run`.
             user_id: see `run`.
-            run_timeout_seconds: how long the run may take, from 0.001 to 2592000 s; the
+            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: see `run`.
             request_id: see `run`.
@@ -306,6 +308,9 @@ class Agent:
         from polos_client.calls import running  # noqa: PLC0415
         from polos_client.calls.start import Start, warn_of_session  # noqa: PLC0415
 
+        if input is None:  # which is right for a workflow
+            told = "must be a string or a list of messages, not NoneType"
+            raise InvalidRequest({"input": told})
         warn_of_session(said["session_id"], stacklevel=4)
         start = Start(workflow_id=self.id, input=input, **said)
         running.prepare(client, self)

@@ -39,6 +39,27 @@ def parameters(fn: Callable[..., Any], names: Mapping[str, Any]) -> list[inspect
     return [one.replace(annotation=types.get(one.name, one.annotation)) for one in found]
 
 
+def returned(fn: Callable[..., Any], names: Mapping[str, Any]) -> Any:
+    """Return the type that `fn` says it returns; None if it says nothing that can be resolved.
+
+    Args:
+        fn: the function.
+        names: as in `parameters`.
+
+    """
+    annotation = inspect.signature(fn).return_annotation
+    try:
+        found = typing.get_type_hints(
+            SimpleNamespace(__annotations__={"return": annotation}),
+            globalns=getattr(inspect.unwrap(fn), "__globals__", {}),
+            localns=dict(names),
+            include_extras=True,
+        )["return"]
+    except (NameError, SyntaxError, TypeError, AttributeError):
+        return None  # it exists for type checkers alone
+    return None if found in (inspect.Signature.empty, Any, object, type(None)) else found
+
+
 def _types(
     fn: Callable[..., Any], found: list[inspect.Parameter], names: Mapping[str, Any]
 ) -> dict[str, Any]:

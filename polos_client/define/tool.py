@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, NoReturn, overload
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, ValidationError, create_model
-from pydantic_core import PydanticUndefined
+from pydantic_core import PydanticUndefined, to_jsonable_python
 from typing_extensions import ParamSpec, TypeVar
 
 from polos_client.define.context import WorkflowContext
@@ -27,8 +29,20 @@ _FnR = TypeVar("_FnR")
 ToolApproval = Literal["always", "none"]
 """Whether a person must approve each call of a tool."""
 
-_BUILT = ("id", "description", "parameters", "at_most_once")
+_BUILT = (
+    "id",
+    "description",
+    "parameters",
+    "at_most_once",
+    "approval",
+    "approval_timeout",
+    "editable",
+    "asks",
+)
 """The options of `@tool` that are built."""
+
+MAX_WAIT = 10 * 365 * 24 * 3600.0
+"""Seconds that an approval may wait at most: ten years, which every timestamp can hold."""
 
 _ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _MAX_PROBLEMS = 20
@@ -45,6 +59,11 @@ class Tool(Generic[_P, _R]):
         fn: the plain function.
         is_async: True if `fn` is an `async def`.
         at_most_once: True if an interrupted call is not made again.
+        approval: "always" if a person must approve each call.
+        approval_timeout: seconds after which a call that nobody has approved fails; None: never.
+        editable: True if whoever approves a call may change its arguments.
+        asks: True if the function returns a question, whose answer is the call's result.
+        has_sets: True if an argument contains a set, whose JSON has no fixed order.
 
     """
 
@@ -57,20 +76,31 @@ class Tool(Generic[_P, _R]):
         description: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         at_most_once: bool = False,
+        approval: ToolApproval | None = None,
+        approval_timeout: float | None = None,
+        editable: bool = False,
+        asks: bool = False,
     ) -> None:
         """Read the function's signature; `names` are the local names where it is defined.
 
         Raises:
-            DefinitionError: the id, the signature or the schema cannot be used.
+            DefinitionError: the id, the signature, the schema or the options cannot be used.
 
         """
         self.id = _checked_id(fn, id)
+        self.approval: ToolApproval = _checked_approval(approval)
+        self.approval_timeout = approval_timeout
+        self.editable = editable
+        self.asks = asks
         self.description = (description or inspect.getdoc(fn) or "").strip()
         self.fn = fn
         self.is_async = inspect.iscoroutinefunction(fn)
         self.at_most_once = at_most_once
+        _check_waits(self)
         self._context_name, self._arguments = _read(self.id, fn, names)
-        self.parameters = dict(parameters) if parameters else self._arguments.schema()
+        schema = self._arguments.schema()
+        self.has_sets = "uniqueItems" in json.dumps(schema, default=repr)
+        self.parameters = dict(parameters) if parameters else schema
         functools.update_wrapper(self, fn, updated=())
 
     if not TYPE_CHECKING:  # checkers refuse these names by themselves
@@ -97,6 +127,19 @@ class Tool(Generic[_P, _R]):
         """
         return self._arguments.parse(arguments_json.strip() or "{}")
 
+    def dump(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what `validate` returned as the members of a JSON object.
+
+        Raises:
+            TypeError, ValueError: it is not a JSON object of valid JSON values.
+
+        """
+        found = to_jsonable_python(self._arguments.whole(arguments), by_alias=True, round_trip=True)
+        if not isinstance(found, dict):
+            raise TypeError(f"the arguments become {type(found).__name__}, not an object")
+        json.dumps(found, allow_nan=False, ensure_ascii=False).encode()
+        return found
+
     def invoke(self, ctx: WorkflowContext, kwargs: Mapping[str, Any]) -> Any:
         """Call the function with what `validate` returned; an async one gives an awaitable."""
         fn: Callable[..., Any] = self.fn
@@ -117,6 +160,10 @@ class _OneModel:
 
     def parse(self, text: str) -> dict[str, Any]:
         return {self._name: self._model.model_validate_json(text)}
+
+    def whole(self, arguments: Mapping[str, Any]) -> BaseModel:
+        model: BaseModel = arguments[self._name]
+        return model
 
 
 class _Plain:
@@ -140,6 +187,10 @@ class _Plain:
         model = self._model.model_validate_json(text)
         return {name: getattr(model, field) for field, name in self._names.items()}
 
+    def whole(self, arguments: Mapping[str, Any]) -> BaseModel:
+        given = {field: arguments[name] for field, name in self._names.items()}
+        return self._model.model_construct(**given)
+
 
 @overload
 def tool(fn: Callable[_FnP, _FnR], /) -> Tool[_FnP, _FnR]: ...
@@ -153,7 +204,10 @@ def tool(
     parameters: Mapping[str, Any] | None = None,
     at_most_once: bool = False,
     queue: str | None = None,
-    approval: str = "none",
+    approval: ToolApproval | None = None,
+    approval_timeout: float | None = None,
+    editable: bool = False,
+    asks: bool = False,
     **unbuilt: Any,
 ) -> Callable[[Callable[_FnP, _FnR]], Tool[_FnP, _FnR]]: ...
 
@@ -178,7 +232,14 @@ def tool(
             False, it is made again with the same idempotency key; True, it is not, and
             the model is told that its outcome is unknown.
         queue: not built yet.
-        approval: "none"; "always" is not built yet.
+        approval: "always": before each call a person sees the arguments, as the function will
+            get them, and approves or rejects it. "none", the default: calls are made at once.
+        approval_timeout: seconds after which a call that nobody has approved or rejected fails,
+            and the model is told so; default: it waits without a bound of its own.
+        editable: True, whoever approves a call may change its arguments; the model is told.
+        asks: True, the function returns a question, which is a dict or a model as
+            `ctx.step.suspend` takes it, and the answer is the result of the call. The function
+            may run more than once for one question.
         options: all of these but `fn`; any other is refused.
 
     Raises:
@@ -226,6 +287,38 @@ def _checked_id(fn: Any, given: str | None) -> str:
     if name == "llm":
         raise DefinitionError("the tool id 'llm' is reserved for the steps of model calls")
     return str(name)
+
+
+def _checked_approval(given: Any) -> ToolApproval:
+    match given:
+        case None | "none":
+            return "none"
+        case "always":
+            return "always"
+    raise DefinitionError(f'the approval of a tool is "always" or "none", not {given!r:.80}')
+
+
+def _check_waits(tool: Tool) -> None:
+    """Refuse options about approvals and questions that do not go together."""
+    timeout = tool.approval_timeout
+    if tool.approval == "none" and (timeout is not None or tool.editable):
+        raise DefinitionError(
+            f"the tool {tool.id!r} has approval_timeout or editable, which need approval='always'"
+        )
+    if timeout is not None and not (_is_number(timeout) and 0 < timeout <= MAX_WAIT):
+        raise DefinitionError(
+            f"the approval_timeout of the tool {tool.id!r} must be above 0 and at most "
+            f"{MAX_WAIT:g} s, not {timeout!r:.80}"
+        )
+    if tool.asks and (tool.at_most_once or tool.approval == "always"):
+        raise DefinitionError(
+            f"the tool {tool.id!r} asks a person itself: it takes no approval, and at_most_once "
+            "means nothing for a question"
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
 
 
 def _read(

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, PlainSerializer, PlainValidator
+from pydantic import (
+    BaseModel,
+    PlainSerializer,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
@@ -20,19 +26,34 @@ from polos_service.runs.runnable import RunRequest
 KIND: Literal["agent"] = "agent"
 """The kind of an agent's definition."""
 
-VERSION: Literal[2] = 2
-"""The version of its format: a further one where earlier code would read it wrongly.
+VERSION: Literal[3] = 3
+"""The newest version of its format: a further one where earlier code would read it wrongly.
 
-Version 1 has the conversation in the form of the OpenAI chat API.
+Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
+tool that needs approval, which earlier code would call without.
 """
+
+WITHOUT_APPROVALS: Literal[2] = 2
+"""The version of a definition in which no tool needs approval."""
 
 
 class PinnedTool(BaseModel):
-    """A tool as the model sees it; its code is the loaded agent's, found by name."""
+    """A tool as the model sees it, and whether a call of it needs approval.
+
+    Its code is the loaded agent's, found by name. Without approval it is stored as in version 2.
+    """
 
     name: str
     description: str
     parameters: dict[str, Any]
+    approval: bool = False
+
+    @model_serializer(mode="wrap")
+    def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stored: dict[str, Any] = dump(self)
+        if not self.approval:
+            stored.pop("approval", None)
+        return stored
 
 
 class PinnedStop(BaseModel):
@@ -58,7 +79,7 @@ class Definition(BaseModel):
     """A run's definition. Private: it is stored beside the log and never served."""
 
     kind: Literal["agent"] = KIND
-    v: Literal[2] = VERSION
+    v: Literal[2, 3] = WITHOUT_APPROVALS
     agent_id: str
     provider: str
     model: str
@@ -89,7 +110,9 @@ class Definition(BaseModel):
 
         """
         deadlines = request.deadlines.over(agent.deadlines)
+        approvals = any(tool.approval == "always" for tool in agent.tools)
         return cls(
+            v=VERSION if approvals else WITHOUT_APPROVALS,
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -98,7 +121,12 @@ class Definition(BaseModel):
             api=agent.provider_llm_api,
             settings=agent.provider_kwargs,
             tools=[
-                PinnedTool(name=tool.id, description=tool.description, parameters=tool.parameters)
+                PinnedTool(
+                    name=tool.id,
+                    description=tool.description,
+                    parameters=tool.parameters,
+                    approval=tool.approval == "always",
+                )
                 for tool in agent.tools
             ],
             temperature=agent.temperature,
@@ -126,7 +154,7 @@ class Definition(BaseModel):
         """
         stored = unpinned(pinned, KIND, VERSION)
         if stored.get("v", FIRST_VERSION) == FIRST_VERSION:
-            stored |= {"v": VERSION, "conversation": _first_conversation(stored)}
+            stored |= {"v": WITHOUT_APPROVALS, "conversation": _first_conversation(stored)}
         return cls.model_validate(stored)
 
     def started(self) -> AgentStart:

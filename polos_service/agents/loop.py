@@ -11,13 +11,16 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 from polos.v1.event_pb2 import AgentFinish, FinishReason, ToolCall
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
+from polos_client.define.steps import NO_STEPS, Steps
 from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.definition import Definition
+from polos_service.agents.people import Decision, People
 from polos_service.agents.telling import UNHEARD, Telling
 from polos_service.agents.turn import Outcome, answer_of, event_of, fitting, turn_of
 from polos_service.errors import StepError
@@ -26,12 +29,16 @@ from polos_service.models import Model, ModelAnswer, ModelRequest
 from polos_service.models.messages import Call
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
+from polos_service.runs.retries import Backoff
 from polos_service.runs.said import size_of
 from polos_service.sidethread import SMALL
+from polos_service.tools.approved import Approved
 from polos_service.tools.local import call_tool
+from polos_service.tools.steps import ToolSteps
 
 PARALLEL_TOOLS = 32
-"""Tool calls of one run that work at once; each may hold a thread. Further ones have not begun."""
+"""Tool calls of one run that work at once; each may hold a thread. Further ones have not begun.
+Those that wait for a person do not count."""
 
 MODEL_TRIES = 4
 """How often one model call is tried in all, as long as its failure is retryable."""
@@ -59,6 +66,9 @@ class AgentLoop:
         # Each tool call gets a copy of its own: parsing JSON is much faster than copying objects.
         self._initial_state = json.dumps(definition.initial_state)
         self._places = asyncio.Semaphore(PARALLEL_TOOLS)
+        approvals = {tool.name for tool in definition.tools if tool.approval}
+        limit = definition.deadlines.tool_call
+        self._people = People(ctx, self._tools, approvals, limit, self._places)
 
     async def run(self) -> AgentFinish:
         """Run to the end and return the terminal event.
@@ -87,7 +97,7 @@ class AgentLoop:
         request = ModelRequest(
             model=self._definition.model,
             messages=self._messages,
-            tools=[tool.model_dump() for tool in self._definition.tools],
+            tools=[tool.model_dump(exclude={"approval"}) for tool in self._definition.tools],
             temperature=self._definition.temperature,
             max_output_tokens=self._definition.max_output_tokens,
             options=self._definition.options,
@@ -102,7 +112,7 @@ class AgentLoop:
             key,
             "llm",
             lambda attempt: self._answer(attempt, request),
-            tries=MODEL_TRIES,
+            retries=Backoff(MODEL_TRIES),
         )
         return answer_of(output)
 
@@ -128,30 +138,48 @@ class AgentLoop:
         return [task.result() for task in tasks]
 
     async def _call(self, key: str, call: Call, event: ToolCall) -> Outcome:
+        decision = await self._people.decide(key, call, lambda: self._question(key, call))
         try:
             async with self._places:
                 output = await self._ctx.step(
-                    key, "tool", lambda attempt: self._use(attempt, call), call=event
+                    key, "tool", lambda attempt: self._use(attempt, call, decision), call=event
                 )
         except StepError as error:
-            return Outcome(call=call, error=error.message)
-        return Outcome(call=call, result_json=output.result_json)
+            return Outcome(call=call, error=error.message, note=decision.note)
+        return Outcome(call=call, result_json=output.result_json, note=decision.note)
 
-    async def _use(self, attempt: Attempt, call: Call) -> StepOutput:
+    async def _use(self, attempt: Attempt, call: Call, decision: Decision) -> StepOutput:
+        if decision.refusal is not None:
+            raise decision.refusal
+        if decision.answer_json is not None:
+            return StepOutput(result_json=decision.answer_json)
         await attempt.checkpoint()
-        context = WorkflowContext(
+        context = self._context(attempt.key, attempt.number, cast("Steps", ToolSteps(attempt)))
+        return StepOutput(result_json=await self._called(call, context, decision.approved))
+
+    async def _question(self, key: str, call: Call) -> str:
+        """Return what a tool that asks shows to whoever answers, as JSON text."""
+        return await self._called(call, self._context(key, 1, NO_STEPS))
+
+    async def _called(
+        self, call: Call, context: WorkflowContext, approved: Approved | None = None
+    ) -> str:
+        asked = ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
+        limit = self._definition.deadlines.tool_call
+        return await call_tool(self._tools, asked, context, limit, approved)
+
+    def _context(self, key: str, attempt: int, steps: Steps) -> WorkflowContext:
+        return WorkflowContext(
             workflow_id=self._definition.agent_id,
             execution_id=self._ctx.run_id,
             session_id=self._definition.session_id,
             user_id=self._definition.user_id,
-            step_key=attempt.key,
-            attempt=attempt.number,
-            idempotency_key=f"{self._ctx.run_id}/{attempt.key}",
+            step_key=key,
+            attempt=attempt,
+            idempotency_key=f"{self._ctx.run_id}/{key}",
             initial_state=json.loads(self._initial_state),
+            step=steps,
         )
-        limit = self._definition.deadlines.tool_call
-        asked = ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
-        return StepOutput(result_json=await call_tool(self._tools, asked, context, limit))
 
     def _key(self, name: str) -> str:
         # A name that a model made up cannot be a step key: it could be that of another step.

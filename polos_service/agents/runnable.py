@@ -63,8 +63,19 @@ class AgentRunnable:
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that a run takes at most if its start names no other bound."""
+        """Seconds that a run takes at most, waits included, if its start names no other bound."""
+        return None if self._waits and not self.agent.bounded else self.agent.deadlines.run
+
+    @property
+    def work_limit(self) -> float | None:
+        """Seconds that a run without a timeout works at most, not counting its waits."""
         return self.agent.deadlines.run
+
+    @property
+    def _waits(self) -> bool:
+        """Whether a run may wait for a person."""
+        told = (vars(tool) for tool in self.agent.tools)
+        return any(one.get("asks") or one.get("approval") == "always" for one in told)
 
     def pin(self, request: RunRequest) -> bytes:
         """Return the definition of a run.
@@ -85,6 +96,11 @@ class AgentRunnable:
                 | {f"input_messages_json{path}": what for path, what in messages.items()}
             )
         return Definition.pin(agent, request, conversation).model_dump_json().encode()
+
+    def other_version(self, pinned: bytes) -> str | None:
+        """Return None: an agent has no version; its runs are pinned as a whole."""
+        del pinned
+        return None
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the agent as the definition says, with the code that is loaded now.

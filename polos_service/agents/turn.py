@@ -156,11 +156,15 @@ def parts_of(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """How a tool call ended: a result, as JSON text, or an error in a sentence."""
+    """How a tool call ended: a result, as JSON text, or an error in a sentence.
+
+    `note` is what the model is told before it; empty if nothing.
+    """
 
     call: Call
     result_json: str = "null"
     error: str | None = None
+    note: str = ""
 
     def message(self) -> Message:
         """Return it as a message of the conversation; text goes as it is, the rest as JSON."""
@@ -170,6 +174,8 @@ class Outcome:
             content = json.loads(self.result_json)
         else:
             content = self.result_json
+        if self.note:
+            content = f"{self.note}\n{content}"
         told = Result(
             call_id=self.call.id, content=(Text(text=content),), failed=self.error is not None
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from polos_service.cli import agents, chat, demo, health, keys, run, runs, serve
+from polos_service.cli import agents, chat, demo, health, keys, replay, run, runs, serve, waits
 from polos_service.cli.exits import EXIT_CODES
 
 app = typer.Typer(
@@ -34,13 +34,15 @@ def polos(
         typer.Option("--version", callback=show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
-    """Run AI agents as a service and stream their events."""
+    """Run AI agents and workflows as a service and stream their events."""
 
 
 app.command()(serve.serve)
 app.command()(run.run)
 app.command()(chat.chat)
 app.add_typer(runs.app, name="runs")
+app.command()(replay.replay)
+app.command()(waits.waits)
 app.add_typer(agents.app, name="agents")
 app.add_typer(keys.app, name="keys")
 app.command()(health.health)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from polos_client.errors import PolosError
+from polos_service.cli.attending import attendant
 from polos_service.cli.exits import complain, reporting
 from polos_service.cli.output import Output, output_for
 from polos_service.cli.run import Session, User, start_of
@@ -95,7 +96,8 @@ class Conversation:
         from polos_client.calls import running  # noqa: PLC0415 - grpc: `--help` needs none
 
         stream = await running.stream(client, start_of(self._agent, asked, **self._fields))
-        ended = await Watch(client, stream.id, self._output, cancel, self._way).run(stream.events)
+        watch = Watch(client, stream.id, self._output, cancel, self._way, attendant())
+        ended = await watch.run(stream.events)
         if ended is None or ended.event_type != "agent_finish":
             return None
         result = ended.data["result"]

@@ -14,6 +14,7 @@ DONE = 0
 REFUSED = 1
 RUN_FAILED = 3
 RUN_CANCELLED = 4
+DIFFERS = 5
 INTERRUPTED = 130
 
 EXIT_CODES: Mapping[int, str] = {
@@ -22,6 +23,7 @@ EXIT_CODES: Mapping[int, str] = {
     2: "the command line is invalid",  # the command line's own parser says so
     RUN_FAILED: "the run failed",
     RUN_CANCELLED: "the run was cancelled",
+    DIFFERS: "code differs from the log of a run",
     INTERRUPTED: "interrupted, or detached from a run that continues",
 }
 """What each exit code means; docs/cli.md has the same table."""

@@ -7,13 +7,13 @@ import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-import typer
-
 from polos_service.cli.exits import DONE, RUN_CANCELLED, RUN_FAILED, complain
-from polos_service.cli.service import Way
 
 if TYPE_CHECKING:
     from polos_client.event import Event
+
+BRIEF = 200
+"""Characters of arguments, results and answers that are shown at most."""
 
 CUT = {
     "length": "the answer is incomplete: it reached the token limit (finish reason length)",
@@ -61,24 +61,46 @@ class JsonLines(_Piped):
 
 
 class PlainText(_Piped):
-    """The agent's text alone: that of a model call once it can no longer become void."""
+    """The result alone: an agent's text, each model call's once it can no longer become void.
+
+    Of a workflow, what it returned, as JSON.
+    """
 
     def __init__(self) -> None:
         self._texts = Texts()
 
     def show(self, event: Event) -> None:
-        """Print the text of a model call that has finished; problems go to standard error."""
+        """Print what is final; problems go to standard error."""
         if (text := self._texts.add(event)) and is_own(event):
-            sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
-            sys.stdout.flush()
-        if event.proto.terminal and (problem := problem_of(event)):
+            print_line(text.removesuffix("\n"))
+        if not event.proto.terminal:
+            return
+        if problem := problem_of(event):
             complain(problem)
+        elif event.proto.HasField("workflow_finish"):
+            print_line(event.proto.workflow_finish.result_json)
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print a JSON object on a line of its own, at once."""
-    sys.stdout.write(f"{json.dumps(value, ensure_ascii=False)}\n")
+    print_line(json_of(value))
+
+
+def print_line(line: str) -> None:
+    """Print a line, at once."""
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
+
+
+def json_of(value: Any) -> str:
+    """Return a value as JSON text on one line."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def brief(text: str, most: int = BRIEF) -> str:
+    """Return the text on one line, cut at `most` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]} …"
 
 
 def as_dict(event: Event) -> dict[str, Any]:
@@ -99,6 +121,14 @@ def is_own(event: Event) -> bool:
     return not event.proto.HasField("parent_run_id")
 
 
+def kind_of(event: Event) -> str:
+    """Return what the event tells, by the name of its payload; "unknown" if it is too new.
+
+    `Event.event_type` may be a name that the run's code has chosen, this one never is.
+    """
+    return event.proto.WhichOneof("payload") or "unknown"
+
+
 class Texts:
     """What model calls have said, each once it has finished: the root run's and its children's."""
 
@@ -108,7 +138,7 @@ class Texts:
     def add(self, event: Event) -> str:
         """Take the next event; return the text of the model call that it ends, else nothing."""
         data, run_id = event.data, event.proto.run_id
-        match event.event_type:
+        match kind_of(event):
             case "text_delta":
                 self._saying.setdefault((run_id, data["step_key"]), []).append(data["content"])
             case "step_retry":
@@ -125,7 +155,7 @@ class Texts:
 def problem_of(event: Event) -> str | None:
     """Return in a sentence what went wrong in the run that `event` ended; None: nothing."""
     data = event.data
-    match event.event_type:
+    match kind_of(event):
         case "agent_finish":
             return CUT.get(data["result"].get("finish_reason", ""))
         case "workflow_finish":
@@ -140,12 +170,19 @@ def problem_of(event: Event) -> str | None:
 def exit_code(event: Event) -> int:
     """Return the exit code that tells how `event` ended the run."""
     endings = {"agent_finish": DONE, "workflow_finish": DONE, "run_cancelled": RUN_CANCELLED}
-    return endings.get(event.event_type, RUN_FAILED)
+    return endings.get(kind_of(event), RUN_FAILED)
 
 
 def printable(text: str) -> str:
     """Return text without control characters: a model's words must not steer the terminal."""
     return text.translate(_CONTROL)
+
+
+def visible(text: str) -> str:
+    """Return a text in which all that a terminal does not show is escaped, but for newlines."""
+    return "".join(
+        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
+    )
 
 
 def output_for(*, as_json: bool) -> Output:
@@ -157,8 +194,3 @@ def output_for(*, as_json: bool) -> Output:
     from polos_service.cli.view import View, terminal  # noqa: PLC0415 - rich: a pipe needs none
 
     return View(terminal())
-
-
-def come_back(run_id: str, way: Way) -> None:
-    """Say how to read a run on, that goes on without us."""
-    typer.echo(f"Read on with: polos runs tail {run_id} {way.flags()}".rstrip(), err=True)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from polos.v1.run_pb2 import Run, RunState, ToolResult
+    from polos_service.cli.history import History
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LENGTH = re.compile(r"(\d{1,6})([smhd])")
@@ -60,8 +61,8 @@ def as_dict(run: Run) -> dict[str, Any]:
     return {name: value for name, value in record.items() if value is not None}
 
 
-def full_dict(run: Run) -> dict[str, Any]:
-    """Return the record with how the run ended and what its tools returned."""
+def full_dict(run: Run, history: History) -> dict[str, Any]:
+    """Return the record with what happened in the run, and how it ended."""
     from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
 
     record = as_dict(run)
@@ -71,7 +72,9 @@ def full_dict(run: Run) -> dict[str, Any]:
     record["tool_results"] = [tool_result(one) for one in run.tool_results]
     if run.tool_results_omitted:
         record["tool_results_omitted"] = run.tool_results_omitted
-    return record
+    if run.early_answers:
+        record["early_answers"] = list(run.early_answers)
+    return record | history.as_dict()
 
 
 def tool_result(result: ToolResult) -> dict[str, Any]:
@@ -96,13 +99,15 @@ def row_of(run: Run, now: datetime) -> list[str]:
     return [run.run_id, run.workflow_id, state_of(run), span(now - created), took, run.session_id]
 
 
-def described(record: dict[str, Any]) -> str:
+def described(record: dict[str, Any], history: History) -> str:
     """Return what `full_dict` made, to be read."""
     outcome = record.get("outcome", {})
-    facts = [(name, record[name]) for name in record if name not in ("outcome", "tool_results")]
+    apart = {"outcome", "tool_results", *history.as_dict()}
+    facts = [(name, record[name]) for name in record if name not in apart]
     facts += [(name, text_of(outcome[name])) for name in outcome if not name.startswith("_")]
     lines = [f"{name.replace('_', ' '):<16} {value}" for name, value in facts]
-    return "\n".join([*lines, *map(told, record["tool_results"])])
+    happened = [history.lines[sequence] for sequence in sorted(history.lines)]
+    return "\n".join([*lines, *map(told, record["tool_results"]), *happened])
 
 
 def text_of(value: Any) -> str:

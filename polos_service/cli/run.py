@@ -1,4 +1,4 @@
-"""`polos run`: one run of an agent, watched to its end."""
+"""`polos run`: one run of an agent or a workflow, watched to its end."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polos_client.errors import AgentNotFound, CallError
+from polos_service.cli.answer import json_argument
+from polos_service.cli.attending import attendant
 from polos_service.cli.exits import fail
 from polos_service.cli.output import exit_code, output_for
-from polos_service.cli.service import AgentId, AsJson, Way, call, calls_service
+from polos_service.cli.service import AsJson, Way, agent_names, call, calls_service
 from polos_service.cli.watch import Watch, ask, detach, on_terminal
 
 if TYPE_CHECKING:
@@ -43,16 +46,33 @@ def model_option(text: str) -> tuple[str, Any]:
 
 @calls_service
 def run(
-    agent: AgentId,
+    runnable: Annotated[
+        str,
+        typer.Argument(
+            metavar="AGENT|WORKFLOW",
+            help="Id of the agent or workflow.",
+            autocompletion=agent_names,
+        ),
+    ],
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="The prompt. Default, or `-`: standard input."),
+        typer.Argument(
+            metavar="PROMPT", help="The prompt of an agent. Default, or `-`: standard input."
+        ),
     ] = None,
     *,
+    payload: Annotated[
+        Any,
+        typer.Option(
+            metavar="JSON|@FILE|-",
+            parser=json_argument,
+            help="The payload of a workflow: JSON, a file, or standard input. Default: none.",
+        ),
+    ] = None,
     session: Session = None,
     user: User = None,
     timeout: Annotated[
-        float | None, typer.Option(help="Limit in seconds. Default: the agent's own.")
+        float | None, typer.Option(help="Limit in seconds. Default: the agent's own, or none.")
     ] = None,
     option: Annotated[
         list[Any] | None,
@@ -65,25 +85,46 @@ def run(
     as_json: AsJson = False,
     way: Way,
 ) -> None:
-    """Run an agent and show its steps, tool calls and text as they happen.
+    """Run an agent or a workflow and show its steps, tool calls, waits and text as they happen.
 
-    In a pipe, only the agent's text is printed. The text of a model call is printed on separate
-    lines once the call has finished, so a retry never voids printed text.
+    In a pipe, only the agent's text is printed, or the workflow's result as JSON. The text of a
+    model call is printed on separate lines once the call has finished, so a retry never voids
+    printed text.
 
     With --json, every event is printed as it arrives, one object per line.
+
+    If the run waits for an answer, this asks for it on a terminal; otherwise it says how to
+    answer from elsewhere, and waits.
 
     Ctrl-C asks whether to detach from the run, which then continues, or to cancel it. Without a
     terminal it detaches.
     """
-    start = start_of(
-        agent,
-        prompt_or_input(prompt),
-        session_id=session,
-        user_id=user,
-        run_timeout_seconds=timeout,
-        provider_options=dict(option or ()),
-    )
+    fields = {
+        "session_id": session,
+        "user_id": user,
+        "run_timeout_seconds": timeout,
+        "provider_options": dict(option or ()),
+    }
+    if payload is not None:
+        if prompt is not None:
+            raise typer.BadParameter("a workflow has a payload and an agent a prompt: pass one")
+        start = start_of(runnable, None, payload=json.loads(payload), **fields)
+    elif prompt is None and call(way, partial(is_workflow, runnable)):
+        start = start_of(runnable, None, **fields)
+    else:
+        start = start_of(runnable, prompt_or_input(prompt), **fields)
     raise typer.Exit(call(way, partial(watched, start, way, as_json=as_json)))
+
+
+async def is_workflow(runnable: str, client: PolosClient) -> bool:
+    """Return whether the id is not that of an agent: nothing but a workflow can be started then."""
+    try:
+        await client.get_agent(runnable)
+    except AgentNotFound:
+        return True
+    except CallError:  # the credentials may start runs and not list agents, for example
+        return False
+    return False
 
 
 async def watched(start: Start, way: Way, client: PolosClient, *, as_json: bool) -> int:
@@ -92,17 +133,17 @@ async def watched(start: Start, way: Way, client: PolosClient, *, as_json: bool)
 
     stream = await running.stream(client, start)
     decide = ask if on_terminal() and not as_json else detach
-    watch = Watch(client, stream.id, output_for(as_json=as_json), decide, way)
+    watch = Watch(client, stream.id, output_for(as_json=as_json), decide, way, attendant())
     ended = await watch.run(stream.events)
     assert ended is not None  # noqa: S101 - a stream from the start ends so, or raises
     return exit_code(ended)
 
 
-def start_of(agent: str, input: Any, **fields: Any) -> Start:
-    """Return the start of a run of the agent."""
+def start_of(runnable: str, input: Any, **fields: Any) -> Start:
+    """Return the start of a run; a workflow has no input."""
     from polos_client.calls.start import Start  # noqa: PLC0415 - slow for `--help`
 
-    return Start(workflow_id=agent, input=input, **fields)
+    return Start(workflow_id=runnable, input=input, **fields)
 
 
 def prompt_or_input(prompt: str | None) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from polos_client.errors import PolosError
+from polos_service.cli import answer
 from polos_service.cli.exits import REFUSED, complain
+from polos_service.cli.history import History, history_of
 from polos_service.cli.output import exit_code, output_for, print_json, printable
 from polos_service.cli.records import (
     State,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from polos.v1.run_pb2 import Run
     from polos_client.calls.client import PolosClient
 
-app = typer.Typer(no_args_is_help=True, help="List, show, follow, cancel and delete runs.")
+app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel and delete runs.")
 
 COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION")
 
@@ -42,7 +44,9 @@ RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' id
 @calls_service
 def list_runs(
     *,
-    agent: Annotated[str, typer.Option(help="Only runs of this agent.")] = "",
+    agent: Annotated[
+        str, typer.Option("--agent", "--workflow", help="Only runs of this agent or workflow.")
+    ] = "",
     state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
     session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
@@ -85,12 +89,18 @@ def list_runs(
 @app.command()
 @calls_service
 def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
-    """Show a run's record, outcome, tool results and usage."""
-    run = call(way, lambda client: client.get_run(run_id))
+    """Show a run's record, outcome, usage, tool results, steps, waits and who answered them."""
+
+    async def found(client: PolosClient) -> tuple[Run, History]:
+        run = await client.get_run(run_id)
+        return run, await history_of(client, run)
+
+    run, history = call(way, found)
+    record = full_dict(run, history)
     if as_json:
-        print_json(full_dict(run))
+        print_json(record)
     else:
-        typer.echo(printable(described(full_dict(run))))
+        typer.echo(printable(described(record, history)))
 
 
 @app.command()
@@ -136,6 +146,21 @@ def delete(run_ids: RunIds, way: Way) -> None:
         return "deleted"
 
     call(way, partial(each, run_ids, deleted))
+
+
+@app.command()
+@calls_service
+def export(run_id: RunId, way: Way) -> None:
+    """Print a run's history, as far as its log has it now: a file for `polos replay`."""
+    from polos_service.replay.history import History  # noqa: PLC0415 - slow for `--help`
+
+    for line in call(way, lambda client: History.fetch(client, run_id)).lines():
+        typer.echo(line)
+
+
+app.command()(answer.resume)
+app.command()(answer.approve)
+app.command()(answer.reject)
 
 
 async def each(

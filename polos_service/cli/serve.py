@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    target: Annotated[
-        str, typer.Argument(metavar="APP", help="app.py or package.module that defines agents.")
-    ],
+    target: Annotated[str, typer.Argument(metavar="APP", help="app.py or package.module.")],
     listen: Annotated[
         str | None,
         typer.Option(help="HOST:PORT or unix:/PATH. Default: POLOS_LISTEN, or 127.0.0.1:50051."),
@@ -73,7 +71,7 @@ def serve(
     ] = False,
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve the agents that APP defines, until Ctrl-C or SIGTERM."""
+    """Serve the agents and workflows that APP defines, until Ctrl-C or SIGTERM."""
     from polos_service import logs  # noqa: PLC0415 - other commands start sooner without
     from polos_service.config import Settings  # noqa: PLC0415
     from polos_service.outlet import Standard  # noqa: PLC0415

@@ -4,14 +4,16 @@ What is final is printed for good, line by line. The text of the model call unde
 become void: it stays in a region below, which is redrawn, together with a line that says what
 is going on. When a retry takes the text back, it leaves the screen. A bar stands before a
 child's lines for each generation between it and the root; its text is printed when its model
-call has finished. What a model thinks before it answers is not shown.
+call has finished. What a model thinks before it answers is not shown. Open waits are named in the
+region, too, with the time since they began.
 """
 
 from __future__ import annotations
 
-import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, timedelta
 from itertools import islice
-from time import monotonic
 from typing import Any, Self
 
 from rich.console import Console, Group
@@ -19,12 +21,30 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
+from polos.v1.run_pb2 import Wait
 from polos_client.event import Event
 from polos_client.fold import Voids
-from polos_service.cli.output import Output, Texts, is_own, printable, problem_of
+from polos_service.cli.output import (
+    Output,
+    Texts,
+    brief,
+    is_own,
+    json_of,
+    kind_of,
+    printable,
+    problem_of,
+)
+from polos_service.cli.records import span
+from polos_service.cli.waits import asks, ending_of, wait_of
 
-BRIEF = 200
-"""Characters of a tool's arguments or result that are shown at most."""
+EVENT = "event"
+"""The type of a step that tells an event of a user's own type."""
+
+MINUTES = 120
+"""Seconds from which a time that goes on is told in larger units."""
+
+LONG_PAUSE = 5.0
+"""Seconds from which the pause before a step's next attempt is told."""
 
 VOID = 60
 """Characters of void text that are shown at most."""
@@ -63,8 +83,23 @@ class View(Output):
         self._saying: list[str] = []
         self._texts = Texts()
         self._doing: dict[tuple[str, str], tuple[str, float]] = {}
+        self._waits: dict[int, Wait] = {}
         self._voids = Voids()
         self._bars: dict[str, str] = {}
+        self._shows: Mapping[str, Callable[[Event], None]] = {
+            "agent_start": self._begin_agent,
+            "workflow_start": self._begin_workflow,
+            "step_start": self._start,
+            "step_retry": self._retry,
+            "suspended": self._suspend,
+            "resumed": self._resumed,
+            "custom": self._tell,
+            "workflow_retry": self._start_over,
+            "agent_finish": self._end_child,
+            "workflow_finish": self._end_child,
+            "error": self._end_child,
+            "run_cancelled": self._end_child,
+        }
 
     def __enter__(self) -> Self:
         """Take the screen."""
@@ -76,6 +111,7 @@ class View(Output):
         self.pause()
         self._leave_unfinished()
         self._doing.clear()
+        self._waits.clear()
 
     def pause(self) -> None:
         """Leave the screen to a question."""
@@ -103,23 +139,14 @@ class View(Output):
         if event.proto.terminal:
             self._end(event)
             return
-        data, finished = event.data, self._texts.add(event)
-        match event.event_type:
-            case "agent_start":
-                text = f"{data['agent_id']} · {data['provider']} · {data['model']}"
-                self._say(text, "dim", self._bar(event))
-            case "workflow_start":
-                self._say(event.proto.workflow_id, "dim", self._bar(event))
-            case "step_start":
-                self._start(event)
-            case "text_delta" if is_own(event):
-                self._saying.append(data["content"])
-            case "step_retry":
-                self._retry(event)
-            case "step_finish":
-                self._finish(event, finished)
-            case "agent_finish" | "workflow_finish" | "error" | "run_cancelled":
-                self._end_child(event)
+        finished = self._texts.add(event)
+        kind = kind_of(event)
+        if kind == "step_finish":
+            self._finish(event, finished)
+        elif kind == "text_delta" and is_own(event):
+            self._saying.append(event.proto.text_delta.content)
+        elif kind in self._shows:
+            self._shows[kind](event)
 
     def note(self, text: str, style: str = "") -> None:
         """Print a line above the region."""
@@ -133,10 +160,18 @@ class View(Output):
         bar = (self._bars.get(parent, "") + BAR)[: GENERATIONS * len(BAR)]
         return self._bars.setdefault(run_id, bar)
 
+    def _begin_agent(self, event: Event) -> None:
+        start = event.proto.agent_start
+        text = f"{start.agent_id} · {start.provider} · {start.model}"
+        self._say(text, "dim", self._bar(event))
+
+    def _begin_workflow(self, event: Event) -> None:
+        self._say(event.proto.workflow_id, "dim", self._bar(event))
+
     def _start(self, event: Event) -> None:
         data, key = event.data, event.data["step_key"]
         label = key if is_own(event) else f"{event.proto.workflow_id} {key}"
-        self._doing[event.proto.run_id, key] = (label, monotonic())
+        self._doing[event.proto.run_id, key] = (label, time.time())
         if "tool_call" in data:
             arguments = data["tool_call"]["function"].get("arguments", LONG)
             self._say(f"→ {data['tool_name']}({brief(arguments)})", "magenta", self._bar(event))
@@ -149,8 +184,37 @@ class View(Output):
         for run_id in {run_id for run_id, _ in self._doing if self._voids.void(run_id)}:
             self._stop(run_id)
         void = f"; discarded: {said}" if said else ""
-        text = f"↻ {event.data['step_key']} starts over: {event.data['error']}{void}"
+        retry = event.proto.step_retry
+        pause = retry.start_time.ToDatetime(tzinfo=UTC) - event.created_at
+        long = retry.HasField("start_time") and pause.total_seconds() >= LONG_PAUSE
+        after = f" in {span(pause)}" if long else ""
+        text = f"↻ {retry.step_key} starts over{after}: {retry.message}{void}"
         self._say(text, "yellow", self._bar(event))
+
+    def _tell(self, event: Event) -> None:
+        told = event.proto.custom
+        self._say(f"• {told.type} {brief(told.data_json)}", "cyan", self._bar(event))
+
+    def _start_over(self, event: Event) -> None:
+        retry = event.proto.workflow_retry
+        text = f"↻ the workflow starts over, attempt {retry.attempt}: {retry.message}"
+        self._say(text, "yellow", self._bar(event))
+
+    def _suspend(self, event: Event) -> None:
+        wait = self._waits[event.sequence_id] = wait_of(event.proto)
+        label = wait.step_key if is_own(event) else f"{wait.workflow_id} {wait.step_key}"
+        self._doing[wait.run_id, wait.step_key] = (label, event.created_at.timestamp())
+        self._say(f"⏸ {asks(wait)}", "blue", self._bar(event))
+
+    def _resumed(self, event: Event) -> None:
+        told = event.proto.resumed
+        self._doing.pop((event.proto.run_id, told.step_key), None)
+        wait = self._waits.pop(told.wait_id, None)
+        after = ""
+        if wait is not None:
+            after = f" after {span(event.created_at - wait.create_time.ToDatetime(tzinfo=UTC))}"
+        style = "yellow" if told.expired else "blue"
+        self._say(f"▶ {told.step_key}{after} · {ending_of(told)}", style, self._bar(event))
 
     def _finish(self, event: Event, text: str) -> None:
         data, bar = event.data, self._bar(event)
@@ -161,6 +225,8 @@ class View(Output):
             self._say(text, bar=bar)
         elif "error" in data and is_own(event):
             self._leave_unfinished()
+        if data["step_type"] == EVENT and "error" not in data:
+            return  # the event itself is shown
         name = data.get("tool_name") or data["step_key"]
         spent = " · ".join([f"{data.get('duration', 0):.2f} s", *tokens(data)])
         if "error" in data:
@@ -177,17 +243,18 @@ class View(Output):
         problem, bar = problem_of(event), self._bar(event)
         if problem is not None:
             self._say(f"✗ {problem}", "red", bar)
-        self._say(f"ended · {totals(event.data)}", "dim", bar)
+        self._say(" · ".join(["ended", *totals(event.data)]), "dim", bar)
 
     def _end(self, event: Event) -> None:
         self._leave_unfinished()
-        data = event.data
-        problem = problem_of(event)
+        problem, run = problem_of(event), f"run {event.proto.run_id}"
+        if event.proto.HasField("workflow_finish"):
+            self._say(event.proto.workflow_finish.result_json)
         if problem is None:
-            self._say(f"done · {totals(data)} · run {event.proto.run_id}", "green")
+            self._say(" · ".join(["done", *totals(event.data), run]), "green")
             return
         self._say(f"✗ {problem}", "red")
-        self._say(f"ended · {totals(data)} · run {event.proto.run_id}", "dim")
+        self._say(" · ".join(["ended", *totals(event.data), run]), "dim")
 
     def _leave_unfinished(self) -> None:
         """Print the text of a model call that broke off."""
@@ -213,25 +280,24 @@ class View(Output):
         return Group(*lines, self._status())
 
     def _status(self) -> Spinner:
-        now = monotonic()
+        now = time.time()
         shown = islice(self._doing.values(), STEPS)
-        doing = [f"{label} {now - began:.0f} s" for label, began in shown]
+        doing = [f"{label} {elapsed(now - began)}" for label, began in shown]
         if len(self._doing) > STEPS:
             doing.append(f"{len(self._doing) - STEPS} more")
         return Spinner("dots", Text(", ".join(doing) or "waiting", "dim"), style="dim")
 
 
-def brief(text: str, most: int = BRIEF) -> str:
-    """Return the text on one line, cut at `most` characters."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[:most]} …"
+def elapsed(seconds: float) -> str:
+    """Return a time that goes on: seconds without a fraction, or a larger unit."""
+    return f"{seconds:.0f} s" if seconds < MINUTES else span(timedelta(seconds=seconds))
 
 
 def result_of(data: dict[str, Any]) -> str:
     """Return what a tool returned; nothing for a model call."""
     if data["step_type"] == "llm":
         return ""
-    return f" · {brief(json.dumps(data.get('data', {}).get('result'), ensure_ascii=False))}"
+    return f" · {brief(json_of(data.get('data', {}).get('result')))}"
 
 
 def tokens(data: dict[str, Any]) -> list[str]:
@@ -244,10 +310,11 @@ def tokens(data: dict[str, Any]) -> list[str]:
     return known
 
 
-def totals(data: dict[str, Any]) -> str:
+def totals(data: dict[str, Any]) -> list[str]:
     """Return what the whole run took: model calls, tokens, cost and time, as far as known."""
     calls = data.get("total_steps", 0)
-    parts = [f"{calls} model call{'' if calls == 1 else 's'}", *tokens(data)]
+    parts = [f"{calls} model call{'' if calls == 1 else 's'}"] if calls else []
+    parts += tokens(data)
     if "duration" in data:
         parts.append(f"{data['duration']:.2f} s")
-    return " · ".join(parts)
+    return parts

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from enum import Enum
@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from polos_client.errors import ConnectionLost
+from polos_service.cli.attending import Attend, OpenWaits
 from polos_service.cli.exits import INTERRUPTED, REFUSED, complain
-from polos_service.cli.output import Output, come_back
+from polos_service.cli.keyboard import NothingTypedError, typed_line
+from polos_service.cli.output import Output
 from polos_service.cli.service import Way
+from polos_service.cli.waits import how_to_answer
 
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient
@@ -37,6 +40,10 @@ Decide = Callable[[asyncio.Event], Awaitable[Decision]]
 QUESTION = "Ctrl-C: [d]etach (the run continues), [c]ancel the run, or [g]o on? "
 
 
+HELD = 10_000
+"""Events that are kept at most while a question is asked; then nothing more is read."""
+
+
 class _DetachedError(Exception):
     """Whoever watches does so no longer."""
 
@@ -49,16 +56,35 @@ class Watch:
 
     """
 
-    def __init__(
-        self, client: PolosClient, run_id: str, output: Output, decide: Decide, way: Way
+    def __init__(  # noqa: PLR0917 - what is watched, where it goes, and what happens meanwhile
+        self,
+        client: PolosClient,
+        run_id: str,
+        output: Output,
+        decide: Decide,
+        way: Way,
+        attend: Attend | None = None,
     ) -> None:
-        """Prepare to watch; nothing is read yet."""
+        """Prepare to watch; nothing is read yet.
+
+        Args:
+            client: where the run is.
+            run_id: the run.
+            output: where its events go.
+            decide: decides what Ctrl-C means.
+            way: how the service is reached, for a further command.
+            attend: does something about each wait that can be answered; None: nothing.
+
+        """
         self.last: Event | None = None
         self._client = client
         self._run_id = run_id
         self._output = output
         self._decide = decide
         self._way = way
+        self._attend = attend
+        self._waits = OpenWaits()
+        self._held: deque[Event] = deque()
         self._showing = asyncio.Event()
         self._showing.set()
 
@@ -73,9 +99,10 @@ class Watch:
         reading = asyncio.ensure_future(self._read(events))
         try:
             with self._output, interrupts() as interrupted:
-                while await comes_first(interrupted, reading):
+                while await self._is_interrupted(interrupted, reading):
                     await self._interrupted(interrupted)
-            return reading.result()
+                self._show_held()
+            reading.result()
         except ConnectionLost as error:
             complain(str(error))
             self._leave(REFUSED)
@@ -83,31 +110,78 @@ class Watch:
             typer.echo(f"Detached: run {self._run_id} continues.", err=True)
             self._leave(INTERRUPTED)
         finally:
-            reading.cancel()
-            await asyncio.wait([reading])
-
-    async def _read(self, events: AsyncGenerator[Event, None]) -> Event | None:
-        async with aclosing(events):
-            async for event in events:
-                await self._showing.wait()
-                self._output.show(event)
-                self.last = event
+            await ended(reading)
         return self.last if self.last is not None and self.last.proto.terminal else None
 
-    async def _interrupted(self, again: asyncio.Event) -> None:
+    async def _read(self, events: AsyncGenerator[Event, None]) -> None:
+        """Show the events as they come; while a question is asked, keep them, HELD at most."""
+        async with aclosing(events):
+            async for event in events:
+                self._waits.add(event)
+                self._held.append(event)
+                if self._showing.is_set():
+                    self._show_held()
+                elif len(self._held) >= HELD:
+                    await self._showing.wait()
+
+    def _show_held(self) -> None:
+        while self._held:
+            self.last = self._held.popleft()
+            self._output.show(self.last)
+
+    async def _is_interrupted(
+        self, interrupted: asyncio.Event, reading: asyncio.Future[None]
+    ) -> bool:
+        """Take care of waits until Ctrl-C, and return True; or to the end of the run: False."""
+        attending = asyncio.ensure_future(self._take_care())
+        try:
+            if await comes_first(interrupted, reading, attending):
+                return True
+            if attending.done():
+                attending.result()
+            return False
+        finally:
+            await ended(attending)
+
+    async def _take_care(self) -> None:
+        """Attend to one wait after the other; without an attendant, to none for ever."""
+        while True:
+            wait, over = await self._waits.next()
+            if self._attend is not None:
+                with self._question():
+                    await self._attend(self._client, wait, self._way, over)
+            self._waits.leave(wait)
+
+    @contextmanager
+    def _question(self) -> Iterator[None]:
+        """Leave the screen to a question, and go on after it unless it is broken off."""
         self._showing.clear()
         self._output.pause()
-        decision = await self._decide(again)
-        if decision is Decision.DETACH:
-            raise _DetachedError
-        if decision is Decision.CANCEL:
-            await self._client.cancel_run(self._run_id)
+        yield
         self._output.resume()
+        self._show_held()
         self._showing.set()
 
+    async def _interrupted(self, again: asyncio.Event) -> None:
+        with self._question():
+            decision = await self._decide(again)
+            if decision is Decision.DETACH:
+                raise _DetachedError
+            if decision is Decision.CANCEL:
+                await self._client.cancel_run(self._run_id)
+
     def _leave(self, code: int) -> NoReturn:
-        come_back(self._run_id, self._way)
+        flags = self._way.flags()
+        typer.echo(f"Read on with: polos runs tail {self._run_id} {flags}".rstrip(), err=True)
+        for wait in self._waits:
+            typer.echo(how_to_answer(wait, self._way), err=True)
         raise typer.Exit(code) from None
+
+
+async def ended(task: asyncio.Future[None]) -> None:
+    """Cancel a task, and wait until it has ended."""
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def detach(_again: asyncio.Event) -> Decision:
@@ -132,11 +206,12 @@ async def ask(again: asyncio.Event) -> Decision:
             line.cancel()
             typer.echo(err=True)
             return Decision.DETACH
-        answer = line.result()
+        try:
+            answer = line.result().decode(errors="replace").strip().lower()
+        except NothingTypedError:
+            return Decision.DETACH
         if answer[:1] in [one.value for one in Decision]:
             return Decision(answer[:1])
-        if not answer:
-            return Decision.DETACH
 
 
 def on_terminal() -> bool:
@@ -144,24 +219,12 @@ def on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-async def typed_line() -> str:
-    """Return the next line from the terminal, in lower case; empty after Ctrl-D."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    loop.add_reader(sys.stdin.fileno(), readable.set)
-    try:
-        await readable.wait()
-        return os.read(sys.stdin.fileno(), 1024).decode(errors="replace").lower()
-    finally:
-        loop.remove_reader(sys.stdin.fileno())
-
-
-async def comes_first(event: asyncio.Event, other: asyncio.Future[Any]) -> bool:
-    """Wait for either; return True, and clear the event, if it was set before `other` is done."""
+async def comes_first(event: asyncio.Event, *others: asyncio.Future[Any]) -> bool:
+    """Wait for any; return True, and clear the event, if it was set before one of the others."""
     setting: asyncio.Future[Any] = asyncio.ensure_future(event.wait())
-    await asyncio.wait({setting, other}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({setting, *others}, return_when=asyncio.FIRST_COMPLETED)
     setting.cancel()
-    if other.done():
+    if any(one.done() for one in others):
         return False
     event.clear()
     return True

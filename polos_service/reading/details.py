@@ -29,6 +29,9 @@ TOOL = b"\x12\x04tool"
 MODEL = b"\x12\x03llm"
 """What those of the start and the end of every model call hold."""
 
+WAITS = (b"\xb2\x01", b"\xba\x01")
+"""The tags of `suspended` and `resumed`, one of which the bytes of each such event hold."""
+
 RESULTS_LIMIT = 1024 * 1024
 """Bytes of tool results that are returned of a run at most."""
 
@@ -117,6 +120,20 @@ class Details:
         found, omitted = results.whole(parts)
         return replace(details, tool_results=found, omitted=omitted, release=release)
 
+    async def waits(self, project: str, run_id: str, after: int = 0) -> AsyncIterator[Event]:
+        """Yield the events behind a cursor with which waits begin and end.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        record = await self._store.get(project, run_id)
+        async for data in self._log(project, record, after):
+            if any(tag in data for tag in WAITS):
+                for event in decode(data):
+                    if event.HasField("suspended") or event.HasField("resumed"):
+                        yield event
+
     async def _room(self, size: int) -> bool:
         """Take room for a result; False if there is none."""
         with suppress(TimeoutError):
@@ -136,9 +153,8 @@ class Details:
                     parts.add(decode(data))
         return parts
 
-    async def _log(self, project: str, record: RunRecord) -> AsyncIterator[bytes]:
-        """Yield the log as encoded responses."""
-        after = 0
+    async def _log(self, project: str, record: RunRecord, after: int = 0) -> AsyncIterator[bytes]:
+        """Yield the log behind a cursor as encoded responses."""
         while after < record.latest:
             await self._pacer.next()
             part = await self._read(project, record.run_id, after, READ_LIMIT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
@@ -28,18 +27,6 @@ from polos_service.runs.frame import SECOND, Encoder
 from polos_service.runs.journal import private_line, private_lines
 from polos_service.runs.said import NOTHING, Said
 from polos_service.runs.writer import Writer
-
-BACKOFF_BASE = 0.5
-"""Seconds before the second try, doubled before each further one."""
-
-BACKOFF_CAP = 8.0
-"""Seconds before any further try at most, unless the provider asks for more."""
-
-MAX_DOUBLINGS = 10
-"""Doublings of the pause that are computed: far more than reach BACKOFF_CAP."""
-
-RETRY_AFTER_LIMIT = 300.0
-"""Seconds that a provider may ask to wait; a run is not kept for longer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,24 +210,6 @@ def duration(nanoseconds: int) -> Duration:
     """Return a duration; 0 for a negative one, which a clock that was set back gives."""
     seconds, nanos = divmod(max(0, nanoseconds), SECOND)
     return Duration(seconds=seconds, nanos=nanos)
-
-
-def worth_waiting(error: StepError, left: float) -> bool:
-    """Return whether the step may be tried again, rather than failing now.
-
-    Args:
-        error: why it failed.
-        left: seconds until the run's deadline.
-
-    """
-    return error.retryable and (error.retry_after or 0.0) <= min(RETRY_AFTER_LIMIT, left)
-
-
-def pause(tries: int, retry_after: float | None) -> float:
-    """Return the seconds to wait after `tries` failures, jitter included."""
-    backoff = min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries - 1, MAX_DOUBLINGS))
-    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - nobody gains by guessing it
-    return max(backoff * jitter, retry_after or 0.0)
 
 
 def check_size(what: str, size: int) -> None:

@@ -2,72 +2,42 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import NoReturn
+import asyncio
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from copy import copy
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
-from polos_service.errors import Finished, LogFull, Nondeterministic, StepError, Unable, Unrecorded
-from polos_service.limits import KEY_LIMIT
+from polos.v1.event_pb2 import Resumed, ToolCall, WaitKind, WorkflowRetry
+from polos_service.errors import LogFull, Unrecorded
 from polos_service.logs import get_logger
-from polos_service.runs.attempt import (
-    Attempt,
-    Body,
-    StepOutput,
-    duration,
-    pause,
-    worth_waiting,
-)
+from polos_service.runs.attempt import Attempt, Body, StepOutput, duration
+from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
-from polos_service.runs.frame import SECOND, Encoder
+from polos_service.runs.frame import SECOND
+from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journal import Journal, Journals
 from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.totals import MODEL_CALL, Totals
+from polos_service.runs.pausing import Ended, Pausing
+from polos_service.runs.retries import ONCE, Retries
+from polos_service.runs.sleeping import warn_of_sleep
+from polos_service.runs.stepping import Stepping
+from polos_service.runs.totals import Totals
+from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim
 
-Boundary = Callable[[Unable | None], Awaitable[None]]
-"""Awaited where a step is about to begin, and with a reason where the run cannot go on. Does
-not return where the run is to be let go, so that its code cannot go on regardless."""
-
-UNASKED_SHOWN = 20
+KEYS_SHOWN = 20
 """Step keys at most that a warning in the service's log names."""
 
+STOP_PATIENCE = 4.0
+"""Seconds that cancelled tasks of the code get to clean up before it starts over or ends."""
+
 log = get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Holding:
-    """What a root run and its children share while one claim is worked on.
-
-    Attributes:
-        root: id of the root run.
-        journals: what the log said when the claim began.
-        writer: the log's one writer.
-        clock: the time.
-        boundary: see `Boundary`.
-        deadline: when the root run must have ended, in nanoseconds since the epoch; None: never.
-        broken: why a step's end could not be recorded; None as long as each could. The root
-            run ends then, whatever its code makes of it.
-        budget: bounds the model calls.
-
-    """
-
-    root: str
-    journals: Journals
-    writer: Writer
-    clock: Clock
-    boundary: Boundary
-    deadline: int | None = None
-    broken: Unrecorded | None = None
-    budget: Budget = NO_BUDGET
 
 
 class RunContext:
@@ -75,7 +45,6 @@ class RunContext:
 
     Attributes:
         run_id: the run.
-        totals: usage, cost and count of the run's own model calls that finished.
 
     """
 
@@ -84,16 +53,19 @@ class RunContext:
     ) -> None:
         """Begin at the first step; `create_time` is in nanoseconds since the epoch."""
         self.run_id = lineage.run_id
-        self.totals = Totals()
         self._holding = holding
-        self._journal = journal
         self._create_time = create_time
         self._writer = holding.writer
         self._clock = holding.clock
-        # None at the root run: the writer has its encoder.
-        self._encoder = Encoder(lineage) if lineage.origin else None
-        self._used: set[str] = set()
         self._origins: set[Origin] = set()
+        self._begin(Branch(holding, lineage, journal))
+
+    def _begin(self, branch: Branch) -> None:
+        """Let the code begin, or begin anew."""
+        self._branch = branch
+        self._journal = branch.journal
+        self._steps = Stepping(branch)
+        self._waits = Pausing(branch)
 
     @classmethod
     def of_root(
@@ -104,19 +76,60 @@ class RunContext:
         clock: Clock,
         boundary: Boundary,
         *,
+        load: Load | None = None,
         budget: Budget = NO_BUDGET,
+        waiting: Waiting | None = None,
     ) -> RunContext:
         """Return the context of a claimed run."""
         holding = Holding(
-            claim.run_id, journals, writer, clock, boundary, claim.deadline, budget=budget
+            claim.run_id,
+            claim.project,
+            journals,
+            writer,
+            clock,
+            boundary,
+            load,
+            claim.deadline,
+            budget=budget,
+            waiting=waiting,
         )
         lineage = Lineage(claim.run_id, claim.workflow_id)
         return cls(holding, lineage, journals.root, claim.create_time)
 
     @property
+    def project(self) -> str:
+        """The project that the run belongs to."""
+        return self._holding.project
+
+    @property
+    def root(self) -> Lineage:
+        """The root run."""
+        return self._writer.lineage
+
+    @property
+    def totals(self) -> Totals:
+        """Usage, cost and count of the run's own model calls that finished."""
+        return self._branch.totals
+
+    @property
     def broken(self) -> Unrecorded | LogFull | None:
         """Why something could not be recorded, in the root run or a child; None: all could."""
-        return self._holding.broken or self._writer.log_full
+        return self._branch.broken
+
+    @property
+    def create_time(self) -> int:
+        """When the run was created, in nanoseconds since the epoch."""
+        return self._create_time
+
+    @property
+    def retries(self) -> int:
+        """How often the run's code has started over."""
+        return self._journal.retries
+
+    @property
+    def replays(self) -> bool:
+        """Whether the log has a step or a wait that the code has not asked for yet."""
+        return self._branch.replays
 
     def start(self, payload: Message) -> None:
         """Emit the run's first event, unless the log has it.
@@ -126,7 +139,28 @@ class RunContext:
 
         """
         if not self._journal.started:
-            self._emit(payload)
+            self._branch.emit(payload)
+
+    def knows(self, key: str) -> bool:
+        """Return whether the log has a step or a wait with this key."""
+        return key in self._journal.kinds
+
+    def ended(self, key: str) -> bool:
+        """Return whether the log has the end of a step or a wait with this key."""
+        return key in self._journal.results
+
+    def shown(self, key: str) -> str | None:
+        """Return what a wait that the log has shows to whoever answers; None if it has none."""
+        begun = self._journal.waits.get(key)
+        return None if begun is None else begun[1].data_json
+
+    def after(self, seconds: float) -> int:
+        """Return the time in so many seconds, in nanoseconds since the epoch."""
+        return self._clock.now() + round(seconds * SECOND)
+
+    def working(self) -> AbstractContextManager[None]:
+        """Keep the run from being parked, whatever else waits."""
+        return self._branch.working()
 
     def age(self) -> Duration:
         """Return the time since the run was created."""
@@ -139,24 +173,25 @@ class RunContext:
         body: Body,
         *,
         call: ToolCall | None = None,
-        tries: int = 1,
+        retries: Retries = ONCE,
         resumes: bool = False,
+        abandons: bool = False,
     ) -> StepOutput:
         """Return the output that the log holds for `key`, or run `body` and record its output.
 
-        A retryable StepError is tried again, up to `tries` times in all, after a pause
-        that grows: silently as long as the attempt has emitted nothing, else announced
-        by `step_retry`. It is not if its pause would be longer than RETRY_AFTER_LIMIT, or
-        not over before the run's deadline.
+        A retryable StepError is tried again as `retries` says. It is not if its pause would not be
+        over before the run's deadline.
 
         Args:
             key: any text of 1 to KEY_LIMIT bytes, used once in the run.
             kind: the step's type, for example `llm`; the same whenever the step is asked for.
             body: what the step does.
             call: the tool call that a tool step makes.
-            tries: how often the step is tried in all; it is tried once at least.
+            retries: how often the step is tried, and how far apart.
             resumes: True if the body emits nothing itself and begins a child: after a crash
                 its attempt goes on with that child, instead of a new attempt.
+            abandons: True if the run's code may stop waiting for the step, which is recorded as
+                its end then.
 
         Raises:
             Finished: this process no longer writes the run's log.
@@ -165,23 +200,36 @@ class RunContext:
             ValueError: the key was used before in this run, is empty, or too long.
 
         """
-        if self.broken is not None:
-            raise self.broken
-        if key in self._used:
-            raise ValueError(f"The step key {key!r} is already used in run {self.run_id}.")
-        if not 1 <= len(key.encode()) <= KEY_LIMIT:
-            raise ValueError(f"The step key {key!r:.80} does not have 1 to {KEY_LIMIT} bytes.")
-        self._used.add(key)
-        recorded_kind = self._journal.kinds.get(key, kind)
-        if recorded_kind != kind:
-            await self._leave(self._nondeterministic(key, "the kind", recorded_kind, kind))
-        recorded = self._journal.finished.get(key)
-        if recorded is not None:
-            return self._replay(recorded)
-        await self._holding.boundary(None)
-        if kind == MODEL_CALL:
-            body = partial(self._pay, body)
-        return await self._perform(self._begin(key, kind, call, resumes=resumes), body, tries)
+        return await self._steps.step(
+            key, kind, body, call=call, retries=retries, resumes=resumes, abandons=abandons
+        )
+
+    async def wait(
+        self, key: str, kind: WaitKind.ValueType, *, data_json: str = "", until: int | None = None
+    ) -> Resumed:
+        """Wait, and return how the wait has ended, the same whenever it is asked for.
+
+        Args:
+            key: as that of a step.
+            kind: what it waits for.
+            data_json: what is shown to whoever answers.
+            until: when a timer's time comes, or the wait expires, in nanoseconds since the epoch;
+                None: never. What the log has counts.
+
+        Raises:
+            Finished: this process no longer writes the run's log.
+            LogFull, Unrecorded: something could not be recorded.
+            StepError: the data has more than ANSWER_LIMIT bytes.
+            ValueError: the key was used before in this run, is empty, or too long.
+
+        """
+        return (await self.waited(key, kind, data_json=data_json, until=until)).resumed
+
+    async def waited(
+        self, key: str, kind: WaitKind.ValueType, *, data_json: str = "", until: int | None = None
+    ) -> Ended:
+        """Wait as `wait` does, and return where the log has the end as well."""
+        return await self._waits.wait(key, kind, data_json, until)
 
     async def begin_child(self, attempt: Attempt, workflow_id: str, payload: Message) -> RunContext:
         """Return the context of the child run that this attempt of a step begins, or has begun.
@@ -208,14 +256,14 @@ class RunContext:
         if journal is not None and journal.lineage is not None:
             recorded = journal.lineage.workflow_id
             if recorded != workflow_id:
-                await self._leave(
-                    self._nondeterministic(attempt.key, "the child", recorded, workflow_id)
+                await self._branch.leave(
+                    self._branch.nondeterministic(attempt.key, "the child", recorded, workflow_id)
                 )
             return RunContext(self._holding, journal.lineage, journal, journal.start_time)
         run_id = f"{self._holding.root}:{self._writer.latest + 1}"
         lineage = Lineage(run_id, workflow_id, origin)
         child = RunContext(self._holding, lineage, Journal(lineage), self._clock.now())
-        child._emit(payload)
+        child._branch.emit(payload)
         await self._writer.flush()
         return child
 
@@ -227,149 +275,97 @@ class RunContext:
 
         """
         if not self._journal.ended:
-            self._emit(payload)
+            self._branch.emit(payload)
             await self._writer.flush()
         self.warn_of_unasked()
 
+    async def tidied(self) -> None:
+        """Wait for the end of what is done beside the run's code."""
+        await self._holding.tidied()
+
+    def once(self) -> RunContext:
+        """Return this context for the code as it runs now: it is over when that starts over."""
+        return copy(self)
+
+    def enter(self) -> None:
+        """Note that the run's code begins in the task that calls."""
+        self._branch.main = asyncio.current_task()
+
     def close(self) -> None:
         """Record nothing any more: code that goes on although it was cancelled gets Finished."""
+        self.end()
         self._writer.close()
+
+    def end(self) -> None:
+        """Begin nothing any more: every call is refused from now on."""
+        self._branch.over = True
+
+    def tasks(self) -> Collection[asyncio.Task[Any]]:
+        """Return the tasks that the code has begun, as far as known, and that are not done."""
+        return self._branch.tasks() - {self._branch.main}
+
+    def warn_of_sleep(self) -> None:
+        """Say in the service's log that code sleeps which is about to be stopped."""
+        warn_of_sleep(self._branch.lineage.workflow_id, self._branch.tasks())
+
+    async def settle(self) -> None:
+        """End what the run's code has begun and does not wait for, once it has returned or raised.
+
+        Each step and each wait is recorded as cancelled, whether it was begun now or before.
+        """
+        branch = self._branch
+        left = [*branch.open, *branch.waits]
+        await self._stop()
+        for key in branch.unasked():
+            self._take_up(key)
+        for key in list(branch.open):
+            self._steps.abandon(key)
+        for key in list(branch.waits):
+            self._waits.cease(key)
+        if left:
+            log.warning("steps_not_awaited", run_id=self.run_id, **listed(left))
+
+    def _take_up(self, key: str) -> None:
+        """Have open what the log has as open, and the code has not asked for."""
+        if key in self._journal.results:
+            return
+        if key in self._journal.waits:
+            self._branch.waits[key] = self._journal.waits[key]
+        else:
+            self._branch.open[key] = self._steps.attempt(key, self._journal.kinds[key], None)
+
+    async def start_over(self, message: str) -> None:
+        """Let the run's code begin anew, after it raised an exception with this message.
+
+        What it has begun goes on where the code asks for it again; what has ended comes from the
+        log.
+        """
+        branch = self._branch
+        branch.recording = False
+        await self._stop()
+        retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
+        branch.emit(retry)
+        await self._holding.reload()
+        journal = self._holding.journals.of(branch.lineage)
+        self._origins.clear()
+        self._begin(Branch(self._holding, branch.lineage, journal))
+
+    async def _stop(self) -> None:
+        """Stop the tasks of the code, but for the one that calls."""
+        self.end()
+        tasks = self._branch.tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_PATIENCE)
 
     def warn_of_unasked(self) -> None:
         """Say in the service's log which recorded steps the run's code no longer asked for."""
-        unasked = [key for key in self._journal.attempts if key not in self._used]
+        unasked = self._branch.unasked()
         if unasked:
-            shown = ", ".join(unasked[:UNASKED_SHOWN])
-            log.warning("steps_unasked", run_id=self.run_id, count=len(unasked), step_keys=shown)
+            log.warning("steps_unasked", run_id=self.run_id, **listed(unasked))
 
-    def _emit(self, payload: Message, private: bytes = b"") -> None:
-        self._writer.emit(payload, private, encoder=self._encoder)
 
-    async def _leave(self, reason: Unable) -> NoReturn:
-        """Leave the run to another process; its code does not get to see that."""
-        await self._holding.boundary(reason)
-        raise reason
-
-    def _nondeterministic(self, key: str, what: str, recorded: str, asked: str) -> Unable:
-        return Nondeterministic(
-            what, run_id=self.run_id, step_key=key, recorded=recorded, asked=asked
-        )
-
-    def _begin(self, key: str, kind: str, call: ToolCall | None, *, resumes: bool) -> Attempt:
-        begun = self._journal.attempts.get(key, 0)
-        number = begun if begun and resumes else begun + 1
-        attempt = Attempt(
-            self._writer,
-            self._clock,
-            key=key,
-            kind=kind,
-            call=call,
-            number=number,
-            encoder=self._encoder,
-        )
-        if not begun:
-            self._emit(StepStart(step_key=key, step_type=kind, attempt=1, tool_call=call))
-        elif resumes:
-            attempt.spoke = True
-        else:
-            self._announce(
-                attempt,
-                FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
-                "The service process ended during this step.",
-            )
-        return attempt
-
-    async def _pay(self, body: Body, attempt: Attempt) -> StepOutput:
-        """Call a model, if the project may spend anything today."""
-        await self._holding.budget.require()
-        return await body(attempt)
-
-    async def _perform(self, attempt: Attempt, body: Body, tries: int) -> StepOutput:
-        tried = 0
-        while True:
-            tried += 1
-            try:
-                output = await body(attempt)
-            except StepError as error:
-                if tried >= tries or not worth_waiting(error, self._left()):
-                    await self._fail(attempt, error)
-                await self._clock.sleep(pause(tried, error.retry_after))
-                attempt = self._again(attempt, error)
-            except Unable as reason:
-                await self._leave(reason)
-            except Exception as error:
-                if self.broken is not None:
-                    raise
-                broken = Unrecorded(f"Step {attempt.key!r} failed unexpectedly.")
-                self._holding.broken = broken
-                raise broken from error
-            else:
-                return await self._record(attempt, output)
-
-    def _left(self) -> float:
-        """Return the seconds until the run's deadline."""
-        deadline = self._holding.deadline
-        return math.inf if deadline is None else (deadline - self._clock.now()) / SECOND
-
-    async def _record(self, attempt: Attempt, output: StepOutput) -> StepOutput:
-        """Record the step's output, or if that is impossible, that the step failed."""
-        try:
-            finish, private = attempt.finished(output)
-            self._emit(finish, private)
-        except Finished:
-            raise
-        except StepError as error:
-            await self._fail(attempt, error)
-        except Exception:
-            log.exception("output_not_stored", run_id=self.run_id, step_key=attempt.key)
-            message = "The step's output cannot be stored as an event."
-            await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
-        self.totals.add(finish)
-        if finish.step_type == MODEL_CALL:
-            await self._holding.budget.count(finish)
-        await self._writer.flush()
-        return output
-
-    async def _fail(self, attempt: Attempt, error: StepError) -> NoReturn:
-        """Record that the step failed, and raise why."""
-        try:
-            self._emit(attempt.failed(error))
-        except (Finished, LogFull):
-            raise
-        except Exception as cause:
-            broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
-            self._holding.broken = broken
-            raise broken from cause
-        await self._writer.flush()
-        raise error
-
-    def _again(self, attempt: Attempt, error: StepError) -> Attempt:
-        again = attempt.again()
-        if attempt.spoke:
-            self._announce(again, error.reason, error.message)
-        return again
-
-    def _announce(self, attempt: Attempt, reason: FailureReason.ValueType, message: str) -> None:
-        self._emit(
-            StepRetry(step_key=attempt.key, attempt=attempt.number, reason=reason, message=message)
-        )
-
-    def _replay(self, recorded: StepFinish) -> StepOutput:
-        if recorded.HasField("failure"):
-            failure = recorded.failure
-            raise StepError(
-                failure.reason,
-                failure.message,
-                retryable=failure.retryable,
-                provider_request_id=failure.provider_request_id,
-            )
-        self.totals.add(recorded)
-        return StepOutput(
-            result_json=recorded.result_json,
-            long_answer=recorded.long_answer if recorded.HasField("long_answer") else None,
-            said=self._journal.take_said(recorded.step_key),
-            usage=recorded.usage if recorded.HasField("usage") else None,
-            cost=recorded.cost if recorded.HasField("cost") else None,
-            finish_reason=recorded.finish_reason,
-            private=self._journal.take_private(recorded.step_key),
-        )
+def listed(keys: Collection[str]) -> dict[str, Any]:
+    """Return how many keys there are, and the first of them, for the service's log."""
+    return {"count": len(keys), "step_keys": ", ".join([*keys][:KEYS_SHOWN])}

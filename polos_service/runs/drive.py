@@ -9,8 +9,9 @@ from typing import Any
 from google.protobuf.message import Message
 
 from polos_client.errors import StoreUnavailable
-from polos_service.errors import Unable
+from polos_service.errors import OtherVersion, Unable
 from polos_service.logs import get_logger
+from polos_service.runs.activity import Rest
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
@@ -24,9 +25,10 @@ from polos_service.runs.endings import (
     timed_out,
 )
 from polos_service.runs.frame import SECOND
-from polos_service.runs.inbox import cancellation, cancels
+from polos_service.runs.inbox import cancels
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable
+from polos_service.runs.waiting import THRESHOLD, Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, RunStore
 
@@ -34,6 +36,10 @@ CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
 
 log = get_logger(__name__)
+
+
+class Parked(Exception):
+    """The run was suspended: its claim is released, and nobody works on it."""
 
 
 class LetGo(Exception):
@@ -57,6 +63,8 @@ class Drive:
         *,
         budget: Budget = NO_BUDGET,
         log_limit: int | None = None,
+        threshold: float = THRESHOLD,
+        passes_on: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """Drive this claim.
 
@@ -67,14 +75,20 @@ class Drive:
             leaving: says whether the process is about to stop.
             budget: bounds the model calls.
             log_limit: bytes that the log may have before its terminal event; None: any number.
+            threshold: seconds beyond which waits park the run, if nothing else is open.
+            passes_on: says whether a run that has begun with this other version of its code is
+                left to other processes.
 
         """
+        self._passes_on = passes_on
+        self._waiting = Waiting(store, claim, clock, threshold)
         self._budget = budget
         self._log_limit = log_limit
         self._store = store
         self._clock = clock
         self._claim = claim
         self._leaving = leaving
+        self._work_until: int | None = None
         self._left = asyncio.get_running_loop().create_future()
 
     async def run(self, runnable: Runnable | None, failures: int) -> None:
@@ -88,7 +102,9 @@ class Drive:
         Raises:
             Fenced: the claim was lost.
             LetGo: the run is for another process to go on with.
+            Parked: the run was suspended.
             StoreUnavailable: the store refused to read or write.
+            OtherVersion: another process may have the code that the run was started with.
             Unable: this process cannot go on with the run.
 
         """
@@ -97,7 +113,14 @@ class Drive:
             self._store, self._claim, self._clock, log_limit=self._log_limit, size=journals.size
         )
         ctx = RunContext.of_root(
-            self._claim, journals, writer, self._clock, self._boundary, budget=self._budget
+            self._claim,
+            journals,
+            writer,
+            self._clock,
+            self._boundary,
+            load=self._log,
+            budget=self._budget,
+            waiting=self._waiting,
         )
         try:
             self._end(ctx, writer, await self._ending(ctx, journals, runnable, writer))
@@ -112,11 +135,14 @@ class Drive:
         if self._claim.epoch == 1:  # nobody has written to it before
             return Journals(root)
         try:
-            return await Journals.load(root, self._store.history(self._claim))
+            return await self._log()
         except StoreUnavailable as error:
             if self._due() is None and failures < MAX_CLAIMS:
                 raise
             return Journals(root, damage=str(error))
+
+    async def _log(self) -> Journals:
+        return await Journals.load(self._claim.run_id, self._store.history(self._claim))
 
     async def _ending(
         self,
@@ -134,31 +160,90 @@ class Drive:
             return defective(ctx, ValueError(f"its log cannot be read: {journals.damage}"))
         if journals.claims > MAX_CLAIMS:
             return given_up(ctx)
+        self._limit_work(journals, runnable)
+        if journals.root.started:
+            version = runnable.other_version(self._claim.definition)
+            if version is not None and self._passes_on(version):
+                raise OtherVersion(version)
         return await self._worked(ctx, runnable, writer)
+
+    def _limit_work(self, journals: Journals, runnable: Runnable) -> None:
+        """Take note of how long the run may work, not counting its waits, if it has no deadline."""
+        if self._claim.deadline is None and runnable.work_limit is not None:
+            waited = journals.waited(self._clock.now())
+            self._work_until = (
+                self._claim.create_time + waited + round(runnable.work_limit * SECOND)
+            )
 
     async def _worked(self, ctx: RunContext, runnable: Runnable, writer: Writer) -> Ending:
         """Let the run's code work until it is done, or has to stop."""
         work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
         order = asyncio.create_task(self._ordered())
-        ends: set[asyncio.Future[Any]] = {writer.ended, work, order, self._left}
         try:
-            done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            if done == {self._left}:
+            done, rest = await self._first({writer.ended, work, order, self._left})
+            seen = self._waiting.inbox.seen
+            if rest is not None:
+                ctx.warn_of_sleep()
+            if done <= {self._left}:
                 ctx.close()
+            ctx.end()
+        except asyncio.CancelledError:  # the process stops: the run goes on elsewhere
+            ctx.close()
+            raise
         finally:
-            await stopped(work, order)
+            await stopped(work, order, *ctx.tasks())
         if writer.ended in done:
             writer.ended.result()  # before the terminal event it ends only by raising
         if work in done:
-            result = ctx.broken or work.result()
-            if isinstance(result, Unable):
-                raise result
-            if isinstance(result, Message):
-                ctx.warn_of_unasked()
-            return ending_of(ctx, result)
+            return self._ending_of(ctx, ctx.broken or work.result())
         if order in done:
             return order.result()(ctx)
-        raise self._left.result()
+        if rest is None:
+            raise self._left.result()
+        await ctx.tidied()
+        await self._park(rest.wake_at, seen)
+        raise Parked
+
+    async def _first(
+        self, ends: set[asyncio.Future[Any]]
+    ) -> tuple[set[asyncio.Future[Any]], Rest | None]:
+        """Return which of these are done, as soon as any is; or none, and that the run rests."""
+        while True:
+            parkable = asyncio.create_task(self._waiting.activity.parkable())
+            try:
+                done, _ = await asyncio.wait({*ends, parkable}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                parkable.cancel()
+            if done != {parkable}:
+                return done - {parkable}, None
+            if self._waiting.activity.is_still(parkable.result()):
+                return set(), parkable.result()
+
+    def _ending_of(self, ctx: RunContext, result: Message | BaseException) -> Ending:
+        """Return how the run ends, whose code returned or raised this."""
+        if isinstance(result, Unable):
+            raise result
+        if isinstance(result, Message):
+            ctx.warn_of_unasked()
+        return ending_of(ctx, result)
+
+    async def _park(self, wake_at: int | None, seen: int) -> None:
+        """Suspend the run, whose code has stopped.
+
+        Raises:
+            LetGo: something has come for it meanwhile.
+
+        """
+        deadline = self._claim.deadline
+        times = [one for one in (wake_at, deadline) if one is not None]
+        parked = await self._store.suspend(
+            self._claim,
+            wake_at=min(times, default=None),
+            seen=seen,
+            deadline=deadline,
+        )
+        if not parked:
+            raise LetGo
 
     def _end(self, ctx: RunContext, writer: Writer, ending: Ending) -> None:
         """Emit the terminal event: of any ending, or if it cannot be stored, of a defect."""
@@ -179,20 +264,23 @@ class Drive:
 
     async def _ordered(self) -> Callable[[RunContext], Ending]:
         """Wait for the run's cancellation or its deadline; return how the run ends by it."""
-        deadline = asyncio.timeout(self._remaining())
-        try:
-            async with deadline:
-                await cancellation(self._store, self._claim)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
-            return timed_out
-        return cancelled
+        while (left := self._remaining()) != 0:
+            deadline = asyncio.timeout(left)
+            try:
+                async with deadline:
+                    await self._waiting.inbox.cancelled()
+                    return cancelled
+            except TimeoutError:
+                if not deadline.expired():
+                    raise
+        return timed_out
 
     def _remaining(self) -> float | None:
-        if self._claim.deadline is None:
-            return None
-        return max(0.0, (self._claim.deadline - self._clock.now()) / SECOND)
+        """Return the seconds until the run must have ended, if it waits no longer; None: any."""
+        until = self._claim.deadline
+        if until is None and self._work_until is not None:
+            until = self._work_until + self._waiting.activity.waited()
+        return None if until is None else max(0.0, (until - self._clock.now()) / SECOND)
 
     async def _boundary(self, unable: Unable | None) -> None:
         if unable is None and not self._leaving():

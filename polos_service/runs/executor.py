@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from enum import Enum, auto
+from functools import partial
 from typing import Any
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
-from polos_service.errors import Fenced, Unable
+from polos_service.errors import Fenced, OtherVersion, Unable
 from polos_service.logs import get_logger
 from polos_service.pacer import Pacer
 from polos_service.runs.budget import Budgets
 from polos_service.runs.clock import Clock
-from polos_service.runs.drive import Drive, LetGo
+from polos_service.runs.drive import Drive, LetGo, Parked
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import cancellation
 from polos_service.runs.runnable import Runnable
+from polos_service.runs.waiting import THRESHOLD
 from polos_service.store import CANCEL, Claim, Command, Key, Overdue, RunStore
 
 RETRY_PAUSE = 1.0
@@ -29,6 +31,19 @@ RETRY_PAUSE_GROWTH = 3.0
 RETRY_PAUSE_LIMIT = 60.0
 """Seconds that a pause takes at most: a store that is away for a minute does not cost its
 runs all the claims that they have."""
+
+PASSES = 5
+"""How often a process leaves a run to those that have the version of the code that the run was
+started with, before it goes on with the version that it has."""
+
+PASS_PAUSE = 0.2
+"""Seconds for which a run is left so the first time."""
+
+PASS_GROWTH = 2.0
+"""Factor by which that grows each further time."""
+
+ALONE = 60.0
+"""Seconds for which a version counts as gone that nobody had: its other runs are not left."""
 
 EXPIRY_PERIOD = 1.0
 """Seconds between two looks for runs that should have ended."""
@@ -55,6 +70,9 @@ class Trouble(Enum):
     UNABLE = auto()
     """This process cannot go on with the run; another one may."""
 
+    OTHER_VERSION = auto()
+    """Another process may have the version of the code that the run was started with."""
+
 
 class Executor:
     """Runs what is queued, up to `limit` runs at once; the others wait in order.
@@ -72,8 +90,11 @@ class Executor:
         clock: Clock,
         limit: int,
         budgets: Budgets | None = None,
+        *,
+        threshold: float = THRESHOLD,
     ) -> None:
-        """Prepare; without `budgets`, projects have no limits."""
+        """Prepare; without `budgets`, projects have no limits. See `Drive` for `threshold`."""
+        self._threshold = threshold
         self._budgets = budgets
         self._store = store
         self._runnables = runnables
@@ -85,6 +106,8 @@ class Executor:
         self._held: dict[Key, tuple[int, int]] = {}
         """Epoch of each claim that is not released yet, and when it began."""
         self._troubles: dict[Key, tuple[Trouble, int]] = {}
+        self._gone: dict[tuple[str, str], int] = {}
+        """Workflows and versions of their code that nobody had, and when it was found."""
         self._closing = False
         self._stopping = False
         self._stopped = False
@@ -231,7 +254,12 @@ class Executor:
     async def _hold(self, claim: Claim) -> None:
         """Drive the run; if it does not end, let go of it, at once or after a pause."""
         key = (claim.project, claim.run_id)
-        trouble = await self._drive(claim)
+        try:
+            trouble = await self._drive(claim)
+        except Parked:
+            self._troubles.pop(key, None)
+            self._forget(claim)
+            return
         former, times = self._troubles.pop(key, (None, 0))
         if trouble is None or self._closing:
             await self._release(claim, failed=trouble is Trouble.FAILED)
@@ -252,6 +280,13 @@ class Executor:
             await drive.run(self._runnables.get(claim.workflow_id), failures)
         except LetGo:
             pass
+        except Parked:
+            raise
+        except OtherVersion as error:
+            if trouble is Trouble.OTHER_VERSION and times + 1 == PASSES:
+                self._gone[claim.workflow_id, error.details["version"]] = self._clock.now()
+            log.info("run_passed_on", run_id=claim.run_id, reason=str(error), **error.details)
+            return Trouble.OTHER_VERSION
         except Unable as error:
             log.warning("run_left", run_id=claim.run_id, reason=str(error), **error.details)
             return Trouble.UNABLE
@@ -267,21 +302,43 @@ class Executor:
         def leaving() -> bool:
             return self._stopping
 
+        passes_on = partial(self._passes_on, claim)
         if self._budgets is None:
-            return Drive(self._store, self._clock, claim, leaving)
+            return Drive(
+                self._store,
+                self._clock,
+                claim,
+                leaving,
+                threshold=self._threshold,
+                passes_on=passes_on,
+            )
         return Drive(
             self._store,
             self._clock,
             claim,
             leaving,
+            passes_on=passes_on,
             budget=self._budgets.of(claim.project),
             log_limit=self._budgets.quotas.of(claim.project).log_bytes,
+            threshold=self._threshold,
         )
+
+    def _passes_on(self, claim: Claim, version: str) -> bool:
+        """Return whether a run of another version is left to those that may have that version."""
+        former, times = self._troubles.get((claim.project, claim.run_id), (None, 0))
+        left = times if former is Trouble.OTHER_VERSION else 0
+        if not self._store.shared or former is Trouble.UNABLE or left >= PASSES:
+            return False
+        gone = self._gone.get((claim.workflow_id, version), 0)
+        return self._clock.now() - gone > ALONE * SECOND
 
     async def _release_later(self, claim: Claim, trouble: Trouble, times: int) -> None:
         """Offer a run again after a pause that grows, or as soon as it is cancelled."""
-        growth = RETRY_PAUSE_GROWTH ** min(times - 1, 20)  # a larger power overflows some day
-        pause = min(RETRY_PAUSE * growth, RETRY_PAUSE_LIMIT)
+        first, factor = RETRY_PAUSE, RETRY_PAUSE_GROWTH
+        if trouble is Trouble.OTHER_VERSION:
+            first, factor = PASS_PAUSE, PASS_GROWTH
+        growth = factor ** min(times - 1, 20)  # a larger power overflows some day
+        pause = min(first * growth, RETRY_PAUSE_LIMIT)
         if claim.deadline is not None:
             left = (claim.deadline - self._clock.now()) / SECOND
             pause = min(pause, max(left, RETRY_PAUSE))
@@ -299,9 +356,7 @@ class Executor:
             await self._take_up(claim.project, claim.run_id)
 
     async def _release(self, claim: Claim, *, failed: bool) -> None:
-        key = (claim.project, claim.run_id)
-        if self._held.get(key, (0, 0))[0] == claim.epoch:
-            del self._held[key]
+        self._forget(claim)
         while True:
             try:
                 await self._store.release(claim, failed=failed)
@@ -312,6 +367,12 @@ class Executor:
                 await self._clock.sleep(RETRY_PAUSE)
             else:
                 return
+
+    def _forget(self, claim: Claim) -> None:
+        """Note that the claim is not held here any more."""
+        key = (claim.project, claim.run_id)
+        if self._held.get(key, (0, 0))[0] == claim.epoch:
+            del self._held[key]
 
 
 def tell(event: str, error: Exception) -> None:

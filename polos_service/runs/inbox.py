@@ -1,10 +1,15 @@
-"""What the holder of a run's claim looks for in the run's inbox."""
+"""What the holder of a run's claim reads in the run's inbox."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 
+from polos_service.logs import get_logger
+from polos_service.runs.answers import ANSWER, Answer, slot
 from polos_service.store import Claim, Command, RunStore
+
+log = get_logger(__name__)
 
 
 def cancels(claim: Claim, commands: Iterable[Command]) -> bool:
@@ -19,6 +24,84 @@ async def cancellation(store: RunStore, claim: Claim) -> None:
         Fenced: the claim was lost, as far as the store can tell.
 
     """
-    seen = len(claim.commands)
-    while not cancels(claim, found := await store.commands(claim, seen)):
-        seen += len(found)
+    inbox = Inbox(store, claim)
+    await inbox.cancelled()
+
+
+class Inbox:
+    """The inbox of a claimed run.
+
+    Attributes:
+        seen: commands that it has read.
+
+    """
+
+    def __init__(
+        self, store: RunStore, claim: Claim, came: Callable[[], None] = lambda: None
+    ) -> None:
+        """Read the inbox; `came` is called when a wait that is open gets its answer."""
+        self._came = came
+        self._store = store
+        self._claim = claim
+        self.seen = 0
+        self._answers: dict[str, Answer] = {}
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._take(claim.commands)
+
+    async def cancelled(self) -> None:
+        """Read the inbox until the run is cancelled; waits are told of their answers meanwhile.
+
+        Raises:
+            Fenced: the claim was lost, as far as the store can tell.
+
+        """
+        while True:
+            found = await self._store.commands(self._claim, self.seen)
+            self._take(found)
+            if cancels(self._claim, found):
+                return
+
+    async def answer(self, run_id: str, step_key: str) -> Answer:
+        """Return how a wait of the run ends, once anybody has said it."""
+        place = slot(run_id, step_key)
+        if place not in self._answers:
+            future = asyncio.get_running_loop().create_future()
+            self._waiting[place] = future
+            try:
+                found: Answer = await future
+                return found
+            finally:
+                self._waiting.pop(place, None)
+        return self._answers[place]
+
+    async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:
+        """Say how a wait ends; return how it ends, which another may have said before.
+
+        Raises:
+            StoreUnavailable: the store did not take it.
+            TooManyCommands: the inbox is full, and nobody has said how the wait ends.
+
+        """
+        command = answer.to(run_id, step_key)
+        stands = await self._store.command(self._claim.project, self._claim.run_id, command)
+        if stands is None or stands == command:
+            return answer
+        return Answer.of(stands)
+
+    def _take(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            self.seen += 1
+            if command.kind != ANSWER:
+                continue
+            try:
+                answer = Answer.of(command)
+            except (KeyError, TypeError, ValueError) as error:
+                log.warning(
+                    "answer_unreadable", run_id=command.run_id, key=command.step_key, why=str(error)
+                )
+                continue
+            self._answers[command.id] = answer
+            waiting = self._waiting.get(command.id)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(answer)
+                self._came()

@@ -8,7 +8,8 @@ from typing import Any
 
 import orjson
 
-from polos.v1.event_pb2 import Event, StepFinish
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Event, Resumed, StepFinish, StepRetry, Suspended, WaitKind
 from polos_service.limits import PIECE_LIMIT
 from polos_service.runs.frame import decode
 from polos_service.runs.lineage import Lineage, Origin
@@ -17,6 +18,24 @@ from polos_service.store import Entry
 
 ENDS = frozenset({"agent_finish", "workflow_finish", "error", "run_cancelled"})
 """The names of the payloads that end a run, a child as well as the root."""
+
+WAITS = {
+    WaitKind.WAIT_KIND_TIMER: "timer",
+    WaitKind.WAIT_KIND_SUSPEND: "suspend",
+    WaitKind.WAIT_KIND_APPROVAL: "approval",
+}
+"""What kind of step a wait is."""
+
+PROGRESS = frozenset({"step_finish", "resumed", "workflow_retry"})
+"""The names of the payloads that tell that a run gets on."""
+
+ANSWERED = frozenset({"suspend", "approval"})
+"""The kinds of waits that end by an answer."""
+
+STEP_CANCELLED = FailureReason.FAILURE_REASON_STEP_CANCELLED
+
+INTERRUPTED = frozenset({STEP_CANCELLED, FailureReason.FAILURE_REASON_PROCESS_RESTARTED})
+"""Why a step begins anew that has not failed."""
 
 
 def private_line(step_key: str, private: Any, child: str | None = None) -> bytes:
@@ -73,10 +92,22 @@ class Journal:
         ended: True if its last event is there.
         finished: how every step ended that has ended, by key.
         attempts: the attempt that each step begun has reached, by key.
-        kinds: the kind of each step begun, by key.
+        kinds: the kind of each step or wait begun, by key.
         private: what was stored beside the finish of a step, by key.
         sayings: what the last attempt of a step told before its end, by key.
         kept: what was stored beside those events: the attempt and the pieces, by key.
+        failures: how often each step begun has failed and was to be tried again, by key.
+        starts: when the attempt begins that a failure was followed by, by key; in nanoseconds
+            since the epoch.
+        waits: every wait begun, by key, with the sequence of its event.
+        resumed: how every wait has ended that has ended, by key.
+        results: the sequence of the event that ended a step or a wait, by key.
+        times: when a step or a wait began, and once a wait has ended, when it did, by key; in
+            nanoseconds since the epoch.
+        given_up: how long the code waited for what it gave up, in nanoseconds, by key.
+        interrupted: the steps and waits that were given up or had not ended when the run's
+            function last started over.
+        retries: how often the run's function has started over.
 
     """
 
@@ -89,13 +120,22 @@ class Journal:
     private: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     sayings: dict[str, Saying] = field(default_factory=dict)
     kept: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    starts: dict[str, int] = field(default_factory=dict)
+    waits: dict[str, tuple[int, Suspended]] = field(default_factory=dict)
+    resumed: dict[str, Resumed] = field(default_factory=dict)
+    results: dict[str, int] = field(default_factory=dict)
+    times: dict[str, int] = field(default_factory=dict)
+    given_up: dict[str, int] = field(default_factory=dict)
+    interrupted: set[str] = field(default_factory=set)
+    retries: int = 0
 
     @property
     def started(self) -> bool:
         """Whether the log has any event of the run."""
         return self.lineage is not None
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event) -> None:  # noqa: C901 - a case for each kind of event
         """Take the run's next event into account."""
         if self.lineage is None:
             self.lineage = Lineage.of(event)
@@ -108,23 +148,71 @@ class Journal:
                     saying = self.sayings[key] = Saying()
                 saying.add(kind, event)
             case "step_start":
-                self.attempts[event.step_start.step_key] = event.step_start.attempt
-                self.kinds[event.step_start.step_key] = event.step_start.step_type
+                started = event.step_start
+                self.attempts[started.step_key] = started.attempt
+                self._begin(started.step_key, started.step_type, event)
             case "step_retry":
-                self.attempts[event.step_retry.step_key] = event.step_retry.attempt
-                self.sayings.pop(event.step_retry.step_key, None)
+                self._retry(event.step_retry)
             case "step_finish":
-                self._finish(event.step_finish)
+                finish = self._finish(event.step_finish)
+                failure = finish.failure.reason if finish.HasField("failure") else None
+                self._end(finish.step_key, event, given_up=failure == STEP_CANCELLED)
+            case "suspended":
+                waiting = Suspended()
+                waiting.CopyFrom(event.suspended)
+                self.waits[waiting.step_key] = event.sequence, waiting
+                self._begin(waiting.step_key, WAITS.get(waiting.kind, "unknown"), event)
+            case "resumed":
+                over = self.resumed[event.resumed.step_key] = Resumed()
+                over.CopyFrom(event.resumed)
+                self._end(over.step_key, event, given_up=over.cancelled)
+                self.times[over.step_key] = event.create_time.ToNanoseconds()
+            case "workflow_retry":
+                self._start_over()
             case kind if kind in ENDS:
                 self.ended = True
 
-    def _finish(self, told: StepFinish) -> None:
+    def _begin(self, key: str, kind: str, event: Event) -> None:
+        self.kinds[key] = kind
+        self.times[key] = event.create_time.ToNanoseconds()
+
+    def _end(self, key: str, event: Event, *, given_up: bool) -> None:
+        self.results[key] = event.sequence
+        self.interrupted.discard(key)
+        if given_up:
+            now = event.create_time.ToNanoseconds()
+            self.given_up[key] = now - self.times.get(key, now)
+
+    def _start_over(self) -> None:
+        """Take it that the run's function begins anew: what it gave up is not over for it.
+
+        A wait that somebody could have answered stays given up: it takes no other answer.
+        """
+        self.retries += 1
+        self.interrupted.update(self.given_up, self.kinds.keys() - self.results.keys())
+        for key in [key for key in self.given_up if self.kinds[key] not in ANSWERED]:
+            del self.given_up[key], self.results[key]
+            self.finished.pop(key, None)
+            self.resumed.pop(key, None)
+            self.waits.pop(key, None)
+
+    def _retry(self, told: StepRetry) -> None:
+        self.attempts[told.step_key] = told.attempt
+        self.sayings.pop(told.step_key, None)
+        self.starts.pop(told.step_key, None)
+        if told.reason not in INTERRUPTED:
+            self.failures[told.step_key] = self.failures.get(told.step_key, 0) + 1
+            if told.HasField("start_time"):
+                self.starts[told.step_key] = told.start_time.ToNanoseconds()
+
+    def _finish(self, told: StepFinish) -> StepFinish:
         # A copy: the event keeps those that came with it in memory, pieces of text for example.
         finish = self.finished[told.step_key] = StepFinish()
         finish.CopyFrom(told)
         saying = self.sayings.pop(told.step_key, None)
         if saying is not None and (needed := saying.needed(finish)) is not None:
             self.sayings[told.step_key] = needed
+        return finish
 
     def keep(self, piece: Mapping[str, Any]) -> None:
         """Take a piece of what is stored beside the events of a step into account."""
@@ -160,7 +248,7 @@ class Journals:
 
     Attributes:
         root: the root run's journal.
-        claims: claims since the last step that finished, without those whose release lost
+        claims: claims since the last event of PROGRESS, without those whose release lost
             nothing.
         damage: the first error met in reading the log; empty if there was none.
         size: bytes of the log, private parts included.
@@ -169,6 +257,9 @@ class Journals:
 
     def __init__(self, root: str, damage: str = "") -> None:
         """Begin with an empty log of this root run."""
+        self._waits: set[tuple[str, str]] = set()
+        self._waited = 0
+        self._waits_since = 0
         self.root = Journal()
         self.claims = 0
         self.damage = damage
@@ -198,6 +289,15 @@ class Journals:
             journal.settle()
         return journals
 
+    def results(self) -> Iterator[int]:
+        """Yield the sequences of the events that ended a step or a wait, of every run."""
+        for journal in self._runs.values():
+            yield from journal.results.values()
+
+    def of(self, lineage: Lineage) -> Journal:
+        """Return the journal of a run, root or child; an empty one if the log has none."""
+        return self._runs.get(lineage.run_id) or Journal(lineage if lineage.origin else None)
+
     def child(self, origin: Origin) -> Journal | None:
         """Return the journal of the child that this attempt began; None if it began none."""
         return self._children.get(origin)
@@ -210,8 +310,27 @@ class Journals:
             if (origin := Lineage.of(event).origin) is not None:
                 self._children[origin] = journal
         journal.add(event)
-        if event.HasField("step_finish"):
+        kind = event.WhichOneof("payload")
+        if kind in PROGRESS:
             self.claims = 0
+        if kind in {"suspended", "resumed"}:
+            self._wait(event)
+
+    def waited(self, now: int) -> int:
+        """Return for how many nanoseconds, up to now, any wait of the tree was open."""
+        return self._waited + (now - self._waits_since if self._waits else 0)
+
+    def _wait(self, event: Event) -> None:
+        time = event.create_time.ToNanoseconds()
+        before = bool(self._waits)
+        if event.HasField("suspended"):
+            self._waits.add((event.run_id, event.suspended.step_key))
+        else:
+            self._waits.discard((event.run_id, event.resumed.step_key))
+        if self._waits and not before:
+            self._waits_since = time
+        elif before and not self._waits:
+            self._waited += time - self._waits_since
 
     def add_private(self, line: Mapping[str, Any]) -> None:
         """Take a private line into account: a step's, or that of a claim frame."""

@@ -23,6 +23,8 @@ class RunRequest:
         runnable_id: what is to run.
         payload: what it is given, a JSON value; an agent takes a conversation, which is a
             list of messages in the form of the OpenAI chat API.
+        payload_json: what a workflow is given, as JSON text; None if there is nothing, and for
+            an agent.
         digest: the same for two starts that ask for the same run; tells a repeated
             `request_id` from a reused one.
         size: bytes that the start had when it was received.
@@ -40,6 +42,7 @@ class RunRequest:
     caller: Caller
     runnable_id: str
     payload: Any
+    payload_json: str | None = None
     digest: bytes
     size: int
     model_options: Mapping[str, Any]
@@ -67,7 +70,15 @@ class Runnable(Protocol):
 
     @property
     def timeout(self) -> float | None:
-        """Seconds that a run takes at most if its start names no other bound; None: any time."""
+        """Seconds that a run takes at most, waits included, if its start names no other bound.
+
+        None: `work_limit` counts instead.
+        """
+        ...
+
+    @property
+    def work_limit(self) -> float | None:
+        """Seconds that a run without a timeout works at most, not counting its waits; None: any."""
         ...
 
     def pin(self, request: RunRequest) -> bytes:
@@ -77,6 +88,16 @@ class Runnable(Protocol):
 
         Raises:
             InvalidRequest: the runnable cannot be started with this.
+
+        """
+        ...
+
+    def other_version(self, pinned: bytes) -> str | None:
+        """Return the version of the code that a run was started with; None if it is this one.
+
+        Raises:
+            Unable: the definition is of another kind, or a newer version.
+            ValueError: it is damaged.
 
         """
         ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import copy_context
 
 from google.protobuf.message import Message
 
@@ -41,6 +42,7 @@ class Writer:
 
     Attributes:
         latest: the sequence of the newest event that was emitted.
+        latest_time: when that was, in nanoseconds since the epoch; 0 if none was.
         log_full: what `emit` has raised because the log has no room; the run ends by it, whatever
             its code makes of it. None if it has not.
         ended: resolved when the terminal event is durable. Raises Fenced if the claim was lost,
@@ -71,6 +73,8 @@ class Writer:
         self._claim = claim
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        # Not that of the code which emits: what it sees of tasks it may cancel.
+        self._context = copy_context()
         self._root = Encoder(Lineage(claim.run_id, claim.workflow_id))
         self._pending: deque[tuple[bytes, bytes]] = deque()
         self._backlog = 0
@@ -79,6 +83,7 @@ class Writer:
         self._room = NO_LIMIT if log_limit is None else log_limit - size
         """Bytes that the backlog may have, because the log takes no more."""
         self.latest = claim.latest
+        self.latest_time = 0
         self._durable = claim.latest
         self._outcome: RunState.ValueType | None = None
         self._closed = False
@@ -114,10 +119,11 @@ class Writer:
         if self._outcome is not None:
             raise Finished(f"Run {self._claim.run_id} has ended and takes no events.")
         self._check_open()
+        now = self._clock.now()
         data = (encoder or self._root).encode(
             payload,
             sequence=self.latest + 1,
-            time=self._clock.now(),
+            time=now,
             terminal=outcome is not None,
         )
         backlog = self._backlog + len(data) + len(private)
@@ -125,11 +131,22 @@ class Writer:
             self._check_size(len(data), terminal=outcome is not None)
         self._outcome = outcome
         self.latest += 1
+        self.latest_time = now
         self._pending.append((data, private))
         self._backlog = backlog
         if not self._appending:
             self._appending = True
-            self._loop.call_soon(self._append)
+            self._loop.call_soon(self._append, context=self._context)
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing any more, because this process lets go of the run."""
+        return self._closed
+
+    @property
+    def lineage(self) -> Lineage:
+        """The root run."""
+        return self._root.lineage
 
     @property
     def full(self) -> bool:

@@ -22,6 +22,15 @@ INBOX_LIMIT = 1000
 INBOX_BYTES = 8 * 1024 * 1024
 """Bytes that the payloads in a run's inbox have at most, not counting that of CANCEL."""
 
+OPEN_LIMIT = 1000
+"""Open waits of a run that are returned at most."""
+
+OPEN_BYTES = 8 * 1024 * 1024
+"""Bytes of the data of open waits of a run that are returned at most."""
+
+PARKED = "parked"
+"""The member of a release's private line that tells that the run was suspended."""
+
 ENDED = frozenset(
     {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
 )
@@ -100,6 +109,29 @@ class Command:
     def cancels(self, run_id: str) -> bool:
         """Return whether it cancels this run, and not only a child of it."""
         return self.kind == CANCEL and self.run_id == run_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WaitRecord:
+    """An open wait, as the index of open waits has it. It is a cache: the log is the truth.
+
+    Attributes:
+        run_id: the root run.
+        wait_id: sequence of the wait's event in the log of the root run.
+        create_time: when the wait began, in nanoseconds since the epoch.
+        data: what is told of it; at most 300 KiB, and not decoded by the store.
+
+    """
+
+    run_id: str
+    wait_id: int
+    create_time: int
+    data: bytes
+
+    @property
+    def place(self) -> tuple[int, str, int]:
+        """Where it stands among the waits of its project: oldest first."""
+        return self.create_time, self.run_id, self.wait_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +216,11 @@ class RunQuery:
 
 class RunStore(Protocol):
     """Durable logs. Every method may raise StoreUnavailable."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes may work on it at once."""
+        ...
 
     async def create(self, run: NewRun) -> str:
         """Store a queued run and return its id, or the id that its request id had made.
@@ -288,12 +325,16 @@ class RunStore(Protocol):
         """Yield the whole log with its private parts, for the holder to fold."""
         ...
 
-    async def command(self, project: str, run_id: str, command: Command) -> None:
-        """Put a command last into the inbox of a root run, and wake the run's holder.
+    async def command(self, project: str, run_id: str, command: Command) -> Command | None:
+        """Put a command last into the inbox of a root run, and wake the run or its holder.
 
-        The command is durable when this returns. Nothing happens if the inbox holds a
-        command with this id, whatever else is in it, or if the run has ended. The command
-        that cancels the root run is always taken; from then on the run is overdue.
+        It is durable when this returns, and a suspended run is queued again. If the inbox holds
+        a command with this id, whatever else is in it, nothing happens: the first writer wins.
+        The command that cancels the root run is always taken; from then on the run is overdue.
+
+        Returns:
+            The command that stands in the inbox under this id: this one, or the earlier one.
+            None if the run has ended: nothing happens then.
 
         Raises:
             ValueError: it has the id CANCEL and does not cancel the root run, or it cancels
@@ -313,6 +354,73 @@ class RunStore(Protocol):
 
         Raises:
             Fenced: the claim was lost, as far as a store of many processes can tell.
+
+        """
+        ...
+
+    async def inbox(self, project: str, run_id: str) -> Sequence[Command]:
+        """Return what the run's inbox holds now, in order of arrival; nothing once it has ended.
+
+        Raises:
+            RunExpired: it was removed by `expire`.
+            RunNotFound: there is no such run.
+
+        """
+        ...
+
+    async def suspend(
+        self, claim: Claim, *, wake_at: int | None, seen: int, deadline: int | None
+    ) -> bool:
+        """Release the claim and suspend its run, until a command comes or a time has come.
+
+        Then the run is queued again, as `release` does it, whatever bound there is on queued runs.
+        The release is marked in the log as one that lost nothing, with PARKED in its private
+        part. A suspended run is not overdue and not in `waiting`.
+
+        Args:
+            claim: the claim; everything that was appended with it is durable.
+            wake_at: when the run is queued again, in nanoseconds since the epoch; None: only by a
+                command. At its deadline it is queued again in any case.
+            seen: commands in the inbox that the holder has seen.
+            deadline: the run's deadline from now on; None if it has none.
+
+        Returns:
+            False if the inbox holds more than `seen` commands: the claim is still held, and
+            nothing has happened.
+
+        Raises:
+            Fenced: the claim was lost, or the run has ended.
+
+        """
+        ...
+
+    async def open_wait(self, project: str, wait: WaitRecord) -> None:
+        """Put a wait into the index of open waits; again is the same as once.
+
+        It leaves the index by `close_wait`, or when the run has ended or was removed.
+        """
+        ...
+
+    async def close_wait(self, project: str, run_id: str, wait_id: int) -> None:
+        """Take a wait out of the index, if it is there."""
+        ...
+
+    async def open_waits(self, project: str, run_id: str) -> Sequence[WaitRecord]:
+        """Return the waits of a root run that are in the index, oldest first.
+
+        At most OPEN_LIMIT, and as many as have OPEN_BYTES of data.
+        """
+        ...
+
+    async def list_waits(
+        self, project: str, limit: int, after: tuple[int, str, int] | None = None
+    ) -> Sequence[WaitRecord]:
+        """Return up to `limit` waits of a project that are in the index, oldest first.
+
+        Args:
+            project: whose runs wait.
+            limit: how many to return at most.
+            after: the `place` of the last one of the page before; None: from the first.
 
         """
         ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from threading import Event, Thread
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from polos_client.define.tool import Tool, describe
 from polos_service.errors import StepError
 from polos_service.logs import get_logger
 from polos_service.sidethread import SMALL
+from polos_service.tools.approved import Approved
 from polos_service.tools.isolation import start_tool
 from polos_service.tools.result import as_json
 
@@ -31,9 +32,15 @@ TOOL_PATIENCE = 4.0
 
 
 async def call_tool(
-    tools: Mapping[str, Tool], call: ToolCall, ctx: WorkflowContext, limit: float
+    tools: Mapping[str, Tool],
+    call: ToolCall,
+    ctx: WorkflowContext,
+    limit: float,
+    approved: Approved | None = None,
 ) -> str:
     """Call a tool as the model asked for it, and return its result as JSON text.
+
+    With `approved`, it is called with those arguments.
 
     Raises:
         StepError: the tool is unknown, its arguments do not fit, it raised, it took
@@ -48,7 +55,7 @@ async def call_tool(
             FailureReason.FAILURE_REASON_TOOL_NOT_FOUND,
             f"There is no tool {call.name[:64]!r}. Tools: {known}.",
         )
-    use = Use(tool, call, ctx)
+    use = Use(tool, call, ctx, approved)
     # A task of its own: a tool that cancels the task it runs in cancels nothing else.
     task = start_tool(use.outcome())
     try:
@@ -59,10 +66,7 @@ async def call_tool(
             task.cancel()
             await asyncio.wait({task}, timeout=TOOL_PATIENCE)
     if not done:
-        raise StepError(
-            FailureReason.FAILURE_REASON_TOOL_TIMEOUT,
-            f"The tool {tool.id} took longer than {limit:g} s and was cancelled.",
-        )
+        raise timed_out(tool, limit)
     result = failed(tool, "was cancelled") if task.cancelled() else task.result()
     if isinstance(result, StepError):
         raise result
@@ -77,8 +81,11 @@ class Use:
 
     """
 
-    def __init__(self, tool: Tool, call: ToolCall, ctx: WorkflowContext) -> None:
+    def __init__(
+        self, tool: Tool, call: ToolCall, ctx: WorkflowContext, approved: Approved | None
+    ) -> None:
         self.abandoned = Event()
+        self._approved = approved
         self._tool = tool
         self._call = call
         self._ctx = ctx
@@ -120,11 +127,11 @@ class Use:
 
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of a call that may be made."""
-        try:
-            arguments = self._tool.validate(self._call.arguments_json)
-        except Exception as error:
-            message = describe(error) if isinstance(error, ValueError) else told(error)
-            raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, message) from error
+        with validating():
+            if self._approved is None:
+                arguments = self._tool.validate(self._call.arguments_json)
+            else:
+                arguments = self._approved.arguments(self._tool, self._call.arguments_json)
         if self._tool.at_most_once and self._ctx.attempt > 1:
             raise StepError(
                 FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN,
@@ -143,6 +150,35 @@ class Use:
                 "tool_failed", tool=self._tool.id, run_id=self._ctx.execution_id, exc_info=error
             )
         return failed(self._tool, f"raised {told(error)}")
+
+
+@contextlib.contextmanager
+def validating() -> Iterator[None]:
+    """Raise whatever a tool's arguments fail with as a StepError."""
+    try:
+        yield
+    except Exception as error:
+        message = describe(error) if isinstance(error, ValueError) else told(error)
+        raise StepError(FailureReason.FAILURE_REASON_TOOL_BAD_ARGUMENTS, message) from error
+
+
+async def in_time(tool: Tool, function: Callable[[], T], limit: float) -> T:
+    """Return what a function that runs code of the tool's author returns, from a thread.
+
+    Raises:
+        StepError: the function raised it, or took longer than `limit` seconds.
+
+    """
+    try:
+        async with asyncio.timeout(limit):
+            found = await in_thread(partial(attempted, function))
+    except TimeoutError:
+        raise timed_out(tool, limit) from None
+    except RuntimeError as error:
+        raise failed(tool, f"cannot run: {error}") from error
+    if isinstance(found, StepError):
+        raise found
+    return found
 
 
 async def in_thread(function: Callable[[], T]) -> T:
@@ -190,6 +226,14 @@ def told(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except BaseException:  # noqa: BLE001 - it is any code
         return type(error).__name__
+
+
+def timed_out(tool: Tool, limit: float) -> StepError:
+    """Return the error of a tool that took longer than `limit` seconds."""
+    return StepError(
+        FailureReason.FAILURE_REASON_TOOL_TIMEOUT,
+        f"The tool {tool.id} took longer than {limit:g} s and was cancelled.",
+    )
 
 
 def failed(tool: Tool, what: str) -> StepError:

@@ -49,6 +49,7 @@ def test_a_round_is_the_same_whenever_it_is_planned_and_no_two_rounds_are() -> N
 
 
 def test_every_place_has_its_turn() -> None:
-    rounds = [turn_of_places(SEED, number, 4) for number in range(16)]
-    counted = {place: sum(one.count(place) for one in rounds) for place in (*INSIDE, *OUTSIDE)}
+    places = (*INSIDE, *OUTSIDE)
+    rounds = [turn_of_places(SEED, number, 4) for number in range(len(places))]
+    counted = {place: sum(one.count(place) for one in rounds) for place in places}
     assert set(counted.values()) == {4}

@@ -14,6 +14,7 @@ def test_a_round_on_a_cluster_is_the_same_whenever_it_is_planned() -> None:
 
 
 def test_every_blow_has_its_turn() -> None:
-    dealt = [blow.place for number in range(99) for blow in cluster_plan(SEED, number, 1).blows]
-    assert {dealt.count(place) for place in BLOWS} == {33}
-    assert {dealt.count(place) for place in REPLICA} == {18}
+    rounds = len(BLOWS) * len(REPLICA)
+    dealt = [blow.place for number in range(rounds) for blow in cluster_plan(SEED, number, 1).blows]
+    assert {dealt.count(place) for place in BLOWS} == {3 * len(REPLICA)}
+    assert {dealt.count(place) for place in REPLICA} == {2 * len(BLOWS)}

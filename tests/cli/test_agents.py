@@ -34,7 +34,9 @@ async def test_json_lists_an_agent_a_line(cli: Cli) -> None:
 async def test_an_unknown_agent_is_refused_with_the_known_ones(cli: Cli) -> None:
     ended = await cli("agents", "show", "nobody")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("Error: There is no agent 'nobody'. Loaded: fails, gated, ")
+    assert ended.err.startswith(
+        "Error: There is no agent or workflow 'nobody'. Loaded: fails, gated, "
+    )
 
 
 async def test_health_of_a_service_that_serves(cli: Cli) -> None:

@@ -59,6 +59,7 @@ async def test_ctrl_c_at_the_prompt_says_how_to_end(cli: Cli) -> None:
     async with cli.terminal("chat", "slow") as terminal:
         await terminal.shows("> ")
         terminal.type("\x03")
+        terminal.type("\x03")  # the first may come before input() looks for it
         await terminal.shows("/quit or Ctrl-D quits", times=2)
         terminal.type("\x04")
         assert await terminal.ended() == 0
@@ -79,4 +80,4 @@ async def test_a_failed_answer_and_a_wrong_command_do_not_end_the_conversation(c
 async def test_an_unknown_agent_is_refused_before_anything_is_asked(cli: Cli) -> None:
     ended = await cli("chat", "nobody", input=b"Hello\n")
     assert (ended.code, ended.out) == (1, "")
-    assert ended.err.startswith("Error: There is no agent 'nobody'. Loaded: ")
+    assert ended.err.startswith("Error: There is no agent or workflow 'nobody'. Loaded: ")

@@ -95,7 +95,7 @@ def test_a_child_stands_apart_from_its_root() -> None:
         "│ ✓ add · 0.00 s · null",
         "│ │ sub",
         "│ │ ✗ no luck",
-        "│ │ ended · 0 model calls",
+        "│ │ ended",
         "│ ended · 1 model call · 5 tokens in, 4 out · $0.001500 · 1.50 s",
         "✓ ask · 0.00 s · 1",
         "The root's own.",

@@ -49,7 +49,7 @@ async def test_help_names_every_exit_code_and_every_command() -> None:
     said = " ".join((await NOBODY("--help")).out.split())
     for code, meaning in EXIT_CODES.items():
         assert f"{code} {meaning}" in said
-    for command in ("serve", "run", "chat", "runs", "agents", "health", "demo"):
+    for command in ("serve", "run", "chat", "runs", "waits", "agents", "health", "demo"):
         assert f"│ {command} " in said
 
 
@@ -60,9 +60,10 @@ def test_the_page_has_the_exit_codes_of_the_code() -> None:
 
 def test_the_page_has_every_command() -> None:
     page = PAGE.read_text()
-    for command in ("serve", "run", "chat", "agents list", "agents show", "health", "demo"):
+    commands = ("serve", "run", "chat", "waits", "agents list", "agents show", "health", "demo")
+    for command in commands:
         assert f"polos {command}" in page
-    for command in ("list", "show", "tail", "cancel", "delete"):
+    for command in ("list", "show", "tail", "resume", "approve", "reject", "cancel", "delete"):
         assert f"polos runs {command}" in page
 
 
@@ -88,6 +89,10 @@ def test_help_loads_neither_grpc_nor_protobuf() -> None:
         ["runs", "list", "--limit", "0"],
         ["runs", "list", "--state", "fine"],
         ["runs", "cancel"],
+        ["runs", "resume", "some-run"],
+        ["runs", "resume", "some-run", "--data", "{"],
+        ["runs", "approve", "some-run", "--wait-id", "0"],
+        ["waits", "--limit", "0"],
     ],
 )
 async def test_a_wrong_command_line_has_its_code_and_no_traceback(arguments: list[str]) -> None:

@@ -110,7 +110,7 @@ async def test_an_unknown_agent_is_refused_with_the_known_ones(cli: Cli) -> None
     assert await cli("run", "nobody", "Go.") == Ended(
         1,
         "",
-        "Error: There is no agent 'nobody'. "
+        "Error: There is no agent or workflow 'nobody'. "
         "Loaded: fails, gated, retries, short, slow, steers, sums, waits.\n",
     )
 
@@ -119,7 +119,7 @@ async def test_an_unknown_agent_is_refused_with_the_known_ones(cli: Cli) -> None
     ("arguments", "said"),
     [
         (["sums", ""], "input is empty"),
-        (["s p", "Go."], "There is no agent 's p'. Loaded: "),
+        (["s p", "Go."], "There is no agent or workflow 's p'. Loaded: "),
         (["sums", "Go.", "--timeout", "0"], "run_timeout_seconds is 0.0; it must be from"),
         (["sums", "Go.", "--option", "colour=3"], "options.provider_options_json.colour cannot"),
         (["sums", "Go.", "--option", f"x={'[' * 5000}"], "options.provider_options_json.x cannot"),

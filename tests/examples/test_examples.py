@@ -53,6 +53,13 @@ async def test_all_events_prints_the_whole_log(address: str) -> None:
     assert re.fullmatch(r" 24  agent_finish  \d+ tokens", lines[-1])
 
 
+async def test_order_waits_for_a_person(address: str) -> None:
+    lines = (await printed("examples.order", address=address)).splitlines()
+    assert "? Sell tea?" in lines
+    assert "resume_approve" in lines
+    assert lines[-2:] == ["workflow_finish", "paid 900 for tea, shipped"]
+
+
 async def test_lifecycle_tells_what_the_agent_does(address: str) -> None:
     text = await printed("examples.lifecycle", address=address)
     assert re.sub(r"Tokens: \d+", "Tokens: N", text) == (
@@ -114,8 +121,25 @@ async def test_error_handling_tells_each_failure(address: str) -> None:
             "The run failed: There is no model 'no-such-model'. Another try will not help. "
             "It had said 'Let me see'."
         ),
-        "Refused: There is no agent 'stranger'. Loaded: risky, storyteller, weather.",
+        "Refused: There is no agent or workflow 'stranger'. Loaded: risky, storyteller, weather.",
     ]
+
+
+async def test_approval_approves_changes_and_rejects() -> None:
+    """It serves itself, so there is nobody at the address."""
+    lines = (await printed("examples.approval", address="127.0.0.1:1")).splitlines()
+    assert lines[0] == "asked: The agent has a question "
+    shown = "asked: Approve the call of pay {'to': 'Ann', 'amount': 100.0, 'currency': 'EUR'}"
+    assert shown in lines
+    assert lines[-4] == "ask_user completed {'response': 'Ann and Mallory'}"
+    assert sorted(lines[-3:-1]) == [  # in the order in which they end
+        "pay completed Paid 50 EUR to Ann.",
+        (
+            "pay failed The user rejected the call of the tool pay. It was not called. "
+            "The user's feedback: We do not know Mallory."
+        ),
+    ]
+    assert lines[-1] == "Ann has got 50 EUR. Mallory has got nothing."
 
 
 async def test_parallel_tools_start_before_the_first_has_ended() -> None:
@@ -149,7 +173,7 @@ async def test_relay_passes_streams_and_errors_on(address: str) -> None:
             f"{STORY}\n[agent_finish after 34 events]\n"
         )
         assert await printed("examples.basic", address=through) == f"{ANSWER}\n"
-        assert "Refused: There is no agent 'stranger'." in await printed(
+        assert "Refused: There is no agent or workflow 'stranger'." in await printed(
             "examples.error_handling", address=through
         )
         assert "[left after event 7]" in await printed("examples.resume", address=through)

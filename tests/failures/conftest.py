@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from polos_service.runs import attempt, context
+from polos_service.errors import StepError
+from polos_service.runs.retries import Backoff
 
 
 @pytest.fixture
@@ -12,9 +13,13 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Record the seconds between tries, and do not spend them."""
     asked: list[float] = []
 
-    def pause(tries: int, retry_after: float | None) -> float:
-        asked.append(attempt.pause(tries, retry_after))
+    def pause(self: Backoff, failures: int, error: StepError, left: float) -> float | None:
+        seconds = before(self, failures, error, left)
+        if seconds is None:
+            return None
+        asked.append(seconds)
         return 0.0
 
-    monkeypatch.setattr(context, "pause", pause)
+    before = Backoff.pause
+    monkeypatch.setattr(Backoff, "pause", pause)
     return asked

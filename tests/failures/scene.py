@@ -10,7 +10,7 @@ from typing import Any
 
 from polos import Agent, AgentStream, Deadlines, Event
 from polos.v1.run_pb2 import RunState
-from polos_service.runs import attempt
+from polos_service.runs import retries
 from tests.support.reader import assert_whole
 from tests.support.service import Served, events_in, query, serving, stored
 
@@ -71,7 +71,7 @@ def assert_backoff(pauses: list[float], number: int) -> None:
     """Assert that so many pauses were made, each twice the one before, with jitter."""
     assert len(pauses) == number
     for index, seconds in enumerate(pauses):
-        most = attempt.BACKOFF_BASE * 2**index
+        most = retries.BACKOFF_BASE * 2**index
         assert most / 2 <= seconds <= most
 
 

@@ -99,7 +99,7 @@ def cursor(after: int, code: grpc.StatusCode, reason: str, message: str) -> list
     ]
 
 
-NOT_LOADED = "There is no agent 'nobody'. Loaded: fine, other."
+NOT_LOADED = "There is no agent or workflow 'nobody'. Loaded: fine, other."
 REFUSALS: dict[str, list[Refusal]] = {
     "unknown agent": [
         *starts(

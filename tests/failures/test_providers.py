@@ -16,7 +16,7 @@ import pytest
 from polos import Agent, RunFailed, tool
 from polos.v1.run_pb2 import RunState
 from polos_service.agents.loop import MODEL_TRIES
-from polos_service.runs import attempt
+from polos_service.runs import retries as retrying
 from tests.failures.provider_failures import (
     FAILURES,
     QUOTES,
@@ -197,7 +197,7 @@ async def test_a_provider_that_asks_for_too_long_a_wait_is_not_waited_for(
 async def test_the_time_between_tries_is_spent_and_grows(
     tmp_path: Path, provider: MockProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "BACKOFF_BASE", 0.1)
+    monkeypatch.setattr(retrying, "BACKOFF_BASE", 0.1)
     times = []
     loop = asyncio.get_running_loop()
     for _ in range(2):

@@ -117,8 +117,9 @@ APPS = {
         "x = 1\n",
         (
             (
-                "Error: app.py does not define an agent. Define one at the top level: "
-                "agent = Agent(id=..., provider=..., model=...)."
+                "Error: app.py does not define an agent or a workflow. Define one at the top "
+                "level: agent = Agent(id=..., provider=..., model=...), or a function with "
+                "@workflow."
             ),
         ),
     ),

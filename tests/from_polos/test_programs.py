@@ -31,7 +31,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     return shutil.copytree(PROGRAMS / request.param, tmp_path / "program")
 
 
-async def run(folder: Path, **settings: str) -> tuple[int, str, str]:
+async def run(folder: Path, stdin: str = "", **settings: str) -> tuple[int, str, str]:
     """Run `python main.py` with a .env file; return its exit code, output and errors."""
     lines = [f"{name}={value}\n" for name, value in settings.items()]
     (folder / ".env").write_text("".join(lines))
@@ -39,12 +39,12 @@ async def run(folder: Path, **settings: str) -> tuple[int, str, str]:
         *(sys.executable, "main.py"),
         cwd=folder,
         env=environment(PYTHONUTF8="1"),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        output, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
+        output, errors = await asyncio.wait_for(process.communicate(stdin.encode()), PATIENCE)
     finally:
         if process.returncode is None:
             process.kill()
@@ -137,3 +137,89 @@ async def test_an_agent_of_anthropic_runs(folder: Path) -> None:
     assert (code, errors) == (0, "")
     assert output == "It is 21 degrees: |no coat.|\n14\n"
     assert provider.requests[1].body["messages"][1]["content"][0]["input"] == {"city": "Oslo"}
+
+
+@pytest.mark.parametrize("folder", ["steps"], indirect=True)
+async def test_workflows_of_steps_run(folder: Path) -> None:
+    code, output, errors = await run(folder)
+    assert (code, errors) == (0, "")
+    assert output == (
+        "greet: name='Hello, Ann!'\n"
+        "default: Hello, you!\n"
+        "shipment: True 7.5 snail\n"
+        "history: True 36\n"
+        "timing: True True 36\n"
+        "double: {'a': 2, 'b': 'xx'}\n"
+        "failed: True True\n"
+        "known: ['double', 'greet', 'ship-parcel', 'timed'] True\n"
+    )
+
+
+@pytest.mark.parametrize("folder", ["waiting"], indirect=True)
+async def test_workflows_ask_people(folder: Path) -> None:
+    code, output, errors = await run(folder, "y\nbob\nAnn\nOslo\ny\n")
+    assert (code, errors) == (0, "")
+    assert output == (
+        "suspend_decide ann 12.50\n"
+        "status: waiting\n"
+        "Approve? Who are you? completed paid "
+        "{'approved': True, 'by': 'bob', 'remark': None}\n"
+        "page of f1\n"
+        "name? page of f1\n"
+        "town? page of f1\n"
+        "agreed? {'person': {'name': 'Ann', 'town': 'Oslo'}, 'agreed': True, "
+        "'kind': 'membership'}\n"
+        "suspend_name {'form_id': 'f1', 'page': 1}\n"
+        "resume_name {'name': 'Ann'}\n"
+        "suspend_town {'form_id': 'f1', 'page': 2}\n"
+        "resume_town {'town': 'Oslo'}\n"
+        "suspend_agreed {'form_id': 'f1', 'page': 3}\n"
+        "resume_agreed {'agreed': True}\n"
+    )
+
+
+@pytest.mark.parametrize("folder", ["state"], indirect=True)
+async def test_workflows_have_state(folder: Path) -> None:
+    code, output, errors = await run(folder)
+    assert (code, errors) == (0, "")
+    assert output == (
+        "fresh: before=0 count=5 changed='2026-01-02T00:00:00'\n"
+        "model: before=41 count=42 changed='2026-01-02T00:00:00'\n"
+        "dict: before=1 count=0 changed='2026-01-02T00:00:00'\n"
+        "again: 0\n"
+        "basket: 5.0 [{'id': 'tea', 'price': 2.5, 'quantity': 2}]\n"
+        "emptied: []\n"
+        "stateless: True\n"
+    )
+
+
+@pytest.mark.parametrize("folder", ["errors"], indirect=True)
+async def test_workflows_survive_their_steps(folder: Path) -> None:
+    code, output, errors = await run(folder)
+    assert (code, errors) == (0, "")
+    assert output == (
+        "{'status': 'success', 'result': {'name': 'retried', 'calls': 3}}\n"
+        "{'results': ['a', 'c'], 'errors': [{'item': 'bad', 'told': True}]}\n"
+        "{'method': [1, 'second']}\n"
+        "{'status': 'rolled back', 'undone': ['charge', 'reserve'], 'told': True}\n"
+        "True True\n"
+        "failed None True 1\n"
+    )
+
+
+@pytest.mark.parametrize("folder", ["form"], indirect=True)
+async def test_a_workflow_shows_a_form(folder: Path) -> None:
+    code, output, errors = await run(folder)
+    assert (code, errors) == (0, "")
+    assert output == (
+        "workflow_start\n"
+        "suspend_grant\n"
+        "A holiday eve 3\n"
+        "resume_grant\n"
+        "step_start\n"
+        "noted\n"
+        "step_finish\n"
+        "workflow_finish\n"
+        "{'who': 'eve', 'granted': True, 'note': 'Have fun.', 'cover': 'bob'}\n"
+        "nobody answered\n"
+    )

@@ -18,6 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from polos.v1 import run_service_pb2 as pb
 from polos_client.calls.status import to_error
 from polos_client.define.agent import Agent
+from polos_client.define.scripted import pause, turn
 from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError, InvalidRequest
 from polos_service.api.grpc.server import AGENT_SERVICE, RUN_SERVICE
@@ -29,6 +30,7 @@ from tests.support.service import Served, query, reaching, scripted, serving, se
 
 Code = grpc.StatusCode
 FINE = scripted("fine")
+FOREVER = scripted(turn("So far", pause(None)), id="forever")
 
 MILLION = "x" * 1_000_000
 
@@ -94,6 +96,7 @@ def filled(message: Message, path: str, value: Any) -> Message:
 def usual(method: MethodDescriptor, run_id: str) -> Message:
     """Return a request of the method that is fine."""
     fine = {"agent_id": "demo", "input": "Go.", "run_id": run_id, "workflow_run_id": run_id}
+    fine |= {"step_key": "ok", "data_json": "1"}
     message = GetMessageClass(method.input_type)()
     for field in method.input_type.fields:
         if field.name in fine:
@@ -104,12 +107,12 @@ def usual(method: MethodDescriptor, run_id: str) -> Message:
 @pytest.fixture(params=["sqlite", "nats"])
 async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Served]:
     if request.param == "sqlite":
-        async with serving(tmp_path, FINE) as served:
+        async with serving(tmp_path, FINE, FOREVER) as served:
             yield served
         return
     with NatsServer(tmp_path) as server:
         settings: Settings = settings_for(tmp_path, store=server.url)
-        service = await Service.start(settings, [FINE])
+        service = await Service.start(settings, [FINE, FOREVER])
         try:
             async with reaching(service, tmp_path / "none") as served:
                 yield served
@@ -136,14 +139,17 @@ async def code_of(served: Served, method: MethodDescriptor, request: Message) ->
     "method", [*RUN_SERVICE.methods, *AGENT_SERVICE.methods], ids=lambda one: str(one.name)
 )
 async def test_no_value_of_a_field_is_a_defect(served: Served, method: MethodDescriptor) -> None:
-    run_id = await served.start(FINE)
-    await served.events(run_id)
+    answers = method.name == "ResumeRun"
+    run_id = await served.start(FOREVER if answers else FINE)
+    if not answers:
+        await served.events(run_id)
     allowed = {
         Code.OK,
         Code.INVALID_ARGUMENT,
         Code.NOT_FOUND,
         Code.OUT_OF_RANGE,
         Code.ALREADY_EXISTS,
+        *({Code.FAILED_PRECONDITION} if answers else ()),
     }
     for path, value in wrong(GetMessageClass(method.input_type)()):
         request = filled(usual(method, run_id), path, value)

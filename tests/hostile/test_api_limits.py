@@ -131,6 +131,7 @@ async def test_calls_that_never_send_their_request_are_counted_and_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = "/polos.v1.RunService/GetRun"
+    monkeypatch.setattr(guard, "REQUEST_WAIT", BOUND)
     async with serving(tmp_path, SILENT, max_calls=4) as served:
         run_id = await served.start(SILENT)
         get: Any = pb.GetRunRequest(run_id=run_id)

@@ -132,9 +132,9 @@ def checked_in(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     class Watched(requests.Fields):
-        def __init__(self, request: Any) -> None:
+        def __init__(self, request: Any, kind: str) -> None:
             names.append(threading.current_thread().name)
-            super().__init__(request)
+            super().__init__(request, kind)
 
     monkeypatch.setattr(requests, "Fields", Watched)
     return names

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from polos import PolosClient
+from tests.docs.pages import ROOT, blocks_of
 from tests.support.process import PATIENCE, ServiceProcess, environment
 from tests.support.proxies import Authority, Envoy, Nginx, Proxy, SecureService
 
@@ -36,6 +37,16 @@ async def add(a: int, b: int) -> int:
 
 turns = scripted.turn(scripted.call("add", a=1, b=2)), scripted.turn(scripted.say(["It ", "is 3"]))
 adder = Agent("adder", "scripted", scripted.script(*turns), tools=[add])
+"""
+
+REFUND = """
+from polos_client.define.context import WorkflowContext
+from polos_client.define.workflow import workflow
+
+@workflow
+async def refund(ctx: WorkflowContext, payload: dict):
+    answer = await ctx.step.suspend("confirm", {"_form": {"title": f"Refund {payload}?"}})
+    return answer["data"]
 """
 
 
@@ -148,7 +159,7 @@ async def test_grpcurl_lists_and_describes_services_by_reflection(service: Servi
         f"{RUN_SERVICE}.{method}"
         for method in (
             *("CancelRun", "CreateRun", "CreateRunToken", "DeleteRun", "GetRun", "ListRuns"),
-            *("StreamRun", "StreamWorkflow"),
+            *("ListWaits", "ResumeRun", "StreamRun", "StreamWorkflow"),
         )
     ]
     described = await grpcurl(service, "describe", RUN_SERVICE)
@@ -203,6 +214,28 @@ async def test_python_reads_what_grpcurl_started_and_the_run_id_comes_first(
     async with PolosClient(service.address) as client:
         run = await client.get_run(run_id)
     assert run.outcome.agent_finish.result == "It is 3"
+
+
+async def test_grpcurl_answers_a_wait_as_the_documentation_shows(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "other-languages.md"
+    (script,) = [block.code for block in blocks_of(page, "sh") if block.tested]
+    (tmp_path / "app.py").write_text(REFUND)
+    async with ServiceProcess(tmp_path / "app.py", tmp_path / "runs.db") as service:
+        running = await asyncio.create_subprocess_exec(
+            *("bash", "-euo", "pipefail", "-c", script.replace("127.0.0.1:50051", service.address)),
+            env={**environment(), "PATH": f"{BIN}:/usr/bin:/bin"},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await asyncio.wait_for(running.communicate(), PATIENCE)
+    assert running.returncode == 0
+    events = events_of(output.decode())
+    kinds = [kind for event in events for kind in event if kind in ("suspended", "resumed")]
+    assert kinds == ["suspended", "resumed"]
+    suspended, resumed = events[1]["suspended"], events[2]["resumed"]
+    assert suspended["kind"] == resumed["kind"] == "WAIT_KIND_SUSPEND"
+    assert json.loads(suspended["dataJson"]) == {"_form": {"title": "Refund {'amount': 100}?"}}
+    assert (resumed["waitId"], resumed["principal"]) == (events[1]["sequence"], "anonymous")
+    assert events[-1]["workflowFinish"]["resultJson"] == '{"ok":true}'
 
 
 async def test_both_print_why_a_call_was_refused(service: ServiceProcess) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from polos import Agent, Deadlines, Event, Polos, RunFailed, Tool, tool
 from polos_service.agents.loop import MODEL_TRIES
-from polos_service.runs import attempt
+from polos_service.runs import retries
 from tests.support.llmock import Behavior, LLMock, fail, fault, llmock, reply
 
 DIALECTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -101,7 +101,7 @@ def mock() -> Iterator[LLMock]:
 
 @pytest.fixture
 async def client(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Polos]:
-    monkeypatch.setattr(attempt, "BACKOFF_BASE", 0.12)  # LLMock demands 0.05 s
+    monkeypatch.setattr(retries, "BACKOFF_BASE", 0.12)  # LLMock demands 0.05 s
     async with Polos() as running:
         yield running
 

@@ -82,7 +82,7 @@ async def test_program_tells_failed_runs_from_refused_calls(
         refused = await end(await start(node, service.address, "nobody", "Hi."))
     assert failed == (1, "", "\nFAILURE_REASON_MODEL_NOT_FOUND: There is no model.\n")
     assert refused[:2] == (2, "")
-    assert refused[2].startswith("AGENT_NOT_FOUND: There is no agent 'nobody'.")
+    assert refused[2].startswith("AGENT_NOT_FOUND: There is no agent or workflow 'nobody'.")
 
 
 async def test_program_goes_on_after_the_service_was_killed(

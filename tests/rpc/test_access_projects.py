@@ -124,7 +124,7 @@ async def test_an_agent_of_another_project_does_not_exist(tmp_path: Path, agent_
             refused = await refusal(call)
             assert isinstance(refused, AgentNotFound)
             assert refused.metadata == {"agent_id": agent_id, "known": "shared"}
-            assert str(refused) == f"There is no agent {agent_id!r}. Loaded: shared."
+            assert str(refused) == f"There is no agent or workflow {agent_id!r}. Loaded: shared."
         listed = await served.agents.ListAgents(agents_pb.ListAgentsRequest(), metadata=header)
         assert [agent.agent_id for agent in listed.agents] == ["shared"]
 

@@ -100,8 +100,6 @@ async def test_what_is_not_built_is_refused(tmp_path: Path, options: dict[str, A
             await served.client.invoke("sums", {"input": "Go."}, **options)
         with pytest.raises(DefinitionError, match=r"client\.batch_invoke is not built yet"):
             await served.client.batch_invoke([])
-        with pytest.raises(DefinitionError, match=r"client\.resume is not built yet"):
-            await served.client.resume("sums", "run", "step", {})
         assert [run async for run in served.client.list_runs()] == []
 
 
@@ -122,7 +120,7 @@ async def test_what_cannot_be_started_is_refused(tmp_path: Path) -> None:
 async def test_runs_are_listed_page_by_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polos_client.calls.client.PAGE_LIMIT", 2)
+    monkeypatch.setattr("polos_client.calls.listing.PAGE_LIMIT", 2)
     async with serving(tmp_path, SUMS, BROKEN) as served:
         ids = [await served.start(SUMS) for _ in range(5)]
         broken = await served.client.invoke("broken", {"input": "Go."}, session_id="s", user_id="u")

@@ -25,6 +25,7 @@ from polos_client.errors import (
 )
 from tests.support.control import Gate
 from tests.support.service import Served, events_in, query, scripted, serving
+from tests.support.waits import asking
 
 FINE = scripted("fine")
 
@@ -198,11 +199,11 @@ WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str, str]] = {
         "provider_options_json.base_url",
         "cannot be set",
     ),
-    "no time": ({"timeout": {"seconds": 0}}, "timeout", "not from 0.001 s to 2592000 s"),
+    "no time": ({"timeout": {"seconds": 0}}, "timeout", "not from 0.001 s to 3153600000 s"),
     "negative time": ({"timeout": {"seconds": -1}}, "timeout", "is -1.0 s"),
     "too short": ({"timeout": {"nanos": 999_999}}, "timeout", "not from 0.001 s"),
-    "too long": ({"timeout": {"seconds": 2_592_001}}, "timeout", "is 2592001.0 s"),
-    "far too long": ({"timeout": {"seconds": 2**62}}, "timeout", "to 2592000 s"),
+    "too long": ({"timeout": {"seconds": 3_153_600_001}}, "timeout", "is 3153600001.0 s"),
+    "far too long": ({"timeout": {"seconds": 2**62}}, "timeout", "to 3153600000 s"),
 }
 
 
@@ -244,13 +245,87 @@ async def test_every_wrong_field_is_told_at_once(tmp_path: Path) -> None:
         assert set(error.violations) == wrong
 
 
+PAYLOADS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "invalid JSON": (
+        {"payload_json": "{", "request_id": "x" * 129},
+        {"payload_json": "is not valid JSON", "request_id": "has 129 characters"},
+    ),
+    "half a character": (
+        {"payload_json": '{"a": ["\\ud800"]}'},
+        {"payload_json.a[0]": "without its other half"},
+    ),
+    "too large": (
+        {"payload_json": f'{{"a": "{"x" * 262_136}"}}'},
+        {"payload_json": "has 262145 bytes, the limit is 262144"},
+    ),
+    "no payload": ({}, {"payload_json": "is missing"}),
+    "another type": ({"payload_json": "[1]"}, {"payload_json": "should be"}),
+    "input": (
+        {"payload_json": "{}", "input": "Go."},
+        {"input": "cannot be given to a workflow: give it a payload_json"},
+    ),
+    "a conversation": (
+        {"input_messages_json": "[]", "payload_json": "["},
+        {
+            "input_messages_json": "cannot be given to a workflow: give it a payload_json",
+            "payload_json": "is not valid JSON",
+        },
+    ),
+    "model options": (
+        {"payload_json": "{}", "options": RunOptions(provider_options_json="{}")},
+        {"options.provider_options_json": "cannot be given to a workflow: it asks no model"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PAYLOADS)
+async def test_a_wrong_payload_is_named_with_what_is_wrong(tmp_path: Path, case: str) -> None:
+    fields, wrong = PAYLOADS[case]
+    async with serving(tmp_path, asking) as served:
+        for answer in (
+            served.runs.CreateRun(pb.CreateRunRequest(agent_id="asking", **fields)),
+            served.runs.StreamRun(pb.StreamRunRequest(agent_id="asking", **fields)).read(),
+        ):
+            error = await refused(answer)
+            assert isinstance(error, InvalidRequest)
+            assert error.violations.keys() == wrong.keys()
+            assert all(what in error.violations[field] for field, what in wrong.items())
+        assert query(served.path, "SELECT count(*) FROM runs") == [(0,)]
+
+
+async def test_an_agent_takes_no_payload(tmp_path: Path) -> None:
+    async with serving(tmp_path, FINE) as served:
+        request = pb.CreateRunRequest(agent_id="demo", payload_json="{}", request_id="x" * 129)
+        error = await refused(served.runs.CreateRun(request))
+        assert isinstance(error, InvalidRequest)
+        assert error.violations["payload_json"] == "cannot be given to an agent: give it an input"
+        assert error.violations.keys() == {"payload_json", "input", "request_id"}
+        request = pb.CreateRunRequest(agent_id="nobody", payload_json="{}")
+        assert isinstance(await refused(served.runs.CreateRun(request)), AgentNotFound)
+
+
+async def test_the_largest_payload_is_taken_and_its_run_is_started_once(tmp_path: Path) -> None:
+    async with serving(tmp_path, asking) as served:
+        payload = f"{{{' ' * 262_142}}}"
+        start = pb.CreateRunRequest(agent_id="asking", payload_json=payload, request_id="r")
+        run_id = (await served.runs.CreateRun(start)).run.run_id
+        events = await served.events(run_id)
+        assert events[0].workflow_start.payload_json == payload
+        assert events[-1].workflow_finish.result_json == "{}"
+        assert (await served.runs.CreateRun(start)).run.run_id == run_id
+        start.payload_json = "{}"
+        error = await refused(served.runs.CreateRun(start))
+        assert isinstance(error, RequestIdReused)
+        assert error.metadata == {"request_id": "r", "run_id": run_id}
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"input": "x" * 1024 * 1024},
         {"request_id": "é" * 128},
         {"options": RunOptions(session_id="é" * 256, user_id="")},
-        {"options": {"timeout": {"seconds": 2_592_000}}},
+        {"options": {"timeout": {"seconds": 3_153_600_000}}},
         {"options": RunOptions(provider_options_json='{"seed": 7}', initial_state_json="{}")},
     ],
     ids=["input", "request_id", "names", "timeout", "json"],
@@ -276,7 +351,7 @@ async def test_an_agent_that_is_not_loaded_is_not_found_and_the_loaded_ones_are_
             error = await refused(answer)
             assert type(error) is AgentNotFound
             assert error.metadata == {"agent_id": "nobody", "known": "a,demo"}
-            assert str(error) == "There is no agent 'nobody'. Loaded: a, demo."
+            assert str(error) == "There is no agent or workflow 'nobody'. Loaded: a, demo."
 
 
 async def test_a_conversation_is_stored_whole(tmp_path: Path) -> None:

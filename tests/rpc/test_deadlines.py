@@ -11,13 +11,13 @@ from polos import Agent, Deadlines, DefinitionError, InvalidRequest, RunTimeout,
 from polos.v1 import run_service_pb2 as pb
 from polos_client.define.scripted import call, pause, say, script, turn
 from polos_client.errors import RunFailed
-from polos_service.runs import attempt
+from polos_service.runs import retries
 from tests.support.service import serving
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "BACKOFF_BASE", 0.001)
+    monkeypatch.setattr(retries, "BACKOFF_BASE", 0.001)
 
 
 def slow(*parts: object, deadlines: Deadlines) -> Agent:
@@ -76,7 +76,7 @@ async def test_a_call_goes_before_its_agent(tmp_path: Path, name: str) -> None:
                 await stream.result()
 
 
-@pytest.mark.parametrize("value", [0, -1, 1e9, float("nan")])
+@pytest.mark.parametrize("value", [0, -1, 1e10, float("nan")])
 def test_a_deadline_out_of_bounds_is_refused(value: float) -> None:
     with pytest.raises(DefinitionError, match="tool_call"):
         Deadlines(tool_call=value)
@@ -86,7 +86,7 @@ async def test_the_service_refuses_a_deadline_out_of_bounds(tmp_path: Path) -> N
     agent = slow(say("Hi."), deadlines=Deadlines())
     async with serving(tmp_path, agent) as served:
         request = pb.CreateRunRequest(agent_id="slow", input="Go.")
-        request.options.deadlines.token_gap.FromSeconds(10**8)
+        request.options.deadlines.token_gap.FromSeconds(10**10)
         with pytest.raises(InvalidRequest) as refused:
             await served.client.create_run(request)
     assert list(refused.value.violations) == ["options.deadlines.token_gap"]

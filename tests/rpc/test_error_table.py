@@ -39,6 +39,10 @@ RAISED: list[errors.CallError] = [
     errors.PermissionDenied("Not you."),
     errors.KeyNotFound("No key.", key_id="k"),
     errors.TooManyKeys("Too many.", limit="5"),
+    errors.AlreadyAnswered("Too late.", run_id="r", step_key="k"),
+    errors.WaitExpired("Too late.", run_id="r", step_key="k"),
+    errors.WaitNotOpen("Not open.", run_id="r", step_key="k"),
+    errors.AmbiguousWait("Which one?", run_id="r", step_key="k", waits="3 r:1\n5 r:2"),
     errors.InternalError("It failed.", error_id="e"),
 ]
 
@@ -60,6 +64,10 @@ STATUSES = {
     "PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED,
     "KEY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "TOO_MANY_KEYS": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "ALREADY_ANSWERED": grpc.StatusCode.FAILED_PRECONDITION,
+    "WAIT_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
+    "WAIT_NOT_OPEN": grpc.StatusCode.FAILED_PRECONDITION,
+    "AMBIGUOUS_WAIT": grpc.StatusCode.FAILED_PRECONDITION,
     "INTERNAL": grpc.StatusCode.INTERNAL,
     "STORE_UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
 }

@@ -25,6 +25,7 @@ from polos_client.errors import QuotaExceeded
 from tests.support.access import Admin, Header, guarded
 from tests.support.nats import NatsServer
 from tests.support.service import Served, scripted, serving, until, words
+from tests.support.waits import answer, ask, asking, park_soon, parked, run_of
 
 USED: list[str] = []
 """What the tool has done."""
@@ -43,7 +44,7 @@ TOOLS = scripted(
     turn(call("note"), usage(input_tokens=30, output_tokens=20)), "done", id="tools", tools=(note,)
 )
 
-AGENTS = (QUICK, LONG, ENDLESS, TOOLS)
+AGENTS = (QUICK, LONG, ENDLESS, TOOLS, asking)
 
 
 @pytest.fixture(params=["sqlite", "nats"])
@@ -205,6 +206,48 @@ async def test_runs_at_once_are_bounded_and_the_others_wait(
         events = [e async for one in follow(served, waiting, bound) for e in one.events]
         assert events[-1].HasField("agent_finish")
         reader.cancel()
+
+
+async def test_runs_that_are_suspended_take_no_place_and_are_woken_beyond_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    park_soon(monkeypatch)
+    async with limited(tmp_path, {}, runs=1, queued=1) as (served, bound, _):
+        suspended = []
+        for _ in range(3):
+            suspended.append(await ask(served, bound, ok=None))
+            await parked(served, suspended[-1], bound)
+        working = await start(served, "endless", bound)
+        reader = follow(served, working, bound)
+        await reader.read()
+        queued = await start(served, "quick", bound)
+        await refused(start(served, "quick", bound), "queued", "1", waits=True)
+        for run_id in suspended[:2]:
+            await answer(served, run_id, "ok", bound)
+        states = await states_of(served, [*suspended, working, queued], bound)
+        waiting, running = RunState.RUN_STATE_QUEUED, RunState.RUN_STATE_RUNNING
+        parked_ = RunState.RUN_STATE_SUSPENDED
+        assert states == [waiting, waiting, parked_, running, waiting]
+        await served.runs.CancelRun(pb.CancelRunRequest(run_id=working), metadata=bound)
+        for run_id in (*suspended[:2], queued):
+            events = [e async for one in follow(served, run_id, bound) for e in one.events]
+            assert events[-1].WhichOneof("payload") in ("workflow_finish", "agent_finish")
+        assert await states_of(served, suspended[2:], bound) == [parked_]
+        reader.cancel()
+
+
+async def states_of(served: Served, run_ids: list[str], who: Header) -> list[RunState.ValueType]:
+    return [(await run_of(served, run_id, who)).state for run_id in run_ids]
+
+
+async def test_a_payload_counts_as_input(tmp_path: Path) -> None:
+    async with limited(tmp_path, {}, input_bytes=200) as (served, bound, free):
+        for who in (bound, free):
+            asked = ask(served, who, **{"k" * 200: None})
+            if who is bound:
+                await refused(asked, "input_bytes", "200", waits=False)
+            else:
+                assert await asked
 
 
 async def test_stored_bytes_return_when_runs_are_deleted(tmp_path: Path) -> None:

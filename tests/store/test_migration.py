@@ -33,6 +33,8 @@ INDEXES = {
     "inbox_by_run",
     "inbox_by_command",
     "access_by_revision",
+    "runs_waking",
+    "waits_by_age",
 }
 
 

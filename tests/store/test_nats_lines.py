@@ -12,8 +12,8 @@ import pytest
 
 from polos_service.store import Claim, NewRun
 from polos_service.store.nats import NatsStore
+from polos_service.store.nats.items import WorkItem
 from polos_service.store.nats.lines import Line
-from polos_service.store.nats.queue import WorkItem
 from polos_service.store.nats.subjects import WORK, former_work_subject, work_subject
 from tests.support.nats import CLAIM_TIMEOUT, NatsServer, replica
 from tests.support.nats_stranger import Stranger

@@ -15,9 +15,10 @@ from polos.v1 import admin_service_pb2 as pb
 from polos.v1.admin_service_pb2_grpc import AdminServiceStub
 from polos_client.calls.status import to_error
 from polos_client.define.agent import Agent
+from polos_client.define.workflow import Workflow
 from polos_client.errors import CallError
 from polos_service.access.keys import ENTRY, Key, encode, new_text
-from polos_service.caller import AGENTS_READ, RUNS_READ, RUNS_WRITE
+from polos_service.caller import AGENTS_READ, RUNS_READ, RUNS_RESUME, RUNS_WRITE
 from polos_service.server import Service
 from tests.support.service import Served, serving
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 BOOTSTRAP = "polos_boot_" + "b0" * 32
 """The bootstrap key of services in tests."""
 
-USUAL = (AGENTS_READ, RUNS_READ, RUNS_WRITE)
+USUAL = (AGENTS_READ, RUNS_READ, RUNS_WRITE, RUNS_RESUME)
 """The scopes of a key for which a test names none."""
 
 Header = tuple[tuple[str, str], ...]
@@ -85,7 +86,7 @@ class Admin:
 
 @contextlib.asynccontextmanager
 async def guarded(
-    folder: Path, *agents: Agent, **settings: Any
+    folder: Path, *agents: Agent | Workflow, **settings: Any
 ) -> AsyncIterator[tuple[Served, Admin]]:
     """Run a service that asks for credentials, on `folder`/runs.db."""
     async with serving(folder, *agents, **{"bootstrap_key": BOOTSTRAP} | settings) as served:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import import_module
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -24,6 +25,8 @@ from polos.v1 import run_service_pb2 as runs_pb
 from polos.v1.admin_service_pb2_grpc import AdminServiceStub
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.status import to_error
+from polos_client.define.context import WorkflowContext
+from polos_client.define.workflow import workflow
 from polos_client.errors import CallError
 from polos_service.access.keys import new_text
 from polos_service.caller import EVERYTHING, SCOPES
@@ -43,6 +46,7 @@ REQUESTS: dict[str, Message] = {
     "StreamRun": runs_pb.StreamRunRequest(agent_id=AGENT.id, input="Go."),
     "CreateRun": runs_pb.CreateRunRequest(agent_id=AGENT.id, input="Go."),
     "ListRuns": runs_pb.ListRunsRequest(),
+    "ListWaits": runs_pb.ListWaitsRequest(),
     "GetAgent": agents_pb.GetAgentRequest(agent_id=AGENT.id),
     "ListAgents": agents_pb.ListAgentsRequest(),
     "CreateKey": admin_pb.CreateKeyRequest(name="k", project="mine", scopes=["runs:read"]),
@@ -65,6 +69,16 @@ WITH_RUN: dict[str, Callable[[str], Message]] = {
 """Those that need a run that has ended."""
 
 
+LISTS = ("ListRuns", "ListAgents", "ListWaits")
+"""Those that answer nothing to callers of another project."""
+
+
+@workflow(id="asking")
+async def asking(ctx: WorkflowContext) -> None:
+    """Wait for an answer that nobody gives."""
+    await ctx.step.suspend("open")
+
+
 class Tokens(Protocol):
     """An issuer of JWTs.
 
@@ -81,7 +95,7 @@ class Tokens(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """A service with two projects over TLS; the agent is for `mine` alone.
+    """A service with two projects over TLS; the agent and the workflow are for `mine` alone.
 
     Attributes:
         service: the service.
@@ -89,6 +103,7 @@ class Scene:
         tokens: who issues JWTs.
         channel: to the service, with a certificate that names nobody if it needs one.
         handlers: what the server has registered, by the path of the method.
+        keys: numbers the answers, each of which is for a wait of its own.
 
     """
 
@@ -97,6 +112,7 @@ class Scene:
     tokens: Tokens
     channel: grpc.aio.Channel
     handlers: Mapping[str, Any]
+    keys: Iterator[int] = field(default_factory=count)
 
     @cached_property
     def admin(self) -> Admin:
@@ -117,10 +133,27 @@ class Scene:
             pass
         return run_id
 
+    async def waiting(self) -> str:
+        """Return the id of the run that waits, the only one that does."""
+        mine, runs = await self.mine(), RunServiceStub(self.channel)
+        create = runs_pb.CreateRunRequest(agent_id=asking.id, request_id="waiting")
+        run_id = (await runs.CreateRun(create, metadata=mine)).run.run_id
+        read = runs_pb.StreamWorkflowRequest(workflow_run_id=run_id)
+        reader = runs.StreamWorkflow(read, metadata=mine)
+        async for response in reader:
+            if any(event.HasField("suspended") for event in response.events):
+                break
+        reader.cancel()
+        return run_id
+
     async def request(self, method: str) -> Message:
         """Return a request that succeeds for the right caller."""
         if method == "RevokeKey":
             return admin_pb.RevokeKeyRequest(key_id=(await self.admin.key("mine")).key.key_id)
+        if method == "ResumeRun":
+            key = f"key-{next(self.keys)}"
+            run_id = await self.waiting()
+            return runs_pb.ResumeRunRequest(run_id=run_id, step_key=key, data_json="1")
         if method in WITH_RUN:
             return WITH_RUN[method](await self.run())
         return REQUESTS[method]
@@ -128,6 +161,7 @@ class Scene:
     async def compare(self, kinds: Sequence[str]) -> None:
         """Call every method with credentials of these kinds, and compare with the table."""
         await self.run()
+        await self.waiting()
         found: dict[tuple[str, str], str] = {}
         expected: dict[tuple[str, str], str] = {}
         for path in sorted(self.handlers):
@@ -243,14 +277,14 @@ async def playing(folder: Path, tokens: Tokens, *, mutual: bool) -> AsyncIterato
     settings = settings_for(
         folder,
         bootstrap_key=BOOTSTRAP,
-        agent_projects={AGENT.id: ["mine"]},
+        agent_projects={AGENT.id: ["mine"], asking.id: ["mine"]},
         jwt_issuer=tokens.url,
         jwt_audience=AUDIENCE,
         jwt_scopes={scope: [scope] for scope in SCOPES},
         **demanded,
     )
     with registering() as handlers:
-        service = await Service.start(settings, [AGENT])
+        service = await Service.start(settings, [AGENT, asking])
     try:
         stranger = files.clients.issue_cert("nobody.example") if mutual else None
         async with reaching(service, files.trusting(stranger)) as channel:
@@ -297,8 +331,7 @@ async def outcome(channel: Any, path: str, handler: Any, request: Message, heade
             call.cancel()
     except grpc.aio.AioRpcError as error:
         return refused(error)
-    lists = path.rpartition("/")[2] in ("ListRuns", "ListAgents")
-    return "OK, nothing" if lists and not answer else "OK"
+    return "OK, nothing" if path.rpartition("/")[2] in LISTS and not answer else "OK"
 
 
 def refused(error: grpc.aio.AioRpcError) -> str:

@@ -240,6 +240,14 @@ class FakeService(RunServiceServicer):
         await self._refuse(context)
         return rpc.CreateRunTokenResponse(token=f"token for {request.run_id}")
 
+    async def ResumeRun(self, request: Any, context: Any) -> rpc.ResumeRunResponse:  # noqa: N802
+        await self._refuse(context)
+        return rpc.ResumeRunResponse()
+
+    async def ListWaits(self, request: Any, context: Any) -> rpc.ListWaitsResponse:  # noqa: N802
+        await self._refuse(context)
+        return rpc.ListWaitsResponse()
+
     async def _check_key(self, context: Context) -> None:
         said = dict(context.invocation_metadata() or ()).get("authorization")
         key = str(said).removeprefix("Bearer ")

@@ -42,6 +42,12 @@ class NatsServer:
         self.stop()
 
     @property
+    def pid(self) -> int:
+        """The process of the server that runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 

@@ -109,9 +109,15 @@ class Code:
     kind: str = "workflow"
     id: str = "agent"
     timeout: float | None = None
+    work_limit: float | None = None
+    version: bytes | None = None
+    """The definitions that are of this version of the code; None: all are."""
 
     def pin(self, request: RunRequest) -> bytes:
         return b"{}"
+
+    def other_version(self, pinned: bytes) -> str | None:
+        return None if self.version is None or pinned == self.version else pinned.decode()
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         await self.function(ctx)

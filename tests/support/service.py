@@ -22,6 +22,7 @@ from polos_client.calls.client import PolosClient
 from polos_client.define.agent import Agent
 from polos_client.define.scripted import script
 from polos_client.define.tool import Tool
+from polos_client.define.workflow import Workflow
 from polos_service.config import Settings
 from polos_service.reading.tail import Readers
 from polos_service.server import Service
@@ -98,9 +99,11 @@ class Served:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, *agents: Agent, **settings: Any) -> AsyncIterator[Served]:
+async def serving(
+    folder: Path, *definitions: Agent | Workflow, **settings: Any
+) -> AsyncIterator[Served]:
     """Run a service on `folder`/runs.db for as long as the block."""
-    service = await Service.start(settings_for(folder, **settings), agents)
+    service = await Service.start(settings_for(folder, **settings), definitions)
     try:
         async with reaching(service, folder / "runs.db") as served:
             yield served

@@ -106,6 +106,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `limit`, the name of the limit, for example `starts_per_minute`;
     `value`, what it is set to; `project`.
     """
+    ERROR_REASON_ALREADY_ANSWERED: _ErrorReason.ValueType  # 20
+    """FAILED_PRECONDITION. Another answer to the wait was accepted before.
+    Metadata: `run_id`, `step_key`.
+    """
+    ERROR_REASON_WAIT_EXPIRED: _ErrorReason.ValueType  # 21
+    """FAILED_PRECONDITION. The wait expired before the answer came.
+    Metadata: `run_id`, `step_key`.
+    """
+    ERROR_REASON_WAIT_NOT_OPEN: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION. There is no such open wait: the run has ended, or no longer waits
+    for an answer; the wait is a timer; no wait has the id; or an approval is answered
+    before it is open.
+    Metadata: `run_id`, `step_key`.
+    """
+    ERROR_REASON_AMBIGUOUS_WAIT: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION. Several open waits of the run and its children have this key.
+    Name one by its `wait_id`.
+    Metadata: `run_id`; `step_key`; `waits`, the first of these waits as `WAIT_ID RUN_ID`,
+    one a line.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused. `google.rpc.ErrorInfo.reason` holds the name of one of
@@ -197,6 +217,26 @@ if waiting helps. The call exceeds a limit of the caller's project.
 Metadata: `limit`, the name of the limit, for example `starts_per_minute`;
 `value`, what it is set to; `project`.
 """
+ERROR_REASON_ALREADY_ANSWERED: ErrorReason.ValueType  # 20
+"""FAILED_PRECONDITION. Another answer to the wait was accepted before.
+Metadata: `run_id`, `step_key`.
+"""
+ERROR_REASON_WAIT_EXPIRED: ErrorReason.ValueType  # 21
+"""FAILED_PRECONDITION. The wait expired before the answer came.
+Metadata: `run_id`, `step_key`.
+"""
+ERROR_REASON_WAIT_NOT_OPEN: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION. There is no such open wait: the run has ended, or no longer waits
+for an answer; the wait is a timer; no wait has the id; or an approval is answered
+before it is open.
+Metadata: `run_id`, `step_key`.
+"""
+ERROR_REASON_AMBIGUOUS_WAIT: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION. Several open waits of the run and its children have this key.
+Name one by its `wait_id`.
+Metadata: `run_id`; `step_key`; `waits`, the first of these waits as `WAIT_ID RUN_ID`,
+one a line.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 class _FailureReason:
@@ -270,6 +310,22 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """
     FAILURE_REASON_LOG_FULL: _FailureReason.ValueType  # 23
     """The log of the run has reached the limit `log_bytes` of its project."""
+    FAILURE_REASON_STEP_FAILED: _FailureReason.ValueType  # 24
+    """The function of a workflow's step raised an exception."""
+    FAILURE_REASON_STEP_TIMEOUT: _FailureReason.ValueType  # 25
+    """The function of a workflow's step exceeded its timeout."""
+    FAILURE_REASON_STEP_BAD_RESULT: _FailureReason.ValueType  # 26
+    """What the function of a step returned, or what was to be shown in a wait, cannot be
+    stored as JSON or is too large. The step is not retried.
+    """
+    FAILURE_REASON_WORKFLOW_FAILED: _FailureReason.ValueType  # 27
+    """The workflow's function raised an exception."""
+    FAILURE_REASON_WAIT_EXPIRED: _FailureReason.ValueType  # 28
+    """Nobody answered before the wait expired."""
+    FAILURE_REASON_TOOL_REJECTED: _FailureReason.ValueType  # 29
+    """A person has rejected the tool call."""
+    FAILURE_REASON_STEP_CANCELLED: _FailureReason.ValueType  # 30
+    """The run's code did not wait for the step to end."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -339,4 +395,20 @@ until then; tools that have run are not undone.
 """
 FAILURE_REASON_LOG_FULL: FailureReason.ValueType  # 23
 """The log of the run has reached the limit `log_bytes` of its project."""
+FAILURE_REASON_STEP_FAILED: FailureReason.ValueType  # 24
+"""The function of a workflow's step raised an exception."""
+FAILURE_REASON_STEP_TIMEOUT: FailureReason.ValueType  # 25
+"""The function of a workflow's step exceeded its timeout."""
+FAILURE_REASON_STEP_BAD_RESULT: FailureReason.ValueType  # 26
+"""What the function of a step returned, or what was to be shown in a wait, cannot be
+stored as JSON or is too large. The step is not retried.
+"""
+FAILURE_REASON_WORKFLOW_FAILED: FailureReason.ValueType  # 27
+"""The workflow's function raised an exception."""
+FAILURE_REASON_WAIT_EXPIRED: FailureReason.ValueType  # 28
+"""Nobody answered before the wait expired."""
+FAILURE_REASON_TOOL_REJECTED: FailureReason.ValueType  # 29
+"""A person has rejected the tool call."""
+FAILURE_REASON_STEP_CANCELLED: FailureReason.ValueType  # 30
+"""The run's code did not wait for the step to end."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

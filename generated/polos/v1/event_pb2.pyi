@@ -22,6 +22,42 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _WaitKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    WAIT_KIND_UNSPECIFIED: _WaitKind.ValueType  # 0
+    """Never sent."""
+    WAIT_KIND_TIMER: _WaitKind.ValueType  # 1
+    """A time. Nobody can answer it."""
+    WAIT_KIND_SUSPEND: _WaitKind.ValueType  # 2
+    """An answer by `RunService.ResumeRun`: any JSON value."""
+    WAIT_KIND_APPROVAL: _WaitKind.ValueType  # 3
+    """A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
+    object with `approved` (boolean, required), `feedback` (text for the model), and, if
+    `approved` is true and `_editable` in the wait's data is true, `arguments` (an object
+    with the arguments to change; those that it leaves out stay as shown).
+    """
+
+class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
+    """What a wait is for. Later versions may add kinds."""
+
+WAIT_KIND_UNSPECIFIED: WaitKind.ValueType  # 0
+"""Never sent."""
+WAIT_KIND_TIMER: WaitKind.ValueType  # 1
+"""A time. Nobody can answer it."""
+WAIT_KIND_SUSPEND: WaitKind.ValueType  # 2
+"""An answer by `RunService.ResumeRun`: any JSON value."""
+WAIT_KIND_APPROVAL: WaitKind.ValueType  # 3
+"""A person's decision whether a tool may be called, by `RunService.ResumeRun`: a JSON
+object with `approved` (boolean, required), `feedback` (text for the model), and, if
+`approved` is true and `_editable` in the wait's data is true, `arguments` (an object
+with the arguments to change; those that it leaves out stay as shown).
+"""
+Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
+
 class _FinishReason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -91,6 +127,10 @@ class Event(_message.Message):
     RUN_CANCELLED_FIELD_NUMBER: _builtins.int
     REASONING_DELTA_FIELD_NUMBER: _builtins.int
     TOOL_CALL_DELTA_FIELD_NUMBER: _builtins.int
+    SUSPENDED_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    CUSTOM_FIELD_NUMBER: _builtins.int
+    WORKFLOW_RETRY_FIELD_NUMBER: _builtins.int
     PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
     PARENT_ATTEMPT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
@@ -186,6 +226,22 @@ class Event(_message.Message):
     def tool_call_delta(self) -> Global___ToolCallDelta:
         """A piece of the arguments of a tool call that exceed one event."""
 
+    @_builtins.property
+    def suspended(self) -> Global___Suspended:
+        """The run waits for a time, or for an answer from outside."""
+
+    @_builtins.property
+    def resumed(self) -> Global___Resumed:
+        """A wait is over."""
+
+    @_builtins.property
+    def custom(self) -> Global___Custom:
+        """An event of a type that the run's code has chosen."""
+
+    @_builtins.property
+    def workflow_retry(self) -> Global___WorkflowRetry:
+        """A workflow's function starts over. Steps that have finished do not run again."""
+
     def __init__(
         self,
         *,
@@ -208,12 +264,16 @@ class Event(_message.Message):
         run_cancelled: Global___RunCancelled | None = ...,
         reasoning_delta: Global___ReasoningDelta | None = ...,
         tool_call_delta: Global___ToolCallDelta | None = ...,
+        suspended: Global___Suspended | None = ...,
+        resumed: Global___Resumed | None = ...,
+        custom: Global___Custom | None = ...,
+        workflow_retry: Global___WorkflowRetry | None = ...,
         parent_step_key: _builtins.str | None = ...,
         parent_attempt: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "text_delta", b"text_delta", "tool_call", b"tool_call", "tool_call_delta", b"tool_call_delta", "workflow_finish", b"workflow_finish", "workflow_start", b"workflow_start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "custom", b"custom", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "reasoning_delta", b"reasoning_delta", "resumed", b"resumed", "run_cancelled", b"run_cancelled", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "suspended", b"suspended", "text_delta", b"text_delta", "tool_call", b"tool_call", "tool_call_delta", b"tool_call_delta", "workflow_finish", b"workflow_finish", "workflow_retry", b"workflow_retry", "workflow_start", b"workflow_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "reasoning_delta", b"reasoning_delta", "run_cancelled", b"run_cancelled", "run_id", b"run_id", "sequence", b"sequence", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "terminal", b"terminal", "text_delta", b"text_delta", "tool_call", b"tool_call", "tool_call_delta", b"tool_call_delta", "workflow_finish", b"workflow_finish", "workflow_id", b"workflow_id", "workflow_start", b"workflow_start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "agent_finish", b"agent_finish", "agent_start", b"agent_start", "create_time", b"create_time", "custom", b"custom", "error", b"error", "parent_attempt", b"parent_attempt", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "payload", b"payload", "reasoning_delta", b"reasoning_delta", "resumed", b"resumed", "run_cancelled", b"run_cancelled", "run_id", b"run_id", "sequence", b"sequence", "step_finish", b"step_finish", "step_retry", b"step_retry", "step_start", b"step_start", "suspended", b"suspended", "terminal", b"terminal", "text_delta", b"text_delta", "tool_call", b"tool_call", "tool_call_delta", b"tool_call_delta", "workflow_finish", b"workflow_finish", "workflow_id", b"workflow_id", "workflow_retry", b"workflow_retry", "workflow_start", b"workflow_start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__parent_attempt: _TypeAlias = _typing.Literal["parent_attempt"]  # noqa: Y015
     _WhichOneofArgType__parent_attempt: _TypeAlias = _typing.Literal["_parent_attempt", b"_parent_attempt"]  # noqa: Y015
@@ -221,7 +281,7 @@ class Event(_message.Message):
     _WhichOneofArgType__parent_run_id: _TypeAlias = _typing.Literal["_parent_run_id", b"_parent_run_id"]  # noqa: Y015
     _WhichOneofReturnType__parent_step_key: _TypeAlias = _typing.Literal["parent_step_key"]  # noqa: Y015
     _WhichOneofArgType__parent_step_key: _TypeAlias = _typing.Literal["_parent_step_key", b"_parent_step_key"]  # noqa: Y015
-    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["text_delta", "tool_call", "step_start", "step_finish", "step_retry", "agent_start", "agent_finish", "workflow_start", "workflow_finish", "error", "run_cancelled", "reasoning_delta", "tool_call_delta"]  # noqa: Y015
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["text_delta", "tool_call", "step_start", "step_finish", "step_retry", "agent_start", "agent_finish", "workflow_start", "workflow_finish", "error", "run_cancelled", "reasoning_delta", "tool_call_delta", "suspended", "resumed", "custom", "workflow_retry"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_attempt) -> _WhichOneofReturnType__parent_attempt | None: ...
@@ -474,12 +534,16 @@ class StepStart(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
-    """Identifies the step within the run, 1 to 1024 bytes: `llm:N` for the Nth model
-    call, otherwise the tool's name (`unknown_tool` if the agent has no tool of
-    that name), with `:2`, `:3`, ... appended for repeated calls.
+    """Identifies the step within the run, 1 to 1024 bytes. In an agent, `llm:N` for the
+    Nth model call, otherwise the tool's name (`unknown_tool` if the agent has no tool
+    of that name), with `:2`, `:3`, ... appended for repeated calls. In a workflow, the
+    key that its code gives.
     """
     step_type: _builtins.str
-    """`llm` or `tool`. Later versions may add types."""
+    """`llm` for a model call, `tool` for a tool call, `run` for a function that a workflow
+    calls, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
+    `version` for such a value. Later versions may add types.
+    """
     attempt: _builtins.int
     """Always 1: further attempts start with `step_retry`."""
     @_builtins.property
@@ -660,6 +724,7 @@ class StepRetry(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
     """The step's key."""
     attempt: _builtins.int
@@ -671,6 +736,10 @@ class StepRetry(_message.Message):
     """Why the previous attempt did not finish."""
     message: _builtins.str
     """The same reason as a sentence."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the attempt starts. Absent if it starts at once."""
+
     def __init__(
         self,
         *,
@@ -678,10 +747,11 @@ class StepRetry(_message.Message):
         attempt: _builtins.int = ...,
         reason: _error_pb2.FailureReason.ValueType = ...,
         message: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message", b"message", "reason", b"reason", "step_key", b"step_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message", b"message", "reason", b"reason", "start_time", b"start_time", "step_key", b"step_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -821,16 +891,22 @@ class WorkflowStart(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
+    CODE_VERSION_FIELD_NUMBER: _builtins.int
     payload_json: _builtins.str
     """The payload as JSON text. Absent if there was none."""
+    code_version: _builtins.str
+    """The version of the workflow's code, 1 to 64 characters: what its author named, or else
+    a hash of its source.
+    """
     def __init__(
         self,
         *,
         payload_json: _builtins.str | None = ...,
+        code_version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json", "payload_json", b"payload_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json", "payload_json", b"payload_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json", "code_version", b"code_version", "payload_json", b"payload_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__payload_json: _TypeAlias = _typing.Literal["payload_json"]  # noqa: Y015
     _WhichOneofArgType__payload_json: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json"]  # noqa: Y015
@@ -846,8 +922,13 @@ class WorkflowFinish(_message.Message):
 
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
     result_json: _builtins.str
     """The result as JSON text, at most 480 KiB."""
+    result_schema: _builtins.str
+    """Name of the pydantic model that the result is an instance of, as `module.Class`.
+    Empty if it is not one.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Time since the run was created, including time in the queue."""
@@ -857,10 +938,11 @@ class WorkflowFinish(_message.Message):
         *,
         result_json: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
+        result_schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "result_json", b"result_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "result_json", b"result_json", "result_schema", b"result_schema"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -935,6 +1017,174 @@ class Error(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Error: _TypeAlias = Error  # noqa: Y015
+
+@_typing.final
+class Suspended(_message.Message):
+    """The run waits. The wait is open until the `resumed` event with its `wait_id`, or until
+    the run ends. The run's other code goes on meanwhile. A run whose open work is all waits
+    may be suspended (`RUN_STATE_SUSPENDED`); no event tells that.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    step_key: _builtins.str
+    """Identifies the wait within the run `Event.run_id`, 1 to 1024 bytes; no step and no
+    other wait of that run has the same key. An approval has the key of the tool's step
+    with `/approve` appended. The event's `sequence` identifies the wait in the whole log:
+    other messages call it the `wait_id`.
+    """
+    kind: Global___WaitKind.ValueType
+    """What the run waits for."""
+    data_json: _builtins.str
+    """What is shown to whoever answers, a JSON object as text, at most 256 KiB. Its optional
+    member `_form` describes the answer: an object with `title`, `description`, `fields` (a
+    list of objects with `key`, `type`, `label`, `description`, `required`, `default` and
+    `options`) and `context`. In an approval `_form.context` has the `tool` and its
+    `input`, exactly as the tool will get it. Empty for a timer.
+    """
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """For a timer, the time that it waits for; otherwise the time from which the wait can no
+        longer be answered. Absent if there is no such time.
+        """
+
+    def __init__(
+        self,
+        *,
+        step_key: _builtins.str = ...,
+        kind: Global___WaitKind.ValueType = ...,
+        data_json: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_json", b"data_json", "expire_time", b"expire_time", "kind", b"kind", "step_key", b"step_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspended: _TypeAlias = Suspended  # noqa: Y015
+
+@_typing.final
+class Resumed(_message.Message):
+    """A wait is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    WAIT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    EXPIRED_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PRINCIPAL_FIELD_NUMBER: _builtins.int
+    step_key: _builtins.str
+    """The wait's key, as in its `suspended`."""
+    wait_id: _builtins.int
+    """The `sequence` of its `suspended`."""
+    kind: Global___WaitKind.ValueType
+    """What the run waited for."""
+    data_json: _builtins.str
+    """The answer as JSON text, at most 256 KiB."""
+    expired: _builtins.bool
+    """Always true: nobody answered before `expire_time`."""
+    cancelled: _builtins.bool
+    """Always true: the run's code no longer waits, for example because another branch won."""
+    request_id: _builtins.str
+    """The `request_id` of the answer; the service makes one for an answer that has none.
+    Empty without an answer.
+    """
+    principal: _builtins.str
+    """Who answered: the principal of the caller's credentials, as the service has verified
+    it. Empty without an answer.
+    """
+    def __init__(
+        self,
+        *,
+        step_key: _builtins.str = ...,
+        wait_id: _builtins.int = ...,
+        kind: Global___WaitKind.ValueType = ...,
+        data_json: _builtins.str = ...,
+        expired: _builtins.bool = ...,
+        cancelled: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        principal: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "data_json", b"data_json", "expired", b"expired", "outcome", b"outcome"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "data_json", b"data_json", "expired", b"expired", "kind", b"kind", "outcome", b"outcome", "principal", b"principal", "request_id", b"request_id", "step_key", b"step_key", "wait_id", b"wait_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["data_json", "expired", "cancelled"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___Resumed: _TypeAlias = Resumed  # noqa: Y015
+
+@_typing.final
+class Custom(_message.Message):
+    """An event of a type that the run's code has chosen."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TYPE_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    type: _builtins.str
+    """The type, 1 to 128 characters. It may be any text, also the name of a payload of
+    `Event`.
+    """
+    data_json: _builtins.str
+    """What the code tells, as JSON text, at most 256 KiB."""
+    step_key: _builtins.str
+    """The step that tells it. A `step_retry` of that step voids it as it does a `TextDelta`."""
+    attempt: _builtins.int
+    """Which attempt of the step tells it, counted from 1."""
+    def __init__(
+        self,
+        *,
+        type: _builtins.str = ...,
+        data_json: _builtins.str = ...,
+        step_key: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data_json", b"data_json", "step_key", b"step_key", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Custom: _TypeAlias = Custom  # noqa: Y015
+
+@_typing.final
+class WorkflowRetry(_message.Message):
+    """A workflow's function starts over, after it raised an exception."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    attempt: _builtins.int
+    """The attempt that starts now, at least 2."""
+    message: _builtins.str
+    """Why the previous attempt ended, in one sentence of at most 4096 characters."""
+    def __init__(
+        self,
+        *,
+        attempt: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WorkflowRetry: _TypeAlias = WorkflowRetry  # noqa: Y015
 
 @_typing.final
 class RunCancelled(_message.Message):

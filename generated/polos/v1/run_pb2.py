@@ -27,21 +27,23 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from polos.v1 import event_pb2 as polos_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12polos/v1/run.proto\x12\x08polos.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14polos/v1/event.proto\"\xc1\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.polos.v1.RunState\x12\x17\n\nsession_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07user_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0flatest_sequence\x18\n \x01(\x03\x12 \n\x07outcome\x18\x0b \x01(\x0b\x32\x0f.polos.v1.Event\x12*\n\x0ctool_results\x18\x0c \x03(\x0b\x32\x14.polos.v1.ToolResult\x12\x1c\n\x14tool_results_omitted\x18\r \x01(\x05\x42\r\n\x0b_session_idB\n\n\x08_user_id\"\x91\x01\n\nToolResult\x12%\n\ttool_call\x18\x01 \x01(\x0b\x32\x12.polos.v1.ToolCall\x12\x10\n\x08step_key\x18\x02 \x01(\t\x12\x15\n\x0bresult_json\x18\x03 \x01(\tH\x00\x12(\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.polos.v1.StepFailureH\x00\x42\t\n\x07outcome\"\xa0\x02\n\nRunOptions\x12\x17\n\nsession_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07user_id\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1f\n\x12initial_state_json\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\"\n\x15provider_options_json\x18\x04 \x01(\tH\x03\x88\x01\x01\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\tdeadlines\x18\x06 \x01(\x0b\x32\x13.polos.v1.DeadlinesB\r\n\x0b_session_idB\n\n\x08_user_idB\x15\n\x13_initial_state_jsonB\x18\n\x16_provider_options_json\"\x97\x01\n\tDeadlines\x12.\n\x0b\x66irst_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ttoken_gap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ttool_call\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\xb3\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUSPENDED\x10\x03\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12polos/v1/run.proto\x12\x08polos.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14polos/v1/event.proto\"\xfc\x03\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x02 \x01(\t\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.polos.v1.RunState\x12\x17\n\nsession_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07user_id\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x66inish_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0flatest_sequence\x18\n \x01(\x03\x12 \n\x07outcome\x18\x0b \x01(\x0b\x32\x0f.polos.v1.Event\x12*\n\x0ctool_results\x18\x0c \x03(\x0b\x32\x14.polos.v1.ToolResult\x12\x1c\n\x14tool_results_omitted\x18\r \x01(\x05\x12\"\n\nopen_waits\x18\x0e \x03(\x0b\x32\x0e.polos.v1.Wait\x12\x15\n\rearly_answers\x18\x0f \x03(\tB\r\n\x0b_session_idB\n\n\x08_user_id\"\xe5\x01\n\x04Wait\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08step_key\x18\x02 \x01(\t\x12\x0f\n\x07wait_id\x18\x03 \x01(\x03\x12 \n\x04kind\x18\x04 \x01(\x0e\x32\x12.polos.v1.WaitKind\x12\x11\n\tdata_json\x18\x05 \x01(\t\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bworkflow_id\x18\x08 \x01(\t\"\x91\x01\n\nToolResult\x12%\n\ttool_call\x18\x01 \x01(\x0b\x32\x12.polos.v1.ToolCall\x12\x10\n\x08step_key\x18\x02 \x01(\t\x12\x15\n\x0bresult_json\x18\x03 \x01(\tH\x00\x12(\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x15.polos.v1.StepFailureH\x00\x42\t\n\x07outcome\"\xa0\x02\n\nRunOptions\x12\x17\n\nsession_id\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07user_id\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1f\n\x12initial_state_json\x18\x03 \x01(\tH\x02\x88\x01\x01\x12\"\n\x15provider_options_json\x18\x04 \x01(\tH\x03\x88\x01\x01\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\tdeadlines\x18\x06 \x01(\x0b\x32\x13.polos.v1.DeadlinesB\r\n\x0b_session_idB\n\n\x08_user_idB\x15\n\x13_initial_state_jsonB\x18\n\x16_provider_options_json\"\x97\x01\n\tDeadlines\x12.\n\x0b\x66irst_token\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ttoken_gap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12,\n\ttool_call\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*\xb3\x01\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x17\n\x13RUN_STATE_SUSPENDED\x10\x03\x12\x17\n\x13RUN_STATE_COMPLETED\x10\x04\x12\x14\n\x10RUN_STATE_FAILED\x10\x05\x12\x17\n\x13RUN_STATE_CANCELLED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polos.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=1165
-  _globals['_RUNSTATE']._serialized_end=1344
+  _globals['_RUNSTATE']._serialized_start=1456
+  _globals['_RUNSTATE']._serialized_end=1635
   _globals['_RUN']._serialized_start=120
-  _globals['_RUN']._serialized_end=569
-  _globals['_TOOLRESULT']._serialized_start=572
-  _globals['_TOOLRESULT']._serialized_end=717
-  _globals['_RUNOPTIONS']._serialized_start=720
-  _globals['_RUNOPTIONS']._serialized_end=1008
-  _globals['_DEADLINES']._serialized_start=1011
-  _globals['_DEADLINES']._serialized_end=1162
+  _globals['_RUN']._serialized_end=628
+  _globals['_WAIT']._serialized_start=631
+  _globals['_WAIT']._serialized_end=860
+  _globals['_TOOLRESULT']._serialized_start=863
+  _globals['_TOOLRESULT']._serialized_end=1008
+  _globals['_RUNOPTIONS']._serialized_start=1011
+  _globals['_RUNOPTIONS']._serialized_end=1299
+  _globals['_DEADLINES']._serialized_start=1302
+  _globals['_DEADLINES']._serialized_end=1453
 # @@protoc_insertion_point(module_scope)

@@ -35,7 +35,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
     """Claimed and executing."""
     RUN_STATE_SUSPENDED: _RunState.ValueType  # 3
-    """Waiting for an external event, without executing."""
+    """Waiting for a time or an answer, without executing: see `Run.open_waits`."""
     RUN_STATE_COMPLETED: _RunState.ValueType  # 4
     """Ended with a result."""
     RUN_STATE_FAILED: _RunState.ValueType  # 5
@@ -53,7 +53,7 @@ RUN_STATE_QUEUED: RunState.ValueType  # 1
 RUN_STATE_RUNNING: RunState.ValueType  # 2
 """Claimed and executing."""
 RUN_STATE_SUSPENDED: RunState.ValueType  # 3
-"""Waiting for an external event, without executing."""
+"""Waiting for a time or an answer, without executing: see `Run.open_waits`."""
 RUN_STATE_COMPLETED: RunState.ValueType  # 4
 """Ended with a result."""
 RUN_STATE_FAILED: RunState.ValueType  # 5
@@ -64,7 +64,7 @@ Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
 class Run(_message.Message):
-    """A run of an agent: its metadata, without its log."""
+    """A run of an agent or a workflow: its metadata, without its log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,10 +81,12 @@ class Run(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     TOOL_RESULTS_FIELD_NUMBER: _builtins.int
     TOOL_RESULTS_OMITTED_FIELD_NUMBER: _builtins.int
+    OPEN_WAITS_FIELD_NUMBER: _builtins.int
+    EARLY_ANSWERS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id, assigned by the service. Ids sort by creation time."""
     workflow_id: _builtins.str
-    """Id of the agent that the run executes."""
+    """Id of the agent or workflow that the run executes."""
     state: Global___RunState.ValueType
     """The run's current state."""
     session_id: _builtins.str
@@ -123,6 +125,19 @@ class Run(_message.Message):
         see `tool_results_omitted`.
         """
 
+    @_builtins.property
+    def open_waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait]:
+        """The open waits of the run and its children that can be answered, oldest first: at most
+        1000, and at most 1 MiB unless the first alone exceeds that. Timers are not included.
+        Set by `GetRun`.
+        """
+
+    @_builtins.property
+    def early_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The keys of answers that came before their waits, and that no wait has taken yet, at
+        most 1000. Set by `GetRun`.
+        """
+
     def __init__(
         self,
         *,
@@ -139,10 +154,12 @@ class Run(_message.Message):
         outcome: _event_pb2.Event | None = ...,
         tool_results: _abc.Iterable[Global___ToolResult] | None = ...,
         tool_results_omitted: _builtins.int = ...,
+        open_waits: _abc.Iterable[Global___Wait] | None = ...,
+        early_answers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
@@ -154,6 +171,64 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Wait(_message.Message):
+    """An open wait of a run that can be answered by `RunService.ResumeRun`: see `Suspended`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    WAIT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run that waits: the root run, or a child, whose id is that of the root run with a
+    colon and a number appended.
+    """
+    step_key: _builtins.str
+    """The wait's key within that run, 1 to 1024 bytes."""
+    wait_id: _builtins.int
+    """The `sequence` of its `suspended`. Identifies the wait within the root run's log."""
+    kind: _event_pb2.WaitKind.ValueType
+    """What the run waits for: never a timer."""
+    data_json: _builtins.str
+    """What is shown to whoever answers, as in `Suspended`: a JSON object as text, at most
+    256 KiB.
+    """
+    workflow_id: _builtins.str
+    """Id of the agent or workflow that the run `run_id` executes."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the wait began."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """From when on the wait can no longer be answered. Absent if it never expires."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        step_key: _builtins.str = ...,
+        wait_id: _builtins.int = ...,
+        kind: _event_pb2.WaitKind.ValueType = ...,
+        data_json: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        workflow_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data_json", b"data_json", "expire_time", b"expire_time", "kind", b"kind", "run_id", b"run_id", "step_key", b"step_key", "wait_id", b"wait_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Wait: _TypeAlias = Wait  # noqa: Y015
 
 @_typing.final
 class ToolResult(_message.Message):
@@ -212,19 +287,21 @@ class RunOptions(_message.Message):
     user_id: _builtins.str
     """The user that the run is for; at most 256 characters."""
     initial_state_json: _builtins.str
-    """A JSON object that is available to tools in their context; at most 256 KiB."""
+    """A JSON object that is available to tools in their context, and with which the state of
+    a workflow begins; at most 256 KiB.
+    """
     provider_options_json: _builtins.str
     """A JSON object of model parameters for this run, for example
     `{"temperature": 0, "seed": 7}`. The provider determines the accepted names;
     any other name fails with INVALID_ARGUMENT. Addresses and credentials are never
-    accepted.
+    accepted, and a workflow accepts none.
     """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
-        """Maximum duration of the run since its creation, including time in the queue.
-        A run that exceeds it ends with an `error` event of reason RUN_TIMEOUT. From
-        1 ms to 30 days. If absent, the agent's own timeout applies, by default 24
-        hours.
+        """Maximum duration of the run since its creation, including time in the queue and in
+        waits. A run that exceeds it ends with an `error` event of reason RUN_TIMEOUT. From
+        1 ms to 100 years of 365 days. If absent, the agent's own timeout applies, by default
+        24 hours, in which time in waits does not count; a workflow has none.
         """
 
     @_builtins.property
@@ -266,7 +343,7 @@ Global___RunOptions: _TypeAlias = RunOptions  # noqa: Y015
 
 @_typing.final
 class Deadlines(_message.Message):
-    """How long parts of a run may take. Each value is from 1 ms to 30 days. If a value
+    """How long parts of a run may take. Each value is from 1 ms to 100 years. If a value
     is absent, the agent's own applies, or else the default.
     """
 

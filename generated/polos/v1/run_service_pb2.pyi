@@ -33,13 +33,14 @@ class StreamRunRequest(_message.Message):
     INPUT_MESSAGES_JSON_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
-    """Id of the agent to run. Required. The call fails with NOT_FOUND if the agent is
+    """Id of the agent or workflow to run. Required. The call fails with NOT_FOUND if it is
     not loaded.
     """
     input: _builtins.str
-    """The user's message. Exactly one of this and `input_messages_json` is required.
-    At most 1 MiB.
+    """The user's message. Exactly one of this and `input_messages_json` is required for
+    an agent. At most 1 MiB.
     """
     input_messages_json: _builtins.str
     """A conversation as JSON text: an array of objects with `role` and `content`,
@@ -55,6 +56,11 @@ class StreamRunRequest(_message.Message):
     most 128 characters; a UUID is recommended (AIP-155). If empty, every call
     starts a new run.
     """
+    payload_json: _builtins.str
+    """The payload of a workflow as JSON text, at most 256 KiB. Absent if there is none. It
+    must be absent for an agent. For a workflow, `input` and `input_messages_json` must be
+    empty.
+    """
     @_builtins.property
     def options(self) -> _run_pb2.RunOptions:
         """Optional parameters of the run."""
@@ -67,12 +73,15 @@ class StreamRunRequest(_message.Message):
         input_messages_json: _builtins.str = ...,
         options: _run_pb2.RunOptions | None = ...,
         request_id: _builtins.str = ...,
+        payload_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json", "options", b"options", "payload_json", b"payload_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "input", b"input", "input_messages_json", b"input_messages_json", "options", b"options", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json", "agent_id", b"agent_id", "input", b"input", "input_messages_json", b"input_messages_json", "options", b"options", "payload_json", b"payload_json", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__payload_json: _TypeAlias = _typing.Literal["payload_json"]  # noqa: Y015
+    _WhichOneofArgType__payload_json: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload_json) -> _WhichOneofReturnType__payload_json | None: ...
 
 Global___StreamRunRequest: _TypeAlias = StreamRunRequest  # noqa: Y015
 
@@ -182,8 +191,9 @@ class CreateRunRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     STREAMING_FIELD_NUMBER: _builtins.int
+    PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
-    """Id of the agent to run, as in `StreamRunRequest`."""
+    """Id of the agent or workflow to run, as in `StreamRunRequest`."""
     input: _builtins.str
     """The user's message, as in `StreamRunRequest`."""
     input_messages_json: _builtins.str
@@ -195,6 +205,8 @@ class CreateRunRequest(_message.Message):
     so that readers see the answer as it is generated. If false, it contains only
     lifecycle events, and such events where an answer exceeds one event.
     """
+    payload_json: _builtins.str
+    """The payload of a workflow, as in `StreamRunRequest`."""
     @_builtins.property
     def options(self) -> _run_pb2.RunOptions:
         """Optional parameters of the run."""
@@ -208,12 +220,15 @@ class CreateRunRequest(_message.Message):
         options: _run_pb2.RunOptions | None = ...,
         request_id: _builtins.str = ...,
         streaming: _builtins.bool = ...,
+        payload_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json", "options", b"options", "payload_json", b"payload_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "input", b"input", "input_messages_json", b"input_messages_json", "options", b"options", "request_id", b"request_id", "streaming", b"streaming"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json", "agent_id", b"agent_id", "input", b"input", "input_messages_json", b"input_messages_json", "options", b"options", "payload_json", b"payload_json", "request_id", b"request_id", "streaming", b"streaming"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__payload_json: _TypeAlias = _typing.Literal["payload_json"]  # noqa: Y015
+    _WhichOneofArgType__payload_json: _TypeAlias = _typing.Literal["_payload_json", b"_payload_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload_json) -> _WhichOneofReturnType__payload_json | None: ...
 
 Global___CreateRunRequest: _TypeAlias = CreateRunRequest  # noqa: Y015
 
@@ -523,3 +538,142 @@ class CreateRunTokenResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateRunTokenResponse: _TypeAlias = CreateRunTokenResponse  # noqa: Y015
+
+@_typing.final
+class ResumeRunRequest(_message.Message):
+    """Answers a wait, named by its key, by its id, or by both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    WAIT_ID_FIELD_NUMBER: _builtins.int
+    DATA_JSON_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Id of the root run, or of the child that waits. Required."""
+    step_key: _builtins.str
+    """The wait's key. Required, unless `wait_id` names the wait. If several open waits of the
+    root run and its children have it, the call fails with reason AMBIGUOUS_WAIT.
+    """
+    wait_id: _builtins.int
+    """The `sequence` of the wait's `suspended` in the root run's log. Required for an
+    approval. 0: `step_key` names the wait.
+    """
+    data_json: _builtins.str
+    """The answer as JSON text, at most 256 KiB. Required. For an approval, an object as
+    `WAIT_KIND_APPROVAL` describes. The call fails with INVALID_ARGUMENT if the wait
+    cannot be answered with it; the wait stays open.
+    """
+    request_id: _builtins.str
+    """Makes the answer idempotent: see `ResumeRun`. At most 128 characters; a UUID is
+    recommended (AIP-155). If empty, a repeated call fails with reason ALREADY_ANSWERED.
+    """
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        step_key: _builtins.str = ...,
+        wait_id: _builtins.int = ...,
+        data_json: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_json", b"data_json", "request_id", b"request_id", "run_id", b"run_id", "step_key", b"step_key", "wait_id", b"wait_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRunRequest: _TypeAlias = ResumeRunRequest  # noqa: Y015
+
+@_typing.final
+class ResumeRunResponse(_message.Message):
+    """The answer was accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def wait(self) -> _run_pb2.Wait:
+        """The wait that was answered, without `data_json` if the caller lacks the scope
+        `runs:read`. Absent if the run has not come to it yet, and the answer is kept.
+        """
+
+    def __init__(
+        self,
+        *,
+        wait: _run_pb2.Wait | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRunResponse: _TypeAlias = ResumeRunResponse  # noqa: Y015
+
+@_typing.final
+class ListWaitsRequest(_message.Message):
+    """Requests a page of open waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """Waits per page, 1 to 1000. 0 means 50. A larger value is treated as 1000
+    (AIP-158).
+    """
+    page_token: _builtins.str
+    """`next_page_token` of the previous page. Empty for the first page. The filter must be
+    the same as for the previous page.
+    """
+    workflow_id: _builtins.str
+    """Only waits of runs of this agent or workflow, children included. If many others wait, a
+    page may have fewer waits than asked for, or none, although there are further pages.
+    """
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWaitsRequest: _TypeAlias = ListWaitsRequest  # noqa: Y015
+
+@_typing.final
+class ListWaitsResponse(_message.Message):
+    """A page of open waits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAITS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last page."""
+    @_builtins.property
+    def waits(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Wait]:
+        """The waits, oldest first, without timers. At most 1 MiB, unless the first alone exceeds
+        that.
+        """
+
+    def __init__(
+        self,
+        *,
+        waits: _abc.Iterable[_run_pb2.Wait] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "waits", b"waits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListWaitsResponse: _TypeAlias = ListWaitsResponse  # noqa: Y015

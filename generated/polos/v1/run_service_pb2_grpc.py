@@ -79,6 +79,16 @@ class RunServiceStub:
                 request_serializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.SerializeToString,
                 response_deserializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.FromString,
                 _registered_method=True)
+        self.ResumeRun = channel.unary_unary(
+                '/polos.v1.RunService/ResumeRun',
+                request_serializer=polos_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
+                response_deserializer=polos_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
+                _registered_method=True)
+        self.ListWaits = channel.unary_unary(
+                '/polos.v1.RunService/ListWaits',
+                request_serializer=polos_dot_v1_dot_run__service__pb2.ListWaitsRequest.SerializeToString,
+                response_deserializer=polos_dot_v1_dot_run__service__pb2.ListWaitsResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -139,7 +149,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelRun(self, request, context):
-        """Cancels a queued or running run and returns it. Waits up to 5 s for the
+        """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
         terminal event; a run that takes longer is returned in its current state, with
         the cancellation stored. A run that has ended is returned unchanged, however it
         ended.
@@ -161,6 +171,28 @@ class RunServiceServicer:
         the token expires: for a browser, or another service. Whoever has the token can read
         the run, and nothing else. It ends earlier if the API key that created it is revoked
         or expires. Fails with NOT_FOUND if the run does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Answers an open wait of a run, which then continues. The first answer is accepted, and
+        is stored when the call returns. The same call again, with the same `request_id` and
+        credentials, succeeds as well; any other answer fails with FAILED_PRECONDITION and
+        reason ALREADY_ANSWERED. From the wait's `expire_time` on, answers fail with reason
+        WAIT_EXPIRED. Fails with NOT_FOUND if the run does not exist.
+
+        An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+        the run waits with this key. An approval must be open, and named by its `wait_id`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWaits(self, request, context):
+        """Lists the open waits of the caller's project that can be answered, oldest first, one
+        page at a time. A wait leaves the list when it is answered, expires, or its run ends.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -208,6 +240,16 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.CreateRunToken,
                     request_deserializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.FromString,
                     response_serializer=polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.SerializeToString,
+            ),
+            'ResumeRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeRun,
+                    request_deserializer=polos_dot_v1_dot_run__service__pb2.ResumeRunRequest.FromString,
+                    response_serializer=polos_dot_v1_dot_run__service__pb2.ResumeRunResponse.SerializeToString,
+            ),
+            'ListWaits': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWaits,
+                    request_deserializer=polos_dot_v1_dot_run__service__pb2.ListWaitsRequest.FromString,
+                    response_serializer=polos_dot_v1_dot_run__service__pb2.ListWaitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -431,6 +473,60 @@ class RunService:
             '/polos.v1.RunService/CreateRunToken',
             polos_dot_v1_dot_run__service__pb2.CreateRunTokenRequest.SerializeToString,
             polos_dot_v1_dot_run__service__pb2.CreateRunTokenResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polos.v1.RunService/ResumeRun',
+            polos_dot_v1_dot_run__service__pb2.ResumeRunRequest.SerializeToString,
+            polos_dot_v1_dot_run__service__pb2.ResumeRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWaits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polos.v1.RunService/ListWaits',
+            polos_dot_v1_dot_run__service__pb2.ListWaitsRequest.SerializeToString,
+            polos_dot_v1_dot_run__service__pb2.ListWaitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,7 +65,7 @@ class RunServiceStub:
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """Lists runs, newest first, one page at a time."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
-    """Cancels a queued or running run and returns it. Waits up to 5 s for the
+    """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
     terminal event; a run that takes longer is returned in its current state, with
     the cancellation stored. A run that has ended is returned unchanged, however it
     ended.
@@ -79,6 +79,20 @@ class RunServiceStub:
     the token expires: for a browser, or another service. Whoever has the token can read
     the run, and nothing else. It ends earlier if the API key that created it is revoked
     or expires. Fails with NOT_FOUND if the run does not exist.
+    """
+    ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
+    """Answers an open wait of a run, which then continues. The first answer is accepted, and
+    is stored when the call returns. The same call again, with the same `request_id` and
+    credentials, succeeds as well; any other answer fails with FAILED_PRECONDITION and
+    reason ALREADY_ANSWERED. From the wait's `expire_time` on, answers fail with reason
+    WAIT_EXPIRED. Fails with NOT_FOUND if the run does not exist.
+
+    An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+    the run waits with this key. An approval must be open, and named by its `wait_id`.
+    """
+    ListWaits: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListWaitsRequest, _run_service_pb2.ListWaitsResponse]
+    """Lists the open waits of the caller's project that can be answered, oldest first, one
+    page at a time. A wait leaves the list when it is answered, expires, or its run ends.
     """
 
 @_typing.type_check_only
@@ -118,7 +132,7 @@ class RunServiceAsyncStub(RunServiceStub):
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists runs, newest first, one page at a time."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
-    """Cancels a queued or running run and returns it. Waits up to 5 s for the
+    """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
     terminal event; a run that takes longer is returned in its current state, with
     the cancellation stored. A run that has ended is returned unchanged, however it
     ended.
@@ -132,6 +146,20 @@ class RunServiceAsyncStub(RunServiceStub):
     the token expires: for a browser, or another service. Whoever has the token can read
     the run, and nothing else. It ends earlier if the API key that created it is revoked
     or expires. Fails with NOT_FOUND if the run does not exist.
+    """
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
+    """Answers an open wait of a run, which then continues. The first answer is accepted, and
+    is stored when the call returns. The same call again, with the same `request_id` and
+    credentials, succeeds as well; any other answer fails with FAILED_PRECONDITION and
+    reason ALREADY_ANSWERED. From the wait's `expire_time` on, answers fail with reason
+    WAIT_EXPIRED. Fails with NOT_FOUND if the run does not exist.
+
+    An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+    the run waits with this key. An approval must be open, and named by its `wait_id`.
+    """
+    ListWaits: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListWaitsRequest, _run_service_pb2.ListWaitsResponse]  # type: ignore[assignment]
+    """Lists the open waits of the caller's project that can be answered, oldest first, one
+    page at a time. A wait leaves the list when it is answered, expires, or its run ends.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -204,7 +232,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CancelRunResponse, _abc.Awaitable[_run_service_pb2.CancelRunResponse]]:
-        """Cancels a queued or running run and returns it. Waits up to 5 s for the
+        """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
         terminal event; a run that takes longer is returned in its current state, with
         the cancellation stored. A run that has ended is returned unchanged, however it
         ended.
@@ -230,6 +258,32 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         the token expires: for a browser, or another service. Whoever has the token can read
         the run, and nothing else. It ends earlier if the API key that created it is revoked
         or expires. Fails with NOT_FOUND if the run does not exist.
+        """
+
+    @_abc_1.abstractmethod
+    def ResumeRun(
+        self,
+        request: _run_service_pb2.ResumeRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ResumeRunResponse, _abc.Awaitable[_run_service_pb2.ResumeRunResponse]]:
+        """Answers an open wait of a run, which then continues. The first answer is accepted, and
+        is stored when the call returns. The same call again, with the same `request_id` and
+        credentials, succeeds as well; any other answer fails with FAILED_PRECONDITION and
+        reason ALREADY_ANSWERED. From the wait's `expire_time` on, answers fail with reason
+        WAIT_EXPIRED. Fails with NOT_FOUND if the run does not exist.
+
+        An answer to a wait of kind SUSPEND may come before the run waits: it is kept until
+        the run waits with this key. An approval must be open, and named by its `wait_id`.
+        """
+
+    @_abc_1.abstractmethod
+    def ListWaits(
+        self,
+        request: _run_service_pb2.ListWaitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_run_service_pb2.ListWaitsResponse, _abc.Awaitable[_run_service_pb2.ListWaitsResponse]]:
+        """Lists the open waits of the caller's project that can be answered, oldest first, one
+        page at a time. A wait leaves the list when it is answered, expires, or its run ends.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -69,6 +69,7 @@ def message_of(agent: Agent) -> AgentMessage:
                 name=tool.id,
                 description=tool.description,
                 parameters_json=json.dumps(tool.parameters),
+                approval=tool.approval == "always",
             )
             for tool in agent.tools
         ],

@@ -35,6 +35,10 @@ CODES: dict[type[errors.CallError], Code] = {
     errors.PermissionDenied: Code.PERMISSION_DENIED,
     errors.KeyNotFound: Code.NOT_FOUND,
     errors.TooManyKeys: Code.RESOURCE_EXHAUSTED,
+    errors.AlreadyAnswered: Code.FAILED_PRECONDITION,
+    errors.WaitExpired: Code.FAILED_PRECONDITION,
+    errors.WaitNotOpen: Code.FAILED_PRECONDITION,
+    errors.AmbiguousWait: Code.FAILED_PRECONDITION,
     errors.InternalError: Code.INTERNAL,
 }
 """The status of every domain error, and of those derived from it; the client's table is its

@@ -10,13 +10,15 @@ from google.protobuf.duration_pb2 import Duration
 from polos.v1.run_pb2 import Deadlines as DeadlinesMessage
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
-from polos_client.deadlines import MAX_SECONDS, MIN_SECONDS, Deadlines
+from polos_client.deadlines import MAX_RUN_SECONDS, MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
+from polos_service.agents.definition import KIND as AGENT
 from polos_service.api.parsing import ParseError, parse
 from polos_service.caller import Caller
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
+from polos_service.workflows.definition import KIND as WORKFLOW
 
 OPTIONS_LIMIT = 100
 """Model options of a run at most; no provider has as many."""
@@ -31,11 +33,17 @@ def as_create(request: StreamRunRequest) -> CreateRunRequest:
         options=request.options if request.HasField("options") else None,
         request_id=request.request_id,
         streaming=True,
+        payload_json=request.payload_json if request.HasField("payload_json") else None,
     )
 
 
-def run_request(caller: Caller, request: CreateRunRequest) -> RunRequest:
+def run_request(caller: Caller, request: CreateRunRequest, kind: str = "") -> RunRequest:
     """Return the start that a request asks for.
+
+    Args:
+        caller: who asks.
+        request: what is asked for.
+        kind: the kind of what is to be started; empty if it is not known.
 
     Raises:
         InvalidRequest: fields are wrong; it names all of them.
@@ -43,7 +51,7 @@ def run_request(caller: Caller, request: CreateRunRequest) -> RunRequest:
     """
     if not request.agent_id:
         raise InvalidRequest({"agent_id": "is empty"})
-    fields = Fields(request)
+    fields = Fields(request, kind)
     if fields.violations:
         raise InvalidRequest(fields.violations)
     options = request.options
@@ -51,6 +59,7 @@ def run_request(caller: Caller, request: CreateRunRequest) -> RunRequest:
         caller=caller,
         runnable_id=request.agent_id,
         payload=fields.messages,
+        payload_json=fields.payload_json,
         digest=digest(request),
         size=request.ByteSize(),
         model_options=fields.model_options,
@@ -66,11 +75,12 @@ def run_request(caller: Caller, request: CreateRunRequest) -> RunRequest:
 class Fields:
     """The values of a request's fields, and what is wrong with them, by field."""
 
-    def __init__(self, request: CreateRunRequest) -> None:
+    def __init__(self, request: CreateRunRequest, kind: str) -> None:
         self.violations: dict[str, str] = {}
-        self.messages = self._messages(request)
+        self.payload_json = self._payload(request, kind)
+        self.messages = self._messages(request, kind)
         self.initial_state = self._object(request.options, "initial_state_json")
-        self.model_options = self._options(request.options)
+        self.model_options = self._options(request.options, kind)
         self.deadlines = Deadlines(
             run=self._seconds(request.options, "timeout"),
             first_token=self._seconds(request.options.deadlines, "first_token"),
@@ -81,7 +91,24 @@ class Fields:
         self._bound("options.session_id", request.options.session_id, NAME_LIMIT)
         self._bound("options.user_id", request.options.user_id, NAME_LIMIT)
 
-    def _messages(self, request: CreateRunRequest) -> list[dict[str, Any]]:
+    def _payload(self, request: CreateRunRequest, kind: str) -> str | None:
+        if not request.HasField("payload_json"):
+            return None
+        if kind == AGENT:
+            self.violations["payload_json"] = "cannot be given to an agent: give it an input"
+        else:
+            self._parse("payload_json", request.payload_json, STATE_LIMIT)
+        return request.payload_json
+
+    def _messages(self, request: CreateRunRequest, kind: str) -> list[dict[str, Any]]:
+        """Return the conversation; a workflow has none."""
+        if kind == WORKFLOW:
+            for name in ("input", "input_messages_json"):
+                if getattr(request, name):
+                    self.violations[name] = "cannot be given to a workflow: give it a payload_json"
+            return []
+        if not kind and not (request.input or request.input_messages_json):
+            return []  # what is to be started does not exist
         if request.input and request.input_messages_json:
             self.violations["input_messages_json"] = "cannot be given together with input"
         elif request.input_messages_json:
@@ -94,8 +121,9 @@ class Fields:
 
     def _conversation(self, text: str) -> list[dict[str, Any]]:
         field = "input_messages_json"
+        found = len(self.violations)
         messages = self._parse(field, text, INPUT_LIMIT, MEDIA_COUNT)
-        if self.violations:
+        if len(self.violations) > found:
             return []
         if not isinstance(messages, list) or not messages:
             self.violations[field] = "is not a JSON array with at least one message"
@@ -118,8 +146,11 @@ class Fields:
             self.violations[field] = "is not a JSON object"
         return {}
 
-    def _options(self, options: RunOptions) -> dict[str, Any]:
+    def _options(self, options: RunOptions, kind: str) -> dict[str, Any]:
         name = "provider_options_json"
+        if kind == WORKFLOW and options.HasField("provider_options_json"):
+            self.violations[f"options.{name}"] = "cannot be given to a workflow: it asks no model"
+            return {}
         value = self._object(options, name)
         if len(value) > OPTIONS_LIMIT:
             what = f"has {len(value)} members, the limit is {OPTIONS_LIMIT}"
@@ -141,11 +172,11 @@ class Fields:
             return None
         duration: Duration = getattr(options, name)
         seconds = duration.seconds + duration.nanos / SECOND
-        if not MIN_SECONDS <= seconds <= MAX_SECONDS:
-            prefix = "options.deadlines" if isinstance(options, DeadlinesMessage) else "options"
-            self.violations[f"{prefix}.{name}"] = (
-                f"is {seconds} s, not from {MIN_SECONDS:g} s to {MAX_SECONDS:.0f} s"
-            )
+        of_part = isinstance(options, DeadlinesMessage)
+        most = MAX_SECONDS if of_part else MAX_RUN_SECONDS
+        if not MIN_SECONDS <= seconds <= most:
+            field = f"options.deadlines.{name}" if of_part else f"options.{name}"
+            self.violations[field] = f"is {seconds} s, not from {MIN_SECONDS:g} s to {most:.0f} s"
             return None
         return seconds
 

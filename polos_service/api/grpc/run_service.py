@@ -20,11 +20,13 @@ from polos_service.api.grpc.messages import (
     run_of,
     timestamp,
 )
+from polos_service.api.grpc.replies import asked_of, reply_of, shown, token_of
 from polos_service.api.grpc.requests import as_create, run_request
-from polos_service.caller import RUNS_READ, RUNS_WRITE, Caller
+from polos_service.caller import RUNS_READ, RUNS_RESUME, RUNS_WRITE, Caller
 from polos_service.runs.frame import SECOND
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
+from polos_service.store import ENDED
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -34,6 +36,7 @@ class RunService:
 
     def __init__(self, runs: Runs, side_thread: SideThread, access: Access) -> None:
         self._runs = runs
+        self._waits = runs.waits
         self._access = access
         self._side_thread = side_thread
 
@@ -74,7 +77,11 @@ class RunService:
         limit = result_limit(request.max_result_bytes)
         details = await self._runs.get(caller, request.run_id, limit)
         context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
-        return pb.GetRunResponse(run=details_of(details))
+        run = details_of(details)
+        if details.record.state not in ENDED:
+            run.open_waits.extend(shown(await self._waits.open(caller, request.run_id)))
+            run.early_answers.extend(await self._waits.early(caller, request.run_id))
+        return pb.GetRunResponse(run=run)
 
     @needs(RUNS_READ)
     async def ListRuns(
@@ -117,6 +124,26 @@ class RunService:
             token=token, expire_time=timestamp(round(expires * SECOND))
         )
 
+    @needs(RUNS_RESUME)
+    async def ResumeRun(
+        self, caller: Caller, request: pb.ResumeRunRequest, context: Context
+    ) -> pb.ResumeRunResponse:
+        """Answer a wait."""
+        reply = await self._side_thread.call(request.ByteSize(), reply_of, request)
+        wait = await self._waits.resume(caller, reply)
+        if wait is not None and not caller.may(RUNS_READ):
+            wait.ClearField("data_json")
+        return pb.ResumeRunResponse(wait=wait)
+
+    @needs(RUNS_READ)
+    async def ListWaits(
+        self, caller: Caller, request: pb.ListWaitsRequest, context: Context
+    ) -> pb.ListWaitsResponse:
+        """Return a page of open waits."""
+        waits, place = await self._waits.page(caller, asked_of(request))
+        token = "" if place is None else token_of(place)
+        return pb.ListWaitsResponse(waits=waits, next_page_token=token)
+
     async def _stream(self, caller: Caller, run_id: str, after: int, context: Context) -> None:
         """Write a run's log. This is not a generator, which a tool could end (see `Tail`)."""
         await context.send_initial_metadata(((RUN_ID_KEY, run_id),))
@@ -126,7 +153,8 @@ class RunService:
                 await context.write(response)
 
     async def _start(self, caller: Caller, request: pb.CreateRunRequest) -> str:
-        start = await self._side_thread.call(request.ByteSize(), run_request, caller, request)
+        kind = self._runs.kind(caller, request.agent_id)
+        start = await self._side_thread.call(request.ByteSize(), run_request, caller, request, kind)
         return await self._runs.start(start)
 
 

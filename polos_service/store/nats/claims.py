@@ -18,10 +18,11 @@ from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
-from polos_service.store import Claim, Command, Frame, Key
+from polos_service.store import PARKED, Claim, Command, Frame, Key
 from polos_service.store.nats.feeds import Feeds
-from polos_service.store.nats.frames import Head, LogEnd, Mark
+from polos_service.store.nats.frames import Head, LogEnd, Mark, Parked
 from polos_service.store.nats.inbox import Inbox, InboxView
+from polos_service.store.nats.items import WorkItem
 from polos_service.store.nats.lease import (
     Lease,
     fenced,
@@ -33,7 +34,8 @@ from polos_service.store.nats.lease import (
     taken,
 )
 from polos_service.store.nats.log import Log, Superseded
-from polos_service.store.nats.queue import Queue, WorkItem
+from polos_service.store.nats.parking import Parking
+from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import inbox_subject, log_subject, token
@@ -58,6 +60,7 @@ class Claims:
         records: Records,
         inbox: Inbox,
         queue: Queue,
+        parking: Parking,
         feeds: Feeds,
         wakeups: Wakeups,
         tasks: ShieldedTasks,
@@ -67,6 +70,7 @@ class Claims:
         self._records = records
         self._inbox = inbox
         self._queue = queue
+        self._parking = parking
         self._feeds = feeds
         self._wakeups = wakeups
         self._tasks = tasks
@@ -115,6 +119,9 @@ class Claims:
         if item.stray:
             await self._queue.move(item, record)
             return None
+        if last is not None and last.head.parked_item == item.sequence:
+            await self._parking.complete(record, last.head)
+            return None
         return await self._take_open(item, record, last)
 
     async def take_run(self, project: str, run_id: str, *, force: bool) -> Claim | None:
@@ -130,6 +137,8 @@ class Claims:
                 return None
             if last is not None and last.head.held and not force:
                 return None
+            if last is not None and last.head.parked and await self._queue.item_of(record) is None:
+                return None  # it is suspended
             claim = await self._begin(record, last, None)
             if claim is not None or not force:
                 return claim  # else its holder has appended meanwhile
@@ -187,6 +196,36 @@ class Claims:
                     if lease.item is not None:
                         await self._queue.put_back(lease.item)
             self._let_go(lease)
+
+    async def suspend(
+        self, claim: Claim, *, wake_at: int | None, seen: int, deadline: int | None
+    ) -> bool:
+        """Mark in the log that the run is parked, and do what follows; see `parking`.
+
+        Raises:
+            Fenced: the claim was lost, or the run has ended.
+
+        """
+        lease = self.find(claim)
+        if lease is None:
+            raise fenced(claim)
+        async with lease.appending:
+            if lease.lost or lease.over:
+                raise fenced(claim)
+            await self._inbox.look(claim.project, claim.run_id, lease.inbox)
+            if len(lease.inbox.commands) > seen:
+                return False
+            record = await self._records.set_deadline(lease.record, deadline)
+            item = lease.item.sequence if lease.item else await self._queue.item_of(record)
+            times = [max(1, one) for one in (wake_at, deadline) if one is not None]
+            parked = Parked(item or 0, seen, min(times, default=0))
+            head = lease.head(Mark.RELEASED, lease.latest + 1, lease.latest, parked=parked)
+            mark = {"epoch": claim.epoch, PARKED: True}
+            await self._write(lease, head, line({"released": mark}))
+            lease.over = True
+            self._let_go(lease)
+        await self._parking.complete(record, head)
+        return True
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait for commands behind the first `seen`; look once a period, whatever is heard.
@@ -261,6 +300,8 @@ class Claims:
         if last is None and not await self._records.open(*key):
             self._tasks.spawn(self._withdraw(lease))
             return None
+        if last is not None and last.head.parked:
+            self._tasks.spawn(self._parking.forget(*key, last))
         lease.proven = now()
         former = self._leases.get(key)
         if former is not None:  # lost to another replica, which has lost it by now

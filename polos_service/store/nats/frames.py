@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self, cast
+from typing import NamedTuple, Self, cast
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
@@ -25,6 +25,13 @@ FORM = re.compile(
 )
 """The value of the header."""
 
+PARKED = "Polos-Parked"
+"""The further header of a mark with which a run was suspended. Versions that do not know it take
+the mark for one of a run that was released."""
+
+PARKED_FORM = re.compile(r"([0-9]{1,19}) ([0-9]{1,9}) ([0-9]{1,19})")
+"""The value of that header."""
+
 LIMIT = 1 << 63
 """All numbers are below it."""
 
@@ -35,6 +42,21 @@ class Mark(StrEnum):
     EVENTS = "events"
     CLAIMED = "claimed"
     RELEASED = "released"
+
+
+class Parked(NamedTuple):
+    """How a run was suspended.
+
+    Attributes:
+        item: the queue's sequence of its work item, which is removed; 0 if there was none.
+        seen: commands in its inbox that its holder has seen.
+        wake_at: when it is queued again, in nanoseconds since the epoch; 0: only by a command.
+
+    """
+
+    item: int
+    seen: int
+    wake_at: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +74,7 @@ class Head:
         delivery: how often the run's work item had been delivered when its holder got it; 0
             if the claim was taken without it.
         outcome: what state the run ended in with this message; 0 if it goes on.
+        parked: how the run was suspended with this message, if it was.
 
     """
 
@@ -64,13 +87,17 @@ class Head:
     mark: Mark
     delivery: int
     outcome: int
+    parked: Parked | None = None
 
     def headers(self) -> dict[str, str]:
         """Return the head as a message's headers."""
-        return {
+        found = {
             HEADER: f"{self.first} {self.last} {self.epoch} {self.size} {self.start} {self.claim} "
             f"{self.mark} {self.delivery} {self.outcome}"
         }
+        if self.parked is not None:
+            found[PARKED] = " ".join(map(str, self.parked))
+        return found
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
@@ -94,6 +121,7 @@ class Head:
             mark=Mark(mark),
             delivery=int(delivery),
             outcome=int(outcome),
+            parked=parked_in(headers),
         )
         if not head.sound:
             raise NotOurs(f"its {HEADER} header has impossible numbers")
@@ -104,7 +132,8 @@ class Head:
         """Whether the numbers can be those of a frame, or of a mark."""
         events = self.mark is Mark.EVENTS
         return (
-            max(self.last, self.epoch, self.start, self.delivery) < LIMIT
+            max(self.last, self.epoch, self.start, self.delivery, *(self.parked or ())) < LIMIT
+            and (self.parked is None or self.mark is Mark.RELEASED)
             and (0 < self.first <= self.last if events else self.first == self.last + 1)
             and (not self.outcome or (events and self.outcome in ENDED))
         )
@@ -115,8 +144,13 @@ class Head:
         return self.mark is not Mark.RELEASED and not self.outcome
 
     @property
+    def parked_item(self) -> int:
+        """The sequence of the work item that is removed with this mark of a park; 0 if none is."""
+        return 0 if self.parked is None else self.parked.item
+
+    @property
     def state(self) -> RunState.ValueType:
-        """The state that the run is in after this message."""
+        """The state that the run is in after this message; a parked one if it has a work item."""
         if self.outcome:
             return cast("RunState.ValueType", self.outcome)
         return RunState.RUN_STATE_RUNNING if self.held else RunState.RUN_STATE_QUEUED
@@ -168,6 +202,22 @@ class LogEnd:
         """
         before(message.headers)
         return cls(message.sequence, Head.of(message.headers), message.time)
+
+
+def parked_in(headers: Mapping[str, str]) -> Parked | None:
+    """Return how a run was suspended with a message that has these headers, if it was.
+
+    Raises:
+        NotOurs: they do not have the form for it.
+
+    """
+    told = headers.get(PARKED)
+    if told is None:
+        return None
+    found = PARKED_FORM.fullmatch(told)
+    if found is None:
+        raise NotOurs(f"its {PARKED} header does not have the form of one")
+    return Parked(*map(int, found.groups()))
 
 
 def before(headers: Mapping[str, str]) -> int:

@@ -127,8 +127,8 @@ class Inbox:
         view.commands += [command for _, command in arrived if command.id not in known]
         view.read_to = max([view.read_to, *(each.sequence for each in found)])
 
-    async def put(self, project: str, run_id: str, command: Command) -> None:
-        """Put a command last into a run's inbox, unless it holds one with this id.
+    async def put(self, project: str, run_id: str, command: Command) -> Command:
+        """Put a command last into a run's inbox, unless it holds one with this id; return that one.
 
         Raises:
             TooManyCommands: the inbox is full; one that cancels the run is taken nevertheless.
@@ -138,19 +138,20 @@ class Inbox:
         require_cancel_id(run_id, command)
         if command.id == CANCEL:
             await self._put_cancel(project, run_id)
-            return
+            return command
         subject = command_subject(project, run_id, command.id)
         inbox = command_subjects(project, run_id)
 
         def same(last: StoredMessage) -> bool:
             ours = self._jetstream.foreign.read(InboxMessage.of, last)
-            return ours is not None and ours.command.id == command.id
+            return ours is not None and ours.command == command
 
         while True:
             # The last message comes first: what is stored behind it is a conflict.
             last = await self._jetstream.last(COMMANDS, inbox)
-            if await self._jetstream.value(InboxMessage.of, COMMANDS, subject) is not None:
-                return
+            found = await self._jetstream.value(InboxMessage.of, COMMANDS, subject)
+            if found is not None:
+                return found.command
             count, size = await self._held(inbox, last)
             count, size = count + 1, size + len(command.payload)
             if count > INBOX_LIMIT or size > INBOX_BYTES:
@@ -166,7 +167,7 @@ class Inbox:
                 )
             except Conflict:
                 continue
-            return
+            return command
 
     async def remove(self, project: str, run_id: str) -> None:
         """Remove all of a run's commands."""

@@ -183,6 +183,17 @@ class JetStream:
             more = page.more and bool(page.messages)
             body["seq"] = page.messages[-1].sequence + 1 if page.messages else 0
 
+    async def subjects(self, stream: str, pattern: str) -> list[str]:
+        """Return every subject of a pattern that the stream has a message of, from the leader."""
+        found: list[str] = []
+        while True:
+            body = {"subjects_filter": pattern, "offset": len(found)}
+            info = await self.request(f"STREAM.INFO.{stream}", body)
+            page = info["state"].get("subjects") or {}
+            found += page
+            if not page or len(found) >= info.get("total", 0):
+                return found
+
     async def put(
         self,
         stream: str,

@@ -11,10 +11,10 @@ from time import time, time_ns
 
 from polos_service.errors import Fenced
 from polos_service.store import Claim
-from polos_service.store.nats.frames import Head, LogEnd, Mark
+from polos_service.store.nats.frames import Head, LogEnd, Mark, Parked
 from polos_service.store.nats.inbox import InboxView
+from polos_service.store.nats.items import LINE_DELIVERIES, WorkItem
 from polos_service.store.nats.messages import seconds_of
-from polos_service.store.nats.queue import LINE_DELIVERIES, WorkItem
 from polos_service.store.nats.records import Record
 from polos_service.store.nats.subjects import log_subject
 
@@ -48,7 +48,16 @@ class Lease:
     over: bool = False
     appending: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def head(self, mark: Mark, first: int, last: int, *, size: int = 0, outcome: int = 0) -> Head:
+    def head(
+        self,
+        mark: Mark,
+        first: int,
+        last: int,
+        *,
+        size: int = 0,
+        outcome: int = 0,
+        parked: Parked | None = None,
+    ) -> Head:
         """Return the head of a message that this claim writes."""
         return Head(
             first=first,
@@ -60,6 +69,7 @@ class Lease:
             mark=mark,
             delivery=self.item.delivery if self.item else 0,
             outcome=outcome,
+            parked=parked,
         )
 
 

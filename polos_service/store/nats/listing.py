@@ -15,10 +15,11 @@ from typing import cast
 
 from polos.v1.run_pb2 import RunState
 from polos_service.store import RunQuery, RunRecord
-from polos_service.store.nats.frames import Head
+from polos_service.store.nats.frames import Head, LogEnd
 from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.messages import SECOND, UNKNOWN, seconds_of
+from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.subjects import (
     EVERY_ITEM,
@@ -44,10 +45,11 @@ DAY = 86_400
 class Listing:
     """Looks over the runs of every replica."""
 
-    def __init__(self, jetstream: JetStream, log: Log, records: Records) -> None:
+    def __init__(self, jetstream: JetStream, log: Log, records: Records, queue: Queue) -> None:
         self._jetstream = jetstream
         self._log = log
         self._records = records
+        self._queue = queue
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the record of a run, with what its log says by now."""
@@ -55,7 +57,9 @@ class Listing:
         if record.life is Life.ENDED:
             return merged(record, None)
         last = await self._log.last(log_subject(project, run_id))
-        return merged(record, last.head if last is not None else None)
+        parked = last is not None and last.head.parked is not None
+        waits = parked and await self._queue.item_of(record) is None
+        return merged(record, last.head if last is not None else None, suspended=waits)
 
     async def page(self, project: str, query: RunQuery) -> list[RunRecord]:
         """Return the newest runs of a project that a query asks for."""
@@ -64,10 +68,12 @@ class Listing:
             records = [one for one in await self._records.many(subjects) if asked(one, query)]
             logs = [log_subject(project, one.run_id) for one in records if one.life is Life.OPEN]
             lasts = await self._log.lasts(logs)
+            waits = await self._suspended(records, lasts)
             ordered = sorted(records, key=lambda one: one.run_id, reverse=True)
             for one in ordered:
                 last = lasts.get(log_subject(project, one.run_id))
-                run = merged(one, last.head if last is not None else None)
+                head = last.head if last is not None else None
+                run = merged(one, head, suspended=one.run_id in waits)
                 if query.state is None or run.state == query.state:
                     found.append(run)
             if len(found) >= query.limit:
@@ -77,7 +83,7 @@ class Listing:
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
         counts: Counter[str] = Counter()
-        names = await self._subjects(WORK, EVERY_ITEM)
+        names = await self._jetstream.subjects(WORK, EVERY_ITEM)
         for start in range(0, len(names), PIECE):
             piece = map(self._queued_run, names[start : start + PIECE])
             runs = dict(one for one in piece if one is not None)
@@ -89,10 +95,22 @@ class Listing:
             )
         return counts
 
+    async def _suspended(self, records: list[Record], lasts: Mapping[str, LogEnd]) -> set[str]:
+        """Return the ids of the suspended ones of a project's runs: parked, without an item."""
+        parked = {
+            one.run_id: one
+            for one in records
+            if (last := lasts.get(log_subject(one.project, one.run_id))) and last.head.parked
+        }
+        if not parked:
+            return set()
+        items = await self._queue.items_of(parked.values())
+        return parked.keys() - {run_id for _, run_id in items}
+
     async def _pages(self, project: str, query: RunQuery) -> AsyncIterator[list[str]]:
         """Yield the subjects of a project's records, a piece at a time, newest first."""
         async for one in self._days(query):
-            names = await self._subjects(RUNS, runs_of_day(project, one))
+            names = await self._jetstream.subjects(RUNS, runs_of_day(project, one))
             ids = sorted(
                 filter(None, (self._run_id(project, name) for name in names)), reverse=True
             )
@@ -134,24 +152,15 @@ class Listing:
                 at -= DAY
         yield NO_DAY
 
-    async def _subjects(self, stream: str, pattern: str) -> list[str]:
-        """Return every subject of a pattern that the stream has a message of."""
-        found: list[str] = []
-        while True:
-            body = {"subjects_filter": pattern, "offset": len(found)}
-            info = await self._jetstream.request(f"STREAM.INFO.{stream}", body)
-            page = info["state"].get("subjects") or {}
-            found += page
-            if not page or len(found) >= info.get("total", 0):
-                return found
 
-
-def merged(record: Record, head: Head | None) -> RunRecord:
+def merged(record: Record, head: Head | None, *, suspended: bool = False) -> RunRecord:
     """Return a record with what the last message of its log says."""
     ended = record.life is Life.ENDED
     state = cast("RunState.ValueType", record.outcome)
     if not ended:
         state = head.state if head is not None else RunState.RUN_STATE_QUEUED
+        if suspended:
+            state = RunState.RUN_STATE_SUSPENDED
     return RunRecord(
         run_id=record.run_id,
         workflow_id=record.workflow_id,

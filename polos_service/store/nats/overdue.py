@@ -8,15 +8,23 @@ its inbox when its run has ended, so that a replica that starts reads those of o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from polos_service.store import Overdue
+from polos_service.store import Key, Overdue
 from polos_service.store.nats.frames import LogEnd
 from polos_service.store.nats.inbox import cancelled_run
+from polos_service.store.nats.items import Queued
 from polos_service.store.nats.messages import SECOND, seconds_of
-from polos_service.store.nats.queue import Queued
-from polos_service.store.nats.subjects import COMMANDS, EVERY_CANCEL, EVERY_ITEM, WORK, log_subject
+from polos_service.store.nats.records import Life, Record
+from polos_service.store.nats.subjects import (
+    COMMANDS,
+    EVERY_CANCEL,
+    EVERY_ITEM,
+    WORK,
+    log_subject,
+    run_subject,
+)
 from polos_service.store.nats.upkeep import Parts
 
 PIECE = 200
@@ -75,11 +83,20 @@ class DueRuns:
         return due
 
     async def _look(self, due: list[Due], now: int, stuck: int) -> set[Overdue]:
-        """Look at these runs, return those that are overdue, and keep the open ones for later."""
+        """Look at these runs, return those that are overdue, and keep the open ones for later.
+
+        One that is suspended is woken first: it may have been cancelled by a replica that died.
+        """
         left = due
         try:
             lasts = await self._parts.log.lasts([*{one.log for one in due}])
             left = [one for one in due if await self._open(one, lasts.get(one.log))]
+            records = await self._records(left)
+            left = [one for one in left if one.cancel or due_still(one, records)]
+            for one in left:
+                last, record = lasts.get(one.log), records.get((one.project, one.run_id))
+                if last is not None and record is not None and record.life is Life.OPEN:
+                    await self._parts.parking.wake(record, last.head)
         finally:
             for one in left:
                 heapq.heappush(self._due, one._replace(look_at=now + LOOK_AGAIN))
@@ -89,6 +106,11 @@ class DueRuns:
             for one, held in holds.items()
             if not held or one.since <= stuck
         }
+
+    async def _records(self, due: Sequence[Due]) -> dict[Key, Record]:
+        subjects = {run_subject(one.project, one.run_id) for one in due}
+        found = await self._parts.records.many([*subjects])
+        return {(one.project, one.run_id): one for one in found}
 
     async def _open(self, one: Due, last: LogEnd | None) -> bool:
         """Return whether a run is open; if it has ended, remove its cancellation."""
@@ -127,3 +149,9 @@ class DueRuns:
                 since = round(seconds_of(message.time) * SECOND)
                 heapq.heappush(self._due, Due(0, since, *run, message.sequence))
             self._cancels_seen = message.sequence
+
+
+def due_still(one: Due, records: Mapping[Key, Record]) -> bool:
+    """Return whether a run has the same deadline still: a park may have moved it."""
+    record = records.get((one.project, one.run_id))
+    return record is None or record.deadline == one.since

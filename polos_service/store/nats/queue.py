@@ -7,21 +7,21 @@ at work; otherwise JetStream gives it to another replica.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
 from nats.aio.msg import Msg
-from pydantic import TypeAdapter
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
+from polos_service.store import Key
+from polos_service.store.nats.items import ACK, Queued, WorkItem, acknowledged
 from polos_service.store.nats.jetstream import API, Conflict, JetStream, Refused
-from polos_service.store.nats.lines import PULL, WORK_TOKENS, Line, Lines
-from polos_service.store.nats.messages import NotOurs, StoredMessage
-from polos_service.store.nats.records import Number, Record
+from polos_service.store.nats.lines import PULL, Line, Lines
+from polos_service.store.nats.records import Record
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import (
     EVERY_ITEM,
@@ -34,97 +34,10 @@ from polos_service.store.nats.subjects import (
 PAUSE = 0.5
 """Seconds after a failed request for an item, before the next one."""
 
-ACK = "$JS.ACK."
-"""How the subject begins on which a delivered item is answered."""
-
-ACK_TOKENS = 9
-"""Tokens of that subject, if it names no domain."""
-
 NOTHING = ("404", "408")
 """The status of an answer when there is no item, and when none came in time."""
 
-LINE_DELIVERIES = 1_000_000_000
-"""What is added to the deliveries of an item of a line that is not shared with former versions.
-These may queue the same run once more, and take it from its holder if their own item was delivered
-more often than the holder's."""
-
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """What a message of the queue says: a run that has not ended, and its deadline, if any."""
-
-    project: str
-    run_id: str
-    deadline: int | None
-
-    @classmethod
-    def of(cls, message: StoredMessage | Msg) -> Queued:
-        """Return what a message says; what a newer version adds behind it is ignored."""
-        found = orjson.loads(message.data)
-        if not isinstance(found, list):
-            raise NotOurs("it is not a work item")
-        project, run_id, deadline = QUEUED.validate_python(tuple(found[:3]), strict=True)
-        tokens = message.subject.split(".")
-        if len(tokens) != WORK_TOKENS or tokens[3:] != [token(project), token(run_id)]:
-            raise NotOurs("it is the work item of another run than its subject says")
-        return cls(project, run_id, deadline)
-
-
-QUEUED: TypeAdapter[tuple[str, str, int | None]] = TypeAdapter(tuple[str, str, Number | None])
-"""Reads the members of a message of the queue."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkItem:
-    """A run that JetStream has given to this replica, until it falls silent.
-
-    Attributes:
-        delivery: how often it was given to somebody, this time included; in a line that is not
-            shared with former versions, LINE_DELIVERIES more.
-
-    """
-
-    project: str
-    run_id: str
-    line: Line
-    reply: str
-    delivery: int
-
-    @classmethod
-    def of(cls, message: Msg) -> WorkItem:
-        """Return the item that JetStream delivered.
-
-        Raises:
-            ValueError: it is not one of ours.
-
-        """
-        _, deliveries = acknowledged(message.reply)
-        queued = Queued.of(message)
-        line = Line.of(message.subject)
-        delivery = deliveries + (0 if line.shared else LINE_DELIVERIES)
-        return cls(queued.project, queued.run_id, line, message.reply, delivery)
-
-    @property
-    def stray(self) -> bool:
-        """Whether a former version has queued it: in the line of another project."""
-        return token(self.project) != self.line.project
-
-
-def acknowledged(reply: str) -> tuple[str, int]:
-    """Return what the subject names on which an item is answered: the consumer, the deliveries.
-
-    Raises:
-        ValueError: it is not such a subject.
-
-    """
-    parts = reply.split(".")
-    if len(parts) < ACK_TOKENS:
-        raise NotOurs("it was not delivered by JetStream")
-    # Behind $JS.ACK a server may name its domain and account.
-    at = 3 if len(parts) == ACK_TOKENS else 5
-    return parts[at], int(parts[at + 1])
 
 
 @dataclass(slots=True)
@@ -165,8 +78,8 @@ class Queue:
         turns = [] if self._turns is None else [self._turns]
         await cancel_until_done([*turns, *self._pulls.values()])
 
-    async def put(self, record: Record) -> None:
-        """Queue a run, unless it is queued."""
+    async def put(self, record: Record, *, replaced: int = 0) -> None:
+        """Queue a run, unless it is queued; an item with the sequence `replaced` does not count."""
         subject = work_subject(record.workflow_id, record.project, record.run_id)
         line = Line.of(subject)
         if not line.shared:
@@ -174,23 +87,29 @@ class Queue:
         payload = orjson.dumps([record.project, record.run_id, record.deadline])
         try:
             await self._jetstream.put(
-                WORK, subject, payload, expected=0, same=lambda last: last.data == payload
+                WORK,
+                subject,
+                payload,
+                expected=0,
+                same=lambda last: last.data == payload and last.sequence != replaced,
             )
         except Conflict as conflict:
             last = conflict.last
-            if last is not None and self._jetstream.foreign.read(Queued.of, last) is None:
+            if last is not None and (
+                last.sequence == replaced or self._jetstream.foreign.read(Queued.of, last) is None
+            ):
                 await self.discard(last.sequence)
-                await self.put(record)
+                await self.put(record, replaced=replaced)
 
-    async def remove(self, record: Record) -> None:
-        """Take a run out of the queue, wherever its item is.
+    async def remove(self, record: Record, only: int | None = None) -> None:
+        """Take a run out of the queue, wherever its item is; or only an item with this sequence.
 
         Its message is deleted by its number: a purge of its subject would make the consumer
         forget other items that are held, and never give them to anybody again (NATS 2.15).
         """
         for subject in subjects_of(record):
             message = await self._jetstream.last(WORK, subject)
-            if message is not None:
+            if message is not None and only in (None, message.sequence):
                 await self.discard(message.sequence)
 
     async def discard(self, sequence: int) -> None:
@@ -199,19 +118,33 @@ class Queue:
             body = {"seq": sequence, "no_erase": True}
             await self._jetstream.request(f"STREAM.MSG.DELETE.{WORK}", body)
 
-    async def queued(self, record: Record) -> bool:
-        """Return whether the run has its item, held or not."""
-        return any([await self._item_at(subject) for subject in subjects_of(record)])
+    async def item_of(self, record: Record) -> int | None:
+        """Return the sequence of the run's item, held or not; None if it has none."""
+        found = [await self._item_at(subject) for subject in subjects_of(record)]
+        return next((one for one in found if one is not None), None)
+
+    async def items_of(self, records: Iterable[Record]) -> dict[Key, int]:
+        """Return the sequences of the items of these runs, held or not, as any replica knows."""
+        runs = {
+            subject: (record.project, record.run_id)
+            for record in records
+            for subject in subjects_of(record)
+        }
+        return {
+            runs[message.subject]: message.sequence
+            async for message in self._jetstream.lasts(WORK, [*runs])
+            if self._jetstream.foreign.read(Queued.of, message) is not None
+        }
 
     async def queued_by_former(self, record: Record) -> bool:
         """Return whether a version that knows no lines has queued the run."""
-        return await self._item_at(
-            former_work_subject(record.workflow_id, record.project, record.run_id)
-        )
+        subject = former_work_subject(record.workflow_id, record.project, record.run_id)
+        return await self._item_at(subject) is not None
 
-    async def _item_at(self, subject: str) -> bool:
+    async def _item_at(self, subject: str) -> int | None:
         message = await self._jetstream.last(WORK, subject)
-        return self._jetstream.foreign.read(Queued.of, message) is not None
+        ours = self._jetstream.foreign.read(Queued.of, message)
+        return message.sequence if message is not None and ours is not None else None
 
     def find(self, subject: str) -> None:
         """Take note that there is an item with this subject."""

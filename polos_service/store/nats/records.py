@@ -225,6 +225,15 @@ class Records:
         )
         return replace(record, revision=revision)
 
+    async def set_deadline(self, record: Record, deadline: int | None) -> Record:
+        """Give an open run another deadline, and return its record."""
+        while record.deadline != deadline and record.life is Life.OPEN:
+            try:
+                record = await self.write(replace(record, deadline=deadline))
+            except Conflict as conflict:
+                record = self._there(Record.of, conflict)
+        return record
+
     async def finish(self, record: Record, head: Head) -> Record:
         """Write into an open run's record what the last head of its log says: it has ended."""
         ended = replace(

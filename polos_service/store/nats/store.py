@@ -18,12 +18,13 @@ from polos_service.store.nats.bound import Admission, Bound, ProjectBound
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.connection import Connection, Endpoint
 from polos_service.store.nats.feeds import Feeds
-from polos_service.store.nats.inbox import Inbox
+from polos_service.store.nats.inbox import Inbox, InboxView
 from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.lines import Lines
 from polos_service.store.nats.listing import Listing
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.overdue import DueRuns
+from polos_service.store.nats.parking import Parking
 from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.shares import Shares
@@ -32,6 +33,8 @@ from polos_service.store.nats.streams import Health, make_streams
 from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
 from polos_service.store.nats.upkeep import Parts, Removal, Sweep
 from polos_service.store.nats.usage import Usage
+from polos_service.store.nats.waits import Place, WaitIndex
+from polos_service.store.nats.waker import Waker
 from polos_service.store.refusals import not_finished
 from polos_service.store.wakeups import Wakeups
 
@@ -44,6 +47,9 @@ RETRY_PAUSE = 1.0
 
 class NatsStore:
     """A RunStore in JetStream, made by `open`."""
+
+    shared = True
+    """Any number of processes work on it."""
 
     def __init__(
         self,
@@ -67,11 +73,14 @@ class NatsStore:
         self._shares = Shares(jetstream, claim_timeout)
         lines = Lines(jetstream, claim_timeout, weights, quotas, self._shares.held)
         self._queue = Queue(jetstream, self._tasks, lines)
+        self._parking = Parking(jetstream, self._inbox, self._queue)
+        self._waits = WaitIndex(jetstream, self._log, self._records)
         self._claims = Claims(
             log=self._log,
             records=self._records,
             inbox=self._inbox,
             queue=self._queue,
+            parking=self._parking,
             feeds=self._feeds,
             wakeups=self._wakeups,
             tasks=self._tasks,
@@ -81,15 +90,18 @@ class NatsStore:
         self._admission = Admission(
             bound, ProjectBound(jetstream), self.usage, self._records, quotas
         )
-        self._listing = Listing(jetstream, self._log, self._records)
+        self._listing = Listing(jetstream, self._log, self._records, self._queue)
         parts = Parts(
             jetstream=jetstream,
             log=self._log,
             records=self._records,
             inbox=self._inbox,
             queue=self._queue,
+            parking=self._parking,
+            waits=self._waits,
         )
         self._due_runs = DueRuns(parts)
+        self._waker = Waker(parts)
         self._sweep = Sweep(parts)
         self._health = Health(jetstream)
         self._removal = Removal(parts)
@@ -141,6 +153,7 @@ class NatsStore:
 
         What is held passes to others.
         """
+        await self._waker.close()
         await self._claims.close()
         await self._shares.close()
         await self._queue.close()
@@ -239,9 +252,11 @@ class NatsStore:
         async for entry in self._log.history(subject, until):
             yield entry
 
-    async def command(self, project: str, run_id: str, command: port.Command) -> None:
-        """Put a command last into the inbox of a run that has not ended."""
-        await self._tasks.finish(self._command(project, run_id, command))
+    async def command(
+        self, project: str, run_id: str, command: port.Command
+    ) -> port.Command | None:
+        """Put a command last into the inbox of a run that has not ended, and wake the run."""
+        return await self._tasks.finish(self._command(project, run_id, command))
 
     async def commands(self, claim: port.Claim, seen: int) -> Sequence[port.Command]:
         """Wait for commands behind the first `seen`.
@@ -251,6 +266,40 @@ class NatsStore:
 
         """
         return await self._claims.commands(claim, seen)
+
+    async def inbox(self, project: str, run_id: str) -> Sequence[port.Command]:
+        """Return what the run's inbox holds now."""
+        view = InboxView()
+        if (await self._settled(project, run_id)).life is Life.OPEN:
+            await self._inbox.look(project, run_id, view)
+        return view.commands
+
+    async def suspend(
+        self, claim: port.Claim, *, wake_at: int | None, seen: int, deadline: int | None
+    ) -> bool:
+        """Suspend the run until a command comes or a time has come."""
+        suspending = self._claims.suspend(claim, wake_at=wake_at, seen=seen, deadline=deadline)
+        parked = await self._tasks.finish(suspending)
+        self._waker.look()
+        return parked
+
+    async def open_wait(self, project: str, wait: port.WaitRecord) -> None:
+        """Put a wait into the index of open waits."""
+        await self._tasks.finish(self._waits.open(project, wait))
+
+    async def close_wait(self, project: str, run_id: str, wait_id: int) -> None:
+        """Take a wait out of the index."""
+        await self._tasks.finish(self._waits.close(project, run_id, wait_id))
+
+    async def open_waits(self, project: str, run_id: str) -> Sequence[port.WaitRecord]:
+        """Return the open waits of a run."""
+        return await self._waits.of_run(project, run_id)
+
+    async def list_waits(
+        self, project: str, limit: int, after: Place | None = None
+    ) -> Sequence[port.WaitRecord]:
+        """Return a page of the open waits of a project."""
+        return await self._waits.page(project, limit, after)
 
     async def get(self, project: str, run_id: str) -> port.RunRecord:
         """Return the run's record."""
@@ -277,6 +326,7 @@ class NatsStore:
         await self._queue.start()
         self._feeds.start()
         self._claims.start()
+        self._waker.start()
         await self._shares.start(self._claims.held, self._claims.period, self._queue.look)
 
     async def _commanded(self, message: Msg) -> None:
@@ -301,13 +351,21 @@ class NatsStore:
         if claim is not None:
             await self._claims.release(claim)
 
-    async def _command(self, project: str, run_id: str, command: port.Command) -> None:
+    async def _command(
+        self, project: str, run_id: str, command: port.Command
+    ) -> port.Command | None:
         if (await self._settled(project, run_id)).life is not Life.OPEN:
-            return
-        await self._inbox.put(project, run_id, command)
+            return None
+        stands = await self._inbox.put(project, run_id, command)
         record = await self._records.sought(project, run_id)
         if record is None or record.life not in (Life.OPEN, Life.ENDED):
             await self._inbox.remove(project, run_id)  # as its removal did a moment too early
+            return None
+        # Looked at behind the command: whoever parks the run looks for commands behind its mark.
+        last = await self._log.last(log_subject(project, run_id))
+        if last is not None and record.life is Life.OPEN:
+            await self._parking.wake(record, last.head)
+        return stands
 
     async def _settled(self, project: str, run_id: str) -> Record:
         """Return the record, brought in line with the log."""

@@ -16,6 +16,7 @@ from polos_service.store.nats.jetstream import JetStream, Refused
 from polos_service.store.nats.messages import SECOND
 from polos_service.store.nats.subjects import (
     ACCESS,
+    ALARMS,
     COMMANDED,
     COMMANDS,
     DEFINITIONS,
@@ -25,6 +26,7 @@ from polos_service.store.nats.subjects import (
     REQUESTS,
     RUNS,
     USAGE,
+    WAITS,
     WORK,
 )
 from polos_service.store.usage import DAY
@@ -48,7 +50,7 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
     WORK: {"subjects": ["polos.work.>"], "retention": "workqueue"},
     **{
         bucket: {"subjects": [f"$KV.{bucket.removeprefix('KV_')}.>"], **BUCKET}
-        for bucket in (RUNS, REQUESTS, DEFINITIONS)
+        for bucket in (RUNS, REQUESTS, DEFINITIONS, ALARMS, WAITS)
     },
     COMMANDS: {
         "subjects": ["$KV.POLOS_COMMANDS.>"],

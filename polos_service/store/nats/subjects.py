@@ -29,6 +29,18 @@ DEFINITIONS = "KV_POLOS_DEFINITIONS"
 COMMANDS = "KV_POLOS_COMMANDS"
 """The bucket of commands."""
 
+ALARMS = "KV_POLOS_ALARMS"
+"""The bucket of the times at which suspended runs are woken."""
+
+EVERY_ALARM = "$KV.POLOS_ALARMS.>"
+"""Where the values of that bucket are kept."""
+
+WAITS = "KV_POLOS_WAITS"
+"""The bucket of open waits."""
+
+EVERY_WAIT = "$KV.POLOS_WAITS.>"
+"""Where the values of that bucket are kept."""
+
 ACCESS = "KV_POLOS_ACCESS"
 """The bucket of what access is decided by."""
 
@@ -183,6 +195,36 @@ def command_subject(project: str, run_id: str, command_id: str) -> str:
 def command_subjects(project: str, run_id: str) -> str:
     """Return the subjects of all other commands for a run."""
     return f"{inbox_subject(project, run_id)}.*"
+
+
+def alarm_subject(project: str, run_id: str, epoch: int) -> str:
+    """Return where it is kept when a run is woken that a claim has suspended."""
+    return f"{alarms_of(project, run_id).removesuffix('*')}{epoch}"
+
+
+def alarms_of(project: str, run_id: str) -> str:
+    """Return the subjects of all alarms of a run."""
+    return f"$KV.POLOS_ALARMS.{token(project)}.{token(run_id)}.*"
+
+
+def wait_subject(project: str, run_id: str, wait_id: int, create_time: int) -> str:
+    """Return where an open wait is kept."""
+    return f"{wait_at_any_time(project, run_id, wait_id).removesuffix('*')}{create_time}"
+
+
+def wait_at_any_time(project: str, run_id: str, wait_id: int) -> str:
+    """Return the subject of an open wait, whenever it began."""
+    return f"{waits_of(project, run_id).removesuffix('>')}{wait_id}.*"
+
+
+def waits_of(project: str, run_id: str) -> str:
+    """Return the subjects of all open waits of a run."""
+    return f"{waits_of_project(project).removesuffix('>')}{token(run_id)}.>"
+
+
+def waits_of_project(project: str) -> str:
+    """Return the subjects of all open waits of a project."""
+    return f"$KV.POLOS_WAITS.{token(project)}.>"
 
 
 def inbox_of(published: str) -> str:

@@ -6,6 +6,7 @@ records in the order of their last writing, and looks at each once.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 
 from polos_client.errors import StoreUnavailable
@@ -14,9 +15,11 @@ from polos_service.store.nats.inbox import Inbox
 from polos_service.store.nats.jetstream import Conflict, JetStream
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.messages import SECOND, seconds_of
+from polos_service.store.nats.parking import Parking
 from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import Life, Record, Records
 from polos_service.store.nats.subjects import EVERY_RUN, RUNS, log_subject
+from polos_service.store.nats.waits import WaitIndex
 
 UNDER_WAY = 60.0
 """Seconds for which a start, an end or a removal is left to the replica that is at it."""
@@ -33,6 +36,8 @@ class Parts:
     records: Records
     inbox: Inbox
     queue: Queue
+    parking: Parking
+    waits: WaitIndex
 
 
 class Removal:
@@ -80,7 +85,11 @@ class Removal:
         await self._parts.log.remove(log_subject(tomb.project, tomb.run_id))
         await self._parts.queue.remove(tomb)
         await self._parts.records.strip(tomb)
-        await self._parts.inbox.remove(tomb.project, tomb.run_id)
+        await asyncio.gather(
+            self._parts.inbox.remove(tomb.project, tomb.run_id),
+            self._parts.parking.remove(tomb.project, tomb.run_id),
+            self._parts.waits.remove(tomb.project, tomb.run_id),
+        )
         if tomb.life is Life.DELETING:
             await self._parts.records.drop(tomb)
             return
@@ -111,13 +120,16 @@ class Sweep:
             self._passed = message.sequence
 
     async def _mend(self, record: Record) -> None:
-        if await self._parts.queue.queued(record):
+        if await self._parts.queue.item_of(record) is not None:
             return  # whoever gets the item goes on with the run
         if not await self._parts.records.open(record.project, record.run_id):
             return  # it has ended meanwhile
         last = await self._parts.log.last(log_subject(record.project, record.run_id))
         if last is not None and last.head.outcome:
             await self._parts.records.finish(record, last.head)
+        elif last is not None and last.head.parked:
+            await self._parts.parking.complete(record, last.head)
+            return
         else:
             await self._parts.queue.put(record)
         log.info("run_mended", run_id=record.run_id)

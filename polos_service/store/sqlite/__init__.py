@@ -39,9 +39,20 @@ from polos_service.store import (
     RunQuery,
     RunRecord,
     Slice,
+    WaitRecord,
 )
 from polos_service.store.fairness import EQUAL, Weights
-from polos_service.store.sqlite import claims, inbox, log, queue, removal, runs, spool
+from polos_service.store.sqlite import (
+    claims,
+    inbox,
+    log,
+    parking,
+    queue,
+    removal,
+    runs,
+    spool,
+    waits,
+)
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver
@@ -61,6 +72,9 @@ PAGE = 1024 * 1024
 
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
+
+    shared = False
+    """One process works on a file."""
 
     def __init__(self, file: StoreFile, synchronous: Synchronous, rules: Rules) -> None:
         self._file = file
@@ -83,6 +97,7 @@ class SqliteStore:
         self._committer = Committer(self._db, self._condition, self._spool)
         self.access = Access(self._committer, self._reader, self._reading)
         self.usage = Usage(self._committer, self._reader, self._reading)
+        self._waker = parking.Waker(self._wake_due, parking.next_wake(self._reader))
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
 
@@ -140,6 +155,7 @@ class SqliteStore:
 
     async def close(self) -> None:
         """Commit everything that was submitted, then close the file and release it."""
+        await self._waker.close()
         await self._committer.close()
         await self._condition.close()
         self._reader.close()
@@ -251,12 +267,61 @@ class SqliteStore:
                 yield entry
             await asyncio.sleep(0)
 
-    async def command(self, project: str, run_id: str, command: Command) -> None:
+    async def command(self, project: str, run_id: str, command: Command) -> Command | None:
         """Put a command into the inbox of a run that has not ended."""
-        await self._committer.submit(
+        return await self._committer.submit(
             lambda db: inbox.insert_command(db, project, run_id, command),
             lambda _: self._open.commanded((project, run_id)),
         )
+
+    async def inbox(self, project: str, run_id: str) -> Sequence[Command]:
+        """Return what the run's inbox holds now."""
+        with self._reading():
+            run, state = runs.row_of(self._reader, project, run_id)
+            return () if state in ENDED else inbox.commands_after(self._reader, run, 0)
+
+    async def suspend(
+        self, claim: Claim, *, wake_at: int | None, seen: int, deadline: int | None
+    ) -> bool:
+        """Suspend the run until a command comes or a time has come."""
+
+        def suspended(parked: bool) -> None:  # noqa: FBT001 - what the commit returns
+            if parked:
+                self._tails.drop((claim.project, claim.run_id))
+                self._open.left((claim.project, claim.run_id))
+                self._waker.suspended(parking.earliest(wake_at, deadline))
+
+        return await self._committer.submit(
+            lambda db: parking.suspend(
+                db, self._spool, claim, wake_at=wake_at, seen=seen, deadline=deadline
+            ),
+            suspended,
+        )
+
+    async def _wake_due(self, now: int) -> int | None:
+        return await self._committer.submit(
+            lambda db: parking.wake_due(db, now), lambda _: self._wakeups.notify("queue")
+        )
+
+    async def open_wait(self, project: str, wait: WaitRecord) -> None:
+        """Put a wait into the index of open waits."""
+        await self._committer.submit(lambda db: waits.open_wait(db, project, wait))
+
+    async def close_wait(self, project: str, run_id: str, wait_id: int) -> None:
+        """Take a wait out of the index."""
+        await self._committer.submit(lambda db: waits.close_wait(db, project, run_id, wait_id))
+
+    async def open_waits(self, project: str, run_id: str) -> Sequence[WaitRecord]:
+        """Return the open waits of a run."""
+        with self._reading():
+            return waits.waits_of(self._reader, project, run_id)
+
+    async def list_waits(
+        self, project: str, limit: int, after: tuple[int, str, int] | None = None
+    ) -> Sequence[WaitRecord]:
+        """Return a page of the open waits of a project."""
+        with self._reading():
+            return waits.page_of(self._reader, project, limit, after)
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait for commands behind the first `seen`."""

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 
 from polos_service.store import CANCEL, ENDED, INBOX_BYTES, INBOX_LIMIT, Command
 from polos_service.store.refusals import inbox_full, require_cancel_id
 from polos_service.store.sqlite.damage import fitting
+from polos_service.store.sqlite.parking import wake
 from polos_service.store.sqlite.runs import row_of
 
+COLUMNS = "command_id, kind, run_id, step_key, payload"
+"""SQL for what a Command is made of."""
 
-def insert_command(db: sqlite3.Connection, project: str, run_id: str, command: Command) -> None:
-    """Put a command last into the run's inbox, unless it is there or the run has ended.
 
+def insert_command(
+    db: sqlite3.Connection, project: str, run_id: str, command: Command
+) -> Command | None:
+    """Put a command last into the run's inbox, and return the one that has its id then.
+
+    It is an earlier one if there is one; None if the run has ended. A suspended run is woken.
     Whoever cancels a run moves its deadline to now: what ends runs at their deadline ends it.
     """
     require_cancel_id(run_id, command)
     run, state = row_of(db, project, run_id)
     if state in ENDED:
-        return
+        return None
     inserted = db.execute(
         "INSERT OR IGNORE INTO inbox (run, command_id, kind, run_id, step_key, payload) "
         "VALUES (?, ?, ?, ?, ?, ?)",
@@ -37,18 +45,27 @@ def insert_command(db: sqlite3.Connection, project: str, run_id: str, command: C
         ).fetchone()
         if count > INBOX_LIMIT or size > INBOX_BYTES:
             raise inbox_full(run_id)  # which takes the row back
+    wake(db, run)
+    return command if inserted else command_of(db, run, command.id)
+
+
+def command_of(db: sqlite3.Connection, run: int, command_id: str) -> Command:
+    """Return the command in the run's inbox that has this id."""
+    row = db.execute(
+        f"SELECT {COLUMNS} FROM inbox WHERE run = ? AND command_id = ?", (run, command_id)
+    ).fetchone()
+    return command_in(row)
+
+
+def command_in(row: Sequence[object]) -> Command:
+    """Return a row of the inbox as a command."""
+    command_id, kind, run_id, step_key, payload = fitting(row, str, str, str, str, bytes)
+    return Command(id=command_id, kind=kind, run_id=run_id, step_key=step_key, payload=payload)
 
 
 def commands_after(db: sqlite3.Connection, run: int, seen: int) -> tuple[Command, ...]:
     """Return the commands in the run's inbox behind the first `seen`, in order of arrival."""
     rows = db.execute(
-        "SELECT command_id, kind, run_id, step_key, payload FROM inbox WHERE run = ? "
-        "ORDER BY id LIMIT -1 OFFSET ?",
-        (run, seen),
+        f"SELECT {COLUMNS} FROM inbox WHERE run = ? ORDER BY id LIMIT -1 OFFSET ?", (run, seen)
     )
-    return tuple(
-        Command(id=command_id, kind=kind, run_id=run_id, step_key=step_key, payload=payload)
-        for command_id, kind, run_id, step_key, payload in (
-            fitting(row, str, str, str, str, bytes) for row in rows
-        )
-    )
+    return tuple(map(command_in, rows))

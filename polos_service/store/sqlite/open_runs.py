@@ -38,6 +38,8 @@ class OpenRuns:
         """Note that a command came; one that the inbox holds already counts again."""
         if key in self._inboxes:
             self._inboxes[key] += 1
+        else:
+            self._wakeups.notify("queue")  # it may have woken a suspended run
         self._wakeups.notify(("inbox", *key))
 
     def left(self, key: Key) -> None:

@@ -14,6 +14,9 @@ QUEUED = RunState.RUN_STATE_QUEUED
 RUNNING = RunState.RUN_STATE_RUNNING
 """State of a run that somebody holds."""
 
+SUSPENDED = RunState.RUN_STATE_SUSPENDED
+"""State of a run that only waits: nobody holds it."""
+
 EXPIRING = 101
 """State of a run whose log retention is deleting. From here on the states are the store's own."""
 
@@ -160,7 +163,24 @@ INSERT INTO usage (project, stored)
 """Version 8: what each project uses (see `usage`): starts in a minute, tokens and cost in a day,
 and the bytes of definitions and logs. Marks of claims do not count."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH)
+NINTH = f"""
+ALTER TABLE runs ADD COLUMN wake_time INTEGER;
+CREATE INDEX runs_waking ON runs (wake_time)
+    WHERE state = {SUSPENDED:d} AND wake_time IS NOT NULL;
+CREATE TABLE waits (
+    run INTEGER NOT NULL,
+    wait_id INTEGER NOT NULL,
+    project TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    create_time INTEGER NOT NULL,
+    data BLOB NOT NULL,
+    PRIMARY KEY (run, wait_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX waits_by_age ON waits (project, create_time, run_id, wait_id);
+"""
+"""Version 9: when suspended runs are queued again, and the open waits of all runs."""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

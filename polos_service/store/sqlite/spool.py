@@ -112,6 +112,7 @@ class Spool:
             "UPDATE runs SET state = ?, finish_time = ? WHERE id = ?",
             (frame.outcome, time.time_ns(), run),
         )
+        db.execute("DELETE FROM waits WHERE run = ?", (run,))
         self._put(key, None)
 
     def unspool(self, db: sqlite3.Connection, project: str, run_id: str) -> None:

@@ -15,7 +15,7 @@ from polos_client.define.scripted import call, script, turn
 from polos_client.define.stop import StopConditionContext, max_tokens, stop_condition
 from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError
-from polos_service.agents.definition import Definition
+from polos_service.agents.definition import VERSION, Definition
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.requests import run_request
 from polos_service.caller import ANONYMOUS
@@ -186,6 +186,19 @@ def test_what_is_pinned_now_is_the_newest_sample() -> None:
     request.options.provider_options_json = json.dumps(NEWEST["options"])
     runnable = AgentRunnable(WEATHER, Providers({"scripted": lambda _: Scripted()}))
     assert json.loads(runnable.pin(run_request(ANONYMOUS, request))) == NEWEST
+
+
+def test_earlier_code_does_not_take_up_a_run_whose_tools_need_approval() -> None:
+    @tool(approval="always")
+    async def pay() -> None: ...
+
+    agent = Agent("careful", "scripted", script("Hi."), tools=[get_weather, pay])
+    runnable = AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}))
+    pinned = runnable.pin(run_request(ANONYMOUS, CreateRunRequest(agent_id="careful", input="Go.")))
+    stored = json.loads(pinned)
+    assert stored["v"] == VERSION
+    assert [one.get("approval") for one in stored["tools"]] == [None, True]
+    assert [one.approval for one in Definition.unpin(pinned).tools] == [False, True]
 
 
 async def test_what_an_agent_sets_for_its_provider_is_pinned(store: SqliteStore) -> None:

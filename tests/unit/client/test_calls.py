@@ -184,7 +184,7 @@ def test_the_address_is_the_given_one_else_that_of_the_environment_else_the_defa
         ({"user_id": "x" * 257}, "user_id has 257 characters"),
         ({"run_timeout_seconds": 0.0}, "run_timeout_seconds is 0.0; it must be from 0.001"),
         ({"run_timeout_seconds": "5"}, "run_timeout_seconds is '5'; it must be from 0.001"),
-        ({"run_timeout_seconds": 2592001.0}, "must be from 0.001 to 2592000"),
+        ({"run_timeout_seconds": 3153600001.0}, "must be from 0.001 to 3153600000"),
         ({"deadlines": 60}, "deadlines must be Deadlines, not 60"),
     ],
 )

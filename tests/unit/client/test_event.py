@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
@@ -48,6 +50,7 @@ LONG_ADD = {
         },
     },
 }
+MOMENT = Timestamp(seconds=1767323045)
 SECOND = Duration(seconds=1, nanos=500_000_000)
 FAILURE = pb.StepFailure(
     message="boom", reason=FailureReason.FAILURE_REASON_TOOL_FAILED, retryable=True
@@ -263,6 +266,28 @@ def folded(payloads: list[dict[str, Any]]) -> RunAccumulator:
             {"result": [1], "duration": 1.5},
         ),
         (
+            {"workflow_start": pb.WorkflowStart(code_version="v1")},
+            {"code_version": "v1"},
+        ),
+        (
+            {"workflow_finish": pb.WorkflowFinish(result_json="{}", result_schema="shop.Order")},
+            {"result": {}, "result_schema": "shop.Order"},
+        ),
+        (
+            {"workflow_retry": pb.WorkflowRetry(attempt=2, message="It broke.")},
+            {"attempt": 2, "error": "It broke."},
+        ),
+        (
+            {"step_retry": pb.StepRetry(step_key="a", attempt=2, start_time=MOMENT)},
+            {
+                "step_key": "a",
+                "attempt": 2,
+                "reason": "unspecified",
+                "error": "",
+                "start_time": "2026-01-02T03:04:05+00:00",
+            },
+        ),
+        (
             {
                 "error": pb.Error(
                     message="away",
@@ -295,6 +320,107 @@ def test_data_has_the_documented_keys_and_no_others(
     assert made.event_type == next(iter(payload), "unknown")
     assert made.data == {**data, "_metadata": {"execution_id": RUN, "workflow_id": AGENT}}
     assert made.data is made.data
+
+
+@pytest.mark.parametrize(
+    ("payload", "kind", "data", "told"),
+    [
+        (
+            pb.Suspended(
+                step_key="ask/me",
+                kind=pb.WAIT_KIND_SUSPEND,
+                data_json='{"total": 9, "_metadata": 1}',
+                expire_time=MOMENT,
+            ),
+            "suspend_ask/me",
+            {"total": 9},
+            {"kind": "suspend", "wait_id": 3, "expires_at": "2026-01-02T03:04:05+00:00"},
+        ),
+        (
+            pb.Suspended(step_key="ask/me", kind=pb.WAIT_KIND_APPROVAL, data_json='{"_form": {}}'),
+            "suspend_ask/me",
+            {"_form": {}},
+            {"kind": "approval", "wait_id": 3},
+        ),
+        (
+            pb.Suspended(step_key="ask/me", kind=pb.WAIT_KIND_TIMER, expire_time=MOMENT),
+            "suspended",
+            {},
+            {"kind": "timer", "wait_id": 3, "expires_at": "2026-01-02T03:04:05+00:00"},
+        ),
+        (
+            pb.Resumed(
+                step_key="ask/me",
+                wait_id=2,
+                kind=pb.WAIT_KIND_SUSPEND,
+                data_json='{"yes": true}',
+                request_id="r",
+                principal="ann",
+            ),
+            "resume_ask/me",
+            {"yes": True},
+            {
+                "kind": "suspend",
+                "wait_id": 2,
+                "outcome": "answered",
+                "request_id": "r",
+                "principal": "ann",
+            },
+        ),
+        (
+            pb.Resumed(
+                step_key="ask/me", wait_id=2, kind=pb.WAIT_KIND_SUSPEND, data_json="[1, null]"
+            ),
+            "resume_ask/me",
+            {"value": [1, None]},
+            {"kind": "suspend", "wait_id": 2, "outcome": "answered"},
+        ),
+        (
+            pb.Resumed(step_key="ask/me", wait_id=2, kind=pb.WAIT_KIND_APPROVAL, expired=True),
+            "resume_ask/me",
+            {},
+            {"kind": "approval", "wait_id": 2, "outcome": "expired"},
+        ),
+        (
+            pb.Resumed(step_key="ask/me", wait_id=2, kind=pb.WAIT_KIND_SUSPEND, cancelled=True),
+            "resume_ask/me",
+            {},
+            {"kind": "suspend", "wait_id": 2, "outcome": "cancelled"},
+        ),
+        (
+            pb.Resumed(step_key="ask/me", wait_id=2, kind=pb.WAIT_KIND_TIMER),
+            "resumed",
+            {},
+            {"kind": "timer", "wait_id": 2, "outcome": "elapsed"},
+        ),
+        (
+            pb.Custom(type="text_delta", data_json='{"a": 1}', step_key="ask/me", attempt=1),
+            "text_delta",
+            {"a": 1},
+            {"attempt": 1},
+        ),
+        (pb.Custom(data_json="{", step_key="ask/me"), "custom", {"value": "{"}, {"attempt": 0}),
+    ],
+    ids=lambda one: type(one).__name__ if isinstance(one, Message) else None,
+)
+def test_waits_and_events_of_users_have_their_own_types_and_data_as_given(
+    payload: Message, kind: str, data: dict[str, Any], told: dict[str, Any]
+) -> None:
+    told_as: dict[str, Any] = {type(payload).__name__.lower(): payload}
+    made = Event(event(3, **told_as))
+    assert made.event_type == kind
+    metadata = {"execution_id": RUN, "workflow_id": AGENT, "step_key": "ask/me", **told}
+    assert made.data == {**data, "_metadata": metadata}
+
+
+def test_an_event_of_a_user_is_no_text_of_the_agent() -> None:
+    spoofed = pb.Custom(type="text_delta", data_json='{"content": "x"}', step_key="k", attempt=1)
+    waits: list[Any] = [
+        {"suspended": pb.Suspended(step_key="ask", kind=pb.WAIT_KIND_SUSPEND)},
+        {"resumed": pb.Resumed(step_key="ask", wait_id=2, data_json="{}")},
+    ]
+    accumulator = folded([delta("Hi"), *waits, {"custom": spoofed}])
+    assert (accumulator.text, accumulator.sequence) == ("Hi", 4)
 
 
 def test_an_event_of_a_child_is_in_its_root_s_log_and_names_its_own_run() -> None:

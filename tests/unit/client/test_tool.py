@@ -167,7 +167,7 @@ def test_an_id_that_cannot_be_a_step_s_key_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [{"queue": "q"}, {"approval": "always"}, {"on_start": print}],
+    [{"queue": "q"}, {"on_start": print}],
     ids=lambda one: next(iter(one)),
 )
 def test_what_is_not_built_yet_is_refused(option: dict[str, Any]) -> None:
@@ -184,7 +184,50 @@ def test_approval_none_is_the_default_spelled_out() -> None:
     @tool(approval="none")
     def ping() -> None: ...
 
-    assert ping.id == "ping"
+    assert (ping.id, ping.approval) == ("ping", "none")
+
+
+def test_approvals_and_questions_of_a_tool() -> None:
+    @tool(approval="always", approval_timeout=60, editable=True)
+    def pay() -> None: ...
+
+    assert (pay.approval, pay.approval_timeout, pay.editable) == ("always", 60, True)
+
+    @tool(asks=True)
+    def ask() -> None: ...
+
+    assert (ask.approval, ask.asks, ask.editable) == ("none", True, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"approval": "sometimes"}, '"always" or "none", not \'sometimes\''),
+        ({"approval": True}, "not True"),
+        ({"editable": True}, "need approval='always'"),
+        ({"approval_timeout": 5}, "need approval='always'"),
+        ({"approval": "always", "approval_timeout": 0}, "above 0"),
+        ({"approval": "always", "approval_timeout": float("inf")}, "not inf"),
+        ({"approval": "always", "approval_timeout": "5"}, "not '5'"),
+        ({"approval": "always", "asks": True}, "asks a person itself"),
+        ({"at_most_once": True, "asks": True}, "asks a person itself"),
+    ],
+)
+def test_options_about_people_that_do_not_fit_are_refused(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DefinitionError, match=message):
+        tool(**options)(sum_up)
+
+
+def sum_up(a: int, b: int = 0, tags: frozenset[str] = frozenset()) -> int:
+    return a + b + len(tags)
+
+
+def test_validated_arguments_as_json() -> None:
+    summing = tool(sum_up)
+    assert summing.dump(summing.validate('{"a": "1"}')) == {"a": 1, "b": 0, "tags": []}
+    assert summing.has_sets
 
 
 class Opaque:

@@ -13,6 +13,7 @@ import pytest
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import tool
+from polos_client.define.workflow import workflow
 from polos_client.errors import DefinitionError
 from polos_client.unbuilt import NAMES, OPTIONS, placeholder, refuse
 
@@ -84,7 +85,7 @@ def test_a_refusal_of_a_long_value_is_short() -> None:
     ],
     ids=["call", "decorate", "instantiate", "attribute", "derive", "derive with others"],
 )
-@pytest.mark.parametrize("name", ["guardrail", "WorkflowState", "schedules", "workflow"])
+@pytest.mark.parametrize("name", ["guardrail", "AgentContext", "schedules", "batch_invoke"])
 def test_each_use_is_refused_by_name(name: str, use: Callable[[Any], Any]) -> None:
     with pytest.raises(DefinitionError, match=f"^{name} is not built yet in this version"):
         use(placeholder(name))
@@ -102,26 +103,28 @@ def test_a_name_stands_in_annotations() -> None:
 
 def test_what_a_context_does_not_have_yet_is_refused_by_name() -> None:
     ctx: Any = WorkflowContext(workflow_id="a", execution_id="r", step_key="k", idempotency_key="i")
-    with pytest.raises(DefinitionError, match=r"^ctx.step is not built yet in this version$"):
-        ctx.step.run("key", print)
-    assert not hasattr(ctx, "state")
+    with pytest.raises(DefinitionError, match=r"^ctx.tools is not built yet in this version$"):
+        ctx.tools.append(print)
+    assert not hasattr(ctx, "cancel_event")
     assert not hasattr(ctx, "nothing")
     assert copy.deepcopy(ctx) == pickle.loads(pickle.dumps(ctx)) == ctx
 
 
 def test_advice_is_given_where_there_is_some() -> None:
-    assert placeholder("workflow").__doc__ == (
-        "workflow is not built yet in this version; run an Agent, and put what it needs into "
-        "its tools"
+    assert placeholder("batch_invoke").__doc__ == (
+        "batch_invoke is not built yet in this version; call agent.invoke for each"
     )
     assert all(placeholder(name).__name__ == name for name in NAMES)
 
 
 def test_a_method_that_is_not_built_is_refused_by_its_name() -> None:
     agent, plain = Agent("a", "openai", "m"), tool(id="t")(lambda: None)
+    order = workflow(id="w")(lambda ctx: ctx)
     for owner, name, told in (
         (agent, "with_input", "agent.with_input"),
         (plain, "run", "tool.run"),
+        (order, "stream", "workflow.stream"),
+        (order, "queue_name", "workflow.queue_name"),
     ):
         assert not hasattr(owner, name)
         with pytest.raises(DefinitionError, match=f"^{told} is not built yet in this version; "):

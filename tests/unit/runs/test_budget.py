@@ -13,6 +13,7 @@ from polos_service.errors import StepError
 from polos_service.quotas import Quota, Quotas
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.budget import NO_BUDGET, Budgets
+from polos_service.runs.retries import Backoff
 from polos_service.store.sqlite import SqliteStore
 from polos_service.store.usage import Spent, day_of
 from tests.support.runs import FakeClock, context, opened
@@ -113,9 +114,9 @@ async def test_a_refused_call_is_not_made_and_waits_for_a_reset_that_is_near(
             await ctx.step("tool", "tool", ask)
             assert len(asked) == 2, "tools are not refused"
             before = clock.time
-            await ctx.step("llm:2", "llm", ask, tries=4)
+            await ctx.step("llm:2", "llm", ask, retries=Backoff(4))
             assert asked[2] >= before + 60 * SECOND
             with pytest.raises(StepError, match="tokens_per_day"):
-                await ctx.step("llm:3", "llm", ask, tries=4)
+                await ctx.step("llm:3", "llm", ask, retries=Backoff(4))
             assert len(asked) == 3
             assert ctx.broken is None

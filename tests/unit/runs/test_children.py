@@ -13,6 +13,7 @@ from polos.v1.event_pb2 import AgentFinish, AgentStart, Event, WorkflowStart
 from polos_service.errors import Nondeterministic, StepError
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
+from polos_service.runs.retries import Backoff
 from polos_service.store import Claim
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import FakeClock, context, done, kinds, text
@@ -47,7 +48,7 @@ async def delegate(
         await child.finish(AgentFinish(result="told", total_steps=child.totals.steps))
         return StepOutput(result_json='"told"')
 
-    return await ctx.step(key, "agent", body, tries=tries, resumes=True)
+    return await ctx.step(key, "agent", body, retries=Backoff(tries), resumes=True)
 
 
 async def talk(child: RunContext) -> None:

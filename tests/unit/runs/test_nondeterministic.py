@@ -13,7 +13,7 @@ from polos.v1.event_pb2 import AgentFinish, AgentStart
 from polos_service.errors import Nondeterministic
 from polos_service.runs import executor as module
 from polos_service.runs.attempt import Attempt, StepOutput
-from polos_service.runs.context import UNASKED_SHOWN, RunContext
+from polos_service.runs.context import KEYS_SHOWN, RunContext
 from polos_service.runs.endings import MAX_CLAIMS
 from polos_service.store import Claim
 from polos_service.store.sqlite import SqliteStore
@@ -198,7 +198,7 @@ async def test_its_deadline_ends_such_a_run(store: SqliteStore, impatient: None)
 
 
 async def test_steps_that_the_code_no_longer_asks_for_are_a_warning(store: SqliteStore) -> None:
-    keys = [f"old:{number}" for number in range(UNASKED_SHOWN + 5)]
+    keys = [f"old:{number}" for number in range(KEYS_SHOWN + 5)]
     claim = await begun(store, "kept", *keys)
 
     async def run(ctx: RunContext) -> None:
@@ -212,7 +212,7 @@ async def test_steps_that_the_code_no_longer_asks_for_are_a_warning(store: Sqlit
     (warning,) = logs
     assert (warning["event"], warning["log_level"]) == ("steps_unasked", "warning")
     assert (warning["run_id"], warning["count"]) == (claim.run_id, len(keys))
-    assert warning["step_keys"] == ", ".join(keys[:UNASKED_SHOWN])
+    assert warning["step_keys"] == ", ".join(keys[:KEYS_SHOWN])
 
 
 @pytest.mark.parametrize("key", ["", "x" * 1025, "ä" * 513])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,16 +12,10 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Cost, FinishReason, ToolCall, Usage
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
-from polos_service.runs.attempt import (
-    BACKOFF_BASE,
-    BACKOFF_CAP,
-    RETRY_AFTER_LIMIT,
-    Attempt,
-    StepOutput,
-    pause,
-)
+from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
+from polos_service.runs.retries import BACKOFF_BASE, BACKOFF_CAP, RETRY_AFTER_LIMIT, Backoff
 from polos_service.store import Claim, RunStore
 from tests.support.runs import FakeClock, context, done, kinds, text
 from tests.support.stores import claimed, events_of, history, soon
@@ -119,7 +114,7 @@ async def test_a_failed_step_never_runs_again_and_fails_the_same(store: RunStore
     again = await reclaimed(store, claim)
     async with context(store, again) as ctx:
         with pytest.raises(StepError) as raised:
-            await soon(ctx.step("key", "llm", work, tries=3))
+            await soon(ctx.step("key", "llm", work, retries=Backoff(3)))
     assert work.calls == 1
     error = raised.value
     assert (error.reason, error.message, error.retryable) == (UNAVAILABLE, "broken", True)
@@ -154,7 +149,7 @@ async def test_a_retry_before_the_first_output_is_silent(store: RunStore) -> Non
     claim, clock = await claimed(store), FakeClock()
     work = Work(busy(), busy())
     async with context(store, claim, clock) as ctx:
-        await soon(ctx.step("key", "llm", work, tries=3))
+        await soon(ctx.step("key", "llm", work, retries=Backoff(3)))
     assert work.calls == 3
     assert await log(store, claim) == ["step_start key/1", "step_finish key/1"]
 
@@ -162,7 +157,7 @@ async def test_a_retry_before_the_first_output_is_silent(store: RunStore) -> Non
 async def test_a_retry_after_output_is_announced(store: RunStore) -> None:
     claim = await claimed(store)
     async with context(store, claim, FakeClock()) as ctx:
-        await soon(ctx.step("key", "llm", Work(busy(), busy(), say=["a"]), tries=3))
+        await soon(ctx.step("key", "llm", Work(busy(), busy(), say=["a"]), retries=Backoff(3)))
     events = await events_of(store, claim.run_id)
     assert kinds(events) == [
         "step_start key/1",
@@ -192,7 +187,7 @@ async def test_only_what_may_succeed_is_tried_again_and_not_for_ever(
     work = Work(*failures)
     async with context(store, claim, FakeClock()) as ctx:
         with pytest.raises(StepError) as raised:
-            await soon(ctx.step("key", "llm", work, tries=tries))
+            await soon(ctx.step("key", "llm", work, retries=Backoff(tries)))
     assert work.calls == calls
     assert raised.value is failures[calls - 1]
     finish = (await events_of(store, claim.run_id))[-1].step_finish
@@ -203,7 +198,7 @@ async def test_only_what_may_succeed_is_tried_again_and_not_for_ever(
 async def test_the_pause_between_tries_doubles_up_to_its_cap(store: RunStore) -> None:
     claim, clock = await claimed(store), FakeClock()
     async with context(store, claim, clock) as ctx:
-        await soon(ctx.step("key", "llm", Work(*[busy()] * 7), tries=8))
+        await soon(ctx.step("key", "llm", Work(*[busy()] * 7), retries=Backoff(8)))
     bounds = [min(BACKOFF_CAP, BACKOFF_BASE * 2**n) for n in range(7)]
     assert len(clock.slept) == 7
     for slept, bound in zip(clock.slept, bounds, strict=True):
@@ -214,7 +209,7 @@ async def test_the_provider_s_own_pause_is_kept(store: RunStore) -> None:
     claim, clock = await claimed(store), FakeClock()
     async with context(store, claim, clock) as ctx:
         failures = (busy(retry_after=30.0), busy(retry_after=0.0))
-        await soon(ctx.step("key", "llm", Work(*failures), tries=3))
+        await soon(ctx.step("key", "llm", Work(*failures), retries=Backoff(3)))
     assert clock.slept[0] == 30.0
     assert clock.slept[1] >= BACKOFF_BASE
 
@@ -239,7 +234,7 @@ async def test_a_pause_that_the_run_does_not_outlast_is_not_begun(
     work = Work(busy(retry_after=asked), busy(retry_after=asked))
     async with context(store, claim, clock) as ctx:
         with pytest.raises(StepError, match="busy"):
-            await soon(ctx.step("key", "llm", work, tries=2))
+            await soon(ctx.step("key", "llm", work, retries=Backoff(2)))
     assert work.calls == tries
     assert clock.slept == ([asked] if tries > 1 else [])
 
@@ -283,7 +278,7 @@ async def test_an_output_over_its_limit_fails_the_step(store: RunStore) -> None:
         assert await soon(ctx.step("fits", "tool", Work(output=fits))) == fits
         with pytest.raises(StepError, match=str(OUTPUT_LIMIT)) as raised:
             over = StepOutput(result_json='"' + "ä" * (OUTPUT_LIMIT // 2) + '"')
-            await soon(ctx.step("over", "tool", Work(output=over), tries=3))
+            await soon(ctx.step("over", "tool", Work(output=over), retries=Backoff(3)))
     assert raised.value.reason == FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE
     assert (await log(store, claim))[-1] == "step_finish over/1"
 
@@ -325,4 +320,7 @@ async def test_a_model_s_usage_and_cost_are_summed_while_known(store: RunStore) 
 
 
 def test_the_pause_stays_bounded_however_often_a_step_fails() -> None:
-    assert BACKOFF_CAP / 2 <= pause(5000, None) <= BACKOFF_CAP
+    failure = StepError(UNAVAILABLE, "busy", retryable=True)
+    pause = Backoff(9999).pause(5000, failure, math.inf)
+    assert pause is not None
+    assert BACKOFF_CAP / 2 <= pause <= BACKOFF_CAP

@@ -64,14 +64,16 @@ def test_runnables_of_other_kinds_share_the_ids() -> None:
     loaded.add(workflow)
     assert loaded.find("w", "default") is workflow
     assert [one.id for one in loaded.agents()] == ["a"]
-    with pytest.raises(AgentNotFound, match="There is no agent 'w'"):
+    with pytest.raises(AgentNotFound, match="'w' is a workflow, not an agent"):
         loaded.agent("w", "default")
     with pytest.raises(DefinitionError, match="Two runnables have the id 'a'"):
         loaded.add(Code(nothing, id="a"))
 
 
 def test_what_is_not_loaded_is_not_found_and_what_is_loaded_is_told() -> None:
-    with pytest.raises(AgentNotFound, match=r"^There is no agent 'x'. Loaded: a, b\.$") as caught:
+    with pytest.raises(
+        AgentNotFound, match=r"^There is no agent or workflow 'x'. Loaded: a, b\.$"
+    ) as caught:
         catalog(agent("b"), agent("a")).find("x", "default")
     assert caught.value.metadata == {"agent_id": "x", "known": "a,b"}
     with pytest.raises(AgentNotFound, match="Loaded: none"):

@@ -21,6 +21,7 @@ from polos_client.calls.events import stream_workflow
 from polos_client.define.agent import Agent
 from polos_client.define.scripted import call, script, turn
 from polos_client.define.tool import tool
+from polos_client.define.workflow import workflow
 from polos_client.errors import AgentNotFound, DefinitionError, RunFailed
 from polos_service.config import SettingsInvalidError
 from polos_service.embedded import Polos
@@ -64,7 +65,7 @@ def test_a_project_is_taken_without_a_warning() -> None:
         ({"channels": ["slack"]}, r"Polos\(channels=\['slack'\]\) is not built yet"),
         ({"port": 70_000}, "the port must be from 0 to 65535, not 70000"),
         ({"port": "8000"}, "the port must be from 0 to 65535, not '8000'"),
-        ({"agents": "project"}, "'p' is not an Agent; name all other arguments"),
+        ({"agents": "project"}, "'p' is not an Agent or a Workflow; name all other arguments"),
     ],
 )
 def test_what_cannot_be_used_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -105,6 +106,23 @@ async def test_an_agent_that_was_only_defined_is_started_by_its_id() -> None:
         assert outcome.data["result"]["result"] == "Hi."
         with pytest.raises(AgentNotFound, match="embedded-none"):
             await polos.create_run(CreateRunRequest(agent_id="embedded-none", input="Go."))
+
+
+async def test_a_workflow_is_started_as_an_agent_is() -> None:
+    defined = workflow(id="defined")(lambda ctx: "by id")
+    given = workflow(id="given")(lambda ctx: "from the start")
+    async with Polos([given]) as polos:
+        assert list(polos._running().catalog) == ["given"]
+        assert await given.run(polos) == "from the start"
+        handle = await polos.invoke("defined")
+        events = [one async for one in stream_workflow(polos, workflow_run_id=handle.id)]
+        assert events[-1].data["result"] == "by id"
+        assert await defined.run(polos) == "by id"
+        another = workflow(id="given")(lambda ctx: "another")
+        with pytest.raises(DefinitionError, match="Two workflows have the id 'given'"):
+            await another.run(polos)
+        with pytest.raises(DefinitionError, match="Two runnables have the id 'given'"):
+            await speaker("given").run(polos, "Hello")
 
 
 async def test_a_run_that_an_earlier_process_left_is_resumed_by_definition_alone(

@@ -143,7 +143,7 @@ async def test_a_request_id_is_the_project_s_own(store: SqliteStore) -> None:
 
 async def test_what_cannot_be_started_leaves_nothing(store: SqliteStore) -> None:
     async with running(store, TALKER) as runs:
-        with pytest.raises(AgentNotFound, match="There is no agent 'nobody'"):
+        with pytest.raises(AgentNotFound, match="There is no agent or workflow 'nobody'"):
             await runs.start(replace(START, runnable_id="nobody"))
         with pytest.raises(AgentNotFound, match="'echo' is a tool"):
             await runs.start(replace(START, runnable_id="echo"))

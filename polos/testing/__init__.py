@@ -1,0 +1,7 @@
+"""What tests of your own workflows and agents use."""
+
+from polos_service.replay.course import ReplayDiffers, Replayed
+from polos_service.replay.history import History, HistoryInvalid
+from polos_service.replay.replay import replay
+
+__all__ = ["History", "HistoryInvalid", "ReplayDiffers", "Replayed", "replay"]

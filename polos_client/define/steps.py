@@ -1,0 +1,179 @@
+"""`ctx.step`: what a workflow's code does durably."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any, NoReturn, Protocol, TypeVar, cast, overload
+
+from pydantic import BaseModel
+
+from polos_client.errors import DefinitionError
+
+_T = TypeVar("_T")
+
+Data = Mapping[str, Any] | BaseModel
+"""A JSON object: a dict of JSON values, or a model that is written as one."""
+
+
+class Steps(Protocol):
+    """The durable steps of a run.
+
+    Each has a key, any text of 1 to 1024 bytes, used once in a run. What has ended stands in the
+    run's log: when the code runs again, after a crash or a wait, the step returns what it returned
+    before. Code between steps runs again each time.
+
+    Every method may raise StepExecutionError: the step failed, now or when it was recorded.
+    """
+
+    @overload
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., Awaitable[_T]],
+        *args: Any,
+        max_retries: int = 2,
+        base_delay: float = 1.0,
+        max_delay: float = 10.0,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> _T: ...
+
+    @overload
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., _T],
+        *args: Any,
+        max_retries: int = 2,
+        base_delay: float = 1.0,
+        max_delay: float = 10.0,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> _T: ...
+
+    async def run(
+        self,
+        step_key: str,
+        func: Callable[..., Any],
+        *args: Any,
+        max_retries: int = 2,
+        base_delay: float = 1.0,
+        max_delay: float = 10.0,
+        timeout: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Call a function, and return what it returns, as it comes back from the log.
+
+        An `async def` runs in the service's event loop, a `def` in a thread. What it returns must
+        be a JSON value, a pydantic model, or a list or dict of models; with a return annotation,
+        whatever pydantic makes of it.
+
+        Args:
+            step_key: the step's key.
+            func: what is called; it must not use `ctx.step` itself.
+            args: its arguments.
+            max_retries: how often it is called again if it raises, from 0; a crash of the service
+                does not count.
+            base_delay: seconds before the second call, doubled before each further one.
+            max_delay: seconds before a call at most.
+            timeout: seconds that one call may take; None: any time. A `def` that takes longer is
+                left to itself, and its result is dropped.
+            kwargs: its keyword arguments.
+
+        """
+        ...
+
+    async def wait_for(  # noqa: PLR0917 - the order of the original SDK
+        self,
+        step_key: str,
+        seconds: float | None = None,
+        minutes: float | None = None,
+        hours: float | None = None,
+        days: float | None = None,
+        weeks: float | None = None,
+    ) -> None:
+        """Wait for the sum of the parts, which must be above 0."""
+        ...
+
+    async def wait_until(self, step_key: str, timestamp: datetime) -> None:
+        """Wait until a time, which must not be past; one without a zone is in UTC."""
+        ...
+
+    async def suspend(
+        self, step_key: str, data: Data | None = None, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Wait for an answer from outside: `client.resume`, or RunService.ResumeRun.
+
+        Args:
+            step_key: the wait's key.
+            data: what is shown to whoever answers.
+            timeout: seconds after which the wait fails; None: never.
+
+        Returns:
+            `data` (the answer), `event_type`, `sequence_id`, `topic`, `id` and `created_at` of the
+            event that ended the wait.
+
+        """
+        ...
+
+    async def resume(
+        self,
+        step_key: str,
+        suspend_step_key: str,
+        suspend_execution_id: str,
+        suspend_workflow_id: str,
+        data: Any,
+    ) -> None:
+        """Answer a wait of another run of the same project; approvals cannot be answered so."""
+        ...
+
+    async def publish_workflow_event(
+        self, step_key: str, data: Data, event_type: str | None = None
+    ) -> None:
+        """Put an event of your own into the run's stream."""
+        ...
+
+    async def uuid(self, step_key: str) -> str:
+        """Return a random UUID, the same each time."""
+        ...
+
+    async def now(self, step_key: str) -> int:
+        """Return the time in milliseconds since the epoch, the same each time."""
+        ...
+
+    async def random(self, step_key: str) -> float:
+        """Return a random number from 0 to 1, the same each time."""
+        ...
+
+    async def version(self, step_key: str, current: int = 1) -> int:
+        """Return which version of the code at this place the run follows.
+
+        A run that comes here for the first time gets `current`, and gets it again each time. A run
+        that had gone beyond this place before the call was written gets 0.
+        """
+        ...
+
+    def trace(
+        self, name: str, attributes: Mapping[str, Any] | None = None
+    ) -> AbstractContextManager[None]:
+        """Name a part of the code in the service's log; this is not durable."""
+        ...
+
+
+class NoSteps:
+    """The steps of a context that no run has: one that a test makes of itself."""
+
+    def __reduce__(self) -> str:
+        """Let a copy be NO_STEPS itself."""
+        return "NO_STEPS"
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise DefinitionError(f"ctx.step.{name} works in a run only; this context has none")
+
+
+NO_STEPS = cast("Steps", NoSteps())
+"""The steps of a context that no run has."""

@@ -1,0 +1,78 @@
+"""Events of waits and of users: their types, and what `_metadata` says of them.
+
+Their `data` is what the user's code or whoever answered has given, so what the service knows
+stands in `_metadata`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from polos.v1 import event_pb2 as pb
+from polos_client.values import enum_name, iso
+
+_OUTCOMES = {"data_json": "answered", "expired": "expired", "cancelled": "cancelled"}
+"""How a wait has ended, by the field that says it; the time of a timer has elapsed."""
+
+
+def wait_kind(value: pb.WaitKind.ValueType) -> str:
+    """Return the kind of a wait: "timer", "suspend" or "approval"."""
+    return enum_name(pb.WaitKind, "WAIT_KIND_", value)
+
+
+def _suspended(event: pb.Event) -> dict[str, Any]:
+    wait = event.suspended
+    told: dict[str, Any] = {
+        "step_key": wait.step_key,
+        "wait_id": event.sequence,
+        "kind": wait_kind(wait.kind),
+    }
+    if wait.HasField("expire_time"):
+        told["expires_at"] = iso(wait.expire_time)
+    return told
+
+
+def _resumed(event: pb.Event) -> dict[str, Any]:
+    wait = event.resumed
+    told = {
+        "step_key": wait.step_key,
+        "wait_id": wait.wait_id,
+        "kind": wait_kind(wait.kind),
+        "outcome": _OUTCOMES.get(wait.WhichOneof("outcome") or "", "elapsed"),
+    }
+    if wait.request_id:
+        told["request_id"] = wait.request_id
+    if wait.principal:
+        told["principal"] = wait.principal
+    return told
+
+
+def _custom(event: pb.Event) -> dict[str, Any]:
+    return {"step_key": event.custom.step_key, "attempt": event.custom.attempt}
+
+
+METADATA: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
+    "suspended": _suspended,
+    "resumed": _resumed,
+    "custom": _custom,
+}
+"""Makes what `_metadata` has besides the run, by the name of the payload."""
+
+
+def _named_after(kind: str, prefix: str) -> Callable[[pb.Event], str]:
+    """Return what names an event after its wait's key; an event of a timer has a plain name."""
+
+    def name(event: pb.Event) -> str:
+        wait = getattr(event, kind)
+        return kind if wait.kind == pb.WAIT_KIND_TIMER else f"{prefix}{wait.step_key}"
+
+    return name
+
+
+TYPES: Mapping[str, Callable[[pb.Event], str]] = {
+    "suspended": _named_after("suspended", "suspend_"),
+    "resumed": _named_after("resumed", "resume_"),
+    "custom": lambda event: event.custom.type or "custom",
+}
+"""Makes an event's type where the name of its payload does not tell it."""

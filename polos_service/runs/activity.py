@@ -1,0 +1,108 @@
+"""What a claimed run has open: whether it works, or only waits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import SECOND
+
+FOREVER = 1 << 62
+"""A time, in nanoseconds since the epoch, that does not come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A time at which the run only waits.
+
+    Attributes:
+        wake_at: when the first wait ends, in nanoseconds since the epoch; None: no time does it.
+        change: what had changed by then; see `Activity.is_still`.
+
+    """
+
+    wake_at: int | None
+    change: int
+
+
+class Activity:
+    """The steps at work and the open waits of a root run and its children.
+
+    A run may be parked when all that is open are waits that take longer than a threshold, and
+    nothing has begun or ended for as long.
+    """
+
+    def __init__(self, clock: Clock, threshold: float) -> None:
+        """Nothing is open yet; the threshold is in seconds."""
+        self._clock = clock
+        self._threshold = round(threshold * SECOND)
+        self._steps = 0
+        self._waits: dict[int, int] = {}
+        self._changed = clock.now()
+        self._changes = 0
+        self._waited = 0
+        self._waits_since = 0
+        self._waiting = asyncio.Event()
+
+    def work(self) -> None:
+        """Note that a step begins."""
+        self._steps += 1
+        self._change()
+
+    def rest(self) -> None:
+        """Note that a step has ended."""
+        self._steps -= 1
+        self._change()
+
+    def wait(self, wait_id: int, until: int | None) -> None:
+        """Note that a wait begins, and until when it takes at most."""
+        if not self._waits:
+            self._waits_since = self._clock.now()
+        self._waits[wait_id] = FOREVER if until is None else until
+        self._change()
+
+    def over(self, wait_id: int) -> None:
+        """Note that a wait has ended."""
+        self._waits.pop(wait_id, None)
+        if not self._waits:
+            self._waited += self._clock.now() - self._waits_since
+        self._change()
+
+    def touch(self) -> None:
+        """Note that something has come for the run, which its code does not know yet."""
+        self._change()
+
+    def is_still(self, rest: Rest) -> bool:
+        """Return whether nothing has begun, ended or come since."""
+        return self._changes == rest.change
+
+    def waited(self) -> int:
+        """Return for how many nanoseconds any wait was open in this claim."""
+        return self._waited + (self._clock.now() - self._waits_since if self._waits else 0)
+
+    async def parkable(self) -> Rest:
+        """Return when the run may be parked."""
+        while True:
+            await self._waiting.wait()
+            if not self._waiting.is_set():  # no more, by the time that this goes on
+                continue
+            now = self._clock.now()
+            self._changed = min(self._changed, now)  # the clock was set back
+            first = min(self._waits.values())
+            # The later of: quiet for long enough, and the first wait still long enough.
+            quiet_at = self._changed + self._threshold
+            if first - now <= self._threshold:
+                await self._clock.sleep(max(1, first - now) / SECOND)
+            elif quiet_at > now:
+                await self._clock.sleep((quiet_at - now) / SECOND)
+            else:
+                return Rest(None if first == FOREVER else first, self._changes)
+
+    def _change(self) -> None:
+        self._changes += 1
+        self._changed = self._clock.now()
+        if self._waits and not self._steps:
+            self._waiting.set()
+        else:
+            self._waiting.clear()

@@ -1,0 +1,165 @@
+"""One run of a tree, the root or a child: what its steps and waits share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from weakref import WeakSet
+
+from google.protobuf.message import Message
+
+from polos.v1.event_pb2 import Suspended
+from polos_service.errors import Finished, LogFull, Nondeterministic, Unable, Unrecorded
+from polos_service.limits import KEY_LIMIT
+from polos_service.runs.attempt import Attempt
+from polos_service.runs.frame import SECOND, Encoder
+from polos_service.runs.holding import Holding
+from polos_service.runs.journal import Journal
+from polos_service.runs.lineage import Lineage
+from polos_service.runs.totals import Totals
+
+REFUSALS = 100
+"""Calls that are refused by raising once the code is over. Further calls do not return: code
+that asks again whatever it gets must not hold the loop."""
+
+GIVING_UP = 60.0
+"""Seconds beyond the time that the code took to give a step up, before it counts as other code."""
+
+
+class Branch:
+    """One run, while its code is run once.
+
+    Attributes:
+        run_id: the run.
+        lineage: the same, with its parent.
+        holding: what it shares with the other runs of the claim.
+        journal: what the log said of it when the code began.
+        encoder: that of a child; None at the root run, whose writer has one.
+        totals: usage, cost and count of the run's own model calls that finished.
+        open: the attempts under way, by step.
+        waits: the waits under way, by key, with their ids.
+        main: the task that the code began in; None if that is not known.
+        over: True once the code has ended or is to end. Every call of it is refused then.
+        recording: False once what it has open is left as it is, for the code to go on with.
+
+    """
+
+    def __init__(self, holding: Holding, lineage: Lineage, journal: Journal) -> None:
+        self.run_id = lineage.run_id
+        self.lineage = lineage
+        self.holding = holding
+        self.journal = journal
+        self.encoder = Encoder(lineage) if lineage.origin else None
+        self.totals = Totals()
+        self.open: dict[str, Attempt] = {}
+        self.waits: dict[str, tuple[int, Suspended]] = {}
+        self.over = False
+        self.recording = True
+        self._used: set[str] = set()
+        self._unasked = len(journal.kinds)
+        self._refused = 0
+        self.main: asyncio.Task[Any] | None = None
+        self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+
+    @property
+    def broken(self) -> Unrecorded | LogFull | None:
+        """Why something could not be recorded, in the root run or a child; None: all could."""
+        return self.holding.broken or self.holding.writer.log_full
+
+    @property
+    def replays(self) -> bool:
+        """Whether the log has a step or a wait that the code has not asked for yet."""
+        return self._unasked > 0
+
+    def emit(self, payload: Message, private: bytes = b"") -> None:
+        """Emit an event of the run."""
+        self.holding.writer.emit(payload, private, encoder=self.encoder)
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """Return the tasks of the code that are known and not done.
+
+        They are the one that it began in, and those that have asked for steps or waits.
+        """
+        return {task for task in (self.main, *self._tasks) if task and not task.done()}
+
+    async def ask(self, key: str, kind: str) -> None:
+        """Note that the run's code asks for a step or a wait, and check that it may."""
+        if self.over or self.holding.writer.closed:
+            await self._refuse()
+        if self.broken is not None:
+            raise self.broken
+        if key in self._used:
+            raise ValueError(f"The step key {key!r} is already used in run {self.run_id}.")
+        if not 1 <= len(key.encode()) <= KEY_LIMIT:
+            raise ValueError(f"The step key {key!r:.80} does not have 1 to {KEY_LIMIT} bytes.")
+        self._tasks.add(current())
+        self._used.add(key)
+        recorded_kind = self.journal.kinds.get(key)
+        if recorded_kind is not None:
+            self._unasked -= 1
+            if recorded_kind != kind:
+                await self.leave(self.nondeterministic(key, "the kind", recorded_kind, kind))
+
+    async def turn(self, sequence: int, *, new: bool) -> None:
+        """Wait until a result has its turn; `new` says that it was recorded now."""
+        task = current()
+
+        def alone() -> bool:
+            return task is self.main and self.tasks() <= {task}
+
+        await self.holding.gate.turn(sequence, alone, new=new)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Keep the run from being parked."""
+        waiting = self.holding.waiting
+        if waiting is None:
+            yield
+            return
+        waiting.activity.work()
+        try:
+            yield
+        finally:
+            waiting.activity.rest()
+
+    async def never(self, key: str) -> NoReturn:
+        """Wait for the run's code to give up what it gave up when this was recorded.
+
+        Code that has not given it up in the time that it took then, and GIVING_UP, is other code.
+        """
+        took = self.journal.given_up.get(key, 0) / SECOND
+        await self.holding.clock.sleep(took + GIVING_UP)
+        reason = self.nondeterministic(key, "the end", "given up by the code", "its result")
+        await self.leave(reason)
+
+    async def leave(self, reason: Unable) -> NoReturn:
+        """Leave the run to another process; its code does not get to see that."""
+        await self.holding.boundary(reason)
+        raise reason
+
+    def nondeterministic(self, key: str, what: str, recorded: str, asked: str) -> Unable:
+        """Return the error of code that asks for something else than the log has."""
+        return Nondeterministic(
+            what, run_id=self.run_id, step_key=key, recorded=recorded, asked=asked
+        )
+
+    def unasked(self) -> list[str]:
+        """Return the keys of the steps and waits in the log that the code has not asked for."""
+        return [key for key in self.journal.kinds if key not in self._used]
+
+    async def _refuse(self) -> NoReturn:
+        self._refused += 1
+        if self._refused > REFUSALS:
+            await asyncio.Event().wait()
+        await asyncio.sleep(0)
+        raise Finished(f"The code of run {self.run_id} is over, and begins nothing any more.")
+
+
+def current() -> asyncio.Task[Any]:
+    """Return the task that runs now."""
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("Steps and waits work in a task only.")
+    return task

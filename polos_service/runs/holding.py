@@ -1,0 +1,84 @@
+"""What the runs of one claim share, the root and its children."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from polos_service.cancelling import seen
+from polos_service.errors import Unable, Unrecorded
+from polos_service.runs.budget import NO_BUDGET, Budget
+from polos_service.runs.clock import Clock
+from polos_service.runs.gate import Gate
+from polos_service.runs.journal import Journals
+from polos_service.runs.waiting import Waiting
+from polos_service.runs.writer import Writer
+
+Boundary = Callable[[Unable | None], Awaitable[None]]
+"""Awaited where a step is about to begin, and with a reason where the run cannot go on. Does
+not return where the run is to be let go, so that its code cannot go on regardless."""
+
+Load = Callable[[], Awaitable[Journals]]
+"""Reads the log as it is now."""
+
+
+@dataclass(slots=True)
+class Holding:
+    """What a root run and its children share while one claim is worked on.
+
+    Attributes:
+        root: id of the root run.
+        project: the project that it belongs to.
+        journals: what the log said when the code began, at first or anew.
+        writer: the log's one writer.
+        clock: the time.
+        boundary: see `Boundary`.
+        load: see `Load`; None in a context whose run cannot start over.
+        deadline: when the root run must have ended, in nanoseconds since the epoch; None: never.
+        broken: why a step's end could not be recorded; None as long as each could. The root
+            run ends then, whatever its code makes of it.
+        budget: bounds the model calls.
+        waiting: what the run can wait with; None in a context whose run cannot wait.
+        gate: hands out results in the log's order.
+
+    """
+
+    root: str
+    project: str
+    journals: Journals
+    writer: Writer
+    clock: Clock
+    boundary: Boundary
+    load: Load | None = None
+    deadline: int | None = None
+    broken: Unrecorded | None = None
+    budget: Budget = NO_BUDGET
+    waiting: Waiting | None = None
+    gate: Gate = field(init=False)
+    _tidying: set[asyncio.Task[None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.journals.results())
+        self._tidying = set()
+
+    async def reload(self) -> None:
+        """Read the log again, with what this claim has recorded."""
+        if self.load is None:
+            raise RuntimeError("A run whose context cannot read its log cannot start over.")
+        await self.writer.flush()
+        self.journals = await self.load()
+        self.gate = Gate(self.journals.results())
+
+    def tidy(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the run's code, that nothing depends on."""
+        task = asyncio.create_task(work)
+        self._tidying.add(task)
+        task.add_done_callback(self._tidying.discard)
+        task.add_done_callback(seen)
+
+    async def tidied(self) -> None:
+        """Wait for the end of what `tidy` has begun."""
+        if self._tidying:
+            await asyncio.wait(self._tidying)

@@ -1,0 +1,135 @@
+"""A wait of a run: how it begins, how its end is recorded and comes back from the log."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Resumed, Suspended, WaitKind
+from polos_service.errors import StepError
+from polos_service.runs.answers import Answer
+from polos_service.runs.branch import Branch
+from polos_service.runs.journal import WAITS
+from polos_service.runs.waiting import CANCELLED, Waiting
+
+TIMER = WaitKind.WAIT_KIND_TIMER
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a wait has ended.
+
+    Attributes:
+        resumed: the event's payload.
+        sequence: the event's number in the log.
+        time: when it happened, in nanoseconds since the epoch.
+
+    """
+
+    resumed: Resumed
+    sequence: int
+    time: int
+
+
+class Pausing:
+    """Performs the waits of one run."""
+
+    def __init__(self, branch: Branch) -> None:
+        self._branch = branch
+        self._holding = branch.holding
+        self._journal = branch.journal
+        self._writer = branch.holding.writer
+
+    async def wait(
+        self, key: str, kind: WaitKind.ValueType, data_json: str, until: int | None
+    ) -> Ended:
+        """Wait, and return how the wait has ended, the same whenever it is asked for."""
+        await self._branch.ask(key, WAITS[kind])
+        recorded = self._journal.resumed.get(key)
+        if recorded is not None:
+            sequence = self._journal.results[key]
+            await self._branch.turn(sequence, new=False)
+            if recorded.cancelled:
+                await self._given_up(key)
+            return Ended(resumed=recorded, sequence=sequence, time=self._journal.times[key])
+        await self._holding.boundary(None)
+        wait_id, told = self._begin(key, kind, data_json, until)
+        try:
+            answer = await self._answer(wait_id, told)
+        except asyncio.CancelledError:
+            self.cease(key)
+            raise
+        resumed = resumed_by(wait_id, told, answer)
+        self._branch.emit(resumed)
+        self._branch.waits.pop(key, None)
+        sequence, time = self._writer.latest, self._writer.latest_time
+        await self._writer.flush()
+        await self._waiting.close(wait_id, kind)
+        await self._branch.turn(sequence, new=True)
+        return Ended(resumed=resumed, sequence=sequence, time=time)
+
+    def cease(self, key: str) -> None:
+        """Record that the run's code no longer waits, unless the run stops here."""
+        begun = self._branch.waits.pop(key, None)
+        if begun is None or self._writer.closed or not self._branch.recording:
+            return
+        self._branch.emit(resumed_by(*begun, CANCELLED))
+        self._holding.tidy(self._close(*begun))
+
+    @property
+    def _waiting(self) -> Waiting:
+        if self._holding.waiting is None:
+            raise RuntimeError("A run whose context has nothing to wait with cannot wait.")
+        return self._holding.waiting
+
+    async def _given_up(self, key: str) -> None:
+        """Wait for the code to give the wait up again; after a new start it cannot be had."""
+        if key in self._journal.interrupted:
+            raise StepError(
+                FailureReason.FAILURE_REASON_STEP_CANCELLED,
+                f"The wait {key!r} was given up before the workflow's function started over, and "
+                "takes no answer any more. Wait with another key.",
+            )
+        await self._branch.never(key)
+
+    def _begin(
+        self, key: str, kind: WaitKind.ValueType, data_json: str, until: int | None
+    ) -> tuple[int, Suspended]:
+        """Begin a wait, or go on with the one that the log has; return its id, and what is told."""
+        begun = self._journal.waits.get(key)
+        if begun is None:
+            told = Suspended(step_key=key, kind=kind, data_json=data_json)
+            if until is not None:
+                told.expire_time.FromNanoseconds(until)
+            self._branch.emit(told)
+            begun = self._writer.latest, told
+        self._branch.waits[key] = begun
+        return begun
+
+    async def _answer(self, wait_id: int, told: Suspended) -> Answer | None:
+        # Before the event can be seen: whoever sees it may look the wait up.
+        await self._waiting.open(self._branch.lineage, wait_id, told)
+        await self._writer.flush()
+        return await self._waiting.ending(self._branch.run_id, wait_id, told)
+
+    async def _close(self, wait_id: int, told: Suspended) -> None:
+        await self._waiting.close(wait_id, told.kind)
+        if told.kind != TIMER:
+            await self._waiting.end(self._branch.run_id, told.step_key, CANCELLED)
+
+
+def resumed_by(wait_id: int, told: Suspended, answer: Answer | None) -> Resumed:
+    """Return the event that ends a wait; with None, because its time has come."""
+    resumed = Resumed(step_key=told.step_key, wait_id=wait_id, kind=told.kind)
+    if answer is None:
+        return resumed
+    match answer.ending:
+        case "answered":
+            resumed.data_json = answer.data_json
+            resumed.request_id, resumed.principal = answer.request_id, answer.principal
+        case "expired":
+            resumed.expired = True
+        case "cancelled":
+            resumed.cancelled = True
+    return resumed

@@ -1,0 +1,249 @@
+"""A step of a run: its attempts, and how its end is recorded and comes back from the log."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from functools import partial
+from typing import NoReturn
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
+from polos_service.errors import Finished, LogFull, StepError, Unable, Unrecorded
+from polos_service.logs import get_logger
+from polos_service.runs.attempt import Attempt, Body, StepOutput
+from polos_service.runs.branch import Branch
+from polos_service.runs.frame import SECOND
+from polos_service.runs.retries import Retries
+from polos_service.runs.totals import MODEL_CALL
+
+CANCELLED = FailureReason.FAILURE_REASON_STEP_CANCELLED
+
+log = get_logger(__name__)
+
+
+class Stepping:
+    """Performs the steps of one run."""
+
+    def __init__(self, branch: Branch) -> None:
+        self._branch = branch
+        self._holding = branch.holding
+        self._journal = branch.journal
+        self._writer = branch.holding.writer
+        self._clock = branch.holding.clock
+
+    async def step(
+        self,
+        key: str,
+        kind: str,
+        body: Body,
+        *,
+        call: ToolCall | None,
+        retries: Retries,
+        resumes: bool,
+        abandons: bool,
+    ) -> StepOutput:
+        """Return the output that the log holds for `key`, or run `body` and record its output."""
+        await self._branch.ask(key, kind)
+        recorded = self._journal.finished.get(key)
+        if recorded is not None:
+            await self._branch.turn(self._journal.results[key], new=False)
+            return await self._replay(recorded)
+        await self._holding.boundary(None)
+        if kind == MODEL_CALL:
+            body = partial(self._pay, body)
+        with self._branch.working():
+            try:
+                attempt = await self._begin(key, kind, call, resumes=resumes)
+                return await self._perform(attempt, body, retries)
+            except asyncio.CancelledError:
+                if abandons:
+                    self.abandon(key)
+                raise
+
+    def abandon(self, key: str) -> None:
+        """Record that the run's code no longer waits for a step, unless the run stops here."""
+        attempt = self._branch.open.pop(key, None)
+        if attempt is None or self._writer.closed or not self._branch.recording:
+            return
+        error = StepError(CANCELLED, "The run's code did not wait for the step.")
+        self._branch.emit(attempt.failed(error))
+
+    def attempt(
+        self, key: str, kind: str, call: ToolCall | None, number: int | None = None
+    ) -> Attempt:
+        """Return an attempt of a step; None: the one that the log has."""
+        return Attempt(
+            self._writer,
+            self._clock,
+            key=key,
+            kind=kind,
+            call=call,
+            number=self._journal.attempts[key] if number is None else number,
+            encoder=self._branch.encoder,
+        )
+
+    async def _begin(self, key: str, kind: str, call: ToolCall | None, *, resumes: bool) -> Attempt:
+        """Begin a step's first attempt, or the one that follows what the log has of it."""
+        begun = self._journal.attempts.get(key, 0)
+        left = self._journal.starts.get(key, 0) - self._clock.now()
+        same = bool(begun) and (resumes or left > 0)
+        attempt = self.attempt(key, kind, call, begun if same else begun + 1)
+        self._branch.open[key] = attempt
+        if not begun:
+            self._branch.emit(StepStart(step_key=key, step_type=kind, attempt=1, tool_call=call))
+        elif resumes:
+            attempt.spoke = True
+        elif same:
+            await self._clock.sleep(left / SECOND)
+        elif key in self._journal.interrupted:
+            self._announce(attempt, CANCELLED, "The workflow's function started over.")
+        else:
+            self._announce(
+                attempt,
+                FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
+                "The service process ended during this step.",
+            )
+        return attempt
+
+    async def _pay(self, body: Body, attempt: Attempt) -> StepOutput:
+        """Call a model, if the project may spend anything today."""
+        await self._holding.budget.require()
+        return await body(attempt)
+
+    async def _perform(self, attempt: Attempt, body: Body, retries: Retries) -> StepOutput:
+        failures = self._journal.failures.get(attempt.key, 0) if retries.recorded else 0
+        while True:
+            try:
+                output = await body(attempt)
+            except StepError as error:
+                failures += 1
+                pause = retries.pause(failures, error, self._left())
+                if pause is None:
+                    await self._fail(attempt, error)
+                attempt = await self._retry(attempt, error, pause, retries)
+            except Unable as reason:
+                await self._branch.leave(reason)
+            except Exception as error:
+                if self._branch.broken is not None:
+                    raise
+                broken = Unrecorded(f"Step {attempt.key!r} failed unexpectedly.")
+                self._holding.broken = broken
+                raise broken from error
+            else:
+                return await self._record(attempt, output)
+
+    async def _retry(
+        self, attempt: Attempt, error: StepError, pause: float, retries: Retries
+    ) -> Attempt:
+        """Pause, and return the next attempt: told at once if the retries are recorded."""
+        if retries.recorded:
+            attempt.spoke = True
+            again = self._branch.open[attempt.key] = attempt.again()
+            self._announce(again, error.reason, error.message, start=pause)
+            await self._writer.flush()
+            await self._clock.sleep(pause)
+            return again
+        await self._clock.sleep(pause)
+        again = self._branch.open[attempt.key] = attempt.again()
+        if attempt.spoke:
+            self._announce(again, error.reason, error.message)
+        return again
+
+    def _left(self) -> float:
+        """Return the seconds until the run's deadline."""
+        deadline = self._holding.deadline
+        return math.inf if deadline is None else (deadline - self._clock.now()) / SECOND
+
+    async def _record(self, attempt: Attempt, output: StepOutput) -> StepOutput:
+        """Record the step's output, or if that is impossible, that the step failed."""
+        self._check_open(attempt)
+        try:
+            finish, private = attempt.finished(output)
+            self._branch.emit(finish, private)
+        except Finished:
+            raise
+        except StepError as error:
+            await self._fail(attempt, error)
+        except Exception:
+            log.exception("output_not_stored", run_id=self._branch.run_id, step_key=attempt.key)
+            message = "The step's output cannot be stored as an event."
+            await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
+        sequence = self._ended(attempt)
+        self._branch.totals.add(finish)
+        if finish.step_type == MODEL_CALL:
+            await self._holding.budget.count(finish)
+        await self._writer.flush()
+        await self._branch.turn(sequence, new=True)
+        return output
+
+    async def _fail(self, attempt: Attempt, error: StepError) -> NoReturn:
+        """Record that the step failed, and raise why."""
+        self._check_open(attempt)
+        try:
+            self._branch.emit(attempt.failed(error))
+        except (Finished, LogFull):
+            raise
+        except Exception as cause:
+            broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
+            self._holding.broken = broken
+            raise broken from cause
+        sequence = self._ended(attempt)
+        await self._writer.flush()
+        await self._branch.turn(sequence, new=True)
+        error.attempt = attempt.number
+        raise error
+
+    def _check_open(self, attempt: Attempt) -> None:
+        """Refuse the end of a step that was recorded as given up, or is begun anew elsewhere.
+
+        Raises:
+            Finished: it was.
+
+        """
+        if attempt.key not in self._branch.open or not self._branch.recording:
+            raise Finished(f"The run's code does not wait for step {attempt.key!r} any more.")
+
+    def _ended(self, attempt: Attempt) -> int:
+        """Note that the end of a step was just emitted; return its sequence."""
+        self._branch.open.pop(attempt.key, None)
+        return self._writer.latest
+
+    def _announce(
+        self,
+        attempt: Attempt,
+        reason: FailureReason.ValueType,
+        message: str,
+        *,
+        start: float | None = None,
+    ) -> None:
+        retry = StepRetry(
+            step_key=attempt.key, attempt=attempt.number, reason=reason, message=message
+        )
+        if start is not None:
+            retry.start_time.FromNanoseconds(self._clock.now() + round(start * SECOND))
+        self._branch.emit(retry)
+
+    async def _replay(self, recorded: StepFinish) -> StepOutput:
+        if recorded.HasField("failure"):
+            failure = recorded.failure
+            if failure.reason == CANCELLED:
+                await self._branch.never(recorded.step_key)
+            error = StepError(
+                failure.reason,
+                failure.message,
+                retryable=failure.retryable,
+                provider_request_id=failure.provider_request_id,
+            )
+            error.attempt = recorded.attempt
+            raise error
+        self._branch.totals.add(recorded)
+        return StepOutput(
+            result_json=recorded.result_json,
+            long_answer=recorded.long_answer if recorded.HasField("long_answer") else None,
+            said=self._journal.take_said(recorded.step_key),
+            usage=recorded.usage if recorded.HasField("usage") else None,
+            cost=recorded.cost if recorded.HasField("cost") else None,
+            finish_reason=recorded.finish_reason,
+            private=self._journal.take_private(recorded.step_key),
+        )

@@ -1,0 +1,115 @@
+"""How the runs of one claim wait: for a time, or for an answer."""
+
+from __future__ import annotations
+
+import asyncio
+
+from polos.v1.event_pb2 import Suspended, WaitKind
+from polos.v1.run_pb2 import Wait
+from polos_client.errors import TooManyCommands
+from polos_service.runs.activity import Activity
+from polos_service.runs.answers import Answer
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import SECOND
+from polos_service.runs.inbox import Inbox
+from polos_service.runs.lineage import Lineage
+from polos_service.store import Claim, RunStore, WaitRecord
+
+LOOK = 1.0
+"""Seconds after which the clock is looked at again, in case it was set."""
+
+THRESHOLD = 10.0
+"""Seconds beyond which a wait parks its run, if nothing else is open."""
+
+EXPIRED = Answer(ending="expired")
+"""How a wait ends that nobody has answered in time."""
+
+CANCELLED = Answer(ending="cancelled")
+"""How a wait ends that the run's code does not wait for any more."""
+
+TIMER = WaitKind.WAIT_KIND_TIMER
+
+
+class Waiting:
+    """The waits of a root run and its children, while one claim is worked on.
+
+    Attributes:
+        inbox: what has come for the run.
+        activity: whether the run works, or only waits.
+
+    """
+
+    def __init__(
+        self, store: RunStore, claim: Claim, clock: Clock, threshold: float = THRESHOLD
+    ) -> None:
+        self.activity = Activity(clock, threshold)
+        self.inbox = Inbox(store, claim, self.activity.touch)
+        self._store = store
+        self._claim = claim
+        self._clock = clock
+
+    async def open(self, lineage: Lineage, wait_id: int, told: Suspended) -> None:
+        """Put a wait that somebody can answer into the index of open waits."""
+        if told.kind == TIMER:
+            return
+        now = self._clock.now()
+        wait = Wait(
+            run_id=lineage.run_id,
+            step_key=told.step_key,
+            wait_id=wait_id,
+            kind=told.kind,
+            data_json=told.data_json,
+            workflow_id=lineage.workflow_id,
+        )
+        wait.create_time.FromNanoseconds(now)
+        if told.HasField("expire_time"):
+            wait.expire_time.CopyFrom(told.expire_time)
+        record = WaitRecord(
+            run_id=self._claim.run_id,
+            wait_id=wait_id,
+            create_time=now,
+            data=wait.SerializeToString(),
+        )
+        await self._store.open_wait(self._claim.project, record)
+
+    async def close(self, wait_id: int, kind: WaitKind.ValueType) -> None:
+        """Take a wait out of the index."""
+        if kind != TIMER:
+            await self._store.close_wait(self._claim.project, self._claim.run_id, wait_id)
+
+    async def ending(self, run_id: str, wait_id: int, told: Suspended) -> Answer | None:
+        """Return how a wait ends, once it does; None if the time of a timer has come."""
+        until = told.expire_time.ToNanoseconds() if told.HasField("expire_time") else None
+        self.activity.wait(wait_id, until)
+        try:
+            if told.kind == TIMER:
+                await self._until(until)
+                return None
+            return await self._answered(run_id, told.step_key, until)
+        finally:
+            self.activity.over(wait_id)
+
+    async def _answered(self, run_id: str, step_key: str, until: int | None) -> Answer:
+        # No task of its own: the run's code could cancel it.
+        while until is None or (left := until - self._clock.now()) > 0:
+            try:
+                async with asyncio.timeout(None if until is None else min(LOOK, left / SECOND)):
+                    return await self.inbox.answer(run_id, step_key)
+            except TimeoutError:
+                continue
+        return await self.end(run_id, step_key, EXPIRED)
+
+    async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:
+        """Say how a wait ends; return how it ends, which another may have said before."""
+        try:
+            return await self.inbox.end(run_id, step_key, answer)
+        except TooManyCommands:  # nobody else can say anything, either
+            return answer
+
+    async def _until(self, time: int | None) -> None:
+        """Return when the time has come; never for None."""
+        if time is None:
+            await asyncio.Event().wait()
+            return
+        while (left := time - self._clock.now()) > 0:
+            await self._clock.sleep(min(LOOK, left / SECOND))

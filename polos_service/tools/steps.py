@@ -1,0 +1,84 @@
+"""`ctx.step` in a tool: the part of it that a tool may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Custom
+from polos_client.define.steps import Data
+from polos_client.errors import DefinitionError, StepExecutionError
+from polos_service.errors import StepError
+from polos_service.runs.attempt import Attempt
+from polos_service.tools.values import bad, encode
+
+TYPE_LIMIT = 128
+"""Characters of the type of a user's own event."""
+
+DEFAULT_TYPE = "custom"
+"""The type of an event for which none is given."""
+
+
+SHOWN_LIMIT = 256 * 1024
+"""Bytes of the data of an event, and of what a wait shows, at most."""
+
+
+class ToolSteps:
+    """What a tool may do with `ctx.step`: put events into the run's stream."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+
+    async def publish_workflow_event(
+        self, step_key: str, data: Data, event_type: str | None = None
+    ) -> None:
+        """Put an event into the run's stream; a retry of the tool's step takes it back."""
+        del step_key
+        try:
+            await publish(self._attempt, data, event_type)
+        except StepError as error:
+            raise StepExecutionError(error.message) from None
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise DefinitionError(
+            f"ctx.step.{name} is not built yet in tools; a workflow has it, and "
+            "ctx.step.publish_workflow_event works here"
+        )
+
+
+async def publish(attempt: Attempt, data: Any, event_type: Any) -> None:
+    """Emit an event of a user's own type.
+
+    Raises:
+        StepError: the type is empty or too long, or the data cannot be stored.
+
+    """
+    kind: object = DEFAULT_TYPE if event_type is None else event_type
+    if not isinstance(kind, str) or not 1 <= len(kind) <= TYPE_LIMIT:
+        raise bad(f"The type of an event must be a text of 1 to {TYPE_LIMIT} characters.")
+    text = shown("data of an event", data)
+    await attempt.emit(
+        Custom(type=kind, data_json=text, step_key=attempt.key, attempt=attempt.number)
+    )
+
+
+def shown(what: str, data: Any) -> str:
+    """Return a JSON object that readers get, as JSON text.
+
+    Raises:
+        StepError: it is not an object, cannot be stored, or is larger than SHOWN_LIMIT.
+
+    """
+    if not isinstance(data, Mapping | BaseModel):
+        raise bad(f"The {what} must be a dict or a model, not {type(data).__name__}.")
+    text, _ = encode(data)
+    size = len(text.encode())
+    if size > SHOWN_LIMIT:
+        raise StepError(
+            FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+            f"The {what} has {size} bytes, the limit is {SHOWN_LIMIT}. Give less, or a reference.",
+        )
+    return text

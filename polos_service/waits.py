@@ -1,0 +1,294 @@
+"""What callers can do with waits: answer them, and list the open ones."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polos.v1.event_pb2 import Event, WaitKind
+from polos.v1.run_pb2 import Wait
+from polos_client.errors import (
+    InvalidRequest,
+    RunNotFound,
+    StoreUnavailable,
+)
+from polos_service.caller import RUNS_RESUME, Caller
+from polos_service.logs import get_logger
+from polos_service.reading.details import Details
+from polos_service.reply import (
+    HAS_ENDED,
+    Reply,
+    ambiguous,
+    answer_of,
+    expired,
+    not_open,
+    require_own,
+    wait_of,
+    wrong_approval,
+)
+from polos_service.runs.answers import ANSWER, APPROVE, Answer, slot
+from polos_service.runs.clock import Clock
+from polos_service.runs.frame import decode
+from polos_service.store import ENDED, RunStore, WaitRecord
+
+TIMER, APPROVAL = WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_APPROVAL
+
+AT_FIRST, GROWTH, AT_ONCE = 32, 4, 1000
+"""Waits that are read from the index at first, the factor by which that grows while they are
+small, and the most: a wait may have 256 KiB."""
+
+BATCH_BYTES = 128 * 1024
+"""Bytes of waits read at once beyond which the next batch is a small one again."""
+
+LOOKED_AT = 10_000
+"""Waits that a page looks at, at most, for those that it is asked for."""
+
+CheckEdit = Callable[[str, Wait, Any], Awaitable[str]]
+"""Given a project, an approval and changed arguments, returns what is wrong, or nothing."""
+
+Place = tuple[int, str, int]
+"""Where a wait stands in the list of its project: see `WaitRecord.place`."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A page of open waits that is asked for.
+
+    Attributes:
+        limit: waits at most.
+        size: bytes of waits at most, unless the first alone is larger.
+        after: the place of the last wait of the page before; None: from the first.
+        workflow_id: only waits of runs of this agent or workflow; empty for all.
+
+    """
+
+    limit: int
+    size: int
+    after: Place | None = None
+    workflow_id: str = ""
+
+
+class Waits:
+    """The use cases. A caller sees the waits of their own project only.
+
+    Every one of them may raise StoreUnavailable.
+    """
+
+    def __init__(
+        self, store: RunStore, details: Details, clock: Clock, check_edit: CheckEdit
+    ) -> None:
+        self._store = store
+        self._details = details
+        self._clock = clock
+        self._check_edit = check_edit
+
+    async def resume(self, caller: Caller, reply: Reply) -> Wait | None:
+        """Answer a wait, and return it; None if the reply names it by its key and it is not open.
+
+        It is not open before the run has come to it: the answer is kept. A repeated answer may
+        find its wait over.
+
+        Raises:
+            AlreadyAnswered: another answer was accepted before.
+            AmbiguousWait: several open waits have this key.
+            InvalidRequest: the wait cannot be answered with it.
+            RunNotFound: there is no such run, or child of a run.
+            TooManyCommands: the run's inbox is full.
+            WaitExpired: the wait expired before.
+            WaitNotOpen: there is no such wait, or the run has ended.
+
+        """
+        record = await self._store.get(caller.project, reply.root)
+        wait = await self._find(caller, reply)
+        ended = record.state in ENDED
+        if wait is None and ended:
+            raise not_open(reply, HAS_ENDED)
+        await self._check(caller, reply, wait)
+        run_id, key = (wait.run_id, wait.step_key) if wait else (reply.run_id, reply.step_key)
+        answer = Answer(
+            data_json=reply.data_json,
+            request_id=reply.request_id or str(uuid.uuid4()),
+            principal=caller.principal,
+        )
+        stands = None
+        late = wait is not None and self._over(wait)
+        if not ended and not late:
+            command = answer.to(run_id, key)
+            stands = await self._store.command(caller.project, reply.root, command)
+        said = Answer.of(stands) if stands else await self._said(caller, reply, wait)
+        if said is None:
+            raise not_open(reply, HAS_ENDED) if ended or not late else expired(reply, wait)
+        require_own(reply, answer, said, wait)
+        if wait is not None:
+            await self._close(caller, reply, wait)
+        return wait
+
+    async def answer(  # noqa: PLR0917 - a port of workflows
+        self,
+        project: str,
+        principal: str,
+        run_id: str,
+        step_key: str,
+        data_json: str,
+        request_id: str,
+    ) -> Wait | None:
+        """Answer a wait of a run as the code of another one, which cannot answer an approval.
+
+        Raises:
+            As `resume`.
+
+        """
+        caller = Caller(project=project, principal=principal, scopes=frozenset({RUNS_RESUME}))
+        reply = Reply(
+            run_id=run_id,
+            step_key=step_key,
+            wait_id=0,  # which an approval needs
+            data_json=data_json,
+            data=None,
+            request_id=request_id,
+        )
+        return await self.resume(caller, reply)
+
+    async def open(self, caller: Caller, run_id: str) -> Sequence[Wait]:
+        """Return the open waits of a root run that can be answered, oldest first."""
+        records = await self._store.open_waits(caller.project, run_id)
+        return [wait for one in records if not self._over(wait := waiting(one))]
+
+    async def early(self, caller: Caller, run_id: str) -> Sequence[str]:
+        """Return the keys of waits of a root run that were answered before they began."""
+        inbox = await self._store.inbox(caller.project, run_id)
+        found = {(one.run_id, one.step_key): None for one in inbox if one.kind == ANSWER}
+        if found:
+            async for event in self._details.waits(caller.project, run_id):
+                found.pop((event.run_id, event.suspended.step_key), None)
+        return [key for _, key in found]
+
+    async def page(self, caller: Caller, asked: Asked) -> tuple[Sequence[Wait], Place | None]:
+        """Return open waits of the project, oldest first, and the place behind which more stand.
+
+        There may be fewer than asked for, or none, while there are more: it looks at LOOKED_AT
+        waits at most.
+        """
+        found: list[Wait] = []
+        size, looked, number = 0, 0, AT_FIRST
+        after = asked.after
+        while True:
+            records = await self._store.list_waits(caller.project, number, after)
+            for record in records:
+                wait = waiting(record)
+                if asked.workflow_id in ("", wait.workflow_id) and not self._over(wait):
+                    size += len(record.data)
+                    if found and (len(found) == asked.limit or size > asked.size):
+                        return found, after
+                    found.append(wait)
+                after = record.place
+            looked += len(records)
+            if len(records) < number:
+                return found, None
+            if looked >= LOOKED_AT:
+                return found, after
+            small = sum(len(one.data) for one in records) < BATCH_BYTES
+            number = min(number * GROWTH, AT_ONCE) if small else AT_FIRST
+
+    async def _find(self, caller: Caller, reply: Reply) -> Wait | None:
+        """Return the wait that a reply names; None if it names it by a key that no wait has yet."""
+        if reply.wait_id:
+            event = await self._event(caller, reply.root, reply.wait_id)
+            if event is not None and event.HasField("suspended") and reply.names(wait_of(event)):
+                return wait_of(event)
+        every = await self.open(caller, reply.root)
+        found: Sequence[Wait] = [one for one in every if reply.names(one)]
+        if reply.wait_id and not found:  # the index may also be ahead of the log
+            raise not_open(reply, f"No wait that the answer names has the id {reply.wait_id}.")
+        found = found or await self._in_log(caller, reply)
+        if len(found) > 1:
+            raise ambiguous(reply, found)
+        if not found and reply.run_id != reply.root:
+            await self._require_child(caller, reply)
+        return found[0] if found else None
+
+    async def _in_log(self, caller: Caller, reply: Reply) -> Sequence[Wait]:
+        """Return the waits that a reply names by their key: the open ones, else the latest one.
+
+        The index may be behind the log, and has neither timers nor what is over.
+        """
+        begun: list[Wait] = []
+        over: set[int] = set()
+        async for event in self._details.waits(caller.project, reply.root):
+            if event.HasField("resumed"):
+                over.add(event.resumed.wait_id)
+            elif reply.names(wait := wait_of(event)):
+                begun.append(wait)
+        return [one for one in begun if one.wait_id not in over] or begun[-1:]
+
+    async def _require_child(self, caller: Caller, reply: Reply) -> None:
+        """Refuse a child that there is not: its id ends with the sequence of its first event."""
+        number = reply.run_id.partition(":")[2]
+        event = None
+        if number.isascii() and number.isdigit() and len(number) <= len(str(2**62)) - 1:
+            event = await self._event(caller, reply.root, int(number))
+        if event is None or event.run_id != reply.run_id:
+            raise RunNotFound(f"There is no run {reply.run_id:.80}.", run_id=reply.run_id)
+
+    async def _event(self, caller: Caller, root: str, sequence: int) -> Event | None:
+        """Return an event of a log; None if there is none."""
+        found = await self._store.read(caller.project, root, sequence - 1, 1)
+        events = (one for frame in found.frames for one in decode(frame.data))
+        return next((one for one in events if one.sequence == sequence), None)
+
+    async def _said(self, caller: Caller, reply: Reply, wait: Wait | None) -> Answer | None:
+        """Return how a wait has ended, as the inbox has it, or the log; None if it has not."""
+        if wait is None:
+            return None
+        place = slot(wait.run_id, wait.step_key)
+        for command in await self._store.inbox(caller.project, reply.root):
+            if command.id == place:
+                return Answer.of(command)
+        async for event in self._details.waits(caller.project, reply.root, wait.wait_id):
+            if event.resumed.wait_id == wait.wait_id:
+                return answer_of(event.resumed)
+        return None
+
+    async def _check(self, caller: Caller, reply: Reply, wait: Wait | None) -> None:
+        """Refuse an answer that the wait cannot take."""
+        if wait is None:
+            if reply.step_key.endswith(APPROVE):
+                raise not_open(reply, "An approval is answered once it is open, by its wait_id.")
+        elif wait.kind == TIMER:
+            raise not_open(reply, "A timer cannot be answered.")
+        elif wait.kind == APPROVAL:
+            if not reply.wait_id:
+                what = f"is missing: an approval is answered by its id, here {wait.wait_id}"
+                raise InvalidRequest({"wait_id": what})
+            await self._check_approval(caller, reply, wait)
+
+    async def _check_approval(self, caller: Caller, reply: Reply, wait: Wait) -> None:
+        data = reply.data
+        wrong = wrong_approval(data)
+        if not wrong and "arguments" in data:
+            told = await self._check_edit(caller.project, wait, data["arguments"])
+            wrong = f"has arguments that cannot be taken: {told}" if told else ""
+        if wrong:
+            raise InvalidRequest({"data_json": wrong})
+
+    def _over(self, wait: Wait) -> bool:
+        """Return whether the time in which a wait can be answered is over."""
+        return (
+            wait.HasField("expire_time") and wait.expire_time.ToNanoseconds() <= self._clock.now()
+        )
+
+    async def _close(self, caller: Caller, reply: Reply, wait: Wait) -> None:
+        """Take an answered wait out of the index; the run does it, too, when it goes on."""
+        try:
+            await self._store.close_wait(caller.project, reply.root, wait.wait_id)
+        except StoreUnavailable as error:
+            log.warning("wait_not_closed", run_id=reply.root, key=wait.step_key, error=str(error))
+
+
+def waiting(record: WaitRecord) -> Wait:
+    """Return a wait of the index as a message."""
+    return Wait.FromString(record.data)

@@ -1,0 +1,1 @@
+"""Workflows: functions of users whose steps are durable."""

@@ -1,0 +1,59 @@
+"""What a run of a workflow is started with, pinned: a resumed run uses this."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from polos_client.define.workflow import Workflow
+from polos_service.runs.pinned import unpinned
+from polos_service.runs.runnable import RunRequest
+
+KIND: Literal["workflow"] = "workflow"
+"""The kind of a workflow's definition."""
+
+VERSION: Literal[1] = 1
+"""The version of its format: a further one where earlier code would read it wrongly."""
+
+
+class Definition(BaseModel):
+    """A run's definition. Private: it is stored beside the log and never served.
+
+    Attributes:
+        payload_json: the payload as the caller sent it; None if there was none.
+        code_version: the version of the code that the run was started with.
+
+    """
+
+    kind: Literal["workflow"] = KIND
+    v: Literal[1] = VERSION
+    workflow_id: str
+    code_version: str
+    payload_json: str | None
+    initial_state: dict[str, Any]
+    session_id: str | None
+    user_id: str | None
+
+    @classmethod
+    def pin(cls, workflow: Workflow, request: RunRequest) -> Definition:
+        """Return the definition of a run of this workflow as it is now."""
+        return cls(
+            workflow_id=workflow.id,
+            code_version=workflow.version,
+            payload_json=request.payload_json,
+            initial_state=dict(request.initial_state),
+            session_id=request.session_id,
+            user_id=request.user_id,
+        )
+
+    @classmethod
+    def unpin(cls, pinned: bytes) -> Definition:
+        """Return the definition that was stored, by this version or an earlier one.
+
+        Raises:
+            Unable: it is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        return cls.model_validate(unpinned(pinned, KIND, VERSION))

@@ -1,0 +1,221 @@
+"""A workflow as something that can be started."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from google.protobuf.message import Message
+from pydantic import ValidationError
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import WorkflowFinish, WorkflowStart
+from polos_client.define.context import WorkflowContext
+from polos_client.define.state import WorkflowState
+from polos_client.define.tool import describe
+from polos_client.define.workflow import Workflow
+from polos_client.errors import InvalidRequest, StepExecutionError
+from polos_client.typed import schema_of
+from polos_service.errors import StepError, Unable
+from polos_service.logs import get_logger
+from polos_service.runs.attempt import check_size
+from polos_service.runs.clock import Clock
+from polos_service.runs.context import RunContext
+from polos_service.runs.frame import SECOND
+from polos_service.runs.runnable import RunRequest
+from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
+from polos_service.tools.local import attempted, in_thread
+from polos_service.tools.values import encode
+from polos_service.workflows.definition import KIND, Definition
+from polos_service.workflows.steps import Resume, WorkflowSteps
+
+FAILED = FailureReason.FAILURE_REASON_WORKFLOW_FAILED
+
+MAX_RETRIES = 2
+"""How often a workflow's function starts over after an exception, if nothing else is said."""
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowRunnable:
+    """A workflow. Equal if it is the same one.
+
+    Attributes:
+        workflow: the workflow.
+        clock: the time.
+        resume: answers a wait of another run.
+        max_retries: how often the function starts over at most, after it raised an exception.
+
+    """
+
+    workflow: Workflow
+    clock: Clock
+    resume: Resume = field(compare=False)
+    max_retries: int = MAX_RETRIES
+
+    @property
+    def kind(self) -> str:
+        """The kind of a workflow."""
+        return KIND
+
+    @property
+    def id(self) -> str:
+        """The workflow's id."""
+        return self.workflow.id
+
+    @property
+    def timeout(self) -> float | None:
+        """None: a workflow may take any time."""
+        return None
+
+    @property
+    def work_limit(self) -> float | None:
+        """None: a workflow may take any time."""
+        return None
+
+    def pin(self, request: RunRequest) -> bytes:
+        """Return the definition of a run.
+
+        Raises:
+            InvalidRequest: the payload or the state does not fit the workflow.
+
+        """
+        try:
+            self.workflow.validate(request.payload_json)
+        except ValidationError as error:
+            what = f"does not fit the workflow {self.id!r}: {describe(error)}"
+            raise InvalidRequest({"payload_json": what}) from None
+        except ValueError as error:
+            raise InvalidRequest({"payload_json": f"is missing: {error}"}) from None
+        try:
+            self._state(dict(request.initial_state))
+        except ValueError as error:
+            raise InvalidRequest({"options.initial_state_json": describe(error)}) from None
+        return Definition.pin(self.workflow, request).model_dump_json().encode()
+
+    def other_version(self, pinned: bytes) -> str | None:
+        """Return the version of the code that a run was started with; None if it is this one.
+
+        Raises:
+            Unable: the definition is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        version = Definition.unpin(pinned).code_version
+        return None if version == self.workflow.version else version
+
+    async def run(self, ctx: RunContext, pinned: bytes) -> Message:
+        """Run the workflow as the definition says, with the code that is loaded now.
+
+        Raises:
+            StepError: the function raised, also when it was started over.
+            Unable: the definition is of another kind, or a newer version, or does not fit the
+                code any more.
+
+        """
+        definition = Definition.unpin(pinned)
+        ctx.start(
+            WorkflowStart(
+                payload_json=definition.payload_json, code_version=definition.code_version
+            )
+        )
+        while True:
+            outcome = await self._called(ctx, definition)
+            error = outcome.error
+            if error is None:
+                break
+            log.warning("workflow_raised", run_id=ctx.run_id, workflow=self.id, exc_info=error)
+            if isinstance(error, StepExecutionError) or ctx.retries >= self.max_retries:
+                await ctx.settle()
+                raise StepError(FAILED, text_of(error)) from error
+            await ctx.start_over(StepError(FAILED, text_of(error)).message)
+        await ctx.settle()
+        result = await in_thread(lambda: attempted(lambda: stored(outcome.value)))
+        if isinstance(result, StepError):
+            raise result
+        return WorkflowFinish(
+            result_json=result, result_schema=schema_of(outcome.value), duration=ctx.age()
+        )
+
+    async def _called(self, ctx: RunContext, definition: Definition) -> Outcome:
+        """Call the function once.
+
+        Raises:
+            StepError, Unable, Unrecorded: the run cannot go on, whatever the function made of it.
+
+        """
+        context, payload = self._arguments(ctx, definition)
+
+        def call() -> Any:
+            if self.workflow.is_async:  # else it is in a thread
+                ctx.enter()
+            return self.workflow.invoke_fn(context, payload)
+
+        try:
+            outcome = await outcome_of(call, is_async=self.workflow.is_async)
+        except TooManyThreadsError as error:
+            raise Unable(str(error)) from None
+        if ctx.broken is not None:
+            raise ctx.broken
+        if isinstance(outcome.error, Unable):
+            raise outcome.error
+        return outcome
+
+    def _arguments(self, ctx: RunContext, definition: Definition) -> tuple[WorkflowContext, Any]:
+        """Return what the function is given.
+
+        Raises:
+            Unable: the code has changed so that it does not take what the run was started with.
+
+        """
+        try:
+            payload = self.workflow.validate(definition.payload_json)
+            state = self._state(deepcopy(definition.initial_state))
+        except ValueError as error:
+            what = describe(error) if isinstance(error, ValidationError) else str(error)
+            raise Unable(
+                f"The code of the workflow {self.id} does not take what the run was started with: "
+                f"{what}. Go back to the code that the run was started with, or cancel the run.",
+            ) from None
+        context = WorkflowContext(
+            workflow_id=self.id,
+            execution_id=ctx.run_id,
+            session_id=definition.session_id,
+            user_id=definition.user_id,
+            attempt=ctx.retries + 1,
+            idempotency_key=ctx.run_id,
+            initial_state=deepcopy(definition.initial_state),
+            step=WorkflowSteps(ctx, self.clock, self.resume),
+            state=state,
+            retry_count=ctx.retries,
+            created_at=datetime.fromtimestamp(ctx.create_time / SECOND, UTC),
+            workflow_type=KIND,
+        )
+        return context, payload
+
+    def _state(self, initial: dict[str, Any]) -> WorkflowState | None:
+        schema = self.workflow.state_schema
+        return None if schema is None else schema.model_validate(initial)
+
+
+def stored(result: Any) -> str:
+    """Return the result of a workflow as JSON text.
+
+    Raises:
+        StepError: it cannot be stored, or is larger than an event can hold.
+
+    """
+    text, _ = encode(result)
+    check_size("result of the workflow", len(text.encode()))
+    return text
+
+
+def text_of(error: BaseException) -> str:
+    """Return an exception's text, or its class where it has none; its own text may fail."""
+    try:
+        return str(error) or type(error).__name__
+    except BaseException:  # noqa: BLE001 - it is any code
+        return type(error).__name__

@@ -31,8 +31,8 @@ def watch_nats(faults: Faults) -> None:
         return await original(*args)
 
     @around(Queue, "put")
-    async def _(original: Original, *args: Any) -> None:
-        await original(*args)
+    async def _(original: Original, *args: Any, **options: Any) -> None:
+        await original(*args, **options)
         faults.at(Place.START_ACK)
 
 

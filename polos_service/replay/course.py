@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
+from polos_client.errors import StoreUnavailable
 from polos_service.errors import Finished, Nondeterministic, Unable
 from polos_service.replay.endings import same_end, words
 from polos_service.runs.frame import FIELD
@@ -143,11 +144,11 @@ class Course:
                 self._new_step(key, kind)
         await asyncio.Event().wait()
 
-    async def boundary(self, unable: Unable | None) -> None:
+    async def boundary(self, reason: Unable | StoreUnavailable | None) -> None:
         """Wait for ever: the code cannot go on with the log."""
-        if isinstance(unable, Nondeterministic):
+        if isinstance(reason, Nondeterministic):
             key, recorded, asked = (
-                unable.details[one] for one in ("step_key", "recorded", "asked")
+                reason.details[one] for one in ("step_key", "recorded", "asked")
             )
             self.differ(
                 f"the log has the step {key!r} as {recorded!r}, and the code asks for it as "
@@ -155,8 +156,8 @@ class Course:
                 self._begin_of(key),
                 key,
             )
-        elif unable is not None:
-            self.differ(str(unable), self._next)
+        elif reason is not None:
+            self.differ(str(reason), self._next)
         await asyncio.Event().wait()
 
     def emits(self, payload: Message) -> None:

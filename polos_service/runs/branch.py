@@ -11,6 +11,7 @@ from weakref import WeakSet
 from google.protobuf.message import Message
 
 from polos.v1.event_pb2 import Suspended
+from polos_client.errors import StoreUnavailable
 from polos_service.errors import Finished, LogFull, Nondeterministic, Unable, Unrecorded
 from polos_service.limits import KEY_LIMIT
 from polos_service.runs.attempt import Attempt
@@ -134,8 +135,8 @@ class Branch:
         reason = self.nondeterministic(key, "the end", "given up by the code", "its result")
         await self.leave(reason)
 
-    async def leave(self, reason: Unable) -> NoReturn:
-        """Leave the run to another process; its code does not get to see that."""
+    async def leave(self, reason: Unable | StoreUnavailable) -> NoReturn:
+        """Leave the run to another claim; its code does not get to see that."""
         await self.holding.boundary(reason)
         raise reason
 

@@ -184,9 +184,10 @@ class Drive:
             seen = self._waiting.inbox.seen
             if rest is not None:
                 ctx.warn_of_sleep()
-            if done <= {self._left}:
+            if any(map(concludes, done & {work, order})):
+                ctx.end()
+            else:  # the run goes on in another claim, which finds its waits as they are
                 ctx.close()
-            ctx.end()
         except asyncio.CancelledError:  # the process stops: the run goes on elsewhere
             ctx.close()
             raise
@@ -282,12 +283,19 @@ class Drive:
             until = self._work_until + self._waiting.activity.waited()
         return None if until is None else max(0.0, (until - self._clock.now()) / SECOND)
 
-    async def _boundary(self, unable: Unable | None) -> None:
-        if unable is None and not self._leaving():
+    async def _boundary(self, reason: Unable | StoreUnavailable | None) -> None:
+        if reason is None and not self._leaving():
             return
         if not self._left.done():
-            self._left.set_result(unable or LetGo())
+            self._left.set_result(reason or LetGo())
         await asyncio.Event().wait()  # the next process goes on from here
+
+
+def concludes(task: asyncio.Future[Any]) -> bool:
+    """Return whether a run ends with what a task has come to, rather than this claim alone."""
+    if task.cancelled() or task.exception() is not None:
+        return False
+    return not isinstance(task.result(), Unable)
 
 
 async def outcome(work: Awaitable[Message]) -> Message | BaseException:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
+from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
 from polos_service.errors import Unable, Unrecorded
 from polos_service.runs.budget import NO_BUDGET, Budget
@@ -16,7 +17,7 @@ from polos_service.runs.journal import Journals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 
-Boundary = Callable[[Unable | None], Awaitable[None]]
+Boundary = Callable[[Unable | StoreUnavailable | None], Awaitable[None]]
 """Awaited where a step is about to begin, and with a reason where the run cannot go on. Does
 not return where the run is to be let go, so that its code cannot go on regardless."""
 

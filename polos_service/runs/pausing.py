@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Resumed, Suspended, WaitKind
+from polos_client.errors import StoreUnavailable
 from polos_service.errors import StepError
 from polos_service.runs.answers import Answer
 from polos_service.runs.branch import Branch
@@ -65,7 +66,8 @@ class Pausing:
         self._branch.waits.pop(key, None)
         sequence, time = self._writer.latest, self._writer.latest_time
         await self._writer.flush()
-        await self._waiting.close(wait_id, kind)
+        # Not awaited: what ends later must not come to the code first.
+        self._holding.tidy(self._waiting.close(wait_id, kind))
         await self._branch.turn(sequence, new=True)
         return Ended(resumed=resumed, sequence=sequence, time=time)
 
@@ -108,15 +110,19 @@ class Pausing:
         return begun
 
     async def _answer(self, wait_id: int, told: Suspended) -> Answer | None:
-        # Before the event can be seen: whoever sees it may look the wait up.
-        await self._waiting.open(self._branch.lineage, wait_id, told)
-        await self._writer.flush()
-        return await self._waiting.ending(self._branch.run_id, wait_id, told)
+        try:
+            # Before the event can be seen: whoever sees it may look the wait up.
+            await self._waiting.open(self._branch.lineage, wait_id, told)
+            await self._writer.flush()
+            return await self._waiting.ending(self._branch.run_id, wait_id, told)
+        except StoreUnavailable as error:
+            await self._branch.leave(error)
 
     async def _close(self, wait_id: int, told: Suspended) -> None:
-        await self._waiting.close(wait_id, told.kind)
+        await self._writer.flush()  # nobody is refused because of what is not in the log
         if told.kind != TIMER:
             await self._waiting.end(self._branch.run_id, told.step_key, CANCELLED)
+        await self._waiting.close(wait_id, told.kind)
 
 
 def resumed_by(wait_id: int, told: Suspended, answer: Answer | None) -> Resumed:

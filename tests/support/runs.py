@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
 from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish
+from polos_client.errors import StoreUnavailable
 from polos_service.errors import Unable
 from polos_service.runs import executor as executor_module
 from polos_service.runs.attempt import Attempt, StepOutput
@@ -77,10 +78,10 @@ async def context(
         yield RunContext.of_root(claim, journals, writer, clock, go_on)
 
 
-async def go_on(unable: Unable | None) -> None:
+async def go_on(reason: Unable | StoreUnavailable | None) -> None:
     """Be a boundary at which nothing lets go of the run, unless it cannot go on: then raise."""
-    if unable is not None:
-        raise unable
+    if reason is not None:
+        raise reason
 
 
 @asynccontextmanager

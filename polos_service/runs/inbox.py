@@ -61,6 +61,10 @@ class Inbox:
             if cancels(self._claim, found):
                 return
 
+    def has(self, run_id: str, step_key: str) -> bool:
+        """Return whether it is known how a wait of the run ends."""
+        return slot(run_id, step_key) in self._answers
+
     async def answer(self, run_id: str, step_key: str) -> Answer:
         """Return how a wait of the run ends, once anybody has said it."""
         place = slot(run_id, step_key)

@@ -13,6 +13,7 @@ from polos_service.runs.answers import Answer
 from polos_service.runs.branch import Branch
 from polos_service.runs.journal import WAITS
 from polos_service.runs.waiting import CANCELLED, Waiting
+from polos_service.store import INBOX_LIMIT
 
 TIMER = WaitKind.WAIT_KIND_TIMER
 
@@ -55,6 +56,7 @@ class Pausing:
                 await self._given_up(key)
             return Ended(resumed=recorded, sequence=sequence, time=self._journal.times[key])
         await self._holding.boundary(None)
+        self._require_room(key, kind)
         wait_id, told = self._begin(key, kind, data_json, until)
         try:
             answer = await self._answer(wait_id, told)
@@ -94,6 +96,18 @@ class Pausing:
                 "takes no answer any more. Wait with another key.",
             )
         await self._branch.never(key)
+
+    def _require_room(self, key: str, kind: WaitKind.ValueType) -> None:
+        """Refuse a new wait that nobody could answer any more, rather than wait for ever."""
+        known = kind == TIMER or key in self._journal.waits
+        if known or self._waiting.can_end(self._branch.run_id, key):
+            return
+        raise StepError(
+            FailureReason.FAILURE_REASON_STEP_FAILED,
+            f"The wait {key!r} cannot begin: the run's inbox is full. It keeps one entry for each "
+            f"wait that was answered, has expired or was given up, {INBOX_LIMIT} at most. Wait for "
+            "answers in another run from here on.",
+        )
 
     def _begin(
         self, key: str, kind: WaitKind.ValueType, data_json: str, until: int | None

@@ -13,7 +13,7 @@ from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import Inbox
 from polos_service.runs.lineage import Lineage
-from polos_service.store import Claim, RunStore, WaitRecord
+from polos_service.store import INBOX_LIMIT, Claim, RunStore, WaitRecord
 
 LOOK = 1.0
 """Seconds after which the clock is looked at again, in case it was set."""
@@ -47,6 +47,10 @@ class Waiting:
         self._store = store
         self._claim = claim
         self._clock = clock
+
+    def can_end(self, run_id: str, step_key: str) -> bool:
+        """Return whether a wait has its answer, or the inbox has room for one."""
+        return self.inbox.seen < INBOX_LIMIT or self.inbox.has(run_id, step_key)
 
     async def open(self, lineage: Lineage, wait_id: int, told: Suspended) -> None:
         """Put a wait that somebody can answer into the index of open waits."""

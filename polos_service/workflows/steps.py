@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 import time
@@ -18,6 +19,7 @@ from polos_client.deadlines import MAX_RUN_SECONDS, is_duration
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
 from polos_service.errors import StepError
+from polos_service.limits import KEY_LIMIT
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import Clock
@@ -73,6 +75,7 @@ class WorkflowSteps:
         self._ctx = ctx.once()
         self._clock = clock
         self._resume = resume
+        self._loop = asyncio.get_running_loop()
 
     async def run(
         self,
@@ -115,17 +118,26 @@ class WorkflowSteps:
         }
         try:
             total = timedelta(**{name: part or 0 for name, part in parts.items()})
-        except (OverflowError, TypeError, ValueError) as error:
-            raise StepExecutionError(f"The wait {step_key!r} cannot be so long: {error}.") from None
+        except OverflowError:
+            raise StepExecutionError(f"The wait {step_key!r} is longer than 100 years.") from None
+        except (TypeError, ValueError):
+            told = {name: part for name, part in parts.items() if part is not None}
+            raise StepExecutionError(
+                f"The parts of the wait {step_key!r} must be numbers, not {told}."
+            ) from None
         if total <= timedelta():
             raise StepExecutionError(f"The wait {step_key!r} must be for more than 0 seconds.")
         await self._timer(step_key, self._clock.now() + total // MICROSECOND * 1000)
 
     async def wait_until(self, step_key: str, timestamp: datetime) -> None:
         """Wait until a time."""
+        if not isinstance(timestamp, datetime):
+            raise StepExecutionError(f"timestamp={timestamp!r} of {step_key!r} must be a datetime.")
         zoned = timestamp if timestamp.tzinfo is not None else timestamp.replace(tzinfo=UTC)
         until = (zoned - EPOCH) // MICROSECOND * 1000
-        if until <= self._clock.now() and not self._ctx.knows(step_key):
+        with self._raising(step_key):
+            known = self._ctx.knows(step_key)
+        if until <= self._clock.now() and not known:
             raise StepExecutionError(f"The time {zoned.isoformat()} of {step_key!r} is past.")
         await self._timer(step_key, until)
 
@@ -156,6 +168,12 @@ class WorkflowSteps:
     ) -> None:
         """Answer a wait of another run."""
         del suspend_workflow_id  # ids of runs are unique
+        for name, value in {
+            "suspend_step_key": suspend_step_key,
+            "suspend_execution_id": suspend_execution_id,
+        }.items():
+            if not isinstance(value, str):
+                raise StepExecutionError(f"{name}={value!r} of {step_key!r} must be a string.")
         request_id = hashlib.sha256(f"{self._ctx.run_id} {step_key}".encode()).hexdigest()
 
         async def body(_: Attempt) -> StepOutput:
@@ -198,8 +216,13 @@ class WorkflowSteps:
 
     async def version(self, step_key: str, current: int = 1) -> int:
         """Return which version of the code at this place the run follows."""
-        if self._ctx.replays and not self._ctx.knows(step_key):
-            return 0
+        if type(current) is not int or current < 0:
+            raise StepExecutionError(
+                f"current={current!r} of {step_key!r} must be a whole number from 0."
+            )
+        with self._raising(step_key):
+            if self._ctx.replays and not self._ctx.knows(step_key):
+                return 0
         return int(await self._made(step_key, "version", lambda: current))
 
     @contextmanager
@@ -254,10 +277,19 @@ class WorkflowSteps:
 
     @contextmanager
     def _raising(self, step_key: str) -> Iterator[None]:
-        """Raise what a step failed with as the user's code knows it; refuse steps in steps."""
+        """Raise what a step failed with as the user's code knows it; refuse steps elsewhere."""
+        if not is_key(step_key):
+            raise StepExecutionError(
+                f"The step key {step_key!r:.80} must be a string of 1 to {KEY_LIMIT} bytes."
+            )
         if inside.get():
             raise StepExecutionError(
                 "The function of a step cannot use ctx.step: only the workflow's own code can."
+            )
+        if asyncio.get_running_loop() is not self._loop:
+            raise StepExecutionError(
+                "ctx.step works in the service's event loop only. Write the workflow's function "
+                "with `async def`, and await its steps there."
             )
         try:
             yield
@@ -265,6 +297,14 @@ class WorkflowSteps:
             after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
             text = f"Step {step_key!r} failed{after}: {error.message}"
             raise StepExecutionError(text) from None
+
+
+def is_key(key: object) -> bool:
+    """Return whether something can be the key of a step."""
+    try:
+        return isinstance(key, str) and 1 <= len(key.encode()) <= KEY_LIMIT
+    except UnicodeEncodeError:
+        return False
 
 
 EPOCH = datetime.fromtimestamp(0, UTC)

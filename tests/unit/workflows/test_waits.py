@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -80,16 +81,28 @@ async def test_nobody_answers_in_time(store: SqliteStore) -> None:
     assert result_of(events) == "Step 'ask' failed: Nobody answered in time."
 
 
+async def in_another_loop(step: Coroutine[Any, Any, Any]) -> None:
+    await asyncio.to_thread(asyncio.run, step)
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [
         (lambda step: step.wait_for("a"), "more than 0 seconds"),
         (lambda step: step.wait_for("a", seconds=-1, minutes=0), "more than 0 seconds"),
-        (lambda step: step.wait_for("a", seconds=float("nan")), "cannot be so long"),
-        (lambda step: step.wait_for("a", weeks=1e30), "cannot be so long"),
+        (lambda step: step.wait_for("a", seconds=float("nan")), "must be numbers, not"),
+        (lambda step: step.wait_for("a", seconds="5"), "must be numbers, not {'seconds': '5'}"),
+        (lambda step: step.wait_for("a", weeks=1e30), "longer than 100 years"),
         (lambda step: step.wait_for("a", weeks=10_000), "longer than 100 years"),
         (lambda step: step.wait_until("a", datetime(2020, 1, 1)), "is past"),  # noqa: DTZ001
         (lambda step: step.wait_until("a", datetime(9999, 1, 1)), "100 years"),  # noqa: DTZ001
+        (lambda step: step.wait_until("a", 5), "timestamp=5 of 'a' must be a datetime"),
+        (lambda step: step.wait_until([], datetime.now(UTC)), "key [] must be a string"),
+        (lambda step: step.version("a", 1.7), "current=1.7 of 'a' must be a whole number"),
+        (lambda step: step.run(None, print), "key None must be a string of 1 to 1024 bytes"),
+        (lambda step: step.uuid("\ud800"), "must be a string of 1 to 1024 bytes"),
+        (lambda step: step.resume("a", "b", None, "flow", {}), "suspend_execution_id=None"),
+        (lambda step: in_another_loop(step.uuid("a")), "the service's event loop only"),
         (lambda step: step.suspend("a", timeout=0), "timeout=0"),
         (lambda step: step.suspend("a", [1]), "must be a dict or a model, not list"),
         (lambda step: step.suspend("a", {"a": float("nan")}), "cannot be stored as JSON"),

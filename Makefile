@@ -28,9 +28,9 @@ demo: $(VENV)/.service $(VENV)/.demo ## Stream an answer from a small local mode
 	@$(BIN)/python -m examples.demo
 
 test: lint ## Check style, types and layers, and run the main test suite
-	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal -m "not thorough"
 
-test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the tests with other programs, and long tests; SKIP="node chromium" skips some
+test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the thorough tests, those with other programs, and long ones; SKIP="node chromium" skips some
 	@bash scripts/chromium.sh
 	@bash scripts/nginx.sh $(VENV)/nginx
 	$(BIN)/python -m scripts.peers $(SKIP)

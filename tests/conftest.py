@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,44 @@ from polos_client.calls import connection as connection_module
 from polos_service import logs
 from tests.support.mock_provider import MockProvider
 from tests.support.process import PATIENCE
+
+TESTS = Path(__file__).parent
+
+THOROUGH = (
+    "chaos",
+    "cli/test_demo.py",
+    "cli/test_keys.py",
+    "cli/test_reload.py",
+    "cli/test_replay.py",
+    "e2e/test_anthropic.py",
+    "e2e/test_http_provider.py",
+    "e2e/test_long.py",
+    "e2e/test_responses_api.py",
+    "e2e/test_signals.py",
+    "e2e/test_transport.py",
+    "e2e/test_workers.py",
+    "failures",
+    "hostile",
+    "store/test_contract_fairness.py",
+    "store/test_damage.py",
+    "store/test_long_answers.py",
+    "store/test_long_results.py",
+    "store/test_nats_crashes.py",
+    "store/test_nats_foreign.py",
+    "store/test_nats_foreign_buckets.py",
+    "store/test_nats_lost.py",
+    "store/test_nats_refusals.py",
+)
+"""Folders and files whose tests are marked `thorough`: they make up half of the time of all, and
+`make test` leaves them to `make test-peers`."""
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """Mark the tests that take most of the time."""
+    places = [TESTS / one for one in THOROUGH]
+    for item in items:
+        if any(item.path.is_relative_to(place) for place in places):
+            item.add_marker(pytest.mark.thorough)
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         AskUserInput,
         create_ask_user_tool,
     )
+    from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchWorkflowInput
     from polos_client.define.context import WorkflowContext
     from polos_client.define.state import WorkflowState
     from polos_client.define.stop import (
@@ -93,12 +94,15 @@ __all__ = [
     "Agent",
     "AgentNotFound",
     "AgentResult",
+    "AgentRunConfig",
     "AgentStream",
     "AlreadyAnswered",
     "AmbiguousWait",
     "AskUserField",
     "AskUserFieldOption",
     "AskUserInput",
+    "BatchStepResult",
+    "BatchWorkflowInput",
     "CallError",
     "ConnectionLost",
     "CursorAhead",
@@ -170,12 +174,15 @@ _HOMES = {
     "Agent": "polos_client.define.agent",
     "AgentNotFound": "polos_client.errors",
     "AgentResult": "polos_client.result",
+    "AgentRunConfig": "polos_client.define.children",
     "AgentStream": "polos_client.calls.stream",
     "AlreadyAnswered": "polos_client.errors",
     "AmbiguousWait": "polos_client.errors",
     "AskUserField": "polos_client.define.ask",
     "AskUserFieldOption": "polos_client.define.ask",
     "AskUserInput": "polos_client.define.ask",
+    "BatchStepResult": "polos_client.define.children",
+    "BatchWorkflowInput": "polos_client.define.children",
     "CallError": "polos_client.errors",
     "ConnectionLost": "polos_client.errors",
     "CursorAhead": "polos_client.errors",

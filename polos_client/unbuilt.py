@@ -52,7 +52,6 @@ OPTIONS: Mapping[str, Option] = {
     "queue_concurrency_limit": Option(advice=_NO_QUEUE),
     "queue_name": Option(advice=_NO_QUEUE),
     "schedule": Option((False,), "start it from a cron job of yours"),
-    "stream_to_workflow": Option((False,)),
     "trigger_on_event": Option(),
     "batch_size": Option((1,)),
     "batch_timeout_seconds": Option(),
@@ -64,8 +63,6 @@ NAMES: Mapping[str, str] = {
     "AgentContext": "tools get a WorkflowContext",
     "AgentStreamHandle": "agent.stream returns an AgentStream",
     "BatchEventPayload": "",
-    "BatchStepResult": "",
-    "BatchWorkflowInput": "",
     "Channel": "",
     "CompactionConfig": "",
     "DockerEnvironmentConfig": "",
@@ -122,7 +119,6 @@ CONTEXT = frozenset(
 """What a context of the original SDK has, and that of this version does not have yet."""
 
 MEMBERS: Mapping[str, Mapping[str, str]] = {
-    "Agent": {"with_input": "call agent.run or agent.invoke for each input"},
     "Tool": {"run": "call the function in a step of a workflow"},
     "Workflow": {
         "batch_size": "",

@@ -2,12 +2,22 @@
 
 from typing import TYPE_CHECKING
 
+from polos_client.define.children import BatchStepResult, BatchWorkflowInput
 from polos_client.define.stop import Step, ToolCall, ToolCallFunction
 from polos_client.result import AgentResult, ToolResult, Usage
 from polos_client.unbuilt import not_built_yet
 
-__all__ = ["AgentResult", "Step", "ToolCall", "ToolCallFunction", "ToolResult", "Usage"]
+__all__ = [
+    "AgentResult",
+    "BatchStepResult",
+    "BatchWorkflowInput",
+    "Step",
+    "ToolCall",
+    "ToolCallFunction",
+    "ToolResult",
+    "Usage",
+]
 
 if not TYPE_CHECKING:  # checkers refuse what is not built
-    _UNBUILT = ("AgentConfig", "BatchStepResult", "BatchWorkflowInput")
+    _UNBUILT = ("AgentConfig",)
     __getattr__ = not_built_yet(__name__, _UNBUILT)

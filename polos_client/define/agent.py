@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
+from polos_client.define.children import AgentRunConfig
 from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
@@ -53,6 +54,7 @@ class Agent:
             is merged into them, `extra_headers` are sent as headers.
         deadlines: how long a run and its parts may take, all of them given.
         bounded: True if the author has said how long a run may take.
+        stream_to_workflow: True if the agent streams wherever a workflow runs it.
 
     """
 
@@ -105,7 +107,6 @@ class Agent:
                 "guardrails": guardrails,
                 "guardrail_max_retries": guardrail_max_retries,
                 "compaction": compaction,
-                "stream_to_workflow": stream_to_workflow,
             },
         )
         self.id = checks.agent_id(id)
@@ -121,6 +122,7 @@ class Agent:
         self.provider_kwargs = checks.provider_kwargs(provider_kwargs)
         self.bounded = deadlines is not DEFAULTS and deadlines.run is not None
         self.deadlines = deadlines.over(DEFAULTS)
+        self.stream_to_workflow = stream_to_workflow
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self
 
@@ -302,6 +304,34 @@ class Agent:
             provider_options=payload.get("provider_kwargs") or {},
         )
         return await running.invoke(client, start, streaming=streaming)
+
+    def with_input(  # noqa: PLR0917 - the order of the original SDK
+        self,
+        input: Input,
+        initial_state: State | None = None,
+        session_id: str | None = None,
+        user_id: str | None = None,
+        streaming: bool = False,  # noqa: FBT001, FBT002
+        run_timeout_seconds: float | None = None,
+        **provider_kwargs: Any,
+    ) -> AgentRunConfig:
+        """Return this agent with an input, for `ctx.step.agent_invoke_and_wait` and batches.
+
+        Args:
+            input: the user's message, or a conversation.
+            initial_state: what tools find in their context.
+            session_id: not used: the agent has the session of the run that it runs in.
+            user_id: not used, likewise.
+            streaming: whether the run's stream has the agent's text as it comes.
+            run_timeout_seconds: how long it may take, from 0.001 s to 100 years; None: its own
+                deadline.
+            provider_kwargs: model parameters of this run.
+
+        """
+        del session_id, user_id
+        return AgentRunConfig(
+            self, input, initial_state, streaming, run_timeout_seconds, provider_kwargs
+        )
 
     def _start(self, client: PolosClient, input: Input, **said: Any) -> Start:
         """Return the start of a run of this agent, once the client is ready for it."""

@@ -27,9 +27,9 @@ class WorkflowContext:
         initial_state: what the run was started with, as JSON values.
         step: the durable steps; in a tool, only `publish_workflow_event` of them.
         state: the workflow's state; None without a `state_schema`, and in tools.
-        root_execution_id: the root run, which is this run as long as there are no children.
+        root_execution_id: the root run; this run if it is one itself.
         root_workflow_id: what the root run executes.
-        parent_execution_id: None: this is a root run.
+        parent_execution_id: the run whose step began this one; None at a root run.
         retry_count: how often the workflow's function has started over.
         created_at: when the run was created, in UTC; None in tools.
         workflow_type: `workflow`, or `tool`.
@@ -50,16 +50,14 @@ class WorkflowContext:
     retry_count: int = 0
     created_at: datetime | None = None
     workflow_type: str = "tool"
+    root_execution_id: str = ""
+    root_workflow_id: str = ""
 
-    @property
-    def root_execution_id(self) -> str:
-        """The root run."""
-        return self.execution_id
-
-    @property
-    def root_workflow_id(self) -> str:
-        """What the root run executes."""
-        return self.workflow_id
+    def __post_init__(self) -> None:
+        """Take the run for a root run if nothing else was said."""
+        if not self.root_execution_id:
+            object.__setattr__(self, "root_execution_id", self.execution_id)
+            object.__setattr__(self, "root_workflow_id", self.workflow_id)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what it knows of the run as JSON values; None where one has no value."""

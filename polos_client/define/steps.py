@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, NoReturn, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
 from polos_client.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from polos_client.define.agent import Agent
+    from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchWorkflowInput
+    from polos_client.define.workflow import Workflow
+    from polos_client.result import AgentResult
 
 _T = TypeVar("_T")
 
@@ -133,6 +139,59 @@ class Steps(Protocol):
         self, step_key: str, data: Data, event_type: str | None = None
     ) -> None:
         """Put an event of your own into the run's stream."""
+        ...
+
+    async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK
+        self,
+        step_key: str,
+        workflow: Workflow | Agent | str,
+        payload: Any = None,
+        initial_state: Data | None = None,
+        queue: Any = None,
+        concurrency_key: str | None = None,
+        run_timeout_seconds: float | None = None,
+    ) -> Any:
+        """Run a workflow or an agent inside this run, and return its result.
+
+        It is a child: its events stand in this run's log, and it is cancelled with this run. Its
+        session and user are those of this run.
+
+        Args:
+            step_key: the step's key.
+            workflow: what runs, or its id.
+            payload: what it is given, at most 480 KiB as JSON; an agent takes
+                `{"input": ..., "streaming": False, "provider_kwargs": {...}}`.
+            initial_state: its state.
+            queue: not built yet.
+            concurrency_key: not built yet.
+            run_timeout_seconds: how long it may take, from 0.001 s to 100 years; None: the
+                deadline of an agent, any time for a workflow.
+
+        Returns:
+            What the workflow returned; a model as the class of its name. For an agent, its
+            `AgentResult`.
+
+        """
+        ...
+
+    async def batch_invoke_and_wait(
+        self, step_key: str, workflows: Sequence[BatchWorkflowInput]
+    ) -> list[BatchStepResult]:
+        """Run workflows and agents inside this run, beside each other.
+
+        Each runs in a step of its own, `step_key/0`, `step_key/1` and so on. One that fails is
+        told in its result, and does not end the others.
+        """
+        ...
+
+    async def agent_invoke_and_wait(self, step_key: str, config: AgentRunConfig) -> AgentResult:
+        """Run an agent inside this run, and return its result; see `invoke_and_wait`."""
+        ...
+
+    async def batch_agent_invoke_and_wait(
+        self, step_key: str, configs: Sequence[AgentRunConfig]
+    ) -> list[BatchStepResult]:
+        """Run agents inside this run, beside each other; see `batch_invoke_and_wait`."""
         ...
 
     async def uuid(self, step_key: str) -> str:

@@ -140,7 +140,7 @@ class Definition(BaseModel):
             initial_state=dict(request.initial_state),
             session_id=request.session_id,
             user_id=request.user_id,
-            streaming=request.streaming,
+            streaming=request.streaming or agent.stream_to_workflow,
         )
 
     @classmethod

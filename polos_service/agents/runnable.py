@@ -102,6 +102,16 @@ class AgentRunnable:
         del pinned
         return None
 
+    async def first(self, pinned: bytes) -> Message:
+        """Return the payload of the event that a run of a definition begins with.
+
+        Raises:
+            Unable: the definition is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        return (await self._read(pinned)).started()
+
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the agent as the definition says, with the code that is loaded now.
 
@@ -111,7 +121,7 @@ class AgentRunnable:
                 that this process does not have.
 
         """
-        definition = await self.side_thread.call(len(pinned), Definition.unpin, pinned)
+        definition = await self._read(pinned)
         try:
             model = self.providers[definition.provider]
         except (KeyError, DefinitionError):
@@ -122,6 +132,9 @@ class AgentRunnable:
                 provider=definition.provider,
             ) from None
         return await AgentLoop(self.agent, model, ctx, definition).run()
+
+    async def _read(self, pinned: bytes) -> Definition:
+        return await self.side_thread.call(len(pinned), Definition.unpin, pinned)
 
 
 def check_storable(agent: Agent) -> None:

@@ -52,6 +52,7 @@ class ReplayBranch(Branch):
     ) -> None:
         super().__init__(holding, lineage, journal)
         self._course = course
+        self.gate = course.gate
 
     @property
     def replays(self) -> bool:
@@ -94,7 +95,6 @@ def context_of(journals: Journals, course: Course, clock: Stopped) -> RunContext
     lineage = cast("Lineage", journals.root.lineage)
     writer = cast("Writer", NoWriter(lineage))
     holding = Holding(lineage.run_id, "", journals, writer, clock, course.boundary)
-    holding.gate = course.gate
     context = RunContext(holding, lineage, journals.root, journals.root.start_time)
     context._begin(ReplayBranch(holding, lineage, journals.root, course))  # noqa: SLF001
     return context

@@ -12,7 +12,7 @@ from polos_client.calls.client import PolosClient
 from polos_client.deadlines import Deadlines
 from polos_client.define.agent import Agent
 from polos_client.define.workflow import Workflow
-from polos_client.errors import DefinitionError
+from polos_client.errors import AgentNotFound, DefinitionError
 from polos_service.agents.definition import Definition as AgentDefinition
 from polos_service.agents.definition import PinnedTool
 from polos_service.agents.loop import AgentLoop
@@ -27,7 +27,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.drive import outcome, stopped
 from polos_service.runs.endings import ending_of
 from polos_service.runs.journal import Journals
-from polos_service.runs.runnable import RunRequest
+from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.workflows.definition import Definition as WorkflowDefinition
 from polos_service.workflows.runnable import MAX_RETRIES, WorkflowRunnable
 
@@ -153,13 +153,19 @@ async def _run(
             user_id=history.user_id,
         )
         retries = MAX_RETRIES if starts_over else 0
-        runnable = WorkflowRunnable(code, clock, answers_nothing, retries)
+        runnable = WorkflowRunnable(code, clock, answers_nothing, finds_nothing, retries)
         return await runnable.run(ctx, definition.model_dump_json().encode())
     return await AgentLoop(code, cast("Model", None), ctx, _definition(code, history)).run()
 
 
 async def answers_nothing(*_: object, **__: object) -> None:
     """Never called: to answer a wait of another run is a step."""
+
+
+def finds_nothing(runnable_id: str, project: str) -> Runnable:
+    """Refuse: a child that the log has is not run, and one that it does not have never is."""
+    del project
+    raise AgentNotFound(f"A replay runs no {runnable_id!r}.", agent_id=runnable_id, known="")
 
 
 def _definition(agent: Agent, history: History) -> AgentDefinition:

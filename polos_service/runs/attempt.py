@@ -61,6 +61,7 @@ class Attempt:
 
     Attributes:
         key: the step's key.
+        call: the tool call that a tool step makes; None for any other step.
         number: which attempt of the step this is, from 1. It voids what those before it emitted.
         spoke: True once this attempt has emitted an event, or begun a child.
 
@@ -79,10 +80,10 @@ class Attempt:
     ) -> None:
         """Begin now; `encoder` is that of a child run, None at the root run."""
         self.key = key
+        self.call = call
         self.number = number
         self.spoke = False
         self._kind = kind
-        self._call = call
         self._encoder = encoder
         self._writer = writer
         self._clock = clock
@@ -146,7 +147,7 @@ class Attempt:
             self._clock,
             key=self.key,
             kind=self._kind,
-            call=self._call,
+            call=self.call,
             number=self.number + 1 if self.spoke else self.number,
             encoder=self._encoder,
         )
@@ -198,7 +199,7 @@ class Attempt:
             step_type=self._kind,
             attempt=self.number,
             duration=duration(self._clock.now() - self._began),
-            tool_call=ToolCall(id=self._call.id, name=self._call.name) if self._call else None,
+            tool_call=ToolCall(id=self.call.id, name=self.call.name) if self.call else None,
         )
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 from weakref import WeakSet
 
 from google.protobuf.message import Message
 
-from polos.v1.event_pb2 import Suspended
+from polos.v1.event_pb2 import StepFinish, Suspended, ToolCall
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Finished, LogFull, Nondeterministic, Unable, Unrecorded
 from polos_service.limits import KEY_LIMIT
 from polos_service.runs.attempt import Attempt
 from polos_service.runs.frame import SECOND, Encoder
+from polos_service.runs.gate import Gate
 from polos_service.runs.holding import Holding
 from polos_service.runs.journal import Journal
 from polos_service.runs.lineage import Lineage
@@ -27,6 +28,23 @@ that asks again whatever it gets must not hold the loop."""
 
 GIVING_UP = 60.0
 """Seconds beyond the time that the code took to give a step up, before it counts as other code."""
+
+
+class Child(Protocol):
+    """A child run that is under way, as its parent sees it."""
+
+    @property
+    def end_payload(self) -> Message | None:
+        """The payload of its last event; None if it has not ended."""
+        ...
+
+    def cancel(self) -> None:
+        """Record that it is cancelled, with all that it has open, unless it has ended."""
+        ...
+
+    def leave_open(self) -> None:
+        """Record nothing of what it has open: its code is stopped, and goes on later."""
+        ...
 
 
 class Branch:
@@ -41,6 +59,9 @@ class Branch:
         totals: usage, cost and count of the run's own model calls that finished.
         open: the attempts under way, by step.
         waits: the waits under way, by key, with their ids.
+        children: the children under way, by the step that began them.
+        tools: the calls of tools that have ended, with their ends.
+        gate: hands out results in the log's order.
         main: the task that the code began in; None if that is not known.
         over: True once the code has ended or is to end. Every call of it is refused then.
         recording: False once what it has open is left as it is, for the code to go on with.
@@ -56,6 +77,9 @@ class Branch:
         self.totals = Totals()
         self.open: dict[str, Attempt] = {}
         self.waits: dict[str, tuple[int, Suspended]] = {}
+        self.children: dict[str, Child] = {}
+        self.tools: list[tuple[ToolCall, StepFinish]] = []
+        self.gate = Gate(journal.results.values())
         self.over = False
         self.recording = True
         self._used: set[str] = set()
@@ -94,7 +118,7 @@ class Branch:
             CancelledError: the task was cancelled when it was about to get its last result.
 
         """
-        self.holding.gate.stir()
+        self.gate.stir()
         if self.over or self.holding.writer.closed:
             await self._refuse()
         self._make_up()
@@ -119,7 +143,7 @@ class Branch:
         def alone() -> bool:
             return task is self.main and self.tasks() <= {task}
 
-        await self.holding.gate.turn(sequence, alone, new=new)
+        await self.gate.turn(sequence, alone, new=new)
 
     async def hand_out(self, sequence: int) -> None:
         """Return when a result that was recorded just now is durable and has its turn.
@@ -128,14 +152,14 @@ class Branch:
         for example. The log has the result by now, and the code will get it when it runs again:
         so it does now, and is cancelled where it asks for the next step.
         """
-        with self.holding.gate.holding(sequence):
+        with self.gate.holding(sequence):
             while True:
                 try:
                     await self.holding.writer.flush()
                     await self.turn(sequence, new=True)
                 except asyncio.CancelledError:
                     stops = self.over or self.holding.writer.closed or not self.recording
-                    if stops or not self.holding.gate.quiet:
+                    if stops or not self.gate.quiet:
                         raise
                     self._spared.add(current())
                 else:

@@ -6,22 +6,30 @@ import asyncio
 from collections.abc import Collection
 from contextlib import AbstractContextManager
 from copy import copy
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from polos.v1.event_pb2 import Resumed, ToolCall, WaitKind, WorkflowRetry
-from polos_service.errors import LogFull, Unrecorded
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import (
+    Resumed,
+    RunCancelled,
+    StepFinish,
+    ToolCall,
+    WaitKind,
+    WorkflowRetry,
+)
+from polos_service.errors import LogFull, StepError, Unrecorded
 from polos_service.logs import get_logger
-from polos_service.runs.attempt import Attempt, Body, StepOutput, duration
+from polos_service.runs.attempt import Attempt, Body, StepOutput, check_size, duration
 from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.gate import QUIET
 from polos_service.runs.holding import Boundary, Holding, Load
-from polos_service.runs.journal import Journal, Journals
+from polos_service.runs.journal import Journal, Journals, child_line
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
@@ -31,6 +39,9 @@ from polos_service.runs.totals import Totals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim
+
+MAX_DEPTH = 32
+"""Runs above a child, one inside the other, at most."""
 
 KEYS_SHOWN = 20
 """Step keys at most that a warning in the service's log names."""
@@ -46,14 +57,31 @@ class RunContext:
 
     Attributes:
         run_id: the run.
+        end_payload: the payload of a child's last event; None if it has not ended.
 
     """
 
     def __init__(
-        self, holding: Holding, lineage: Lineage, journal: Journal, create_time: int
+        self,
+        holding: Holding,
+        lineage: Lineage,
+        journal: Journal,
+        create_time: int,
+        depth: int = 0,
     ) -> None:
-        """Begin at the first step; `create_time` is in nanoseconds since the epoch."""
+        """Begin at the first step.
+
+        Args:
+            holding: what the runs of the claim share.
+            lineage: the run.
+            journal: what the log has of it.
+            create_time: when it was created, in nanoseconds since the epoch.
+            depth: how many runs are above it; 0 for the root.
+
+        """
         self.run_id = lineage.run_id
+        self.end_payload = journal.end
+        self._depth = depth
         self._holding = holding
         self._create_time = create_time
         self._writer = holding.writer
@@ -108,8 +136,19 @@ class RunContext:
         return self._writer.lineage
 
     @property
+    def parent_run_id(self) -> str | None:
+        """The run whose step began this one; None at a root run."""
+        origin = self._branch.lineage.origin
+        return None if origin is None else origin.run_id
+
+    @property
+    def tools(self) -> list[tuple[ToolCall, StepFinish]]:
+        """The calls of tools that have ended, with their ends, in the log's order."""
+        return self._branch.tools
+
+    @property
     def totals(self) -> Totals:
-        """Usage, cost and count of the run's own model calls that finished."""
+        """What the run's own model calls that finished, and its children, add up to."""
         return self._branch.totals
 
     @property
@@ -159,13 +198,17 @@ class RunContext:
         """Return the time in so many seconds, in nanoseconds since the epoch."""
         return self._clock.now() + round(seconds * SECOND)
 
+    def left(self, deadline: int | None) -> float | None:
+        """Return the seconds until a time in nanoseconds since the epoch; None for None."""
+        return None if deadline is None else max(0.0, (deadline - self._clock.now()) / SECOND)
+
     def working(self) -> AbstractContextManager[None]:
         """Keep the run from being parked, whatever else waits."""
         return self._branch.working()
 
     def handing_over(self) -> AbstractContextManager[None]:
         """Hand out no result while what the code is about to get is made ready."""
-        return self._holding.gate.holding()
+        return self._branch.gate.holding()
 
     def age(self) -> Duration:
         """Return the time since the run was created."""
@@ -236,7 +279,15 @@ class RunContext:
         """Wait as `wait` does, and return where the log has the end as well."""
         return await self._waits.wait(key, kind, data_json, until)
 
-    async def begin_child(self, attempt: Attempt, workflow_id: str, payload: Message) -> RunContext:
+    async def begin_child(
+        self,
+        attempt: Attempt,
+        workflow_id: str,
+        payload: Message,
+        *,
+        definition: bytes = b"",
+        deadline: int | None = None,
+    ) -> RunContext:
         """Return the context of the child run that this attempt of a step begins, or has begun.
 
         When this returns the child's first event is durable: its code may begin, and its id
@@ -246,9 +297,12 @@ class RunContext:
             attempt: an attempt of a step of this run; it begins one child at most.
             workflow_id: the agent or workflow that the child executes.
             payload: the child's first event, if it begins now.
+            definition: what it is started with, stored beside that event.
+            deadline: when it must have ended, in nanoseconds since the epoch; None: never.
 
         Raises:
-            StepError: the first event is larger than every store takes.
+            StepError: the first event or the definition is larger than every store takes, or
+                there are MAX_DEPTH runs above the child.
             ValueError: the attempt has begun a child before.
 
         """
@@ -258,19 +312,51 @@ class RunContext:
         self._origins.add(origin)
         attempt.spoke = True
         journal = self._holding.journals.child(origin)
-        if journal is not None and journal.lineage is not None:
+        if journal is None or journal.lineage is None:
+            child = await self._begun(origin, workflow_id, payload, definition, deadline)
+        elif journal.lineage.workflow_id != workflow_id:
             recorded = journal.lineage.workflow_id
-            if recorded != workflow_id:
-                await self._branch.leave(
-                    self._branch.nondeterministic(attempt.key, "the child", recorded, workflow_id)
-                )
-            return RunContext(self._holding, journal.lineage, journal, journal.start_time)
+            await self._branch.leave(
+                self._branch.nondeterministic(attempt.key, "the child", recorded, workflow_id)
+            )
+        else:
+            child = self._child_of(journal)
+        self._branch.children[attempt.key] = child
+        return child
+
+    async def _begun(
+        self,
+        origin: Origin,
+        workflow_id: str,
+        payload: Message,
+        definition: bytes,
+        deadline: int | None,
+    ) -> RunContext:
+        """Return the context of a child that begins now."""
+        if self._depth == MAX_DEPTH:
+            raise StepError(
+                FailureReason.FAILURE_REASON_TOO_DEEP,
+                f"The step {origin.step_key!r} cannot start {workflow_id!r}: there are "
+                f"{MAX_DEPTH} runs above it, one inside the other, which is the limit.",
+            )
         run_id = f"{self._holding.root}:{self._writer.latest + 1}"
+        private = child_line(run_id, definition, deadline) if definition else b""
+        check_size("input of the child", len(private))
         lineage = Lineage(run_id, workflow_id, origin)
-        child = RunContext(self._holding, lineage, Journal(lineage), self._clock.now())
-        child._branch.emit(payload)
+        journal = Journal(lineage, definition=definition, deadline=deadline)
+        child = RunContext(self._holding, lineage, journal, self._clock.now(), self._depth + 1)
+        child._branch.emit(payload, private)
         await self._writer.flush()
         return child
+
+    def _child_of(self, journal: Journal) -> RunContext:
+        """Return the context of a child that the log has."""
+        lineage = cast("Lineage", journal.lineage)
+        return RunContext(self._holding, lineage, journal, journal.start_time, self._depth + 1)
+
+    def child(self, attempt: Attempt) -> Journal | None:
+        """Return what the log has of the child of an attempt; None if it has nothing."""
+        return self._holding.journals.child(Origin(self.run_id, attempt.key, attempt.number))
 
     async def finish(self, payload: Message) -> None:
         """Emit the last event of a child, unless the log has it; durable when this returns.
@@ -279,10 +365,38 @@ class RunContext:
             StepError: the event is larger than every store takes.
 
         """
-        if not self._journal.ended:
+        if self.end_payload is None:
             self._branch.emit(payload)
+            self.end_payload = payload
             await self._writer.flush()
         self.warn_of_unasked()
+
+    def cancel(self) -> None:
+        """Record that a child is cancelled, with all that it has open, unless it has ended."""
+        if self.end_payload is not None:
+            return
+        self.cancel_children()
+        for key in list(self._branch.waits):
+            self._waits.cease(key)
+        self.end()
+        totals = self.totals
+        self.end_payload = RunCancelled(
+            usage=totals.usage, cost=totals.cost, total_steps=totals.steps, duration=self.age()
+        )
+        self._branch.emit(self.end_payload)
+
+    def cancel_children(self) -> None:
+        """Record that every child is cancelled that is under way, or was left so by the log."""
+        for key in self._branch.unasked():
+            self._take_up(key)
+        for child in self._branch.children.values():
+            child.cancel()
+
+    def leave_open(self) -> None:
+        """Record nothing of what a child has open: its code is stopped, and goes on later."""
+        self._branch.recording = False
+        for child in self._branch.children.values():
+            child.leave_open()
 
     async def tidied(self) -> None:
         """Wait for the end of what is done beside the run's code."""
@@ -349,8 +463,11 @@ class RunContext:
             return
         if key in self._journal.waits:
             self._branch.waits[key] = self._journal.waits[key]
-        else:
-            self._branch.open[key] = self._steps.attempt(key, self._journal.kinds[key], None)
+            return
+        attempt = self._branch.open[key] = self._steps.attempt(key, self._journal.kinds[key], None)
+        journal = self.child(attempt)
+        if journal is not None:
+            self._branch.children[key] = self._child_of(journal)
 
     async def start_over(self, message: str) -> None:
         """Let the run's code begin anew, after it raised an exception with this message.
@@ -359,7 +476,7 @@ class RunContext:
         log.
         """
         branch = self._branch
-        branch.recording = False
+        self.leave_open()
         await self._stop()
         retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
         branch.emit(retry)

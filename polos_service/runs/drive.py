@@ -247,7 +247,14 @@ class Drive:
             raise LetGo
 
     def _end(self, ctx: RunContext, writer: Writer, ending: Ending) -> None:
-        """Emit the terminal event: of any ending, or if it cannot be stored, of a defect."""
+        """Emit the terminal event: of any ending, or if it cannot be stored, of a defect.
+
+        Those of the children that have not ended come before it, as far as there is room.
+        """
+        try:
+            ctx.cancel_children()
+        except Exception:
+            log.exception("children_not_ended", run_id=self._claim.run_id)
         try:
             writer.emit(ending.payload, outcome=ending.outcome)
         except Exception as error:  # noqa: BLE001 - whatever it is, the run ends

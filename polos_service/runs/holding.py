@@ -12,7 +12,6 @@ from polos_service.cancelling import seen
 from polos_service.errors import Unable, Unrecorded
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
-from polos_service.runs.gate import Gate
 from polos_service.runs.journal import Journals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
@@ -42,7 +41,6 @@ class Holding:
             run ends then, whatever its code makes of it.
         budget: bounds the model calls.
         waiting: what the run can wait with; None in a context whose run cannot wait.
-        gate: hands out results in the log's order.
 
     """
 
@@ -57,11 +55,9 @@ class Holding:
     broken: Unrecorded | None = None
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
-    gate: Gate = field(init=False)
     _tidying: set[asyncio.Task[None]] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.gate = Gate(self.journals.results())
         self._tidying = set()
 
     async def reload(self) -> None:
@@ -70,7 +66,6 @@ class Holding:
             raise RuntimeError("A run whose context cannot read its log cannot start over.")
         await self.writer.flush()
         self.journals = await self.load()
-        self.gate = Gate(self.journals.results())
 
     def tidy(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the run's code, that nothing depends on."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event, Resumed, StepFinish, StepRetry, Suspended, WaitKind
@@ -78,6 +79,12 @@ def private_lines(
         yield orjson.dumps({"piece": {**told, "json": piece}}) + b"\n"
 
 
+def child_line(child: str, definition: bytes, deadline: int | None) -> bytes:
+    """Return what is stored beside the first event of a child run and never served."""
+    told = {"child": child, "definition": definition.decode(), "deadline": deadline}
+    return orjson.dumps(told) + b"\n"
+
+
 ROOM = 8 * 1024
 """Bytes of a line that are left for what tells where a piece belongs."""
 
@@ -89,7 +96,9 @@ class Journal:
     Attributes:
         lineage: the run; None before its first event.
         start_time: when it started, in nanoseconds since the epoch; 0 before its first event.
-        ended: True if its last event is there.
+        end: the payload of its last event; None if that is not there.
+        definition: what a child was started with; empty at the root run.
+        deadline: when a child must have ended, in nanoseconds since the epoch; None: never.
         finished: how every step ended that has ended, by key.
         attempts: the attempt that each step begun has reached, by key.
         kinds: the kind of each step or wait begun, by key.
@@ -113,7 +122,9 @@ class Journal:
 
     lineage: Lineage | None = None
     start_time: int = 0
-    ended: bool = False
+    end: Message | None = None
+    definition: bytes = b""
+    deadline: int | None = None
     finished: dict[str, StepFinish] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, str] = field(default_factory=dict)
@@ -170,7 +181,9 @@ class Journal:
             case "workflow_retry":
                 self._start_over()
             case kind if kind in ENDS:
-                self.ended = True
+                told: Message = getattr(event, kind)
+                self.end = type(told)()
+                self.end.CopyFrom(told)
 
     def _begin(self, key: str, kind: str, event: Event) -> None:
         self.kinds[key] = kind
@@ -289,11 +302,6 @@ class Journals:
             journal.settle()
         return journals
 
-    def results(self) -> Iterator[int]:
-        """Yield the sequences of the events that ended a step or a wait, of every run."""
-        for journal in self._runs.values():
-            yield from journal.results.values()
-
     def of(self, lineage: Lineage) -> Journal:
         """Return the journal of a run, root or child; an empty one if the log has none."""
         return self._runs.get(lineage.run_id) or Journal(lineage if lineage.origin else None)
@@ -338,6 +346,9 @@ class Journals:
             self.root.private[line["step"]] = line["private"]
         elif "run" in line:
             self._runs[line["run"]].private[line["key"]] = line["private"]
+        elif "child" in line:
+            begun = self._runs[line["child"]]
+            begun.definition, begun.deadline = line["definition"].encode(), line["deadline"]
         elif "piece" in line:
             run = line["piece"]["run"]
             (self.root if run is None else self._runs[run]).keep(line["piece"])

@@ -77,7 +77,7 @@ class Pausing:
         if begun is None or self._writer.closed or not self._branch.recording:
             return
         self._branch.emit(resumed_by(*begun, CANCELLED))
-        self._holding.gate.stir()
+        self._branch.gate.stir()
         self._holding.tidy(self._cease(*begun))
 
     @property
@@ -94,7 +94,7 @@ class Pausing:
                 f"The wait {key!r} was given up before the workflow's function started over, and "
                 "takes no answer any more. Wait with another key.",
             )
-        with self._holding.gate.holding(self._journal.results[key]):
+        with self._branch.gate.holding(self._journal.results[key]):
             await self._branch.never(key)
 
     def _require_room(self, key: str, kind: WaitKind.ValueType) -> None:

@@ -102,6 +102,16 @@ class Runnable(Protocol):
         """
         ...
 
+    async def first(self, pinned: bytes) -> Message:
+        """Return the payload of the event that a run of a definition begins with.
+
+        Raises:
+            Unable: the definition is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        ...
+
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run a definition, whatever the code says by now, and return the terminal payload.
 

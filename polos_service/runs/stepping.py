@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextlib import nullcontext
 from functools import partial
 from typing import NoReturn
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import StepFinish, StepRetry, StepStart, ToolCall
+from polos.v1.event_pb2 import RunCancelled, StepFinish, StepRetry, StepStart, ToolCall
 from polos_service.errors import Finished, LogFull, StepError, Unable, Unrecorded
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, Body, StepOutput
 from polos_service.runs.branch import Branch
 from polos_service.runs.frame import SECOND
+from polos_service.runs.journal import Journal
+from polos_service.runs.lineage import Origin
 from polos_service.runs.retries import Retries
 from polos_service.runs.totals import MODEL_CALL
 
@@ -48,11 +51,13 @@ class Stepping:
         recorded = self._journal.finished.get(key)
         if recorded is not None:
             await self._branch.turn(self._journal.results[key], new=False)
+            self._keep(call, recorded)
             return await self._replay(recorded)
         await self._holding.boundary(None)
         if kind == MODEL_CALL:
             body = partial(self._pay, body)
-        with self._branch.working():
+        # What a child does counts by itself: its parent only waits for it.
+        with nullcontext() if resumes else self._branch.working():
             try:
                 attempt = await self._begin(key, kind, call, resumes=resumes)
                 return await self._perform(attempt, body, retries)
@@ -66,9 +71,12 @@ class Stepping:
         attempt = self._branch.open.pop(key, None)
         if attempt is None or self._writer.closed or not self._branch.recording:
             return
+        if key in self._branch.children:
+            self._branch.children[key].cancel()
+            self._include(key)
         error = StepError(CANCELLED, "The run's code did not wait for the step.")
         self._branch.emit(attempt.failed(error))
-        self._holding.gate.stir()
+        self._branch.gate.stir()
 
     def attempt(
         self, key: str, kind: str, call: ToolCall | None, number: int | None = None
@@ -88,12 +96,12 @@ class Stepping:
         """Begin a step's first attempt, or the one that follows what the log has of it."""
         begun = self._journal.attempts.get(key, 0)
         left = self._journal.starts.get(key, 0) - self._clock.now()
-        same = bool(begun) and (resumes or left > 0)
+        same = bool(begun) and (left > 0 or (resumes and not self._is_given_up(key, begun)))
         attempt = self.attempt(key, kind, call, begun if same else begun + 1)
         self._branch.open[key] = attempt
         if not begun:
             self._branch.emit(StepStart(step_key=key, step_type=kind, attempt=1, tool_call=call))
-        elif resumes:
+        elif same and resumes:
             attempt.spoke = True
         elif same:
             await self._clock.sleep(left / SECOND)
@@ -106,6 +114,19 @@ class Stepping:
                 "The service process ended during this step.",
             )
         return attempt
+
+    def _is_given_up(self, key: str, attempt: int) -> bool:
+        """Return whether the code gave up the child of an attempt before it started over."""
+        child = self._child(key, attempt)
+        return (
+            key in self._journal.interrupted
+            and child is not None
+            and isinstance(child.end, RunCancelled)
+        )
+
+    def _child(self, key: str, attempt: int) -> Journal | None:
+        """Return the child that the log has of an attempt; None if it has none."""
+        return self._holding.journals.child(Origin(self._branch.run_id, key, attempt))
 
     async def _pay(self, body: Body, attempt: Attempt) -> StepOutput:
         """Call a model, if the project may spend anything today."""
@@ -170,9 +191,9 @@ class Stepping:
             log.exception("output_not_stored", run_id=self._branch.run_id, step_key=attempt.key)
             message = "The step's output cannot be stored as an event."
             await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
-        sequence = self._ended(attempt)
+        sequence = self._ended(attempt, finish)
         self._branch.totals.add(finish)
-        with self._holding.gate.holding(sequence):
+        with self._branch.gate.holding(sequence):
             if finish.step_type == MODEL_CALL:
                 await self._holding.budget.count(finish)
             await self._branch.hand_out(sequence)
@@ -182,14 +203,15 @@ class Stepping:
         """Record that the step failed, and raise why."""
         self._check_open(attempt)
         try:
-            self._branch.emit(attempt.failed(error))
+            finish = attempt.failed(error)
+            self._branch.emit(finish)
         except (Finished, LogFull):
             raise
         except Exception as cause:
             broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
             self._holding.broken = broken
             raise broken from cause
-        await self._branch.hand_out(self._ended(attempt))
+        await self._branch.hand_out(self._ended(attempt, finish))
         error.attempt = attempt.number
         raise error
 
@@ -203,10 +225,23 @@ class Stepping:
         if attempt.key not in self._branch.open or not self._branch.recording:
             raise Finished(f"The run's code does not wait for step {attempt.key!r} any more.")
 
-    def _ended(self, attempt: Attempt) -> int:
+    def _ended(self, attempt: Attempt, finish: StepFinish) -> int:
         """Note that the end of a step was just emitted; return its sequence."""
         self._branch.open.pop(attempt.key, None)
+        self._keep(attempt.call, finish)
+        self._include(attempt.key)
         return self._writer.latest
+
+    def _keep(self, call: ToolCall | None, finish: StepFinish) -> None:
+        """Keep the end of a child's tool call for the child's result."""
+        if call is not None and self._branch.encoder is not None:
+            self._branch.tools.append((call, finish))
+
+    def _include(self, key: str) -> None:
+        """Add what the child of a step has used, which is under way no longer."""
+        child = self._branch.children.pop(key, None)
+        if child is not None and child.end_payload is not None:
+            self._branch.totals.include(child.end_payload)
 
     def _announce(
         self,
@@ -224,10 +259,13 @@ class Stepping:
         self._branch.emit(retry)
 
     async def _replay(self, recorded: StepFinish) -> StepOutput:
+        child = self._child(recorded.step_key, recorded.attempt)
+        if child is not None and child.end is not None:
+            self._branch.totals.include(child.end)
         if recorded.HasField("failure"):
             failure = recorded.failure
             if failure.reason == CANCELLED:
-                with self._holding.gate.holding(self._journal.results[recorded.step_key]):
+                with self._branch.gate.holding(self._journal.results[recorded.step_key]):
                     await self._branch.never(recorded.step_key)
             error = StepError(
                 failure.reason,

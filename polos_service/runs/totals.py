@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.message import Message
 
 from polos.v1.event_pb2 import Cost, StepFinish, Usage
 
@@ -19,27 +22,42 @@ MODEL_CALL = "llm"
 
 @dataclass(slots=True)
 class Totals:
-    """The sum over finished model calls.
+    """The sum over finished model calls, and over the ends of children.
 
     Attributes:
-        usage: tokens, as far as providers told them.
-        cost: None if that of any call is unknown, or there was no call.
-        steps: how many calls.
+        usage: tokens, as far as providers told them, with those of the children that have ended.
+        cost: the same for cost; None if that of any call is unknown, or there was no call.
+        steps: how many calls, without those of children.
 
     """
 
     usage: Usage = field(default_factory=Usage)
     cost: Cost | None = None
     steps: int = 0
+    _counted: bool = False
 
     def add(self, finish: StepFinish) -> None:
         """Add a finished step, if it is a model call."""
         if finish.step_type != MODEL_CALL:
             return
-        known = finish.HasField("cost") and not (self.steps and self.cost is None)
-        micros = (self.cost.usd_micros if self.cost else 0) + finish.cost.usd_micros
-        self.cost = Cost(usd_micros=min(micros, INT64_MAX)) if known else None
         self.steps += 1
-        for kind, tokens in finish.usage.ListFields():
+        self._count(finish.usage, finish.cost if finish.HasField("cost") else None)
+
+    def include(self, end: Message) -> None:
+        """Add what the end of a child says of its model calls, and those of its children."""
+        told: Any = end
+        if told.usage.ListFields() or told.HasField("cost") or getattr(told, "total_steps", 0):
+            self._count(told.usage, told.cost if told.HasField("cost") else None)
+
+    def spent(self) -> dict[str, Any]:
+        """Return the fields of the end of a run that has no model calls of its own."""
+        return {"usage": self.usage, "cost": self.cost} if self._counted else {}
+
+    def _count(self, usage: Usage, cost: Cost | None) -> None:
+        known = cost is not None and not (self._counted and self.cost is None)
+        micros = (self.cost.usd_micros if self.cost else 0) + (cost.usd_micros if cost else 0)
+        self.cost = Cost(usd_micros=min(micros, INT64_MAX)) if known else None
+        self._counted = True
+        for kind, tokens in usage.ListFields():
             before = getattr(self.usage, kind.name)
             setattr(self.usage, kind.name, min(before + tokens, INT32_MAX))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from polos.v1.event_pb2 import WorkflowStart
 from polos_client.define.workflow import Workflow
 from polos_service.runs.pinned import unpinned
 from polos_service.runs.runnable import RunRequest
@@ -57,3 +58,7 @@ class Definition(BaseModel):
 
         """
         return cls.model_validate(unpinned(pinned, KIND, VERSION))
+
+    def started(self) -> WorkflowStart:
+        """Return the payload of the event that a run begins with."""
+        return WorkflowStart(payload_json=self.payload_json, code_version=self.code_version)

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from pydantic import ValidationError
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import WorkflowFinish, WorkflowStart
+from polos.v1.event_pb2 import WorkflowFinish
 from polos_client.define.context import WorkflowContext
 from polos_client.define.state import WorkflowState
 from polos_client.define.tool import describe
@@ -28,6 +28,7 @@ from polos_service.runs.runnable import RunRequest
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
 from polos_service.tools.local import attempted, in_thread
 from polos_service.tools.values import encode
+from polos_service.workflows.children import Children, Find
 from polos_service.workflows.definition import KIND, Definition
 from polos_service.workflows.steps import Resume, WorkflowSteps
 
@@ -47,6 +48,7 @@ class WorkflowRunnable:
         workflow: the workflow.
         clock: the time.
         resume: answers a wait of another run.
+        find: finds what its code starts.
         max_retries: how often the function starts over at most, after it raised an exception.
 
     """
@@ -54,6 +56,7 @@ class WorkflowRunnable:
     workflow: Workflow
     clock: Clock
     resume: Resume = field(compare=False)
+    find: Find = field(compare=False)
     max_retries: int = MAX_RETRIES
 
     @property
@@ -107,6 +110,16 @@ class WorkflowRunnable:
         version = Definition.unpin(pinned).code_version
         return None if version == self.workflow.version else version
 
+    async def first(self, pinned: bytes) -> Message:
+        """Return the payload of the event that a run of a definition begins with.
+
+        Raises:
+            Unable: the definition is of another kind, or a newer version.
+            ValueError: it is damaged.
+
+        """
+        return Definition.unpin(pinned).started()
+
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         """Run the workflow as the definition says, with the code that is loaded now.
 
@@ -117,11 +130,7 @@ class WorkflowRunnable:
 
         """
         definition = Definition.unpin(pinned)
-        ctx.start(
-            WorkflowStart(
-                payload_json=definition.payload_json, code_version=definition.code_version
-            )
-        )
+        ctx.start(definition.started())
         while True:
             outcome = await self._called(ctx, definition)
             error = outcome.error
@@ -137,7 +146,10 @@ class WorkflowRunnable:
         if isinstance(result, StepError):
             raise result
         return WorkflowFinish(
-            result_json=result, result_schema=schema_of(outcome.value), duration=ctx.age()
+            result_json=result,
+            result_schema=schema_of(outcome.value),
+            duration=ctx.age(),
+            **ctx.totals.spent(),
         )
 
     async def _called(self, ctx: RunContext, definition: Definition) -> Outcome:
@@ -188,7 +200,15 @@ class WorkflowRunnable:
             attempt=ctx.retries + 1,
             idempotency_key=ctx.run_id,
             initial_state=deepcopy(definition.initial_state),
-            step=WorkflowSteps(ctx, self.clock, self.resume),
+            step=WorkflowSteps(
+                ctx,
+                self.clock,
+                self.resume,
+                Children(ctx.once(), self.find, definition.session_id, definition.user_id),
+            ),
+            parent_execution_id=ctx.parent_run_id,
+            root_execution_id=ctx.root.run_id,
+            root_workflow_id=ctx.root.workflow_id,
             state=state,
             retry_count=ctx.retries,
             created_at=datetime.fromtimestamp(ctx.create_time / SECOND, UTC),

@@ -117,6 +117,9 @@ class Pay:
     def other_version(self, pinned: bytes) -> str | None:
         return None
 
+    async def first(self, pinned: bytes) -> Message:
+        return WorkflowStart()
+
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         ctx.start(WorkflowStart())
         told = await ctx.wait("pay/approve", WaitKind.WAIT_KIND_APPROVAL, data_json=SHOWN)

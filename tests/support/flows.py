@@ -11,13 +11,14 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import RunState
 from polos_client.deadlines import Deadlines
 from polos_client.define.workflow import Workflow
+from polos_client.errors import AgentNotFound
 from polos_service.caller import ANONYMOUS
 from polos_service.runs.answers import Answer
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
-from polos_service.runs.runnable import RunRequest
-from polos_service.store import RunStore
+from polos_service.runs.runnable import Runnable, RunRequest
+from polos_service.store import CANCEL, Command, RunStore
 from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.service import until
 from tests.support.stores import all_events, events_of, new_run
@@ -47,11 +48,21 @@ class Flows:
         self.resumed: list[Resumed] = []
         self._clock = clock or SystemClock()
         self._threshold = threshold
-        self._runnables = {
-            one.id: WorkflowRunnable(one, self._clock, self._resume, max_retries)
+        self._runnables: dict[str, Runnable] = {
+            one.id: WorkflowRunnable(one, self._clock, self._resume, self._find, max_retries)
             for one in workflows
         }
         self._executor: Executor | None = None
+
+    def add(self, runnable: Runnable) -> None:
+        """Load what the workflows may start."""
+        self._runnables[runnable.id] = runnable
+
+    def _find(self, runnable_id: str, project: str) -> Runnable:
+        del project
+        if runnable_id not in self._runnables:
+            raise AgentNotFound(f"There is no {runnable_id!r}.", agent_id=runnable_id, known="")
+        return self._runnables[runnable_id]
 
     def begin(self) -> None:
         """Take up runs."""
@@ -124,10 +135,17 @@ class Flows:
 
         await until(has, kind)
 
-    async def answer(self, run_id: str, key: str, data: Any = None) -> None:
-        """Answer a wait."""
+    async def answer(
+        self, run_id: str, key: str, data: Any = None, *, child: str | None = None
+    ) -> None:
+        """Answer a wait of a root run, or of a child of it."""
         answer = Answer(data_json=json.dumps(data), request_id="r-1", principal="ann")
-        await self.store.command("default", run_id, answer.to(run_id, key))
+        await self.store.command("default", run_id, answer.to(child or run_id, key))
+
+    async def cancel(self, run_id: str) -> None:
+        """Order a run's end."""
+        cancel = Command(id=CANCEL, kind=CANCEL, run_id=run_id)
+        await self.store.command("default", run_id, cancel)
 
     async def _resume(
         self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str

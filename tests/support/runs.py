@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
-from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish
+from polos.v1.event_pb2 import Event, TextDelta, WorkflowFinish, WorkflowStart
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import Unable
 from polos_service.runs import executor as executor_module
@@ -119,6 +119,9 @@ class Code:
 
     def other_version(self, pinned: bytes) -> str | None:
         return None if self.version is None or pinned == self.version else pinned.decode()
+
+    async def first(self, pinned: bytes) -> Message:
+        return WorkflowStart()
 
     async def run(self, ctx: RunContext, pinned: bytes) -> Message:
         await self.function(ctx)

@@ -326,6 +326,12 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """A person has rejected the tool call."""
     FAILURE_REASON_STEP_CANCELLED: _FailureReason.ValueType  # 30
     """The run's code did not wait for the step to end."""
+    FAILURE_REASON_CHILD_FAILED: _FailureReason.ValueType  # 31
+    """The child run that the step started failed. The message is the child's."""
+    FAILURE_REASON_CHILD_CANCELLED: _FailureReason.ValueType  # 32
+    """The child run that the step started was cancelled on its own."""
+    FAILURE_REASON_TOO_DEEP: _FailureReason.ValueType  # 33
+    """The step would have started a child run below 32 others, one inside the other."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -411,4 +417,10 @@ FAILURE_REASON_TOOL_REJECTED: FailureReason.ValueType  # 29
 """A person has rejected the tool call."""
 FAILURE_REASON_STEP_CANCELLED: FailureReason.ValueType  # 30
 """The run's code did not wait for the step to end."""
+FAILURE_REASON_CHILD_FAILED: FailureReason.ValueType  # 31
+"""The child run that the step started failed. The message is the child's."""
+FAILURE_REASON_CHILD_CANCELLED: FailureReason.ValueType  # 32
+"""The child run that the step started was cancelled on its own."""
+FAILURE_REASON_TOO_DEEP: FailureReason.ValueType  # 33
+"""The step would have started a child run below 32 others, one inside the other."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

@@ -541,7 +541,7 @@ class StepStart(_message.Message):
     """
     step_type: _builtins.str
     """`llm` for a model call, `tool` for a tool call, `run` for a function that a workflow
-    calls, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
+    calls, `agent` or `workflow` for a child run, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
     `version` for such a value. Later versions may add types.
     """
     attempt: _builtins.int
@@ -923,6 +923,8 @@ class WorkflowFinish(_message.Message):
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     result_json: _builtins.str
     """The result as JSON text, at most 480 KiB."""
     result_schema: _builtins.str
@@ -933,16 +935,26 @@ class WorkflowFinish(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """Time since the run was created, including time in the queue."""
 
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Tokens used by the model calls of its children. Absent if there were none."""
+
+    @_builtins.property
+    def cost(self) -> Global___Cost:
+        """Cost of the model calls of its children. Absent if the cost of any of them is unknown."""
+
     def __init__(
         self,
         *,
         result_json: _builtins.str = ...,
         duration: _duration_pb2.Duration | None = ...,
         result_schema: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+        cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "result_json", b"result_json", "result_schema", b"result_schema"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "result_json", b"result_json", "result_schema", b"result_schema", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -83,7 +83,7 @@ async def swallowing_unrecorded(ctx: RunContext) -> None:
     huge = ToolCall(id="i" * EVENT_LIMIT, name="n")
 
     async def work(attempt: Attempt) -> StepOutput:
-        attempt._call = huge
+        attempt.call = huge
         return await done(attempt)
 
     for key in ("a", "b"):

@@ -141,14 +141,14 @@ async def test_the_same_key_in_a_child_is_another_step() -> None:
     assert journals.root.attempts == {"llm:1": 1}
     assert journals.root.finished == {}
     assert journals.root.private == {"llm:1": {"of": "root"}}
-    assert not journals.root.ended
+    assert journals.root.end is None
     child = journals.child(Origin("r", "ask", 1))
     assert child is not None
     assert child.lineage == CHILD
     assert child.attempts == {"llm:1": 2}
     assert child.finished["llm:1"].result_json == "2"
     assert child.private == {"llm:1": {"of": "child"}}
-    assert child.ended
+    assert child.end is not None
 
 
 async def test_a_child_is_found_by_the_attempt_that_began_it_and_by_no_other() -> None:

@@ -1,0 +1,205 @@
+"""What a workflow's code starts inside its run: other workflows, and agents."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import AgentFinish, Event, WorkflowFinish
+from polos_client.calls.start import checked_payload
+from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
+from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionError
+from polos_client.fold import conclude, tool_result
+from polos_client.result import AgentResult, ToolResult, Usage
+from polos_service.agents.definition import KIND as AGENT
+from polos_service.caller import Caller
+from polos_service.errors import StepError
+from polos_service.limits import OUTPUT_LIMIT
+from polos_service.runs.attempt import Attempt, StepOutput
+from polos_service.runs.children import ChildStart, run_child
+from polos_service.runs.context import RunContext
+from polos_service.runs.runnable import Runnable, RunRequest
+from polos_service.sidethread import SMALL
+from polos_service.tools.values import decode, encode
+from polos_service.workflows.definition import KIND as WORKFLOW
+from polos_service.workflows.functions import FAILED, MODELS
+
+Find = Callable[[str, str], Runnable]
+"""Returns what a project knows by an id; raises AgentNotFound."""
+
+TOOLS_LIMIT = OUTPUT_LIMIT // 2
+"""Bytes of tool results at most that stand in the result of an agent; the rest is left out."""
+
+
+class Children:
+    """The children of one run of a workflow."""
+
+    def __init__(
+        self, ctx: RunContext, find: Find, session_id: str | None, user_id: str | None
+    ) -> None:
+        self._ctx = ctx
+        self._find = find
+        self._session_id = session_id
+        self._user_id = user_id
+
+    async def call(
+        self, key: str, target: Any, payload: Any, state: Any, timeout: float | None
+    ) -> Any:
+        """Run an agent or a workflow as a child, and return its result.
+
+        Args:
+            key: the step's key.
+            target: an Agent, a Workflow, or the id of one.
+            payload: what it is given.
+            state: its initial state.
+            timeout: seconds that it may take; None: its own deadline.
+
+        Raises:
+            StepError: it failed, is not known, or cannot be started with this.
+            StepExecutionError: an argument is of a wrong type.
+
+        """
+        target_id = target if isinstance(target, str) else getattr(target, "id", None)
+        if not isinstance(target_id, str) or not target_id:
+            raise StepExecutionError(
+                f"{target!r:.80} of {key!r} must be a workflow, an agent, or the id of one."
+            )
+        if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
+            raise StepExecutionError(
+                f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
+                f"{MAX_RUN_SECONDS:.0f} s."
+            )
+        runnable = self._known(target_id)
+        kind = WORKFLOW if isinstance(runnable, StepError) else runnable.kind
+
+        async def body(attempt: Attempt) -> StepOutput:
+            if isinstance(runnable, StepError):
+                raise runnable
+            own = runnable.timeout if timeout is None else timeout
+
+            async def pin() -> bytes:
+                return await self._pinned(runnable, payload, state, own)
+
+            child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
+            return output_of(child, end)
+
+        output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
+        with self._ctx.handing_over():
+            return value_of(kind, output)
+
+    def _known(self, target_id: str) -> Runnable | StepError:
+        try:
+            return self._find(target_id, self._ctx.project)
+        except AgentNotFound as error:
+            return StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error))
+
+    async def _pinned(
+        self, runnable: Runnable, payload: Any, state: Any, timeout: float | None
+    ) -> bytes:
+        """Return the definition of a child that begins.
+
+        Raises:
+            StepError: it cannot be started with this.
+
+        """
+        text, _ = encode(payload)
+        try:
+            request = self._request(runnable, text, _object(state), timeout)
+            if len(text) <= SMALL:
+                return runnable.pin(request)
+            return await asyncio.to_thread(runnable.pin, request)
+        except InvalidRequest as error:
+            raise StepError(FAILED, str(error)) from None
+
+    def _request(
+        self, runnable: Runnable, text: str, state: Mapping[str, Any], timeout: float | None
+    ) -> RunRequest:
+        """Return the start of a child.
+
+        Raises:
+            InvalidRequest: an agent cannot be given this payload.
+
+        """
+        is_agent = runnable.kind == AGENT
+        given = json.loads(text)
+        streaming = checked_payload(given) if is_agent else False
+        return RunRequest(
+            caller=Caller(project=self._ctx.project, principal="", scopes=frozenset()),
+            runnable_id=runnable.id,
+            payload=_messages(given["input"]) if is_agent else None,
+            payload_json=None if is_agent or given is None else text,
+            digest=b"",
+            size=len(text),
+            model_options=(given.get("provider_kwargs") or {}) if is_agent else {},
+            initial_state=state,
+            deadlines=Deadlines(run=timeout),
+            session_id=self._session_id,
+            user_id=self._user_id,
+            streaming=streaming,
+        )
+
+
+def _messages(given: Any) -> list[Any]:
+    """Return the conversation that an agent is given."""
+    if isinstance(given, str) and given.strip():
+        return [{"role": "user", "content": given}]
+    if isinstance(given, list) and given:
+        return given
+    raise InvalidRequest({"payload.input": "must be a text or a list of messages, not empty"})
+
+
+def _object(state: Any) -> dict[str, Any]:
+    if state is None:
+        return {}
+    if not isinstance(state, Mapping | BaseModel):
+        told = type(state).__name__
+        raise InvalidRequest({"initial_state": f"must be a dict or a pydantic model, not {told}"})
+    found: dict[str, Any] = json.loads(encode(state)[0])
+    return found
+
+
+def output_of(child: RunContext, end: Any) -> StepOutput:
+    """Return the output of the step whose child ended well.
+
+    Raises:
+        StepError: an agent's answer is larger than the output of a step.
+
+    """
+    if isinstance(end, WorkflowFinish):
+        models = {"": end.result_schema} if end.result_schema else {}
+        return StepOutput(result_json=end.result_json, private={MODELS: models} if models else {})
+    if end.result_step_key:
+        raise StepError(
+            FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+            f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
+            f"the child run {child.run_id}.",
+        )
+    return StepOutput(result_json=_agent_result(child, end).model_dump_json())
+
+
+def _agent_result(child: RunContext, end: AgentFinish) -> AgentResult:
+    tools: list[ToolResult] = []
+    room = TOOLS_LIMIT
+    for call, finish in child.tools:
+        room -= len(finish.result_json) + len(call.arguments_json)
+        if room >= 0:
+            tools.append(tool_result(call, finish))
+    outcome = Event(run_id=child.run_id, agent_finish=end)
+    return conclude(outcome, tools, text="", usage=Usage())
+
+
+def value_of(kind: str, output: StepOutput) -> Any:
+    """Return what a child's step gives to the code.
+
+    Raises:
+        StepError: the class of a model in it is not loaded.
+
+    """
+    if kind == AGENT:
+        return AgentResult.model_validate_json(output.result_json)
+    return decode(output.result_json, output.private.get(MODELS, {}))

@@ -1,0 +1,321 @@
+"""Children: workflows and agents that a workflow runs inside its own run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Event
+from polos_client.define.children import BatchWorkflowInput
+from polos_client.define.context import WorkflowContext
+from polos_client.define.scripted import call, turn, usage
+from polos_client.define.tool import tool
+from polos_client.define.workflow import Workflow, workflow
+from polos_client.errors import StepExecutionError
+from polos_client.result import AgentResult
+from polos_service.agents.runnable import AgentRunnable
+from polos_service.models.providers import Providers
+from polos_service.models.scripted import Scripted
+from polos_service.store.sqlite import SqliteStore
+from tests.support.flows import flowing, kinds, result_of
+from tests.support.service import scripted
+
+
+class Order(BaseModel):
+    item: str
+    count: int = 1
+
+
+@workflow(id="double")
+async def double(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+    return int(await ctx.step.run("double", lambda: payload["value"] * 2))
+
+
+@workflow(id="raises")
+async def raises(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+    raise StepExecutionError(f"no {payload['what']}")
+
+
+@workflow(id="order")
+async def order(ctx: WorkflowContext, payload: Order) -> Order:
+    return Order(item=payload.item.upper(), count=payload.count + 1)
+
+
+def of(events: list[Event], workflow_id: str) -> list[Event]:
+    """Return the events of the runs of a workflow."""
+    return [one for one in events if one.workflow_id == workflow_id]
+
+
+async def test_a_child_writes_into_its_root_s_log_and_returns_its_result(
+    store: SqliteStore,
+) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[Any]:
+        first = await ctx.step.invoke_and_wait("first", double, {"value": 4})
+        by_id = await ctx.step.invoke_and_wait("by-id", "double", {"value": first})
+        model = await ctx.step.invoke_and_wait("model", order, Order(item="tea"))
+        assert isinstance(model, Order)
+        return [first, by_id, model.item, model.count]
+
+    async with flowing(store, root, double, order) as flows:
+        events = await flows.run(root)
+        assert result_of(events) == [8, 16, "TEA", 2]
+    assert kinds(of(events, "root")) == [
+        "workflow_start",
+        "step_start first 1",
+        "step_finish first 1",
+        "step_start by-id 1",
+        "step_finish by-id 1",
+        "step_start model 1",
+        "step_finish model 1",
+        "workflow_finish",
+    ]
+    child = of(events, "double")[0]
+    assert child.run_id == f"{events[0].run_id}:{child.sequence}"
+    assert (child.parent_run_id, child.parent_step_key) == (events[0].run_id, "first")
+    assert [one.terminal for one in events if one.HasField("workflow_finish")] == [
+        *[False] * 3,
+        True,
+    ]
+
+
+async def test_a_child_that_fails_fails_its_step_with_its_message(store: SqliteStore) -> None:
+    told: list[str] = []
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        for target, payload in ((raises, {"what": "tea"}), ("nobody", {}), (order, {"count": 1})):
+            try:
+                await ctx.step.invoke_and_wait(f"k{len(told)}", target, payload)
+            except StepExecutionError as error:
+                told.append(str(error))
+        return "ended"
+
+    async with flowing(store, root, raises, order) as flows:
+        events = await flows.run(root)
+        assert result_of(events) == "ended"
+    assert "no tea" in told[0]
+    assert "nobody" in told[1]
+    assert "item" in told[2]
+    reasons = [
+        one.step_finish.failure.reason for one in of(events, "root") if one.HasField("step_finish")
+    ]
+    assert reasons[:2] == [
+        FailureReason.FAILURE_REASON_CHILD_FAILED,
+        FailureReason.FAILURE_REASON_CODE_MISSING,
+    ]
+
+
+async def test_a_batch_tells_each_result_in_order(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        assert await ctx.step.batch_invoke_and_wait("none", []) == []
+        results = await ctx.step.batch_invoke_and_wait(
+            "all",
+            [
+                BatchWorkflowInput(id="double", payload={"value": 1}),
+                BatchWorkflowInput(id="raises", payload={"what": "tea"}),
+                BatchWorkflowInput(id="order", payload=Order(item="tea")),
+            ],
+        )
+        assert results[2].result == Order(item="TEA", count=2)
+        return [(one.workflow_id, one.success, one.result, one.error) for one in results[:2]]
+
+    async with flowing(store, root, double, raises, order) as flows:
+        first, second = await flows.result(root)
+    assert first == ["double", True, 2, None]
+    assert second[:3] == ["raises", False, None]
+    assert "no tea" in second[3]
+
+
+async def test_a_killed_child_goes_on_and_finished_steps_do_not_run_again(
+    store: SqliteStore,
+) -> None:
+    calls: list[str] = []
+    go_on = asyncio.Event()
+
+    @workflow(id="inner")
+    async def inner(ctx: WorkflowContext) -> str:
+        await ctx.step.run("before", lambda: calls.append("before"))
+        await ctx.step.run("hold", go_on.wait)
+        return await ctx.step.uuid("id")
+
+    @workflow(id="middle")
+    async def middle(ctx: WorkflowContext) -> str:
+        calls.append("middle")
+        return str(await ctx.step.invoke_and_wait("inner", inner))
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[Any]:
+        return await asyncio.gather(
+            *(ctx.step.invoke_and_wait(f"middle-{one}", middle) for one in range(3))
+        )
+
+    async with flowing(store, root, middle, inner) as flows:
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "step_start hold 1")
+        await flows.restart()
+        go_on.set()
+        events = await flows.ended(run_id)
+    assert len(set(result_of(events))) == 3
+    assert calls.count("before") == 3
+    assert len({one.run_id for one in events}) == 7
+    assert len([one for one in events if one.HasField("workflow_start")]) == 7
+
+
+async def test_the_end_of_the_root_ends_its_children_first(store: SqliteStore) -> None:
+    opened = asyncio.Event()
+
+    @workflow(id="inner")
+    async def inner(ctx: WorkflowContext) -> None:
+        opened.set()
+        await ctx.step.suspend("ask", {})
+
+    @workflow(id="middle")
+    async def middle(ctx: WorkflowContext) -> None:
+        await ctx.step.invoke_and_wait("inner", inner)
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        task = asyncio.create_task(ctx.step.invoke_and_wait("middle", middle))
+        await opened.wait()
+        del task
+        return "left"
+
+    async with flowing(store, root, middle, inner) as flows:
+        run_id = await flows.start(root)
+        events = await flows.ended(run_id)
+    assert result_of(events) == "left"
+    assert events[-1].terminal
+    begun = [one.run_id for one in events if one.HasField("workflow_start")]
+    ended = [one.run_id for one in events if one.HasField("run_cancelled")]
+    assert sorted([*ended, run_id]) == sorted(begun)
+
+
+async def test_a_cancelled_root_ends_its_children_first(store: SqliteStore) -> None:
+    @workflow(id="inner")
+    async def inner(ctx: WorkflowContext) -> None:
+        await ctx.step.suspend("ask", {})
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        await asyncio.gather(
+            ctx.step.invoke_and_wait("a", inner), ctx.step.invoke_and_wait("b", inner)
+        )
+
+    for restarts in (False, True):
+        async with flowing(store, root, inner) as flows:
+            run_id = await flows.start(root)
+            await flows.holds(run_id, "suspended ask")
+            if restarts:
+                await flows.stop()
+            await flows.cancel(run_id)
+            if restarts:
+                flows.begin()
+            events = await flows.ended(run_id)
+        cancelled = [one.run_id for one in events if one.HasField("run_cancelled")]
+        begun = {one.run_id for one in events if one.HasField("workflow_start")}
+        assert sorted(cancelled) == sorted(begun)
+        assert cancelled[-1] == run_id
+        assert [one.terminal for one in events if one.HasField("run_cancelled")][-1]
+
+
+async def test_a_child_parks_with_its_root_and_goes_on(store: SqliteStore) -> None:
+    @workflow(id="inner")
+    async def inner(ctx: WorkflowContext) -> Any:
+        return (await ctx.step.suspend("ask", {"question": "Go on?"}))["data"]
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        return await ctx.step.invoke_and_wait("inner", inner)
+
+    async with flowing(store, root, inner, threshold=0.01) as flows:
+        run_id = await flows.start(root)
+        await flows.parked(run_id)
+        child = of(await flows.events(run_id), "inner")[0].run_id
+        await flows.answer(run_id, "ask", {"ok": True}, child=child)
+        events = await flows.ended(run_id)
+    assert result_of(events) == {"ok": True}
+    assert len({one.run_id for one in events}) == 2
+
+
+async def test_a_child_has_a_deadline_of_its_own(store: SqliteStore) -> None:
+    @workflow(id="inner")
+    async def inner(ctx: WorkflowContext) -> None:
+        await ctx.step.suspend("ask", {})
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step.invoke_and_wait("inner", inner, run_timeout_seconds=0.05)
+        except StepExecutionError as error:
+            return str(error)
+        return "no"
+
+    async with flowing(store, root, inner) as flows:
+        events = await flows.run(root)
+    assert "timeout" in result_of(events)
+    (ended,) = [one for one in of(events, "inner") if one.HasField("error")]
+    assert ended.error.reason == FailureReason.FAILURE_REASON_RUN_TIMEOUT
+
+
+async def test_recursion_is_bounded(store: SqliteStore) -> None:
+    @workflow(id="again")
+    async def again(ctx: WorkflowContext) -> Any:
+        return await ctx.step.invoke_and_wait("again", "again")
+
+    async with flowing(store, again) as flows:
+        events = await flows.run(again)
+    assert len({one.run_id for one in events}) == 33
+    assert "32 runs above it" in events[-1].error.message
+
+
+async def test_an_agent_is_a_child(store: SqliteStore) -> None:
+    @tool
+    def look(ctx: WorkflowContext, city: str) -> str:
+        """Look."""
+        return f"sun in {city}"
+
+    agent = scripted(
+        turn(call("look", city="Rome"), usage(input_tokens=5, output_tokens=2)),
+        turn("Sunny.", usage(input_tokens=8, output_tokens=1)),
+        id="forecast",
+        tools=(look,),
+    )
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        result = await ctx.step.agent_invoke_and_wait(
+            "ask", agent.with_input("Weather?", streaming=True)
+        )
+        assert isinstance(result, AgentResult)
+        both = await ctx.step.batch_agent_invoke_and_wait(
+            "both", [agent.with_input("Again?"), agent.with_input("Again?")]
+        )
+        return [result.result, result.tool_results[0].result, [one.result.result for one in both]]
+
+    async with flowing(store, root) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()})))
+        events = await flows.run(root)
+    assert result_of(events) == ["Sunny.", "sun in Rome", ["Sunny.", "Sunny."]]
+    assert events[-1].workflow_finish.usage.total_tokens == sum(
+        one.agent_finish.usage.total_tokens for one in events if one.HasField("agent_finish")
+    )
+
+
+@pytest.mark.parametrize("target", [7, None, ""])
+async def test_what_cannot_be_a_child_is_refused(store: SqliteStore, target: Any) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        await ctx.step.invoke_and_wait("k", target)
+
+    async with flowing(store, root) as flows:
+        events = await flows.run(root)
+    assert "must be a workflow, an agent, or the id of one" in events[-1].error.message
+
+
+assert isinstance(double, Workflow)

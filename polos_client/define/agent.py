@@ -329,8 +329,9 @@ class Agent:
 
         """
         del session_id, user_id
+        streams = streaming or self.stream_to_workflow
         return AgentRunConfig(
-            self, input, initial_state, streaming, run_timeout_seconds, provider_kwargs
+            self, input, initial_state, streams, run_timeout_seconds, provider_kwargs
         )
 
     def _start(self, client: PolosClient, input: Input, **said: Any) -> Start:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-if TYPE_CHECKING:
-    from polos_client.define.agent import Agent, Input, State
+
+class Defined(Protocol):
+    """An Agent or a Workflow."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +33,9 @@ class AgentRunConfig:
 
     """
 
-    agent: Agent
-    input: Input
-    initial_state: State | None = None
+    agent: Defined
+    input: str | Sequence[Mapping[str, Any]]
+    initial_state: Mapping[str, Any] | BaseModel | None = None
     streaming: bool = False
     run_timeout_seconds: float | None = None
     provider_kwargs: Mapping[str, Any] = field(default_factory=dict)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast, overload
+from typing import Any, NoReturn, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
+from polos_client.define.children import (
+    AgentRunConfig,
+    BatchStepResult,
+    BatchWorkflowInput,
+    Defined,
+)
 from polos_client.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from polos_client.define.agent import Agent
-    from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchWorkflowInput
-    from polos_client.define.workflow import Workflow
-    from polos_client.result import AgentResult
+from polos_client.result import AgentResult
 
 _T = TypeVar("_T")
 
@@ -144,7 +145,7 @@ class Steps(Protocol):
     async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK
         self,
         step_key: str,
-        workflow: Workflow | Agent | str,
+        workflow: Defined | str,
         payload: Any = None,
         initial_state: Data | None = None,
         queue: Any = None,

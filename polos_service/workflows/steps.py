@@ -377,10 +377,9 @@ class WorkflowSteps:
 
 def entry_of(config: AgentRunConfig) -> BatchWorkflowInput:
     """Return the entry of a batch that runs an agent with its input."""
-    streaming = config.streaming or config.agent.stream_to_workflow
     payload = {
         "input": config.input,
-        "streaming": streaming,
+        "streaming": config.streaming,
         "provider_kwargs": dict(config.provider_kwargs),
     }
     return BatchWorkflowInput(

@@ -115,7 +115,6 @@ def test_parameters_that_are_not_a_providers_are_refused_with_the_way_to_set_the
         {"guardrails": [print]},
         {"guardrail_max_retries": 3},
         {"compaction": True},
-        {"stream_to_workflow": True},
     ],
     ids=lambda one: next(iter(one)),
 )

@@ -118,10 +118,9 @@ def test_advice_is_given_where_there_is_some() -> None:
 
 
 def test_a_method_that_is_not_built_is_refused_by_its_name() -> None:
-    agent, plain = Agent("a", "openai", "m"), tool(id="t")(lambda: None)
+    plain = tool(id="t")(lambda: None)
     order = workflow(id="w")(lambda ctx: ctx)
     for owner, name, told in (
-        (agent, "with_input", "agent.with_input"),
         (plain, "run", "tool.run"),
         (order, "stream", "workflow.stream"),
         (order, "queue_name", "workflow.queue_name"),

@@ -197,8 +197,9 @@ class Drive:
             writer.ended.result()  # before the terminal event it ends only by raising
         if work in done:
             return self._ending_of(ctx, ctx.broken or work.result())
-        for order in done.intersection(orders):
-            return order.result()(ctx)
+        for order in orders:
+            if order in done:
+                return order.result()(ctx)
         if rest is None:
             raise self._left.result()
         await ctx.tidied()

@@ -48,7 +48,7 @@ class FakeClock:
 
 
 class SetClock(SystemClock):
-    """The machine's clock, which can be set; a sleep ends early, so that it is looked at again.
+    """The machine's clock, which can be set: sleeps end by it, too.
 
     `shift` are the nanoseconds by which it is ahead, `asked` the seconds of all sleeps.
     """

@@ -51,8 +51,10 @@ async def test_attempts_and_failures_count_across_kills(store: SqliteStore) -> N
         assert len(calls) == 1
         clock.shift += 61 * SECOND  # the rest of the pause
         await until(lambda: len(calls) == 2)
-        await flows.restart()
-        await flows.holds(run_id, "step_retry work 4")
+        await flows.stop()
+        clock.asked.clear()
+        flows.begin()
+        await until(lambda: 60 in clock.asked)
         clock.shift += 61 * SECOND
         events = await flows.ended(run_id)
     assert kinds(events)[1:-1] == [

@@ -119,7 +119,8 @@ class Branch:
         def alone() -> bool:
             return task is self.main and self.tasks() <= {task}
 
-        await self.holding.gate.turn(sequence, alone, new=new)
+        with self.working():
+            await self.holding.gate.turn(sequence, alone, new=new)
 
     async def hand_out(self, sequence: int) -> None:
         """Return when a result that was recorded just now is durable and has its turn.
@@ -128,7 +129,7 @@ class Branch:
         for example. The log has the result by now, and the code will get it when it runs again:
         so it does now, and is cancelled where it asks for the next step.
         """
-        with self.holding.gate.holding(sequence):
+        with self.holding.gate.holding(sequence), self.working():
             while True:
                 try:
                     await self.holding.writer.flush()

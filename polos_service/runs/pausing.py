@@ -125,9 +125,10 @@ class Pausing:
 
     async def _answer(self, wait_id: int, told: Suspended) -> Answer | None:
         try:
-            # Before the event can be seen: whoever sees it may look the wait up.
-            await self._waiting.open(self._branch.lineage, wait_id, told)
-            await self._writer.flush()
+            with self._branch.working():  # a run that is parked knows when this wait ends
+                # Before the event can be seen: whoever sees it may look the wait up.
+                await self._waiting.open(self._branch.lineage, wait_id, told)
+                await self._writer.flush()
             return await self._waiting.ending(self._branch.run_id, wait_id, told)
         except StoreUnavailable as error:
             await self._branch.leave(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grpc.aio import insecure_channel
 
@@ -12,6 +13,9 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from tests.support.process import ServiceProcess
 from tests.support.service import until
+
+if TYPE_CHECKING:
+    from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
 APP = """
 import asyncio
@@ -76,7 +80,7 @@ def noted(folder: Path) -> int:
     return len(set(notes.read_text().split())) if notes.exists() else 0
 
 
-async def read(runs: RunServiceStub, run_id: str) -> list[Event]:
+async def read(runs: RunServiceAsyncStub, run_id: str) -> list[Event]:
     """Return the events of a run once it has ended."""
     request = pb.StreamWorkflowRequest(workflow_run_id=run_id)
     return [event async for found in runs.StreamWorkflow(request) for event in found.events]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import workflow
@@ -14,7 +17,7 @@ from polos_service.runs.frame import SECOND
 from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import flowing, kinds, result_of
 from tests.support.runs import SetClock
-from tests.support.stores import until
+from tests.support.stores import HeldStore, until
 
 HOUR = 3600 * SECOND
 
@@ -146,6 +149,45 @@ async def test_the_loser_of_a_race_takes_no_answer_and_holds_nothing_open(
         "resumed ask cancelled",
         "resumed end answered",
     ]
+
+
+@pytest.mark.parametrize("what", ["beginning", "end"])
+async def test_a_run_is_not_parked_while_a_wait_is_being_stored(tmp_path: Path, what: str) -> None:
+    """Nobody would wake it for that wait."""
+    held = await HeldStore.open(tmp_path / "runs.db")
+    held.allow_all()
+    go = asyncio.Event()
+
+    @workflow(id="stalls")
+    async def function(ctx: WorkflowContext) -> str:
+        other = asyncio.create_task(ctx.step.suspend("other"))
+        if what == "end":
+            await ctx.step.suspend("ask")
+        else:
+            await ctx.step.run("work", go.wait)
+            await ctx.step.wait_for("nap", seconds=0.001)
+        other.cancel()
+        return "done"
+
+    async with flowing(held, function, threshold=0.02) as flows:
+        run_id = await flows.start(function)
+        await flows.holds(run_id, "suspended ask" if what == "end" else "step_start work 1")
+        if what == "end":
+            await flows.parked(run_id)
+        held.hold()
+        asked = len(held.asked)
+        if what == "end":
+            await flows.answer(run_id, "ask")
+        else:
+            held.allow(1)  # the end of the step
+            asked += 1
+        go.set()
+        await until(lambda: len(held.asked) > asked)
+        await asyncio.sleep(0.1)  # longer than it takes to be parked
+        held.allow_all()
+        events = await flows.ended(run_id)
+    await held.close()
+    assert kinds(events)[-1] == "workflow_finish"
 
 
 async def test_twenty_parallel_steps_survive_ten_processes(store: SqliteStore) -> None:

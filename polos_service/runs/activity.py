@@ -44,6 +44,9 @@ class Activity:
         self._waited = 0
         self._waits_since = 0
         self._waiting = asyncio.Event()
+        self._no_waits = asyncio.Event()
+        self._no_waits.set()
+        self._moved = asyncio.Event()
 
     def work(self) -> None:
         """Note that a step begins."""
@@ -59,14 +62,16 @@ class Activity:
         """Note that a wait begins, and until when it takes at most."""
         if not self._waits:
             self._waits_since = self._clock.now()
+            self._no_waits.clear()
         self._waits[wait_id] = FOREVER if until is None else until
         self._change()
 
     def over(self, wait_id: int) -> None:
         """Note that a wait has ended."""
         self._waits.pop(wait_id, None)
-        if not self._waits:
+        if not self._waits and not self._no_waits.is_set():
             self._waited += self._clock.now() - self._waits_since
+            self._no_waits.set()
         self._change()
 
     def touch(self) -> None:
@@ -81,6 +86,10 @@ class Activity:
         """Return for how many nanoseconds any wait was open in this claim."""
         return self._waited + (self._clock.now() - self._waits_since if self._waits else 0)
 
+    async def waits_over(self) -> None:
+        """Return once no wait is open."""
+        await self._no_waits.wait()
+
     async def parkable(self) -> Rest:
         """Return when the run may be parked."""
         while True:
@@ -93,7 +102,8 @@ class Activity:
             # The later of: quiet for long enough, and the first wait still long enough.
             quiet_at = self._changed + self._threshold
             if first - now <= self._threshold:
-                await self._clock.sleep(max(1, first - now) / SECOND)
+                self._moved.clear()
+                await self._moved.wait()  # its end, unless something else is first
             elif quiet_at > now:
                 await self._clock.sleep((quiet_at - now) / SECOND)
             else:
@@ -102,6 +112,7 @@ class Activity:
     def _change(self) -> None:
         self._changes += 1
         self._changed = self._clock.now()
+        self._moved.set()
         if self._waits and not self._steps:
             self._waiting.set()
         else:

@@ -63,6 +63,8 @@ class Branch:
         self._refused = 0
         self.main: asyncio.Task[Any] | None = None
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
+        self._spared: WeakSet[asyncio.Task[Any]] = WeakSet()
+        """Tasks that got a result although they had been cancelled."""
 
     @property
     def broken(self) -> Unrecorded | LogFull | None:
@@ -86,9 +88,16 @@ class Branch:
         return {task for task in (self.main, *self._tasks) if task and not task.done()}
 
     async def ask(self, key: str, kind: str) -> None:
-        """Note that the run's code asks for a step or a wait, and check that it may."""
+        """Note that the run's code asks for a step or a wait, and check that it may.
+
+        Raises:
+            CancelledError: the task was cancelled when it was about to get its last result.
+
+        """
+        self.holding.gate.stir()
         if self.over or self.holding.writer.closed:
             await self._refuse()
+        self._make_up()
         if self.broken is not None:
             raise self.broken
         if key in self._used:
@@ -110,7 +119,36 @@ class Branch:
         def alone() -> bool:
             return task is self.main and self.tasks() <= {task}
 
-        await self.holding.gate.turn(sequence, alone, new=new)
+        with self.working():
+            await self.holding.gate.turn(sequence, alone, new=new)
+
+    async def hand_out(self, sequence: int) -> None:
+        """Return when a result that was recorded just now is durable and has its turn.
+
+        While the code is quiet, only the process's own time cancels a task, an `asyncio.timeout`
+        for example. The log has the result by now, and the code will get it when it runs again:
+        so it does now, and is cancelled where it asks for the next step.
+        """
+        with self.holding.gate.holding(sequence), self.working():
+            while True:
+                try:
+                    await self.holding.writer.flush()
+                    await self.turn(sequence, new=True)
+                except asyncio.CancelledError:
+                    stops = self.over or self.holding.writer.closed or not self.recording
+                    if stops or not self.holding.gate.quiet:
+                        raise
+                    self._spared.add(current())
+                else:
+                    return
+
+    def _make_up(self) -> None:
+        """Cancel the task that calls, if it was spared and nobody has taken that back."""
+        task = current()
+        if task in self._spared:
+            self._spared.discard(task)
+            if task.cancelling():
+                raise asyncio.CancelledError
 
     @contextmanager
     def working(self) -> Iterator[None]:
@@ -129,9 +167,11 @@ class Branch:
         """Wait for the run's code to give up what it gave up when this was recorded.
 
         Code that has not given it up in the time that it took then, and GIVING_UP, is other code.
+        Until then the run is not parked: what measures that time would begin anew.
         """
         took = self.journal.given_up.get(key, 0) / SECOND
-        await self.holding.clock.sleep(took + GIVING_UP)
+        with self.working():
+            await self.holding.clock.sleep(took + GIVING_UP)
         reason = self.nondeterministic(key, "the end", "given up by the code", "its result")
         await self.leave(reason)
 

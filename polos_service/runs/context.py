@@ -19,13 +19,14 @@ from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
+from polos_service.runs.gate import QUIET
 from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journal import Journal, Journals
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
-from polos_service.runs.sleeping import warn_of_sleep
 from polos_service.runs.stepping import Stepping
+from polos_service.runs.timing import warn_of_timing
 from polos_service.runs.totals import Totals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
@@ -161,6 +162,10 @@ class RunContext:
     def working(self) -> AbstractContextManager[None]:
         """Keep the run from being parked, whatever else waits."""
         return self._branch.working()
+
+    def handing_over(self) -> AbstractContextManager[None]:
+        """Hand out no result while what the code is about to get is made ready."""
+        return self._holding.gate.holding()
 
     def age(self) -> Duration:
         """Return the time since the run was created."""
@@ -304,9 +309,9 @@ class RunContext:
         """Return the tasks that the code has begun, as far as known, and that are not done."""
         return self._branch.tasks() - {self._branch.main}
 
-    def warn_of_sleep(self) -> None:
-        """Say in the service's log that code sleeps which is about to be stopped."""
-        warn_of_sleep(self._branch.lineage.workflow_id, self._branch.tasks())
+    def warn_of_timing(self) -> None:
+        """Say in the service's log that code which is about to be stopped measures time itself."""
+        warn_of_timing(self._branch.lineage.workflow_id, self._branch.tasks())
 
     async def settle(self) -> None:
         """End what the run's code has begun and does not wait for, once it has returned or raised.
@@ -314,6 +319,7 @@ class RunContext:
         Each step and each wait is recorded as cancelled, whether it was begun now or before.
         """
         branch = self._branch
+        await self._cancelled()
         left = [*branch.open, *branch.waits]
         await self._stop()
         for key in branch.unasked():
@@ -324,6 +330,18 @@ class RunContext:
             self._waits.cease(key)
         if left:
             log.warning("steps_not_awaited", run_id=self.run_id, **listed(left))
+
+    async def _cancelled(self) -> None:
+        """Let end what the code has cancelled: that is not left behind."""
+        branch = self._branch
+        if not branch.open and not branch.waits:
+            return
+        self.end()
+        for _ in range(QUIET):
+            await asyncio.sleep(0)
+        tasks = {one for one in branch.tasks() - {asyncio.current_task()} if one.cancelling()}
+        if tasks:
+            await asyncio.wait(tasks, timeout=STOP_PATIENCE)
 
     def _take_up(self, key: str) -> None:
         """Have open what the log has as open, and the code has not asked for."""

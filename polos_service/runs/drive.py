@@ -178,13 +178,13 @@ class Drive:
     async def _worked(self, ctx: RunContext, runnable: Runnable, writer: Writer) -> Ending:
         """Let the run's code work until it is done, or has to stop."""
         work = asyncio.create_task(outcome(runnable.run(ctx, self._claim.definition)))
-        order = asyncio.create_task(self._ordered())
+        orders = [asyncio.create_task(one) for one in (self._cancelled(), self._late())]
         try:
-            done, rest = await self._first({writer.ended, work, order, self._left})
+            done, rest = await self._first({writer.ended, work, *orders, self._left})
             seen = self._waiting.inbox.seen
             if rest is not None:
-                ctx.warn_of_sleep()
-            if any(map(concludes, done & {work, order})):
+                ctx.warn_of_timing()
+            if any(map(concludes, done & {work, *orders})):
                 ctx.end()
             else:  # the run goes on in another claim, which finds its waits as they are
                 ctx.close()
@@ -192,13 +192,14 @@ class Drive:
             ctx.close()
             raise
         finally:
-            await stopped(work, order, *ctx.tasks())
+            await stopped(work, *orders, *ctx.tasks())
         if writer.ended in done:
             writer.ended.result()  # before the terminal event it ends only by raising
         if work in done:
             return self._ending_of(ctx, ctx.broken or work.result())
-        if order in done:
-            return order.result()(ctx)
+        for order in orders:
+            if order in done:
+                return order.result()(ctx)
         if rest is None:
             raise self._left.result()
         await ctx.tidied()
@@ -263,17 +264,21 @@ class Drive:
             return cancelled
         return timed_out if self._remaining() == 0 else None
 
-    async def _ordered(self) -> Callable[[RunContext], Ending]:
-        """Wait for the run's cancellation or its deadline; return how the run ends by it."""
+    async def _cancelled(self) -> Callable[[RunContext], Ending]:
+        """Wait for the run's cancellation; return how the run ends by it."""
+        await self._waiting.inbox.cancelled()
+        return cancelled
+
+    async def _late(self) -> Callable[[RunContext], Ending]:
+        """Wait until the run has had its time; return how the run ends by it."""
         while (left := self._remaining()) != 0:
-            deadline = asyncio.timeout(left)
-            try:
-                async with deadline:
-                    await self._waiting.inbox.cancelled()
-                    return cancelled
-            except TimeoutError:
-                if not deadline.expired():
-                    raise
+            if left is None:
+                await asyncio.Event().wait()
+            elif self._claim.deadline is None:
+                await self._waiting.activity.waits_over()
+                await asyncio.sleep(self._remaining() or 0)
+            else:
+                await asyncio.sleep(left)
         return timed_out
 
     def _remaining(self) -> float | None:

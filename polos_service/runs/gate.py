@@ -2,15 +2,18 @@
 
 Code that races steps against each other sees who is first. It must see the same again when it is
 run against its log. So one result is handed out, and the next when the code has done with it
-whatever it does without waiting.
+whatever it does without waiting. A result that is recorded but not yet durable keeps those behind
+it in the log back.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import count
 
 QUIET = 20
 """Turns of the loop, without a result being asked for or handed out, after which the code waits.
@@ -32,7 +35,9 @@ class Gate:
         self._recorded = sorted(recorded)
         self._strict = strict
         self._passed = 0
-        self._waiting: list[tuple[int, Callable[[], bool], asyncio.Future[None]]] = []
+        self._waiting: list[tuple[int, int, Callable[[], bool], asyncio.Future[None]]] = []
+        self._pushes = count()
+        self._held: list[int] = []
         self._quiet = QUIET
         self._counting = False
 
@@ -45,13 +50,37 @@ class Gate:
             new: whether the result was recorded now; the code has waited for it, then.
 
         """
-        if new and self._quiet >= QUIET and not self._waiting and self._is_next(sequence):
+        first = self._is_next(sequence) and not self._is_held(sequence)
+        if new and first and self.quiet and not self._waiting:
             self._pass(sequence)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (sequence, alone, future))
-        self._restart()
+        # The second member keeps the others from being compared.
+        heapq.heappush(self._waiting, (sequence, next(self._pushes), alone, future))
+        self.stir()
         await future
+
+    @contextmanager
+    def holding(self, sequence: int = 0) -> Iterator[None]:
+        """Hand out nothing that is behind this sequence in the log until the block is left."""
+        insort(self._held, sequence)
+        try:
+            yield
+        finally:
+            self._held.remove(sequence)
+            self.stir()
+
+    def stir(self) -> None:
+        """Note that the code has something to do: count its quiet turns anew."""
+        self._quiet = 0
+        if not self._counting:
+            self._counting = True
+            asyncio.get_running_loop().call_soon(self._count)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the code has done whatever it does without waiting."""
+        return self._quiet >= QUIET
 
     @property
     def due(self) -> int | None:
@@ -61,17 +90,13 @@ class Gate:
     def _is_next(self, sequence: int) -> bool:
         return self.due is None or self.due >= sequence
 
+    def _is_held(self, sequence: int) -> bool:
+        return bool(self._held) and self._held[0] < sequence
+
     def _pass(self, sequence: int) -> None:
         """Note that a result is handed out."""
         self._passed = max(self._passed, bisect_left(self._recorded, sequence) + 1)
-        self._restart()
-
-    def _restart(self) -> None:
-        """Begin to count the quiet turns anew."""
-        self._quiet = 0
-        if not self._counting:
-            self._counting = True
-            asyncio.get_running_loop().call_soon(self._count)
+        self.stir()
 
     def _count(self) -> None:
         self._quiet += 1
@@ -83,13 +108,16 @@ class Gate:
 
     def _enough(self) -> int:
         """Return how many quiet turns are enough for what waits."""
-        _, alone, _ = self._waiting[0]
+        _, _, alone, _ = self._waiting[0]
         return ALONE if len(self._waiting) == 1 and alone() else QUIET
 
     def _hand_out(self) -> None:
         """Hand out the first result that somebody still waits for, if it is its turn."""
-        while self._waiting and (not self._strict or self._is_next(self._waiting[0][0])):
-            sequence, _, future = heapq.heappop(self._waiting)
+        while self._waiting:
+            sequence, _, _, future = self._waiting[0]
+            if self._is_held(sequence) or (self._strict and not self._is_next(sequence)):
+                return
+            heapq.heappop(self._waiting)
             self._pass(sequence)
             if not future.done():
                 future.set_result(None)

@@ -67,10 +67,8 @@ class Pausing:
         self._branch.emit(resumed)
         self._branch.waits.pop(key, None)
         sequence, time = self._writer.latest, self._writer.latest_time
-        await self._writer.flush()
-        # Not awaited: what ends later must not come to the code first.
-        self._holding.tidy(self._waiting.close(wait_id, kind))
-        await self._branch.turn(sequence, new=True)
+        self._holding.tidy(self._close(wait_id, kind))
+        await self._branch.hand_out(sequence)
         return Ended(resumed=resumed, sequence=sequence, time=time)
 
     def cease(self, key: str) -> None:
@@ -79,7 +77,8 @@ class Pausing:
         if begun is None or self._writer.closed or not self._branch.recording:
             return
         self._branch.emit(resumed_by(*begun, CANCELLED))
-        self._holding.tidy(self._close(*begun))
+        self._holding.gate.stir()
+        self._holding.tidy(self._cease(*begun))
 
     @property
     def _waiting(self) -> Waiting:
@@ -95,7 +94,8 @@ class Pausing:
                 f"The wait {key!r} was given up before the workflow's function started over, and "
                 "takes no answer any more. Wait with another key.",
             )
-        await self._branch.never(key)
+        with self._holding.gate.holding(self._journal.results[key]):
+            await self._branch.never(key)
 
     def _require_room(self, key: str, kind: WaitKind.ValueType) -> None:
         """Refuse a new wait that nobody could answer any more, rather than wait for ever."""
@@ -125,18 +125,24 @@ class Pausing:
 
     async def _answer(self, wait_id: int, told: Suspended) -> Answer | None:
         try:
-            # Before the event can be seen: whoever sees it may look the wait up.
-            await self._waiting.open(self._branch.lineage, wait_id, told)
-            await self._writer.flush()
+            with self._branch.working():  # a run that is parked knows when this wait ends
+                # Before the event can be seen: whoever sees it may look the wait up.
+                await self._waiting.open(self._branch.lineage, wait_id, told)
+                await self._writer.flush()
             return await self._waiting.ending(self._branch.run_id, wait_id, told)
         except StoreUnavailable as error:
             await self._branch.leave(error)
 
-    async def _close(self, wait_id: int, told: Suspended) -> None:
+    async def _cease(self, wait_id: int, told: Suspended) -> None:
         await self._writer.flush()  # nobody is refused because of what is not in the log
         if told.kind != TIMER:
             await self._waiting.end(self._branch.run_id, told.step_key, CANCELLED)
-        await self._waiting.close(wait_id, told.kind)
+        await self._close(wait_id, told.kind)
+
+    async def _close(self, wait_id: int, kind: WaitKind.ValueType) -> None:
+        """Take a wait out of the index of open waits once the log has its end."""
+        await self._writer.flush()
+        await self._waiting.close(wait_id, kind)
 
 
 def resumed_by(wait_id: int, told: Suspended, answer: Answer | None) -> Resumed:

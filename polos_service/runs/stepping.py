@@ -68,6 +68,7 @@ class Stepping:
             return
         error = StepError(CANCELLED, "The run's code did not wait for the step.")
         self._branch.emit(attempt.failed(error))
+        self._holding.gate.stir()
 
     def attempt(
         self, key: str, kind: str, call: ToolCall | None, number: int | None = None
@@ -171,10 +172,10 @@ class Stepping:
             await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
         sequence = self._ended(attempt)
         self._branch.totals.add(finish)
-        if finish.step_type == MODEL_CALL:
-            await self._holding.budget.count(finish)
-        await self._writer.flush()
-        await self._branch.turn(sequence, new=True)
+        with self._holding.gate.holding(sequence):
+            if finish.step_type == MODEL_CALL:
+                await self._holding.budget.count(finish)
+            await self._branch.hand_out(sequence)
         return output
 
     async def _fail(self, attempt: Attempt, error: StepError) -> NoReturn:
@@ -188,9 +189,7 @@ class Stepping:
             broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
             self._holding.broken = broken
             raise broken from cause
-        sequence = self._ended(attempt)
-        await self._writer.flush()
-        await self._branch.turn(sequence, new=True)
+        await self._branch.hand_out(self._ended(attempt))
         error.attempt = attempt.number
         raise error
 
@@ -228,7 +227,8 @@ class Stepping:
         if recorded.HasField("failure"):
             failure = recorded.failure
             if failure.reason == CANCELLED:
-                await self._branch.never(recorded.step_key)
+                with self._holding.gate.holding(self._journal.results[recorded.step_key]):
+                    await self._branch.never(recorded.step_key)
             error = StepError(
                 failure.reason,
                 failure.message,

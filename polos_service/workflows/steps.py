@@ -97,7 +97,8 @@ class WorkflowSteps:
             output = await self._ctx.step(
                 step_key, "run", function.body, retries=retries, abandons=True
             )
-            return await function.value(output)
+            with self._ctx.handing_over():
+                return await function.value(output)
 
     async def wait_for(  # noqa: PLR0917 - the order of the original SDK
         self,

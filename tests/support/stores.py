@@ -151,6 +151,11 @@ class HeldStore(SqliteStore):
         for _ in range(appends):
             self._permits.release()
 
+    def hold(self) -> None:
+        """Let no append pass from now on."""
+        self._all = False
+        self._permits = asyncio.Semaphore(0)
+
     def allow_all(self) -> None:
         """Let every append pass from now on."""
         self._all = True

@@ -383,3 +383,42 @@ async def test_time_in_waits_does_not_count_towards_a_limit_of_work(
     await executor.stop(0)
     expected = "workflow_finish" if what == "wait" else "error"
     assert names(events)[-1] == expected
+
+
+async def test_a_wait_about_to_end_is_not_polled() -> None:
+    """Its end may take a while: the store may be slow to take it."""
+    clock = FakeClock()
+    activity = Activity(clock, 10.0)
+    activity.wait(1, clock.now())
+    activity.wait(2, None)
+    parkable = asyncio.create_task(activity.parkable())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert clock.slept == []
+    activity.over(1)
+    rest = await parkable
+    assert rest.wake_at is None
+    assert clock.slept == [10.0]
+
+
+async def test_a_limit_of_work_is_not_polled_while_waits_are_open(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float | None] = []
+    remaining = drive.Drive._remaining
+
+    def noting(one: drive.Drive) -> float | None:
+        looks.append(remaining(one))
+        return looks[-1]
+
+    monkeypatch.setattr(drive.Drive, "_remaining", noting)
+
+    async def run(ctx: RunContext) -> None:
+        await asyncio.sleep(0.1)
+        await ctx.wait("nap", TIMER, until=soon(0.5))
+
+    executor = Executor(store, {"agent": Code(run, work_limit=0.3)}, SystemClock(), 10)
+    executor.start()
+    await ended(store, await store.create(new_run()))
+    await executor.stop(0)
+    assert len(looks) < 20

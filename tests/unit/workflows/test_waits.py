@@ -309,7 +309,7 @@ async def test_a_sleep_beside_a_wait_is_a_warning_and_begins_anew(store: SqliteS
             await until(lambda: len(passes) == 2)
             await flows.restart()
             assert result_of(await flows.ended(run_id)) == "yes"
-    told = [one["workflow"] for one in logs if one["event"] == "sleep_does_not_keep_a_run"]
+    told = [one["workflow"] for one in logs if one["event"] == "time_begins_anew"]
     assert told == ["sleeps"]
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polos_client.errors import PolosError
+from polos_client.errors import PermissionDenied, PolosError
 from polos_service.cli import answer
 from polos_service.cli.exits import REFUSED, complain
 from polos_service.cli.history import History, history_of
@@ -124,9 +125,16 @@ def tail(
 @app.command()
 @calls_service
 def cancel(run_ids: RunIds, way: Way) -> None:
-    """Cancel queued or running runs. Runs that have ended are not changed."""
+    """Cancel runs that have not ended: queued, running or suspended ones.
+
+    Of a run that has ended it says how; that is not an error.
+    """
 
     async def cancelled(client: PolosClient, run_id: str) -> str:
+        with suppress(PermissionDenied):  # a key may permit cancelling and not reading
+            run = await client.get_run(run_id)
+            if run.HasField("finish_time"):
+                return f"had already ended: {state_of(run)}"
         run = await client.cancel_run(run_id)
         if not run.HasField("finish_time"):
             return "is being cancelled"

@@ -16,7 +16,6 @@ from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import flowing, kinds, result_of
 from tests.support.stores import until
 
-
 GROUP = "ExceptionGroup: both (2 sub-exceptions): KeyError: 'ok'; ValueError"
 
 
@@ -50,7 +49,10 @@ async def test_finished_steps_are_not_repeated(store: SqliteStore) -> None:
         "step_finish last 1",
         "workflow_finish",
     ]
-    assert [one.workflow_retry.message for one in events[5:7]] == ["ValueError: no 0", "ValueError: no 1"]
+    assert [one.workflow_retry.message for one in events[5:7]] == [
+        "ValueError: no 0",
+        "ValueError: no 1",
+    ]
 
 
 @pytest.mark.parametrize("form", ["async", "sync"])

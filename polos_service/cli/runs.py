@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel and delete runs.")
 
-COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION")
+COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", "BLOCKED")
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]

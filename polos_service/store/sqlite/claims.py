@@ -8,7 +8,7 @@ import time
 from polos_service.store import Claim, Overdue
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.inbox import commands_after
-from polos_service.store.sqlite.log import HELD, LEFT, insert_mark, left_of
+from polos_service.store.sqlite.log import HELD, LEFT, NEWEST_MARK, insert_mark, left_in
 from polos_service.store.sqlite.schema import QUEUED, RUNNING
 from polos_service.store.sqlite.spool import Spool
 
@@ -30,15 +30,16 @@ def begin_claim(db: sqlite3.Connection, spool: Spool, run: int, writer: str) -> 
     row = db.execute(
         "UPDATE runs SET state = ?, epoch = epoch + 1, start_time = coalesce(start_time, ?) "
         "WHERE id = ? "
-        "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition",
+        "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition, "
+        f"{NEWEST_MARK}",
         (RUNNING, time.time_ns(), run),
     ).fetchone()
-    project, run_id, workflow_id, epoch, create_time, deadline, definition = fitting(
-        row, str, str, str, int, int, int | None, bytes
+    project, run_id, workflow_id, epoch, create_time, deadline, definition, newest = fitting(
+        row, str, str, str, int, int, int | None, bytes, bytes | None
     )
     spool.let_go(db, project, run_id)
     mark: dict[str, object] = {"epoch": epoch, "writer": writer}
-    if left := left_of(db, run):
+    if left := left_in(newest):
         mark[LEFT] = left
     latest = insert_mark(db, run, {"claim": mark})
     claim = Claim(

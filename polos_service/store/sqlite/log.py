@@ -70,12 +70,6 @@ def left_in(mark: bytes | None) -> str:
     return str(found.get(LEFT, ""))
 
 
-def left_of(db: sqlite3.Connection, run: int) -> str:
-    """Return why a run was left; empty if it was not, or has gone on since."""
-    (mark,) = db.execute(f"SELECT {NEWEST_MARK} FROM runs WHERE id = ?", (run,)).fetchone()
-    return left_in(mark)
-
-
 def latest_of(db: sqlite3.Connection, run: int) -> int:
     """Return the newest sequence in the run's log, 0 if it is empty."""
     row = db.execute("SELECT coalesce(max(last), 0) FROM frames WHERE run = ?", (run,)).fetchone()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from polos.v1 import run_service_pb2 as rpc
 from polos.v1.agent_pb2 import Agent as AgentMessage
-from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
+from polos.v1.agent_pb2 import Workflow as WorkflowMessage
+from polos.v1.agent_service_pb2 import GetAgentRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2_grpc import RunServiceStub
@@ -382,11 +383,18 @@ class PolosClient(Connection):
             ConnectionLost: it could not be reached.
 
         """
-        agents: list[AgentMessage] = []
-        request = ListAgentsRequest()
-        while True:
-            page = await self.call(lambda channel: AgentServiceStub(channel).ListAgents, request)
-            agents += page.agents
-            if not page.next_page_token:
-                return agents
-            request.page_token = page.next_page_token
+        from polos_client.calls import listing  # noqa: PLC0415
+
+        return [agent async for agent in listing.agents(self)]
+
+    async def list_workflows(self) -> list[WorkflowMessage]:
+        """Return all workflows that the service has loaded, by id.
+
+        Raises:
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        from polos_client.calls import listing  # noqa: PLC0415
+
+        return [workflow async for workflow in listing.workflows(self)]

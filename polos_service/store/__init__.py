@@ -31,6 +31,9 @@ OPEN_BYTES = 8 * 1024 * 1024
 PARKED = "parked"
 """The member of a release's private line that tells that the run was suspended."""
 
+LEFT_LIMIT = 1024
+"""Characters of the text that says why a run was left, at most."""
+
 ENDED = frozenset(
     {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
 )
@@ -71,6 +74,8 @@ class RunRecord:
 
     Attributes:
         latest: sequence of the newest event, 0 if there is none.
+        left: why the last process that had the run left it to others; empty if none did, or the
+            run has gone on since: it has had an event, or was suspended.
 
     """
 
@@ -84,6 +89,7 @@ class RunRecord:
     start_time: int | None
     finish_time: int | None
     latest: int
+    left: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,11 +272,12 @@ class RunStore(Protocol):
         """Return how many runs are queued, by workflow."""
         ...
 
-    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+    async def release(self, claim: Claim, *, failed: bool = False, left: str = "") -> None:
         """Queue the claim's run again, for anyone. Nothing happens if it was lost or ended.
 
         `failed` says that the claim ended by a failure. It is noted in the log, and such a
-        claim counts towards giving the run up.
+        claim counts towards giving the run up. `left` says in at most LEFT_LIMIT characters why
+        its holder cannot go on with the run: see `RunRecord`.
         """
         ...
 

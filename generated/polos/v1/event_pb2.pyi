@@ -1135,8 +1135,8 @@ class Custom(_message.Message):
     STEP_KEY_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The type, 1 to 128 characters. It may be any text, also the name of a payload of
-    `Event`.
+    """The type, 1 to 128 characters. Any text except `unknown`, the names of the other
+    payloads of `Event`, and texts that begin with `suspend_` or `resume_`.
     """
     data_json: _builtins.str
     """What the code tells, as JSON text, at most 256 KiB."""

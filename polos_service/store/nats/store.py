@@ -197,9 +197,9 @@ class NatsStore:
         """Return how many runs are queued, by workflow."""
         return await self._listing.waiting()
 
-    async def release(self, claim: port.Claim, *, failed: bool = False) -> None:
+    async def release(self, claim: port.Claim, *, failed: bool = False, left: str = "") -> None:
         """Queue the run again."""
-        await self._tasks.finish(self._claims.release(claim, failed=failed))
+        await self._tasks.finish(self._claims.release(claim, failed=failed, left=left))
 
     def append(
         self, claim: port.Claim, frame: port.Frame, private: bytes = b""

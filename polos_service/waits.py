@@ -137,6 +137,7 @@ class Waits:
         step_key: str,
         data_json: str,
         request_id: str,
+        workflow_id: str = "",
     ) -> Wait | None:
         """Answer a wait of a run as the code of another one, which cannot answer an approval.
 
@@ -152,6 +153,7 @@ class Waits:
             data_json=data_json,
             data=None,
             request_id=request_id,
+            workflow_id=workflow_id,
         )
         return await self.resume(caller, reply)
 
@@ -196,9 +198,7 @@ class Waits:
             small = sum(len(one.data) for one in records) < BATCH_BYTES
             number = min(number * GROWTH, AT_ONCE) if small else AT_FIRST
 
-    async def _find(
-        self, caller: Caller, reply: Reply, *, ended: bool
-    ) -> tuple[Wait | None, bool]:
+    async def _find(self, caller: Caller, reply: Reply, *, ended: bool) -> tuple[Wait | None, bool]:
         """Return the wait that a reply names, and whether the log is known to have its end.
 
         There is no wait if the reply names it by a key that the run may still come to.

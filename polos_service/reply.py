@@ -69,7 +69,7 @@ def require_executed(reply: Reply, *workflow_ids: str) -> None:
 
     """
     if reply.workflow_id and reply.workflow_id not in workflow_ids:
-        executed = " and ".join(sorted(map(repr, set(workflow_ids))))
+        executed = " and ".join(repr(one) for one in sorted({*workflow_ids} - {""}))
         what = f"is {reply.workflow_id!r:.80}, but run {reply.run_id} executes {executed}"
         raise InvalidRequest({"workflow_id": what})
 

@@ -190,7 +190,7 @@ async def test_early_answers_never_take_the_room_of_others(
     async with waiting(store, asks_twice, 1) as (waits, run_id, _):
         for key in ("secnd", "2nd"):
             assert await waits.resume(ANONYMOUS, reply(run_id, key)) is None
-        with pytest.raises(TooManyCommands, match="keeps no more answers to waits .* at most 2 "):
+        with pytest.raises(TooManyCommands, match=r"keeps no more answers to waits .* at most 2 "):
             await waits.resume(ANONYMOUS, reply(run_id, "second"))
         assert await waits.resume(ANONYMOUS, reply(run_id, "first", who="r")) is not None
         await until_settled(store, run_id, 1)
@@ -214,7 +214,9 @@ async def test_an_answer_may_name_what_the_run_executes(store: SqliteStore) -> N
             await waits.resume(ANONYMOUS, replace(reply(run_id, "early"), workflow_id="sub"))
         for workflow_id in ("agent", "sub"):
             right = replace(reply(run_id, wait_id=child.wait_id, who="r"), workflow_id=workflow_id)
-            assert await waits.resume(ANONYMOUS, right) == child
+            answered = await waits.resume(ANONYMOUS, right)
+            assert answered is not None
+            assert answered.wait_id == child.wait_id
 
 
 async def approved(ctx: RunContext) -> None:

@@ -20,7 +20,7 @@ from polos import WorkflowContext, workflow
 
 @workflow(id="loop")
 async def loop(ctx: WorkflowContext) -> list:
-    return [(await ctx.step.suspend(f"ask {number}"))["data"] for number in range(4)]
+    return [(await ctx.step.suspend(f"ask {number}"))["data"] for number in range(2)]
 """
 
 
@@ -29,7 +29,7 @@ async def test_killed_right_behind_an_answer(tmp_path: Path) -> None:
     app.write_text(APP)
     async with ServiceProcess(app, tmp_path / "runs.db") as service:
         run_id = ""
-        for number in range(4):
+        for number in range(2):
             async with grpc.aio.insecure_channel(service.address) as channel:
                 runs = RunServiceStub(channel)
                 if not number:
@@ -56,8 +56,8 @@ async def test_killed_right_behind_an_answer(tmp_path: Path) -> None:
             events = [event async for one in found for event in one.events]
             assert not (await RunServiceStub(channel).ListWaits(pb.ListWaitsRequest())).waits
     resumed = [(e.resumed.step_key, e.resumed.data_json) for e in events if e.HasField("resumed")]
-    assert resumed == [(f"ask {number}", str(number)) for number in range(4)]
-    assert events[-1].workflow_finish.result_json == "[0,1,2,3]"
+    assert resumed == [(f"ask {number}", str(number)) for number in range(2)]
+    assert events[-1].workflow_finish.result_json == "[0,1]"
 
 
 def answer(run_id: str, number: int, request_id: str = "r") -> pb.ResumeRunRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import grpc.aio
@@ -37,11 +38,7 @@ async def test_killed_right_behind_an_answer(tmp_path: Path) -> None:
                     run_id = (await runs.CreateRun(create)).run.run_id
                 key = f"ask {number}"
 
-                async def listed(runs: RunServiceStub = runs, key: str = key) -> bool:
-                    found = await runs.ListWaits(pb.ListWaitsRequest())
-                    return [one.step_key for one in found.waits] == [key]
-
-                await until(listed, f"{key} alone is open")
+                await until(partial(alone_is_open, channel, key), f"{key} alone is open")
                 for before in range(number):
                     await runs.ResumeRun(answer(run_id, before))
                     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -58,6 +55,11 @@ async def test_killed_right_behind_an_answer(tmp_path: Path) -> None:
     resumed = [(e.resumed.step_key, e.resumed.data_json) for e in events if e.HasField("resumed")]
     assert resumed == [(f"ask {number}", str(number)) for number in range(2)]
     assert events[-1].workflow_finish.result_json == "[0,1]"
+
+
+async def alone_is_open(channel: grpc.aio.Channel, key: str) -> bool:
+    found = await RunServiceStub(channel).ListWaits(pb.ListWaitsRequest())
+    return [one.step_key for one in found.waits] == [key]
 
 
 def answer(run_id: str, number: int, request_id: str = "r") -> pb.ResumeRunRequest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ async def test_a_run_waits_more_often_than_its_inbox_has_room(
 
     async with running(store, run) as run_id:
         for number in (0, 1, 2, 3, 5):
-            await until(lambda key=f"ask {number}": is_open(store, run_id, [key]))
+            await until(partial(is_open, store, run_id, [f"ask {number}"]))
             await answer(store, run_id, f"ask {number}", said)
         await settled(store, run_id, 6)
         for number in (0, 3, 5):

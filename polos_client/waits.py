@@ -45,6 +45,8 @@ def _resumed(event: pb.Event) -> dict[str, Any]:
         told["request_id"] = wait.request_id
     if wait.principal:
         told["principal"] = wait.principal
+    if wait.given_up:
+        told["given_up"] = True
     return told
 
 

@@ -144,11 +144,17 @@ class Service:
             return WorkflowRunnable(definition, self._clock, self._resume, self._max_retries)
         return self._agent_runnable(definition)
 
-    async def _resume(
-        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    async def _resume(  # noqa: PLR0917 - a port of workflows
+        self,
+        run: RunContext,
+        run_id: str,
+        step_key: str,
+        data_json: str,
+        request_id: str,
+        workflow_id: str,
     ) -> object:
         return await self._runs.waits.answer(
-            run.project, f"run:{run.run_id}", run_id, step_key, data_json, request_id
+            run.project, f"run:{run.run_id}", run_id, step_key, data_json, request_id, workflow_id
         )
 
     def _agent_runnable(self, agent: Agent) -> AgentRunnable:

@@ -126,7 +126,10 @@ class Steps(Protocol):
         suspend_workflow_id: str,
         data: Any,
     ) -> None:
-        """Answer a wait of another run of the same project; approvals cannot be answered so."""
+        """Answer a wait of another run of the same project; approvals cannot be answered so.
+
+        `suspend_workflow_id` is what the run executes; empty: anything.
+        """
         ...
 
     async def publish_workflow_event(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import AbstractContextManager
 from copy import copy
 from typing import Any
@@ -284,6 +284,10 @@ class RunContext:
             await self._writer.flush()
         self.warn_of_unasked()
 
+    def tidy(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the run's code."""
+        self._holding.tidy(work)
+
     async def tidied(self) -> None:
         """Wait for the end of what is done beside the run's code."""
         await self._holding.tidied()
@@ -300,6 +304,10 @@ class RunContext:
         """Record nothing any more: code that goes on although it was cancelled gets Finished."""
         self.end()
         self._writer.close()
+
+    def drop(self) -> None:
+        """Stop what is still done beside the run's code."""
+        self._holding.drop()
 
     def end(self) -> None:
         """Begin nothing any more: every call is refused from now on."""
@@ -361,6 +369,7 @@ class RunContext:
         branch = self._branch
         branch.recording = False
         await self._stop()
+        await self.tidied()  # the log tells first how the waits ended that the code gave up
         retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
         branch.emit(retry)
         await self._holding.reload()

@@ -16,11 +16,25 @@ CANCEL = "cancel"
 """The kind of a command that cancels, and the id of the one that cancels a root run. No other
 command has that id. An inbox takes that one even when it is full."""
 
+EARLY = "early"
+"""The kind of a command that the run has not come to yet. These have room of their own in an
+inbox, so that they never take that of the others."""
+
+SETTLED = "settled"
+"""The kind of a command that the run has done with. It keeps its id, and takes no room."""
+
 INBOX_LIMIT = 1000
-"""Commands that a run's inbox holds at most, not counting the one whose id is CANCEL."""
+"""Commands that a run's inbox holds at most. The one whose id is CANCEL does not count, nor do
+those of the kinds EARLY and SETTLED."""
 
 INBOX_BYTES = 8 * 1024 * 1024
-"""Bytes that the payloads in a run's inbox have at most, not counting that of CANCEL."""
+"""Bytes that the payloads of the same commands have at most."""
+
+EARLY_LIMIT = 100
+"""Commands of the kind EARLY that a run's inbox holds at most."""
+
+EARLY_BYTES = 1024 * 1024
+"""Bytes that their payloads have at most."""
 
 OPEN_LIMIT = 1000
 """Open waits of a run that are returned at most."""
@@ -349,7 +363,21 @@ class RunStore(Protocol):
             RunExpired: the run was removed by `expire`.
             RunNotFound: there is no such run.
             TooManyCommands: the inbox would hold more than INBOX_LIMIT commands or
-                INBOX_BYTES bytes of payloads.
+                INBOX_BYTES bytes of payloads, or more than EARLY_LIMIT or EARLY_BYTES for
+                one of the kind EARLY. One of the kind SETTLED always finds room.
+
+        """
+        ...
+
+    async def settle(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command of the kind SETTLED in the place of the one that has its id.
+
+        The place in the order of arrival stays, and whoever has seen the one has seen the other.
+        Nothing happens if the inbox has none with this id, or one of the kind SETTLED.
+
+        Raises:
+            RunExpired: the run was removed by `expire`.
+            RunNotFound: there is no such run.
 
         """
         ...

@@ -129,10 +129,16 @@ class Flows:
         answer = Answer(data_json=json.dumps(data), request_id="r-1", principal="ann")
         await self.store.command("default", run_id, answer.to(run_id, key))
 
-    async def _resume(
-        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    async def _resume(  # noqa: PLR0917 - a port of workflows
+        self,
+        run: RunContext,
+        run_id: str,
+        step_key: str,
+        data_json: str,
+        request_id: str,
+        workflow_id: str,
     ) -> object:
-        del run
+        del run, workflow_id
         self.resumed.append((run_id, step_key, data_json, request_id))
         return None
 

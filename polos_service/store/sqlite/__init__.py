@@ -274,6 +274,10 @@ class SqliteStore:
             lambda _: self._open.commanded((project, run_id)),
         )
 
+    async def settle(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command of the kind SETTLED in the place of the one that has its id."""
+        await self._committer.submit(lambda db: inbox.settle_command(db, project, run_id, command))
+
     async def inbox(self, project: str, run_id: str) -> Sequence[Command]:
         """Return what the run's inbox holds now."""
         with self._reading():

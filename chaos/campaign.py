@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -108,6 +108,20 @@ async def campaign(game: Game, seed: int, trials: int, only: int | None = None) 
         for _ in range(game.workers):
             group.create_task(worker())
     return total
+
+
+async def seeded_bugs(game: Game, seed: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """Yield each bug's name and what was found with it."""
+    free = asyncio.Semaphore(game.workers)
+
+    async def one(name: str) -> list[str]:
+        async with free:
+            return await seeded_bug(game, name, seed)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(one(name)) for name in game.bugs}
+        for name, task in tasks.items():
+            yield name, await task
 
 
 async def seeded_bug(game: Game, name: str, seed: int) -> list[str]:

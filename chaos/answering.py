@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Sequence
 
 from chaos.questions import NOWHERE, Question, Said
@@ -23,7 +22,7 @@ class Answering:
         self._clients = clients
         self._group = group
         self._questions = {one.key: one for one in story.plan.questions}
-        self._over: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._over = {one.key: asyncio.Event() for one in story.plan.questions}
 
     def early(self) -> None:
         """Send the answers that are to come before their question."""
@@ -33,8 +32,8 @@ class Answering:
 
     def see(self, event: Event) -> None:
         """Answer the question that this event asks, if it asks one."""
-        if event.proto.HasField("resumed"):
-            self._over[event.proto.resumed.step_key].set()
+        if over := self._over.get(event.proto.resumed.step_key):
+            over.set()
         question = self._questions.get(event.proto.suspended.step_key)
         if question is not None:
             answers = [one for one in question.answers if one.way != "racing" or not question.early]

@@ -11,11 +11,12 @@ from itertools import count
 from typing import Any
 
 from chaos.base import Result
-from chaos.bugs import BUGS, Bug
+from chaos.bugs import BUGS
 from chaos.cluster.bugs import CLUSTER_BUGS, WORKER_BUGS
 from chaos.cluster.plan import cluster_plan
 from chaos.cluster.round import STUCK as CLUSTER_STUCK
 from chaos.cluster.round import play_cluster
+from chaos.faults import Bug
 from chaos.places import CLUSTER, ONE_PROCESS, WORKERS, Place
 from chaos.plan import plan
 from chaos.provider import Provider

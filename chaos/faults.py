@@ -9,6 +9,7 @@ import functools
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from chaos.places import Place
@@ -28,6 +29,15 @@ from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.spool import Spool
 
 Original = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A bug: what is wrong then, what plants it, and a place at which it shows."""
+
+    what: str
+    plant: Callable[[], None]
+    place: Place
 
 
 class Faults:

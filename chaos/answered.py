@@ -121,6 +121,8 @@ def approved(
     said = json.loads(end.data_json) if end is not None and answered else {"approved": False}
     if said["approved"]:
         amount = str(said.get("arguments", arguments)["amount"])
+        if first := begun_before(key, log):
+            yield f"approval: {key} began with event {first}, before it was approved"
         if wrong := [one for one in done if one.amount != amount]:
             yield f"approval: {key} ran with {wrong}, and {amount} was approved"
     elif done:
@@ -148,6 +150,13 @@ def parts(key: str, log: Log) -> tuple[Suspended | None, Resumed | None, StepFin
         elif event.step_finish.step_key == key:
             finish = event.step_finish
     return shown, end, finish
+
+
+def begun_before(key: str, log: Log) -> int | None:
+    """Return the sequence of a step's start, if its approval ended later."""
+    started = [e.sequence for e in log.events if e.step_start.step_key == key]
+    ended = [e.sequence for e in log.events if e.resumed.step_key == asked_by(key)]
+    return next((one for one in started for other in ended if one < other), None)
 
 
 def told(key: str, log: Log, end: Resumed | None) -> Iterator[str]:

@@ -146,8 +146,8 @@ def second_start() -> None:
     """Take a start that is repeated with its request id for a new one."""
 
     @around(runs, "insert_run")
-    def _(original: Original, db: Any, run: NewRun) -> Any:
-        return original(db, replace(run, request_id=None))
+    def _(original: Original, db: Any, run: NewRun, *more: Any) -> Any:
+        return original(db, replace(run, request_id=None), *more)
 
 
 def silent_retry() -> None:

@@ -33,8 +33,8 @@ DUE = 1_000
 AT_ONCE = 200
 """Starts that are under way at a time while a store is filled."""
 
-THRESHOLD = "0.2"
-"""Seconds beyond which a wait suspends a run while a store is filled, in place of 10."""
+FILLING = {"POLOS_WAIT_THRESHOLD_SECONDS": "0.2", "POLOS_MAX_QUEUED": str(2 * PARKED)}
+"""The settings of a service while its store is filled, so that this takes minutes only."""
 
 IDLE = 30.0
 """Seconds for which an idle service is measured."""
@@ -90,7 +90,7 @@ def row(name: str, upstream: Server, rounds: int, *, nats: bool) -> Row:
             empty = idle(service, beside)
         with stored(Path(folder, "full"), nats=nats) as (url, beside):
             begun = time.monotonic()
-            with up(url, upstream, POLOS_WAIT_THRESHOLD_SECONDS=THRESHOLD) as service:
+            with up(url, upstream, **FILLING) as service:
                 asyncio.run(fill(service.address))
                 filled = time.monotonic() - begun
                 filler = idle(service, beside)

@@ -1,7 +1,8 @@
-"""Workflows that wait, and one that does not, for `bench.rows.parked`."""
+"""Workflows for `bench.rows.parked` and `bench.rows.steps`."""
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 
 from polos import WorkflowContext
@@ -9,6 +10,13 @@ from polos_client.define.workflow import workflow
 
 YEAR = 365 * 24 * 3600.0
 """Seconds for which a question stays open."""
+
+
+STEPS = 10_000
+"""Steps of a long workflow."""
+
+PART = 1_000
+"""Steps at its beginning, and at its end, whose CPU time is told."""
 
 
 @workflow(id="asks")
@@ -29,3 +37,17 @@ async def naps(ctx: WorkflowContext, until: str) -> str:
 async def works(ctx: WorkflowContext) -> str:
     """Do what `naps` does after its wait."""
     return await ctx.step.uuid("after")
+
+
+@workflow(id="many")
+async def many(ctx: WorkflowContext) -> None:
+    """Take many steps, and wait for an answer; what waits tells the CPU of a step, in ms."""
+    marks = []
+    for number in range(STEPS):
+        if number in {0, PART, STEPS - PART}:
+            marks.append(time.process_time())
+        await ctx.step.run(f"step {number}", lambda: None)
+    marks.append(time.process_time())
+    first, last = marks[1] - marks[0], marks[3] - marks[2]
+    told = {"first": 1000 * first / PART, "last": 1000 * last / PART}
+    await ctx.step.suspend("end", told, timeout=YEAR)

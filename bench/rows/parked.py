@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -30,11 +31,11 @@ PARKED = 100_000
 DUE = 1_000
 """Runs that wait for one instant, and runs that are started at once."""
 
-AT_ONCE = 200
-"""Starts that are under way at a time while a store is filled."""
+AT_ONCE, AT_A_TIME = 100, 20
+"""Callers that fill a store, and runs that each of them starts before it waits for them."""
 
-FILLING = {"POLOS_WAIT_THRESHOLD_SECONDS": "0.2", "POLOS_MAX_QUEUED": str(2 * PARKED)}
-"""The settings of a service while its store is filled, so that this takes minutes only."""
+THRESHOLD = "0.2"
+"""Seconds beyond which a wait suspends a run while a store is filled, in place of 10."""
 
 IDLE = 30.0
 """Seconds for which an idle service is measured."""
@@ -90,7 +91,7 @@ def row(name: str, upstream: Server, rounds: int, *, nats: bool) -> Row:
             empty = idle(service, beside)
         with stored(Path(folder, "full"), nats=nats) as (url, beside):
             begun = time.monotonic()
-            with up(url, upstream, **FILLING) as service:
+            with up(url, upstream, POLOS_WAIT_THRESHOLD_SECONDS=THRESHOLD) as service:
                 asyncio.run(fill(service.address))
                 filled = time.monotonic() - begun
                 filler = idle(service, beside)
@@ -191,11 +192,11 @@ async def fill(address: str) -> None:
         until = datetime.now(UTC) + YEAR
 
         async def some() -> None:
-            started = [
-                await start(runs, asks.id if number % 2 else naps.id, until) for number in left
-            ]
-            for run_id in started:
-                await came_to(runs, run_id, SUSPENDED)
+            while numbers := list(islice(left, AT_A_TIME)):
+                ids = [asks.id if number % 2 else naps.id for number in numbers]
+                started = [await start(runs, one, until) for one in ids]
+                for run_id in started:
+                    await came_to(runs, run_id, SUSPENDED)
 
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 

@@ -1,0 +1,91 @@
+"""What a step costs in a workflow of many, and how long its recovery takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import grpc.aio
+
+from bench.processes import ROOT, Server, server
+from bench.product import serving, settings
+from bench.table import Goal, Row
+from bench.waiting import STEPS, many
+from polos.v1.run_pb2 import Run, RunState
+from polos.v1.run_service_pb2 import CreateRunRequest, GetRunRequest, ResumeRunRequest
+from polos.v1.run_service_pb2_grpc import RunServiceStub
+
+PAUSE = 0.02
+"""Seconds between two looks at the run."""
+
+
+def steps(upstream: Server, rounds: int) -> Row:
+    """Run a workflow of many steps, kill the service, and let the next one go on."""
+    found = [once(upstream) for _ in range(rounds)]
+    return Row(
+        name="steps",
+        title=f"a workflow of {STEPS:,} steps: seconds of its recovery after a kill",
+        unit="s",
+        figures={"polos": [recovery for _, _, recovery in found]},
+        goals=[
+            Goal(
+                text="CPU of the last 1,000 steps, by the first",
+                figure=median(last / first for first, last, _ in found),
+                bound=1.2,
+                most=True,
+            ),
+            Goal(
+                text="recovery",
+                figure=median(recovery for _, _, recovery in found),
+                bound=2,
+                most=True,
+                unit="s",
+            ),
+        ],
+        notes={"CPU of a step in ms": median(last for _, last, _ in found)},
+    )
+
+
+def once(upstream: Server) -> tuple[float, float, float]:
+    """Return CPU of a step, in ms, at the beginning and at the end, and seconds of a recovery."""
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder:
+        command = serving(f"sqlite://{Path(folder, 'runs.db')}", "waiting.py")
+        with server(*command, **settings(upstream)) as service:
+            run = asyncio.run(taken(service.address))
+        told = json.loads(run.open_waits[0].data_json)
+        with server(*command, **settings(upstream)) as service:
+            recovery = asyncio.run(recovered(service.address, run))
+    return told["first"], told["last"], recovery
+
+
+async def taken(address: str) -> Run:
+    """Return a run that has taken all its steps, and waits."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        runs = RunServiceStub(channel)
+        run_id = (await runs.CreateRun(CreateRunRequest(agent_id=many.id))).run.run_id
+        return await looked_at(runs, run_id, lambda run: bool(run.open_waits))
+
+
+async def recovered(address: str, run: Run) -> float:
+    """Return after how many seconds a service that was just started has ended the run."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        runs = RunServiceStub(channel)
+        begun = time.perf_counter()
+        await runs.ResumeRun(ResumeRunRequest(run_id=run.run_id, step_key="end", data_json="null"))
+        completed = RunState.RUN_STATE_COMPLETED
+        await looked_at(runs, run.run_id, lambda found: found.state == completed)
+        return time.perf_counter() - begun
+
+
+async def looked_at(runs: RunServiceStub, run_id: str, enough: Callable[[Run], bool]) -> Run:
+    """Return a run once it is as it should be."""
+    while True:
+        run = (await runs.GetRun(GetRunRequest(run_id=run_id))).run
+        if enough(run):
+            return run
+        await asyncio.sleep(PAUSE)

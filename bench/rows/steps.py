@@ -6,7 +6,6 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -17,11 +16,17 @@ from bench.product import serving, settings
 from bench.table import Goal, Row
 from bench.waiting import STEPS, many
 from polos.v1.run_pb2 import Run, RunState
-from polos.v1.run_service_pb2 import CreateRunRequest, GetRunRequest, ResumeRunRequest
+from polos.v1.run_service_pb2 import (
+    CreateRunRequest,
+    GetRunRequest,
+    ListRunsRequest,
+    ListWaitsRequest,
+    ResumeRunRequest,
+)
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 
-PAUSE = 0.02
-"""Seconds between two looks at the run."""
+PAUSE = 0.05
+"""Seconds between two looks at the run, by calls that do not read its log."""
 
 
 def steps(upstream: Server, rounds: int) -> Row:
@@ -67,8 +72,12 @@ async def taken(address: str) -> Run:
     """Return a run that has taken all its steps, and waits."""
     async with grpc.aio.insecure_channel(address) as channel:
         runs = RunServiceStub(channel)
-        run_id = (await runs.CreateRun(CreateRunRequest(agent_id=many.id))).run.run_id
-        return await looked_at(runs, run_id, lambda run: bool(run.open_waits))
+        await runs.CreateRun(CreateRunRequest(agent_id=many.id))
+        while True:
+            waits = (await runs.ListWaits(ListWaitsRequest())).waits
+            if waits:
+                return (await runs.GetRun(GetRunRequest(run_id=waits[0].run_id))).run
+            await asyncio.sleep(PAUSE)
 
 
 async def recovered(address: str, run: Run) -> float:
@@ -77,15 +86,8 @@ async def recovered(address: str, run: Run) -> float:
         runs = RunServiceStub(channel)
         begun = time.perf_counter()
         await runs.ResumeRun(ResumeRunRequest(run_id=run.run_id, step_key="end", data_json="null"))
-        completed = RunState.RUN_STATE_COMPLETED
-        await looked_at(runs, run.run_id, lambda found: found.state == completed)
-        return time.perf_counter() - begun
-
-
-async def looked_at(runs: RunServiceStub, run_id: str, enough: Callable[[Run], bool]) -> Run:
-    """Return a run once it is as it should be."""
-    while True:
-        run = (await runs.GetRun(GetRunRequest(run_id=run_id))).run
-        if enough(run):
-            return run
-        await asyncio.sleep(PAUSE)
+        while True:
+            (found,) = (await runs.ListRuns(ListRunsRequest())).runs
+            if found.state == RunState.RUN_STATE_COMPLETED:
+                return time.perf_counter() - begun
+            await asyncio.sleep(PAUSE)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
@@ -24,6 +25,9 @@ from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2 import CreateRunRequest, GetRunRequest
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from tests.support.nats import NatsServer
+
+if TYPE_CHECKING:
+    from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
 PARKED = 100_000
 """Runs that wait for a year: every other one for an answer too."""
@@ -196,7 +200,7 @@ async def fill(address: str) -> None:
                 ids = [asks.id if number % 2 else naps.id for number in numbers]
                 started = [await start(runs, one, until) for one in ids]
                 for run_id in started:
-                    await came_to(runs, run_id, SUSPENDED)
+                    await came_to(runs, run_id, SUSPENDED, pause=3)
 
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
@@ -224,13 +228,13 @@ async def wakes(address: str) -> Woken:
 
 
 async def several(
-    runs: RunServiceStub, workflow_id: str, until: datetime | None = None
+    runs: RunServiceAsyncStub, workflow_id: str, until: datetime | None = None
 ) -> list[str]:
     """Start runs at once, and return their ids."""
     return await asyncio.gather(*(start(runs, workflow_id, until) for _ in range(DUE)))
 
 
-async def start(runs: RunServiceStub, workflow_id: str, until: datetime | None) -> str:
+async def start(runs: RunServiceAsyncStub, workflow_id: str, until: datetime | None) -> str:
     """Start a run; `until` is the payload of one that naps."""
     asked = CreateRunRequest(agent_id=workflow_id)
     if workflow_id == naps.id and until is not None:
@@ -239,7 +243,7 @@ async def start(runs: RunServiceStub, workflow_id: str, until: datetime | None) 
     return run_id
 
 
-async def completed(runs: RunServiceStub, run_ids: Sequence[str]) -> list[int]:
+async def completed(runs: RunServiceAsyncStub, run_ids: Sequence[str]) -> list[int]:
     """Return when each of the runs ended, in nanoseconds since the epoch, once all have.
 
     They are asked for one by one, so that the service has little to do with that.
@@ -248,10 +252,12 @@ async def completed(runs: RunServiceStub, run_ids: Sequence[str]) -> list[int]:
     return [run.finish_time.ToNanoseconds() for run in ended]
 
 
-async def came_to(runs: RunServiceStub, run_id: str, state: RunState.ValueType) -> Run:
+async def came_to(
+    runs: RunServiceAsyncStub, run_id: str, state: RunState.ValueType, pause: float = PAUSE
+) -> Run:
     """Return a run once it has a state."""
     while True:
         run = (await runs.GetRun(GetRunRequest(run_id=run_id))).run
         if run.state == state:
             return run
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(pause)

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.store import CANCEL, Claim, Command
 from polos_service.store.nats import NatsStore
+from polos_service.store.nats.agenda import Agenda
 from polos_service.store.nats.subjects import (
     ALARMS,
     WAITS,
@@ -390,7 +392,7 @@ async def test_many_parks_of_one_run_are_remembered_as_those_of_one(
 ) -> None:
     monkeypatch.setattr("polos_service.store.nats.agenda.SLACK", 5)
     await other._waker.close()
-    agendas = (other._waker._agenda, other._due_runs._deadlines)
+    agendas: list[Agenda[Any]] = [other._waker._agenda, other._due_runs._deadlines]
     for agenda in agendas:
         agenda._most = 5
     claim = await queued_and_claimed(one, deadline=time.time_ns() + 2 * HOUR)

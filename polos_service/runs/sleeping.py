@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from polos_service.logs import get_logger
+from polos_service.runs.clock import SystemClock
 
 _told: set[str] = set()
 """The workflows for which it was said."""
@@ -26,10 +27,13 @@ def warn_of_sleep(workflow_id: str, tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 def sleeps(task: asyncio.Task[Any]) -> bool:
-    """Return whether a task is in `asyncio.sleep`."""
+    """Return whether a task is in `asyncio.sleep`, other than in a timer of the run."""
     inner: Any = task.get_coro()
     while inner is not None:
-        if getattr(inner, "cr_code", None) is asyncio.sleep.__code__:
+        code = getattr(inner, "cr_code", None)
+        if code is asyncio.sleep.__code__:
             return True
+        if code is SystemClock.sleep.__code__:
+            return False
         inner = getattr(inner, "cr_await", None)
     return False

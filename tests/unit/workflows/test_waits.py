@@ -313,6 +313,17 @@ async def test_a_sleep_beside_a_wait_is_a_warning_and_begins_anew(store: SqliteS
     assert told == ["sleeps"]
 
 
+async def test_a_timer_is_no_sleep(store: SqliteStore) -> None:
+    @workflow(id="naps")
+    async def function(ctx: WorkflowContext) -> None:
+        await ctx.step.wait_for("nap", hours=1)
+
+    with capture_logs() as logs:
+        async with flowing(store, function, threshold=0.02) as flows:
+            await flows.parked(await flows.start(function))
+    assert not [one for one in logs if one["event"] == "sleep_does_not_keep_a_run"]
+
+
 async def test_cleaning_up_may_take_a_while(store: SqliteStore) -> None:
     cleaned: list[str] = []
 

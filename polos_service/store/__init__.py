@@ -7,7 +7,7 @@ bytes: it does not know what the events in a frame mean, or what a command asks 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from polos.v1.run_pb2 import RunState
@@ -140,6 +140,8 @@ class WaitRecord:
         wait_id: sequence of the wait's event in the log of the root run.
         create_time: when the wait began, in nanoseconds since the epoch.
         data: what is told of it; at most 300 KiB, and not decoded by the store.
+        order: grows with the time at which waits were opened, where the store does not order them
+            by `create_time`.
 
     """
 
@@ -147,11 +149,13 @@ class WaitRecord:
     wait_id: int
     create_time: int
     data: bytes
+    order: int | None = field(default=None, compare=False)
 
     @property
     def place(self) -> tuple[int, str, int]:
         """Where it stands among the waits of its project: oldest first."""
-        return self.create_time, self.run_id, self.wait_id
+        first = self.create_time if self.order is None else self.order
+        return first, self.run_id, self.wait_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -322,6 +322,18 @@ async def test_a_sleep_beside_a_wait_is_a_warning_and_begins_anew(store: SqliteS
     assert told == ["sleeps"]
 
 
+async def test_waits_measure_no_time_of_their_own(store: SqliteStore) -> None:
+    @workflow(id="naps")
+    async def function(ctx: WorkflowContext) -> None:
+        timer = ctx.step.wait_for("nap", hours=1)
+        await asyncio.gather(timer, ctx.step.suspend("ask", {}, timeout=3600))
+
+    with capture_logs() as logs:
+        async with flowing(store, function, threshold=0.02) as flows:
+            await flows.parked(await flows.start(function))
+    assert not [one for one in logs if one["event"] == "time_begins_anew"]
+
+
 async def test_cleaning_up_may_take_a_while(store: SqliteStore) -> None:
     cleaned: list[str] = []
 

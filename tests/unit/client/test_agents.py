@@ -45,7 +45,6 @@ class Agents(AgentServiceServicer):
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such agent")
         return GetAgentResponse(agent=Agent(agent_id=request.agent_id, model="m"))
 
-
     async def ListWorkflows(  # noqa: N802 - the proto's name
         self, request: ListWorkflowsRequest, context: Context
     ) -> ListWorkflowsResponse:

@@ -21,7 +21,7 @@ from rich.table import Table
 from bench import compiled
 from bench.page import write_page
 from bench.processes import ROOT, Server
-from bench.rows import latency, parked, reading, replicas, standing, sustained, throughput
+from bench.rows import latency, parked, reading, replicas, standing, steps, sustained, throughput
 from bench.table import Row, missed_of
 from bench.targets import LABELS, provider
 
@@ -44,6 +44,7 @@ ROWS: dict[str, Callable[[Server, int], Row]] = {
     "nats": replicas.relay,
     "nats-paced": replicas.paced,
     "workers": replicas.workers,
+    "steps": steps.steps,
     "parked": parked.parked,
     "nats-parked": parked.nats_parked,
 }

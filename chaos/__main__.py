@@ -6,8 +6,9 @@ import argparse
 import asyncio
 import sys
 import time
+from dataclasses import replace
 
-from chaos.campaign import ON_NATS, ONE_SERVICE, Game, campaign, seeded_bug, with_workers
+from chaos.campaign import ON_NATS, ONE_SERVICE, Game, campaign, seeded_bugs, with_workers
 from chaos.report import findings, table
 
 
@@ -17,6 +18,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=1000, help="runs that meet a fault")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="default: the time")
     parser.add_argument("--only", type=int, help="play this round of the seed, and no other")
+    parser.add_argument("--jobs", type=int, help="rounds that are played at once")
     games = parser.add_mutually_exclusive_group()
     games.add_argument(
         "--cluster", action="store_true", help="three services on three NATS servers"
@@ -27,6 +29,8 @@ def main() -> int:
     game = ON_NATS if asked.cluster else ONE_SERVICE
     if asked.workers:
         game = with_workers(asked.workers)
+    if asked.jobs:
+        game = replace(game, workers=asked.jobs)
     if asked.seeded_bugs:
         return asyncio.run(prove(game, asked.seed))
     return asyncio.run(check(game, asked.seed, asked.trials, asked.only))
@@ -44,10 +48,9 @@ async def check(game: Game, seed: int, trials: int, only: int | None) -> int:
 async def prove(game: Game, seed: int) -> int:
     """Seed each bug and report whether it was found."""
     missed = 0
-    for name, bug in game.bugs.items():
-        found = await seeded_bug(game, name, seed)
+    async for name, found in seeded_bugs(game, seed):
         missed += not found
-        print(f"{'found ' if found else 'MISSED'} {name}: {bug.what}")
+        print(f"{'found ' if found else 'MISSED'} {name}: {game.bugs[name].what}")
         for one in found[:1]:
             print(f"       {one[:200]}", flush=True)
     print(f"{len(game.bugs) - missed} of {len(game.bugs)} seeded bugs were found")

@@ -1,7 +1,7 @@
 """The app that the service under test serves.
 
-Each tool writes a line for each execution before it goes on: `key attempt execution`. What is
-written with O_APPEND in one call survives the death of the process.
+Each tool writes a line for each execution before it goes on: `key attempt execution`, and the
+amount if it takes one. What is written with O_APPEND in one call survives the death of the process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from typing import Any
 from chaos import launch
 from chaos.moves import FLOW, key_of
 from chaos.places import Place
-from polos import Agent, MaxStepsConfig, StepExecutionError, WorkflowContext, max_steps, tool
+from chaos.questions import HURRY
+from polos import (
+    Agent,
+    MaxStepsConfig,
+    StepExecutionError,
+    WorkflowContext,
+    create_ask_user_tool,
+    max_steps,
+    tool,
+)
 from polos_client.define.workflow import workflow
 
 PAUSE = 0.01
@@ -32,10 +41,10 @@ def note(line: str) -> None:
         os.close(file)
 
 
-def effect(ctx: WorkflowContext) -> str:
+def effect(ctx: WorkflowContext, amount: object = "") -> str:
     """Write down an execution, and return what names it."""
     execution = uuid.uuid4().hex
-    note(f"{ctx.idempotency_key} {ctx.attempt} {execution}")
+    note(f"{ctx.idempotency_key} {ctx.attempt} {execution} {amount}")
     launch.faults.at(Place.MID_TOOL)
     return execution
 
@@ -71,6 +80,36 @@ async def break_(ctx: WorkflowContext) -> str:
     error = SyntaxError("broken")
     error.text = 5  # type: ignore[assignment]  # that is what breaks it
     raise error
+
+
+@tool(
+    description="Have an effect that a person approves, or changes",
+    approval="always",
+    editable=True,
+)
+async def pay(ctx: WorkflowContext, amount: int) -> str:
+    """Have an effect that a person has approved or changed."""
+    execution = effect(ctx, amount)
+    await asyncio.sleep(PAUSE)
+    return execution
+
+
+@tool(
+    description="Have an effect once that a person approves", approval="always", at_most_once=True
+)
+def sign(ctx: WorkflowContext, amount: int) -> str:
+    """Have an effect that a person has approved, and that must not happen twice."""
+    execution = effect(ctx, amount)
+    time.sleep(PAUSE)
+    return execution
+
+
+@tool(description="Have an effect that is approved soon", approval="always", approval_timeout=HURRY)
+async def hurry(ctx: WorkflowContext, amount: int) -> str:
+    """Have an effect that a person has approved in time."""
+    execution = effect(ctx, amount)
+    await asyncio.sleep(PAUSE)
+    return execution
 
 
 def act(key: str) -> str:
@@ -140,6 +179,6 @@ agent = Agent(
     id="chaos",
     provider="openai",
     model="mock",
-    tools=[jot, block, once, break_],
+    tools=[jot, block, once, break_, pay, sign, hurry, create_ask_user_tool()],
     stop_conditions=[max_steps(MaxStepsConfig(count=100))],
 )

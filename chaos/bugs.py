@@ -9,11 +9,11 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from chaos.faults import Original, around
+from chaos.faults import Bug, Original, around
+from chaos.people_bugs import PEOPLE_BUGS
 from chaos.places import Place
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
@@ -29,15 +29,6 @@ from polos_service.store.wakeups import Wakeups
 
 SEEN = 0.03
 """Seconds in which a reader gets what it is woken for, on a machine that is busy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Bug:
-    """A bug: what is wrong then, what plants it, and a place at which it shows."""
-
-    what: str
-    plant: Callable[[], None]
-    place: Place
 
 
 def notify_before_commit() -> None:
@@ -155,8 +146,8 @@ def second_start() -> None:
     """Take a start that is repeated with its request id for a new one."""
 
     @around(runs, "insert_run")
-    def _(original: Original, db: Any, run: NewRun) -> Any:
-        return original(db, replace(run, request_id=None))
+    def _(original: Original, db: Any, run: NewRun, *more: Any) -> Any:
+        return original(db, replace(run, request_id=None), *more)
 
 
 def silent_retry() -> None:
@@ -181,5 +172,6 @@ BUGS: dict[str, Bug] = {
         "a start that is repeated makes a second run", second_start, Place.START_ACK
     ),
     "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
+    **PEOPLE_BUGS,
 }
 """The bugs by name."""

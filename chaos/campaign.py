@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any
 
 from chaos.base import Result
-from chaos.bugs import BUGS, Bug
+from chaos.bugs import BUGS
 from chaos.cluster.bugs import CLUSTER_BUGS, WORKER_BUGS
 from chaos.cluster.plan import cluster_plan
 from chaos.cluster.round import STUCK as CLUSTER_STUCK
 from chaos.cluster.round import play_cluster
+from chaos.faults import Bug
 from chaos.places import CLUSTER, ONE_PROCESS, WORKERS, Place
 from chaos.plan import plan
 from chaos.provider import Provider
@@ -108,6 +109,20 @@ async def campaign(game: Game, seed: int, trials: int, only: int | None = None) 
         for _ in range(game.workers):
             group.create_task(worker())
     return total
+
+
+async def seeded_bugs(game: Game, seed: int) -> AsyncIterator[tuple[str, list[str]]]:
+    """Yield each bug's name and what was found with it."""
+    free = asyncio.Semaphore(game.workers)
+
+    async def one(name: str) -> list[str]:
+        async with free:
+            return await seeded_bug(game, name, seed)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = {name: group.create_task(one(name)) for name in game.bugs}
+        for name, task in tasks.items():
+            yield name, await task
 
 
 async def seeded_bug(game: Game, name: str, seed: int) -> list[str]:

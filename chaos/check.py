@@ -6,8 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from chaos.answered import EXPIRED, REJECTED, wrong_answers
 from chaos.moves import wrong_moves
 from chaos.places import Place
+from chaos.plan import calls_of
+from chaos.questions import ASK_USER, tool_of
 from chaos.story import Effect, Log, Story
 from polos import TextChunk
 from polos.v1.error_pb2 import FailureReason
@@ -23,6 +26,9 @@ ENDINGS = {
 
 SHOWN = 12
 """Numbers that a finding tells at most."""
+
+ONCE = ("once", "sign")
+"""The tools that must not run twice."""
 
 UNKNOWN = FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN
 FAILED = FailureReason.FAILURE_REASON_TOOL_FAILED
@@ -46,6 +52,7 @@ def wrong(
         yield from difference(who, seen, log.events)
     yield from attempts(log.events)
     yield from ending(story, log)
+    yield from wrong_answers(story, log, effects)
     if story.plan.moves:
         yield from wrong_moves(story, log, effects)
     else:
@@ -144,13 +151,13 @@ def whole(story: Story, end: Event, texts: Sequence[str]) -> Iterator[str]:
 def tools(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]]) -> Iterator[str]:
     """Yield tools that ran twice, or not at all."""
     finishes = {one.step_key: one for one in finishes_of(log.events) if one.step_type == "tool"}
-    planned = keys_of([name for turn in story.plan.turns for name in turn.calls])
+    planned = calls_of(story.plan.turns)
     if log.events[-1].HasField("agent_finish") and set(finishes) != set(planned):
         yield f"lost: the tool steps {sorted(finishes)} have finished, not {sorted(planned)}"
     for key in planned:
         done = effects.get(f"{story.run_id}/{key}", [])
         yield from executions(key, done, log.events)
-        if key.partition(":")[0] == "once" and len(done) > 1:
+        if tool_of(key) in ONCE and len(done) > 1:
             yield f"twice: {key} must not, and ran {len(done)} times"
         if key in finishes:
             yield from outcome(finishes[key], done)
@@ -175,11 +182,13 @@ def executions(key: str, done: Sequence[Effect], events: Sequence[Event]) -> Ite
 def outcome(finish: StepFinish, done: Sequence[Effect]) -> Iterator[str]:
     """Yield what is wrong with how a tool step ended."""
     results = [one.execution for one in done if one.attempt == finish.attempt]
-    name = finish.step_key.partition(":")[0]
+    name = tool_of(finish.step_key)
+    if name == ASK_USER or finish.failure.reason in {REJECTED, EXPIRED}:
+        return  # that is compared with the answer
     if name == "break" and finish.failure.reason != FAILED:
         yield f"state: {finish.step_key} must fail, and did not: {finish}"
     elif finish.HasField("failure"):
-        interrupted = finish.attempt > 1 and name == "once" and finish.failure.reason == UNKNOWN
+        interrupted = finish.attempt > 1 and name in ONCE and finish.failure.reason == UNKNOWN
         if name != "break" and not interrupted:
             yield f"state: {finish.step_key} failed: {finish.failure.message}"
     elif json.loads(finish.result_json) not in results:
@@ -204,16 +213,6 @@ def kept(chunks: Sequence[TextChunk]) -> str:
     for chunk in chunks:
         texts[chunk.step_key] = "" if chunk.reset else texts.get(chunk.step_key, "") + chunk
     return "".join(texts.values())
-
-
-def keys_of(names: Sequence[str]) -> list[str]:
-    """Return the step keys of tool calls."""
-    uses: Counter[str] = Counter()
-    keys = []
-    for name in names:
-        uses[name] += 1
-        keys.append(name if uses[name] == 1 else f"{name}:{uses[name]}")
-    return keys
 
 
 def shown(numbers: Sequence[int]) -> str:

@@ -9,17 +9,19 @@ import functools
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from chaos.places import Place
 from polos.v1.event_pb2 import TextDelta
 from polos_service.agents import loop
-from polos_service.runs.answers import ANSWER
+from polos_service.agents.people import UNASKED, Decision, People
+from polos_service.runs.answers import ANSWER, Answer
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.journal import Journals
 from polos_service.runs.stepping import Stepping
-from polos_service.runs.waiting import Waiting
+from polos_service.runs.waiting import EXPIRED, Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore, claims, runs
@@ -27,6 +29,15 @@ from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.spool import Spool
 
 Original = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """A bug: what is wrong then, what plants it, and a place at which it shows."""
+
+    what: str
+    plant: Callable[[], None]
+    place: Place
 
 
 class Faults:
@@ -129,6 +140,7 @@ def install(faults: Faults) -> None:
     watch_recovery(faults)
     watch_steps(faults)
     watch_waits(faults, SqliteStore)
+    watch_people(faults)
 
 
 def lose_stderr() -> None:
@@ -202,6 +214,8 @@ def watch_recovery(faults: Faults) -> None:
         journals: Journals = await original(*args)
         if journals.root.started:
             faults.at(Place.FOLD)
+        if journals.root.waits.keys() - journals.root.resumed.keys():
+            faults.at(Place.WOKEN)
         return journals
 
 
@@ -223,7 +237,7 @@ def watch_steps(faults: Faults) -> None:
 
 
 def watch_waits(faults: Faults, store: type[Any]) -> None:
-    """Put places around waits, and around what a store does for them."""
+    """Put places around what a store does for waits."""
 
     @around(store, "suspend")
     async def _(original: Callable[..., Awaitable[bool]], *args: Any, **named: Any) -> bool:
@@ -235,13 +249,34 @@ def watch_waits(faults: Faults, store: type[Any]) -> None:
 
     @around(store, "command")
     async def _(original: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        if args[-1].kind != ANSWER:
+            return await original(*args)
+        faults.at(Place.REPLY)
         stands = await original(*args)
-        if args[-1].kind == ANSWER:
-            faults.at(Place.ANSWERED)
+        faults.at(Place.ANSWERED)
         return stands
 
-    if store is not SqliteStore:
-        return
+
+def watch_people(faults: Faults) -> None:
+    """Put places around what a run does for its waits, whatever it is stored in."""
+
+    @around(Waiting, "open")
+    async def _(original: Callable[..., Awaitable[None]], *args: Any) -> None:
+        await original(*args)
+        faults.at(Place.ASKED)
+
+    @around(Waiting, "end")
+    async def _(original: Callable[..., Awaitable[Answer]], *args: Any) -> Answer:
+        if args[-1] == EXPIRED:
+            faults.at(Place.EXPIRED)
+        return await original(*args)
+
+    @around(People, "decide")
+    async def _(original: Callable[..., Awaitable[Decision]], *args: Any) -> Decision:
+        decision = await original(*args)
+        if decision != UNASKED:
+            faults.at(Place.DECIDED)
+        return decision
 
     @around(Waiting, "ending")
     async def _(original: Callable[..., Awaitable[Any]], *args: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chaos.questions import EXPIRY
 from chaos.story import Effect, Log, Story
 from polos.v1.event_pb2 import Event
 
@@ -27,19 +28,17 @@ class Move:
         kind: `step`, or `both`: two steps at once; `nap`: a timer; `ask`: a wait for an answer;
             `race`: a step against a timer.
         seconds: how long the timer takes, or how long a step takes that races it.
-        answers: how many answers are sent at once; with none, the question expires.
-        early: whether they are sent before the run has come to the question.
+        expires: whether a question expires, after `seconds`.
 
     """
 
     kind: str
     seconds: float
-    answers: int
-    early: bool
+    expires: bool
 
     def told(self) -> dict[str, Any]:
         """Return what the workflow is told of it."""
-        timeout = self.seconds if self.kind == "ask" and not self.answers else None
+        timeout = self.seconds if self.expires else None
         return {"kind": self.kind, "seconds": self.seconds, "timeout": timeout}
 
 
@@ -49,8 +48,7 @@ def moves(chance: random.Random) -> tuple[Move, ...]:
         Move(
             kind=chance.choice(KINDS),
             seconds=chance.uniform(0.01, 0.4),
-            answers=chance.choice((0, 1, 1, 3)),
-            early=chance.random() < 1 / 4,
+            expires=chance.random() < EXPIRY,
         )
         for _ in range(chance.randint(3, 9))
     )
@@ -68,8 +66,6 @@ def key_of(number: int) -> str:
 
 def wrong_moves(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]]) -> Iterator[str]:
     """Yield what is wrong with a run of the workflow."""
-    yield from waits(log.events)
-    yield from answers(story, log)
     yield from races(story, log.events)
     yield from steps(story, log, effects)
     end = log.events[-1]
@@ -77,45 +73,6 @@ def wrong_moves(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]])
         result = json.loads(end.workflow_finish.result_json)
         if len(result) != len(story.plan.moves):
             yield f"lost: {len(result)} moves have a result, of {len(story.plan.moves)}"
-
-
-def waits(events: Sequence[Event]) -> Iterator[str]:
-    """Yield waits that begin or end twice, or end before they begin."""
-    begun: set[str] = set()
-    over: set[str] = set()
-    for event in events:
-        if event.HasField("suspended"):
-            key = event.suspended.step_key
-            if key in begun:
-                yield f"twice: the wait {key} begins again"
-            begun.add(key)
-        elif event.HasField("resumed"):
-            key = event.resumed.step_key
-            if key in over or key not in begun:
-                yield f"twice: the wait {key} ends, and is not open"
-            over.add(key)
-    if events[-1].HasField("workflow_finish") and begun != over:
-        yield f"lost: the waits {sorted(begun - over)} are open in a run that has completed"
-
-
-def answers(story: Story, log: Log) -> Iterator[str]:
-    """Yield answers that were accepted and do not count, or count and were not accepted."""
-    ends = {e.resumed.step_key: e.resumed for e in log.events if e.HasField("resumed")}
-    completed = log.events[-1].HasField("workflow_finish")
-    for key, accepted in story.accepted.items():
-        if len(set(accepted)) > 1:
-            yield f"answer: {key} took the answers {sorted(set(accepted))}"
-        end = ends.get(key)
-        if end is None:
-            if completed:
-                yield f"answer: {key} took {accepted}, and never ended"
-        elif end.cancelled and not completed:
-            continue  # the run was ended before it came to read the answer
-        elif end.data_json != answer_json(accepted[0]):
-            yield f"answer: {key} took {accepted[0]}, and ended with {end}"
-    for key, end in ends.items():
-        if end.data_json and key not in story.accepted and completed and not story.plan.cancel:
-            yield f"answer: {key} ended with {end.data_json}, which nobody was told was taken"
 
 
 def races(story: Story, events: Sequence[Event]) -> Iterator[str]:
@@ -144,8 +101,3 @@ def steps(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]]) -> It
         for result in results[key]:
             if done and json.loads(result) not in [one.execution for one in done]:
                 yield f"twice: {key} ended with {result}, which no execution returned"
-
-
-def answer_json(number: int) -> str:
-    """Return an answer, as it is sent."""
-    return json.dumps({"answer": number})

@@ -22,11 +22,16 @@ class Place(StrEnum):
     OPEN = "open"
     CLAIM = "claim"
     FOLD = "fold"
+    ASKED = "asked"
     PARK = "park"
     PARKED = "parked"
+    REPLY = "reply"
     ANSWERED = "answered"
+    WOKEN = "woken"
     TIMER = "timer"
+    EXPIRED = "expired"
     RESUMED = "resumed"
+    DECIDED = "decided"
     STOLEN = "stolen-claim"
     MUTE = "mute"
     KILL = "kill"
@@ -70,11 +75,16 @@ WHAT: dict[Place, str] = {
     Place.OPEN: "killed during recovery, while the store is opened",
     Place.CLAIM: "killed after a run's new claim is stored, before its log is folded",
     Place.FOLD: "killed during recovery, after a run's log was folded",
+    Place.ASKED: "killed after a question is listed as open, before its event is stored",
     Place.PARK: "killed while a run is parked: its code has stopped, and it is not suspended yet",
     Place.PARKED: "killed right after a run was suspended",
+    Place.REPLY: "killed after an answer is validated, before it is stored",
     Place.ANSWERED: "killed after an answer is stored, before its caller or the run knows",
+    Place.WOKEN: "killed after a run that waits was claimed, before its code begins",
     Place.TIMER: "killed at a timer's time, before its end is stored",
+    Place.EXPIRED: "killed when a question has expired, before that is stored",
     Place.RESUMED: "killed after the end of a wait is stored, before the run continues",
+    Place.DECIDED: "killed after a person has decided about a call, before the tool's step begins",
     Place.STOLEN: "another holder takes the claim while the old one continues",
     Place.MUTE: "standard error cannot be written from the start",
     Place.KILL: "killed from outside, at any time",

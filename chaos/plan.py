@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from chaos.moves import Move, moves
+from chaos.moves import Move, key_of, moves
 from chaos.places import INSIDE, LINKS, OUTSIDE, RECOVERY, Place
+from chaos.questions import (
+    APPROVED,
+    ASK_USER,
+    Question,
+    arguments_of,
+    asked_by,
+    question,
+    tool_of,
+)
 
-TOOLS = ("jot", "block", "once", "break")
-"""The tools of the app: `async def`, `def`, one that must not run twice, and one that raises
-an exception that cannot be formatted."""
+TOOLS = ("jot", "block", "once", "break", *APPROVED, ASK_USER)
+"""The tools of the app: `async def`, `def`, one that must not run twice, one that raises
+an exception that cannot be formatted, and those that ask people."""
 
 ID_SIZES = (4, 4, 4, 3_000, 150_000)
 """Characters of the ids of a turn's tool calls: ordinary ones, some that hold a model's state,
@@ -46,11 +57,16 @@ PASSAGES: Mapping[Place, tuple[int, int]] = {
     Place.CLAIM: (1, 4),
     Place.FOLD: (1, 4),
     Place.STOLEN: (15, 60),
+    Place.ASKED: (1, 6),
     Place.PARK: (1, 6),
     Place.PARKED: (1, 6),
+    Place.REPLY: (1, 4),
     Place.ANSWERED: (1, 4),
+    Place.WOKEN: (1, 6),
     Place.TIMER: (1, 4),
+    Place.EXPIRED: (1, 2),
     Place.RESUMED: (1, 6),
+    Place.DECIDED: (1, 5),
 }
 """At which passage of a place a fault strikes: from, to."""
 
@@ -99,6 +115,7 @@ class RunPlan:
         cancel: seconds after its start at which it is cancelled; None: it is not.
         hops: events after which its second reader leaves and comes back; empty: there is none.
         chunks: whether a third reader reads its text.
+        questions: what it asks people.
         moves: what it does if it is a run of the workflow; it has no turns then.
 
     """
@@ -111,6 +128,7 @@ class RunPlan:
     cancel: float | None
     hops: tuple[int, ...]
     chunks: bool
+    questions: tuple[Question, ...]
     moves: tuple[Move, ...] = ()
 
 
@@ -206,11 +224,14 @@ def run_plan(
 ) -> RunPlan:
     """Return a run; the model of an agent's takes so many times longer between its bursts."""
     flows = chance.random() < FLOWS
-    turns = 0 if flows else chance.randint(1, 4)
+    count = 0 if flows else chance.randint(1, 4)
+    turns = tuple(turn(chance, slowness, last=number == count - 1) for number in range(count))
+    does = moves(chance) if flows else ()
     return RunPlan(
         name=name,
-        moves=moves(chance) if flows else (),
-        turns=tuple(turn(chance, slowness, last=number == turns - 1) for number in range(turns)),
+        moves=does,
+        turns=turns,
+        questions=tuple(questions(chance, name, turns, does)),
         life=life,
         delay=chance.uniform(0, 0.6),
         client=index % CLIENTS,
@@ -218,6 +239,30 @@ def run_plan(
         hops=tuple(chance.randint(1, 9) for _ in range(40)) if chance.random() < 1 / 3 else (),
         chunks=chance.random() < 1 / 2,
     )
+
+
+def questions(
+    chance: random.Random, run: str, turns: Sequence[Turn], does: Sequence[Move]
+) -> Iterator[Question]:
+    """Yield what a run asks people."""
+    for key in map(asked_by, calls_of(turns)):
+        if key is not None:
+            yield question(chance, run, key, expires=tool_of(key) == "hurry")
+    for number, move in enumerate(does):
+        if move.kind == "ask":
+            yield question(chance, run, key_of(number), expires=move.expires)
+
+
+def calls_of(turns: Sequence[Turn]) -> Mapping[str, Mapping[str, Any]]:
+    """Return the arguments of a run's tool calls, by the key of their step."""
+    uses: Counter[str] = Counter()
+    found = {}
+    for number, one in enumerate(turns, 1):
+        for index, name in enumerate(one.calls):
+            uses[name] += 1
+            key = name if uses[name] == 1 else f"{name}:{uses[name]}"
+            found[key] = arguments_of(name, number, index)
+    return found
 
 
 def turn(chance: random.Random, slowness: float, *, last: bool) -> Turn:

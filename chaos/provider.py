@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from chaos.plan import RunPlan, Turn
+from chaos.questions import arguments_of
 from chaos.tasks import Tasks
 
 HEAD = (
@@ -82,7 +83,7 @@ async def answer(writer: asyncio.StreamWriter, turn: Turn, number: int, request:
     if breaks is not None:
         return  # without a finish reason, without an end of the body
     for index, name in enumerate(turn.calls):
-        function = {"name": name, "arguments": "{}"}
+        function = {"name": name, "arguments": json.dumps(arguments_of(name, number, index))}
         call = {
             "index": index,
             "id": f"{number}.{index}".ljust(turn.id_size, "x"),

@@ -60,7 +60,8 @@ class Readers:
             stream = await AGENT.stream(client, story.plan.name)
             story.run_id = stream.id
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._iterate(story, stream.events))
+                answering = self._answering(story, clients, group)
+                group.create_task(self._iterate(story, stream.events, answering))
                 group.create_task(self._hop(story, clients))
                 group.create_task(self._listen(story, stream))
                 group.create_task(self._cancel(story, client))
@@ -75,29 +76,36 @@ class Readers:
             raise
 
     async def _flow(self, story: Story, clients: Sequence[PolosClient]) -> None:
-        """Start a run of the workflow, read it, and answer its questions."""
+        """Start a run of the workflow and read it."""
         client = clients[story.plan.client]
         payload = payload_of(story.plan.moves)
         story.run_id = (await client.invoke(FLOW, payload, request_id=story.plan.name)).id
         log = events.stream_workflow(client, workflow_run_id=story.run_id)
         async with asyncio.TaskGroup() as group:
-            answering = Answering(story, clients, group)
-            answering.early()
+            answering = self._answering(story, clients, group)
             group.create_task(self._hop(story, clients))
             group.create_task(self._cancel(story, client))
-            await self._iterate(story, log, answering.see)
+            await self._iterate(story, log, answering)
         story.done = True
 
     async def _iterate(
         self,
         story: Story,
         log: AsyncIterator[Event],
-        see: Callable[[Event], None] = lambda _: None,
+        answering: Answering,
     ) -> None:
         async for event in log:
             story.live.append(event.proto)
             self._seen(story)
-            see(event)
+            answering.see(event)
+
+    def _answering(
+        self, story: Story, clients: Sequence[PolosClient], group: asyncio.TaskGroup
+    ) -> Answering:
+        """Return who answers the run's questions; some answers are on their way already."""
+        answering = Answering(story, clients, group)
+        answering.early()
+        return answering
 
     async def _hop(self, story: Story, clients: Sequence[PolosClient]) -> None:
         """Read, leave after some events, and come back elsewhere with the cursor, to the end."""

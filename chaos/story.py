@@ -34,7 +34,8 @@ class Story:
         text: what `text()` returned; None if it raised.
         error: the name of the error that `text()` raised; empty if it raised none.
         cancelled: whether its cancellation was answered.
-        accepted: the numbers of the answers that were accepted, by the key of the question.
+        accepted: the request ids of the answers that were accepted, as often as each was.
+        refused: the reasons why answers were refused, by their request id.
         faults: how many faults of each place hit it.
         begun: whether its start was requested.
         done: whether its readers reached its end.
@@ -52,7 +53,8 @@ class Story:
     text: str | None = None
     error: str = ""
     cancelled: bool = False
-    accepted: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    accepted: Counter[str] = field(default_factory=Counter)
+    refused: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     faults: Counter[Place] = field(default_factory=Counter)
     begun: bool = False
     done: bool = False
@@ -85,10 +87,18 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """An execution of a tool: the number of its attempt, and the execution's own id."""
+    """An execution of a tool.
+
+    Attributes:
+        attempt: the number of its attempt.
+        execution: its own id.
+        amount: the argument of that name; empty if the tool takes none.
+
+    """
 
     attempt: int
     execution: str
+    amount: str
 
 
 def logs_of(store: Path) -> dict[str, Log]:
@@ -109,11 +119,12 @@ def logs_of(store: Path) -> dict[str, Log]:
 def effects_of(ledger: Path) -> Mapping[str, Sequence[Effect]]:
     """Read the executions of tools from their ledger, by idempotency key.
 
-    Each line of the ledger has a key, the number of an attempt, and the id of an execution.
+    Each line of the ledger has a key, the number of an attempt, the id of an execution, and an
+    amount if the tool takes one.
     """
     found: defaultdict[str, list[Effect]] = defaultdict(list)
     if ledger.exists():
         for line in ledger.read_text().splitlines():
-            key, attempt, execution = line.split()
-            found[key].append(Effect(int(attempt), execution))
+            key, attempt, execution, *amount = line.split()
+            found[key].append(Effect(int(attempt), execution, "".join(amount)))
     return found

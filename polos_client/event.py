@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
 from polos_client.values import enum_name, iso
-from polos_client.waits import METADATA, TYPES
+from polos_client.waits import METADATA, PREFIXES, TYPES
 
 
 class Event:
@@ -76,6 +76,11 @@ class Event:
         if self._data is None:
             self._data = _project(self.proto)
         return self._data
+
+
+def is_reserved(event_type: str) -> bool:
+    """Return whether a type is one of the service's own, which no event of a user may have."""
+    return event_type in _RESERVED or event_type.startswith(PREFIXES)
 
 
 def parsed(text: str) -> Any:
@@ -357,3 +362,6 @@ _PROJECTIONS: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
     "run_cancelled": _run_cancelled,
 }
 """Makes the documented keys of a kind of event, by the name of its payload."""
+
+_RESERVED = (_PROJECTIONS.keys() - {"custom"}) | {"unknown"}
+"""Types of the service's events, besides those that begin with one of PREFIXES."""

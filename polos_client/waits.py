@@ -45,6 +45,8 @@ def _resumed(event: pb.Event) -> dict[str, Any]:
         told["request_id"] = wait.request_id
     if wait.principal:
         told["principal"] = wait.principal
+    if wait.given_up:
+        told["given_up"] = True
     return told
 
 
@@ -60,6 +62,10 @@ METADATA: Mapping[str, Callable[[pb.Event], dict[str, Any]]] = {
 """Makes what `_metadata` has besides the run, by the name of the payload."""
 
 
+SUSPEND, RESUME = PREFIXES = ("suspend_", "resume_")
+"""What the types of waits and of their ends begin with."""
+
+
 def _named_after(kind: str, prefix: str) -> Callable[[pb.Event], str]:
     """Return what names an event after its wait's key; an event of a timer has a plain name."""
 
@@ -71,8 +77,8 @@ def _named_after(kind: str, prefix: str) -> Callable[[pb.Event], str]:
 
 
 TYPES: Mapping[str, Callable[[pb.Event], str]] = {
-    "suspended": _named_after("suspended", "suspend_"),
-    "resumed": _named_after("resumed", "resume_"),
+    "suspended": _named_after("suspended", SUSPEND),
+    "resumed": _named_after("resumed", RESUME),
     "custom": lambda event: event.custom.type or "custom",
 }
 """Makes an event's type where the name of its payload does not tell it."""

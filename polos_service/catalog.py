@@ -124,10 +124,11 @@ class Catalog(Mapping[str, Runnable]):
         visible = (one for one in found if project is None or self._visible(one.id, project))
         return sorted(visible, key=lambda agent: agent.id)
 
-    def workflows(self) -> list[Workflow]:
-        """Return the workflows, by id."""
+    def workflows(self, project: str | None = None) -> list[Workflow]:
+        """Return the workflows that a project may start, by id; None for all."""
         found = (one for one in self._runnables.values() if isinstance(one, WorkflowRunnable))
-        return sorted((one.workflow for one in found), key=lambda workflow: workflow.id)
+        visible = (one for one in found if project is None or self._visible(one.id, project))
+        return sorted((one.workflow for one in visible), key=lambda workflow: workflow.id)
 
     def tools(self) -> list[Tool]:
         """Return the tools of all agents; different ones may have the same id."""

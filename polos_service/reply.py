@@ -8,7 +8,13 @@ from typing import Any
 
 from polos.v1.event_pb2 import Event, Resumed
 from polos.v1.run_pb2 import Wait
-from polos_client.errors import AlreadyAnswered, AmbiguousWait, WaitExpired, WaitNotOpen
+from polos_client.errors import (
+    AlreadyAnswered,
+    AmbiguousWait,
+    InvalidRequest,
+    WaitExpired,
+    WaitNotOpen,
+)
 from polos_service.runs.answers import Answer
 
 LISTED = 200
@@ -29,6 +35,7 @@ class Reply:
         data_json: the answer as JSON text.
         data: the same as a value.
         request_id: tells a repeated answer; empty if there is none.
+        workflow_id: what the root run, or the one that waits, must execute; empty: anything.
 
     """
 
@@ -38,6 +45,7 @@ class Reply:
     data_json: str
     data: Any
     request_id: str
+    workflow_id: str = ""
 
     @property
     def root(self) -> str:
@@ -51,6 +59,32 @@ class Reply:
         if self.step_key and self.step_key != wait.step_key:
             return False
         return self.run_id in (self.root, wait.run_id)
+
+
+def require_executed(reply: Reply, *workflow_ids: str) -> None:
+    """Refuse an answer to a run of another agent or workflow than it names.
+
+    Raises:
+        InvalidRequest: neither the root run nor the one that waits executes what it names.
+
+    """
+    if reply.workflow_id and reply.workflow_id not in workflow_ids:
+        executed = " and ".join(repr(one) for one in sorted({*workflow_ids} - {""}))
+        what = f"is {reply.workflow_id!r:.80}, but run {reply.run_id} executes {executed}"
+        raise InvalidRequest({"workflow_id": what})
+
+
+def opened(waits: Sequence[Wait]) -> str:
+    """Return in a sentence which waits are open: the first of them, if they are many."""
+    if not waits:
+        return "No wait of the run is open."
+    names: list[str] = []
+    for one in waits:
+        names.append(f"{one.step_key!r:.80} (wait_id {one.wait_id})")
+        if sum(map(len, names)) > LISTED:
+            break
+    more = len(waits) - len(names)
+    return f"Open: {', '.join(names)}{f' and {more} more' if more else ''}."
 
 
 def require_own(reply: Reply, answer: Answer, said: Answer, wait: Wait | None) -> None:

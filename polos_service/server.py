@@ -44,7 +44,7 @@ BLOCKED_LIMIT = 1.0
 CALLS_GRACE = 1.0
 """Seconds for calls to end by themselves, once readers were sent away."""
 
-WAITING = "it is not loaded: serve it, or end the runs with `polos runs cancel`"
+WAITING = "this agent or workflow is not loaded: serve it, or end the runs with `polos runs cancel`"
 """What the log advises about runs whose agent or workflow is not loaded."""
 
 MISSPELT = "if its id is misspelt in POLOS_AGENT_PROJECTS, the agent that is meant is for everybody"
@@ -146,11 +146,17 @@ class Service:
             )
         return self._agent_runnable(definition)
 
-    async def _resume(
-        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    async def _resume(  # noqa: PLR0917 - a port of workflows
+        self,
+        run: RunContext,
+        run_id: str,
+        step_key: str,
+        data_json: str,
+        request_id: str,
+        workflow_id: str,
     ) -> object:
         return await self._runs.waits.answer(
-            run.project, f"run:{run.run_id}", run_id, step_key, data_json, request_id
+            run.project, f"run:{run.run_id}", run_id, step_key, data_json, request_id, workflow_id
         )
 
     def _agent_runnable(self, agent: Agent) -> AgentRunnable:
@@ -215,9 +221,9 @@ class Service:
         if not self._access.identities.on:
             warn_if_open(settings)
         await self._server.start()
-        for agent_id, runs in (await self._store.waiting()).items():
-            if agent_id not in self.catalog:
-                log.warning("runs_wait_for_an_agent", agent=agent_id, runs=runs, advice=WAITING)
+        for runnable_id, runs in (await self._store.waiting()).items():
+            if runnable_id not in self.catalog:
+                log.warning("runs_wait_for_code", runnable=runnable_id, runs=runs, advice=WAITING)
         for agent_id in settings.agent_projects.keys() - self.catalog.keys():
             log.warning("limited_agent_is_not_loaded", agent=agent_id, advice=MISSPELT)
         self._executor.start()

@@ -24,11 +24,13 @@ from polos_service.reply import (
     answer_of,
     expired,
     not_open,
+    opened,
+    require_executed,
     require_own,
     wait_of,
     wrong_approval,
 )
-from polos_service.runs.answers import ANSWER, APPROVE, Answer, slot
+from polos_service.runs.answers import APPROVE, UNSETTLED, Answer, slot
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import decode
 from polos_service.store import ENDED, RunStore, WaitRecord
@@ -89,8 +91,8 @@ class Waits:
     async def resume(self, caller: Caller, reply: Reply) -> Wait | None:
         """Answer a wait, and return it; None if the reply names it by its key and it is not open.
 
-        It is not open before the run has come to it: the answer is kept. A repeated answer may
-        find its wait over.
+        It is not open before the run has come to it: the answer is kept, as one of EARLY_LIMIT.
+        A repeated answer may find its wait over.
 
         Raises:
             AlreadyAnswered: another answer was accepted before.
@@ -99,14 +101,14 @@ class Waits:
             RunNotFound: there is no such run, or child of a run.
             TooManyCommands: the run's inbox is full.
             WaitExpired: the wait expired before.
-            WaitNotOpen: there is no such wait, or the run has ended.
+            WaitNotOpen: there is no such wait, the key is that of a step, the run no longer waits
+                for it, or the run has ended.
 
         """
         record = await self._store.get(caller.project, reply.root)
-        wait = await self._find(caller, reply)
         ended = record.state in ENDED
-        if wait is None and ended:
-            raise not_open(reply, HAS_ENDED)
+        wait, over = await self._find(caller, reply, ended=ended)
+        require_executed(reply, record.workflow_id, wait.workflow_id if wait else "")
         await self._check(caller, reply, wait)
         run_id, key = (wait.run_id, wait.step_key) if wait else (reply.run_id, reply.step_key)
         answer = Answer(
@@ -116,15 +118,15 @@ class Waits:
         )
         stands = None
         late = wait is not None and self._over(wait)
-        if not ended and not late:
-            command = answer.to(run_id, key)
+        if not ended and not late and not over:
+            command = answer.to(run_id, key, early=wait is None)
             stands = await self._store.command(caller.project, reply.root, command)
-        said = Answer.of(stands) if stands else await self._said(caller, reply, wait)
+        said = answer.said_by(stands) if stands else await self._said(caller, reply, wait, answer)
         if said is None:
             raise not_open(reply, HAS_ENDED) if ended or not late else expired(reply, wait)
-        require_own(reply, answer, said, wait)
         if wait is not None:
             await self._close(caller, reply, wait)
+        require_own(reply, answer, said, wait)
         return wait
 
     async def answer(  # noqa: PLR0917 - a port of workflows
@@ -135,6 +137,7 @@ class Waits:
         step_key: str,
         data_json: str,
         request_id: str,
+        workflow_id: str = "",
     ) -> Wait | None:
         """Answer a wait of a run as the code of another one, which cannot answer an approval.
 
@@ -150,6 +153,7 @@ class Waits:
             data_json=data_json,
             data=None,
             request_id=request_id,
+            workflow_id=workflow_id,
         )
         return await self.resume(caller, reply)
 
@@ -161,7 +165,7 @@ class Waits:
     async def early(self, caller: Caller, run_id: str) -> Sequence[str]:
         """Return the keys of waits of a root run that were answered before they began."""
         inbox = await self._store.inbox(caller.project, run_id)
-        found = {(one.run_id, one.step_key): None for one in inbox if one.kind == ANSWER}
+        found = {(one.run_id, one.step_key): None for one in inbox if one.kind in UNSETTLED}
         if found:
             async for event in self._details.waits(caller.project, run_id):
                 found.pop((event.run_id, event.suspended.step_key), None)
@@ -194,36 +198,67 @@ class Waits:
             small = sum(len(one.data) for one in records) < BATCH_BYTES
             number = min(number * GROWTH, AT_ONCE) if small else AT_FIRST
 
-    async def _find(self, caller: Caller, reply: Reply) -> Wait | None:
-        """Return the wait that a reply names; None if it names it by a key that no wait has yet."""
+    async def _find(self, caller: Caller, reply: Reply, *, ended: bool) -> tuple[Wait | None, bool]:
+        """Return the wait that a reply names, and whether the log is known to have its end.
+
+        There is no wait if the reply names it by a key that the run may still come to.
+        """
         if reply.wait_id:
             event = await self._event(caller, reply.root, reply.wait_id)
             if event is not None and event.HasField("suspended") and reply.names(wait_of(event)):
-                return wait_of(event)
+                return wait_of(event), False
         every = await self.open(caller, reply.root)
-        found: Sequence[Wait] = [one for one in every if reply.names(one)]
+        found = [one for one in every if reply.names(one)]
         if reply.wait_id and not found:  # the index may also be ahead of the log
-            raise not_open(reply, f"No wait that the answer names has the id {reply.wait_id}.")
-        found = found or await self._in_log(caller, reply)
+            what = f"No wait that the answer names has the id {reply.wait_id}. "
+            raise not_open(reply, what + opened(every))
+        over = False
+        if not found:
+            found, over = await self._in_log(caller, reply, every, ended=ended)
         if len(found) > 1:
             raise ambiguous(reply, found)
-        if not found and reply.run_id != reply.root:
+        if found:
+            return found[0], over
+        if reply.run_id != reply.root:
             await self._require_child(caller, reply)
-        return found[0] if found else None
+        return None, False
 
-    async def _in_log(self, caller: Caller, reply: Reply) -> Sequence[Wait]:
+    async def _in_log(
+        self, caller: Caller, reply: Reply, every: Sequence[Wait], *, ended: bool
+    ) -> tuple[list[Wait], bool]:
         """Return the waits that a reply names by their key: the open ones, else the latest one.
 
-        The index may be behind the log, and has neither timers nor what is over.
+        The index may be behind the log, and has neither timers nor what is over. With the waits
+        comes whether they are over.
+
+        Raises:
+            WaitNotOpen: the run does not come to such a wait: the key is that of a step, or of a
+                tool that waits for its approval, or the run has ended.
+
         """
         begun: list[Wait] = []
         over: set[int] = set()
-        async for event in self._details.waits(caller.project, reply.root):
+        approval, step = False, False
+        async for event in self._details.waits(caller.project, reply.root, key=reply.step_key):
             if event.HasField("resumed"):
                 over.add(event.resumed.wait_id)
-            elif reply.names(wait := wait_of(event)):
-                begun.append(wait)
-        return [one for one in begun if one.wait_id not in over] or begun[-1:]
+            elif event.HasField("suspended"):
+                if reply.names(wait := wait_of(event)):
+                    begun.append(wait)
+                approval |= event.suspended.step_key == reply.step_key + APPROVE
+            else:
+                step |= event.run_id in (reply.run_id, reply.root)
+        if not begun:
+            key, now = repr(reply.step_key), opened(every)
+            if ended:
+                raise not_open(reply, HAS_ENDED)
+            if step or approval:
+                raise not_open(reply, f"The run has a step {key:.80}, not a wait. {now}")
+            if reply.step_key.endswith(APPROVE):
+                what = "An approval is answered once it is open, by its wait_id. "
+                raise not_open(reply, what + now)
+        left = [one for one in begun if one.wait_id not in over]
+        return left or begun[-1:], not left
 
     async def _require_child(self, caller: Caller, reply: Reply) -> None:
         """Refuse a child that there is not: its id ends with the sequence of its first event."""
@@ -240,14 +275,19 @@ class Waits:
         events = (one for frame in found.frames for one in decode(frame.data))
         return next((one for one in events if one.sequence == sequence), None)
 
-    async def _said(self, caller: Caller, reply: Reply, wait: Wait | None) -> Answer | None:
-        """Return how a wait has ended, as the inbox has it, or the log; None if it has not."""
+    async def _said(
+        self, caller: Caller, reply: Reply, wait: Wait | None, answer: Answer
+    ) -> Answer | None:
+        """Return how a wait has ended, as the inbox has it, or the log; None if it has not.
+
+        It is the given answer itself if that is the one.
+        """
         if wait is None:
             return None
         place = slot(wait.run_id, wait.step_key)
         for command in await self._store.inbox(caller.project, reply.root):
             if command.id == place:
-                return Answer.of(command)
+                return answer.said_by(command)
         async for event in self._details.waits(caller.project, reply.root, wait.wait_id):
             if event.resumed.wait_id == wait.wait_id:
                 return answer_of(event.resumed)
@@ -256,11 +296,10 @@ class Waits:
     async def _check(self, caller: Caller, reply: Reply, wait: Wait | None) -> None:
         """Refuse an answer that the wait cannot take."""
         if wait is None:
-            if reply.step_key.endswith(APPROVE):
-                raise not_open(reply, "An approval is answered once it is open, by its wait_id.")
-        elif wait.kind == TIMER:
+            return
+        if wait.kind == TIMER:
             raise not_open(reply, "A timer cannot be answered.")
-        elif wait.kind == APPROVAL:
+        if wait.kind == APPROVAL:
             if not reply.wait_id:
                 what = f"is missing: an approval is answered by its id, here {wait.wait_id}"
                 raise InvalidRequest({"wait_id": what})

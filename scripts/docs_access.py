@@ -113,7 +113,12 @@ SERVICES: Mapping[str, Mapping[str, Method]] = {
         ResumeRun="NOT_FOUND",
         ListWaits="OK, nothing",
     ),
-    "polos.v1.AgentService": declared(AgentService, GetAgent="NOT_FOUND", ListAgents="OK, nothing"),
+    "polos.v1.AgentService": declared(
+        AgentService,
+        GetAgent="NOT_FOUND",
+        ListAgents="OK, nothing",
+        ListWorkflows="OK, nothing",
+    ),
     "polos.v1.AdminService": declared(
         AdminService,
         CreateKey=DENIED,

@@ -3,53 +3,57 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
 from bench.processes import ROOT, Server, server
 from bench.product import serving, settings
 from bench.table import Goal, Row
-from bench.waiting import waits, works
-from polos.v1.event_pb2 import Event, Suspended, WaitKind, WorkflowStart
-from polos.v1.run_pb2 import RunState
-from polos.v1.run_service_pb2 import (
-    CreateRunRequest,
-    ListRunsRequest,
-    StreamRunResponse,
-    StreamWorkflowRequest,
-)
+from bench.waiting import asks, naps, works
+from polos.v1.run_pb2 import Run, RunState
+from polos.v1.run_service_pb2 import CreateRunRequest, GetRunRequest
 from polos.v1.run_service_pb2_grpc import RunServiceStub
-from polos_service.config import Settings
-from polos_service.server import open_store
-from polos_service.store import Frame, NewRun, RunStore
-from polos_service.workflows.definition import Definition
 from tests.support.nats import NatsServer
 
+if TYPE_CHECKING:
+    from polos.v1.run_service_pb2_grpc import RunServiceAsyncStub
+
 PARKED = 100_000
-"""Runs that wait for a year."""
+"""Runs that wait for a year: every other one for an answer too."""
 
 DUE = 1_000
 """Runs that wait for one instant, and runs that are started at once."""
 
-AT_ONCE = 500
-"""Runs that are written at a time while a store is filled: commits are shared."""
+AT_ONCE, AT_A_TIME = 100, 20
+"""Callers that fill a store, and runs that each of them starts before it waits for them."""
+
+THRESHOLD = "0.2"
+"""Seconds beyond which a wait suspends a run while a store is filled, in place of 10."""
 
 IDLE = 30.0
 """Seconds for which an idle service is measured."""
 
-SOON = 90.0
-"""Seconds after the store is filled at which the runs are due: the service is up long before."""
+SOON = timedelta(seconds=45)
+"""How long after they are started runs are due: they are suspended long before."""
 
+PAUSE = 0.25
+"""Seconds between two looks at a run that has not come to what is waited for."""
+
+YEAR = timedelta(days=365)
 SECOND = 10**9
-YEAR = 365 * 24 * 3600 * SECOND
 MB = 1_000_000
-COMPLETED = RunState.RUN_STATE_COMPLETED
+COMPLETED, SUSPENDED = RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_SUSPENDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,15 @@ class Idle:
     cpu: float
     memory: float
     nats: float
+
+
+@dataclass(frozen=True, slots=True)
+class Woken:
+    """Seconds that runs took: to start and end, and those due to end; and the first one's delay."""
+
+    started: float
+    took: float
+    late: float
 
 
 def parked(upstream: Server, rounds: int) -> Row:
@@ -71,8 +84,8 @@ def nats_parked(upstream: Server, rounds: int) -> Row:
     return row("nats-parked", upstream, rounds, nats=True)
 
 
-def row(name: str, upstream: Server, _rounds: int, *, nats: bool) -> Row:
-    """Measure once: a store is filled for minutes."""
+def row(name: str, upstream: Server, rounds: int, *, nats: bool) -> Row:
+    """Measure idle services once, for a store is filled for minutes, and wakes in rounds."""
     where = "on NATS JetStream" if nats else "in a file"
     with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder:
         with (
@@ -80,40 +93,49 @@ def row(name: str, upstream: Server, _rounds: int, *, nats: bool) -> Row:
             up(url, upstream) as service,
         ):
             empty = idle(service, beside)
-            started = asyncio.run(seconds_of_starts(service.address))
         with stored(Path(folder, "full"), nats=nats) as (url, beside):
-            asyncio.run(fill(url, [time.time_ns() + YEAR] * PARKED))
-            at = time.time_ns() + round(SOON * SECOND)
-            due = asyncio.run(fill(url, [at] * DUE, first=PARKED))
+            begun = time.monotonic()
+            with up(url, upstream, POLOS_WAIT_THRESHOLD_SECONDS=THRESHOLD) as service:
+                asyncio.run(fill(service.address))
+                filled = time.monotonic() - begun
+                filler = idle(service, beside)
             with up(url, upstream) as service:
                 full = idle(service, beside)
-                first, last = asyncio.run(woken(service.address, due))
-    late, took = (first - at) / SECOND, (last - at) / SECOND
+                woken = [asyncio.run(wakes(service.address)) for _ in range(rounds)]
     goals = [
         Goal(
             text="CPU above an empty one's",
             figure=full.cpu - empty.cpu,
             bound=1,
             most=True,
-            unit="%",
+            unit="% of a core",
         ),
         Goal(
-            text="memory above", figure=full.memory - empty.memory, bound=100, most=True, unit="MB"
+            text="memory above an empty one's",
+            figure=full.memory - empty.memory,
+            bound=100,
+            most=True,
+            unit="MB",
         ),
-        Goal(text="first wake after its time", figure=late, bound=1, most=True, unit="s"),
+        Goal(
+            text="first wake after its time",
+            figure=median(one.late for one in woken),
+            bound=1,
+            most=True,
+            unit="s",
+        ),
         Goal(
             text=f"{DUE:,} due at once, by {DUE:,} starts",
-            figure=took / started,
+            figure=median(one.took / one.started for one in woken),
             bound=1.5,
             most=True,
         ),
     ]
     if nats:
-        above = full.nats - empty.nats
         goals.append(
             Goal(
                 text="memory of the NATS server above",
-                figure=above,
+                figure=full.nats - empty.nats,
                 bound=200,
                 most=True,
                 unit="MB",
@@ -125,7 +147,16 @@ def row(name: str, upstream: Server, _rounds: int, *, nats: bool) -> Row:
         unit="% of a core",
         figures={"polos": [full.cpu]},
         goals=goals,
-        notes={f"{DUE:,} woken in s": took, f"{DUE:,} started and ended in s": started},
+        notes={
+            "with none": empty.cpu,
+            "where they were started": filler.cpu,
+            "memory in MB": full.memory,
+            "with none in MB": empty.memory,
+            "where they were started in MB": filler.memory,
+            f"{DUE:,} woken in s": median(one.took for one in woken),
+            f"{DUE:,} started and ended in s": median(one.started for one in woken),
+            "started and suspended per second": PARKED / filled,
+        },
     )
 
 
@@ -141,15 +172,15 @@ def stored(folder: Path, *, nats: bool) -> Iterator[tuple[str, NatsServer | None
 
 
 @contextmanager
-def up(url: str, upstream: Server) -> Iterator[Server]:
+def up(url: str, upstream: Server, **more: str) -> Iterator[Server]:
     """Serve a store."""
-    with server(*serving(url, "waiting.py"), **settings(upstream)) as service:
+    with server(*serving(url, "waiting.py"), **settings(upstream), **more) as service:
         yield service
 
 
 def idle(service: Server, beside: NatsServer | None) -> Idle:
     """Measure a service that has nothing to do."""
-    time.sleep(5)
+    time.sleep(10)
     before = service.cpu
     time.sleep(IDLE)
     cpu = 100 * (service.cpu - before) / IDLE
@@ -157,104 +188,76 @@ def idle(service: Server, beside: NatsServer | None) -> Idle:
     return Idle(cpu, service.memory / MB, nats)
 
 
-async def fill(url: str, wakes: Sequence[int], first: int = 0) -> list[str]:
-    """Store runs that are parked until these times; return their ids."""
-    store = await open_store(Settings(store=url, max_queued=2 * PARKED, synchronous="NORMAL"))
-    ids = [f"parked-{first + index:09}" for index in range(len(wakes))]
-    try:
-        for begin in range(0, len(wakes), AT_ONCE):
-            some = range(begin, min(begin + AT_ONCE, len(wakes)))
-            await asyncio.gather(*(park(store, ids[index], wakes[index]) for index in some))
-    finally:
-        await store.close()
-    return ids
-
-
-async def park(store: RunStore, run_id: str, wake_at: int) -> None:
-    """Store a run of `waits` as it stands when it was parked."""
-    definition = Definition(
-        workflow_id=waits.id,
-        code_version=waits.version,
-        payload_json=None,
-        initial_state={},
-        session_id=None,
-        user_id=None,
-    )
-    now = time.time_ns()
-    await store.create(
-        NewRun(
-            project="default",
-            run_id=run_id,
-            workflow_id=waits.id,
-            request_id=None,
-            digest=b"d" * 32,
-            definition=definition.model_dump_json().encode(),
-            session_id=None,
-            user_id=None,
-            streaming=False,
-            create_time=now,
-            deadline=None,
-        )
-    )
-    claim = await store.claim_run("default", run_id)
-    assert claim is not None
-    nap = Suspended(step_key="nap", kind=WaitKind.WAIT_KIND_TIMER)
-    nap.expire_time.FromNanoseconds(wake_at)
-    events = [Event(workflow_start=WorkflowStart(code_version=waits.version)), Event(suspended=nap)]
-    for sequence, event in enumerate(events, start=1):
-        event.run_id, event.workflow_id, event.sequence = run_id, waits.id, sequence
-        event.create_time.FromNanoseconds(now)
-    data = StreamRunResponse(events=events).SerializeToString()
-    await store.append(claim, Frame(first=1, last=2, data=data))
-    assert await store.suspend(claim, wake_at=wake_at, seen=0, deadline=None)
-
-
-async def seconds_of_starts(address: str) -> float:
-    """Start runs at once, and return the seconds until all have ended."""
+async def fill(address: str) -> None:
+    """Start runs, and return when all are suspended."""
     async with grpc.aio.insecure_channel(address) as channel:
         runs = RunServiceStub(channel)
-        begun = time.perf_counter()
-        await asyncio.gather(
-            *(runs.CreateRun(CreateRunRequest(agent_id=works.id)) for _ in range(DUE))
-        )
-        await completed(channel, DUE)
-        return time.perf_counter() - begun
+        left = iter(range(PARKED))
+        until = datetime.now(UTC) + YEAR
+
+        async def some() -> None:
+            while numbers := list(islice(left, AT_A_TIME)):
+                ids = [asks.id if number % 2 else naps.id for number in numbers]
+                started = [await start(runs, one, until) for one in ids]
+                for run_id in started:
+                    await came_to(runs, run_id, SUSPENDED, pause=3)
+
+        await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
 
-async def woken(address: str, due: Sequence[str]) -> tuple[int, int]:
-    """Return when the first of the runs went on, and when all had ended."""
+async def wakes(address: str) -> Woken:
+    """Start runs at once, then runs that are due at once later, and measure both."""
     async with grpc.aio.insecure_channel(address) as channel:
-        last = await completed(channel, len(due))
-        times = [await woken_at(channel, run_id) for run_id in due[:: len(due) // 20]]
-        return min(times), last
-
-
-async def completed(channel: grpc.aio.Channel, count: int) -> int:
-    """Wait until so many runs have completed; return when, in nanoseconds since the epoch."""
-    runs = RunServiceStub(channel)
-    while True:
-        found = 0
-        token = ""
-        while True:
-            asked = ListRunsRequest(page_size=1000, state=COMPLETED, page_token=token)
-            page = await runs.ListRuns(asked)
-            found += len(page.runs)
-            token = page.next_page_token
-            if not token:
-                break
-        if found >= count:
-            return time.time_ns()
-        await asyncio.sleep(0.05)
-
-
-async def woken_at(channel: grpc.aio.Channel, run_id: str) -> int:
-    """Return when a run's wait ended."""
-    log = RunServiceStub(channel).StreamWorkflow(StreamWorkflowRequest(workflow_run_id=run_id))
-    return min(
-        [
-            event.create_time.ToNanoseconds()
-            async for response in log
-            for event in response.events
-            if event.HasField("resumed")
-        ]
+        runs = RunServiceStub(channel)
+        begun = time.time_ns()
+        started = await completed(runs, await several(runs, works.id))
+        at = datetime.now(UTC) + SOON
+        due = await several(runs, naps.id, at)
+        for run_id in due:
+            await came_to(runs, run_id, SUSPENDED)
+        left = at - datetime.now(UTC)
+        assert left.total_seconds() > 1, "the runs were suspended too late"
+        await asyncio.sleep(left.total_seconds())
+        woken = await completed(runs, due)
+    time_due = round(at.timestamp() * 1e6) * 1000
+    return Woken(
+        started=(max(started) - begun) / SECOND,
+        took=(max(woken) - time_due) / SECOND,
+        late=(min(woken) - time_due) / SECOND,
     )
+
+
+async def several(
+    runs: RunServiceAsyncStub, workflow_id: str, until: datetime | None = None
+) -> list[str]:
+    """Start runs at once, and return their ids."""
+    return await asyncio.gather(*(start(runs, workflow_id, until) for _ in range(DUE)))
+
+
+async def start(runs: RunServiceAsyncStub, workflow_id: str, until: datetime | None) -> str:
+    """Start a run; `until` is the payload of one that naps."""
+    asked = CreateRunRequest(agent_id=workflow_id)
+    if workflow_id == naps.id and until is not None:
+        asked.payload_json = json.dumps(until.isoformat())
+    run_id: str = (await runs.CreateRun(asked)).run.run_id
+    return run_id
+
+
+async def completed(runs: RunServiceAsyncStub, run_ids: Sequence[str]) -> list[int]:
+    """Return when each of the runs ended, in nanoseconds since the epoch, once all have.
+
+    They are asked for one by one, so that the service has little to do with that.
+    """
+    ended = [await came_to(runs, run_id, COMPLETED) for run_id in run_ids]
+    return [run.finish_time.ToNanoseconds() for run in ended]
+
+
+async def came_to(
+    runs: RunServiceAsyncStub, run_id: str, state: RunState.ValueType, pause: float = PAUSE
+) -> Run:
+    """Return a run once it has a state."""
+    while True:
+        run = (await runs.GetRun(GetRunRequest(run_id=run_id))).run
+        if run.state == state:
+            return run
+        await asyncio.sleep(pause)

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from chaos.bugs import (
-    Bug,
     dropped_claim,
     finished_step_again,
     lost_wakeup,
     silent_retry,
 )
-from chaos.faults import Original, around
+from chaos.faults import Bug, Original, around
+from chaos.people_bugs import PEOPLE_BUGS
 from chaos.places import Place
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
@@ -97,6 +97,16 @@ CLUSTER_BUGS: dict[str, Bug] = {
     "dropped-claim": Bug("a claimed run is forgotten", dropped_claim, Place.BEFORE_TOOL),
     "finished-step-again": Bug("a finished tool runs again", finished_step_again, Place.STEP_END),
     "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
+} | {
+    name: replace(PEOPLE_BUGS[name], place=place)
+    for name, place in {
+        "asked-again": Place.DECIDED,
+        "lost-answer": Place.ANSWERED,
+        "every-answer-accepted": Place.SERVICE_KILL,
+        "refused-repetition": Place.LEADER_KILL,
+        "called-twice": Place.SERVICE_PAUSE,
+        "early-expiry": Place.EXPIRED,
+    }.items()
 }
 """The bugs by name."""
 
@@ -109,6 +119,9 @@ WORKER_BUGS: dict[str, Bug] = {
         "lost-wake-up": Place.STORE_KILL,
         "dropped-claim": Place.WORKER_KILL,
         "silent-retry": Place.WORKER_KILL,
+        "asked-again": Place.WORKER_KILL,
+        "lost-answer": Place.STORE_KILL,
+        "every-answer-accepted": Place.WORKERS_RENEW,
     }.items()
 }
 """Those that show with workers, by name, where they show."""

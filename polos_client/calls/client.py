@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from polos.v1 import run_service_pb2 as rpc
 from polos.v1.agent_pb2 import Agent as AgentMessage
-from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
+from polos.v1.agent_pb2 import Workflow as WorkflowMessage
+from polos.v1.agent_service_pb2 import GetAgentRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2_grpc import RunServiceStub
@@ -179,7 +180,7 @@ class PolosClient(Connection):
 
     async def resume(
         self,
-        suspend_workflow_id: str,  # noqa: ARG002 - the original SDK has it; the run's id is enough
+        suspend_workflow_id: str,
         suspend_execution_id: str,
         suspend_step_key: str | None = None,
         data: Any = None,
@@ -189,10 +190,12 @@ class PolosClient(Connection):
     ) -> None:
         """Answer a wait of a run, which continues with the first answer that is accepted.
 
-        An answer to a `suspend` may come before the run waits: it is kept until then.
+        An answer to a `suspend` may come before the run waits: it is kept until then, as one of
+        100 at most.
 
         Args:
-            suspend_workflow_id: not used.
+            suspend_workflow_id: the agent or workflow that the run executes, or the child of it
+                that waits; empty: any.
             suspend_execution_id: the run.
             suspend_step_key: the wait's key; None: `wait_id` alone names it.
             data: the answer: JSON values or a model, at most 256 KiB as JSON. To an approval,
@@ -205,10 +208,13 @@ class PolosClient(Connection):
         Raises:
             AlreadyAnswered: another answer was accepted before.
             AmbiguousWait: several open waits have this key.
-            InvalidRequest: an argument cannot be used, or the wait cannot be answered with it.
+            InvalidRequest: an argument cannot be used, the run executes something else than
+                `suspend_workflow_id`, or the wait cannot be answered with it.
             RunNotFound: there is no such run.
+            TooManyCommands: the run keeps as many answers as it may that it has not taken yet.
             WaitExpired: the wait expired before.
-            WaitNotOpen: the wait is over or, for an approval, not open yet; or the run has ended.
+            WaitNotOpen: the run no longer waits for it, the key is that of a step, an approval is
+                not open yet, or the run has ended.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -222,6 +228,7 @@ class PolosClient(Connection):
             data,
             wait_id=wait_id,
             request_id=request_id,
+            workflow_id=suspend_workflow_id,
         )
 
     def list_waits(
@@ -382,11 +389,18 @@ class PolosClient(Connection):
             ConnectionLost: it could not be reached.
 
         """
-        agents: list[AgentMessage] = []
-        request = ListAgentsRequest()
-        while True:
-            page = await self.call(lambda channel: AgentServiceStub(channel).ListAgents, request)
-            agents += page.agents
-            if not page.next_page_token:
-                return agents
-            request.page_token = page.next_page_token
+        from polos_client.calls import listing  # noqa: PLC0415
+
+        return [agent async for agent in listing.agents(self)]
+
+    async def list_workflows(self) -> list[WorkflowMessage]:
+        """Return all workflows that the service has loaded, by id.
+
+        Raises:
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        from polos_client.calls import listing  # noqa: PLC0415
+
+        return [workflow async for workflow in listing.workflows(self)]

@@ -1,11 +1,14 @@
-"""Lists of a project, read page by page."""
+"""Lists of a project and of what it may start, read page by page."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import datetime
 
 from polos.v1 import run_service_pb2 as rpc
+from polos.v1.agent_pb2 import Agent, Workflow
+from polos.v1.agent_service_pb2 import ListAgentsRequest, ListWorkflowsRequest
+from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run, RunState
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.connection import Connection
@@ -77,3 +80,29 @@ def _checked(limit: int | None) -> int | None:
     if limit is not None and limit < 0:
         raise InvalidRequest({"limit": f"is {limit}; it cannot be negative"})
     return limit
+
+
+async def agents(connection: Connection) -> AsyncIterator[Agent]:
+    """Yield the agents that the service has loaded, by id."""
+    request = ListAgentsRequest()
+    more = True
+    while more:
+        page = await connection.call(lambda channel: AgentServiceStub(channel).ListAgents, request)
+        for agent in page.agents:
+            yield agent
+        request.page_token = page.next_page_token
+        more = bool(page.next_page_token)
+
+
+async def workflows(connection: Connection) -> AsyncIterator[Workflow]:
+    """Yield the workflows that the service has loaded, by id."""
+    request = ListWorkflowsRequest()
+    more = True
+    while more:
+        page = await connection.call(
+            lambda channel: AgentServiceStub(channel).ListWorkflows, request
+        )
+        for workflow in page.workflows:
+            yield workflow
+        request.page_token = page.next_page_token
+        more = bool(page.next_page_token)

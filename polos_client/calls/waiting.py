@@ -65,9 +65,12 @@ async def resume(
     *,
     wait_id: int | None,
     request_id: str | None,
+    workflow_id: str = "",
 ) -> None:
     """Answer a wait: see `PolosClient.resume`."""
     wrong: dict[str, str] = {}
+    if not isinstance(workflow_id, str):
+        wrong["workflow_id"] = f"must be a text, not {workflow_id!r:.80}"
     if not isinstance(step_key, str | None):
         wrong["step_key"] = f"must be a text, not {step_key!r:.80}"
     if wait_id is not None and not (type(wait_id) is int and wait_id > 0):
@@ -82,5 +85,6 @@ async def resume(
         wait_id=wait_id or 0,
         data_json=payload_json("data", data),
         request_id=request_id_or_new(request_id),
+        workflow_id=workflow_id,
     )
     await connection.call(lambda channel: RunServiceStub(channel).ResumeRun, request)

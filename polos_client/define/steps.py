@@ -133,13 +133,24 @@ class Steps(Protocol):
         suspend_workflow_id: str,
         data: Any,
     ) -> None:
-        """Answer a wait of another run of the same project; approvals cannot be answered so."""
+        """Answer a wait of another run of the same project; approvals cannot be answered so.
+
+        `suspend_workflow_id` is what the run executes; empty: anything.
+        """
         ...
 
     async def publish_workflow_event(
         self, step_key: str, data: Data, event_type: str | None = None
     ) -> None:
-        """Put an event of your own into the run's stream."""
+        """Put an event of your own into the run's stream.
+
+        Args:
+            step_key: the step's key.
+            data: what the event carries, at most 256 KiB as JSON.
+            event_type: its type, 1 to 128 characters; None: `custom`. The types of the service's
+                own events, such as `workflow_finish` or `suspend_KEY`, are refused.
+
+        """
         ...
 
     async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK

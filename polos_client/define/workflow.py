@@ -7,9 +7,10 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
-from pydantic import ValidationError
+from pydantic import PydanticUserError, ValidationError
 
 from polos_client.deadlines import PATIENCE
 from polos_client.define.context import WorkflowContext
@@ -103,6 +104,19 @@ class Workflow:
         except ValidationError:
             told = inspect.formatannotation(self._payload.annotation)
             raise ValueError(f"the workflow {self.id} needs a payload: {told}") from None
+
+    @cached_property
+    def payload_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of the payload; empty if there is none for its type.
+
+        None: the function takes no payload.
+        """
+        if self._payload_type is None:
+            return None
+        try:
+            return self._payload_type.json_schema()
+        except PydanticUserError:  # what reads JSON may be code that cannot be described
+            return {}
 
     def invoke_fn(self, ctx: WorkflowContext, payload: Any) -> Any:
         """Call the function; an async one gives an awaitable."""

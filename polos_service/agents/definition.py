@@ -12,6 +12,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     model_serializer,
 )
+from pydantic_core import to_json
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
@@ -142,6 +143,18 @@ class Definition(BaseModel):
             user_id=request.user_id,
             streaming=request.streaming or agent.stream_to_workflow,
         )
+
+    def stored(self, messages: Sequence[Mapping[str, Any]]) -> bytes:
+        """Return it as it is stored: in version 1, which every replica reads, if that holds it.
+
+        Args:
+            messages: its conversation, as the caller sent it.
+
+        """
+        if self.v != WITHOUT_APPROVALS or self.api is not None or self.settings:
+            return self.model_dump_json().encode()
+        told = self.model_dump(mode="json", exclude={"v", "conversation"})
+        return to_json(told | {"v": FIRST_VERSION, "messages": [*messages]})
 
     @classmethod
     def unpin(cls, pinned: bytes) -> Definition:

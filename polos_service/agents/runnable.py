@@ -95,7 +95,7 @@ class AgentRunnable:
                 {f"options.provider_options_json.{name}": what for name, what in options.items()}
                 | {f"input_messages_json{path}": what for path, what in messages.items()}
             )
-        return Definition.pin(agent, request, conversation).model_dump_json().encode()
+        return Definition.pin(agent, request, conversation).stored(request.payload)
 
     def other_version(self, pinned: bytes) -> str | None:
         """Return None: an agent has no version; its runs are pinned as a whole."""

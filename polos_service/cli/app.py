@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from polos_service.cli import agents, chat, demo, health, keys, replay, run, runs, serve, waits
+from polos_service.cli import (
+    agents,
+    chat,
+    demo,
+    health,
+    keys,
+    replay,
+    run,
+    runs,
+    serve,
+    waits,
+    workflows,
+)
 from polos_service.cli.exits import EXIT_CODES
 
 app = typer.Typer(
@@ -44,6 +56,7 @@ app.add_typer(runs.app, name="runs")
 app.command()(replay.replay)
 app.command()(waits.waits)
 app.add_typer(agents.app, name="agents")
+app.command()(workflows.workflows)
 app.add_typer(keys.app, name="keys")
 app.command()(health.health)
 app.command()(demo.demo)

@@ -57,6 +57,7 @@ def as_dict(run: Run) -> dict[str, Any]:
         "started_at": iso(run.start_time) if run.HasField("start_time") else None,
         "finished_at": iso(run.finish_time) if run.HasField("finish_time") else None,
         "latest_sequence": run.latest_sequence,
+        "blocked_reason": run.blocked_reason if run.HasField("blocked_reason") else None,
     }
     return {name: value for name, value in record.items() if value is not None}
 
@@ -92,11 +93,12 @@ def tool_result(result: ToolResult) -> dict[str, Any]:
 
 
 def row_of(run: Run, now: datetime) -> list[str]:
-    """Return the run as a table's row: id, agent, state, age, duration and session."""
+    """Return the run as a table's row: id, agent, state, age, duration, session, why blocked."""
     created = run.create_time.ToDatetime(tzinfo=UTC)
     ended = run.finish_time.ToDatetime(tzinfo=UTC) if run.HasField("finish_time") else None
     took = span(ended - created) if ended else ""
-    return [run.run_id, run.workflow_id, state_of(run), span(now - created), took, run.session_id]
+    state, age = state_of(run), span(now - created)
+    return [run.run_id, run.workflow_id, state, age, took, run.session_id, run.blocked_reason]
 
 
 def described(record: dict[str, Any], history: History) -> str:

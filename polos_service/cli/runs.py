@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polos_client.errors import PolosError
+from polos_client.errors import PermissionDenied, PolosError
 from polos_service.cli import answer
 from polos_service.cli.exits import REFUSED, complain
 from polos_service.cli.history import History, history_of
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel and delete runs.")
 
-COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION")
+COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", "BLOCKED")
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]
@@ -124,9 +125,16 @@ def tail(
 @app.command()
 @calls_service
 def cancel(run_ids: RunIds, way: Way) -> None:
-    """Cancel queued or running runs. Runs that have ended are not changed."""
+    """Cancel runs that have not ended: queued, running or suspended ones.
+
+    Of a run that has ended it says how; that is not an error.
+    """
 
     async def cancelled(client: PolosClient, run_id: str) -> str:
+        with suppress(PermissionDenied):  # a key may permit cancelling and not reading
+            run = await client.get_run(run_id)
+            if run.HasField("finish_time"):
+                return f"had already ended: {state_of(run)}"
         run = await client.cancel_run(run_id)
         if not run.HasField("finish_time"):
             return "is being cancelled"

@@ -179,9 +179,10 @@ def ending_of(resumed: Resumed) -> str:
         case "cancelled":
             return "no longer waited for"
     by = f" by {resumed.principal}" if resumed.principal else ""
+    late = "no longer waited for, but " if resumed.given_up else ""
     if kind_name(resumed.kind) == "approval":
-        return decision(resumed.data_json, by)
-    return f"answered{by}: {brief(resumed.data_json)}"
+        return late + decision(resumed.data_json, by)
+    return f"{late}answered{by}: {brief(resumed.data_json)}"
 
 
 def decision(data_json: str, by: str) -> str:

@@ -120,8 +120,10 @@ class Details:
         found, omitted = results.whole(parts)
         return replace(details, tool_results=found, omitted=omitted, release=release)
 
-    async def waits(self, project: str, run_id: str, after: int = 0) -> AsyncIterator[Event]:
-        """Yield the events behind a cursor with which waits begin and end.
+    async def waits(
+        self, project: str, run_id: str, after: int = 0, *, key: str = ""
+    ) -> AsyncIterator[Event]:
+        """Yield the events behind a cursor with which waits begin and end, and steps with a key.
 
         Raises:
             RunNotFound: there is no such run.
@@ -129,9 +131,10 @@ class Details:
         """
         record = await self._store.get(project, run_id)
         async for data in self._log(project, record, after):
-            if any(tag in data for tag in WAITS):
+            if any(tag in data for tag in WAITS) or (key and key.encode() in data):
                 for event in decode(data):
-                    if event.HasField("suspended") or event.HasField("resumed"):
+                    waits = event.HasField("suspended") or event.HasField("resumed")
+                    if waits or (key and event.step_start.step_key == key):
                         yield event
 
     async def _room(self, size: int) -> bool:

@@ -16,7 +16,7 @@ from polos_service.errors import Finished, Nondeterministic, Unable
 from polos_service.replay.endings import same_end, words
 from polos_service.runs.frame import FIELD
 from polos_service.runs.gate import QUIET, Gate
-from polos_service.runs.journal import Journal
+from polos_service.runs.journal import Journal, is_given_up
 
 FROM_OUTSIDE = frozenset(
     {
@@ -295,7 +295,7 @@ class Course:
 def cancelled(journal: Journal, key: str) -> bool:
     """Return whether a step or a wait has ended because nobody waited for it any more."""
     if key in journal.resumed:
-        return journal.resumed[key].cancelled
+        return is_given_up(journal.resumed[key])
     failure = journal.finished[key].failure if key in journal.finished else None
     return failure is not None and failure.reason == FailureReason.FAILURE_REASON_STEP_CANCELLED
 

@@ -1,8 +1,11 @@
 """Answers to waits: what stands in a run's inbox for each wait.
 
 There is one slot for a wait: the id of a command. The first writer wins, a caller who answers or
-the holder of the claim who has seen the wait expire. So two answers cannot both be accepted, and
-a caller knows at once.
+the holder of the claim who has seen the wait expire or given up. So two answers cannot both be
+accepted, and a caller knows at once. The slot decides; the event `resumed` tells what it holds.
+
+Once that event is durable, the slot is settled: what remains tells a repeated answer from another
+one, and takes no room. It stays as long as the run is open.
 """
 
 from __future__ import annotations
@@ -13,10 +16,16 @@ from typing import Literal, Self
 
 import orjson
 
-from polos_service.store import Command
+from polos_service.store import EARLY, SETTLED, Command
 
 ANSWER = "answer"
-"""The kind of a command that says how a wait ends."""
+"""The kind of a command that says how a wait ends which the run has come to."""
+
+UNSETTLED = frozenset({ANSWER, EARLY})
+"""The kinds of commands that hold an answer as it was given."""
+
+KINDS = UNSETTLED | {SETTLED}
+"""The kinds of commands that stand in the slots of waits."""
 
 APPROVE = "/approve"
 """How the key of an approval ends."""
@@ -43,16 +52,18 @@ class Answer:
 
     @classmethod
     def of(cls, command: Command) -> Self:
-        """Return the answer that a command of kind ANSWER holds.
+        """Return the answer that a command of one of KINDS holds; of a settled one, its ending.
 
         Raises:
-            ValueError: it holds none that this version can read.
+            KeyError, TypeError, ValueError: it holds none that this version can read.
 
         """
         found = orjson.loads(command.payload)
         ending = found["ending"]
         if ending not in ("answered", "expired", "cancelled"):
             raise ValueError(f"a wait cannot end as {ending!r:.80}")
+        if command.kind == SETTLED:
+            return cls(ending=ending)
         return cls(
             ending=ending,
             data_json=found["data"],
@@ -60,21 +71,49 @@ class Answer:
             principal=found["principal"],
         )
 
-    def to(self, run_id: str, step_key: str) -> Command:
-        """Return the command that puts the answer into the slot of a wait."""
-        payload = {
-            "ending": self.ending,
-            "data": self.data_json,
-            "request_id": self.request_id,
-            "principal": self.principal,
-        }
+    def to(self, run_id: str, step_key: str, *, early: bool = False) -> Command:
+        """Return the command that puts the answer into the slot of a wait.
+
+        `early` says that the run has not come to the wait.
+        """
         return Command(
             id=slot(run_id, step_key),
-            kind=ANSWER,
+            kind=EARLY if early else ANSWER,
             run_id=run_id,
             step_key=step_key,
-            payload=orjson.dumps(payload),
+            payload=self._payload(),
         )
+
+    def settled(self, run_id: str, step_key: str) -> Command:
+        """Return what stands in the slot of a wait once the wait is over."""
+        payload = {"ending": self.ending, "digest": self._digest()}
+        return Command(
+            id=slot(run_id, step_key), kind=SETTLED, run_id=run_id, payload=orjson.dumps(payload)
+        )
+
+    def said_by(self, command: Command) -> Answer:
+        """Return what a slot holds: this answer itself, if it is the one.
+
+        Raises:
+            As `of`.
+
+        """
+        if command.kind == SETTLED and orjson.loads(command.payload)["digest"] == self._digest():
+            return self
+        return Answer.of(command)
+
+    def _payload(self) -> bytes:
+        return orjson.dumps(
+            {
+                "ending": self.ending,
+                "data": self.data_json,
+                "request_id": self.request_id,
+                "principal": self.principal,
+            }
+        )
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self._payload()).hexdigest()
 
 
 def slot(run_id: str, step_key: str) -> str:

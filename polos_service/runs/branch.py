@@ -143,7 +143,8 @@ class Branch:
         def alone() -> bool:
             return task is self.main and self.tasks() <= {task}
 
-        await self.gate.turn(sequence, alone, new=new)
+        with self.working():
+            await self.gate.turn(sequence, alone, new=new)
 
     async def hand_out(self, sequence: int) -> None:
         """Return when a result that was recorded just now is durable and has its turn.
@@ -152,7 +153,7 @@ class Branch:
         for example. The log has the result by now, and the code will get it when it runs again:
         so it does now, and is cancelled where it asks for the next step.
         """
-        with self.gate.holding(sequence):
+        with self.gate.holding(sequence), self.working():
             while True:
                 try:
                     await self.holding.writer.flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Coroutine
 from contextlib import AbstractContextManager
 from copy import copy
 from typing import Any, cast
@@ -377,7 +377,7 @@ class RunContext:
             return
         self.cancel_children()
         for key in list(self._branch.waits):
-            self._waits.cease(key)
+            self._waits.drop(key)
         self.end()
         totals = self.totals
         self.end_payload = RunCancelled(
@@ -398,6 +398,10 @@ class RunContext:
         for child in self._branch.children.values():
             child.leave_open()
 
+    def tidy(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the run's code."""
+        self._holding.tidy(work)
+
     async def tidied(self) -> None:
         """Wait for the end of what is done beside the run's code."""
         await self._holding.tidied()
@@ -414,6 +418,10 @@ class RunContext:
         """Record nothing any more: code that goes on although it was cancelled gets Finished."""
         self.end()
         self._writer.close()
+
+    def drop(self) -> None:
+        """Stop what is still done beside the run's code."""
+        self._holding.drop()
 
     def end(self) -> None:
         """Begin nothing any more: every call is refused from now on."""
@@ -478,6 +486,7 @@ class RunContext:
         branch = self._branch
         self.leave_open()
         await self._stop()
+        await self.tidied()  # the log tells first how the waits ended that the code gave up
         retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
         branch.emit(retry)
         await self._holding.reload()

@@ -122,12 +122,14 @@ class Drive:
             budget=self._budget,
             waiting=self._waiting,
         )
+        ctx.tidy(self._waiting.sweep(journals))
         try:
             self._end(ctx, writer, await self._ending(ctx, journals, runnable, writer))
             await asyncio.wait({writer.ended})
             writer.ended.result()
         finally:
             writer.close()
+            ctx.drop()
 
     async def _read(self, failures: int) -> Journals:
         """Fold the log; that it cannot be read does not keep a run from ending for ever."""
@@ -195,15 +197,29 @@ class Drive:
             await stopped(work, *orders, *ctx.tasks())
         if writer.ended in done:
             writer.ended.result()  # before the terminal event it ends only by raising
+        if done & {work, *orders}:
+            await self._tidied(ctx, writer)
         if work in done:
             return self._ending_of(ctx, ctx.broken or work.result())
-        for order in done.intersection(orders):
-            return order.result()(ctx)
+        for order in orders:
+            if order in done:
+                return order.result()(ctx)
         if rest is None:
             raise self._left.result()
         await ctx.tidied()
         await self._park(rest.wake_at, seen)
         raise Parked
+
+    async def _tidied(self, ctx: RunContext, writer: Writer) -> None:
+        """Wait until the log tells how the waits ended that the run's code gave up."""
+        tidying = asyncio.create_task(ctx.tidied())
+        ends = {tidying, writer.ended, self._left}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            tidying.cancel()
+        if self._left.done():
+            raise self._left.result()
 
     async def _first(
         self, ends: set[asyncio.Future[Any]]

@@ -10,7 +10,7 @@ from typing import Any
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
-from polos_service.errors import Fenced, OtherVersion, Unable
+from polos_service.errors import Fenced, OtherVersion, Unable, text
 from polos_service.logs import get_logger
 from polos_service.pacer import Pacer
 from polos_service.runs.budget import Budgets
@@ -20,7 +20,7 @@ from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import cancellation
 from polos_service.runs.runnable import Runnable
 from polos_service.runs.waiting import THRESHOLD
-from polos_service.store import CANCEL, Claim, Command, Key, Overdue, RunStore
+from polos_service.store import CANCEL, LEFT_LIMIT, Claim, Command, Key, Overdue, RunStore
 
 RETRY_PAUSE = 1.0
 """Seconds before a store that failed, or a run in trouble, is tried again."""
@@ -255,23 +255,23 @@ class Executor:
         """Drive the run; if it does not end, let go of it, at once or after a pause."""
         key = (claim.project, claim.run_id)
         try:
-            trouble = await self._drive(claim)
+            trouble, why = await self._drive(claim)
         except Parked:
             self._troubles.pop(key, None)
             self._forget(claim)
             return
         former, times = self._troubles.pop(key, (None, 0))
         if trouble is None or self._closing:
-            await self._release(claim, failed=trouble is Trouble.FAILED)
+            await self._release(claim, failed=trouble is Trouble.FAILED, left=why)
             return
         times = times + 1 if trouble is former else 1
         self._troubles[key] = (trouble, times)
         if len(self._troubles) > TROUBLES_LIMIT:
             del self._troubles[next(iter(self._troubles))]
-        self._begin(self._resting, claim, self._release_later(claim, trouble, times))
+        self._begin(self._resting, claim, self._release_later(claim, trouble, times, why))
 
-    async def _drive(self, claim: Claim) -> Trouble | None:
-        """Drive the run; return the trouble that its claim comes to, None if it is free of it."""
+    async def _drive(self, claim: Claim) -> tuple[Trouble | None, str]:
+        """Drive the run; return the trouble that its claim comes to, and why the run is left."""
         trouble, times = self._troubles.get((claim.project, claim.run_id), (None, 0))
         failures = times if trouble is Trouble.FAILED else 0
         drive = self._drive_of(claim)
@@ -286,17 +286,17 @@ class Executor:
             if trouble is Trouble.OTHER_VERSION and times + 1 == PASSES:
                 self._gone[claim.workflow_id, error.details["version"]] = self._clock.now()
             log.info("run_passed_on", run_id=claim.run_id, reason=str(error), **error.details)
-            return Trouble.OTHER_VERSION
+            return Trouble.OTHER_VERSION, str(error)
         except Unable as error:
             log.warning("run_left", run_id=claim.run_id, reason=str(error), **error.details)
-            return Trouble.UNABLE
+            return Trouble.UNABLE, str(error)
         except Fenced:
             log.warning("claim_lost", run_id=claim.run_id, epoch=claim.epoch)
         except BaseException:  # a cancellation that nobody here asked for, too
             if not self._stopped:
                 log.exception("run_released", run_id=claim.run_id)
-                return Trouble.FAILED
-        return None
+                return Trouble.FAILED, ""
+        return None, ""
 
     def _drive_of(self, claim: Claim) -> Drive:
         def leaving() -> bool:
@@ -332,7 +332,7 @@ class Executor:
         gone = self._gone.get((claim.workflow_id, version), 0)
         return self._clock.now() - gone > ALONE * SECOND
 
-    async def _release_later(self, claim: Claim, trouble: Trouble, times: int) -> None:
+    async def _release_later(self, claim: Claim, trouble: Trouble, times: int, why: str) -> None:
         """Offer a run again after a pause that grows, or as soon as it is cancelled."""
         first, factor = RETRY_PAUSE, RETRY_PAUSE_GROWTH
         if trouble is Trouble.OTHER_VERSION:
@@ -351,15 +351,15 @@ class Executor:
         finally:
             rest.cancel()
             cancel.cancel()
-            await self._release(claim, failed=trouble is Trouble.FAILED)
+            await self._release(claim, failed=trouble is Trouble.FAILED, left=why)
         if cancel.done() and not cancel.cancelled() and cancel.exception() is None:
             await self._take_up(claim.project, claim.run_id)
 
-    async def _release(self, claim: Claim, *, failed: bool) -> None:
+    async def _release(self, claim: Claim, *, failed: bool, left: str = "") -> None:
         self._forget(claim)
         while True:
             try:
-                await self._store.release(claim, failed=failed)
+                await self._store.release(claim, failed=failed, left=text(left, LEFT_LIMIT))
             except StoreUnavailable as error:
                 log.warning("release_failed", run_id=claim.run_id, error=str(error))
                 if self._closing:

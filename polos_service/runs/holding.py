@@ -74,6 +74,11 @@ class Holding:
         task.add_done_callback(self._tidying.discard)
         task.add_done_callback(seen)
 
+    def drop(self) -> None:
+        """Cancel what `tidy` has begun and is not done."""
+        for task in self._tidying:
+            task.cancel()
+
     async def tidied(self) -> None:
         """Wait for the end of what `tidy` has begun."""
         if self._tidying:

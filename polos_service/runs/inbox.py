@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from polos_service.logs import get_logger
-from polos_service.runs.answers import ANSWER, Answer, slot
-from polos_service.store import Claim, Command, RunStore
+from polos_service.runs.answers import KINDS, Answer, slot
+from polos_service.store import SETTLED, Claim, Command, RunStore
 
 log = get_logger(__name__)
 
@@ -61,10 +61,6 @@ class Inbox:
             if cancels(self._claim, found):
                 return
 
-    def has(self, run_id: str, step_key: str) -> bool:
-        """Return whether it is known how a wait of the run ends."""
-        return slot(run_id, step_key) in self._answers
-
     async def answer(self, run_id: str, step_key: str) -> Answer:
         """Return how a wait of the run ends, once anybody has said it."""
         place = slot(run_id, step_key)
@@ -79,23 +75,31 @@ class Inbox:
         return self._answers[place]
 
     async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:
-        """Say how a wait ends; return how it ends, which another may have said before.
+        """End a wait without an answer; return how it ends, which another may have said before.
 
         Raises:
             StoreUnavailable: the store did not take it.
-            TooManyCommands: the inbox is full, and nobody has said how the wait ends.
 
         """
-        command = answer.to(run_id, step_key)
+        command = answer.settled(run_id, step_key)
         stands = await self._store.command(self._claim.project, self._claim.run_id, command)
-        if stands is None or stands == command:
-            return answer
-        return Answer.of(stands)
+        return answer if stands is None else answer.said_by(stands)
+
+    async def settle(self, run_id: str, step_key: str, answer: Answer) -> None:
+        """Keep of an answer, which the log has, only what tells it from others.
+
+        Raises:
+            StoreUnavailable: the store did not take it.
+
+        """
+        command = answer.settled(run_id, step_key)
+        await self._store.settle(self._claim.project, self._claim.run_id, command)
+        self._answers.pop(command.id, None)
 
     def _take(self, commands: Iterable[Command]) -> None:
         for command in commands:
             self.seen += 1
-            if command.kind != ANSWER:
+            if command.kind not in KINDS:
                 continue
             try:
                 answer = Answer.of(command)
@@ -104,6 +108,8 @@ class Inbox:
                     "answer_unreadable", run_id=command.run_id, key=command.step_key, why=str(error)
                 )
                 continue
+            if command.kind == SETTLED and answer.ending == "answered":
+                continue  # the log has it
             self._answers[command.id] = answer
             waiting = self._waiting.get(command.id)
             if waiting is not None and not waiting.done():

@@ -176,7 +176,7 @@ class Journal:
             case "resumed":
                 over = self.resumed[event.resumed.step_key] = Resumed()
                 over.CopyFrom(event.resumed)
-                self._end(over.step_key, event, given_up=over.cancelled)
+                self._end(over.step_key, event, given_up=is_given_up(over))
                 self.times[over.step_key] = event.create_time.ToNanoseconds()
             case "workflow_retry":
                 self._start_over()
@@ -253,6 +253,11 @@ class Journal:
         return self.private.pop(key, {})
 
 
+def is_given_up(resumed: Resumed) -> bool:
+    """Return whether the code gave a wait up, and does not get its end."""
+    return resumed.given_up or resumed.cancelled  # former versions set that alone
+
+
 class Journals:
     """The fold of a log: a journal for the root run and for each of its children.
 
@@ -301,6 +306,20 @@ class Journals:
         for journal in journals._runs.values():
             journal.settle()
         return journals
+
+    def resumed(self, run_id: str, step_key: str) -> Resumed | None:
+        """Return how a wait of a run has ended; None if it has not."""
+        journal = self._runs.get(run_id)
+        return None if journal is None else journal.resumed.get(step_key)
+
+    def answered(self) -> set[int]:
+        """Return the ids of the waits that have ended and that somebody could have answered."""
+        return {
+            resumed.wait_id
+            for journal in self._runs.values()
+            for resumed in journal.resumed.values()
+            if WAITS.get(resumed.kind) in ANSWERED
+        }
 
     def of(self, lineage: Lineage) -> Journal:
         """Return the journal of a run, root or child; an empty one if the log has none."""

@@ -11,9 +11,8 @@ from polos_client.errors import StoreUnavailable
 from polos_service.errors import StepError
 from polos_service.runs.answers import Answer
 from polos_service.runs.branch import Branch
-from polos_service.runs.journal import WAITS
+from polos_service.runs.journal import WAITS, is_given_up
 from polos_service.runs.waiting import CANCELLED, Waiting
-from polos_service.store import INBOX_LIMIT
 
 TIMER = WaitKind.WAIT_KIND_TIMER
 
@@ -52,11 +51,10 @@ class Pausing:
         if recorded is not None:
             sequence = self._journal.results[key]
             await self._branch.turn(sequence, new=False)
-            if recorded.cancelled:
+            if is_given_up(recorded):
                 await self._given_up(key)
             return Ended(resumed=recorded, sequence=sequence, time=self._journal.times[key])
         await self._holding.boundary(None)
-        self._require_room(key, kind)
         wait_id, told = self._begin(key, kind, data_json, until)
         try:
             answer = await self._answer(wait_id, told)
@@ -67,18 +65,34 @@ class Pausing:
         self._branch.emit(resumed)
         self._branch.waits.pop(key, None)
         sequence, time = self._writer.latest, self._writer.latest_time
-        self._holding.tidy(self._close(wait_id, kind))
+        if answer is not None:
+            self._holding.tidy(self._over(wait_id, key, answer))
+        if resumed.cancelled:  # by a claim before, whose end of the wait the log did not get
+            self._journal.given_up[key] = time - self._journal.times.get(key, time)
+            with self._branch.gate.holding(sequence):
+                await self._branch.never(key)
         await self._branch.hand_out(sequence)
         return Ended(resumed=resumed, sequence=sequence, time=time)
 
     def cease(self, key: str) -> None:
-        """Record that the run's code no longer waits, unless the run stops here."""
+        """Record that the run's code no longer waits, unless the run stops here.
+
+        If somebody can answer the wait, its slot decides, and the log tells how it ended later.
+        """
         begun = self._branch.waits.pop(key, None)
         if begun is None or self._writer.closed or not self._branch.recording:
             return
-        self._branch.emit(resumed_by(*begun, CANCELLED))
         self._branch.gate.stir()
-        self._holding.tidy(self._cease(*begun))
+        if begun[1].kind == TIMER:
+            self._branch.emit(resumed_by(*begun, CANCELLED, given_up=True))
+        else:
+            self._holding.tidy(self._end_given_up(*begun))
+
+    def drop(self, key: str) -> None:
+        """Let nobody answer a wait any more whose run is cancelled; the log tells no end of it."""
+        wait_id, told = self._branch.waits.pop(key)
+        if told.kind != TIMER:
+            self._holding.tidy(self._drop(wait_id, key))
 
     @property
     def _waiting(self) -> Waiting:
@@ -97,18 +111,6 @@ class Pausing:
         with self._branch.gate.holding(self._journal.results[key]):
             await self._branch.never(key)
 
-    def _require_room(self, key: str, kind: WaitKind.ValueType) -> None:
-        """Refuse a new wait that nobody could answer any more, rather than wait for ever."""
-        known = kind == TIMER or key in self._journal.waits
-        if known or self._waiting.can_end(self._branch.run_id, key):
-            return
-        raise StepError(
-            FailureReason.FAILURE_REASON_STEP_FAILED,
-            f"The wait {key!r} cannot begin: the run's inbox is full. It keeps one entry for each "
-            f"wait that was answered, has expired or was given up, {INBOX_LIMIT} at most. Wait for "
-            "answers in another run from here on.",
-        )
-
     def _begin(
         self, key: str, kind: WaitKind.ValueType, data_json: str, until: int | None
     ) -> tuple[int, Suspended]:
@@ -125,28 +127,42 @@ class Pausing:
 
     async def _answer(self, wait_id: int, told: Suspended) -> Answer | None:
         try:
-            # Before the event can be seen: whoever sees it may look the wait up.
-            await self._waiting.open(self._branch.lineage, wait_id, told)
-            await self._writer.flush()
+            with self._branch.working():  # a run that is parked knows when this wait ends
+                # Before the event can be seen: whoever sees it may look the wait up.
+                await self._waiting.open(self._branch.lineage, wait_id, told)
+                await self._writer.flush()
             return await self._waiting.ending(self._branch.run_id, wait_id, told)
         except StoreUnavailable as error:
             await self._branch.leave(error)
 
-    async def _cease(self, wait_id: int, told: Suspended) -> None:
+    async def _end_given_up(self, wait_id: int, told: Suspended) -> None:
+        run_id, key = self._branch.run_id, told.step_key
+        with self._branch.working():
+            await self._writer.flush()  # nobody is refused because of what is not in the log
+            try:
+                answer = await self._waiting.inbox.end(run_id, key, CANCELLED)
+            except StoreUnavailable as error:
+                await self._branch.leave(error)
+            self._branch.emit(resumed_by(wait_id, told, answer, given_up=True))
+            await self._writer.flush()
+        await self._over(wait_id, key, answer)
+
+    async def _drop(self, wait_id: int, key: str) -> None:
         await self._writer.flush()  # nobody is refused because of what is not in the log
-        if told.kind != TIMER:
-            await self._waiting.end(self._branch.run_id, told.step_key, CANCELLED)
-        await self._close(wait_id, told.kind)
+        answer = await self._waiting.inbox.end(self._branch.run_id, key, CANCELLED)
+        await self._over(wait_id, key, answer)
 
-    async def _close(self, wait_id: int, kind: WaitKind.ValueType) -> None:
-        """Take a wait out of the index of open waits once the log has its end."""
+    async def _over(self, wait_id: int, key: str, answer: Answer) -> None:
+        """Take a wait out of the index and the inbox, once the log has its end."""
         await self._writer.flush()
-        await self._waiting.close(wait_id, kind)
+        await self._waiting.over(self._branch.run_id, wait_id, key, answer)
 
 
-def resumed_by(wait_id: int, told: Suspended, answer: Answer | None) -> Resumed:
-    """Return the event that ends a wait; with None, because its time has come."""
-    resumed = Resumed(step_key=told.step_key, wait_id=wait_id, kind=told.kind)
+def resumed_by(
+    wait_id: int, told: Suspended, answer: Answer | None, *, given_up: bool = False
+) -> Resumed:
+    """Return the event that ends a wait; without an answer, because its time has come."""
+    resumed = Resumed(step_key=told.step_key, wait_id=wait_id, kind=told.kind, given_up=given_up)
     if answer is None:
         return resumed
     match answer.ending:
@@ -156,5 +172,5 @@ def resumed_by(wait_id: int, told: Suspended, answer: Answer | None) -> Resumed:
         case "expired":
             resumed.expired = True
         case "cancelled":
-            resumed.cancelled = True
+            resumed.cancelled = resumed.given_up = True
     return resumed

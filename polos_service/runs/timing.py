@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 from collections.abc import Iterable
+from types import CoroutineType
 from typing import Any
 
 from polos_service.logs import get_logger
@@ -15,6 +16,9 @@ WAITS = {
     asyncio.wait_for.__code__: "asyncio.wait_for",  # noqa: TID251 - looked for, not called
 }
 """The coroutines that wait for at most the seconds that their variable `timeout` says."""
+
+RUNS = "polos_service.runs."
+"""The modules whose code is not a user's."""
 
 ADVICE = (
     "While a run is parked, and when it goes on, the time of asyncio does not count: use "
@@ -41,7 +45,7 @@ def warn_of_timing(workflow_id: str, tasks: Iterable[asyncio.Task[Any]]) -> None
 def timer_of(task: asyncio.Task[Any]) -> str | None:
     """Return the function of asyncio that measures time for a task; None if none does."""
     inner: Any = task.get_coro()
-    while inspect.iscoroutine(inner):
+    while inspect.iscoroutine(inner) and not is_of_a_run(inner):
         code = inner.cr_code
         if code is asyncio.sleep.__code__:
             return "asyncio.sleep"
@@ -51,6 +55,12 @@ def timer_of(task: asyncio.Task[Any]) -> str | None:
             return "asyncio.timeout"
         inner = inner.cr_await
     return None
+
+
+def is_of_a_run(coroutine: CoroutineType[Any, Any, Any]) -> bool:
+    """Return whether this is a step or a wait, which keeps its time in the log."""
+    frame = coroutine.cr_frame
+    return frame is not None and frame.f_globals["__name__"].startswith(RUNS)
 
 
 def is_timeout(referent: object) -> bool:

@@ -6,14 +6,14 @@ import asyncio
 
 from polos.v1.event_pb2 import Suspended, WaitKind
 from polos.v1.run_pb2 import Wait
-from polos_client.errors import TooManyCommands
 from polos_service.runs.activity import Activity
-from polos_service.runs.answers import Answer
+from polos_service.runs.answers import UNSETTLED, Answer
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import Inbox
+from polos_service.runs.journal import Journals
 from polos_service.runs.lineage import Lineage
-from polos_service.store import INBOX_LIMIT, Claim, RunStore, WaitRecord
+from polos_service.store import Claim, RunStore, WaitRecord
 
 LOOK = 1.0
 """Seconds after which the clock is looked at again, in case it was set."""
@@ -48,10 +48,6 @@ class Waiting:
         self._claim = claim
         self._clock = clock
 
-    def can_end(self, run_id: str, step_key: str) -> bool:
-        """Return whether a wait has its answer, or the inbox has room for one."""
-        return self.inbox.seen < INBOX_LIMIT or self.inbox.has(run_id, step_key)
-
     async def open(self, lineage: Lineage, wait_id: int, told: Suspended) -> None:
         """Put a wait that somebody can answer into the index of open waits."""
         if told.kind == TIMER:
@@ -76,10 +72,28 @@ class Waiting:
         )
         await self._store.open_wait(self._claim.project, record)
 
-    async def close(self, wait_id: int, kind: WaitKind.ValueType) -> None:
+    async def over(self, run_id: str, wait_id: int, step_key: str, answer: Answer) -> None:
+        """Do what follows the durable end of a wait that somebody could have answered."""
+        if answer.ending == "answered":
+            await self.inbox.settle(run_id, step_key, answer)
+        await self._close(wait_id)
+
+    async def sweep(self, journals: Journals) -> None:
+        """Do for the waits that are over in the log what a claim before has left undone."""
+        over = journals.answered()
+        if not over:
+            return
+        for command in self._claim.commands:
+            place = command.run_id, command.step_key
+            if command.kind in UNSETTLED and journals.resumed(*place) is not None:
+                await self.inbox.settle(*place, Answer.of(command))
+        for record in await self._store.open_waits(self._claim.project, self._claim.run_id):
+            if record.wait_id in over:
+                await self._close(record.wait_id)
+
+    async def _close(self, wait_id: int) -> None:
         """Take a wait out of the index."""
-        if kind != TIMER:
-            await self._store.close_wait(self._claim.project, self._claim.run_id, wait_id)
+        await self._store.close_wait(self._claim.project, self._claim.run_id, wait_id)
 
     async def ending(self, run_id: str, wait_id: int, told: Suspended) -> Answer | None:
         """Return how a wait ends, once it does; None if the time of a timer has come."""
@@ -101,14 +115,7 @@ class Waiting:
                     return await self.inbox.answer(run_id, step_key)
             except TimeoutError:
                 continue
-        return await self.end(run_id, step_key, EXPIRED)
-
-    async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:
-        """Say how a wait ends; return how it ends, which another may have said before."""
-        try:
-            return await self.inbox.end(run_id, step_key, answer)
-        except TooManyCommands:  # nobody else can say anything, either
-            return answer
+        return await self.inbox.end(run_id, step_key, EXPIRED)
 
     async def _until(self, time: int | None) -> None:
         """Return when the time has come; never for None."""

@@ -7,7 +7,7 @@ bytes: it does not know what the events in a frame mean, or what a command asks 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from polos.v1.run_pb2 import RunState
@@ -16,11 +16,25 @@ CANCEL = "cancel"
 """The kind of a command that cancels, and the id of the one that cancels a root run. No other
 command has that id. An inbox takes that one even when it is full."""
 
+EARLY = "early"
+"""The kind of a command that the run has not come to yet. These have room of their own in an
+inbox, so that they never take that of the others."""
+
+SETTLED = "settled"
+"""The kind of a command that the run has done with. It keeps its id, and takes no room."""
+
 INBOX_LIMIT = 1000
-"""Commands that a run's inbox holds at most, not counting the one whose id is CANCEL."""
+"""Commands that a run's inbox holds at most. The one whose id is CANCEL does not count, nor do
+those of the kinds EARLY and SETTLED."""
 
 INBOX_BYTES = 8 * 1024 * 1024
-"""Bytes that the payloads in a run's inbox have at most, not counting that of CANCEL."""
+"""Bytes that the payloads of the same commands have at most."""
+
+EARLY_LIMIT = 100
+"""Commands of the kind EARLY that a run's inbox holds at most."""
+
+EARLY_BYTES = 1024 * 1024
+"""Bytes that their payloads have at most."""
 
 OPEN_LIMIT = 1000
 """Open waits of a run that are returned at most."""
@@ -30,6 +44,9 @@ OPEN_BYTES = 8 * 1024 * 1024
 
 PARKED = "parked"
 """The member of a release's private line that tells that the run was suspended."""
+
+LEFT_LIMIT = 1024
+"""Characters of the text that says why a run was left, at most."""
 
 ENDED = frozenset(
     {RunState.RUN_STATE_COMPLETED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_CANCELLED}
@@ -71,6 +88,8 @@ class RunRecord:
 
     Attributes:
         latest: sequence of the newest event, 0 if there is none.
+        left: why the last process that had the run left it to others; empty if none did, or the
+            run has gone on since: it has had an event, or was suspended.
 
     """
 
@@ -84,6 +103,7 @@ class RunRecord:
     start_time: int | None
     finish_time: int | None
     latest: int
+    left: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +140,8 @@ class WaitRecord:
         wait_id: sequence of the wait's event in the log of the root run.
         create_time: when the wait began, in nanoseconds since the epoch.
         data: what is told of it; at most 300 KiB, and not decoded by the store.
+        order: grows with the time at which waits were opened, where the store does not order them
+            by `create_time`.
 
     """
 
@@ -127,11 +149,13 @@ class WaitRecord:
     wait_id: int
     create_time: int
     data: bytes
+    order: int | None = field(default=None, compare=False)
 
     @property
     def place(self) -> tuple[int, str, int]:
         """Where it stands among the waits of its project: oldest first."""
-        return self.create_time, self.run_id, self.wait_id
+        first = self.create_time if self.order is None else self.order
+        return first, self.run_id, self.wait_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,11 +290,12 @@ class RunStore(Protocol):
         """Return how many runs are queued, by workflow."""
         ...
 
-    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+    async def release(self, claim: Claim, *, failed: bool = False, left: str = "") -> None:
         """Queue the claim's run again, for anyone. Nothing happens if it was lost or ended.
 
         `failed` says that the claim ended by a failure. It is noted in the log, and such a
-        claim counts towards giving the run up.
+        claim counts towards giving the run up. `left` says in at most LEFT_LIMIT characters why
+        its holder cannot go on with the run: see `RunRecord`.
         """
         ...
 
@@ -342,7 +367,21 @@ class RunStore(Protocol):
             RunExpired: the run was removed by `expire`.
             RunNotFound: there is no such run.
             TooManyCommands: the inbox would hold more than INBOX_LIMIT commands or
-                INBOX_BYTES bytes of payloads.
+                INBOX_BYTES bytes of payloads, or more than EARLY_LIMIT or EARLY_BYTES for
+                one of the kind EARLY. One of the kind SETTLED always finds room.
+
+        """
+        ...
+
+    async def settle(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command of the kind SETTLED in the place of the one that has its id.
+
+        The place in the order of arrival stays, and whoever has seen the one has seen the other.
+        Nothing happens if the inbox has none with this id, or one of the kind SETTLED.
+
+        Raises:
+            RunExpired: the run was removed by `expire`.
+            RunNotFound: there is no such run.
 
         """
         ...

@@ -10,7 +10,15 @@ from polos_client.errors import (
     TooManyCommands,
     TooManyRuns,
 )
-from polos_service.store import CANCEL, INBOX_BYTES, INBOX_LIMIT, Command
+from polos_service.store import (
+    CANCEL,
+    EARLY,
+    EARLY_BYTES,
+    EARLY_LIMIT,
+    INBOX_BYTES,
+    INBOX_LIMIT,
+    Command,
+)
 
 QUEUE_RETRY = 1.0
 """Seconds after which a start that found the queue full is worth another try."""
@@ -40,13 +48,35 @@ def require_cancel_id(run_id: str, command: Command) -> None:
         )
 
 
-def inbox_full(run_id: str) -> TooManyCommands:
-    """Return the error for a command to a run whose inbox has no room for it."""
-    return TooManyCommands(
-        f"The inbox of run {run_id} is full: it holds at most {INBOX_LIMIT} commands with "
-        f"{INBOX_BYTES} bytes of payloads. The run can still be cancelled.",
-        run_id=run_id,
-    )
+def require_room(run_id: str, kind: str, count: int, size: int) -> None:
+    """Refuse a command that an inbox has no room for.
+
+    Args:
+        run_id: the root run.
+        kind: the command's, which is not SETTLED.
+        count: commands that would share the room with it, itself included.
+        size: bytes of their payloads.
+
+    Raises:
+        TooManyCommands: there is no room.
+
+    """
+    early = kind == EARLY
+    limit, most = (EARLY_LIMIT, EARLY_BYTES) if early else (INBOX_LIMIT, INBOX_BYTES)
+    if count <= limit and size <= most:
+        return
+    bound = f"{limit} with {most} bytes in all"
+    if early:
+        text = (
+            f"Run {run_id} keeps no more answers to waits that it has not come to: at most {bound}."
+            " Answer waits that are open."
+        )
+    else:
+        text = (
+            f"The inbox of run {run_id} is full: it holds at most {bound} that the run has not "
+            "taken yet. Try again once it has. The run can still be cancelled."
+        )
+    raise TooManyCommands(text, run_id=run_id)
 
 
 def not_found(run_id: str) -> RunNotFound:

@@ -221,11 +221,18 @@ def attempted(function: Callable[[], T]) -> T | StepError:
 
 
 def told(error: BaseException) -> str:
-    """Return an exception in a line, without its traceback; its own text may fail."""
+    """Return an exception's class and text, without its traceback; its own text may fail.
+
+    A group of exceptions tells those in it as well.
+    """
+    name = type(error).__name__
     try:
-        return f"{type(error).__name__}: {error}"
+        text = f"{name}: {error}".removesuffix(": ")
+        if isinstance(error, BaseExceptionGroup):
+            text = f"{text}: {'; '.join(map(told, error.exceptions))}"
     except BaseException:  # noqa: BLE001 - it is any code
-        return type(error).__name__
+        return name
+    return text
 
 
 def timed_out(tool: Tool, limit: float) -> StepError:

@@ -11,6 +11,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Custom
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, StepExecutionError
+from polos_client.event import is_reserved
 from polos_service.errors import StepError
 from polos_service.runs.attempt import Attempt
 from polos_service.tools.values import bad, encode
@@ -53,12 +54,18 @@ async def publish(attempt: Attempt, data: Any, event_type: Any) -> None:
     """Emit an event of a user's own type.
 
     Raises:
-        StepError: the type is empty or too long, or the data cannot be stored.
+        StepError: the type is empty, too long or one of the service's own, or the data cannot be
+            stored.
 
     """
     kind: object = DEFAULT_TYPE if event_type is None else event_type
     if not isinstance(kind, str) or not 1 <= len(kind) <= TYPE_LIMIT:
         raise bad(f"The type of an event must be a text of 1 to {TYPE_LIMIT} characters.")
+    if is_reserved(kind):
+        raise bad(
+            f"The type {kind!r} of an event is reserved: readers would take the event for one of "
+            "the service's own. Choose another type."
+        )
     text = shown("data of an event", data)
     await attempt.emit(
         Custom(type=kind, data_json=text, step_key=attempt.key, attempt=attempt.number)

@@ -26,7 +26,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
-from polos_service.tools.local import attempted, in_thread
+from polos_service.tools.local import attempted, in_thread, told
 from polos_service.tools.values import encode
 from polos_service.workflows.children import Children, Find
 from polos_service.workflows.definition import KIND, Definition
@@ -139,8 +139,8 @@ class WorkflowRunnable:
             log.warning("workflow_raised", run_id=ctx.run_id, workflow=self.id, exc_info=error)
             if isinstance(error, StepExecutionError) or ctx.retries >= self.max_retries:
                 await ctx.settle()
-                raise StepError(FAILED, text_of(error)) from error
-            await ctx.start_over(StepError(FAILED, text_of(error)).message)
+                raise StepError(FAILED, message_of(error)) from error
+            await ctx.start_over(StepError(FAILED, message_of(error)).message)
         await ctx.settle()
         result = await in_thread(lambda: attempted(lambda: stored(outcome.value)))
         if isinstance(result, StepError):
@@ -233,9 +233,6 @@ def stored(result: Any) -> str:
     return text
 
 
-def text_of(error: BaseException) -> str:
-    """Return an exception's text, or its class where it has none; its own text may fail."""
-    try:
-        return str(error) or type(error).__name__
-    except BaseException:  # noqa: BLE001 - it is any code
-        return type(error).__name__
+def message_of(error: BaseException) -> str:
+    """Return what readers are told of an exception; a step's failure names its cause already."""
+    return told(error).removeprefix(f"{StepExecutionError.__name__}: ")

@@ -56,10 +56,16 @@ log = get_logger(__name__)
 class Resume(Protocol):
     """Answers a wait of another run."""
 
-    def __call__(
-        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    def __call__(  # noqa: PLR0917 - as `Waits.answer`
+        self,
+        run: RunContext,
+        run_id: str,
+        step_key: str,
+        data_json: str,
+        request_id: str,
+        workflow_id: str,
     ) -> Awaitable[object]:
-        """Answer the wait `step_key` of `run_id`, as the code of `run`.
+        """Answer the wait `step_key` of `run_id`, which executes this, as the code of `run`.
 
         Raises:
             PolosError: the wait cannot be answered, or the store is away.
@@ -169,10 +175,10 @@ class WorkflowSteps:
         data: Any,
     ) -> None:
         """Answer a wait of another run."""
-        del suspend_workflow_id  # ids of runs are unique
         for name, value in {
             "suspend_step_key": suspend_step_key,
             "suspend_execution_id": suspend_execution_id,
+            "suspend_workflow_id": suspend_workflow_id,
         }.items():
             if not isinstance(value, str):
                 raise StepExecutionError(f"{name}={value!r} of {step_key!r} must be a string.")
@@ -182,7 +188,12 @@ class WorkflowSteps:
             text = shown("answer to a wait", data)
             try:
                 await self._resume(
-                    self._ctx, suspend_execution_id, suspend_step_key, text, request_id
+                    self._ctx,
+                    suspend_execution_id,
+                    suspend_step_key,
+                    text,
+                    request_id,
+                    suspend_workflow_id,
                 )
             except PolosError as error:
                 away = isinstance(error, StoreUnavailable)

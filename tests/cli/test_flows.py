@@ -250,3 +250,14 @@ async def test_without_a_service_the_commands_say_so() -> None:
         ended = await nobody(*command)
         assert (ended.code, ended.out) == (1, "")
         assert "no Polos service can be reached" in ended.err
+
+
+async def test_the_workflows_are_listed_with_what_they_take(flows: Flows) -> None:
+    lines = (await flows.cli("workflows")).out.splitlines()
+    rows = {line.split("\t")[0]: line.split("\t") for line in lines}
+    assert (rows["form"][1], rows["form"][3]) == ("-", "Wait for a form to be filled in.")
+    listed = (await flows.cli("workflows", "--json")).objects
+    assert [one["workflow_id"] for one in listed] == sorted(rows)
+    (order,) = [one for one in listed if one["workflow_id"] == "order"]
+    assert order["payload"]["properties"].keys() == {"item", "count"}
+    assert rows["order"][1] == order["payload"]["title"]

@@ -125,6 +125,8 @@ async def test_cancel_says_of_each_run_what_became_of_it(cli: Cli) -> None:
         "Error: There is no run 'no-run'.\n",
     )
     assert (await cli("runs", "tail", second)).code == 4
+    again = await cli("runs", "cancel", second)
+    assert again == Ended(0, f"{second} had already ended: cancelled\n", "")
 
 
 async def test_delete_removes_runs_that_have_ended_and_no_other(cli: Cli) -> None:

@@ -198,6 +198,7 @@ METHODS = (
     "RunService/DeleteRun",
     "AgentService/GetAgent",
     "AgentService/ListAgents",
+    "AgentService/ListWorkflows",
 )
 
 

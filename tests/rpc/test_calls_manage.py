@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ import grpc
 import grpc.aio
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import BaseModel
 
 from polos.v1 import agent_service_pb2 as agents_pb
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import Run, RunOptions, RunState
 from polos_client.calls.status import to_error
+from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, fail, pause, say, turn
+from polos_client.define.state import WorkflowState
 from polos_client.define.tool import tool
+from polos_client.define.workflow import workflow
 from polos_client.errors import (
     CallError,
     CursorAhead,
@@ -291,6 +296,41 @@ async def test_agents_are_listed_by_id_a_page_at_a_time(tmp_path: Path) -> None:
         assert second.next_page_token == ""
         exact = await served.agents.ListAgents(agents_pb.ListAgentsRequest(page_size=3))
         assert (len(exact.agents), exact.next_page_token) == (3, "")
+
+
+class Order(BaseModel):
+    item: str
+
+
+class Cart(WorkflowState):
+    count: int = 0
+
+
+@workflow(id="b", version="7", state_schema=Cart)
+async def orders(ctx: WorkflowContext, order: Order) -> None:
+    """Ship an order."""
+
+
+@workflow(id="a")
+async def plain(ctx: WorkflowContext) -> None: ...
+
+
+async def test_workflows_are_listed_by_id_a_page_at_a_time(tmp_path: Path) -> None:
+    async with serving(tmp_path, orders, plain, FINE) as served:
+        request = agents_pb.ListWorkflowsRequest(page_size=1)
+        first = await served.agents.ListWorkflows(request)
+        request.page_token = first.next_page_token
+        second = await served.agents.ListWorkflows(request)
+        assert second.next_page_token == ""
+        (one,), (other,) = first.workflows, second.workflows
+        assert (one.workflow_id, one.code_version) == ("a", plain.version)
+        assert not one.HasField("payload_schema_json")
+        assert not one.HasField("state_schema_json")
+        assert (other.workflow_id, other.code_version) == ("b", "7")
+        assert other.description == "Ship an order."
+        assert json.loads(other.payload_schema_json)["required"] == ["item"]
+        assert "count" in json.loads(other.state_schema_json)["properties"]
+        assert await served.client.list_workflows() == [one, other]
 
 
 async def test_a_reader_of_a_run_that_is_deleted_is_told(tmp_path: Path) -> None:

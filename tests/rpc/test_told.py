@@ -16,7 +16,7 @@ from tests.support.service import serving
 from tests.support.stores import new_run
 
 
-async def test_runs_that_wait_for_an_agent_that_is_not_loaded_are_told(tmp_path: Path) -> None:
+async def test_runs_whose_code_is_not_loaded_are_told(tmp_path: Path) -> None:
     store = await SqliteStore.open(tmp_path / "runs.db")
     for _ in range(2):
         await store.create(new_run(workflow_id="gone"))
@@ -24,8 +24,8 @@ async def test_runs_that_wait_for_an_agent_that_is_not_loaded_are_told(tmp_path:
     with capture_logs() as logs:
         settings = Settings(listen="127.0.0.1:0", store=f"sqlite://{tmp_path / 'runs.db'}")
         await (await Service.start(settings)).stop(0)
-    (told,) = [one for one in logs if one["event"] == "runs_wait_for_an_agent"]
-    assert (told["agent"], told["runs"]) == ("gone", 2)
+    (told,) = [one for one in logs if one["event"] == "runs_wait_for_code"]
+    assert (told["runnable"], told["runs"]) == ("gone", 2)
     assert "polos runs cancel" in told["advice"]
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 import pytest
 
 from polos.v1.run_pb2 import RunState
-from polos_service.store import Claim, RunStore
+from polos_service.store import Claim, RunQuery, RunStore
 from tests.support.stores import claimed, ended, first_claim, frame, history, new_run, settled, soon
 
 RUNNING = RunState.RUN_STATE_RUNNING
@@ -208,3 +208,28 @@ async def test_release_queues_a_run_only_for_its_holder(store: RunStore) -> None
     assert (await store.get("default", old.run_id)).state == QUEUED
     await store.claim_run("default", old.run_id)
     assert (await store.get("default", old.run_id)).start_time == start, "the first claim's"
+
+
+async def test_why_a_run_was_left_is_told_until_it_goes_on(store: RunStore) -> None:
+    """From the release on, also while the next holder finds that it cannot go on, either."""
+    claim = await claimed(store)
+    why = 'Its code has "a" as\na tüíng, 100 %.'
+
+    async def told() -> str:
+        record = await store.get(claim.project, claim.run_id)
+        assert await store.list(claim.project, RunQuery(limit=1)) == [record]
+        return record.left
+
+    assert await told() == ""
+    await store.release(claim, left=why)
+    assert await told() == why
+    again = await store.claim_run(claim.project, claim.run_id)
+    assert again is not None
+    assert await told() == why
+    await store.append(again, frame(1))
+    assert await told() == ""
+    await store.release(again, left=why)
+    third = await store.claim_run(claim.project, claim.run_id)
+    assert third is not None
+    assert await store.suspend(third, wake_at=None, seen=0, deadline=None)
+    assert await told() == ""

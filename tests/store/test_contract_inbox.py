@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from polos_client.errors import RunExpired, RunNotFound, TooManyCommands
-from polos_service.store import CANCEL, INBOX_BYTES, Claim, Command, RunStore
+from polos_service.store import (
+    CANCEL,
+    EARLY,
+    INBOX_BYTES,
+    SETTLED,
+    Claim,
+    Command,
+    RunStore,
+    refusals,
+)
 from tests.support.stores import cancel, claimed, ended, first_claim, new_run, settled, soon
 
 PAYLOAD_LIMIT = 480 * 1024
@@ -148,8 +157,7 @@ async def test_a_claim_begins_with_the_commands_that_came_before(store: RunStore
 @pytest.fixture
 def limit(monkeypatch: pytest.MonkeyPatch) -> int:
     """Lower how many commands an inbox holds; `make test-peers` tests the limit as it is."""
-    for module in ("refusals", "sqlite.inbox", "nats.inbox"):
-        monkeypatch.setattr(f"polos_service.store.{module}.INBOX_LIMIT", FEW)
+    monkeypatch.setattr(refusals, "INBOX_LIMIT", FEW)
     return FEW
 
 
@@ -190,6 +198,64 @@ async def test_payloads_are_bounded_in_all(store: RunStore) -> None:
         await send(store, message(claim.run_id, whole + 2, payload=b"x"))
     await send(store, cancel(claim.run_id))
     assert await inbox(store, claim) == [*large, fitting, empty, cancel(claim.run_id)]
+
+
+def settled_one(run_id: str, number: int) -> Command:
+    return message(run_id, number, kind=SETTLED, payload=b"over")
+
+
+async def test_a_settled_command_keeps_its_place_and_takes_no_room(
+    store: RunStore, limit: int
+) -> None:
+    claim = await claimed(store)
+    sent = [message(claim.run_id, number, payload=b"x") for number in range(limit)]
+    await fill(store, sent)
+    seen = len(sent)
+    before = await inbox(store, claim)
+    for one in sent:
+        await store.settle("default", claim.run_id, settled_one(one.run_id, number_of(one)))
+    await store.settle("default", claim.run_id, message(claim.run_id, 0, kind=SETTLED))
+    await store.settle("default", claim.run_id, settled_one(claim.run_id, limit + 7))
+    over = [settled_one(one.run_id, number_of(one)) for one in before]
+    assert await inbox(store, claim) == over
+    held = await store.inbox("default", claim.run_id)
+    assert sorted(held, key=number_of) == sorted(over, key=number_of)
+    assert await store.command("default", claim.run_id, sent[1]) == over[before.index(sent[1])]
+    more = [message(claim.run_id, limit + number) for number in range(limit)]
+    await fill(store, more)
+    with pytest.raises(TooManyCommands):
+        await send(store, message(claim.run_id, 2 * limit))
+    assert sorted(await soon(store.commands(claim, seen)), key=number_of) == more
+    await send(store, last := settled_one(claim.run_id, 2 * limit))
+    assert list(await soon(store.commands(claim, 2 * limit))) == [last]
+    assert await store.suspend(claim, wake_at=None, seen=2 * limit + 1, deadline=None)
+
+
+def number_of(command: Command) -> int:
+    return int(command.id.rpartition("-")[2])
+
+
+async def test_early_commands_have_room_of_their_own(
+    store: RunStore, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "EARLY_LIMIT", 3)
+    monkeypatch.setattr(refusals, "EARLY_BYTES", 100)
+    run_id = (await claimed(store)).run_id
+
+    def early(number: int, size: int = 1) -> Command:
+        return message(run_id, number, kind=EARLY, payload=b"x" * size)
+
+    await send(store, early(0, 60))
+    with pytest.raises(TooManyCommands, match=r"at most 3 with 100 bytes in all"):
+        await send(store, early(1, 60))
+    await send(store, early(1), early(2))
+    with pytest.raises(TooManyCommands, match=f"Run {run_id} keeps no more answers"):
+        await send(store, early(3))
+    await fill(store, [message(run_id, 10 + number) for number in range(limit)])
+    with pytest.raises(TooManyCommands, match=f"inbox of run {run_id} is full"):
+        await send(store, message(run_id, 9))
+    await store.settle("default", run_id, settled_one(run_id, 0))
+    await send(store, early(3, 60))
 
 
 async def test_of_many_senders_no_command_is_lost(store: RunStore) -> None:

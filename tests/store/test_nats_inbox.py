@@ -8,7 +8,7 @@ import time
 import pytest
 
 from polos_client.errors import TooManyCommands
-from polos_service.store import INBOX_LIMIT, Command
+from polos_service.store import INBOX_LIMIT, SETTLED, Command
 from polos_service.store.nats import NatsStore
 from tests.support.nats_stranger import GARBAGE, Stranger
 from tests.support.stores import COMPLETED, cancel, claimed, first_claim, frame, new_run, soon
@@ -171,3 +171,41 @@ async def test_large_commands_are_read_whole(one: NatsStore, other: NatsStore) -
         await one.command("default", run_id, command)
     claim = await soon(first_claim(other, {"agent"}))
     assert list(claim.commands) == commands
+
+
+async def test_commands_that_an_older_version_has_counted_are_settled(
+    one: NatsStore, other: NatsStore, stranger: Stranger
+) -> None:
+    claim = await claimed(one)
+    subject = f"$KV.POLOS_COMMANDS.default.{claim.run_id}"
+    old = b'{"id":"c%d","kind":"answer","run_id":"r","step_key":"k","count":%d,"size":%d}\n{}'
+    await stranger.store(f"{subject}.c1", old % (1, 1, 2))
+    await stranger.store(f"{subject}.c2", old % (2, INBOX_LIMIT, 2 * INBOX_LIMIT))
+    seen = list(await soon(one.commands(claim, 0)))
+    with pytest.raises(TooManyCommands):
+        await other.command("default", claim.run_id, answer(3))
+    over = Command(id="c1", kind=SETTLED, run_id="r")
+    await other.settle("default", claim.run_id, over)
+    await other.command("default", claim.run_id, answer(3))
+    assert list(await soon(one.commands(claim, len(seen)))) == [answer(3)]
+    assert await one.command("default", claim.run_id, answer(1)) == over
+
+
+async def test_settling_and_sending_at_once_by_many_replicas_loses_nothing(
+    one: NatsStore, other: NatsStore
+) -> None:
+    claim = await claimed(one)
+    for number in range(10):
+        await one.command("default", claim.run_id, answer(number))
+    settling = (
+        (one, other)[number % 2].settle(
+            "default", claim.run_id, Command(id=f"c{number}", kind=SETTLED, run_id="r")
+        )
+        for number in range(10)
+    )
+    sending = (other.command("default", claim.run_id, answer(10 + number)) for number in range(10))
+    await soon(asyncio.gather(*settling, *sending))
+    found = await other.inbox("default", claim.run_id)
+    assert {one.id for one in found} == {f"c{number}" for number in range(20)}
+    assert sum(one.kind == SETTLED for one in found) == 10
+    assert len(await soon(one.commands(claim, 10))) == 10

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import orjson
 import pytest
@@ -14,6 +15,7 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
 from polos_service.store import CANCEL, Claim, Command
 from polos_service.store.nats import NatsStore
+from polos_service.store.nats.agenda import Agenda
 from polos_service.store.nats.subjects import (
     ALARMS,
     WAITS,
@@ -383,3 +385,22 @@ async def test_runs_that_were_woken_and_wait_for_a_slot_are_not_queued_again(
     await until(lambda: sum(map(looked, wire.sent[before:])) >= 2)
     assert not [one for one in wire.sent[before:] if one.subject.startswith("polos.work.")]
     assert {(await soon(first_claim(wired, {"agent"}))).run_id for _ in claims} == queued
+
+
+async def test_many_parks_of_one_run_are_remembered_as_those_of_one(
+    one: NatsStore, other: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("polos_service.store.nats.agenda.SLACK", 5)
+    await other._waker.close()
+    agendas: list[Agenda[Any]] = [other._waker._agenda, other._due_runs._deadlines]
+    for agenda in agendas:
+        agenda._most = 5
+    claim = await queued_and_claimed(one, deadline=time.time_ns() + 2 * HOUR)
+    for number in range(30):
+        assert await park(one, claim, time.time_ns() + HOUR, seen=number)
+        await other._waker._agenda.read()
+        await one.command("default", claim.run_id, note(claim.run_id, number))
+        claim = await soon(first_claim(one, {"agent"}))
+        await other.overdue(time.time_ns(), 0)
+        assert max(map(len, agendas)) <= 10
+    assert min(map(len, agendas)) > 0

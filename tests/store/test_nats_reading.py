@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from polos_service.store import RunQuery
+from polos_service.store import RunQuery, WaitRecord
 from polos_service.store.nats import NatsStore
 from tests.support.nats_wire import Wire, answers, asked
 from tests.support.stores import ALL, claimed, frame, history, settled, soon
@@ -77,3 +77,26 @@ async def test_lists_read_large_frames_a_piece_at_a_time(
         pages[message.subject] += len(message.payload)
     assert max(pages.values()) < 2 * 1024 * 1024
     assert sum(pages.values()) >= 12 * 400_000
+
+
+async def test_a_page_of_waits_costs_the_same_however_many_there_are(
+    wire: Wire, wired: NatsStore, one: NatsStore
+) -> None:
+    claim = await claimed(one)
+    await one.append(claim, frame(1))
+    waits = [
+        WaitRecord(run_id=claim.run_id, wait_id=number, create_time=number, data=b"w")
+        for number in range(1, 201)
+    ]
+    for wait in waits:
+        await one.open_wait("default", wait)
+    found = list(await wired.list_waits("default", 100))
+    for _ in range(2):
+        before = len(wire.sent)
+        page = await wired.list_waits("default", 3, found[-1].place)
+        asks = [one for one in wire.sent[before:] if b"batch" in one.payload]
+        assert len(asks) == 2, "one for the waits, one for the ends of their runs' logs"
+        assert b'"batch":3,' in asks[0].payload
+        assert len(wire.sent) - before < 10
+        found += page
+    assert found == waits[:106]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,15 @@ from grpc_health.v1 import health_pb2
 
 from polos.v1 import run_service_pb2 as pb
 from polos.v1.run_pb2 import RunState
+from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, turn
 from polos_client.define.tool import tool
+from polos_client.define.workflow import workflow
 from polos_service.config import Settings, SettingsInvalidError
+from polos_service.runs import executor
 from tests.support.nats import NatsServer
 from tests.support.service import Served, scripted, serving, until, words
+from tests.support.stores import soon
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -61,6 +67,49 @@ async def test_a_run_is_cancelled_through_another_replica(
         await other.runs.CancelRun(pb.CancelRunRequest(run_id=run_id))
         events = await other.events(run_id)
         assert events[-1].WhichOneof("payload") == "run_cancelled"
+
+
+async def test_a_run_goes_on_at_the_replica_whose_code_fits(
+    nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replica with other code leaves it, says why, and changes nothing in its log."""
+    monkeypatch.setattr(executor, "PASS_PAUSE", 0.01)
+    monkeypatch.setattr(executor, "RETRY_PAUSE", 0.05)
+    asked = asyncio.Event()
+
+    @workflow(id="order", version="1")
+    async def before(ctx: WorkflowContext) -> str:
+        await ctx.step.run("reserve", str)
+        asked.set()
+        await ctx.step.suspend("approve")
+        return "shipped"
+
+    @workflow(id="order", version="2")
+    async def after(ctx: WorkflowContext) -> str:
+        await ctx.step.uuid("reserve")
+        return "shipped too early"
+
+    async with AsyncExitStack() as stack:
+        async with serving(tmp_path, before, store=nats_server.url) as one:
+            handle = await before.invoke(one.client)
+            await soon(asked.wait())
+            other = await stack.enter_async_context(serving(tmp_path, after, store=nats_server.url))
+
+        async def blocked() -> str:
+            run = (await other.runs.GetRun(pb.GetRunRequest(run_id=handle.id))).run
+            return run.blocked_reason
+
+        await until(lambda: holds(blocked, "as 'run'"), "the other one has left the run")
+        async with serving(tmp_path, before, store=nats_server.url) as one:
+            await handle.resume(one.client, "approve", {})
+            events = await other.events(handle.id)
+        assert events[-1].workflow_finish.result_json == '"shipped"'
+        assert [one.WhichOneof("payload") for one in events].count("step_start") == 1
+        assert await blocked() == ""
+
+
+async def holds(told: Callable[[], Awaitable[str]], part: str) -> bool:
+    return part in await told()
 
 
 async def test_health_tells_that_nats_is_away_and_back(

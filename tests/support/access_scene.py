@@ -49,6 +49,7 @@ REQUESTS: dict[str, Message] = {
     "ListWaits": runs_pb.ListWaitsRequest(),
     "GetAgent": agents_pb.GetAgentRequest(agent_id=AGENT.id),
     "ListAgents": agents_pb.ListAgentsRequest(),
+    "ListWorkflows": agents_pb.ListWorkflowsRequest(),
     "CreateKey": admin_pb.CreateKeyRequest(name="k", project="mine", scopes=["runs:read"]),
     "ListKeys": admin_pb.ListKeysRequest(project="mine"),
     "RevokeRunTokens": admin_pb.RevokeRunTokensRequest(),
@@ -69,7 +70,7 @@ WITH_RUN: dict[str, Callable[[str], Message]] = {
 """Those that need a run that has ended."""
 
 
-LISTS = ("ListRuns", "ListAgents", "ListWaits")
+LISTS = ("ListRuns", "ListAgents", "ListWorkflows", "ListWaits")
 """Those that answer nothing to callers of another project."""
 
 

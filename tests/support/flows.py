@@ -147,10 +147,16 @@ class Flows:
         cancel = Command(id=CANCEL, kind=CANCEL, run_id=run_id)
         await self.store.command("default", run_id, cancel)
 
-    async def _resume(
-        self, run: RunContext, run_id: str, step_key: str, data_json: str, request_id: str
+    async def _resume(  # noqa: PLR0917 - a port of workflows
+        self,
+        run: RunContext,
+        run_id: str,
+        step_key: str,
+        data_json: str,
+        request_id: str,
+        workflow_id: str,
     ) -> object:
-        del run
+        del run, workflow_id
         self.resumed.append((run_id, step_key, data_json, request_id))
         return None
 

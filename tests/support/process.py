@@ -105,12 +105,16 @@ class ServiceProcess:
         """What all its processes printed."""
         return "\n".join(self.lines)
 
+    def _command(self) -> tuple[str | Path, ...]:
+        """Return the program that is started, with what stands before its command."""
+        return (POLOS,)
+
     async def start(self) -> None:
         """Start a process, and return when it listens."""
         assert self._process is None, "the process before this one was not ended"
         printed = len(self.lines)
         self._process = await asyncio.create_subprocess_exec(
-            POLOS,
+            *self._command(),
             *("serve", self._app),
             *("--listen", self.address),
             *self._options,
@@ -121,7 +125,7 @@ class ServiceProcess:
             cwd=self._cwd,
         )
         self._reading = asyncio.create_task(self._read(self._process))
-        await self.said(rf" listens on {re.escape(self.address)}$", after=printed)
+        await self.said(rf" listens (?:on|at) {re.escape(self.address)}$", after=printed)
         await self.said("^  store ", after=printed)  # the last line it prints by itself
 
     async def said(self, pattern: str, after: int = 0) -> str:

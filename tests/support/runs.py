@@ -47,6 +47,26 @@ class FakeClock:
         await asyncio.sleep(0)
 
 
+class SetClock(SystemClock):
+    """The machine's clock, which can be set: sleeps end by it, too.
+
+    `shift` are the nanoseconds by which it is ahead, `asked` the seconds of all sleeps.
+    """
+
+    def __init__(self) -> None:
+        self.shift = 0
+        self.asked: list[float] = []
+
+    def now(self) -> int:
+        return super().now() + self.shift
+
+    async def sleep(self, seconds: float) -> None:
+        self.asked.append(seconds)
+        until = self.now() + round(seconds * 1_000_000_000)
+        while self.now() < until:
+            await super().sleep(min(seconds, 0.001))
+
+
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[SqliteStore]:
     """Open a store, and close it."""

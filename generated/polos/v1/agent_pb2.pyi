@@ -118,3 +118,56 @@ class Tool(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Tool: _TypeAlias = Tool  # noqa: Y015
+
+@_typing.final
+class Workflow(_message.Message):
+    """A workflow that the service has loaded. Workflows are code and cannot be created
+    through this API.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    PAYLOAD_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    STATE_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    CODE_VERSION_FIELD_NUMBER: _builtins.int
+    workflow_id: _builtins.str
+    """The workflow's id, unique within a service."""
+    description: _builtins.str
+    """What the workflow does, in its author's words. Empty if the author gave none."""
+    payload_schema_json: _builtins.str
+    """JSON Schema of the payload, as JSON text; `{}` if any JSON value may be a payload that
+    the service cannot describe. Absent if the workflow does not use a payload.
+    """
+    state_schema_json: _builtins.str
+    """JSON Schema of `RunOptions.initial_state_json`, as JSON text. Absent if the workflow
+    has no state.
+    """
+    code_version: _builtins.str
+    """The version of the code that this process has loaded: named by its author, or a hash
+    of the source of the workflow's function.
+    """
+    def __init__(
+        self,
+        *,
+        workflow_id: _builtins.str = ...,
+        description: _builtins.str = ...,
+        payload_schema_json: _builtins.str | None = ...,
+        state_schema_json: _builtins.str | None = ...,
+        code_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_payload_schema_json", b"_payload_schema_json", "_state_schema_json", b"_state_schema_json", "payload_schema_json", b"payload_schema_json", "state_schema_json", b"state_schema_json"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_payload_schema_json", b"_payload_schema_json", "_state_schema_json", b"_state_schema_json", "code_version", b"code_version", "description", b"description", "payload_schema_json", b"payload_schema_json", "state_schema_json", b"state_schema_json", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__payload_schema_json: _TypeAlias = _typing.Literal["payload_schema_json"]  # noqa: Y015
+    _WhichOneofArgType__payload_schema_json: _TypeAlias = _typing.Literal["_payload_schema_json", b"_payload_schema_json"]  # noqa: Y015
+    _WhichOneofReturnType__state_schema_json: _TypeAlias = _typing.Literal["state_schema_json"]  # noqa: Y015
+    _WhichOneofArgType__state_schema_json: _TypeAlias = _typing.Literal["_state_schema_json", b"_state_schema_json"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__payload_schema_json) -> _WhichOneofReturnType__payload_schema_json | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__state_schema_json) -> _WhichOneofReturnType__state_schema_json | None: ...
+
+Global___Workflow: _TypeAlias = Workflow  # noqa: Y015

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AgentServiceStub:
-    """Describes the agents that the service has loaded.
+    """Describes the agents and workflows that the service has loaded.
     """
 
     def __init__(self, channel):
@@ -45,10 +45,15 @@ class AgentServiceStub:
                 request_serializer=polos_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=polos_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.ListWorkflows = channel.unary_unary(
+                '/polos.v1.AgentService/ListWorkflows',
+                request_serializer=polos_dot_v1_dot_agent__service__pb2.ListWorkflowsRequest.SerializeToString,
+                response_deserializer=polos_dot_v1_dot_agent__service__pb2.ListWorkflowsResponse.FromString,
+                _registered_method=True)
 
 
 class AgentServiceServicer:
-    """Describes the agents that the service has loaded.
+    """Describes the agents and workflows that the service has loaded.
     """
 
     def GetAgent(self, request, context):
@@ -61,6 +66,13 @@ class AgentServiceServicer:
 
     def ListAgents(self, request, context):
         """Lists the agents in order of id, one page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWorkflows(self, request, context):
+        """Lists the workflows in order of id, one page at a time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +91,11 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=polos_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
                     response_serializer=polos_dot_v1_dot_agent__service__pb2.ListAgentsResponse.SerializeToString,
             ),
+            'ListWorkflows': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkflows,
+                    request_deserializer=polos_dot_v1_dot_agent__service__pb2.ListWorkflowsRequest.FromString,
+                    response_serializer=polos_dot_v1_dot_agent__service__pb2.ListWorkflowsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'polos.v1.AgentService', rpc_method_handlers)
@@ -88,7 +105,7 @@ def add_AgentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
-    """Describes the agents that the service has loaded.
+    """Describes the agents and workflows that the service has loaded.
     """
 
     @staticmethod
@@ -135,6 +152,33 @@ class AgentService:
             '/polos.v1.AgentService/ListAgents',
             polos_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
             polos_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWorkflows(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/polos.v1.AgentService/ListWorkflows',
+            polos_dot_v1_dot_agent__service__pb2.ListWorkflowsRequest.SerializeToString,
+            polos_dot_v1_dot_agent__service__pb2.ListWorkflowsResponse.FromString,
             options,
             channel_credentials,
             insecure,

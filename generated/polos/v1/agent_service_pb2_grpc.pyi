@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AgentServiceStub:
-    """Describes the agents that the service has loaded."""
+    """Describes the agents and workflows that the service has loaded."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,10 +39,12 @@ class AgentServiceStub:
     """
     ListAgents: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]
     """Lists the agents in order of id, one page at a time."""
+    ListWorkflows: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.ListWorkflowsRequest, _agent_service_pb2.ListWorkflowsResponse]
+    """Lists the workflows in order of id, one page at a time."""
 
 @_typing.type_check_only
 class AgentServiceAsyncStub(AgentServiceStub):
-    """Describes the agents that the service has loaded."""
+    """Describes the agents and workflows that the service has loaded."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]  # type: ignore[assignment]
@@ -51,9 +53,11 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """
     ListAgents: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListAgentsRequest, _agent_service_pb2.ListAgentsResponse]  # type: ignore[assignment]
     """Lists the agents in order of id, one page at a time."""
+    ListWorkflows: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.ListWorkflowsRequest, _agent_service_pb2.ListWorkflowsResponse]  # type: ignore[assignment]
+    """Lists the workflows in order of id, one page at a time."""
 
 class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Describes the agents that the service has loaded."""
+    """Describes the agents and workflows that the service has loaded."""
 
     @_abc_1.abstractmethod
     def GetAgent(
@@ -72,5 +76,13 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.ListAgentsResponse, _abc.Awaitable[_agent_service_pb2.ListAgentsResponse]]:
         """Lists the agents in order of id, one page at a time."""
+
+    @_abc_1.abstractmethod
+    def ListWorkflows(
+        self,
+        request: _agent_service_pb2.ListWorkflowsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_agent_service_pb2.ListWorkflowsResponse, _abc.Awaitable[_agent_service_pb2.ListWorkflowsResponse]]:
+        """Lists the workflows in order of id, one page at a time."""
 
 def add_AgentServiceServicer_to_server(servicer: AgentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -91,8 +91,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `kind`, which is `call` or `stream`; `limit`, the maximum number.
     """
     ERROR_REASON_TOO_MANY_COMMANDS: _ErrorReason.ValueType  # 16
-    """RESOURCE_EXHAUSTED. The run's inbox is full; retrying does not help, but the
-    run can still be cancelled. Metadata: `run_id`.
+    """RESOURCE_EXHAUSTED. The run's inbox is full. For an answer to an open wait,
+    retrying helps once the run has taken others; for one to a wait that the run has
+    not come to, it helps once the run has come to others. The message names the bound.
+    The run can still be cancelled. Metadata: `run_id`.
     """
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 17
     """NOT_FOUND. There is no such API key. Metadata: `key_id`."""
@@ -202,8 +204,10 @@ are open, in the service or on this connection.
 Metadata: `kind`, which is `call` or `stream`; `limit`, the maximum number.
 """
 ERROR_REASON_TOO_MANY_COMMANDS: ErrorReason.ValueType  # 16
-"""RESOURCE_EXHAUSTED. The run's inbox is full; retrying does not help, but the
-run can still be cancelled. Metadata: `run_id`.
+"""RESOURCE_EXHAUSTED. The run's inbox is full. For an answer to an open wait,
+retrying helps once the run has taken others; for one to a wait that the run has
+not come to, it helps once the run has come to others. The message names the bound.
+The run can still be cancelled. Metadata: `run_id`.
 """
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 17
 """NOT_FOUND. There is no such API key. Metadata: `key_id`."""

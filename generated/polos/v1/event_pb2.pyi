@@ -1094,6 +1094,7 @@ class Resumed(_message.Message):
     CANCELLED_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRINCIPAL_FIELD_NUMBER: _builtins.int
+    GIVEN_UP_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
     """The wait's key, as in its `suspended`."""
     wait_id: _builtins.int
@@ -1114,6 +1115,10 @@ class Resumed(_message.Message):
     """Who answered: the principal of the caller's credentials, as the service has verified
     it. Empty without an answer.
     """
+    given_up: _builtins.bool
+    """The run's code had given the wait up when its end came: the code does not get what
+    `outcome` says. Always true if that is `cancelled`.
+    """
     def __init__(
         self,
         *,
@@ -1125,10 +1130,11 @@ class Resumed(_message.Message):
         cancelled: _builtins.bool = ...,
         request_id: _builtins.str = ...,
         principal: _builtins.str = ...,
+        given_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "data_json", b"data_json", "expired", b"expired", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "data_json", b"data_json", "expired", b"expired", "kind", b"kind", "outcome", b"outcome", "principal", b"principal", "request_id", b"request_id", "step_key", b"step_key", "wait_id", b"wait_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "data_json", b"data_json", "expired", b"expired", "given_up", b"given_up", "kind", b"kind", "outcome", b"outcome", "principal", b"principal", "request_id", b"request_id", "step_key", b"step_key", "wait_id", b"wait_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["data_json", "expired", "cancelled"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -1147,8 +1153,8 @@ class Custom(_message.Message):
     STEP_KEY_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
     type: _builtins.str
-    """The type, 1 to 128 characters. It may be any text, also the name of a payload of
-    `Event`.
+    """The type, 1 to 128 characters. Any text except `unknown`, the names of the other
+    payloads of `Event`, and texts that begin with `suspend_` or `resume_`.
     """
     data_json: _builtins.str
     """What the code tells, as JSON text, at most 256 KiB."""

@@ -83,6 +83,7 @@ class Run(_message.Message):
     TOOL_RESULTS_OMITTED_FIELD_NUMBER: _builtins.int
     OPEN_WAITS_FIELD_NUMBER: _builtins.int
     EARLY_ANSWERS_FIELD_NUMBER: _builtins.int
+    BLOCKED_REASON_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id, assigned by the service. Ids sort by creation time."""
     workflow_id: _builtins.str
@@ -99,6 +100,12 @@ class Run(_message.Message):
     """Sequence of the newest event in the log; 0 while the log is empty."""
     tool_results_omitted: _builtins.int
     """Number of tool results omitted because of that limit; the log has them."""
+    blocked_reason: _builtins.str
+    """Why the last process that tried to go on with the run has left it to others, in at most
+    1024 characters: its code does not fit the run's log, for example. The run is tried again,
+    after pauses of up to a minute. Absent if no process has left the run, or if it has gone
+    on since.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the run was accepted."""
@@ -156,15 +163,20 @@ class Run(_message.Message):
         tool_results_omitted: _builtins.int = ...,
         open_waits: _abc.Iterable[Global___Wait] | None = ...,
         early_answers: _abc.Iterable[_builtins.str] | None = ...,
+        blocked_reason: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_session_id", b"_session_id", "_user_id", b"_user_id", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__blocked_reason: _TypeAlias = _typing.Literal["blocked_reason"]  # noqa: Y015
+    _WhichOneofArgType__blocked_reason: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason"]  # noqa: Y015
     _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__blocked_reason) -> _WhichOneofReturnType__blocked_reason | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
     @_typing.overload

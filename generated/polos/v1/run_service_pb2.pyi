@@ -550,6 +550,7 @@ class ResumeRunRequest(_message.Message):
     WAIT_ID_FIELD_NUMBER: _builtins.int
     DATA_JSON_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id of the root run, or of the child that waits. Required."""
     step_key: _builtins.str
@@ -569,6 +570,10 @@ class ResumeRunRequest(_message.Message):
     """Makes the answer idempotent: see `ResumeRun`. At most 128 characters; a UUID is
     recommended (AIP-155). If empty, a repeated call fails with reason ALREADY_ANSWERED.
     """
+    workflow_id: _builtins.str
+    """The agent or workflow that the root run, or the child that waits, executes. The call
+    fails with INVALID_ARGUMENT if neither executes it. Empty: any.
+    """
     def __init__(
         self,
         *,
@@ -577,10 +582,11 @@ class ResumeRunRequest(_message.Message):
         wait_id: _builtins.int = ...,
         data_json: _builtins.str = ...,
         request_id: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_json", b"data_json", "request_id", b"request_id", "run_id", b"run_id", "step_key", b"step_key", "wait_id", b"wait_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data_json", b"data_json", "request_id", b"request_id", "run_id", b"run_id", "step_key", b"step_key", "wait_id", b"wait_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

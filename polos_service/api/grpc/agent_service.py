@@ -1,4 +1,4 @@
-"""AgentService: tells which agents are loaded."""
+"""AgentService: tells which agents and workflows are loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import grpc
 from polos.v1 import agent_service_pb2 as pb
 from polos.v1.agent_pb2 import Agent as AgentMessage
 from polos.v1.agent_pb2 import Tool as ToolMessage
+from polos.v1.agent_pb2 import Workflow as WorkflowMessage
 from polos_client.define.agent import Agent
+from polos_client.define.workflow import Workflow
 from polos_client.errors import InvalidRequest
 from polos_service.agents.definition import shown
 from polos_service.api.grpc.handlers import needs
@@ -22,7 +24,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AgentService:
-    """The servicer. A caller sees the agents that their project may use."""
+    """The servicer. A caller sees what their project may use."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
@@ -55,6 +57,37 @@ class AgentService:
                 break
             page.agents.append(message)
         return page
+
+    @needs(AGENTS_READ)
+    async def ListWorkflows(
+        self, caller: Caller, request: pb.ListWorkflowsRequest, context: Context
+    ) -> pb.ListWorkflowsResponse:
+        """Return a page of workflows; the token is the id of the last one on the page before."""
+        limit = page_size(request.page_size)
+        page = pb.ListWorkflowsResponse()
+        size = 0
+        for workflow in self._catalog.workflows(caller.project):
+            if workflow.id <= request.page_token:
+                continue
+            message = workflow_message(workflow)
+            size += message.ByteSize()
+            if len(page.workflows) == limit or (page.workflows and size > PAGE_BYTES):
+                page.next_page_token = page.workflows[-1].workflow_id
+                break
+            page.workflows.append(message)
+        return page
+
+
+def workflow_message(workflow: Workflow) -> WorkflowMessage:
+    """Return the workflow as a message."""
+    payload, state = workflow.payload_schema, workflow.state_schema
+    return WorkflowMessage(
+        workflow_id=workflow.id,
+        description=workflow.description,
+        payload_schema_json=None if payload is None else json.dumps(payload),
+        state_schema_json=None if state is None else json.dumps(state.model_json_schema()),
+        code_version=workflow.version,
+    )
 
 
 def message_of(agent: Agent) -> AgentMessage:

@@ -45,6 +45,7 @@ def run_of(record: RunRecord) -> Run:
         start_time=timestamp(record.start_time),
         finish_time=timestamp(record.finish_time),
         latest_sequence=record.latest,
+        blocked_reason=record.left or None,
     )
 
 

@@ -11,7 +11,7 @@ from polos_client.errors import InvalidRequest
 from polos_client.wire import ANSWER_LIMIT, REQUEST_ID_LIMIT
 from polos_service.api.grpc.messages import PAGE_BYTES, page_size
 from polos_service.api.parsing import ParseError, parse
-from polos_service.limits import KEY_LIMIT
+from polos_service.limits import KEY_LIMIT, NAME_LIMIT
 from polos_service.reply import Reply
 from polos_service.waits import Asked, Place
 
@@ -40,6 +40,8 @@ def reply_of(request: pb.ResumeRunRequest) -> Reply:
         wrong["step_key"] = f"has {size} bytes, the limit is {KEY_LIMIT}"
     if (size := len(request.request_id)) > REQUEST_ID_LIMIT:
         wrong["request_id"] = f"has {size} characters, the limit is {REQUEST_ID_LIMIT}"
+    if (size := len(request.workflow_id)) > NAME_LIMIT:
+        wrong["workflow_id"] = f"has {size} characters, the limit is {NAME_LIMIT}"
     data = None
     if (size := len(request.data_json.encode())) > ANSWER_LIMIT:
         wrong["data_json"] = f"has {size} bytes, the limit is {ANSWER_LIMIT}"
@@ -57,6 +59,7 @@ def reply_of(request: pb.ResumeRunRequest) -> Reply:
         data_json=request.data_json,
         data=data,
         request_id=request.request_id,
+        workflow_id=request.workflow_id,
     )
 
 

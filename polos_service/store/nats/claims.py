@@ -181,7 +181,7 @@ class Claims:
         if frame.outcome is not None:
             await self._end(lease, head)
 
-    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+    async def release(self, claim: Claim, *, failed: bool = False, left: str = "") -> None:
         """Mark in the log that the run is let go, and why, then give its item back."""
         lease = self.find(claim)
         if lease is None:
@@ -189,7 +189,7 @@ class Claims:
         mark = {"epoch": claim.epoch, **({"failed": True} if failed else {})}
         async with lease.appending:
             if not lease.lost and not lease.over:
-                head = lease.head(Mark.RELEASED, lease.latest + 1, lease.latest)
+                head = lease.head(Mark.RELEASED, lease.latest + 1, lease.latest, left=left)
                 with suppress(Fenced):
                     await self._write(lease, head, line({"released": mark}))
                     lease.over = True
@@ -291,7 +291,8 @@ class Claims:
         lease = taken(record, last, item, definition, view)
         claim = lease.claim
         mark = {"claim": {"epoch": claim.epoch, "writer": self._writer}}
-        head = lease.head(Mark.CLAIMED, claim.latest + 1, claim.latest)
+        left = "" if last is None else last.head.left
+        head = lease.head(Mark.CLAIMED, claim.latest + 1, claim.latest, left=left)
         try:
             lease.sequence = await self._log.append(lease.subject, head, line(mark), lease.sequence)
         except Superseded:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Self, cast
+from urllib.parse import quote, unquote
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
@@ -31,6 +32,10 @@ the mark for one of a run that was released."""
 
 PARKED_FORM = re.compile(r"([0-9]{1,19}) ([0-9]{1,9}) ([0-9]{1,19})")
 """The value of that header."""
+
+LEFT = "Polos-Left"
+"""The further header of a mark that says why a run was left, percent-encoded. A claim hands it on,
+so that it stands at the end of the log until an event follows."""
 
 LIMIT = 1 << 63
 """All numbers are below it."""
@@ -75,6 +80,7 @@ class Head:
             if the claim was taken without it.
         outcome: what state the run ended in with this message; 0 if it goes on.
         parked: how the run was suspended with this message, if it was.
+        left: why the run was left to others, if it was, and nothing has happened since.
 
     """
 
@@ -88,6 +94,7 @@ class Head:
     delivery: int
     outcome: int
     parked: Parked | None = None
+    left: str = ""
 
     def headers(self) -> dict[str, str]:
         """Return the head as a message's headers."""
@@ -97,6 +104,8 @@ class Head:
         }
         if self.parked is not None:
             found[PARKED] = " ".join(map(str, self.parked))
+        if self.left:
+            found[LEFT] = quote(self.left, safe=" ")
         return found
 
     @classmethod
@@ -122,6 +131,7 @@ class Head:
             delivery=int(delivery),
             outcome=int(outcome),
             parked=parked_in(headers),
+            left=unquote(headers.get(LEFT, "")),
         )
         if not head.sound:
             raise NotOurs(f"its {HEADER} header has impossible numbers")

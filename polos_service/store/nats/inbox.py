@@ -9,13 +9,15 @@ and reads it: on the run's own subject, in a list of kinds.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Self
 
 import orjson
 from pydantic import TypeAdapter
 
-from polos_service.store import CANCEL, INBOX_BYTES, INBOX_LIMIT, Command
+from polos_service import store
+from polos_service.store import CANCEL, EARLY, SETTLED, Command
 from polos_service.store.nats.jetstream import Conflict, JetStream
 from polos_service.store.nats.messages import NotOurs, StoredMessage
 from polos_service.store.nats.records import Number
@@ -27,25 +29,62 @@ from polos_service.store.nats.subjects import (
     token,
     value_of,
 )
-from polos_service.store.refusals import inbox_full, require_cancel_id
+from polos_service.store.refusals import require_cancel_id, require_room
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heading:
-    """The first line of a command's message, as JSON; the payload follows it.
+class Held:
+    """What takes room in an inbox; see INBOX_LIMIT.
 
     Attributes:
-        count: commands in the inbox, this one included, the one that cancels the run not.
+        count: commands, those of the kind EARLY not included.
         size: bytes of their payloads.
+        early: commands of the kind EARLY.
+        early_size: bytes of their payloads.
 
+    """
+
+    count: Number = 0
+    size: Number = 0
+    early: Number = 0
+    early_size: Number = 0
+
+    def plus(self, command: Command, sign: int = 1) -> Held:
+        """Return this with a command, or without it if the sign is -1."""
+        count, size = sign, sign * len(command.payload)
+        match command.kind:
+            case store.SETTLED:
+                return self
+            case store.EARLY:
+                return replace(self, early=self.early + count, early_size=self.early_size + size)
+            case _:
+                return replace(self, count=self.count + count, size=self.size + size)
+
+    def require_room(self, run_id: str, command: Command) -> None:
+        """Refuse a command that is too much.
+
+        Raises:
+            TooManyCommands: it is.
+
+        """
+        if command.kind == EARLY:
+            require_room(run_id, EARLY, self.early, self.early_size)
+        elif command.kind != SETTLED:
+            require_room(run_id, command.kind, self.count, self.size)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heading(Held):
+    """The first line of a command's message, as JSON; the payload follows it.
+
+    It tells what takes room in the inbox with this command. Versions that knew no kind EARLY
+    or SETTLED count all commands.
     """
 
     id: str
     kind: str
     run_id: str
     step_key: str
-    count: Number
-    size: Number
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,8 +93,7 @@ class InboxMessage:
 
     command: Command
     sequence: int
-    count: int
-    size: int
+    held: Held
 
     @classmethod
     def of(cls, message: StoredMessage) -> Self:
@@ -78,9 +116,13 @@ class InboxMessage:
             step_key=heading.step_key,
             payload=payload,
         )
-        return cls(
-            command=command, sequence=message.sequence, count=heading.count, size=heading.size
+        held = Held(
+            count=heading.count,
+            size=heading.size,
+            early=heading.early,
+            early_size=heading.early_size,
         )
+        return cls(command=command, sequence=message.sequence, held=held)
 
 
 HEADING = TypeAdapter(Heading)
@@ -94,6 +136,8 @@ KINDS = TypeAdapter(list[str])
 class InboxView:
     """What the holder of a claim knows of its run's inbox; it only grows.
 
+    A command that was settled meanwhile keeps its place.
+
     Attributes:
         commands: in the order in which they were seen to arrive.
         read_to: sequence of the newest message that was read, the one that cancels aside.
@@ -102,6 +146,16 @@ class InboxView:
 
     commands: list[Command] = field(default_factory=list)
     read_to: int = 0
+    _places: dict[str, int] = field(default_factory=dict)
+
+    def add(self, arrived: Iterable[Command]) -> None:
+        """Take commands as they are now."""
+        for command in arrived:
+            place = self._places.setdefault(command.id, len(self.commands))
+            if place == len(self.commands):
+                self.commands.append(command)
+            elif command.kind == SETTLED:
+                self.commands[place] = command
 
 
 class Inbox:
@@ -122,9 +176,7 @@ class Inbox:
         if kinds is not None and CANCEL in (read(kinds_of, kinds) or ()):
             arrived.append((kinds.sequence, Command(id=CANCEL, kind=CANCEL, run_id=run_id)))
         arrived.sort(key=lambda one: one[0])
-        # Another look may have added some of them meanwhile.
-        known = {one.id for one in view.commands}
-        view.commands += [command for _, command in arrived if command.id not in known]
+        view.add(command for _, command in arrived)
         view.read_to = max([view.read_to, *(each.sequence for each in found)])
 
     async def put(self, project: str, run_id: str, command: Command) -> Command:
@@ -142,32 +194,29 @@ class Inbox:
         subject = command_subject(project, run_id, command.id)
         inbox = command_subjects(project, run_id)
 
-        def same(last: StoredMessage) -> bool:
-            ours = self._jetstream.foreign.read(InboxMessage.of, last)
-            return ours is not None and ours.command == command
-
         while True:
             # The last message comes first: what is stored behind it is a conflict.
             last = await self._jetstream.last(COMMANDS, inbox)
             found = await self._jetstream.value(InboxMessage.of, COMMANDS, subject)
             if found is not None:
                 return found.command
-            count, size = await self._held(inbox, last)
-            count, size = count + 1, size + len(command.payload)
-            if count > INBOX_LIMIT or size > INBOX_BYTES:
-                raise inbox_full(run_id)
-            try:
-                await self._jetstream.put(
-                    COMMANDS,
-                    subject,
-                    encoded(command, count, size),
-                    behind=inbox,
-                    expected=0 if last is None else last.sequence,
-                    same=same,
-                )
-            except Conflict:
-                continue
-            return command
+            held = (await self._held(inbox, last)).plus(command)
+            held.require_room(run_id, command)
+            if await self._put_behind(last, inbox, command, held):
+                return command
+
+    async def settle(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command of the kind SETTLED in the place of the one that has its id."""
+        subject = command_subject(project, run_id, command.id)
+        inbox = command_subjects(project, run_id)
+        while True:
+            last = await self._jetstream.last(COMMANDS, inbox)
+            found = await self._jetstream.value(InboxMessage.of, COMMANDS, subject)
+            if found is None or found.command.kind == SETTLED:
+                return
+            held = (await self._held(inbox, last)).plus(found.command, -1)
+            if await self._put_behind(last, inbox, command, held):
+                return
 
     async def remove(self, project: str, run_id: str) -> None:
         """Remove all of a run's commands."""
@@ -180,19 +229,40 @@ class Inbox:
         """Remove the command with this sequence that cancelled a run, which has ended."""
         await self._jetstream.purge(COMMANDS, inbox_subject(project, run_id), sequence)
 
-    async def _held(self, inbox: str, last: StoredMessage | None) -> tuple[int, int]:
-        """Return how many commands an inbox holds, and how many bytes their payloads have."""
+    async def _put_behind(
+        self, last: StoredMessage | None, inbox: str, command: Command, held: Held
+    ) -> bool:
+        """Store a command behind the last message of an inbox; False if there is another by now."""
+
+        def same(last: StoredMessage) -> bool:
+            ours = self._jetstream.foreign.read(InboxMessage.of, last)
+            return ours is not None and ours.command == command
+
+        try:
+            await self._jetstream.put(
+                COMMANDS,
+                f"{inbox.removesuffix('*')}{token(command.id)}",
+                encoded(command, held),
+                behind=inbox,
+                expected=0 if last is None else last.sequence,
+                same=same,
+            )
+        except Conflict:
+            return False
+        return True
+
+    async def _held(self, inbox: str, last: StoredMessage | None) -> Held:
+        """Return what takes room in an inbox."""
         if last is None:
-            return 0, 0
+            return Held()
         newest = self._jetstream.foreign.read(InboxMessage.of, last)
         if newest is not None:
-            return newest.count, newest.size
-        read = (
-            self._jetstream.foreign.read(InboxMessage.of, message)
-            for message in await self._messages(inbox, 0)
-        )
-        ours = [one for one in read if one is not None]
-        return len(ours), sum(len(one.command.payload) for one in ours)
+            return newest.held
+        held = Held()
+        for message in await self._messages(inbox, 0):
+            one = self._jetstream.foreign.read(InboxMessage.of, message)
+            held = held if one is None else held.plus(one.command)
+        return held
 
     async def _messages(self, inbox: str, after: int) -> list[StoredMessage]:
         """Return the messages behind a sequence, all that the leader has."""
@@ -224,15 +294,14 @@ class Inbox:
                 return
 
 
-def encoded(command: Command, count: int, size: int) -> bytes:
+def encoded(command: Command, held: Held) -> bytes:
     """Return a command as a message of an inbox that holds so much with it."""
     heading = Heading(
         id=command.id,
         kind=command.kind,
         run_id=command.run_id,
         step_key=command.step_key,
-        count=count,
-        size=size,
+        **asdict(held),
     )
     return orjson.dumps(asdict(heading)) + b"\n" + command.payload
 

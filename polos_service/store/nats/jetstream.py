@@ -150,23 +150,25 @@ class JetStream:
         return await self._get(stream, {"seq": sequence, "next_by_subj": subject})
 
     async def page(
-        self, stream: str, subject: str, sequence: int, limit: int = PAGE_BYTES
+        self, stream: str, subject: str, sequence: int, limit: int = PAGE_BYTES, count: int = BATCH
     ) -> list[StoredMessage]:
-        """Return messages of a subject from a sequence on, from any replica.
+        """Return at most `count` messages of a subject from a sequence on, from any replica.
 
         There are no more than `limit` bytes hold (1 MiB, unless it is less), and one.
         """
         body = {
             "seq": sequence,
             "next_by_subj": subject,
-            "batch": BATCH,
+            "batch": count,
             "max_bytes": min(limit, PAGE_BYTES),
         }
         return (await self._direct(stream, body)).messages
 
-    async def page_or_next(self, stream: str, subject: str, sequence: int) -> list[StoredMessage]:
+    async def page_or_next(
+        self, stream: str, subject: str, sequence: int, count: int = BATCH
+    ) -> list[StoredMessage]:
         """Return messages as `page` does; where any replica has none, the leader may."""
-        found = await self.page(stream, subject, sequence)
+        found = await self.page(stream, subject, sequence, count=count)
         if not found:
             message = await self.next(stream, subject, sequence)
             found = [] if message is None else [message]

@@ -57,6 +57,7 @@ class Lease:
         size: int = 0,
         outcome: int = 0,
         parked: Parked | None = None,
+        left: str = "",
     ) -> Head:
         """Return the head of a message that this claim writes."""
         return Head(
@@ -70,6 +71,7 @@ class Lease:
             delivery=self.item.delivery if self.item else 0,
             outcome=outcome,
             parked=parked,
+            left=left,
         )
 
 

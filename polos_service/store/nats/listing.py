@@ -172,6 +172,7 @@ def merged(record: Record, head: Head | None, *, suspended: bool = False) -> Run
         start_time=record.start_time if ended or head is None else head.start,
         finish_time=record.finish_time,
         latest=record.latest if ended or head is None else head.last,
+        left="" if ended or head is None else head.left,
     )
 
 

@@ -7,15 +7,15 @@ its inbox when its run has ended, so that a replica that starts reads those of o
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from polos_service.store import Key, Overdue
+from polos_service.store.nats.agenda import Agenda
 from polos_service.store.nats.frames import LogEnd
 from polos_service.store.nats.inbox import cancelled_run
 from polos_service.store.nats.items import Queued
-from polos_service.store.nats.messages import SECOND, seconds_of
+from polos_service.store.nats.messages import SECOND, StoredMessage, seconds_of
 from polos_service.store.nats.records import Life, Record
 from polos_service.store.nats.subjects import (
     COMMANDS,
@@ -35,16 +35,14 @@ LOOK_AGAIN = 5 * SECOND
 
 
 class Due(NamedTuple):
-    """A run to look at; the first to look at is the least. Times are nanoseconds since the epoch.
+    """A run to look at.
 
     Attributes:
-        look_at: when to look at it.
-        since: when it should have ended.
+        since: when it should have ended, in nanoseconds since the epoch.
         cancel: the bucket's sequence for the cancellation; 0 if this is about the deadline.
 
     """
 
-    look_at: int
     since: int
     project: str
     run_id: str
@@ -61,26 +59,23 @@ class DueRuns:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._queue_seen = 0
-        self._cancels_seen = 0
-        self._due: list[Due] = []
-        """A heap."""
+        self._deadlines = Agenda(parts.jetstream, WORK, EVERY_ITEM, self._deadline_of)
+        self._cancels = Agenda(parts.jetstream, COMMANDS, EVERY_CANCEL, self._cancel_of)
 
     async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
         """Return some runs that should have ended: queued, or held since before `stuck`."""
-        await self._read_queue()
-        await self._read_cancels()
+        while await self._deadlines.read():
+            pass
+        await self._cancels.read()
         found: set[Overdue] = set()
         while len(found) < PIECE and (due := self._next(now)):
             found |= await self._look(due, now, stuck)
         return list(found)
 
     def _next(self, now: int) -> list[Due]:
-        """Take the next runs off the heap that are to be looked at by now."""
-        due: list[Due] = []
-        while self._due and self._due[0].look_at <= now and len(due) < PIECE:
-            due.append(heapq.heappop(self._due))
-        return due
+        """Take out the next runs that are to be looked at by now."""
+        due = self._deadlines.due(now, PIECE)
+        return [*due, *self._cancels.due(now, PIECE - len(due))]
 
     async def _look(self, due: list[Due], now: int, stuck: int) -> set[Overdue]:
         """Look at these runs, return those that are overdue, and keep the open ones for later.
@@ -99,7 +94,7 @@ class DueRuns:
                     await self._parts.parking.wake(record, last.head)
         finally:
             for one in left:
-                heapq.heappush(self._due, one._replace(look_at=now + LOOK_AGAIN))
+                (self._cancels if one.cancel else self._deadlines).add(now + LOOK_AGAIN, one)
         holds = {one: (last := lasts.get(one.log)) is not None and last.head.held for one in left}
         return {
             Overdue(project=one.project, run_id=one.run_id, held=held)
@@ -120,35 +115,26 @@ class DueRuns:
             await self._parts.inbox.drop_cancel(one.project, one.run_id, one.cancel)
         return not last.head.outcome
 
-    async def _read_queue(self) -> None:
-        """Take the deadlines of runs into account that were queued since the last time.
+    async def _deadline_of(self, message: StoredMessage) -> tuple[int, Due] | None:
+        """Return when to look at a queued run; None if it has no deadline.
 
         What is not ours in the queue is removed: it counts as a run that waits.
         """
-        while page := await self._parts.jetstream.page(WORK, EVERY_ITEM, self._queue_seen + 1):
-            for message in page:
-                self._queue_seen = message.sequence
-                queued = self._parts.jetstream.foreign.read(Queued.of, message)
-                if queued is None:
-                    await self._parts.queue.discard(message.sequence)
-                    continue
-                self._parts.queue.find(message.subject)
-                if queued.deadline is not None:
-                    deadline = queued.deadline
-                    heapq.heappush(
-                        self._due, Due(deadline, deadline, queued.project, queued.run_id)
-                    )
+        queued = self._parts.jetstream.foreign.read(Queued.of, message)
+        if queued is None:
+            await self._parts.queue.discard(message.sequence)
+            return None
+        self._parts.queue.find(message.subject)
+        if queued.deadline is None:
+            return None
+        return queued.deadline, Due(queued.deadline, queued.project, queued.run_id)
 
-    async def _read_cancels(self) -> None:
-        """Take the next cancellations into account; whatever the server's clock says, at once."""
-        for message in await self._parts.jetstream.page(
-            COMMANDS, EVERY_CANCEL, self._cancels_seen + 1
-        ):
-            run = self._parts.jetstream.foreign.read(cancelled_run, message)
-            if run is not None:
-                since = round(seconds_of(message.time) * SECOND)
-                heapq.heappush(self._due, Due(0, since, *run, message.sequence))
-            self._cancels_seen = message.sequence
+    async def _cancel_of(self, message: StoredMessage) -> tuple[int, Due] | None:
+        """Return that a cancelled run is looked at at once, whatever the server's clock says."""
+        run = self._parts.jetstream.foreign.read(cancelled_run, message)
+        if run is None:
+            return None
+        return 0, Due(round(seconds_of(message.time) * SECOND), *run, message.sequence)
 
 
 def due_still(one: Due, records: Mapping[Key, Record]) -> bool:

@@ -197,9 +197,9 @@ class NatsStore:
         """Return how many runs are queued, by workflow."""
         return await self._listing.waiting()
 
-    async def release(self, claim: port.Claim, *, failed: bool = False) -> None:
+    async def release(self, claim: port.Claim, *, failed: bool = False, left: str = "") -> None:
         """Queue the run again."""
-        await self._tasks.finish(self._claims.release(claim, failed=failed))
+        await self._tasks.finish(self._claims.release(claim, failed=failed, left=left))
 
     def append(
         self, claim: port.Claim, frame: port.Frame, private: bytes = b""
@@ -257,6 +257,11 @@ class NatsStore:
     ) -> port.Command | None:
         """Put a command last into the inbox of a run that has not ended, and wake the run."""
         return await self._tasks.finish(self._command(project, run_id, command))
+
+    async def settle(self, project: str, run_id: str, command: port.Command) -> None:
+        """Put a command of the kind SETTLED in the place of the one that has its id."""
+        await self._records.get(project, run_id)
+        await self._tasks.finish(self._inbox.settle(project, run_id, command))
 
     async def commands(self, claim: port.Claim, seen: int) -> Sequence[port.Command]:
         """Wait for commands behind the first `seen`.

@@ -1,13 +1,12 @@
 """The index of open waits: each is a message, whose subject tells of which run and since when.
 
 It is a cache of the logs. A wait that its run left behind when it ended is removed by who finds it.
+The waits of a project are in the order in which they were opened: that of their messages.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 import orjson
@@ -16,12 +15,11 @@ from pydantic import TypeAdapter
 from polos_service.store import WaitRecord
 from polos_service.store.nats.jetstream import JetStream
 from polos_service.store.nats.log import Log
-from polos_service.store.nats.messages import UNKNOWN, NotOurs, StoredMessage
+from polos_service.store.nats.messages import NotOurs, StoredMessage
 from polos_service.store.nats.records import Number, Records
 from polos_service.store.nats.subjects import (
     WAITS,
     log_subject,
-    value_of,
     wait_at_any_time,
     wait_subject,
     waits_of,
@@ -31,14 +29,11 @@ from polos_service.store.nats.subjects import (
 MAX_OPEN = 1000
 """Waits of a run that are returned at most."""
 
-PIECE = 50
-"""Waits that one request brings at most."""
-
-AT_ONCE = 1000
-"""Subjects that are read before the loop gets a turn."""
+PIECE = 100
+"""Waits of a project that one request brings at most."""
 
 Place = tuple[int, str, int]
-"""Where a wait stands among those of its project."""
+"""Where a wait stands among those of its project: the sequence of its message comes first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,38 +98,20 @@ class WaitIndex:
 
     async def page(self, project: str, limit: int, after: Place | None) -> list[WaitRecord]:
         """Return the waits of a project behind a place, oldest first."""
-        places = await self._places(project, after)
         found: list[WaitRecord] = []
-        while places and len(found) < limit:
-            size = min(PIECE, limit - len(found))
-            piece, places = places[:size], places[size:]
-            subjects = [subject for _, subject in piece]
-            read = [
-                self._jetstream.foreign.read(wait_in, message)
-                async for message in self._jetstream.lasts(WAITS, subjects)
-            ]
-            waits = await self._of_open(project, [one for one in read if one is not None])
-            found += sorted(waits, key=lambda one: one.place)
+        position = 0 if after is None else after[0]
+        while len(found) < limit and (
+            page := await self._jetstream.page_or_next(
+                WAITS,
+                waits_of_project(project),
+                position + 1,
+                count=min(PIECE, limit - len(found)),
+            )
+        ):
+            read = (self._jetstream.foreign.read(wait_in, message) for message in page)
+            found += await self._of_open(project, [one for one in read if one is not None])
+            position = page[-1].sequence
         return found
-
-    async def _places(self, project: str, after: Place | None) -> list[tuple[Place, str]]:
-        """Return places and subjects of a project's waits behind a place, oldest first."""
-        names = await self._jetstream.subjects(WAITS, waits_of_project(project))
-        found: list[tuple[Place, str]] = []
-        for start in range(0, len(names), AT_ONCE):
-            for subject in names[start : start + AT_ONCE]:
-                place = self._place(subject)
-                if place is not None and (after is None or place > after):
-                    found.append((place, subject))
-            await asyncio.sleep(0)
-        return sorted(found)
-
-    def _place(self, subject: str) -> Place | None:
-        with suppress(ValueError):
-            run_id, wait_id, create_time = subject.split(".")[3:]
-            return int(create_time), value_of(run_id), int(wait_id)
-        self._jetstream.foreign.skip(subject, UNKNOWN, "no wait has this subject")
-        return None
 
     async def _of_open(self, project: str, waits: Sequence[WaitRecord]) -> list[WaitRecord]:
         """Return the waits of runs that are open, and remove those of the others."""
@@ -164,6 +141,7 @@ def wait_in(message: StoredMessage) -> WaitRecord:
         wait_id=heading.wait_id,
         create_time=heading.create_time,
         data=data,
+        order=message.sequence,
     )
     subject = wait_subject(heading.project, wait.run_id, wait.wait_id, wait.create_time)
     if subject != message.subject:

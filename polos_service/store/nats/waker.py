@@ -7,15 +7,15 @@ it, and an alarm stays until another claim has begun. So none is lost with a rep
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections.abc import Collection, Mapping
 from time import time_ns
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
+from polos_service.store.nats.agenda import Agenda
 from polos_service.store.nats.frames import LogEnd
-from polos_service.store.nats.messages import SECOND
+from polos_service.store.nats.messages import SECOND, StoredMessage
 from polos_service.store.nats.parking import Alarm
 from polos_service.store.nats.records import Life
 from polos_service.store.nats.subjects import ALARMS, EVERY_ALARM, log_subject, run_subject
@@ -39,9 +39,7 @@ class Waker:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._passed = 0
-        self._due: list[tuple[int, Alarm]] = []
-        """A heap: when to look at which, in nanoseconds since the epoch."""
+        self._agenda = Agenda(parts.jetstream, ALARMS, EVERY_ALARM, self._entry_of)
         self._sooner = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -62,8 +60,10 @@ class Waker:
         while True:
             self._sooner.clear()
             try:
-                await self._read()
+                more = await self._agenda.read()
                 await self._wake_due()
+                if more:
+                    continue
             except StoreUnavailable as error:
                 log.warning("wake_failed", error=str(error))
                 await asyncio.sleep(LOOK)
@@ -78,32 +78,23 @@ class Waker:
 
     def _pause(self) -> float:
         """Return after how many seconds the next look is due."""
-        left = (self._due[0][0] - time_ns()) / SECOND if self._due else LOOK
-        return min(LOOK, max(0.0, left))
+        first = self._agenda.first
+        return LOOK if first is None else min(LOOK, max(0.0, (first - time_ns()) / SECOND))
 
-    async def _read(self) -> None:
-        """Take the alarms into account that were set since the last time."""
-        jetstream = self._parts.jetstream
-        while page := await jetstream.page(ALARMS, EVERY_ALARM, self._passed + 1):
-            for message in page:
-                alarm = jetstream.foreign.read(Alarm.of, message)
-                if alarm is not None:
-                    heapq.heappush(self._due, (alarm.wake_at, alarm))
-                self._passed = message.sequence
+    async def _entry_of(self, message: StoredMessage) -> tuple[int, Alarm] | None:
+        alarm = self._parts.jetstream.foreign.read(Alarm.of, message)
+        return None if alarm is None else (alarm.wake_at, alarm)
 
     async def _wake_due(self) -> None:
         now = time_ns()
-        while self._due and self._due[0][0] <= now:
-            due: list[Alarm] = []
-            while self._due and self._due[0][0] <= now and len(due) < PIECE:
-                due.append(heapq.heappop(self._due)[1])
+        while due := self._agenda.due(now, PIECE):
             over: set[Alarm] = set()
             try:
                 over = await self._wake(due)
             finally:
                 for one in due:
                     if one not in over:
-                        heapq.heappush(self._due, (now + LOOK_AGAIN, one))
+                        self._agenda.add(now + LOOK_AGAIN, one)
 
     async def _wake(self, due: Collection[Alarm]) -> set[Alarm]:
         """Queue these runs, as far as they are parked; return the alarms that are over."""

@@ -202,11 +202,11 @@ class SqliteStore:
         with self._reading():
             return queue.waiting(self._reader)
 
-    async def release(self, claim: Claim, *, failed: bool = False) -> None:
+    async def release(self, claim: Claim, *, failed: bool = False, left: str = "") -> None:
         """Queue the run again."""
         if (claim.project, claim.run_id) in self._open:
             with suppress(TakenOver):  # the claim was lost, with all others
-                await self._requeue([claim], failed=failed)
+                await self._requeue([claim], failed=failed, left=left)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
@@ -273,6 +273,10 @@ class SqliteStore:
             lambda db: inbox.insert_command(db, project, run_id, command),
             lambda _: self._open.commanded((project, run_id)),
         )
+
+    async def settle(self, project: str, run_id: str, command: Command) -> None:
+        """Put a command of the kind SETTLED in the place of the one that has its id."""
+        await self._committer.submit(lambda db: inbox.settle_command(db, project, run_id, command))
 
     async def inbox(self, project: str, run_id: str) -> Sequence[Command]:
         """Return what the run's inbox holds now."""
@@ -395,9 +399,12 @@ class SqliteStore:
             with suppress(StoreUnavailable):  # closed: the next process queues the runs
                 self._requeue(claiming.result(), failed=False).add_done_callback(seen)
 
-    def _requeue(self, held: Sequence[Claim], *, failed: bool) -> asyncio.Future[Sequence[Claim]]:
+    def _requeue(
+        self, held: Sequence[Claim], *, failed: bool, left: str = ""
+    ) -> asyncio.Future[Sequence[Claim]]:
+        queued = partial(claims.requeue, failed=failed, left=left)
         return self._committer.submit(
-            lambda db: [c for c in held if claims.requeue(db, self._spool, c, failed=failed)],
+            lambda db: [c for c in held if queued(db, self._spool, c)],
             self._released,
         )
 

@@ -8,7 +8,7 @@ import time
 from polos_service.store import Claim, Overdue
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.inbox import commands_after
-from polos_service.store.sqlite.log import HELD, insert_mark
+from polos_service.store.sqlite.log import HELD, LEFT, NEWEST_MARK, insert_mark, left_in
 from polos_service.store.sqlite.schema import QUEUED, RUNNING
 from polos_service.store.sqlite.spool import Spool
 
@@ -30,14 +30,18 @@ def begin_claim(db: sqlite3.Connection, spool: Spool, run: int, writer: str) -> 
     row = db.execute(
         "UPDATE runs SET state = ?, epoch = epoch + 1, start_time = coalesce(start_time, ?) "
         "WHERE id = ? "
-        "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition",
+        "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition, "
+        f"{NEWEST_MARK}",
         (RUNNING, time.time_ns(), run),
     ).fetchone()
-    project, run_id, workflow_id, epoch, create_time, deadline, definition = fitting(
-        row, str, str, str, int, int, int | None, bytes
+    project, run_id, workflow_id, epoch, create_time, deadline, definition, newest = fitting(
+        row, str, str, str, int, int, int | None, bytes, bytes | None
     )
     spool.let_go(db, project, run_id)
-    latest = insert_mark(db, run, {"claim": {"epoch": epoch, "writer": writer}})
+    mark: dict[str, object] = {"epoch": epoch, "writer": writer}
+    if left := left_in(newest):
+        mark[LEFT] = left
+    latest = insert_mark(db, run, {"claim": mark})
     claim = Claim(
         project=project,
         run_id=run_id,
@@ -53,7 +57,9 @@ def begin_claim(db: sqlite3.Connection, spool: Spool, run: int, writer: str) -> 
     return claim
 
 
-def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool) -> bool:
+def requeue(
+    db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool, left: str = ""
+) -> bool:
     """Queue the run, if the claim still holds, and mark in the log that it was let go.
 
     Returns whether it held.
@@ -64,7 +70,11 @@ def requeue(db: sqlite3.Connection, spool: Spool, claim: Claim, *, failed: bool)
         (claim.project, claim.run_id, claim.epoch),
     ).fetchone()
     if row is not None:
-        mark = {"epoch": claim.epoch, "failed": True} if failed else {"epoch": claim.epoch}
+        mark: dict[str, object] = {"epoch": claim.epoch}
+        if failed:
+            mark["failed"] = True
+        if left:
+            mark[LEFT] = left
         insert_mark(db, row[0], {"released": mark})
     return row is not None
 

@@ -6,8 +6,8 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from polos_service.store import CANCEL, ENDED, INBOX_BYTES, INBOX_LIMIT, Command
-from polos_service.store.refusals import inbox_full, require_cancel_id
+from polos_service.store import CANCEL, EARLY, ENDED, SETTLED, Command
+from polos_service.store.refusals import require_cancel_id, require_room
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.parking import wake
 from polos_service.store.sqlite.runs import row_of
@@ -38,15 +38,25 @@ def insert_command(
             "UPDATE runs SET deadline = min(coalesce(deadline, ?1), ?1) WHERE id = ?2",
             (time.time_ns(), run),
         )
-    elif inserted:
+    elif inserted and command.kind != SETTLED:
         count, size = db.execute(
-            "SELECT count(*), sum(length(payload)) FROM inbox WHERE run = ? AND command_id != ?",
-            (run, CANCEL),
+            "SELECT count(*), sum(length(payload)) FROM inbox "
+            f"WHERE run = ? AND kind != '{SETTLED}' AND command_id != ? AND (kind = ?) = ?",
+            (run, CANCEL, EARLY, command.kind == EARLY),
         ).fetchone()
-        if count > INBOX_LIMIT or size > INBOX_BYTES:
-            raise inbox_full(run_id)  # which takes the row back
+        require_room(run_id, command.kind, count, size)  # if there is none, the row is taken back
     wake(db, run)
     return command if inserted else command_of(db, run, command.id)
+
+
+def settle_command(db: sqlite3.Connection, project: str, run_id: str, command: Command) -> None:
+    """Put a command of the kind SETTLED in the place of the one that has its id."""
+    run, _ = row_of(db, project, run_id)
+    db.execute(
+        "UPDATE inbox SET kind = ?, run_id = ?, step_key = ?, payload = ? "
+        f"WHERE run = ? AND command_id = ? AND kind != '{SETTLED}'",
+        (SETTLED, command.run_id, command.step_key, command.payload, run, command.id),
+    )
 
 
 def command_of(db: sqlite3.Connection, run: int, command_id: str) -> Command:

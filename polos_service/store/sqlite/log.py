@@ -51,6 +51,25 @@ def insert_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) ->
     return latest
 
 
+LEFT = "left"
+"""The member of a mark that says why a run was left. A claim hands it on, so that it stands in the
+newest row of the log until an event follows."""
+
+NEWEST_MARK = (
+    "(SELECT CASE WHEN first > last THEN private END FROM frames WHERE run = runs.id "
+    "ORDER BY last DESC, id DESC LIMIT 1)"
+)
+"""SQL for the private line of the newest row of a run's log, if it is a mark; else NULL."""
+
+
+def left_in(mark: bytes | None) -> str:
+    """Return why a run was left whose newest row is this mark; empty if it was not."""
+    if mark is None or f'"{LEFT}"'.encode() not in mark:
+        return ""
+    (found,) = json.loads(mark).values()
+    return str(found.get(LEFT, ""))
+
+
 def latest_of(db: sqlite3.Connection, run: int) -> int:
     """Return the newest sequence in the run's log, 0 if it is empty."""
     row = db.execute("SELECT coalesce(max(last), 0) FROM frames WHERE run = ?", (run,)).fetchone()

@@ -9,8 +9,9 @@ from polos.v1.run_pb2 import RunState
 from polos_service.store import NewRun, RunQuery, RunRecord
 from polos_service.store.refusals import expired, not_found, reused, too_many
 from polos_service.store.sqlite.damage import ForeignValueError, fitting
+from polos_service.store.sqlite.log import NEWEST_MARK, left_in
 from polos_service.store.sqlite.queue import Rules
-from polos_service.store.sqlite.schema import EXPIRING, QUEUED, REMOVING
+from polos_service.store.sqlite.schema import EXPIRING, QUEUED, REMOVING, RUNNING
 from polos_service.store.sqlite.usage import admit
 
 LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
@@ -18,13 +19,15 @@ LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
 
 RECORD = (
     "run_id, workflow_id, state, session_id, user_id, streaming, "
-    f"create_time, start_time, finish_time, {LATEST}"
+    f"create_time, start_time, finish_time, {LATEST}, "
+    f"CASE WHEN state IN ({QUEUED:d}, {RUNNING:d}) THEN {NEWEST_MARK} END"
 )
 """SQL for what a RunRecord has, in the order of its fields."""
 
 RECORD_TYPES = (
     *(str, str, int, str | None, str | None, int),
     *(int, int | None, int | None, int),
+    bytes | None,
 )
 """The types of the values of RECORD."""
 
@@ -131,4 +134,5 @@ def to_record(row: Sequence[object]) -> RunRecord:
     if values["state"] not in STATES:
         raise ForeignValueError(f"a run has the state {values['state']}")
     values["streaming"] = bool(values["streaming"])
+    values["left"] = left_in(values["left"])
     return RunRecord(**values)

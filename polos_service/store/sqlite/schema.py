@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from polos.v1.run_pb2 import RunState
+from polos_service.store import SETTLED
 
 QUEUED = RunState.RUN_STATE_QUEUED
 """State of a run that anybody may claim."""
@@ -180,7 +181,12 @@ CREATE INDEX waits_by_age ON waits (project, create_time, run_id, wait_id);
 """
 """Version 9: when suspended runs are queued again, and the open waits of all runs."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH)
+TENTH = f"""
+CREATE INDEX inbox_unsettled ON inbox (run) WHERE kind != '{SETTLED}';
+"""
+"""Version 10: the commands that take room in the inbox of a run."""
+
+MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

@@ -37,7 +37,7 @@ class Tails:
     def up_to_date(self, project: str, record: RunRecord) -> RunRecord:
         """Return a record of the file with the newest sequence that is in memory."""
         newest = self.latest((project, record.run_id))
-        return replace(record, latest=newest) if newest > record.latest else record
+        return replace(record, latest=newest, left="") if newest > record.latest else record
 
     def after(self, key: Key, after: int, limit: int) -> list[Frame]:
         """Return the frames with events after the cursor, up to the one that reaches `limit`.

@@ -188,6 +188,20 @@ def test_what_is_pinned_now_is_the_newest_sample() -> None:
     assert json.loads(runnable.pin(run_request(ANONYMOUS, request))) == NEWEST
 
 
+def test_earlier_code_reads_what_a_plain_run_is_pinned_as() -> None:
+    plain = Agent("weather", "scripted", script("Hi."), tools=[get_weather])
+    request = run_request(
+        ANONYMOUS, CreateRunRequest(agent_id="weather", input_messages_json=json.dumps(SENT))
+    )
+    providers = Providers({"scripted": lambda _: Scripted()})
+    pinned = AgentRunnable(plain, providers).pin(request)
+    stored = json.loads(pinned)
+    assert stored.keys() >= sample("0.2.0.dev0").keys()
+    assert stored["messages"] == SENT
+    conversation = Definition.unpin(pinned).model_dump(mode="json")["conversation"]
+    assert conversation == NEWEST["conversation"]
+
+
 def test_earlier_code_does_not_take_up_a_run_whose_tools_need_approval() -> None:
     @tool(approval="always")
     async def pay() -> None: ...

@@ -14,6 +14,8 @@ from polos.v1.agent_service_pb2 import (
     GetAgentResponse,
     ListAgentsRequest,
     ListAgentsResponse,
+    ListWorkflowsRequest,
+    ListWorkflowsResponse,
 )
 from polos.v1.agent_service_pb2_grpc import (
     AgentServiceServicer,
@@ -42,6 +44,11 @@ class Agents(AgentServiceServicer):
         if request.agent_id not in IDS:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such agent")
         return GetAgentResponse(agent=Agent(agent_id=request.agent_id, model="m"))
+
+    async def ListWorkflows(  # noqa: N802 - the proto's name
+        self, request: ListWorkflowsRequest, context: Context
+    ) -> ListWorkflowsResponse:
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "not asked for")
 
 
 IDS = ["a", "b", "c", "d", "e"]

@@ -419,7 +419,6 @@ async def test_a_limit_of_work_is_not_polled_while_waits_are_open(
 
     executor = Executor(store, {"agent": Code(run, work_limit=0.3)}, SystemClock(), 10)
     executor.start()
-    events = await ended(store, await store.create(new_run()))
+    await ended(store, await store.create(new_run()))
     await executor.stop(0)
-    assert [one for one in names(events) if one != "error"]
     assert len(looks) < 20

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from polos_client.errors import (
     InvalidRequest,
     RunNotFound,
     StoreUnavailable,
+    TooManyCommands,
+    WaitExpired,
     WaitNotOpen,
 )
 from polos_service.caller import ANONYMOUS
@@ -25,7 +28,7 @@ from polos_service.catalog import Catalog
 from polos_service.reply import LISTED, Reply, ambiguous, wrong_approval
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
-from polos_service.store import OPEN_BYTES, WaitRecord
+from polos_service.store import OPEN_BYTES, SETTLED, WaitRecord, refusals
 from polos_service.store.sqlite import SqliteStore
 from polos_service.waits import Waits
 from tests.support.agents import use_cases
@@ -125,6 +128,95 @@ async def test_a_child_that_a_run_does_not_have_is_not_found(store: SqliteStore)
         other = next(one for one in every if one.run_id not in (run_id, child.run_id))
         with pytest.raises(WaitNotOpen):
             await waits.resume(ANONYMOUS, reply(other.run_id, wait_id=child.wait_id))
+
+
+async def worked(ctx: RunContext) -> None:
+    """Have a step that has ended, a wait that is over, and two that are open."""
+
+    async def body(_: Attempt) -> StepOutput:
+        return StepOutput(result_json="1")
+
+    await ctx.step("charge", "run", body)
+    await ctx.wait("late", SUSPEND, until=1)
+    given_up = asyncio.create_task(ctx.wait("lost", SUSPEND))
+    await asyncio.sleep(0.01)
+    given_up.cancel()
+    await asyncio.wait({given_up})
+    await asyncio.gather(
+        ctx.wait("danger/approve", APPROVAL, data_json="{}"), ctx.wait("ok", SUSPEND)
+    )
+
+
+async def test_an_answer_to_what_does_not_wait_is_refused_with_what_is_open(
+    store: SqliteStore,
+) -> None:
+    async with waiting(store, worked, 2) as (waits, run_id, (danger, ok)):
+        await until_settled(store, run_id, 2)
+        now = f"Open: 'danger/approve' (wait_id {danger.wait_id}), 'ok' (wait_id {ok.wait_id})."
+        for key, what in (
+            ("charge", f"The run has a step 'charge', not a wait. {now}"),
+            ("danger", f"The run has a step 'danger', not a wait. {now}"),
+            ("pay/approve", f"An approval is answered once it is open, by its wait_id. {now}"),
+            ("lost", "The run no longer waits for it."),
+        ):
+            with pytest.raises(WaitNotOpen) as refused:
+                await waits.resume(ANONYMOUS, reply(run_id, key))
+            assert str(refused.value) == what
+        with pytest.raises(WaitNotOpen, match=f"has the id {ok.wait_id + 9}. Open: 'danger"):
+            await waits.resume(ANONYMOUS, reply(run_id, wait_id=ok.wait_id + 9))
+        with pytest.raises(WaitExpired):
+            await waits.resume(ANONYMOUS, reply(run_id, "late"))
+        assert await waits.early(ANONYMOUS, run_id) == []
+
+
+async def until_settled(store: SqliteStore, run_id: str, count: int) -> None:
+    async def there() -> bool:
+        found = await store.inbox("default", run_id)
+        return sum(one.kind == SETTLED for one in found) == count
+
+    await until(there, "the slots are settled")
+
+
+async def asks_twice(ctx: RunContext) -> None:
+    await ctx.wait("first", SUSPEND)
+    await ctx.wait("second", SUSPEND)
+
+
+async def test_early_answers_never_take_the_room_of_others(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "EARLY_LIMIT", 2)
+    monkeypatch.setattr(refusals, "INBOX_LIMIT", 1)
+    async with waiting(store, asks_twice, 1) as (waits, run_id, _):
+        for key in ("secnd", "2nd"):
+            assert await waits.resume(ANONYMOUS, reply(run_id, key)) is None
+        with pytest.raises(TooManyCommands, match=r"keeps no more answers to waits .* at most 2 "):
+            await waits.resume(ANONYMOUS, reply(run_id, "second"))
+        assert await waits.resume(ANONYMOUS, reply(run_id, "first", who="r")) is not None
+        await until_settled(store, run_id, 1)
+        assert await waits.resume(ANONYMOUS, reply(run_id, "first", who="r")) is not None
+        with pytest.raises(AlreadyAnswered):
+            await waits.resume(ANONYMOUS, reply(run_id, "first", who="other"))
+        assert await waits.early(ANONYMOUS, run_id) == ["secnd", "2nd"]
+        assert await waits.resume(ANONYMOUS, reply(run_id, "second")) is not None
+        await soon(all_events(store, run_id))
+
+
+async def test_an_answer_may_name_what_the_run_executes(store: SqliteStore) -> None:
+    async with waiting(store, family, 3) as (waits, run_id, every):
+        child = next(one for one in every if one.run_id != run_id)
+        wrong = replace(reply(run_id, wait_id=child.wait_id), workflow_id="other")
+        with pytest.raises(InvalidRequest) as refused:
+            await waits.resume(ANONYMOUS, wrong)
+        told = refused.value.violations["workflow_id"]
+        assert told == f"is 'other', but run {run_id} executes 'agent' and 'sub'"
+        with pytest.raises(InvalidRequest):
+            await waits.resume(ANONYMOUS, replace(reply(run_id, "early"), workflow_id="sub"))
+        for workflow_id in ("agent", "sub"):
+            right = replace(reply(run_id, wait_id=child.wait_id, who="r"), workflow_id=workflow_id)
+            answered = await waits.resume(ANONYMOUS, right)
+            assert answered is not None
+            assert answered.wait_id == child.wait_id
 
 
 async def approved(ctx: RunContext) -> None:

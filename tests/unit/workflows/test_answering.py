@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ async def test_the_first_answer_of_a_workflow_counts(tmp_path: Path) -> None:
         answering = await answers.invoke(polos, {"run": asking.id})
         first, second = await asyncio.gather(ended(polos, asking), ended(polos, answering))
     assert first == {"yes": True}
-    assert second.startswith("Step 'again' failed: ")
+    # The store may have been away for a while, and the step have been tried again.
+    assert re.fullmatch(r"Step 'again' failed( after \d attempts)?: .*", second)
 
 
 async def ended(polos: Polos, handle: Any) -> Any:

@@ -27,26 +27,13 @@ from polos_service.sidethread import SMALL
 from polos_service.store.sqlite import SqliteStore
 from polos_service.workflows import functions
 from tests.support.flows import Flows, flowing, kinds
-from tests.support.runs import done, go_on
+from tests.support.runs import SetClock, done, go_on
 from tests.support.stores import HeldStore, claimed, settled, until
 
 HOUR = 3_600_000_000_000
 
 PATIENT = 1e6
 """Seconds before a run is parked: more than the clock is set forward."""
-
-
-class SetClock(SystemClock):
-    """The machine's clock, which can be set forward; who sleeps looks at it again and again."""
-
-    def __init__(self) -> None:
-        self.shift = 0
-
-    def now(self) -> int:
-        return super().now() + self.shift
-
-    async def sleep(self, seconds: float) -> None:
-        await super().sleep(min(seconds, 0.001))
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import flowing, kinds, result_of
 from tests.support.stores import until
 
+GROUP = "ExceptionGroup: both (2 sub-exceptions): KeyError: 'ok'; ValueError"
+
 
 async def test_finished_steps_are_not_repeated(store: SqliteStore) -> None:
     calls: list[str] = []
@@ -47,16 +49,21 @@ async def test_finished_steps_are_not_repeated(store: SqliteStore) -> None:
         "step_finish last 1",
         "workflow_finish",
     ]
-    assert [one.workflow_retry.message for one in events[5:7]] == ["no 0", "no 1"]
+    assert [one.workflow_retry.message for one in events[5:7]] == [
+        "ValueError: no 0",
+        "ValueError: no 1",
+    ]
 
 
 @pytest.mark.parametrize("form", ["async", "sync"])
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ValueError("no money"), "no money"),
+        (ValueError("no money"), "ValueError: no money"),
         (ValueError(), "ValueError"),
-        (SystemExit("bye"), "bye"),
+        (KeyError("ok"), "KeyError: 'ok'"),
+        (SystemExit("bye"), "SystemExit: bye"),
+        (ExceptionGroup("both", [KeyError("ok"), ValueError()]), GROUP),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (asyncio.CancelledError(), "CancelledError"),
     ],

@@ -7,6 +7,7 @@ import gc
 import weakref
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,6 +82,13 @@ async def test_nobody_answers_in_time(store: SqliteStore) -> None:
     assert result_of(events) == "Step 'ask' failed: Nobody answered in time."
 
 
+RESERVED = ("workflow_finish", "error", "suspended", "suspend_x", "resume_", "unknown")
+
+
+async def told(name: str, step: Any) -> None:
+    await step.publish_workflow_event("a", {}, name)
+
+
 async def in_another_loop(step: Coroutine[Any, Any, Any]) -> None:
     await asyncio.to_thread(asyncio.run, step)
 
@@ -109,6 +117,7 @@ async def in_another_loop(step: Coroutine[Any, Any, Any]) -> None:
         (lambda step: step.suspend("a", {"a": "x" * 300_000}), "the limit is 262144"),
         (lambda step: step.publish_workflow_event("a", {"a": "x" * 300_000}), "the limit is"),
         (lambda step: step.publish_workflow_event("a", {}, "x" * 129), "1 to 128 characters"),
+        *((partial(told, name), f"The type {name!r} of an event") for name in RESERVED),
         (lambda step: step.resume("a", "b", "run", "flow", {"a": float("nan")}), "JSON"),
     ],
 )
@@ -229,7 +238,7 @@ async def test_own_events_and_answers_to_others_are_steps(store: SqliteStore) ->
     @workflow(id="tells")
     async def function(ctx: WorkflowContext) -> None:
         await ctx.step.publish_workflow_event("tell", {"at": 1}, "progress")
-        await ctx.step.publish_workflow_event("tell again", Form())
+        await ctx.step.publish_workflow_event("tell again", Form(), "custom")
         await ctx.step.resume("answer", "ask", "run-x", "other", {"yes": True})
         await ctx.step.suspend("end")
 
@@ -311,6 +320,18 @@ async def test_a_sleep_beside_a_wait_is_a_warning_and_begins_anew(store: SqliteS
             assert result_of(await flows.ended(run_id)) == "yes"
     told = [one["workflow"] for one in logs if one["event"] == "time_begins_anew"]
     assert told == ["sleeps"]
+
+
+async def test_waits_measure_no_time_of_their_own(store: SqliteStore) -> None:
+    @workflow(id="naps")
+    async def function(ctx: WorkflowContext) -> None:
+        timer = ctx.step.wait_for("nap", hours=1)
+        await asyncio.gather(timer, ctx.step.suspend("ask", {}, timeout=3600))
+
+    with capture_logs() as logs:
+        async with flowing(store, function, threshold=0.02) as flows:
+            await flows.parked(await flows.start(function))
+    assert not [one for one in logs if one["event"] == "time_begins_anew"]
 
 
 async def test_cleaning_up_may_take_a_while(store: SqliteStore) -> None:

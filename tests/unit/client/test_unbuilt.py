@@ -30,6 +30,7 @@ BUILT = {
     "provider_llm_api",
     "provider_kwargs",
     "stop_conditions",
+    "stream_to_workflow",
     "deadlines",
 }
 
@@ -118,7 +119,7 @@ def test_advice_is_given_where_there_is_some() -> None:
 
 
 def test_a_method_that_is_not_built_is_refused_by_its_name() -> None:
-    plain = tool(id="t")(lambda: None)
+    agent, plain = Agent("a", "openai", "m"), tool(id="t")(lambda: None)
     order = workflow(id="w")(lambda ctx: ctx)
     for owner, name, told in (
         (plain, "run", "tool.run"),

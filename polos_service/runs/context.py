@@ -21,15 +21,14 @@ from polos.v1.event_pb2 import (
     WorkflowRetry,
 )
 from polos_service.errors import LogFull, StepError, Unrecorded
-from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, Body, StepOutput, check_size, duration
 from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
-from polos_service.runs.gate import QUIET
 from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journal import Journal, Journals, child_line
+from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
@@ -42,14 +41,6 @@ from polos_service.store import Claim
 
 MAX_DEPTH = 32
 """Runs above a child, one inside the other, at most."""
-
-KEYS_SHOWN = 20
-"""Step keys at most that a warning in the service's log names."""
-
-STOP_PATIENCE = 4.0
-"""Seconds that cancelled tasks of the code get to clean up before it starts over or ends."""
-
-log = get_logger(__name__)
 
 
 class RunContext:
@@ -95,6 +86,7 @@ class RunContext:
         self._journal = branch.journal
         self._steps = Stepping(branch)
         self._waits = Pausing(branch)
+        self._leftovers = Leftovers(branch, self._steps, self._waits, self._child_of)
 
     @classmethod
     def of_root(
@@ -376,8 +368,7 @@ class RunContext:
         if self.end_payload is not None:
             return
         self.cancel_children()
-        for key in list(self._branch.waits):
-            self._waits.drop(key)
+        self._leftovers.drop_waits()
         self.end()
         totals = self.totals
         self.end_payload = RunCancelled(
@@ -387,16 +378,11 @@ class RunContext:
 
     def cancel_children(self) -> None:
         """Record that every child is cancelled that is under way, or was left so by the log."""
-        for key in self._branch.unasked():
-            self._take_up(key)
-        for child in self._branch.children.values():
-            child.cancel()
+        self._leftovers.cancel_children()
 
     def leave_open(self) -> None:
         """Record nothing of what a child has open: its code is stopped, and goes on later."""
-        self._branch.recording = False
-        for child in self._branch.children.values():
-            child.leave_open()
+        self._leftovers.leave_open()
 
     def tidy(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the run's code."""
@@ -440,42 +426,7 @@ class RunContext:
 
         Each step and each wait is recorded as cancelled, whether it was begun now or before.
         """
-        branch = self._branch
-        await self._cancelled()
-        left = [*branch.open, *branch.waits]
-        await self._stop()
-        for key in branch.unasked():
-            self._take_up(key)
-        for key in list(branch.open):
-            self._steps.abandon(key)
-        for key in list(branch.waits):
-            self._waits.cease(key)
-        if left:
-            log.warning("steps_not_awaited", run_id=self.run_id, **listed(left))
-
-    async def _cancelled(self) -> None:
-        """Let end what the code has cancelled: that is not left behind."""
-        branch = self._branch
-        if not branch.open and not branch.waits:
-            return
-        self.end()
-        for _ in range(QUIET):
-            await asyncio.sleep(0)
-        tasks = {one for one in branch.tasks() - {asyncio.current_task()} if one.cancelling()}
-        if tasks:
-            await asyncio.wait(tasks, timeout=STOP_PATIENCE)
-
-    def _take_up(self, key: str) -> None:
-        """Have open what the log has as open, and the code has not asked for."""
-        if key in self._journal.results:
-            return
-        if key in self._journal.waits:
-            self._branch.waits[key] = self._journal.waits[key]
-            return
-        attempt = self._branch.open[key] = self._steps.attempt(key, self._journal.kinds[key], None)
-        journal = self.child(attempt)
-        if journal is not None:
-            self._branch.children[key] = self._child_of(journal)
+        await self._leftovers.settle()
 
     async def start_over(self, message: str) -> None:
         """Let the run's code begin anew, after it raised an exception with this message.
@@ -485,7 +436,7 @@ class RunContext:
         """
         branch = self._branch
         self.leave_open()
-        await self._stop()
+        await self._leftovers.stop()
         await self.tidied()  # the log tells first how the waits ended that the code gave up
         retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
         branch.emit(retry)
@@ -494,22 +445,6 @@ class RunContext:
         self._origins.clear()
         self._begin(Branch(self._holding, branch.lineage, journal))
 
-    async def _stop(self) -> None:
-        """Stop the tasks of the code, but for the one that calls."""
-        self.end()
-        tasks = self._branch.tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=STOP_PATIENCE)
-
     def warn_of_unasked(self) -> None:
         """Say in the service's log which recorded steps the run's code no longer asked for."""
-        unasked = self._branch.unasked()
-        if unasked:
-            log.warning("steps_unasked", run_id=self.run_id, **listed(unasked))
-
-
-def listed(keys: Collection[str]) -> dict[str, Any]:
-    """Return how many keys there are, and the first of them, for the service's log."""
-    return {"count": len(keys), "step_keys": ", ".join([*keys][:KEYS_SHOWN])}
+        self._leftovers.warn_of_unasked()

@@ -223,3 +223,24 @@ async def test_a_workflow_shows_a_form(folder: Path) -> None:
         "{'who': 'eve', 'granted': True, 'note': 'Have fun.', 'cover': 'bob'}\n"
         "nobody answered\n"
     )
+
+
+@pytest.mark.parametrize("folder", ["children"], indirect=True)
+async def test_workflows_and_agents_run_inside_a_workflow(
+    folder: Path, provider: MockProvider
+) -> None:
+    for _ in range(3):
+        provider.reply(say("Tea ", "time."))
+    code, output, errors = await run(
+        folder, OPENAI_BASE_URL=provider.url, OPENAI_API_KEY="sk-test", POLOS_MAX_RETRIES="0"
+    )
+    assert (code, errors) == (0, "")
+    text, *rest = output.splitlines()
+    assert sorted(text.split("|")) == sorted(["Tea ", "time."] * 3 + [""])
+    assert rest == [
+        "draft: Tea time.",
+        "first: 9",
+        "others: ['ann', \"Step 'others/1' failed: ValueError: the reviewer is absent\"]",
+        "titles: ['Tea time.', 'Tea time.']",
+        "root: True",
+    ]

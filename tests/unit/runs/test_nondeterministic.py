@@ -13,8 +13,9 @@ from polos.v1.event_pb2 import AgentFinish, AgentStart
 from polos_service.errors import Nondeterministic
 from polos_service.runs import executor as module
 from polos_service.runs.attempt import Attempt, StepOutput
-from polos_service.runs.context import KEYS_SHOWN, RunContext
+from polos_service.runs.context import RunContext
 from polos_service.runs.endings import MAX_CLAIMS
+from polos_service.runs.leftovers import KEYS_SHOWN
 from polos_service.store import Claim
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import context, done, executing, kinds, runnable

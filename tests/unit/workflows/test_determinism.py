@@ -241,7 +241,7 @@ async def test_steps_that_nobody_awaits_end_before_the_run(store: SqliteStore) -
 async def test_a_function_that_swallows_its_end_cannot_hold_the_run(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("polos_service.runs.context.STOP_PATIENCE", 0.05)
+    monkeypatch.setattr("polos_service.runs.leftovers.STOP_PATIENCE", 0.05)
     refused: list[BaseException] = []
     asked_to_stop: list[bool] = []
 

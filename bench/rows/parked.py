@@ -44,7 +44,7 @@ THRESHOLD = "0.2"
 IDLE = 30.0
 """Seconds for which an idle service is measured."""
 
-SOON = timedelta(seconds=45)
+SOON = timedelta(seconds=120)
 """How long after they are started runs are due: they are suspended long before."""
 
 PAUSE = 0.25

@@ -260,4 +260,5 @@ async def came_to(
         run = (await runs.GetRun(GetRunRequest(run_id=run_id))).run
         if run.state == state:
             return run
+        assert run.state != RunState.RUN_STATE_FAILED, run.outcome
         await asyncio.sleep(pause)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -37,9 +38,9 @@ from polos_service.store import ENDED, RunStore, WaitRecord
 
 TIMER, APPROVAL = WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_APPROVAL
 
-AT_FIRST, GROWTH, AT_ONCE = 32, 4, 1000
+AT_FIRST, GROWTH, AT_ONCE = 32, 4, 256
 """Waits that are read from the index at first, the factor by which that grows while they are
-small, and the most: a wait may have 256 KiB."""
+small, and the most before the event loop gets a turn: a wait may have 256 KiB."""
 
 BATCH_BYTES = 128 * 1024
 """Bytes of waits read at once beyond which the next batch is a small one again."""
@@ -197,6 +198,7 @@ class Waits:
                 return found, after
             small = sum(len(one.data) for one in records) < BATCH_BYTES
             number = min(number * GROWTH, AT_ONCE) if small else AT_FIRST
+            await asyncio.sleep(0)
 
     async def _find(self, caller: Caller, reply: Reply, *, ended: bool) -> tuple[Wait | None, bool]:
         """Return the wait that a reply names, and whether the log is known to have its end.

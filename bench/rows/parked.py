@@ -44,7 +44,7 @@ THRESHOLD = "0.2"
 IDLE = 30.0
 """Seconds for which an idle service is measured."""
 
-SOON = timedelta(seconds=45)
+SOON = timedelta(seconds=120)
 """How long after they are started runs are due: they are suspended long before."""
 
 PAUSE = 0.25
@@ -260,4 +260,5 @@ async def came_to(
         run = (await runs.GetRun(GetRunRequest(run_id=run_id))).run
         if run.state == state:
             return run
+        assert run.state != RunState.RUN_STATE_FAILED, run.outcome
         await asyncio.sleep(pause)

@@ -404,3 +404,30 @@ async def test_many_parks_of_one_run_are_remembered_as_those_of_one(
         await other.overdue(time.time_ns(), 0)
         assert max(map(len, agendas)) <= 10
     assert min(map(len, agendas)) > 0
+
+
+async def test_upkeep_asks_for_parked_runs_together(
+    wire: Wire, wired: NatsStore, one: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claims = [await parked(one, time.time_ns() + HOUR) for _ in range(20)]
+    lost = claims[7]
+    await one._jetstream.purge(ALARMS, alarm_subject("default", lost.run_id, lost.epoch))
+    await one._inbox.put("default", claims[8].run_id, note(claims[8].run_id))
+    monkeypatch.setattr("polos_service.store.nats.upkeep.UNDER_WAY", -60)
+    before = len(wire.sent)
+    await wired._sweep.go_on()
+    about = {
+        one.run_id
+        for one in claims
+        if any(
+            one.run_id in message.payload.decode(errors="replace")
+            for message in wire.sent[before:]
+            if message.subject.startswith("$JS.API.STREAM.MSG.GET")
+        )
+    }
+    assert about == {claims[7].run_id, claims[8].run_id}
+    assert (await soon(first_claim(wired, {"agent"}))).run_id == claims[8].run_id
+    assert (
+        await one._jetstream.last(ALARMS, alarm_subject("default", lost.run_id, lost.epoch))
+        is not None
+    )

@@ -7,10 +7,12 @@ records in the order of their last writing, and looks at each once.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from polos_client.errors import StoreUnavailable
 from polos_service.logs import get_logger
+from polos_service.store import Key
 from polos_service.store.nats.inbox import Inbox
 from polos_service.store.nats.jetstream import Conflict, JetStream
 from polos_service.store.nats.log import Log
@@ -18,11 +20,23 @@ from polos_service.store.nats.messages import SECOND, seconds_of
 from polos_service.store.nats.parking import Parking
 from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import Life, Record, Records
-from polos_service.store.nats.subjects import EVERY_RUN, RUNS, log_subject
+from polos_service.store.nats.subjects import (
+    ALARMS,
+    COMMANDS,
+    EVERY_RUN,
+    RUNS,
+    alarm_subject,
+    command_subjects,
+    inbox_subject,
+    log_subject,
+)
 from polos_service.store.nats.waits import WaitIndex
 
 UNDER_WAY = 60.0
 """Seconds for which a start, an end or a removal is left to the replica that is at it."""
+
+PIECE = 200
+"""Records that are looked at together."""
 
 log = get_logger(__name__)
 
@@ -108,16 +122,54 @@ class Sweep:
 
     async def go_on(self) -> None:
         """Look at the next records, and mend what is half-way."""
-        for message in await self._parts.jetstream.page(RUNS, EVERY_RUN, self._passed + 1):
-            if message.age < UNDER_WAY:
-                return
-            record = self._parts.jetstream.foreign.read(Record.of, message)
-            if record is not None and record.life is Life.OPEN:
+        page = await self._parts.jetstream.page(RUNS, EVERY_RUN, self._passed + 1)
+        for start in range(0, len(page), PIECE):
+            piece = [one for one in page[start : start + PIECE] if one.age >= UNDER_WAY]
+            read = (self._parts.jetstream.foreign.read(Record.of, message) for message in piece)
+            left = [one for one in read if one is not None and one.life is Life.OPEN]
+            parked = await self._parked(left)
+            for record in left:
+                if (record.project, record.run_id) in parked:
+                    continue
                 try:
                     await self._mend(record)
                 except StoreUnavailable as error:
                     log.warning("run_not_mended", run_id=record.run_id, error=str(error))
-            self._passed = message.sequence
+            self._passed = piece[-1].sequence if piece else self._passed
+            if len(piece) < len(page[start : start + PIECE]):
+                return
+
+    async def _parked(self, records: Sequence[Record]) -> set[Key]:
+        """Return the runs that are parked with all that belongs to it.
+
+        It is asked for all of them at once: there may be very many when a replica starts. Those
+        with commands in their inboxes are left to `_mend`, which knows which were seen.
+        """
+        by_log = {log_subject(one.project, one.run_id): one for one in records}
+        items = await self._parts.queue.items_of(records)
+        lasts = await self._parts.log.lasts([*by_log])
+        heads = {
+            (one.project, one.run_id): last.head
+            for subject, last in lasts.items()
+            if last.head.parked is not None and not last.head.parked.seen
+            for one in (by_log[subject],)
+            if (one.project, one.run_id) not in items
+        }
+        alarms = {
+            alarm_subject(*key, head.epoch): key
+            for key, head in heads.items()
+            if head.parked is not None and head.parked.wake_at
+        }
+        inboxes = {inbox_subject(*key): key for key in heads}
+        asked = [*inboxes, *(command_subjects(*key) for key in heads)]
+        lasts_of = self._parts.jetstream.lasts
+        lacking = set(alarms.values()) - {
+            alarms[one.subject] async for one in lasts_of(ALARMS, [*alarms])
+        }
+        told = {
+            inboxes[".".join(one.subject.split(".")[:4])] async for one in lasts_of(COMMANDS, asked)
+        }
+        return heads.keys() - lacking - told
 
     async def _mend(self, record: Record) -> None:
         if await self._parts.queue.item_of(record) is not None:

@@ -16,19 +16,23 @@ TESTS = Path(__file__).parent
 
 THOROUGH = (
     "chaos",
-    "cli/test_demo.py",
-    "cli/test_keys.py",
-    "cli/test_reload.py",
-    "cli/test_replay.py",
+    "cli",
     "e2e/test_anthropic.py",
+    "e2e/test_cancel.py",
+    "e2e/test_cli.py",
     "e2e/test_http_provider.py",
+    "e2e/test_kill_approval.py",
+    "e2e/test_kill_waits.py",
+    "e2e/test_kill_workflow.py",
     "e2e/test_long.py",
     "e2e/test_responses_api.py",
     "e2e/test_signals.py",
     "e2e/test_transport.py",
     "e2e/test_workers.py",
+    "examples",
     "failures",
     "hostile",
+    "rpc/test_access_table.py",
     "store/test_contract_fairness.py",
     "store/test_damage.py",
     "store/test_long_answers.py",
@@ -38,8 +42,9 @@ THOROUGH = (
     "store/test_nats_foreign_buckets.py",
     "store/test_nats_lost.py",
     "store/test_nats_refusals.py",
+    "unit/models/test_hostile.py",
 )
-"""Folders and files whose tests are marked `thorough`: they make up half of the time of all, and
+"""Folders and files whose tests are marked `thorough`: they take more time than all others, and
 `make test` leaves them to `make test-peers`."""
 
 

@@ -22,10 +22,7 @@ from polos_service.errors import StepError
 from polos_service.models.messages import Message, Text, dump, load
 from polos_service.models.openai.form import stored_messages_of
 from polos_service.runs.pinned import FIRST_VERSION, unpinned
-from polos_service.runs.runnable import RunRequest
-
-KIND: Literal["agent"] = "agent"
-"""The kind of an agent's definition."""
+from polos_service.runs.runnable import AGENT, RunRequest
 
 VERSION: Literal[3] = 3
 """The newest version of its format: a further one where earlier code would read it wrongly.
@@ -79,7 +76,7 @@ def _conversation(given: Any) -> list[Message]:
 class Definition(BaseModel):
     """A run's definition. Private: it is stored beside the log and never served."""
 
-    kind: Literal["agent"] = KIND
+    kind: Literal["agent"] = AGENT
     v: Literal[2, 3] = WITHOUT_APPROVALS
     agent_id: str
     provider: str
@@ -165,7 +162,7 @@ class Definition(BaseModel):
             ValueError: it is damaged.
 
         """
-        stored = unpinned(pinned, KIND, VERSION)
+        stored = unpinned(pinned, AGENT, VERSION)
         if stored.get("v", FIRST_VERSION) == FIRST_VERSION:
             stored |= {"v": WITHOUT_APPROVALS, "conversation": _first_conversation(stored)}
         return cls.model_validate(stored)

@@ -10,14 +10,14 @@ from google.protobuf.message import Message
 from polos_client.deadlines import Deadlines
 from polos_client.define.agent import Agent
 from polos_client.errors import DefinitionError, InvalidRequest
-from polos_service.agents.definition import KIND, Definition
+from polos_service.agents.definition import Definition
 from polos_service.agents.loop import AgentLoop
 from polos_service.caller import Caller
 from polos_service.errors import Unable
 from polos_service.models.openai.form import messages_of
 from polos_service.models.providers import Providers
 from polos_service.runs.context import RunContext
-from polos_service.runs.runnable import RunRequest
+from polos_service.runs.runnable import AGENT, RunRequest
 from polos_service.sidethread import SideThread
 
 
@@ -54,7 +54,7 @@ class AgentRunnable:
     @property
     def kind(self) -> str:
         """The kind of an agent."""
-        return KIND
+        return AGENT
 
     @property
     def id(self) -> str:

@@ -35,7 +35,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel and delete runs.")
 
-COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", "BLOCKED")
+BLOCKED = "BLOCKED"
+"""The column that is left out if no run is blocked."""
+
+COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", BLOCKED)
 
 RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
 RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]
@@ -84,7 +87,9 @@ def list_runs(
             print_json(as_dict(run))
         return
     now = datetime.now(UTC)
-    print_table(COLUMNS, [row_of(run, now) for run in runs])
+    rows = [row_of(run, now) for run in runs]
+    shown = len(COLUMNS) if any(run.blocked_reason for run in runs) else COLUMNS.index(BLOCKED)
+    print_table(COLUMNS[:shown], [row[:shown] for row in rows])
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from google.protobuf.message import Message
 
@@ -12,6 +12,9 @@ from polos_client.deadlines import Deadlines
 from polos_service.caller import Caller
 from polos_service.runs.context import RunContext
 from polos_service.runs.lineage import Origin
+
+AGENT: Literal["agent"] = "agent"
+"""The kind of what takes a conversation; everything else takes a payload."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

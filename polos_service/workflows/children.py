@@ -16,14 +16,13 @@ from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
 from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionError
 from polos_client.fold import conclude, tool_result
 from polos_client.result import AgentResult, ToolResult, Usage
-from polos_service.agents.definition import KIND as AGENT
 from polos_service.caller import Caller
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.children import ChildStart, run_child
 from polos_service.runs.context import RunContext
-from polos_service.runs.runnable import Runnable, RunRequest
+from polos_service.runs.runnable import AGENT, Runnable, RunRequest
 from polos_service.sidethread import SMALL
 from polos_service.tools.values import decode, encode
 from polos_service.workflows.definition import KIND as WORKFLOW

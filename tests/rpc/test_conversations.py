@@ -93,7 +93,7 @@ async def assert_hidden(served: Served, run_id: str) -> None:
         assert SECRET.encode() not in seen
         assert b"sky.png" not in seen
     (definition,) = query(served.path, "SELECT definition FROM runs")[0]
-    assert SECRET in json.dumps(json.loads(definition)["conversation"])
+    assert SECRET in json.dumps(json.loads(definition)["messages"])
 
 
 async def test_an_answer_that_only_calls_a_tool_goes_back_with_an_empty_text(

@@ -13,11 +13,10 @@ from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
 from polos_client.deadlines import MAX_RUN_SECONDS, MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
-from polos_service.agents.definition import KIND as AGENT
 from polos_service.api.parsing import ParseError, parse
 from polos_service.caller import Caller
 from polos_service.runs.frame import SECOND
-from polos_service.runs.runnable import RunRequest
+from polos_service.runs.runnable import AGENT, RunRequest
 from polos_service.workflows.definition import KIND as WORKFLOW
 
 OPTIONS_LIMIT = 100

@@ -200,7 +200,7 @@ async def test_code_that_fails_where_the_log_has_a_result() -> None:
         return done
 
     history = await ordered()
-    assert "and the code fails: no tea." in await differs(changed, history)
+    assert "and the code fails: ValueError: no tea." in await differs(changed, history)
 
 
 async def test_a_failure_is_replayed_as_one() -> None:

@@ -211,6 +211,12 @@ async def test_a_process_that_does_not_come_to_serve_can_be_given_up() -> None:
         assert slot.worker is None
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a process is stopped, and a later signal finds it so."""
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return state == "T"
+
+
 async def test_a_server_that_can_write_no_more_is_started_again_and_one_that_hangs_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +236,7 @@ async def test_a_server_that_can_write_no_more_is_started_again_and_one_that_han
         hanging = server._process
         assert hanging is not None
         hanging.send_signal(signal.SIGSTOP)
+        await until(lambda: is_stopped(hanging.pid), "the process to stop")
         stopping = asyncio.create_task(server.stop())
         await asyncio.sleep(0)
         server.kill()

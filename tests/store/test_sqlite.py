@@ -205,7 +205,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match=r"version 99.*up to version 10") as refused:
         await SqliteStore.open(path)
     assert str(path) in str(refused.value)
-    mark(9, path)
+    mark(10, path)
     await (await SqliteStore.open(path)).close()
 
 

@@ -227,7 +227,7 @@ def conclude(
 def outcome_usage(outcome: pb.Event) -> Usage | None:
     """Return the tokens that a terminal event tells; None if it tells none."""
     kind = outcome.WhichOneof("payload")
-    if kind not in ("agent_finish", "error", "run_cancelled"):
+    if kind not in ("agent_finish", "workflow_finish", "error", "run_cancelled"):
         return None
     payload = getattr(outcome, kind)
     return Usage(**usage_fields(payload.usage)) if payload.HasField("usage") else None

@@ -46,6 +46,10 @@ class Child(Protocol):
         """Record nothing of what it has open: its code is stopped, and goes on later."""
         ...
 
+    def deadlines(self) -> Iterator[int]:
+        """Yield its deadline and those of its own children, in nanoseconds since the epoch."""
+        ...
+
 
 class Branch:
     """One run, while its code is run once.

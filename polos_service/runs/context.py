@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Iterator
 from contextlib import AbstractContextManager
 from copy import copy
 from typing import Any, cast
@@ -193,6 +193,13 @@ class RunContext:
     def left(self, deadline: int | None) -> float | None:
         """Return the seconds until a time in nanoseconds since the epoch; None for None."""
         return None if deadline is None else max(0.0, (deadline - self._clock.now()) / SECOND)
+
+    def deadlines(self) -> Iterator[int]:
+        """Yield when it and its children must have ended, in nanoseconds since the epoch."""
+        for child in self._branch.children.values():
+            yield from child.deadlines()
+        if self._journal.deadline is not None:
+            yield self._journal.deadline
 
     def working(self) -> AbstractContextManager[None]:
         """Keep the run from being parked, whatever else waits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -207,7 +207,7 @@ class Drive:
         if rest is None:
             raise self._left.result()
         await ctx.tidied()
-        await self._park(rest.wake_at, seen)
+        await self._park([rest.wake_at, *ctx.deadlines()], seen)
         raise Parked
 
     async def _tidied(self, ctx: RunContext, writer: Writer) -> None:
@@ -244,15 +244,15 @@ class Drive:
             ctx.warn_of_unasked()
         return ending_of(ctx, result)
 
-    async def _park(self, wake_at: int | None, seen: int) -> None:
-        """Suspend the run, whose code has stopped.
+    async def _park(self, wake_at: Sequence[int | None], seen: int) -> None:
+        """Suspend the run, whose code has stopped, until the first of these times.
 
         Raises:
             LetGo: something has come for it meanwhile.
 
         """
         deadline = self._claim.deadline
-        times = [one for one in (wake_at, deadline) if one is not None]
+        times = [one for one in (*wake_at, deadline) if one is not None]
         parked = await self._store.suspend(
             self._claim,
             wake_at=min(times, default=None),

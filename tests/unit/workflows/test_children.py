@@ -263,6 +263,29 @@ async def test_a_child_has_a_deadline_of_its_own(store: SqliteStore) -> None:
     assert ended.error.reason == FailureReason.FAILURE_REASON_RUN_TIMEOUT
 
 
+async def test_the_deadline_of_a_child_wakes_its_root(store: SqliteStore) -> None:
+    @workflow(id="inner")
+    async def inner(ctx: WorkflowContext) -> None:
+        await ctx.step.suspend("ask", {})
+
+    @workflow(id="middle")
+    async def middle(ctx: WorkflowContext) -> None:
+        await ctx.step.invoke_and_wait("inner", inner, run_timeout_seconds=0.5)
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step.invoke_and_wait("middle", middle)
+        except StepExecutionError as error:
+            return str(error)
+        return "no"
+
+    async with flowing(store, root, middle, inner, threshold=0.01) as flows:
+        run_id = await flows.start(root)
+        await flows.parked(run_id)
+        assert "timeout" in result_of(await flows.ended(run_id))
+
+
 async def test_recursion_is_bounded(store: SqliteStore) -> None:
     @workflow(id="again")
     async def again(ctx: WorkflowContext) -> Any:

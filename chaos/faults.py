@@ -16,9 +16,10 @@ from chaos.places import Place
 from polos.v1.event_pb2 import TextDelta
 from polos_service.agents import loop
 from polos_service.agents.people import UNASKED, Decision, People
-from polos_service.runs.answers import ANSWER, Answer
+from polos_service.runs.answers import UNSETTLED, Answer
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.context import RunContext
+from polos_service.runs.inbox import Inbox
 from polos_service.runs.journal import Journals
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.waiting import EXPIRED, Waiting
@@ -249,7 +250,7 @@ def watch_waits(faults: Faults, store: type[Any]) -> None:
 
     @around(store, "command")
     async def _(original: Callable[..., Awaitable[Any]], *args: Any) -> Any:
-        if args[-1].kind != ANSWER:
+        if args[-1].kind not in UNSETTLED:
             return await original(*args)
         faults.at(Place.REPLY)
         stands = await original(*args)
@@ -265,7 +266,7 @@ def watch_people(faults: Faults) -> None:
         await original(*args)
         faults.at(Place.ASKED)
 
-    @around(Waiting, "end")
+    @around(Inbox, "end")
     async def _(original: Callable[..., Awaitable[Answer]], *args: Any) -> Answer:
         if args[-1] == EXPIRED:
             faults.at(Place.EXPIRED)

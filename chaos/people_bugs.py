@@ -17,7 +17,7 @@ from polos_service.agents import loop, people
 from polos_service.agents.people import UNASKED, Decision, People
 from polos_service.reply import Reply
 from polos_service.runs import pausing
-from polos_service.runs.answers import ANSWER, Answer
+from polos_service.runs.answers import UNSETTLED, Answer
 from polos_service.runs.frame import SECOND
 from polos_service.runs.journal import Journal
 from polos_service.runs.waiting import Waiting
@@ -107,7 +107,7 @@ def lost_answer() -> None:
         @around(store, "command")
         async def _(original: Async, *args: Any) -> Any:
             command: Command = args[-1]
-            lost = command.kind == ANSWER and next(count) % EACH == 0
+            lost = command.kind in UNSETTLED and next(count) % EACH == 0
             return command if lost else await original(*args)
 
     plant(SqliteStore)

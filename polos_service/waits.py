@@ -31,7 +31,7 @@ from polos_service.reply import (
     wait_of,
     wrong_approval,
 )
-from polos_service.runs.answers import APPROVE, UNSETTLED, Answer, slot
+from polos_service.runs.answers import APPROVE, ASK, UNSETTLED, Answer, slot
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import decode
 from polos_service.store import ENDED, RunStore, WaitRecord
@@ -109,7 +109,8 @@ class Waits:
         record = await self._store.get(caller.project, reply.root)
         ended = record.state in ENDED
         wait, over = await self._find(caller, reply, ended=ended)
-        require_executed(reply, record.workflow_id, wait.workflow_id if wait else "")
+        executed = wait.workflow_id if wait else await self._executed(caller, reply)
+        require_executed(reply, record.workflow_id, executed)
         await self._check(caller, reply, wait)
         run_id, key = (wait.run_id, wait.step_key) if wait else (reply.run_id, reply.step_key)
         answer = Answer(
@@ -209,6 +210,8 @@ class Waits:
             event = await self._event(caller, reply.root, reply.wait_id)
             if event is not None and event.HasField("suspended") and reply.names(wait_of(event)):
                 return wait_of(event), False
+        elif reply.request_id and (wait := await self._repeated(caller, reply)):
+            return wait, True
         every = await self.open(caller, reply.root)
         found = [one for one in every if reply.names(one)]
         if reply.wait_id and not found:  # the index may also be ahead of the log
@@ -219,11 +222,22 @@ class Waits:
             found, over = await self._in_log(caller, reply, every, ended=ended)
         if len(found) > 1:
             raise ambiguous(reply, found)
-        if found:
-            return found[0], over
-        if reply.run_id != reply.root:
-            await self._require_child(caller, reply)
-        return None, False
+        return (found[0], over) if found else (None, False)
+
+    async def _repeated(self, caller: Caller, reply: Reply) -> Wait | None:
+        """Return the wait of this key that this request has answered before; None if it has not.
+
+        Several children may have waits of one key, one after the other.
+        """
+        begun: dict[int, Wait] = {}
+        own = reply.request_id, caller.principal
+        async for event in self._details.waits(caller.project, reply.root, key=reply.step_key):
+            if event.HasField("suspended") and reply.names(wait := wait_of(event)):
+                begun[wait.wait_id] = wait
+            told = event.resumed
+            if told.wait_id in begun and (told.request_id, told.principal) == own:
+                return begun[told.wait_id]
+        return None
 
     async def _in_log(
         self, caller: Caller, reply: Reply, every: Sequence[Wait], *, ended: bool
@@ -241,13 +255,14 @@ class Waits:
         begun: list[Wait] = []
         over: set[int] = set()
         approval, step = False, False
+        asked = reply.step_key + APPROVE, reply.step_key + ASK
         async for event in self._details.waits(caller.project, reply.root, key=reply.step_key):
             if event.HasField("resumed"):
                 over.add(event.resumed.wait_id)
             elif event.HasField("suspended"):
                 if reply.names(wait := wait_of(event)):
                     begun.append(wait)
-                approval |= event.suspended.step_key == reply.step_key + APPROVE
+                approval |= event.suspended.step_key in asked
             else:
                 step |= event.run_id in (reply.run_id, reply.root)
         if not begun:
@@ -262,17 +277,27 @@ class Waits:
         left = [one for one in begun if one.wait_id not in over]
         return left or begun[-1:], not left
 
-    async def _require_child(self, caller: Caller, reply: Reply) -> None:
-        """Refuse a child that there is not: its id ends with the sequence of its first event."""
+    async def _executed(self, caller: Caller, reply: Reply) -> str:
+        """Return what a child executes; empty if the reply names the root.
+
+        Raises:
+            RunNotFound: there is no such child: its id ends with the sequence of its first event.
+
+        """
+        if reply.run_id == reply.root:
+            return ""
         number = reply.run_id.partition(":")[2]
         event = None
         if number.isascii() and number.isdigit() and len(number) <= len(str(2**62)) - 1:
             event = await self._event(caller, reply.root, int(number))
         if event is None or event.run_id != reply.run_id:
             raise RunNotFound(f"There is no run {reply.run_id:.80}.", run_id=reply.run_id)
+        return event.workflow_id
 
     async def _event(self, caller: Caller, root: str, sequence: int) -> Event | None:
         """Return an event of a log; None if there is none."""
+        if sequence < 1:
+            return None
         found = await self._store.read(caller.project, root, sequence - 1, 1)
         events = (one for frame in found.frames for one in decode(frame.data))
         return next((one for one in events if one.sequence == sequence), None)

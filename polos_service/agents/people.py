@@ -20,13 +20,10 @@ from polos_client.define.tool import Tool
 from polos_service.errors import StepError
 from polos_service.limits import PIECE_LIMIT
 from polos_service.models.messages import Call
-from polos_service.runs.answers import APPROVE
+from polos_service.runs.answers import APPROVE, ASK
 from polos_service.runs.context import RunContext
 from polos_service.tools.approved import Approved, same
 from polos_service.tools.local import in_time, validating
-
-ASK = "/ask"
-"""How the key of a question ends."""
 
 SOURCE = "tool_approval"
 """What `_source` is in what an approval shows."""

@@ -30,6 +30,9 @@ KINDS = UNSETTLED | {SETTLED}
 APPROVE = "/approve"
 """How the key of an approval ends."""
 
+ASK = "/ask"
+"""How the key of a question ends."""
+
 Ending = Literal["answered", "expired", "cancelled"]
 
 

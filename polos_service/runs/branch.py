@@ -68,6 +68,7 @@ class Branch:
         gate: hands out results in the log's order.
         main: the task that the code began in; None if that is not known.
         over: True once the code has ended or is to end. Every call of it is refused then.
+        cancelled: True once a child's end by a cancellation is recorded.
         recording: False once what it has open is left as it is, for the code to go on with.
 
     """
@@ -86,6 +87,7 @@ class Branch:
         self.gate = Gate(journal.results.values())
         self.over = False
         self.recording = True
+        self.cancelled = False
         self._used: set[str] = set()
         self._unasked = len(journal.kinds)
         self._refused = 0

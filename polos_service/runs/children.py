@@ -62,7 +62,10 @@ async def run_child(
     )
     # An agent's code runs again for the results of its tools, which its end does not hold.
     if child.end_payload is None or isinstance(child.end_payload, AgentFinish):
-        ending = await _ending(child, start.runnable, pinned, deadline)
+        # One that had ended in time is not late now.
+        left = deadline if child.end_payload is None else None
+        ending = await _ending(child, start.runnable, pinned, left)
+        await child.tidied()  # the log tells first how the waits ended that the code gave up
         await child.finish(ending.payload)
         _tell(child, ending)
     end = cast("Message", child.end_payload)

@@ -177,6 +177,10 @@ class RunContext:
         """Return whether the log has a step or a wait with this key."""
         return key in self._journal.kinds
 
+    def kind(self, key: str) -> str | None:
+        """Return the kind of a step or a wait that the log has; None if it has none."""
+        return self._journal.kinds.get(key)
+
     def ended(self, key: str) -> bool:
         """Return whether the log has the end of a step or a wait with this key."""
         return key in self._journal.results
@@ -312,15 +316,13 @@ class RunContext:
         attempt.spoke = True
         journal = self._holding.journals.child(origin)
         if journal is None or journal.lineage is None:
-            child = await self._begun(origin, workflow_id, payload, definition, deadline)
-        elif journal.lineage.workflow_id != workflow_id:
-            recorded = journal.lineage.workflow_id
+            return await self._begun(origin, workflow_id, payload, definition, deadline)
+        recorded = journal.lineage.workflow_id
+        if recorded != workflow_id:
             await self._branch.leave(
                 self._branch.nondeterministic(attempt.key, "the child", recorded, workflow_id)
             )
-        else:
-            child = self._child_of(journal)
-        self._branch.children[attempt.key] = child
+        child = self._branch.children[attempt.key] = self._child_of(journal)
         return child
 
     async def _begun(
@@ -345,6 +347,7 @@ class RunContext:
         journal = Journal(lineage, definition=definition, deadline=deadline)
         child = RunContext(self._holding, lineage, journal, self._clock.now(), self._depth + 1)
         child._branch.emit(payload, private)
+        self._branch.children[origin.step_key] = child  # whoever gives the step up finds it
         await self._writer.flush()
         return child
 
@@ -375,13 +378,15 @@ class RunContext:
         if self.end_payload is not None:
             return
         self.cancel_children()
-        self._leftovers.drop_waits()
+        self._leftovers.drop()
         self.end()
         totals = self.totals
         self.end_payload = RunCancelled(
             usage=totals.usage, cost=totals.cost, total_steps=totals.steps, duration=self.age()
         )
         self._branch.emit(self.end_payload)
+        self._branch.recording = False
+        self._branch.cancelled = True
 
     def cancel_children(self) -> None:
         """Record that every child is cancelled that is under way, or was left so by the log."""

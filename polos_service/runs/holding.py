@@ -56,16 +56,26 @@ class Holding:
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
     _tidying: set[asyncio.Task[None]] = field(init=False)
+    _reading: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
+    _read: int = field(init=False, default=0)
+    """The sequence up to which `journals` has the log, as far as it was read again."""
 
     def __post_init__(self) -> None:
         self._tidying = set()
 
     async def reload(self) -> None:
-        """Read the log again, with what this claim has recorded."""
+        """Read the log again, with what this claim has recorded.
+
+        Those who ask while it is being read share the reading that follows.
+        """
         if self.load is None:
             raise RuntimeError("A run whose context cannot read its log cannot start over.")
-        await self.writer.flush()
-        self.journals = await self.load()
+        wanted = self.writer.latest
+        async with self._reading:
+            if self._read < wanted:
+                await self.writer.flush()
+                self._read = self.writer.durable
+                self.journals = await self.load()
 
     def tidy(self, work: Coroutine[Any, Any, None]) -> None:
         """Do something beside the run's code, that nothing depends on."""

@@ -312,6 +312,16 @@ class Journals:
         journal = self._runs.get(run_id)
         return None if journal is None else journal.resumed.get(step_key)
 
+    def left(self) -> dict[int, tuple[str, str]]:
+        """Return the waits that children have left open which have ended: run and key, by id."""
+        return {
+            wait_id: (run_id, key)
+            for run_id, journal in self._runs.items()
+            if journal.end is not None and journal is not self.root
+            for key, (wait_id, _) in journal.waits.items()
+            if key not in journal.resumed
+        }
+
     def answered(self) -> set[int]:
         """Return the ids of the waits that have ended and that somebody could have answered."""
         return {

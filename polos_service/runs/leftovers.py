@@ -73,8 +73,10 @@ class Leftovers:
         for child in self._branch.children.values():
             child.cancel()
 
-    def drop_waits(self) -> None:
-        """Let nobody answer what the code waits for."""
+    def drop(self) -> None:
+        """Record the open steps of a cancelled run, and let nobody answer what it waits for."""
+        for key in list(self._branch.open):
+            self._steps.abandon(key)
         for key in list(self._branch.waits):
             self._waits.drop(key)
 
@@ -108,6 +110,8 @@ class Leftovers:
             return
         if key in self._journal.waits:
             self._branch.waits[key] = self._journal.waits[key]
+            return
+        if key not in self._journal.attempts:  # a wait that was given up before a start anew
             return
         attempt = self._branch.open[key] = self._steps.attempt(key, self._journal.kinds[key], None)
         origin = Origin(self._branch.run_id, key, attempt.number)

@@ -143,8 +143,9 @@ class Pausing:
                 answer = await self._waiting.inbox.end(run_id, key, CANCELLED)
             except StoreUnavailable as error:
                 await self._branch.leave(error)
-            self._branch.emit(resumed_by(wait_id, told, answer, given_up=True))
-            await self._writer.flush()
+            if not self._branch.cancelled:
+                self._branch.emit(resumed_by(wait_id, told, answer, given_up=True))
+                await self._writer.flush()
         await self._over(wait_id, key, answer)
 
     async def _drop(self, wait_id: int, key: str) -> None:

@@ -80,15 +80,17 @@ class Waiting:
 
     async def sweep(self, journals: Journals) -> None:
         """Do for the waits that are over in the log what a claim before has left undone."""
-        over = journals.answered()
-        if not over:
+        over, left = journals.answered(), journals.left()
+        if not over and not left:
             return
         for command in self._claim.commands:
             place = command.run_id, command.step_key
             if command.kind in UNSETTLED and journals.resumed(*place) is not None:
                 await self.inbox.settle(*place, Answer.of(command))
         for record in await self._store.open_waits(self._claim.project, self._claim.run_id):
-            if record.wait_id in over:
+            if record.wait_id in left:
+                await self.inbox.end(*left[record.wait_id], CANCELLED)
+            if record.wait_id in over or record.wait_id in left:
                 await self._close(record.wait_id)
 
     async def _close(self, wait_id: int) -> None:

@@ -144,6 +144,11 @@ class Writer:
         return self._closed
 
     @property
+    def durable(self) -> int:
+        """The sequence of the newest event that is durable."""
+        return self._durable
+
+    @property
     def lineage(self) -> Lineage:
         """The root run."""
         return self._root.lineage

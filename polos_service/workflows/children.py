@@ -17,7 +17,7 @@ from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionErro
 from polos_client.fold import conclude, tool_result
 from polos_client.result import AgentResult, ToolResult, Usage
 from polos_service.caller import Caller
-from polos_service.errors import StepError
+from polos_service.errors import StepError, Unable
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.children import ChildStart, run_child
@@ -74,10 +74,14 @@ class Children:
                 f"{MAX_RUN_SECONDS:.0f} s."
             )
         runnable = self._known(target_id)
-        kind = WORKFLOW if isinstance(runnable, StepError) else runnable.kind
+        # What is not loaded is of the kind that the log has.
+        known = self._ctx.kind(key) or WORKFLOW
+        kind = known if isinstance(runnable, StepError) else runnable.kind
 
         async def body(attempt: Attempt) -> StepOutput:
             if isinstance(runnable, StepError):
+                if self._ctx.child(attempt) is not None:
+                    raise Unable(f"{runnable.message} A child of this run executes it.")
                 raise runnable
             own = runnable.timeout if timeout is None else timeout
 

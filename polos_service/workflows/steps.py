@@ -182,6 +182,11 @@ class WorkflowSteps:
         }.items():
             if not isinstance(value, str):
                 raise StepExecutionError(f"{name}={value!r} of {step_key!r} must be a string.")
+        if not is_key(suspend_step_key):
+            raise StepExecutionError(
+                f"suspend_step_key={suspend_step_key!r:.80} of {step_key!r} must be a string of "
+                f"1 to {KEY_LIMIT} bytes."
+            )
         request_id = hashlib.sha256(f"{self._ctx.run_id} {step_key}".encode()).hexdigest()
 
         async def body(_: Attempt) -> StepOutput:
@@ -272,6 +277,9 @@ class WorkflowSteps:
         wrong = [one for one in entries if not isinstance(one, kind)]
         if wrong:
             raise StepExecutionError(f"{wrong[0]!r:.80} of {step_key!r} must be a {kind.__name__}.")
+
+        with self._raising(f"{step_key}/{len(entries)}"):
+            pass  # the keys of the entries can be used
 
         async def run(number: int, one: BatchWorkflowInput) -> BatchStepResult:
             key = f"{step_key}/{number}"

@@ -342,3 +342,135 @@ async def test_what_cannot_be_a_child_is_refused(store: SqliteStore, target: Any
 
 
 assert isinstance(double, Workflow)
+
+
+@workflow(id="asks")
+async def asks(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    return (await ctx.step.suspend("ask", payload))["data"]
+
+
+def after_end(events: list[Event]) -> list[str]:
+    """Return what children did after their ends."""
+    ended: set[str] = set()
+    late = []
+    for event in events:
+        if event.run_id in ended:
+            late.append(kinds([event])[0])
+        if event.WhichOneof("payload") in {"workflow_finish", "error", "run_cancelled"}:
+            ended.add(event.run_id)
+    return late
+
+
+def unended(events: list[Event]) -> set[str]:
+    """Return the runs that have begun and not ended."""
+    begun = {one.run_id for one in events if one.HasField("workflow_start")}
+    ends = {"workflow_finish", "error", "run_cancelled"}
+    return begun - {one.run_id for one in events if one.WhichOneof("payload") in ends}
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 5, 30])
+async def test_a_child_that_is_given_up_ends_once_and_last(store: SqliteStore, turns: int) -> None:
+    @workflow(id="leaf")
+    async def leaf(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
+        ask = asyncio.create_task(ctx.step.suspend("ask", {}))
+        await ctx.step.run("sleep", asyncio.sleep, 60)
+        await ask
+
+    @workflow(id="middle")
+    async def middle(ctx: WorkflowContext) -> None:
+        async with asyncio.TaskGroup() as group:
+            for one in range(2):
+                group.create_task(ctx.step.invoke_and_wait(f"l{one}", leaf, {}))
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        task = asyncio.create_task(ctx.step.invoke_and_wait("c", middle))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await ctx.step.run("pause", asyncio.sleep, 0 if turns < 5 else 0.05)
+        task.cancel()
+        await asyncio.wait({task})
+        await ctx.step.run("after", lambda: None)
+        return "ended"
+
+    async with flowing(store, root, middle, leaf) as flows:
+        events = await flows.run(root)
+    assert result_of(events) == "ended"
+    assert (after_end(events), unended(events)) == ([], set())
+
+
+async def test_a_wait_that_a_child_leaves_is_told_before_its_end(store: SqliteStore) -> None:
+    @workflow(id="leaves")
+    async def leaves(ctx: WorkflowContext) -> int:
+        asking = asyncio.create_task(ctx.step.suspend("ask", {}))
+        await ctx.step.run("s", lambda: 1)
+        asking.cancel()
+        return 5
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[Any]:
+        told: list[Any] = [await ctx.step.invoke_and_wait("a", leaves)]
+        try:
+            await ctx.step.invoke_and_wait("b", asks, {}, run_timeout_seconds=0.05)
+        except StepExecutionError as error:
+            told.append(str(error))
+        return told
+
+    async with flowing(store, root, leaves, asks) as flows:
+        events = await flows.run(root)
+    assert result_of(events)[0] == 5
+    assert (after_end(events), unended(events)) == ([], set())
+
+
+async def test_siblings_that_start_over_together_lose_no_child(store: SqliteStore) -> None:
+    @workflow(id="again")
+    async def again(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+        found = int(await ctx.step.invoke_and_wait("leaf", double, {"value": payload["at"]}))
+        if ctx.retry_count < 2:
+            raise RuntimeError("again")
+        return found
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[Any]:
+        entries = [BatchWorkflowInput(id="again", payload={"at": at}) for at in range(10)]
+        return [one.result for one in await ctx.step.batch_invoke_and_wait("all", entries)]
+
+    async with flowing(store, root, again, double) as flows:
+        events = await flows.run(root)
+    assert result_of(events) == [2 * at for at in range(10)]
+    assert len({one.run_id for one in events}) == 21
+    assert (after_end(events), unended(events)) == ([], set())
+
+
+async def test_a_timer_given_up_before_a_start_anew_need_not_come_again(
+    store: SqliteStore,
+) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> int:
+        if ctx.retry_count == 0:
+            timer = asyncio.create_task(ctx.step.wait_for("limit", seconds=50))
+            await ctx.step.run("x", lambda: None)
+            timer.cancel()
+            await ctx.step.run("y", lambda: None)
+            raise RuntimeError("again")
+        return 1
+
+    async with flowing(store, root) as flows:
+        assert await flows.result(root) == 1
+
+
+async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        return await ctx.step.invoke_and_wait("c", asks, {})
+
+    async with flowing(store, root, asks) as flows:
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "suspended ask")
+        child = of(await flows.events(run_id), "asks")[0].run_id
+    async with flowing(store, root) as old:
+        await asyncio.sleep(0.1)
+        assert not (await old.events(run_id))[-1].terminal
+    async with flowing(store, root, asks) as flows:
+        await flows.answer(run_id, "ask", 7, child=child)
+        assert result_of(await flows.ended(run_id)) == 7

@@ -36,11 +36,16 @@ Async = Callable[..., Awaitable[Any]]
 
 
 def asked_again() -> None:
-    """Forget, on recovery, what was asked."""
+    """Forget, on the first recovery, what was asked."""
+    forgotten: set[tuple[str, int]] = set()
 
     @around(Journal, "add")
     def _(original: Original, journal: Journal, event: Event) -> None:
-        if event.WhichOneof("payload") not in {"suspended", "resumed"}:
+        place = event.run_id, event.sequence
+        wait = event.WhichOneof("payload") in {"suspended", "resumed"}
+        if wait and place not in forgotten:
+            forgotten.add(place)
+        else:
             original(journal, event)
 
 

@@ -1,4 +1,4 @@
-"""Children of workflows as callers meet them: whose wait an answer is for, and which runs there are."""
+"""Children of workflows as callers meet them: whose wait an answer is for."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def test_a_repeated_answer_is_not_for_the_next_child(served: Served) -> No
     await client.resume("sub", child, "ok", {"pay": 1}, request_id="r2")
 
     async def ended() -> bool:
-        return (await client.get_execution(handle.id))["status"] == "completed"
+        return bool((await client.get_execution(handle.id))["status"] == "completed")
 
     await until(ended, "the end")
     assert (await client.get_execution(handle.id))["result"] == [{"pay": 0}, {"pay": 1}]

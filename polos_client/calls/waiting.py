@@ -57,9 +57,13 @@ class Wait:
         )
 
 
-def is_unicode(text: object) -> bool:
-    """Return whether this is a text that can be sent: it has no half of a surrogate pair."""
-    return isinstance(text, str) and not any("\ud800" <= one <= "\udfff" for one in text)
+MAX_ID = 2**63 - 1
+"""The largest id of a wait that can be sent."""
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be sent: it has no half of a surrogate pair."""
+    return not any("\ud800" <= one <= "\udfff" for one in text)
 
 
 async def resume(
@@ -76,10 +80,14 @@ async def resume(
     wrong: dict[str, str] = {}
     if not isinstance(workflow_id, str):
         wrong["workflow_id"] = f"must be a text, not {workflow_id!r:.80}"
-    if step_key is not None and not is_unicode(step_key):
-        wrong["step_key"] = f"must be a text of Unicode characters, not {step_key!r:.80}"
-    if wait_id is not None and not (type(wait_id) is int and 0 < wait_id < 2**63):
-        wrong["wait_id"] = f"must be a whole number from 1 to 2^63 - 1, not {wait_id!r:.80}"
+    if not isinstance(step_key, str | None):
+        wrong["step_key"] = f"must be a text, not {step_key!r:.80}"
+    elif not is_unicode(step_key or ""):
+        wrong["step_key"] = f"is not valid Unicode text: {step_key!r:.80}"
+    if wait_id is not None and not (type(wait_id) is int and wait_id > 0):
+        wrong["wait_id"] = f"must be a whole number above 0, not {wait_id!r:.80}"
+    elif wait_id is not None and wait_id > MAX_ID:
+        wrong["wait_id"] = f"is {wait_id}; at most {MAX_ID} can be sent"
     if not step_key and wait_id is None:
         wrong["step_key"] = "is missing: name the wait by its key, or by wait_id"
     if wrong:

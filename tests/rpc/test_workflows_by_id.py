@@ -269,6 +269,8 @@ async def test_waits_are_listed_page_by_page_by_workflow_and_oldest_first(
         ({"data": 1}, "step_key is missing: name the wait by its key, or by wait_id"),
         ({"step_key": 7, "data": 1}, "step_key must be a text, not 7"),
         ({"wait_id": 0, "data": 1}, "wait_id must be a whole number above 0, not 0"),
+        ({"wait_id": 2**63, "data": 1}, "wait_id is 9223372036854775808; at most"),
+        ({"step_key": "q\ud800", "data": 1}, "step_key is not valid Unicode text"),
         ({"wait_id": True, "data": 1}, "wait_id must be a whole number above 0, not True"),
         ({"step_key": "ask", "request_id": ""}, "request_id is empty"),
         ({"step_key": "ask", "request_id": "x" * 129}, "request_id has 129 characters"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from polos_client.calls.status import to_error
 from polos_client.define.scripted import call, pause, say, turn, usage
 from polos_client.define.tool import tool
 from polos_client.errors import QuotaExceeded
+from polos_service.store.usage import day_of
 from tests.support.access import Admin, Header, guarded
 from tests.support.nats import NatsServer
 from tests.support.service import Served, scripted, serving, until, words
@@ -151,8 +153,11 @@ async def test_large_inputs_are_refused(tmp_path: Path) -> None:
 
 
 async def test_a_budget_that_ends_in_the_middle_refuses_the_next_model_call(
-    tmp_path: Path, place: dict[str, Any]
+    tmp_path: Path, place: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A call waits for a reset that is minutes away: let it be a day away, whatever the hour.
+    day = day_of(time.time_ns()) + 1
+    monkeypatch.setattr("polos_service.runs.budget.day_of", lambda _: day)
     USED.clear()
     for restarted in (False, True):
         async with limited(tmp_path, place, tokens_per_day=40) as (served, bound, free):

@@ -149,7 +149,7 @@ class WorkflowRunnable:
             result_json=result,
             result_schema=schema_of(outcome.value),
             duration=ctx.age(),
-            **ctx.totals.spent(),
+            **(ctx.totals.told() if ctx.totals.spent.calls else {}),
         )
 
     async def _called(self, ctx: RunContext, definition: Definition) -> Outcome:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import Cost, StepFinish, Usage
+from polos.v1.event_pb2 import Cost, Usage
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import StepError
 from polos_service.quotas import Quota, Quotas
@@ -28,12 +28,8 @@ def budgets(store: SqliteStore, clock: FakeClock, **limits: float) -> Budgets:
     return Budgets(Quotas({"*": Quota.model_validate(limits)}), store.usage, clock)
 
 
-def used(tokens: int = 0, usd_micros: int = 0) -> StepFinish:
-    return StepFinish(
-        step_type="llm",
-        usage=Usage(input_tokens=tokens, total_tokens=tokens),
-        cost=Cost(usd_micros=usd_micros),
-    )
+def used(tokens: int = 0, usd_micros: int = 0) -> tuple[Usage, Cost]:
+    return Usage(input_tokens=tokens, total_tokens=tokens), Cost(usd_micros=usd_micros)
 
 
 async def exhausted(budgets: Budgets, project: str = "default") -> StepError:
@@ -47,9 +43,9 @@ async def test_the_refusal_names_limit_value_and_reset(tmp_path: Path) -> None:
     clock = FakeClock()
     async with opened(tmp_path) as store:
         bounds = budgets(store, clock, tokens_per_day=100)
-        await bounds.of("default").count(used(99))
+        await bounds.of("default").count(*used(99))
         await bounds.of("default").require()
-        await bounds.of("default").count(used(1))
+        await bounds.of("default").count(*used(1))
         error = await exhausted(bounds)
         assert "100 tokens; tokens_per_day is 100" in error.message
         assert "resets at 2023-11-15T00:00:00Z" in error.message
@@ -63,9 +59,9 @@ async def test_the_refusal_names_limit_value_and_reset(tmp_path: Path) -> None:
 async def test_cost_counts_in_dollars(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         bounds = budgets(store, FakeClock(), cost_per_day=0.5)
-        await bounds.of("default").count(used(10, 499_999))
+        await bounds.of("default").count(*used(10, 499_999))
         await bounds.of("default").require()
-        await bounds.of("default").count(used(10, 1))
+        await bounds.of("default").count(*used(10, 1))
         assert "0.5 US dollars; cost_per_day is 0.5" in (await exhausted(bounds)).message
 
 
@@ -90,7 +86,7 @@ async def test_a_store_that_is_away_stops_no_call(
         bounds = budgets(store, FakeClock(), tokens_per_day=1)
         monkeypatch.setattr(store.usage, "spent", away)
         monkeypatch.setattr(store.usage, "spend", away)
-        await bounds.of("default").count(used(5))
+        await bounds.of("default").count(*used(5))
         await bounds.of("default").require()
 
 

@@ -23,16 +23,21 @@ from polos_service.models.messages import Message, Text, dump, load
 from polos_service.models.openai.form import stored_messages_of
 from polos_service.runs.pinned import FIRST_VERSION, unpinned
 from polos_service.runs.runnable import AGENT, RunRequest
+from polos_service.runs.spending import TreeBudget
 
-VERSION: Literal[3] = 3
+VERSION: Literal[4] = 4
 """The newest version of its format: a further one where earlier code would read it wrongly.
 
 Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
-tool that needs approval, which earlier code would call without.
+tool that needs approval, which earlier code would call without. Version 4 is version 3 with a
+budget, which earlier code would exceed.
 """
 
+WITHOUT_BUDGET: Literal[3] = 3
+"""The version of a definition with a tool that needs approval, and without a budget."""
+
 WITHOUT_APPROVALS: Literal[2] = 2
-"""The version of a definition in which no tool needs approval."""
+"""The version of a definition in which no tool needs approval, and without a budget."""
 
 
 class PinnedTool(BaseModel):
@@ -77,7 +82,7 @@ class Definition(BaseModel):
     """A run's definition. Private: it is stored beside the log and never served."""
 
     kind: Literal["agent"] = AGENT
-    v: Literal[2, 3] = WITHOUT_APPROVALS
+    v: Literal[2, 3, 4] = WITHOUT_APPROVALS
     agent_id: str
     provider: str
     model: str
@@ -96,6 +101,7 @@ class Definition(BaseModel):
     session_id: str | None
     user_id: str | None
     streaming: bool
+    budget: TreeBudget | None = None
 
     @classmethod
     def pin(cls, agent: Agent, request: RunRequest, conversation: Sequence[Message]) -> Definition:
@@ -109,8 +115,9 @@ class Definition(BaseModel):
         """
         deadlines = request.deadlines.over(agent.deadlines)
         approvals = any(tool.approval == "always" for tool in agent.tools)
+        version = WITHOUT_BUDGET if approvals else WITHOUT_APPROVALS
         return cls(
-            v=VERSION if approvals else WITHOUT_APPROVALS,
+            v=VERSION if request.budget else version,
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -139,6 +146,7 @@ class Definition(BaseModel):
             session_id=request.session_id,
             user_id=request.user_id,
             streaming=request.streaming or agent.stream_to_workflow,
+            budget=request.budget,
         )
 
     def stored(self, messages: Sequence[Mapping[str, Any]]) -> bytes:
@@ -150,7 +158,7 @@ class Definition(BaseModel):
         """
         if self.v != WITHOUT_APPROVALS or self.api is not None or self.settings:
             return self.model_dump_json().encode()
-        told = self.model_dump(mode="json", exclude={"v", "conversation"})
+        told = self.model_dump(mode="json", exclude={"v", "conversation", "budget"})
         return to_json(told | {"v": FIRST_VERSION, "messages": [*messages]})
 
     @classmethod

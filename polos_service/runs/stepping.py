@@ -166,7 +166,8 @@ class Stepping:
             attempt.spoke = True
             again = self._branch.open[attempt.key] = attempt.again()
             self._announce(again, error, start=pause)
-            await self._holding.budget.count(error.usage, error.cost)
+            if error.usage is not None:
+                await self._holding.budget.count(error.usage, error.cost)
             await self._writer.flush()
             await self._clock.sleep(pause)
             return again

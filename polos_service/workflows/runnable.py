@@ -130,6 +130,8 @@ class WorkflowRunnable:
 
         """
         definition = Definition.unpin(pinned)
+        if definition.budget is not None:
+            ctx.keep_within(definition.budget)
         ctx.start(definition.started())
         while True:
             outcome = await self._called(ctx, definition)

@@ -264,10 +264,11 @@ class PolosClient(Connection):
             `started_at`, `completed_at` and `cancelled_at` (ISO 8601 in UTC), `session_id`,
             `user_id`, `parent_execution_id`, `root_execution_id`, `step_key`,
             `output_schema_name`, `spent` (tokens that the run and its children have spent; None
-            until it has ended) and `spent_cost` (US dollars; None if unknown). A run with an open wait that can be answered is "waiting". Always
-            None, since the service does not tell them: `payload`, `run_timeout_seconds`,
-            `retry_count`, `queue_name`, `concurrency_key`, `batch_id`, `deployment_id`,
-            `assigned_to_worker` and `cancelled_by`.
+            until it has ended) and `spent_cost` (US dollars; None if unknown). A run with an open
+            wait that can be answered is "waiting". Always None, since the service does not tell
+            them: `payload`, `run_timeout_seconds`, `retry_count`, `queue_name`,
+            `concurrency_key`, `batch_id`, `deployment_id`, `assigned_to_worker` and
+            `cancelled_by`.
 
         Raises:
             RunNotFound: there is no such run.

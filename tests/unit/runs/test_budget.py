@@ -17,7 +17,7 @@ from polos_service.runs.retries import Backoff
 from polos_service.store.sqlite import SqliteStore
 from polos_service.store.usage import Spent, day_of
 from tests.support.runs import FakeClock, context, opened
-from tests.support.stores import claimed
+from tests.support.stores import claimed, events_of
 
 SECOND = 1_000_000_000
 
@@ -116,3 +116,30 @@ async def test_a_refused_call_is_not_made_and_waits_for_a_reset_that_is_near(
                 await ctx.step("llm:3", "llm", ask, retries=Backoff(4))
             assert len(asked) == 3
             assert ctx.broken is None
+
+
+async def test_a_void_attempt_and_a_failed_call_count(tmp_path: Path) -> None:
+    clock = FakeClock()
+
+    async def fails(_: Attempt) -> StepOutput:
+        error = StepError(
+            FailureReason.FAILURE_REASON_MODEL_CUT_SHORT, "It was cut.", retryable=True
+        )
+        raise error.used(Usage(input_tokens=30, total_tokens=30), Cost(usd_micros=3))
+
+    async with opened(tmp_path) as store:
+        claim = await claimed(store)
+        async with context(store, claim, clock) as ctx:
+            ctx._holding.budget = budgets(store, clock, tokens_per_day=1000).of("default")
+            with pytest.raises(StepError, match="cut"):
+                await ctx.step("llm:1", "llm", fails, retries=Backoff(3))
+            assert ctx.totals.told() == {
+                "usage": Usage(),
+                "cost": None,
+                "spent": Usage(input_tokens=90, total_tokens=90),
+                "spent_cost": Cost(usd_micros=9),
+            }
+        assert await store.usage.spent("default", day_of(clock.time)) == Spent(90, 9)
+        retries = [one.step_retry for one in await events_of(store, claim.run_id)]
+        told = [(one.usage.total_tokens, one.cost.usd_micros) for one in retries if one.step_key]
+        assert told == [(30, 3), (30, 3)]

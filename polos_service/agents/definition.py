@@ -33,8 +33,8 @@ tool that needs approval, which earlier code would call without. Version 4 is ve
 budget, which earlier code would exceed.
 """
 
-WITHOUT_BUDGET: Literal[3] = 3
-"""The version of a definition with a tool that needs approval, and without a budget."""
+WITH_APPROVALS: Literal[3] = 3
+"""The version of a definition without a budget in which a tool needs approval."""
 
 WITHOUT_APPROVALS: Literal[2] = 2
 """The version of a definition in which no tool needs approval, and without a budget."""
@@ -103,6 +103,13 @@ class Definition(BaseModel):
     streaming: bool
     budget: TreeBudget | None = None
 
+    @model_serializer(mode="wrap")
+    def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stored: dict[str, Any] = dump(self)
+        if self.budget is None:  # as in version 3
+            stored.pop("budget", None)
+        return stored
+
     @classmethod
     def pin(cls, agent: Agent, request: RunRequest, conversation: Sequence[Message]) -> Definition:
         """Return the definition of a run of this agent as it is now.
@@ -115,9 +122,9 @@ class Definition(BaseModel):
         """
         deadlines = request.deadlines.over(agent.deadlines)
         approvals = any(tool.approval == "always" for tool in agent.tools)
-        version = WITHOUT_BUDGET if approvals else WITHOUT_APPROVALS
+        plain = WITH_APPROVALS if approvals else WITHOUT_APPROVALS
         return cls(
-            v=VERSION if request.budget else version,
+            v=VERSION if request.budget else plain,
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -158,7 +165,7 @@ class Definition(BaseModel):
         """
         if self.v != WITHOUT_APPROVALS or self.api is not None or self.settings:
             return self.model_dump_json().encode()
-        told = self.model_dump(mode="json", exclude={"v", "conversation", "budget"})
+        told = self.model_dump(mode="json", exclude={"v", "conversation"})
         return to_json(told | {"v": FIRST_VERSION, "messages": [*messages]})
 
     @classmethod

@@ -242,7 +242,8 @@ class AgentLoop:
         text = answer.text
         fits = size_of(text) <= OUTPUT_LIMIT
         return AgentFinish(
-            **({"result": text} if fits else {"result_step_key": key}),
+            result=text if fits else "",
+            result_step_key="" if fits else key,
             finish_reason=reason,
             stop_condition=stop,
             total_steps=self._answers,

@@ -91,7 +91,7 @@ async def test_every_way_to_start_a_run_takes_a_budget(tmp_path: Path) -> None:
 async def test_a_budget_that_makes_no_sense_is_refused(tmp_path: Path) -> None:
     for wrong in ({}, {"tokens": 0}, {"tokens": 1.5}, {"cost": 0}, {"cost": 1e12}, {"cost": "1"}):
         with pytest.raises(DefinitionError, match=r"budget|Budget"):
-            Budget(**wrong)  # type: ignore[arg-type]  # that is what is tried
+            Budget(**wrong)
     async with serving(tmp_path, spender) as served:
         with pytest.raises(InvalidRequest, match="must be a Budget"):
             await spender.run(served.client, "Go.", budget={"tokens": 5})  # type: ignore[arg-type]

@@ -65,8 +65,10 @@ class AgentResult(BaseModel):
 
     Attributes:
         agent_run_id: the run.
-        result: the text of the last model call.
-        result_schema: name of the schema that `result` follows; None for text.
+        result: the text of the last model call; of an agent with an output_schema, the value
+            that it stands for: an instance of the model.
+        result_schema: name of the pydantic model that `result` is an instance of, as
+            `module.Class`; None if it is not one.
         tool_results: every call of a tool, in the order in which they ended.
         total_steps: model calls made.
         usage: tokens of all model calls.

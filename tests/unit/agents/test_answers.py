@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, field_validator
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentFinish, Error, Event, FinishReason
 from polos_client.define.agent import Agent
-from polos_client.define.scripted import call, finish, say, script, turn, usage
+from polos_client.define.scripted import call, finish, pause, say, script, turn, usage
 from polos_client.define.stop import max_steps
 from polos_client.define.tool import tool
 from polos_client.fold import RunAccumulator
@@ -22,7 +22,7 @@ from polos_service.models.messages import Text
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, catalog, played, started
 from tests.support.runs import executing, kinds
-from tests.support.stores import all_events
+from tests.support.stores import all_events, until
 
 INVALID = FailureReason.FAILURE_REASON_OUTPUT_INVALID
 REFUSED = FailureReason.FAILURE_REASON_MODEL_REFUSED
@@ -90,7 +90,10 @@ async def test_a_valid_answer_is_the_result(store: SqliteStore) -> None:
 
 async def test_an_invalid_answer_is_repaired_once_without_tools(store: SqliteStore) -> None:
     model = Recorder()
-    turns = (turn(say(BAD), usage(10, 5)), turn(say(TEA), usage(20, 5)))
+    turns = (
+        turn(say([BAD]), usage(input_tokens=10, output_tokens=5)),
+        turn(say([TEA]), usage(input_tokens=20, output_tokens=5)),
+    )
     events = await played(store, agent(*turns, tools=[stock]), model)
     assert kinds(events) == [
         *("agent_start", "step_start llm:1/1", "text_delta llm:1/1", "step_finish llm:1/1"),
@@ -133,10 +136,14 @@ async def test_what_is_not_the_json_alone_is_invalid(store: SqliteStore, answer:
 
 @pytest.mark.parametrize("text", ["", TEA[:9], TEA])
 @pytest.mark.parametrize("streaming", [True, False])
-async def test_a_cut_answer_is_not_repaired(store: SqliteStore, text: str, streaming: bool) -> None:
+async def test_a_cut_answer_is_not_repaired(
+    store: SqliteStore, text: str, *, streaming: bool
+) -> None:
     said = [say(text)] if text else []
     events = await played(
-        store, agent(turn(*said, finish("length"), usage(1, 2))), streaming=streaming
+        store,
+        agent(turn(*said, finish("length"), usage(input_tokens=1, output_tokens=2))),
+        streaming=streaming,
     )
     error = error_of(events)
     assert (error.reason, error.retryable, error.total_steps) == (CUT, False, 1)
@@ -173,7 +180,7 @@ async def test_a_stop_condition_is_followed_by_the_answer(store: SqliteStore) ->
     model = Recorder()
     turns = (call("stock", item="tea"), TEA)
     events = await played(
-        store, agent(*turns, tools=[stock], stop_conditions=[max_steps(1)]), model
+        store, agent(*turns, tools=[stock], stop_conditions=[max_steps(count=1)]), model
     )
     end = end_of(events)
     assert (end.result, end.result_schema, end.total_steps) == (TEA, name_of(Order), 2)
@@ -188,7 +195,8 @@ async def test_a_stop_condition_is_followed_by_the_answer(store: SqliteStore) ->
 async def test_a_repair_that_calls_a_tool_is_invalid(store: SqliteStore) -> None:
     events = await played(store, agent("no", call("stock", item="tea"), tools=[stock]))
     assert error_of(events).reason == INVALID
-    assert not any(one.HasField("tool_call") and one.run_id == "x" for one in events)
+    started = [one.step_start.step_type for one in events if one.HasField("step_start")]
+    assert started == ["llm", "llm"]
 
 
 async def test_values_are_exact(store: SqliteStore) -> None:
@@ -263,6 +271,38 @@ async def test_an_answer_is_judged_once_and_a_validator_that_fails_is_a_violatio
     ]
     assert [one.rule for one in first.violations] == ["Validating it raised RuntimeError"]
     assert [one.rule for one in second.violations] == ["Input should be a valid integer"]
+
+
+async def test_a_run_goes_on_with_the_repair_after_a_crash(store: SqliteStore) -> None:
+    held = script(turn(say([BAD]), usage(input_tokens=10, output_tokens=5)), turn(pause()))
+    asked = Recorder()
+    agents = catalog(Agent("a", "scripted", held, output_schema=Order), model=asked)
+    async with executing(store, agents):
+        run_id = await started(store, agents)
+        await until(lambda: len(asked.requests) == 2)
+    model = Recorder(answers={2: _answer(TEA)})
+    async with executing(store, catalog(agent("never"), model=model)):
+        events = await all_events(store, run_id)
+    end = end_of(events)
+    assert (end.result, end.total_steps) == (TEA, 2)
+    (repair,) = model.requests
+    assert repair.turn == 2
+    assert "secret is not sold" in repair.messages[-1].text
+    assert repair.messages[-2].text == BAD
+
+
+async def test_a_schema_that_is_gone_fails_the_run(store: SqliteStore) -> None:
+    asked = Recorder()
+    waits = Agent("a", "scripted", script(turn(pause())), output_schema=Order)
+    agents = catalog(waits, model=asked)
+    async with executing(store, agents):
+        run_id = await started(store, agents)
+        await until(lambda: len(asked.requests) == 1)
+    async with executing(store, catalog(Agent("a", "scripted", script("x")))):
+        events = await all_events(store, run_id)
+    error = error_of(events)
+    assert error.reason == FailureReason.FAILURE_REASON_CODE_MISSING
+    assert name_of(Order) in error.message
 
 
 async def test_the_schema_of_a_type_that_is_no_model(store: SqliteStore) -> None:

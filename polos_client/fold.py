@@ -9,7 +9,7 @@ from typing import Any
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FAILURE_REASON_RUN_TIMEOUT
 from polos.v1.run_pb2 import ToolResult as ToolResultMessage
-from polos_client.errors import RunCancelled, RunError, RunFailed, RunTimeout
+from polos_client.errors import ResultMismatch, RunCancelled, RunError, RunFailed, RunTimeout
 from polos_client.event import (
     failure_reason,
     parsed,
@@ -18,7 +18,7 @@ from polos_client.event import (
     usage_fields,
 )
 from polos_client.result import AgentResult, ToolResult, Usage
-from polos_client.typed import answered
+from polos_client.typed import answered, typed
 
 
 class RunAccumulator:
@@ -211,14 +211,24 @@ class Voids:
 def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:
     """Return how a call of a tool ended, as `ended` says."""
     failed = ended.WhichOneof("outcome") == "failure"
+    schema = ended.result_schema
     return ToolResult(
         tool_name=call.name,
         status="failed" if failed else "completed",
         input=parsed(call.arguments_json or "{}"),
-        result=None if failed else parsed(ended.result_json),
+        result=None if failed else _returned(ended.result_json, schema),
         error=ended.failure.message if failed else None,
         tool_call_id=call.id,
+        result_schema=schema or None,
     )
+
+
+def _returned(text: str, schema: str) -> Any:
+    """Return what a tool returned: of the class that it was of, if this process has that."""
+    try:
+        return typed(text, schema) if schema else parsed(text)
+    except (ResultMismatch, ValueError):
+        return parsed(text)
 
 
 def conclude(

@@ -37,11 +37,12 @@ class ToolResult(BaseModel):
         tool_name: the tool, as the model named it.
         status: "completed" with a `result`, or "failed" with an `error`.
         input: the arguments; the model's raw text where that is not valid JSON.
-        result: what the tool returned, as JSON values; None if it failed.
+        result: what the tool returned: a model as an instance if this process has its class, all
+            else as JSON values; None if it failed.
         error: why it failed, in a sentence; None if it did not.
         tool_call_id: the provider's id of the call.
-        result_schema: name of the model that `result` follows; None, as tools have no schemas
-            of results yet.
+        result_schema: name of the pydantic model that the tool returned, as `module.Class`; None
+            if it returned anything else.
 
     """
 

@@ -47,6 +47,7 @@ class ModelRequest:
         first_token: seconds until the model's first sign of life.
         token_gap: seconds between two signs of life.
         attempt: which attempt of the step this is, from 1.
+        agent_id: the agent that asks.
 
     """
 
@@ -64,6 +65,7 @@ class ModelRequest:
     attempt: int = 1
     first_token: float = 120.0
     token_gap: float = 120.0
+    agent_id: str = ""
 
 
 TOOL_OPTIONS = ("parallel_tool_calls", "tool_choice", "tools")

@@ -36,6 +36,7 @@ from polos_service.runs.said import size_of
 from polos_service.sidethread import SMALL
 from polos_service.tools.approved import Approved
 from polos_service.tools.local import call_tool
+from polos_service.tools.result import Returned
 from polos_service.tools.steps import ToolSteps
 
 PARALLEL_TOOLS = 32
@@ -227,7 +228,8 @@ class AgentLoop:
             return StepOutput(result_json=decision.answer_json)
         await attempt.checkpoint()
         context = self._context(attempt.key, attempt.number, cast("Steps", ToolSteps(attempt)))
-        return StepOutput(result_json=await self._called(call, context, decision.approved))
+        returned = await self._called(call, context, decision.approved)
+        return StepOutput(result_json=returned, result_schema=returned.schema)
 
     async def _question(self, key: str, call: Call) -> str:
         """Return what a tool that asks shows to whoever answers, as JSON text."""
@@ -235,7 +237,7 @@ class AgentLoop:
 
     async def _called(
         self, call: Call, context: WorkflowContext, approved: Approved | None = None
-    ) -> str:
+    ) -> Returned:
         asked = ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
         limit = self._definition.deadlines.tool_call
         return await call_tool(self._tools, asked, context, limit, approved)

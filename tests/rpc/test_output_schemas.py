@@ -13,6 +13,7 @@ from pydantic import BaseModel, create_model
 
 from polos.testing import History, replay
 from polos.v1.agent_service_pb2 import GetAgentRequest, ListAgentsRequest
+from polos.v1.run_service_pb2 import GetRunRequest
 from polos_client.define.agent import Agent
 from polos_client.define.children import BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
@@ -40,6 +41,18 @@ def stock(item: str) -> int:
     return 3
 
 
+@tool
+def sell() -> Order:
+    return ORDER
+
+
+selling = Agent(
+    "selling",
+    "scripted",
+    script(turn(call("sell")), turn(call("stock", item="tea")), "Sold."),
+    tools=[sell, stock],
+)
+
 ordering = Agent("ordering", "scripted", script(say([TEA[:5], TEA[5:]])), output_schema=Order)
 
 mended = Agent(
@@ -55,6 +68,9 @@ mended = Agent(
 hopeless = Agent("hopeless", "scripted", script("one", "two"), output_schema=Order)
 
 several = Agent("several", "scripted", script(f"[{TEA}]"), output_schema=list[Order])
+
+
+AGENTS = (ordering, mended, hopeless, several, selling)
 
 
 @workflow(id="family")
@@ -79,7 +95,7 @@ async def family(ctx: WorkflowContext) -> Any:
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path, ordering, mended, hopeless, several, family) as one:
+    async with serving(tmp_path, *AGENTS, family) as one:
         yield one
 
 
@@ -166,6 +182,17 @@ async def test_the_schema_is_part_of_the_agent(served: Served) -> None:
     assert agent.output_schema_name == SCHEMA
     listed = (await served.agents.ListAgents(ListAgentsRequest())).agents
     assert {one.agent_id: one.output_schema_name for one in listed}["several"] == f"list[{SCHEMA}]"
+
+
+async def test_what_a_tool_returns_is_an_instance(served: Served) -> None:
+    result = await selling.run(served.client, "Go.")
+    sold, counted = result.tool_results
+    assert (sold.result, sold.result_schema) == (ORDER, SCHEMA)
+    assert (counted.result, counted.result_schema) == (3, None)
+    told = await served.runs.GetRun(GetRunRequest(run_id=result.agent_run_id))
+    assert [one.result_schema for one in told.run.tool_results] == [SCHEMA, ""]
+    record = await served.client.get_execution(result.agent_run_id)
+    assert record["result"]["tool_results"][0]["result"] == {"item": "tea", "price": "12.10"}
 
 
 async def test_replay_judges_nothing_again(served: Served) -> None:

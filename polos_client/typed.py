@@ -57,14 +57,14 @@ def answered(text: str, schema: str = "", returned: Any = None) -> Any:
         returned: the agent's output_schema; None if nothing is known of it.
 
     Returns:
-        The value as the class that `schema` names; without `schema`, as `returned`; with neither,
-        JSON values.
+        The value as the class that `schema` names; if this process has none of that name, as
+        `returned`: a program may have the class in another module. With neither, JSON values.
 
     Raises:
-        ResultMismatch: this process has no class of that name, or it is another one here.
+        ResultMismatch: this process has no such class, or it is another one here.
 
     """
-    wanted = _class_of(schema, returned) if schema else returned
+    wanted = (_class_of(schema, returned) if schema else None) or returned
     if wanted is None and schema:
         raise _mismatch(text, schema, "it has none")
     if wanted is None:

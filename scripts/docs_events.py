@@ -92,6 +92,8 @@ PARTS = [
         pb.LongArguments,
         pb.LongAnswer,
         pb.StepFailure,
+        pb.InvalidOutput,
+        pb.Violation,
         pb.Usage,
         pb.Cost,
     )

@@ -131,8 +131,9 @@ def _culprit(given: Any) -> str:
     if not is_model(given):
         return ""
     for name, field in given.model_fields.items():
+        annotated: Any = Annotated[field.annotation, field]
         try:
-            TypeAdapter(Annotated[field.annotation, field]).json_schema()
+            TypeAdapter(annotated).json_schema()
         except Exception:  # noqa: BLE001 - whatever it is, the field is what is looked for
             inner = "" if field.annotation is given else _culprit(field.annotation)
             return f"{name}.{inner}".removesuffix(".")

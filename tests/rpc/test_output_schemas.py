@@ -23,6 +23,7 @@ from polos_client.define.workflow import workflow
 from polos_client.errors import ResultMismatch, RunFailed
 from polos_client.result import AgentResult
 from polos_client.typed import name_of
+from polos_service.cli.output import PlainText
 from tests.support.service import Served, serving
 
 
@@ -138,6 +139,16 @@ async def test_a_stream_takes_back_what_is_not_the_answer(served: Served) -> Non
     (violation,) = finishes[2]["invalid_output"]["violations"]
     assert violation["path"] == ""
     assert violation["rule"].startswith("The answer is not valid JSON")
+
+
+async def test_the_command_line_prints_the_answer_alone(
+    served: Served, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = await mended.stream(served.client, "Go.")
+    with PlainText() as output:
+        async for event in stream.events:
+            output.show(event)
+    assert capsys.readouterr().out == f"{TEA}\n"
 
 
 async def test_a_run_without_a_valid_answer_fails(served: Served) -> None:

@@ -130,7 +130,8 @@ class Definition(BaseModel):
         deadlines = request.deadlines.over(agent.deadlines)
         approvals = any(tool.approval == "always" for tool in agent.tools)
         plain = WITH_APPROVALS if approvals else WITHOUT_APPROVALS
-        output = agent.output and PinnedOutput(name=agent.output.name, schema=agent.output.schema)
+        told = agent.output
+        output = None if told is None else PinnedOutput(name=told.name, schema=told.schema)
         return cls(
             v=VERSION if output else plain,
             agent_id=agent.id,

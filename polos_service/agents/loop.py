@@ -171,7 +171,7 @@ class AgentLoop:
             settings=self._definition.settings,
             base_url=self._definition.base_url,
             api=self._definition.api,
-            output=self._answers and self._answers.form,
+            output=self._answers.form if self._answers else None,
             first_token=self._definition.deadlines.first_token,
             token_gap=self._definition.deadlines.token_gap,
             turn=number,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentFinish, Error, Event, FinishReason
+from polos_client.deadlines import Deadlines
 from polos_client.define.agent import Agent
 from polos_client.define.scripted import call, finish, pause, say, script, turn, usage
 from polos_client.define.stop import max_steps
@@ -271,6 +273,29 @@ async def test_an_answer_is_judged_once_and_a_validator_that_fails_is_a_violatio
     ]
     assert [one.rule for one in first.violations] == ["Validating it raised RuntimeError"]
     assert [one.rule for one in second.violations] == ["Input should be a valid integer"]
+
+
+async def test_a_validator_that_hangs_ends_the_run(store: SqliteStore) -> None:
+    release = threading.Event()
+
+    class Slow(BaseModel):
+        n: int
+
+        @field_validator("n")
+        @classmethod
+        def _waits(cls, value: int) -> int:
+            release.wait()
+            return value
+
+    text = '{"n": 1}'
+    limits = Deadlines(tool_call=0.05)
+    slow = Agent("s", "scripted", script(text, text), output_schema=Slow, deadlines=limits)
+    try:
+        error = error_of(await played(store, slow))
+    finally:
+        release.set()
+    assert error.reason == INVALID
+    assert "Validating it takes longer than 0.05 s" in error.message
 
 
 async def test_a_run_goes_on_with_the_repair_after_a_crash(store: SqliteStore) -> None:

@@ -224,11 +224,19 @@ def value_of(kind: str, output: StepOutput, returned: Any = None) -> Any:
     text = output.result_json
     if kind == AGENT:
         result = AgentResult.model_validate_json(text)
-        if text.startswith(TYPED):
-            _, end = JSONDecoder().raw_decode(text, len(TYPED))
-            result.result = _answered(text[len(TYPED) : end], result.result_schema, returned)
+        if (answer := json_answer(output)) is not None:
+            result.result = _answered(answer, result.result_schema, returned)
         return result
     return decode(output.result_json, output.private.get(MODELS, {}))
+
+
+def json_answer(output: StepOutput) -> str | None:
+    """Return the JSON text that an agent has answered with, as it is; None if it was text."""
+    text = output.result_json
+    if not text.startswith(TYPED):
+        return None
+    _, end = JSONDecoder().raw_decode(text, len(TYPED))
+    return text[len(TYPED) : end]
 
 
 def _answered(text: str, schema: str | None, returned: Any) -> Any:

@@ -71,7 +71,11 @@ hopeless = Agent("hopeless", "scripted", script("one", "two"), output_schema=Ord
 several = Agent("several", "scripted", script(f"[{TEA}]"), output_schema=list[Order])
 
 
-AGENTS = (ordering, mended, hopeless, several, selling)
+LONG = Order(item="x" * 600_000, price=Decimal(1))
+
+long = Agent("long", "scripted", script(LONG.model_dump_json()), output_schema=Order)
+
+AGENTS = (ordering, mended, hopeless, several, selling, long)
 
 
 @workflow(id="family")
@@ -119,6 +123,18 @@ async def test_the_result_is_an_instance(served: Served) -> None:
     assert ended.proto.agent_finish.result == TEA
     listed = await several.run(served.client, "Go.")
     assert (listed.result, listed.result_schema) == ([ORDER], None)
+
+
+async def test_an_answer_that_exceeds_an_event_is_an_instance(served: Served) -> None:
+    stream = await long.stream(served.client, "Go.")
+    assert (await stream.result()).result == LONG
+    assert await stream.text() == LONG.model_dump_json()
+    assert (await stream.get())["result"].result == LONG
+    ended = [one async for one in stream.events][-1]
+    assert (ended.data["result"]["result_step_key"], ended.proto.agent_finish.result) == (
+        "llm:1",
+        "",
+    )
 
 
 async def test_a_stream_takes_back_what_is_not_the_answer(served: Served) -> None:

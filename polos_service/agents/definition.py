@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    Field,
     PlainSerializer,
     PlainValidator,
     SerializerFunctionWrapHandler,
@@ -29,12 +30,13 @@ VERSION: Literal[4] = 4
 """The newest version of its format: a further one where earlier code would read it wrongly.
 
 Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
-tool that needs approval, which earlier code would call without. Version 4 is version 3 with a
-budget, which earlier code would exceed.
+tool that needs approval, which earlier code would call without. Version 4 is version 3 with an
+output schema, which earlier code would not hold the answer to, or with a budget, which it would
+exceed.
 """
 
 WITH_APPROVALS: Literal[3] = 3
-"""The version of a definition without a budget in which a tool needs approval."""
+"""The version of a definition in which a tool needs approval, without what version 4 has."""
 
 WITHOUT_APPROVALS: Literal[2] = 2
 """The version of a definition in which no tool needs approval, and without a budget."""
@@ -64,6 +66,13 @@ class PinnedStop(BaseModel):
 
     name: str
     config: dict[str, Any] | None
+
+
+class PinnedOutput(BaseModel):
+    """The type of the answers; its validators are the loaded agent's."""
+
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
 
 
 class PinnedDeadlines(BaseModel):
@@ -101,13 +110,15 @@ class Definition(BaseModel):
     session_id: str | None
     user_id: str | None
     streaming: bool
+    output: PinnedOutput | None = None
     budget: TreeBudget | None = None
 
     @model_serializer(mode="wrap")
     def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         stored: dict[str, Any] = dump(self)
-        if self.budget is None:  # as in version 3
-            stored.pop("budget", None)
+        for name in ("output", "budget"):
+            if getattr(self, name) is None:  # as in version 3
+                stored.pop(name, None)
         return stored
 
     @classmethod
@@ -123,8 +134,10 @@ class Definition(BaseModel):
         deadlines = request.deadlines.over(agent.deadlines)
         approvals = any(tool.approval == "always" for tool in agent.tools)
         plain = WITH_APPROVALS if approvals else WITHOUT_APPROVALS
+        told = agent.output
+        output = None if told is None else PinnedOutput(name=told.name, schema=told.schema)
         return cls(
-            v=VERSION if request.budget else plain,
+            v=VERSION if output or request.budget else plain,
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -153,6 +166,7 @@ class Definition(BaseModel):
             session_id=request.session_id,
             user_id=request.user_id,
             streaming=request.streaming or agent.stream_to_workflow,
+            output=output,
             budget=request.budget,
         )
 
@@ -164,7 +178,7 @@ class Definition(BaseModel):
 
         """
         if self.v != WITHOUT_APPROVALS or self.api is not None or self.settings:
-            return self.model_dump_json().encode()
+            return self.model_dump_json(by_alias=True).encode()
         told = self.model_dump(mode="json", exclude={"v", "conversation"})
         return to_json(told | {"v": FIRST_VERSION, "messages": [*messages]})
 
@@ -193,6 +207,7 @@ class Definition(BaseModel):
             max_output_tokens=self.max_output_tokens,
             stop_conditions=[stop.name for stop in self.stop_conditions],
             streaming=self.streaming,
+            output_schema_name=self.output.name if self.output else "",
         )
 
     def messages(self) -> list[Message]:

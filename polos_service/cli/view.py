@@ -28,7 +28,6 @@ from polos_service.cli.output import (
     Output,
     Texts,
     brief,
-    is_own,
     json_of,
     kind_of,
     printable,
@@ -143,7 +142,7 @@ class View(Output):
         kind = kind_of(event)
         if kind == "step_finish":
             self._finish(event, finished)
-        elif kind == "text_delta" and is_own(event):
+        elif kind == "text_delta" and event.is_own:
             self._saying.append(event.proto.text_delta.content)
         elif kind in self._shows:
             self._shows[kind](event)
@@ -154,7 +153,7 @@ class View(Output):
 
     def _bar(self, event: Event) -> str:
         """Return what stands before the lines of the event's run."""
-        if is_own(event):
+        if event.is_own:
             return ""
         run_id, parent = event.proto.run_id, event.proto.parent_run_id
         bar = (self._bars.get(parent, "") + BAR)[: GENERATIONS * len(BAR)]
@@ -170,7 +169,7 @@ class View(Output):
 
     def _start(self, event: Event) -> None:
         data, key = event.data, event.data["step_key"]
-        label = key if is_own(event) else f"{event.proto.workflow_id} {key}"
+        label = key if event.is_own else f"{event.proto.workflow_id} {key}"
         self._doing[event.proto.run_id, key] = (label, time.time())
         if "tool_call" in data:
             arguments = data["tool_call"]["function"].get("arguments", LONG)
@@ -178,7 +177,7 @@ class View(Output):
 
     def _retry(self, event: Event) -> None:
         said = ""
-        if is_own(event):
+        if event.is_own:
             said = brief("".join(self._saying), VOID)
             self._saying.clear()
         for run_id in {run_id for run_id, _ in self._doing if self._voids.void(run_id)}:
@@ -202,7 +201,7 @@ class View(Output):
 
     def _suspend(self, event: Event) -> None:
         wait = self._waits[event.sequence_id] = wait_of(event.proto)
-        label = wait.step_key if is_own(event) else f"{wait.workflow_id} {wait.step_key}"
+        label = wait.step_key if event.is_own else f"{wait.workflow_id} {wait.step_key}"
         self._doing[wait.run_id, wait.step_key] = (label, event.created_at.timestamp())
         self._say(f"⏸ {asks(wait)}", "blue", self._bar(event))
 
@@ -220,10 +219,10 @@ class View(Output):
         data, bar = event.data, self._bar(event)
         self._doing.pop((event.proto.run_id, data["step_key"]), None)
         if text:
-            if is_own(event):
+            if event.is_own:
                 self._saying.clear()  # first, so that the region does not show it once more
             self._say(text, bar=bar)
-        elif "error" in data and is_own(event):
+        elif "error" in data and event.is_own:
             self._leave_unfinished()
         if data["step_type"] == EVENT and "error" not in data:
             return  # the event itself is shown

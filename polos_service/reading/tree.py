@@ -143,6 +143,10 @@ class Tree:
         members = self.standing()
         totals, idle = summed(members), resting(members)
         tree = RunTree()
+        if not members:  # nothing of the root has begun
+            node = tree.nodes.add(run_id=root.run_id, workflow_id=root.workflow_id)
+            node.state = root.state
+            node.create_time.FromNanoseconds(root.create_time)
         size = 0
         for member in members[:NODES]:
             run_id = member.lineage.run_id
@@ -156,7 +160,7 @@ class Tree:
             if tree.nodes and size > TREE_BYTES:
                 break
             tree.nodes.append(node)
-        tree.omitted = len(members) - len(tree.nodes)
+        tree.omitted = max(0, len(members) - len(tree.nodes))
         return tree
 
 

@@ -100,7 +100,8 @@ async def _ending(
     finally:
         if not work.done():
             child.end()
-        await stopped(work, cancellation, *child.tasks())
+        with child.working():  # a run that is parked now would not hear of the cancellation again
+            await stopped(work, cancellation, *child.tasks())
     if not done:
         return timed_out(child)
     if work not in done:

@@ -22,6 +22,9 @@ CUT = {
 }
 """Finish reasons that are not failures, but leave no whole answer, and what is said then."""
 
+ENDS = ("agent_finish", "workflow_finish", "error", "run_cancelled")
+"""The kinds of events that end a run, a child as well as the root."""
+
 _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
 """Control characters except tab and newline, each mapped to nothing."""
 

@@ -19,7 +19,7 @@ from polos_client.wire import RESULT_LIMIT, root_of
 from polos_service.pacer import Pacer
 from polos_service.reading.budget import Budget
 from polos_service.reading.parts import TEXT, Parts, Place, place_of
-from polos_service.reading.subtree import Subtree, begin_of, number_of
+from polos_service.reading.subtree import SCAN_LIMIT, Subtree, begin_of, number_of
 from polos_service.reading.tail import READ_LIMIT, events_of
 from polos_service.reading.tree import Member, Tree, resting, state_of
 from polos_service.runs.frame import cut, decode
@@ -151,7 +151,7 @@ class Details:
         own = details.outcome is not None and details.outcome.run_id == run_id
         step_key = details.outcome.agent_finish.result_step_key if own and details.outcome else ""
         results = Results(details.record)
-        async for data, _ in self._log(project, details.record):
+        async for data in self._log(project, details.record):
             if TOOL in data or (step_key and MODEL in data):
                 results.add(decode(data))
         size = results.texts.get(step_key, 0)
@@ -179,7 +179,7 @@ class Details:
 
         """
         record = await self._store.get(project, run_id)
-        async for data, _ in self._log(project, record, after):
+        async for data in self._log(project, record, after):
             if any(tag in data for tag in WAITS) or (key and key.encode() in data):
                 for event in decode(data):
                     waits = event.HasField("suspended") or event.HasField("resumed")
@@ -200,7 +200,7 @@ class Details:
         wanted = {*results.long, *([(step_key, TEXT)] if step_key else [])}
         parts = Parts(record.run_id, record.latest, wanted, RESULTS_LIMIT - results.size)
         if wanted:
-            async for data, _ in self._log(project, record):
+            async for data in self._log(project, record):
                 if not parts.skips(data):
                     parts.add(decode(data))
         return parts
@@ -216,28 +216,26 @@ class Details:
         root = await self._store.get(project, root_of(run_id))
         subtree, found = Subtree(run_id), Tree()
         outcome = None
-        async for data, after in self._log(project, root, begin_of(run_id)):
-            picked = subtree.pick(data, last=root.state in ENDED and after >= root.latest)
+        while subtree.after < root.latest and not subtree.ended:
+            await self._pacer.next()
+            part = await self._read(project, root.run_id, subtree.after, SCAN_LIMIT)
+            picked = subtree.take(part, READ_LIMIT)
             if subtree.ended:
                 outcome = Event()
                 outcome.CopyFrom(picked[-1])
                 if outcome.run_id != run_id:
                     del picked[-1]
             found.add(picked)
-            if subtree.ended:
-                break
         return await asyncio.to_thread(details_of_child, run_id, root, found, outcome, tree=tree)
 
     async def _tree(self, project: str, root: RunRecord) -> RunTree:
         tree = Tree()
-        async for data, _ in self._log(project, root):
+        async for data in self._log(project, root):
             tree.add(decode(data))
         return await asyncio.to_thread(tree.told, root)
 
-    async def _log(
-        self, project: str, record: RunRecord, after: int = 0
-    ) -> AsyncIterator[tuple[bytes, int]]:
-        """Yield the log behind a cursor as encoded events, each time with the cursor behind them.
+    async def _log(self, project: str, record: RunRecord, after: int = 0) -> AsyncIterator[bytes]:
+        """Yield the log behind a cursor as encoded events.
 
         Of a child it has what its root's log says from the child's begin to its newest event.
         """
@@ -247,7 +245,7 @@ class Details:
             await self._pacer.next()
             part = await self._read(project, root, after, READ_LIMIT)
             data, after = events_of(part, after)
-            yield data, after
+            yield data
 
     async def _read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Return frames behind a cursor; the record says that there are some.

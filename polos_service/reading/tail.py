@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from polos_client.errors import CallError, CursorAhead, Draining
 from polos_client.wire import HEARTBEAT, root_of
 from polos_service.pacer import Pacer
-from polos_service.reading.subtree import Subtree, begin_of, encoded
+from polos_service.reading.subtree import SCAN_LIMIT, Subtree, encoded
 from polos_service.runs.frame import cut, position
 from polos_service.store import RunStore, Slice
 
@@ -77,7 +77,8 @@ class Tail:
         self._cursor = self._after = after
         self._subtree: Subtree | None = None
         if self._run[1] != run_id:  # which runs are below a child is told from its begin on
-            self._subtree, self._after = Subtree(run_id), begin_of(run_id)
+            self._subtree = Subtree(run_id)
+            self._after = self._subtree.after
         self._behind = self._speak = True
         self._leaving = self._ended = self._woken = False
         self._refusal: CallError | None = None
@@ -127,16 +128,19 @@ class Tail:
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
             self._woken = False
-            part = await self._store.read(*self._run, self._after, READ_LIMIT)
+            limit = READ_LIMIT if self._subtree is None else SCAN_LIMIT
+            part = await self._store.read(*self._run, self._after, limit)
             if self._covered > part.latest:
                 raise ahead(self._run_id, self._covered, part.latest)
-            events, self._after = events_of(part, self._after)
+            covered = 0
+            if self._subtree is None:
+                events, self._after = events_of(part, self._after)
+            else:
+                events, covered = self._part(self._subtree, part)
             self._behind = self._after < part.latest
             self._ended = part.ended and not self._behind
-            covered = 0
             if self._subtree is not None:
-                events = self._part(self._subtree, events)
-                covered = self._covered
+                self._ended |= self._subtree.ended
             if events or (self._speak and not self._ended):
                 self._said, self._speak = self._loop.time(), False
                 return events + position(part.latest, covered)
@@ -147,11 +151,12 @@ class Tail:
         """The last sequence that the reader has, or that they asked to begin after."""
         return max(self._cursor, self._after)
 
-    def _part(self, subtree: Subtree, events: bytes) -> bytes:
-        """Return those of the next events that the reader of a child gets."""
-        picked = subtree.pick(events, last=self._ended)
-        self._ended |= subtree.ended
-        return encoded([one for one in picked if one.sequence > self._cursor])
+    def _part(self, subtree: Subtree, part: Slice) -> tuple[bytes, int]:
+        """Return those of the next events that the reader of a child gets, and what is covered."""
+        picked = subtree.take(part, READ_LIMIT)
+        self._after = subtree.after
+        fresh = [one for one in picked if one.sequence > self._cursor]
+        return encoded(fresh), self._covered
 
     async def _wait(self) -> None:
         """Wait until there is something to send: an event, or a heartbeat."""

@@ -119,6 +119,9 @@ class Answer:
         return hashlib.sha256(self._payload()).hexdigest()
 
 
+EXPIRED = Answer(ending="expired")
+"""How a wait ends that nobody has answered in time."""
+
 CANCELLED = Answer(ending="cancelled")
 """How a wait ends that the run's code does not wait for any more, or a child that is cancelled."""
 

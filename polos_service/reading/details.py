@@ -216,7 +216,8 @@ class Details:
         root = await self._store.get(project, root_of(run_id))
         subtree, found = Subtree(run_id), Tree()
         outcome = None
-        while subtree.after < root.latest and not subtree.ended:
+        latest = max(root.latest, subtree.after + 1)  # its first event was there
+        while subtree.after < latest and not subtree.ended:
             await self._pacer.next()
             part = await self._read(project, root.run_id, subtree.after, SCAN_LIMIT)
             picked = subtree.take(part, READ_LIMIT)

@@ -146,8 +146,8 @@ def test_each_call_counts_once_in_each_run_above_it(log: Log) -> None:
         log.call(run, tokens)
     used = {one.run_id: one.usage.total_tokens for one in log.tree().values()}
     assert used == {ROOT: 111, a.run_id: 101, b.run_id: 10, inner.run_id: 100}
-    totals = {"usage": pb.Usage(total_tokens=101), "cost": pb.Cost(usd_micros=101)}
-    log.add(a, pb.AgentFinish(total_steps=1, **totals))
+    usage, cost = pb.Usage(total_tokens=101), pb.Cost(usd_micros=101)
+    log.add(a, pb.AgentFinish(total_steps=1, usage=usage, cost=cost))
     tree = log.tree()
     assert (tree[ROOT].usage.total_tokens, tree[ROOT].cost.usd_micros) == (111, 111)
     assert [*log.tree(run_id=a.run_id)] == [a.run_id, inner.run_id]

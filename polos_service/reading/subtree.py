@@ -14,13 +14,6 @@ from polos_service.store import Slice
 NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 """The number of a child: a sequence. No log has as many events as the largest says."""
 
-SCAN_FIRST, SCAN_LIMIT, SCAN_GROWTH = 256 * 1024, 1024 * 1024, 4
-"""Bytes of a log that are read at once at first, the most, and the factor by which that grows while
-the log has little of the child: to look through a frame takes no time, to ask for frames does."""
-
-DECODE_LIMIT = 256 * 1024
-"""Bytes of frames that name the child which are decoded at once: some 3 ms."""
-
 MARKS = 8
 """Runs at most whose ids are looked for in encoded events. To decode those is quicker than to look
 for more."""
@@ -42,14 +35,12 @@ class Subtree:
 
     Attributes:
         after: the cursor behind which the log is to be read next.
-        scan: how many bytes of it are to be read.
         ended: True once the event that ends the child was picked, or the root's.
 
     """
 
     def __init__(self, run_id: str) -> None:
         self.after = begin_of(run_id)
-        self.scan = SCAN_FIRST
         self.ended = False
         self._run_id = run_id
         self._runs = {run_id}
@@ -66,9 +57,9 @@ class Subtree:
 
         """
         picked: list[Event] = []
-        size = decoded = 0
+        size = 0
         for frame in part.frames:
-            if self.ended or size >= limit or decoded >= DECODE_LIMIT:
+            if self.ended or size >= limit:
                 break
             data, last = frame.data, frame.last
             if len(data) > limit:
@@ -82,12 +73,7 @@ class Subtree:
                 found = self._pick(data)
                 picked += found
                 size += sum(one.ByteSize() for one in found)
-                decoded += len(data)
             self.after = last
-        if not part.frames or self.after < part.frames[-1].last:
-            self.scan = limit
-        elif size * SCAN_GROWTH < limit:
-            self.scan = min(self.scan * SCAN_GROWTH, SCAN_LIMIT)
         return picked
 
     def _pick(self, data: bytes) -> list[Event]:

@@ -128,8 +128,7 @@ class Tail:
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
             self._woken = False
-            limit = READ_LIMIT if self._subtree is None else self._subtree.scan
-            part = await self._store.read(*self._run, self._after, limit)
+            part = await self._store.read(*self._run, self._after, READ_LIMIT)
             if self._covered > part.latest:
                 raise ahead(self._run_id, self._covered, part.latest)
             covered = 0

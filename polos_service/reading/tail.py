@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from polos_client.errors import CallError, CursorAhead, Draining
 from polos_client.wire import HEARTBEAT, root_of
 from polos_service.pacer import Pacer
+from polos_service.reading.index import Index, Indexes
 from polos_service.reading.subtree import Subtree, encoded
 from polos_service.runs.frame import cut, position
 from polos_service.store import RunStore, Slice
@@ -38,6 +39,7 @@ class Readers:
         self.heartbeat = heartbeat
         self.closed = False
         self._store = store
+        self._indexes = Indexes()
         self._tails: set[Tail] = set()
 
     def close(self) -> None:
@@ -49,8 +51,10 @@ class Readers:
     @contextmanager
     def tail(self, project: str, run_id: str, after: int) -> Iterator[Tail]:
         """Give the log of a root run, or of a child that exists, to one reader."""
-        tail = Tail(self, self._store, project, run_id, after)
-        leave = self._store.follow(project, root_of(run_id), tail.wake)
+        root = root_of(run_id)
+        index = self._indexes.of((project, root)) if root != run_id else None
+        tail = Tail(self, self._store, project, run_id, after, index)
+        leave = self._store.follow(project, root, tail.wake)
         self._tails.add(tail)
         try:
             yield tail
@@ -67,18 +71,27 @@ class Tail:
     iterator: a StopAsyncIteration that comes out of a store would end it.
     """
 
-    def __init__(
-        self, readers: Readers, store: RunStore, project: str, run_id: str, after: int
+    def __init__(  # noqa: PLR0917 - what is read, and with whom
+        self,
+        readers: Readers,
+        store: RunStore,
+        project: str,
+        run_id: str,
+        after: int,
+        index: Index | None,
     ) -> None:
+        """Begin after the cursor; `index` is that of the root's log if the run is a child."""
         self._readers = readers
         self._store = store
         self._run = (project, root_of(run_id))
         self._run_id = run_id
         self._cursor = self._after = after
         self._subtree: Subtree | None = None
-        if self._run[1] != run_id:  # which runs are below a child is told from its begin on
-            self._subtree = Subtree(run_id)
-            self._after = self._subtree.after
+        self._index = index
+        if index is not None:  # which runs are below a child is told from its begin on
+            self._subtree = subtree = Subtree(run_id)
+            self._cursor = max(after, subtree.after)
+            self._after = subtree.after = min(subtree.after, index.covered)
         self._behind = self._speak = True
         self._leaving = self._ended = self._woken = False
         self._refusal: CallError | None = None
@@ -128,7 +141,7 @@ class Tail:
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
             self._woken = False
-            part = await self._store.read(*self._run, self._after, READ_LIMIT)
+            part = await self._store.read(*self._run, self._after, self._pass_by())
             if self._covered > part.latest:
                 raise ahead(self._run_id, self._covered, part.latest)
             covered = 0
@@ -150,8 +163,18 @@ class Tail:
         """The last sequence that the reader has, or that they asked to begin after."""
         return max(self._cursor, self._after)
 
+    def _pass_by(self) -> int:
+        """Pass by what the index says is of other runs; return how many bytes to read."""
+        index, subtree = self._index, self._subtree
+        if index is None or subtree is None:
+            return READ_LIMIT
+        self._after = subtree.after = index.next(subtree.runs, subtree.after)
+        return 1 if index.is_sparse(subtree.runs, subtree.after) else READ_LIMIT
+
     def _part(self, subtree: Subtree, part: Slice) -> tuple[bytes, int]:
         """Return those of the next events that the reader of a child gets, and what is covered."""
+        if self._index is not None:
+            self._index.add(part)
         picked = subtree.take(part, READ_LIMIT)
         self._after = subtree.after
         fresh = [one for one in picked if one.sequence > self._cursor]

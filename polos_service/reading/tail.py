@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from polos.v1.event_pb2 import Event
 from polos_client.errors import CallError, CursorAhead, Draining
 from polos_client.wire import HEARTBEAT, root_of
 from polos_service.pacer import Pacer
@@ -19,6 +20,9 @@ READ_LIMIT = 64 * 1024
 
 A reader that does not read holds three responses: one in gRPC's write buffer, and one that
 waits for room there, as gRPC's copy and as ours. Larger responses make no replay faster."""
+
+PIECES = 64
+"""Pieces of a log that are looked at for one response to the reader of a child, at most."""
 
 RECONNECT_AFTER = 0.2
 """Seconds after which a reader that is sent away may find the next process."""
@@ -145,10 +149,11 @@ class Tail:
             if self._covered > part.latest:
                 raise ahead(self._run_id, self._covered, part.latest)
             covered = 0
-            if self._subtree is None:
+            if self._subtree is None or self._index is None:
                 events, self._after = events_of(part, self._after)
             else:
-                events, covered = self._part(self._subtree, part)
+                events, part = await self._part(self._subtree, self._index, part)
+                covered = self._covered
             self._behind = self._after < part.latest
             self._ended = part.ended and not self._behind
             if self._subtree is not None:
@@ -171,14 +176,26 @@ class Tail:
         self._after = subtree.after = index.next(subtree.runs, subtree.after)
         return 1 if index.is_sparse(subtree.runs, subtree.after) else READ_LIMIT
 
-    def _part(self, subtree: Subtree, part: Slice) -> tuple[bytes, int]:
-        """Return those of the next events that the reader of a child gets, and what is covered."""
-        if self._index is not None:
-            self._index.add(part)
-        picked = subtree.take(part, READ_LIMIT)
-        self._after = subtree.after
-        fresh = [one for one in picked if one.sequence > self._cursor]
-        return encoded(fresh), self._covered
+    async def _part(self, subtree: Subtree, index: Index, part: Slice) -> tuple[bytes, Slice]:
+        """Return what the reader of a child gets next, from this piece of the log and further ones.
+
+        With it comes the last piece. A child's events may be far apart, and a response costs more
+        than a piece.
+        """
+        fresh: list[Event] = []
+        size = 0
+        for _ in range(PIECES):
+            index.add(part)
+            picked = subtree.take(part, READ_LIMIT // 2)
+            self._after = subtree.after
+            fresh += [one for one in picked if one.sequence > self._cursor]
+            size += sum(one.ByteSize() for one in picked)
+            whole = self._after >= part.latest or not part.frames
+            if subtree.ended or whole or size >= READ_LIMIT // 2:
+                break
+            await self._readers.pacer.next()
+            part = await self._store.read(*self._run, self._after, self._pass_by())
+        return encoded(fresh), part
 
     async def _wait(self) -> None:
         """Wait until there is something to send: an event, or a heartbeat."""

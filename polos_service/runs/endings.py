@@ -106,4 +106,4 @@ def given_up(ctx: RunContext) -> Ending:
 
 def cancelled(ctx: RunContext) -> Ending:
     """Return the ending of a run that somebody cancelled."""
-    return Ending(payload=ctx.cancellation(), outcome=RunState.RUN_STATE_CANCELLED)
+    return Ending(payload=ctx.cancelled_end(), outcome=RunState.RUN_STATE_CANCELLED)

@@ -122,7 +122,7 @@ class Totals:
         if isinstance(payload, StepRetry):
             self._void(payload.step_key)
             if payload.HasField("usage"):
-                self._count(_call(payload), stands=False)
+                self._count(call_of(payload), stands=False)
         elif isinstance(payload, StepFinish):
             if payload.step_type == MODEL_CALL:
                 self._finish(payload)
@@ -142,7 +142,7 @@ class Totals:
         failed = finish.HasField("failure")
         self.steps += not failed
         if not failed or finish.HasField("usage"):
-            self._count(_call(finish), stands=not failed)
+            self._count(call_of(finish), stands=not failed)
 
     def _count(self, call: Sum, *, stands: bool) -> None:
         self.spent.add(call)
@@ -194,5 +194,6 @@ class TreeTotals:
         return found
 
 
-def _call(told: StepFinish | StepRetry) -> Sum:
+def call_of(told: StepFinish | StepRetry) -> Sum:
+    """Return what an event tells of one model call."""
     return Sum.of(told.usage, told.cost if told.HasField("cost") else None)

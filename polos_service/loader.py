@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError, PolosError
 
@@ -22,6 +23,8 @@ class LoadError(PolosError):
 
 def load(target: str) -> list[Agent | Workflow]:
     """Import `path/to/app.py` or `package.module`; return the definitions at its top level.
+
+    With an agent come those that are its tools.
 
     The file's folder, or the working folder for a module, comes first on the import
     path, as it does for `python app.py` and `python -m package.module`.
@@ -38,7 +41,19 @@ def load(target: str) -> list[Agent | Workflow]:
             f"{target} does not define an agent or a workflow. Define one at the top level: "
             "agent = Agent(id=..., provider=..., model=...), or a function with @workflow."
         )
+    left = list(found.values())
+    while left:
+        for one in tool_agents(left.pop()):
+            if id(one) not in found:
+                found[id(one)] = one
+                left.append(one)
     return list(found.values())
+
+
+def tool_agents(definition: Agent | Workflow) -> list[Agent]:
+    """Return the agents that are tools of an agent."""
+    tools = definition.tools if isinstance(definition, Agent) else ()
+    return [tool.agent for tool in tools if isinstance(tool, AgentTool)]
 
 
 def from_file(path: Path) -> ModuleType:

@@ -17,41 +17,66 @@ from pydantic_core import to_json
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.stop import StopCondition, restore
+from polos_client.define.tool import Tool
 from polos_service.errors import StepError
 from polos_service.models.messages import Message, Text, dump, load
 from polos_service.models.openai.form import stored_messages_of
 from polos_service.runs.pinned import FIRST_VERSION, unpinned
 from polos_service.runs.runnable import AGENT, RunRequest
 
-VERSION: Literal[3] = 3
+VERSION: Literal[4] = 4
 """The newest version of its format: a further one where earlier code would read it wrongly.
 
 Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
-tool that needs approval, which earlier code would call without.
+tool that needs approval, which earlier code would call without. Version 4 is version 3 with a tool
+that is an agent, which earlier code could not call.
 """
+
+WITHOUT_AGENTS: Literal[3] = 3
+"""The version of a definition in which a tool needs approval, and none is an agent."""
 
 WITHOUT_APPROVALS: Literal[2] = 2
 """The version of a definition in which no tool needs approval."""
 
 
-class PinnedTool(BaseModel):
-    """A tool as the model sees it, and whether a call of it needs approval.
+LATER = frozenset({"approval", "agent"})
+"""The members of a tool that are stored only if they say something."""
 
-    Its code is the loaded agent's, found by name. Without approval it is stored as in version 2.
+
+class PinnedTool(BaseModel):
+    """A tool as the model sees it, whether a call of it needs approval, and which agent it is.
+
+    Its code is the loaded agent's, found by name. A function without approval is stored as in
+    version 2.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     approval: bool = False
+    agent: str = ""
+
+    @classmethod
+    def of(cls, tool: Tool) -> PinnedTool:
+        """Return a tool as it is now."""
+        return cls(
+            name=tool.id,
+            description=tool.description,
+            parameters=tool.parameters,
+            approval=tool.approval == "always",
+            agent=tool.agent.id if isinstance(tool, AgentTool) else "",
+        )
+
+    def offered(self) -> dict[str, Any]:
+        """Return what the model sees."""
+        return self.model_dump(include={"name", "description", "parameters"})
 
     @model_serializer(mode="wrap")
     def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         stored: dict[str, Any] = dump(self)
-        if not self.approval:
-            stored.pop("approval", None)
-        return stored
+        return {name: one for name, one in stored.items() if one or name not in LATER}
 
 
 class PinnedStop(BaseModel):
@@ -77,7 +102,7 @@ class Definition(BaseModel):
     """A run's definition. Private: it is stored beside the log and never served."""
 
     kind: Literal["agent"] = AGENT
-    v: Literal[2, 3] = WITHOUT_APPROVALS
+    v: Literal[2, 3, 4] = WITHOUT_APPROVALS
     agent_id: str
     provider: str
     model: str
@@ -108,9 +133,9 @@ class Definition(BaseModel):
 
         """
         deadlines = request.deadlines.over(agent.deadlines)
-        approvals = any(tool.approval == "always" for tool in agent.tools)
+        tools = [PinnedTool.of(tool) for tool in agent.tools]
         return cls(
-            v=VERSION if approvals else WITHOUT_APPROVALS,
+            v=version_for(tools),
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -118,15 +143,7 @@ class Definition(BaseModel):
             base_url=agent.provider_base_url,
             api=agent.provider_llm_api,
             settings=agent.provider_kwargs,
-            tools=[
-                PinnedTool(
-                    name=tool.id,
-                    description=tool.description,
-                    parameters=tool.parameters,
-                    approval=tool.approval == "always",
-                )
-                for tool in agent.tools
-            ],
+            tools=tools,
             temperature=agent.temperature,
             max_output_tokens=agent.max_output_tokens,
             stop_conditions=[
@@ -197,6 +214,13 @@ class Definition(BaseModel):
             return [restore(stop.name, stop.config, loaded) for stop in self.stop_conditions]
         except LookupError as error:
             raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error
+
+
+def version_for(tools: Sequence[PinnedTool]) -> Literal[2, 3, 4]:
+    """Return the version of a definition with these tools: the first that holds them."""
+    if any(tool.agent for tool in tools):
+        return VERSION
+    return WITHOUT_AGENTS if any(tool.approval for tool in tools) else WITHOUT_APPROVALS
 
 
 def _first_conversation(stored: Mapping[str, Any]) -> list[Message]:

@@ -18,11 +18,13 @@ from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Message
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
+from polos_service.replay.replay import answers_nothing
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 from polos_service.store import RunStore
+from polos_service.workflows.means import Means
 from tests.support.runs import executing
 from tests.support.stores import all_events
 
@@ -57,7 +59,11 @@ class Recorder(Model):
 def catalog(*agents: Agent, model: Model | None = None) -> Catalog:
     """Return a catalog of these agents, whose provider is a script or this model."""
     providers = Providers({"scripted": lambda _: model or Scripted()})
-    return Catalog(AgentRunnable(agent, providers) for agent in agents)
+    loaded = Catalog()
+    means = Means(SystemClock(), answers_nothing, loaded.find)
+    for agent in agents:
+        loaded.add(AgentRunnable(agent, providers, means))
+    return loaded
 
 
 def use_cases(store: RunStore, agents: Catalog, executor: Executor | None = None) -> Runs:

@@ -322,7 +322,7 @@ async def test_an_agent_is_a_child(store: SqliteStore) -> None:
         return [result.result, result.tool_results[0].result, [one.result.result for one in both]]
 
     async with flowing(store, root) as flows:
-        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()})))
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
         events = await flows.run(root)
     assert result_of(events) == ["Sunny.", "sun in Rome", ["Sunny.", "Sunny."]]
     assert events[-1].workflow_finish.usage.total_tokens == sum(

@@ -6,15 +6,18 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import TypeVar, cast
 
 from polos_client.define.agent import Agent
 from polos_client.define.agent_tool import AgentTool
 from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError, PolosError
+
+Definition = TypeVar("Definition", bound=Agent | Workflow)
 
 
 class LoadError(PolosError):
@@ -41,19 +44,20 @@ def load(target: str) -> list[Agent | Workflow]:
             f"{target} does not define an agent or a workflow. Define one at the top level: "
             "agent = Agent(id=..., provider=..., model=...), or a function with @workflow."
         )
-    left = list(found.values())
+    return with_tools(found.values())
+
+
+def with_tools(definitions: Iterable[Definition]) -> list[Definition]:
+    """Return definitions with the agents that are tools of theirs, and of those, each once."""
+    found: dict[int, Definition] = {}
+    left = list(definitions)
     while left:
-        for one in tool_agents(left.pop()):
-            if id(one) not in found:
-                found[id(one)] = one
-                left.append(one)
+        one = left.pop(0)
+        if id(one) not in found:
+            found[id(one)] = one
+            tools = one.tools if isinstance(one, Agent) else ()
+            left += [cast("Definition", it.agent) for it in tools if isinstance(it, AgentTool)]
     return list(found.values())
-
-
-def tool_agents(definition: Agent | Workflow) -> list[Agent]:
-    """Return the agents that are tools of an agent."""
-    tools = definition.tools if isinstance(definition, Agent) else ()
-    return [tool.agent for tool in tools if isinstance(tool, AgentTool)]
 
 
 def from_file(path: Path) -> ModuleType:

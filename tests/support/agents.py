@@ -14,12 +14,13 @@ from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.requests import run_request
 from polos_service.caller import ANONYMOUS
 from polos_service.catalog import Catalog
+from polos_service.loader import with_tools
 from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Message
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.replay.replay import answers_nothing
-from polos_service.runs.clock import SystemClock
+from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
@@ -57,27 +58,38 @@ class Recorder(Model):
 
 
 def catalog(*agents: Agent, model: Model | None = None) -> Catalog:
-    """Return a catalog of these agents, whose provider is a script or this model."""
+    """Return a catalog of these agents and those that are their tools.
+
+    Their provider is a script, or this model.
+    """
     providers = Providers({"scripted": lambda _: model or Scripted()})
     loaded = Catalog()
     means = Means(SystemClock(), answers_nothing, loaded.find)
-    for agent in agents:
+    for agent in with_tools(agents):
         loaded.add(AgentRunnable(agent, providers, means))
     return loaded
 
 
-def use_cases(store: RunStore, agents: Catalog, executor: Executor | None = None) -> Runs:
+def use_cases(
+    store: RunStore, agents: Catalog, executor: Executor | None = None, clock: Clock | None = None
+) -> Runs:
     """Return the use cases; without an executor of their own nothing takes up runs."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     return Runs(store, agents, executor or Executor(store, agents, clock, 1), clock, SideThread())
 
 
 async def started(store: RunStore, agents: Catalog, **fields: Any) -> str:
-    """Create a run of the only agent."""
-    (agent,) = agents.agents()
-    values = {"agent_id": agent.id, "input": "Hello", "streaming": True, **fields}
+    """Create a run of the only agent, or of the one that is named."""
+    named = {} if "agent_id" in fields else {"agent_id": only(agents)}
+    values = {"input": "Hello", "streaming": True, **named, **fields}
     request = run_request(ANONYMOUS, CreateRunRequest(**values))
     return await use_cases(store, agents).start(request)
+
+
+def only(agents: Catalog) -> str:
+    """Return the id of the only agent."""
+    (agent,) = agents.agents()
+    return agent.id
 
 
 async def played(
@@ -86,7 +98,8 @@ async def played(
     """Run an agent to its end and return its events."""
     agents = catalog(agent, model=model)
     async with executing(store, agents):
-        return await all_events(store, await started(store, agents, **fields))
+        run_id = await started(store, agents, agent_id=agent.id, **fields)
+        return await all_events(store, run_id)
 
 
 @asynccontextmanager

@@ -63,7 +63,7 @@ async def test_it_is_refused_by_name_and_another_process_goes_on(
         "run_id": run_id,
         "kind": kind,
         "version": version,
-        "reads": "agent 3",
+        "reads": f"agent {VERSION}",
     }
     assert len(line["reason"]) < 500
 

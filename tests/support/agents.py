@@ -57,13 +57,15 @@ class Recorder(Model):
         return list(self.requests[-1].messages)
 
 
-def catalog(*agents: Agent, model: Model | None = None) -> Catalog:
+def catalog(
+    *agents: Agent, model: Model | None = None, projects: Mapping[str, list[str]] | None = None
+) -> Catalog:
     """Return a catalog of these agents and those that are their tools.
 
-    Their provider is a script, or this model.
+    Their provider is a script, or this model. `projects` are those that an agent is limited to.
     """
     providers = Providers({"scripted": lambda _: model or Scripted()})
-    loaded = Catalog()
+    loaded = Catalog(projects=projects or {})
     means = Means(SystemClock(), answers_nothing, loaded.find)
     for agent in with_tools(agents):
         loaded.add(AgentRunnable(agent, providers, means))

@@ -11,6 +11,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.scripted import script
 from polos_client.define.tool import Tool, tool
 from polos_client.errors import AgentNotFound, DefinitionError
+from polos_service.agents.runnable import AgentRunnable
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import Runnable
 from tests.support.agents import catalog

@@ -330,6 +330,35 @@ async def test_an_agent_is_a_child(store: SqliteStore) -> None:
     )
 
 
+async def test_a_child_that_was_unknown_at_first_may_be_an_agent_later(
+    store: SqliteStore,
+) -> None:
+    agent = scripted("Rain.", id="forecast")
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        try:
+            await ctx.step.invoke_and_wait("ask", "forecast", {"input": "Weather?"})
+        except StepExecutionError as error:
+            failed = str(error)
+        await ctx.step.suspend("go")
+        again = await ctx.step.invoke_and_wait("again", "forecast", {"input": "Weather?"})
+        await ctx.step.suspend("end")
+        return [failed, again.result]
+
+    async with flowing(store, root, threshold=0.02) as flows:
+        run_id = await flows.start(root)
+        await flows.parked(run_id)
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        await flows.answer(run_id, "go")
+        await flows.holds(run_id, "suspended end")
+        await flows.parked(run_id)
+        await flows.answer(run_id, "end")
+        failed, result = result_of(await flows.ended(run_id))
+    assert "There is no 'forecast'." in failed
+    assert result == "Rain."
+
+
 @pytest.mark.parametrize("target", [7, None, ""])
 async def test_what_cannot_be_a_child_is_refused(store: SqliteStore, target: Any) -> None:
     @workflow(id="root")

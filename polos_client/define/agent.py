@@ -179,8 +179,8 @@ class Agent:
         """
         return AgentTool(
             self,
-            id=id,
-            description=description,
+            id,
+            description or self.description,
             approval=approval,
             approval_timeout=approval_timeout,
             editable=editable,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from polos_client.define.children import Defined
 from polos_client.define.tool import Tool
-
-if TYPE_CHECKING:
-    from polos_client.define.agent import Agent
 
 _NAME_LIMIT = 64
 """Characters of a tool's name at most."""
@@ -24,7 +22,7 @@ class AgentTool(Tool[[str], Any]):
 
     """
 
-    def __init__(self, agent: Agent, **options: Any) -> None:
+    def __init__(self, agent: Defined, id: str | None, description: str, **options: Any) -> None:
         """Make a tool of an agent; the options are those of `@tool`.
 
         Raises:
@@ -32,10 +30,8 @@ class AgentTool(Tool[[str], Any]):
 
         """
         self.agent = agent
-        name = options.pop("id", None) or name_of(agent.id)
-        description = options.pop("description", None) or agent.description
         told = description or f"Asks the agent {agent.id}, and returns its answer."
-        super().__init__(run, {}, id=name, description=told, **options)
+        super().__init__(run, {}, id=id or name_of(agent.id), description=told, **options)
 
 
 def name_of(agent_id: str) -> str:

@@ -33,18 +33,8 @@ from polos_service.tools.local import call_tool, in_time, unknown_outcome, valid
 from polos_service.tools.stint import Stint
 from polos_service.workflows.steps import WorkflowSteps
 
-WAITS = frozenset({"wait_for", "wait_until", "suspend"})
-"""The steps that are waits: they park the run, if nothing else is open."""
-
-CHILDREN = frozenset(
-    {
-        "agent_invoke_and_wait",
-        "batch_agent_invoke_and_wait",
-        "batch_invoke_and_wait",
-        "invoke_and_wait",
-    }
-)
-"""The steps that run something else, whose time and waits count by themselves."""
+CALLS = frozenset({"run"})
+"""The steps in which code of the tool works. In all others it waits for something else."""
 
 StepsOf = Callable[[RunContext], WorkflowSteps]
 """Returns the steps of a run's code."""
@@ -110,13 +100,13 @@ class Body:
             StepExecutionError: the step failed, or the tool cannot have it.
 
         """
-        if self._tool.at_most_once and name in WAITS:
+        if self._tool.at_most_once and (name == "suspend" or name.startswith("wait_")):
             raise StepExecutionError(
                 f"The tool {self._tool.id} is at_most_once and cannot use ctx.step.{name}: a run "
                 "that waits is stopped, and the tool's code would begin anew after that."
             )
         steps = await self._begun()
-        if name not in WAITS | CHILDREN:
+        if name in CALLS:
             return await getattr(steps, name)(*args, **kwargs)
         async with self._stint.away():
             return await getattr(steps, name)(*args, **kwargs)

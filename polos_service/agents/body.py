@@ -83,6 +83,8 @@ class Body:
         if recorded is not None and (recorded.end is not None or self._tool.at_most_once):
             return await self._recorded()
         limit = self._stint.limit(seconds)
+        if recorded is not None:  # it is under way, whether the code asks for a step or not
+            await self._begun()
         # Code that must not run twice is not stopped for the sake of a wait.
         with self._ctx.working() if self._tool.at_most_once else nullcontext():
             try:

@@ -30,7 +30,9 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.endings import failed
 from polos_service.tools.approved import Approved
 from polos_service.tools.local import call_tool, in_time, unknown_outcome, validating
+from polos_service.tools.result import Returned
 from polos_service.tools.stint import Stint
+from polos_service.workflows.children import answer_json
 from polos_service.workflows.steps import WorkflowSteps
 
 CALLS = frozenset({"run"})
@@ -66,7 +68,7 @@ class Body:
 
     async def result(
         self, call: ToolCall, context: WorkflowContext, seconds: float, approved: Approved | None
-    ) -> str:
+    ) -> Returned:
         """Call the tool, and return its result as JSON text.
 
         Args:
@@ -135,7 +137,7 @@ class Body:
         self._child = child
         return self._steps_of(child)
 
-    async def _end(self, outcome: str | StepError) -> None:
+    async def _end(self, outcome: Returned | StepError) -> None:
         """Record how the child run has ended, if it has begun."""
         if self._beginning is not None:
             await asyncio.wait({self._beginning})
@@ -147,10 +149,15 @@ class Body:
         if isinstance(outcome, StepError):
             await child.finish(failed(child, outcome).payload)
             return
-        spent = child.totals.spent()
-        await child.finish(WorkflowFinish(result_json=outcome, duration=child.age(), **spent))
+        finish = WorkflowFinish(
+            result_json=outcome,
+            result_schema=outcome.schema,
+            duration=child.age(),
+            **child.totals.spent(),
+        )
+        await child.finish(finish)
 
-    async def _recorded(self) -> str:
+    async def _recorded(self) -> Returned:
         """Return what the log has of a body that does not run again.
 
         Raises:
@@ -163,7 +170,7 @@ class Body:
             raise unknown_outcome(self._tool)
         match child.end_payload:
             case WorkflowFinish() as end:
-                return end.result_json
+                return Returned(end.result_json, end.result_schema)
             case RunCancelled() as end:
                 raise failure(child.run_id, end)
             case end:
@@ -223,5 +230,6 @@ async def input_of(
 
 def answer_in(output: StepOutput) -> StepOutput:
     """Return the output of a call whose child, an agent, has ended with this `AgentResult`."""
-    result = AgentResult.model_validate_json(output.result_json).result
-    return StepOutput(result_json=json.dumps(result, ensure_ascii=False))
+    result = AgentResult.model_validate_json(output.result_json)
+    text = answer_json(output.result_json) or json.dumps(result.result, ensure_ascii=False)
+    return StepOutput(result_json=text, result_schema=result.result_schema or "")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    Field,
     PlainSerializer,
     PlainValidator,
     SerializerFunctionWrapHandler,
@@ -31,11 +32,13 @@ VERSION: Literal[4] = 4
 
 Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
 tool that needs approval, which earlier code would call without. Version 4 is version 3 with a tool
-that is an agent, which earlier code could not call.
+that is an agent, which earlier code could not call, or with an output schema, which it would not
+hold the answer to.
 """
 
 WITHOUT_AGENTS: Literal[3] = 3
-"""The version of a definition in which a tool needs approval, and none is an agent."""
+"""The version of a definition in which a tool needs approval, none is an agent, and the answer is
+text."""
 
 WITHOUT_APPROVALS: Literal[2] = 2
 """The version of a definition in which no tool needs approval."""
@@ -86,6 +89,13 @@ class PinnedStop(BaseModel):
     config: dict[str, Any] | None
 
 
+class PinnedOutput(BaseModel):
+    """The type of the answers; its validators are the loaded agent's."""
+
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
 class PinnedDeadlines(BaseModel):
     """Seconds that the parts of a run may take; that of the run stands in its record."""
 
@@ -121,6 +131,14 @@ class Definition(BaseModel):
     session_id: str | None
     user_id: str | None
     streaming: bool
+    output: PinnedOutput | None = None
+
+    @model_serializer(mode="wrap")
+    def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stored: dict[str, Any] = dump(self)
+        if self.output is None:  # as in version 3
+            stored.pop("output", None)
+        return stored
 
     @classmethod
     def pin(cls, agent: Agent, request: RunRequest, conversation: Sequence[Message]) -> Definition:
@@ -134,8 +152,10 @@ class Definition(BaseModel):
         """
         deadlines = request.deadlines.over(agent.deadlines)
         tools = [PinnedTool.of(tool) for tool in agent.tools]
+        told = agent.output
+        output = None if told is None else PinnedOutput(name=told.name, schema=told.schema)
         return cls(
-            v=version_for(tools),
+            v=VERSION if output else version_for(tools),
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -156,6 +176,7 @@ class Definition(BaseModel):
             session_id=request.session_id,
             user_id=request.user_id,
             streaming=request.streaming or agent.stream_to_workflow,
+            output=output,
         )
 
     def stored(self, messages: Sequence[Mapping[str, Any]]) -> bytes:
@@ -166,7 +187,7 @@ class Definition(BaseModel):
 
         """
         if self.v != WITHOUT_APPROVALS or self.api is not None or self.settings:
-            return self.model_dump_json().encode()
+            return self.model_dump_json(by_alias=True).encode()
         told = self.model_dump(mode="json", exclude={"v", "conversation"})
         return to_json(told | {"v": FIRST_VERSION, "messages": [*messages]})
 
@@ -195,6 +216,7 @@ class Definition(BaseModel):
             max_output_tokens=self.max_output_tokens,
             stop_conditions=[stop.name for stop in self.stop_conditions],
             streaming=self.streaming,
+            output_schema_name=self.output.name if self.output else "",
         )
 
     def messages(self) -> list[Message]:

@@ -22,7 +22,7 @@ from polos_service.logs import get_logger
 from polos_service.sidethread import SMALL
 from polos_service.tools.approved import Approved
 from polos_service.tools.isolation import start_tool
-from polos_service.tools.result import as_json
+from polos_service.tools.result import Returned, as_json
 from polos_service.tools.stint import Limit
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ async def call_tool(
     ctx: WorkflowContext,
     limit: Limit,
     approved: Approved | None = None,
-) -> str:
+) -> Returned:
     """Call a tool as the model asked for it, and return its result as JSON text.
 
     With `approved`, it is called with those arguments.
@@ -92,7 +92,7 @@ class Use:
         self._call = call
         self._ctx = ctx
 
-    async def outcome(self) -> str | StepError:
+    async def outcome(self) -> Returned | StepError:
         """Return the tool's result as JSON text, or how it failed; raises nothing.
 
         Results are converted, and exceptions formatted, in a thread: both may run code of
@@ -109,7 +109,7 @@ class Use:
         except RuntimeError as error:
             return failed(self._tool, f"cannot run: {told(error)}")
 
-    def _settled(self, function: Callable[[], Any]) -> str | StepError:
+    def _settled(self, function: Callable[[], Any]) -> Returned | StepError:
         try:
             return as_json(function(), self.abandoned)
         except BaseException as error:  # noqa: BLE001 - as above

@@ -282,14 +282,6 @@ def json_answer(output: StepOutput) -> str | None:
     return text[len(TYPED) : end]
 
 
-def answer_json(text: str) -> str | None:
-    """Return the answer in the output of a step whose child was an agent, if it is JSON text."""
-    if not text.startswith(TYPED):
-        return None
-    _, end = JSONDecoder().raw_decode(text, len(TYPED))
-    return text[len(TYPED) : end]
-
-
 def _answered(text: str, schema: str | None, returned: Any) -> Any:
     try:
         return answered(text, schema or "", returned)

@@ -337,10 +337,10 @@ async def test_an_agent_is_replayed_without_model_and_tools() -> None:
 
 async def test_an_agent_is_replayed_without_what_its_tools_begin() -> None:
     @tool
-    async def count(ctx: WorkflowContext) -> int:
+    async def count(ctx: WorkflowContext) -> str:
         CALLED.append("count")
         await ctx.step.wait_for("nap", seconds=0.001)
-        return await ctx.step.run("note", note, "noted") and 1
+        return await ctx.step.run("note", note, "noted")
 
     expert = Agent(id="expert", provider="scripted", model=scripted.script("I know."))
     asked = scripted.turn(scripted.call("count"), scripted.call("expert", input="Well?"))

@@ -19,7 +19,7 @@ from polos_client.wire import RESULT_LIMIT, root_of
 from polos_service.pacer import Pacer
 from polos_service.reading.budget import Budget
 from polos_service.reading.parts import TEXT, Parts, Place, place_of
-from polos_service.reading.subtree import SCAN_LIMIT, Subtree, begin_of, number_of
+from polos_service.reading.subtree import Subtree, begin_of, number_of
 from polos_service.reading.tail import READ_LIMIT, events_of
 from polos_service.reading.tree import Member, Tree, resting, state_of
 from polos_service.runs.frame import cut, decode
@@ -216,9 +216,10 @@ class Details:
         root = await self._store.get(project, root_of(run_id))
         subtree, found = Subtree(run_id), Tree()
         outcome = None
-        while subtree.after < root.latest and not subtree.ended:
+        latest = max(root.latest, subtree.after + 1)  # its first event was there
+        while subtree.after < latest and not subtree.ended:
             await self._pacer.next()
-            part = await self._read(project, root.run_id, subtree.after, SCAN_LIMIT)
+            part = await self._read(project, root.run_id, subtree.after, subtree.scan)
             picked = subtree.take(part, READ_LIMIT)
             if subtree.ended:
                 outcome = Event()

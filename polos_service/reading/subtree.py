@@ -14,8 +14,12 @@ from polos_service.store import Slice
 NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 """The number of a child: a sequence. No log has as many events as the largest says."""
 
-SCAN_LIMIT = 256 * 1024
-"""Bytes of a log that are looked through at once. Only frames that name the child are decoded."""
+SCAN_FIRST, SCAN_LIMIT, SCAN_GROWTH = 256 * 1024, 1024 * 1024, 4
+"""Bytes of a log that are read at once at first, the most, and the factor by which that grows while
+the log has little of the child: to look through a frame takes no time, to ask for frames does."""
+
+DECODE_LIMIT = 256 * 1024
+"""Bytes of frames that name the child which are decoded at once: some 3 ms."""
 
 MARKS = 8
 """Runs at most whose ids are looked for in encoded events. To decode those is quicker than to look
@@ -38,12 +42,14 @@ class Subtree:
 
     Attributes:
         after: the cursor behind which the log is to be read next.
+        scan: how many bytes of it are to be read.
         ended: True once the event that ends the child was picked, or the root's.
 
     """
 
     def __init__(self, run_id: str) -> None:
         self.after = begin_of(run_id)
+        self.scan = SCAN_FIRST
         self.ended = False
         self._run_id = run_id
         self._runs = {run_id}
@@ -60,9 +66,9 @@ class Subtree:
 
         """
         picked: list[Event] = []
-        size = 0
+        size = decoded = 0
         for frame in part.frames:
-            if self.ended or size >= limit:
+            if self.ended or size >= limit or decoded >= DECODE_LIMIT:
                 break
             data, last = frame.data, frame.last
             if len(data) > limit:
@@ -72,16 +78,20 @@ class Subtree:
                 data, events = cut(data, skip, limit)
                 last = frame.first - 1 + skip + events
                 size = limit
-            found = self._pick(data, ends=part.ended and last == part.latest)
-            size += sum(one.ByteSize() for one in found)
-            picked += found
+            if self._has(data) or (part.ended and last == part.latest):
+                found = self._pick(data)
+                picked += found
+                size += sum(one.ByteSize() for one in found)
+                decoded += len(data)
             self.after = last
+        if not part.frames or self.after < part.frames[-1].last:
+            self.scan = limit
+        elif size * SCAN_GROWTH < limit:
+            self.scan = min(self.scan * SCAN_GROWTH, SCAN_LIMIT)
         return picked
 
-    def _pick(self, data: bytes, *, ends: bool) -> list[Event]:
-        """Return the events among these that belong to it; `ends` says that they end the log."""
-        if not (ends or self._has(data)):
-            return []
+    def _pick(self, data: bytes) -> list[Event]:
+        """Return the events among these that belong to it."""
         picked: list[Event] = []
         for event in decode(data):
             own = event.run_id == self._run_id

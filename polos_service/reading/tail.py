@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from polos_client.errors import CallError, CursorAhead, Draining
 from polos_client.wire import HEARTBEAT, root_of
 from polos_service.pacer import Pacer
-from polos_service.reading.subtree import SCAN_LIMIT, Subtree, encoded
+from polos_service.reading.subtree import Subtree, encoded
 from polos_service.runs.frame import cut, position
 from polos_service.store import RunStore, Slice
 
@@ -128,7 +128,7 @@ class Tail:
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
             self._woken = False
-            limit = READ_LIMIT if self._subtree is None else SCAN_LIMIT
+            limit = READ_LIMIT if self._subtree is None else self._subtree.scan
             part = await self._store.read(*self._run, self._after, limit)
             if self._covered > part.latest:
                 raise ahead(self._run_id, self._covered, part.latest)

@@ -237,3 +237,18 @@ async def test_a_tree_is_cut(served: Served, monkeypatch: pytest.MonkeyPatch) ->
     tree = (await served.runs.GetRun(request)).tree
     assert (len(tree.nodes), tree.omitted) == (3, 2)
     assert {one.run_id for one in tree.nodes} >= {run_id, children[0]}
+
+
+async def test_a_child_is_read_on_after_a_restart(tmp_path: Path) -> None:
+    async with serving(tmp_path, *DEFINITIONS) as served:
+        run_id, (child, other) = await started(served)
+        client = served.client
+        stream = events.stream_workflow(client, workflow_run_id=child)
+        seen = [(await anext(stream)).proto for _ in range(3)]
+        await stream.aclose()
+    async with serving(tmp_path, *DEFINITIONS) as served:
+        for one in (child, other):
+            await served.client.resume("asks", one, "ok", "yes")
+        log = await served.events(run_id)
+        cursor = seen[-1].sequence
+        assert seen + await served.events(child, after=cursor) == below(log, child)

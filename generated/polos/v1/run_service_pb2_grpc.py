@@ -174,10 +174,11 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateRunToken(self, request, context):
-        """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-        the token expires: for a browser, or another service. Whoever has the token can read
-        the run, and nothing else. It ends earlier if the API key that created it is revoked
-        or expires. Fails with NOT_FOUND if the run does not exist.
+        """Creates a token with which one run, with the runs below it if it is a root, can be
+        read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+        another service. Whoever has the token can read the run, and nothing else. It ends
+        earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+        if the run does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

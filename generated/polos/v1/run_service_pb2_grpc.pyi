@@ -83,10 +83,11 @@ class RunServiceStub:
     has not ended: cancel it first. A child is deleted with its root only.
     """
     CreateRunToken: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]
-    """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-    the token expires: for a browser, or another service. Whoever has the token can read
-    the run, and nothing else. It ends earlier if the API key that created it is revoked
-    or expires. Fails with NOT_FOUND if the run does not exist.
+    """Creates a token with which one run, with the runs below it if it is a root, can be
+    read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+    another service. Whoever has the token can read the run, and nothing else. It ends
+    earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+    if the run does not exist.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
     """Answers an open wait of a run, which then continues. The first answer is accepted, and
@@ -158,10 +159,11 @@ class RunServiceAsyncStub(RunServiceStub):
     has not ended: cancel it first. A child is deleted with its root only.
     """
     CreateRunToken: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
-    """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-    the token expires: for a browser, or another service. Whoever has the token can read
-    the run, and nothing else. It ends earlier if the API key that created it is revoked
-    or expires. Fails with NOT_FOUND if the run does not exist.
+    """Creates a token with which one run, with the runs below it if it is a root, can be
+    read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+    another service. Whoever has the token can read the run, and nothing else. It ends
+    earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+    if the run does not exist.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Answers an open wait of a run, which then continues. The first answer is accepted, and
@@ -278,10 +280,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CreateRunTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CreateRunTokenResponse, _abc.Awaitable[_run_service_pb2.CreateRunTokenResponse]]:
-        """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-        the token expires: for a browser, or another service. Whoever has the token can read
-        the run, and nothing else. It ends earlier if the API key that created it is revoked
-        or expires. Fails with NOT_FOUND if the run does not exist.
+        """Creates a token with which one run, with the runs below it if it is a root, can be
+        read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+        another service. Whoever has the token can read the run, and nothing else. It ends
+        earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+        if the run does not exist.
         """
 
     @_abc_1.abstractmethod

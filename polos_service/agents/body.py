@@ -86,6 +86,8 @@ class Body:
         if recorded is not None and (recorded.end is not None or self._tool.at_most_once):
             return await self._recorded()
         self._limit = limit = self._stint.limit(seconds)
+        if recorded is not None:  # it is under way, whether the code asks for a step or not
+            await self._begun()
         # Code that must not run twice is not stopped for the sake of a wait.
         with self._ctx.working() if self._tool.at_most_once else nullcontext():
             try:
@@ -131,10 +133,10 @@ class Body:
     async def _begin(self) -> WorkflowSteps:
         child = await self._ctx.begin_child(self._attempt, self._tool.id, WorkflowStart())
         self._child = child
-        if child.has_been_cancelled:
+        if child.has_been_cancelled:  # before its code goes on
             await self._cut_short(child)
-            await asyncio.Event().wait()  # nothing begins any more
-        self._watching = out_of_reach(self._cut_short(child))
+        else:
+            self._watching = out_of_reach(self._cut_short(child))
         return self._steps_of(child)
 
     async def _cut_short(self, child: RunContext) -> None:
@@ -164,11 +166,9 @@ class Body:
         """Return the child run, once it is sure that it has begun; None if it has not."""
         if self._beginning is None:
             return None
-        if self._child is None:
-            await asyncio.wait({self._beginning})
-        for task in (self._beginning, self._watching):
-            if task is not None:
-                task.cancel()
+        await asyncio.wait({self._beginning})
+        if self._watching is not None:
+            self._watching.cancel()
         return self._child
 
     async def _recorded(self) -> str:

@@ -172,6 +172,31 @@ async def all_open(person: Person, count: int) -> bool:
     return len(await waits(person)) == count
 
 
+@pytest.mark.parametrize("way", ["ends", "is cancelled"])
+async def test_a_body_that_asks_for_no_step_any_more(store: SqliteStore, way: str) -> None:
+    began = asyncio.Event()
+
+    @tool(id="order")
+    async def changed(ctx: WorkflowContext, item: str) -> str:
+        began.set()
+        if way == "is cancelled":
+            await asyncio.Event().wait()
+        return item
+
+    agents = [agent_of([one], call("order", item="tea")) for one in (Orders().tool(), changed)]
+    async with working(store, agents[0]) as person:
+        await person.sees("agree")
+    async with working(store, agents[1], run_id=person.run_id) as person:
+        await began.wait()
+        if way == "is cancelled":
+            await person.cancels()
+        events = await person.end()
+        assert await waits(person) == []
+    (child,) = children(events)
+    end = "workflow_finish" if way == "ends" else "run_cancelled"
+    assert of(events, child)[-1] == end
+
+
 async def has(person: Person, wanted: list[str]) -> bool:
     told = kinds(await person.events())
     return all(one in told for one in wanted)

@@ -219,7 +219,7 @@ class Details:
         latest = max(root.latest, subtree.after + 1)  # its first event was there
         while subtree.after < latest and not subtree.ended:
             await self._pacer.next()
-            part = await self._read(project, root.run_id, subtree.after, subtree.scan)
+            part = await self._read(project, root.run_id, subtree.after, READ_LIMIT)
             picked = subtree.take(part, READ_LIMIT)
             if subtree.ended:
                 outcome = Event()

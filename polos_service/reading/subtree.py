@@ -14,13 +14,6 @@ from polos_service.store import Slice
 NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 """The number of a child: a sequence. No log has as many events as the largest says."""
 
-SCAN_FIRST, SCAN_LIMIT, SCAN_GROWTH = 256 * 1024, 1024 * 1024, 4
-"""Bytes of a log that are read at once at first, the most, and the factor by which that grows while
-the log has little of the child: to look through a frame takes no time, to ask for frames does."""
-
-DECODE_LIMIT = 256 * 1024
-"""Bytes of frames that name the child which are decoded at once: some 3 ms."""
-
 MARKS = 8
 """Runs at most whose ids are looked for in encoded events. To decode those is quicker than to look
 for more."""
@@ -42,17 +35,16 @@ class Subtree:
 
     Attributes:
         after: the cursor behind which the log is to be read next.
-        scan: how many bytes of it are to be read.
+        runs: the child, and the runs below it that have been shown.
         ended: True once the event that ends the child was picked, or the root's.
 
     """
 
     def __init__(self, run_id: str) -> None:
         self.after = begin_of(run_id)
-        self.scan = SCAN_FIRST
         self.ended = False
+        self.runs = {run_id}
         self._run_id = run_id
-        self._runs = {run_id}
         self._marks = [mark(run_id)]
 
     def take(self, part: Slice, limit: int) -> list[Event]:
@@ -66,9 +58,9 @@ class Subtree:
 
         """
         picked: list[Event] = []
-        size = decoded = 0
+        size = 0
         for frame in part.frames:
-            if self.ended or size >= limit or decoded >= DECODE_LIMIT:
+            if self.ended or size >= limit:
                 break
             data, last = frame.data, frame.last
             if len(data) > limit:
@@ -82,12 +74,7 @@ class Subtree:
                 found = self._pick(data)
                 picked += found
                 size += sum(one.ByteSize() for one in found)
-                decoded += len(data)
             self.after = last
-        if not part.frames or self.after < part.frames[-1].last:
-            self.scan = limit
-        elif size * SCAN_GROWTH < limit:
-            self.scan = min(self.scan * SCAN_GROWTH, SCAN_LIMIT)
         return picked
 
     def _pick(self, data: bytes) -> list[Event]:
@@ -107,10 +94,10 @@ class Subtree:
         return len(self._marks) > MARKS or any(one in data for one in self._marks)
 
     def _is_below(self, event: Event) -> bool:
-        if event.run_id not in self._runs:
-            if event.parent_run_id not in self._runs:
+        if event.run_id not in self.runs:
+            if event.parent_run_id not in self.runs:
                 return False
-            self._runs.add(event.run_id)
+            self.runs.add(event.run_id)
             self._marks.append(mark(event.run_id))
         return True
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from contextvars import Context
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from polos.v1.event_pb2 import Error, RunCancelled, ToolCall, WorkflowFinish, WorkflowStart
 from polos_client.define.agent_tool import AgentTool
@@ -34,6 +34,8 @@ from polos_service.tools.result import Returned
 from polos_service.tools.stint import Stint
 from polos_service.workflows.children import json_answer
 from polos_service.workflows.steps import WorkflowSteps
+
+T = TypeVar("T")
 
 CALLS = frozenset({"run"})
 """The steps in which code of the tool works. In all others it waits for something else."""
@@ -65,6 +67,7 @@ class Body:
         self._stint = stint
         self._child: RunContext | None = None
         self._beginning: asyncio.Task[WorkflowSteps] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def result(
         self, call: ToolCall, context: WorkflowContext, seconds: float, approved: Approved | None
@@ -84,7 +87,7 @@ class Body:
         recorded = self._ctx.child(self._attempt)
         if recorded is not None and (recorded.end is not None or self._tool.at_most_once):
             return await self._recorded()
-        limit = self._stint.limit(seconds)
+        self._limit = limit = self._stint.limit(seconds)
         if recorded is not None:  # it is under way, whether the code asks for a step or not
             await self._begun()
         # Code that must not run twice is not stopped for the sake of a wait.
@@ -123,10 +126,7 @@ class Body:
     async def _begun(self) -> WorkflowSteps:
         """Return the steps of the child run, which begins if it has not begun."""
         if self._beginning is None:
-            # Out of the tool's reach: it could cancel it halfway.
-            loop = asyncio.get_running_loop()
-            self._beginning = loop.create_task(self._begin(), context=Context())
-            self._beginning.add_done_callback(seen)
+            self._beginning = out_of_reach(self._begin())
         try:
             return await asyncio.shield(self._beginning)
         except StepError as error:
@@ -135,14 +135,26 @@ class Body:
     async def _begin(self) -> WorkflowSteps:
         child = await self._ctx.begin_child(self._attempt, self._tool.id, WorkflowStart())
         self._child = child
+        if child.has_been_cancelled:  # before its code goes on
+            await self._cut_short(child)
+        else:
+            self._watching = out_of_reach(self._cut_short(child))
         return self._steps_of(child)
+
+    async def _cut_short(self, child: RunContext) -> None:
+        """Let the code end when somebody cancels the child run."""
+        await child.cancellation()
+        self._limit.cut_short(failure(child.run_id, RunCancelled()))
 
     async def _end(self, outcome: Returned | StepError) -> None:
         """Record how the child run has ended, if it has begun."""
-        if self._beginning is not None:
-            await asyncio.wait({self._beginning})
-        child = self._child
+        child = await self._ended()
         if child is None:
+            return
+        if self._limit.cut is not None and outcome is self._limit.cut:
+            child.cancel()
+            child.tidy(child.settle_cancellation())
+            await child.tidied()
             return
         await child.settle()
         await child.tidied()
@@ -156,6 +168,15 @@ class Body:
             **child.totals.spent(),
         )
         await child.finish(finish)
+
+    async def _ended(self) -> RunContext | None:
+        """Return the child run, once it is sure that it has begun; None if it has not."""
+        if self._beginning is None:
+            return None
+        await asyncio.wait({self._beginning})
+        if self._watching is not None:
+            self._watching.cancel()
+        return self._child
 
     async def _recorded(self) -> Returned:
         """Return what the log has of a body that does not run again.
@@ -176,6 +197,13 @@ class Body:
             case end:
                 told = cast("Error", end)
                 raise StepError(told.reason, told.message)
+
+
+def out_of_reach(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a task that the tool does not see: it could cancel it halfway."""
+    task = asyncio.get_running_loop().create_task(work, context=Context())
+    task.add_done_callback(seen)
+    return task
 
 
 class ToolSteps:

@@ -45,9 +45,9 @@ async def call_tool(
     With `approved`, it is called with those arguments.
 
     Raises:
-        StepError: the tool is unknown, its arguments do not fit, it raised, it took
-            longer than `limit`, its result is not a JSON value, or it must not run twice
-            and has begun before. The model is told the message.
+        StepError: the tool is unknown, its arguments do not fit, it raised, it took longer than
+            `limit` or was cut short, its result is not a JSON value, or it must not run twice and
+            has begun before. The model is told the message.
 
     """
     tool = tools.get(call.name)
@@ -68,7 +68,7 @@ async def call_tool(
             task.cancel()
             await asyncio.wait({task}, timeout=TOOL_PATIENCE)
     if late:
-        raise timed_out(tool, limit.seconds)
+        raise limit.cut or timed_out(tool, limit.seconds)
     result = failed(tool, "was cancelled") if task.cancelled() else task.result()
     if isinstance(result, StepError):
         raise result

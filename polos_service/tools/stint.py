@@ -8,17 +8,21 @@ from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Self
 
+from polos_service.errors import StepError
+
 
 class Limit:
     """The time that the code of a tool may take. It runs from now on, and can stand still.
 
     Attributes:
         seconds: how long it is in all.
+        cut: why the code has to end before; None if it has not.
 
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.cut: StepError | None = None
         self._left = seconds
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
@@ -33,6 +37,11 @@ class Limit:
         """Count no time until `go_on` is called."""
         self._timer.cancel()
         self._left -= self._loop.time() - self._since
+
+    def cut_short(self, reason: StepError) -> None:
+        """Let the time be over now."""
+        self.cut = reason
+        self._end()
 
     async def reached(self, task: asyncio.Task[Any]) -> bool:
         """Return whether the time is over before a task is done; once either is so."""

@@ -25,7 +25,7 @@ from polos_service.agents.loop import PARALLEL_TOOLS
 from polos_service.caller import ANONYMOUS
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.stint import Stint
-from tests.support.agents import Recorder, played
+from tests.support.agents import Recorder, played, use_cases
 from tests.support.flows import kinds
 from tests.support.people import Person, working
 from tests.support.service import until
@@ -346,6 +346,28 @@ async def test_a_cancel_reaches_the_body(store: SqliteStore) -> None:
         assert await waits(person) == []
     assert kinds(events)[-3:] == ["run_cancelled"] * 3
     assert [one.run_id for one in events[-3:]] == [*children(events), events[0].run_id]
+
+
+@pytest.mark.parametrize("threshold", [0.02, 60.0])
+async def test_a_body_that_is_cancelled_alone(store: SqliteStore, threshold: float) -> None:
+    orders, model = Orders(), Recorder()
+    calls = call("order", item="tea"), call("order", item="ink")
+    agent = agent_of([orders.tool()], *calls)
+    async with working(store, agent, model, threshold=threshold) as person:
+        await until(lambda: all_open(person, 2), "both calls to wait")
+        if threshold < 1:
+            await person.parks()
+        tea = next(one for one in await waits(person) if json.loads(one.data_json)["item"] == "tea")
+        await use_cases(store, person.agents).cancel(ANONYMOUS, tea.run_id)
+        await until(lambda: all_open(person, 1), "one wait to be over")
+        await person.answers("agree", "yes")
+        events = await person.end()
+    cancelled, ended = results(model)
+    assert cancelled == f"Error: The child run {tea.run_id} was cancelled."
+    assert json.loads(ended) == {"item": "ink", "said": "yes"}
+    assert CHILD_CANCELLED in failures(events).values()
+    assert of(events, tea.run_id)[-1] == "run_cancelled"
+    assert "pay tea 1" not in orders.done
 
 
 class Working:

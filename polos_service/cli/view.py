@@ -222,7 +222,7 @@ class View(Output):
             self._say(text, bar=bar)
         elif "error" in data and event.is_own:
             self._leave_unfinished()
-        elif data["step_type"] == "llm" and is_own(event):
+        elif data["step_type"] == "llm" and event.is_own:
             self._saying.clear()  # it is not part of the answer
         if data["step_type"] == EVENT and "error" not in data:
             return  # the event itself is shown

@@ -35,7 +35,6 @@ class Subtree:
 
     Attributes:
         after: the cursor behind which the log is to be read next.
-        runs: the child, and the runs below it that have been shown.
         ended: True once the event that ends the child was picked, or the root's.
 
     """
@@ -43,7 +42,7 @@ class Subtree:
     def __init__(self, run_id: str) -> None:
         self.after = begin_of(run_id)
         self.ended = False
-        self.runs = {run_id}
+        self._runs = {run_id}
         self._run_id = run_id
         self._marks = [mark(run_id)]
 
@@ -94,10 +93,10 @@ class Subtree:
         return len(self._marks) > MARKS or any(one in data for one in self._marks)
 
     def _is_below(self, event: Event) -> bool:
-        if event.run_id not in self.runs:
-            if event.parent_run_id not in self.runs:
+        if event.run_id not in self._runs:
+            if event.parent_run_id not in self._runs:
                 return False
-            self.runs.add(event.run_id)
+            self._runs.add(event.run_id)
             self._marks.append(mark(event.run_id))
         return True
 

@@ -10,7 +10,6 @@ from polos.v1.event_pb2 import Event
 from polos_client.errors import CallError, CursorAhead, Draining
 from polos_client.wire import HEARTBEAT, root_of
 from polos_service.pacer import Pacer
-from polos_service.reading.index import Index, Indexes
 from polos_service.reading.subtree import Subtree, encoded
 from polos_service.runs.frame import cut, position
 from polos_service.store import RunStore, Slice
@@ -43,7 +42,6 @@ class Readers:
         self.heartbeat = heartbeat
         self.closed = False
         self._store = store
-        self._indexes = Indexes()
         self._tails: set[Tail] = set()
 
     def close(self) -> None:
@@ -55,10 +53,8 @@ class Readers:
     @contextmanager
     def tail(self, project: str, run_id: str, after: int) -> Iterator[Tail]:
         """Give the log of a root run, or of a child that exists, to one reader."""
-        root = root_of(run_id)
-        index = self._indexes.of((project, root)) if root != run_id else None
-        tail = Tail(self, self._store, project, run_id, after, index)
-        leave = self._store.follow(project, root, tail.wake)
+        tail = Tail(self, self._store, project, run_id, after)
+        leave = self._store.follow(project, root_of(run_id), tail.wake)
         self._tails.add(tail)
         try:
             yield tail
@@ -75,27 +71,18 @@ class Tail:
     iterator: a StopAsyncIteration that comes out of a store would end it.
     """
 
-    def __init__(  # noqa: PLR0917 - what is read, and with whom
-        self,
-        readers: Readers,
-        store: RunStore,
-        project: str,
-        run_id: str,
-        after: int,
-        index: Index | None,
+    def __init__(
+        self, readers: Readers, store: RunStore, project: str, run_id: str, after: int
     ) -> None:
-        """Begin after the cursor; `index` is that of the root's log if the run is a child."""
         self._readers = readers
         self._store = store
         self._run = (project, root_of(run_id))
         self._run_id = run_id
         self._cursor = self._after = after
         self._subtree: Subtree | None = None
-        self._index = index
-        if index is not None:  # which runs are below a child is told from its begin on
-            self._subtree = subtree = Subtree(run_id)
-            self._cursor = max(after, subtree.after)
-            self._after = subtree.after = min(subtree.after, index.covered)
+        if self._run[1] != run_id:  # which runs are below a child is told from its begin on
+            self._subtree = Subtree(run_id)
+            self._after = self._subtree.after
         self._behind = self._speak = True
         self._leaving = self._ended = self._woken = False
         self._refusal: CallError | None = None
@@ -145,14 +132,14 @@ class Tail:
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
             self._woken = False
-            part = await self._store.read(*self._run, self._after, self._pass_by())
+            part = await self._store.read(*self._run, self._after, READ_LIMIT)
             if self._covered > part.latest:
                 raise ahead(self._run_id, self._covered, part.latest)
             covered = 0
-            if self._subtree is None or self._index is None:
+            if self._subtree is None:
                 events, self._after = events_of(part, self._after)
             else:
-                events, part = await self._part(self._subtree, self._index, part)
+                events, part = await self._part(self._subtree, part)
                 covered = self._covered
             self._behind = self._after < part.latest
             self._ended = part.ended and not self._behind
@@ -168,15 +155,7 @@ class Tail:
         """The last sequence that the reader has, or that they asked to begin after."""
         return max(self._cursor, self._after)
 
-    def _pass_by(self) -> int:
-        """Pass by what the index says is of other runs; return how many bytes to read."""
-        index, subtree = self._index, self._subtree
-        if index is None or subtree is None:
-            return READ_LIMIT
-        self._after = subtree.after = index.next(subtree.runs, subtree.after)
-        return 1 if index.is_sparse(subtree.runs, subtree.after) else READ_LIMIT
-
-    async def _part(self, subtree: Subtree, index: Index, part: Slice) -> tuple[bytes, Slice]:
+    async def _part(self, subtree: Subtree, part: Slice) -> tuple[bytes, Slice]:
         """Return what the reader of a child gets next, from this piece of the log and further ones.
 
         With it comes the last piece. A child's events may be far apart, and a response costs more
@@ -185,7 +164,6 @@ class Tail:
         fresh: list[Event] = []
         size = 0
         for _ in range(PIECES):
-            index.add(part)
             picked = subtree.take(part, READ_LIMIT // 2)
             self._after = subtree.after
             fresh += [one for one in picked if one.sequence > self._cursor]
@@ -194,7 +172,7 @@ class Tail:
             if subtree.ended or whole or size >= READ_LIMIT // 2:
                 break
             await self._readers.pacer.next()
-            part = await self._store.read(*self._run, self._after, self._pass_by())
+            part = await self._store.read(*self._run, self._after, READ_LIMIT)
         return encoded(fresh), part
 
     async def _wait(self) -> None:

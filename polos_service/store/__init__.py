@@ -58,6 +58,24 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Parent:
+    """The step that has started a run which has a log of its own.
+
+    Attributes:
+        root: the root run in whose log the step is.
+        run_id: the run whose step it is: that root run, or a child.
+        step_key: the step; it starts one run at most.
+        depth: how many runs are above the one that was started, from 1.
+
+    """
+
+    root: str
+    run_id: str
+    step_key: str
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:
     """A run to be created. Times are nanoseconds since the epoch.
 
@@ -66,6 +84,8 @@ class NewRun:
         digest: hash of the payload, to tell a repeated request from a reused request id.
         definition: everything that the run is started with; private, never served.
         deadline: when the run must have ended; None if it may take any time.
+        parent: the step that starts it; None if a caller does. With `digest` it makes the creation
+            idempotent, as a request id does, and no request id is ever taken for it.
 
     """
 
@@ -80,6 +100,7 @@ class NewRun:
     streaming: bool
     create_time: int
     deadline: int | None
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +111,7 @@ class RunRecord:
         latest: sequence of the newest event, 0 if there is none.
         left: why the last process that had the run left it to others; empty if none did, or the
             run has gone on since: it has had an event, or was suspended.
+        parent: the step that has started it; None if a caller has.
 
     """
 
@@ -104,6 +126,7 @@ class RunRecord:
     finish_time: int | None
     latest: int
     left: str = ""
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +199,7 @@ class Claim:
             further one.
         latest: sequence of the newest event when the claim began, 0 if there was none.
         commands: what the run's inbox held when the claim began, in order of arrival.
+        parent: the step that has started the run; None if a caller has.
 
     """
 
@@ -188,6 +212,7 @@ class Claim:
     deadline: int | None
     definition: bytes
     commands: tuple[Command, ...]
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,6 +250,8 @@ class RunQuery:
         before: only runs with a smaller, that is older, id; the cursor of a page.
         created_from: nanoseconds since the epoch, inclusive.
         created_before: nanoseconds since the epoch, exclusive.
+        parent_root: only runs that a step in the log of this root run has started.
+        parent_run_id: only runs that a step of this run has started, a root run or a child.
 
     """
 
@@ -236,6 +263,8 @@ class RunQuery:
     user_id: str | None = None
     created_from: int | None = None
     created_before: int | None = None
+    parent_root: str | None = None
+    parent_run_id: str | None = None
 
 
 class RunStore(Protocol):
@@ -247,10 +276,12 @@ class RunStore(Protocol):
         ...
 
     async def create(self, run: NewRun) -> str:
-        """Store a queued run and return its id, or the id that its request id had made.
+        """Store a queued run; return its id, or that of the run that its request id has made.
+
+        The same holds for the step that starts a run: it makes one run.
 
         Raises:
-            RequestIdReused: the request id made a run with another digest.
+            RequestIdReused: the request id, or the step, made a run with another digest.
             TooManyRuns: as many runs are queued as the store was opened with as its bound.
 
         """

@@ -541,7 +541,8 @@ class StepStart(_message.Message):
     """
     step_type: _builtins.str
     """`llm` for a model call, `tool` for a tool call, `run` for a function that a workflow
-    calls, `agent` or `workflow` for a child run, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
+    calls, `agent` or `workflow` for a child run, `invoke` for a run with a log of its own that
+    is started, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
     `version` for such a value. Later versions may add types.
     """
     attempt: _builtins.int
@@ -583,6 +584,7 @@ class StepFinish(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
+    STARTED_RUN_ID_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
     """The step's key, as in its `step_start`."""
     step_type: _builtins.str
@@ -595,6 +597,10 @@ class StepFinish(_message.Message):
     """
     finish_reason: Global___FinishReason.ValueType
     """Why the model call ended. Unspecified in other steps."""
+    started_run_id: _builtins.str
+    """The run with a log of its own that the step has started: `StreamWorkflow` reads it, and its
+    events are not in this log. Empty in steps of other types than `invoke`.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Time that this attempt took, excluding earlier attempts."""
@@ -639,10 +645,11 @@ class StepFinish(_message.Message):
         cost: Global___Cost | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         tool_call: Global___ToolCall | None = ...,
+        started_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "failure", b"failure", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "started_run_id", b"started_run_id", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failure", "long_answer"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

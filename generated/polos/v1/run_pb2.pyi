@@ -84,6 +84,8 @@ class Run(_message.Message):
     OPEN_WAITS_FIELD_NUMBER: _builtins.int
     EARLY_ANSWERS_FIELD_NUMBER: _builtins.int
     BLOCKED_REASON_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id, assigned by the service. Ids sort by creation time."""
     workflow_id: _builtins.str
@@ -105,6 +107,15 @@ class Run(_message.Message):
     1024 characters: its code does not fit the run's log, for example. The run is tried again,
     after pauses of up to a minute. Absent if no process has left the run, or if it has gone
     on since.
+    """
+    parent_run_id: _builtins.str
+    """The run whose step has started this one, as a run of its own with a log of its own: a
+    root run, or a child, whose id is that of the root run with a colon and a number appended.
+    That run may have been deleted since. Absent if a caller has started this run.
+    """
+    parent_step_key: _builtins.str
+    """The step of `parent_run_id` that has started this run, 1 to 1024 bytes. Absent if a caller
+    has started this run.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -164,19 +175,29 @@ class Run(_message.Message):
         open_waits: _abc.Iterable[Global___Wait] | None = ...,
         early_answers: _abc.Iterable[_builtins.str] | None = ...,
         blocked_reason: _builtins.str | None = ...,
+        parent_run_id: _builtins.str | None = ...,
+        parent_step_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_parent_run_id", b"_parent_run_id", "_parent_step_key", b"_parent_step_key", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blocked_reason: _TypeAlias = _typing.Literal["blocked_reason"]  # noqa: Y015
     _WhichOneofArgType__blocked_reason: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason"]  # noqa: Y015
+    _WhichOneofReturnType__parent_run_id: _TypeAlias = _typing.Literal["parent_run_id"]  # noqa: Y015
+    _WhichOneofArgType__parent_run_id: _TypeAlias = _typing.Literal["_parent_run_id", b"_parent_run_id"]  # noqa: Y015
+    _WhichOneofReturnType__parent_step_key: _TypeAlias = _typing.Literal["parent_step_key"]  # noqa: Y015
+    _WhichOneofArgType__parent_step_key: _TypeAlias = _typing.Literal["_parent_step_key", b"_parent_step_key"]  # noqa: Y015
     _WhichOneofReturnType__session_id: _TypeAlias = _typing.Literal["session_id"]  # noqa: Y015
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__blocked_reason) -> _WhichOneofReturnType__blocked_reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_run_id) -> _WhichOneofReturnType__parent_run_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__parent_step_key) -> _WhichOneofReturnType__parent_step_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__session_id) -> _WhichOneofReturnType__session_id | None: ...
     @_typing.overload

@@ -28,7 +28,7 @@ from polos.v1 import event_pb2 as polos_dot_v1_dot_event__pb2
 from polos.v1 import run_pb2 as polos_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apolos/v1/run_service.proto\x12\x08polos.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14polos/v1/event.proto\x1a\x12polos/v1/run.proto\"\xb7\x01\n\x10StreamRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x19\n\x0cpayload_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"M\n\x11StreamRunResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\"H\n\x15StreamWorkflowRequest\x12\x17\n\x0fworkflow_run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"R\n\x16StreamWorkflowResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\"\xca\x01\n\x10\x43reateRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12\x19\n\x0cpayload_json\x18\x07 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"/\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"9\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x18\n\x10max_result_bytes\x18\x02 \x01(\x05\",\n\x0eGetRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"\xfb\x01\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.polos.v1.RunState\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.polos.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x11\x43\x61ncelRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"T\n\x15\x43reateRunTokenRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x16\x43reateRunTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08step_key\x18\x02 \x01(\t\x12\x0f\n\x07wait_id\x18\x03 \x01(\x03\x12\x11\n\tdata_json\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x06 \x01(\t\"1\n\x11ResumeRunResponse\x12\x1c\n\x04wait\x18\x01 \x01(\x0b\x32\x0e.polos.v1.Wait\"N\n\x10ListWaitsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\"K\n\x11ListWaitsResponse\x12\x1d\n\x05waits\x18\x01 \x03(\x0b\x32\x0e.polos.v1.Wait\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xde\x05\n\nRunService\x12\x46\n\tStreamRun\x12\x1a.polos.v1.StreamRunRequest\x1a\x1b.polos.v1.StreamRunResponse0\x01\x12U\n\x0eStreamWorkflow\x12\x1f.polos.v1.StreamWorkflowRequest\x1a .polos.v1.StreamWorkflowResponse0\x01\x12\x44\n\tCreateRun\x12\x1a.polos.v1.CreateRunRequest\x1a\x1b.polos.v1.CreateRunResponse\x12;\n\x06GetRun\x12\x17.polos.v1.GetRunRequest\x1a\x18.polos.v1.GetRunResponse\x12\x41\n\x08ListRuns\x12\x19.polos.v1.ListRunsRequest\x1a\x1a.polos.v1.ListRunsResponse\x12\x44\n\tCancelRun\x12\x1a.polos.v1.CancelRunRequest\x1a\x1b.polos.v1.CancelRunResponse\x12\x44\n\tDeleteRun\x12\x1a.polos.v1.DeleteRunRequest\x1a\x1b.polos.v1.DeleteRunResponse\x12S\n\x0e\x43reateRunToken\x12\x1f.polos.v1.CreateRunTokenRequest\x1a .polos.v1.CreateRunTokenResponse\x12\x44\n\tResumeRun\x12\x1a.polos.v1.ResumeRunRequest\x1a\x1b.polos.v1.ResumeRunResponse\x12\x44\n\tListWaits\x12\x1a.polos.v1.ListWaitsRequest\x1a\x1b.polos.v1.ListWaitsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apolos/v1/run_service.proto\x12\x08polos.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14polos/v1/event.proto\x1a\x12polos/v1/run.proto\"\xb7\x01\n\x10StreamRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x19\n\x0cpayload_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"M\n\x11StreamRunResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\"H\n\x15StreamWorkflowRequest\x12\x17\n\x0fworkflow_run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"R\n\x16StreamWorkflowResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\"\xca\x01\n\x10\x43reateRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12\x19\n\x0cpayload_json\x18\x07 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"/\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"9\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x18\n\x10max_result_bytes\x18\x02 \x01(\x05\",\n\x0eGetRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"\x92\x02\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.polos.v1.RunState\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rparent_run_id\x18\t \x01(\t\"H\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.polos.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x11\x43\x61ncelRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"T\n\x15\x43reateRunTokenRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x16\x43reateRunTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08step_key\x18\x02 \x01(\t\x12\x0f\n\x07wait_id\x18\x03 \x01(\x03\x12\x11\n\tdata_json\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x06 \x01(\t\"1\n\x11ResumeRunResponse\x12\x1c\n\x04wait\x18\x01 \x01(\x0b\x32\x0e.polos.v1.Wait\"N\n\x10ListWaitsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\"K\n\x11ListWaitsResponse\x12\x1d\n\x05waits\x18\x01 \x03(\x0b\x32\x0e.polos.v1.Wait\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xde\x05\n\nRunService\x12\x46\n\tStreamRun\x12\x1a.polos.v1.StreamRunRequest\x1a\x1b.polos.v1.StreamRunResponse0\x01\x12U\n\x0eStreamWorkflow\x12\x1f.polos.v1.StreamWorkflowRequest\x1a .polos.v1.StreamWorkflowResponse0\x01\x12\x44\n\tCreateRun\x12\x1a.polos.v1.CreateRunRequest\x1a\x1b.polos.v1.CreateRunResponse\x12;\n\x06GetRun\x12\x17.polos.v1.GetRunRequest\x1a\x18.polos.v1.GetRunResponse\x12\x41\n\x08ListRuns\x12\x19.polos.v1.ListRunsRequest\x1a\x1a.polos.v1.ListRunsResponse\x12\x44\n\tCancelRun\x12\x1a.polos.v1.CancelRunRequest\x1a\x1b.polos.v1.CancelRunResponse\x12\x44\n\tDeleteRun\x12\x1a.polos.v1.DeleteRunRequest\x1a\x1b.polos.v1.DeleteRunResponse\x12S\n\x0e\x43reateRunToken\x12\x1f.polos.v1.CreateRunTokenRequest\x1a .polos.v1.CreateRunTokenResponse\x12\x44\n\tResumeRun\x12\x1a.polos.v1.ResumeRunRequest\x1a\x1b.polos.v1.ResumeRunResponse\x12\x44\n\tListWaits\x12\x1a.polos.v1.ListWaitsRequest\x1a\x1b.polos.v1.ListWaitsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,29 +52,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETRUNRESPONSE']._serialized_start=883
   _globals['_GETRUNRESPONSE']._serialized_end=927
   _globals['_LISTRUNSREQUEST']._serialized_start=930
-  _globals['_LISTRUNSREQUEST']._serialized_end=1181
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1183
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1255
-  _globals['_CANCELRUNREQUEST']._serialized_start=1257
-  _globals['_CANCELRUNREQUEST']._serialized_end=1291
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1293
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1340
-  _globals['_DELETERUNREQUEST']._serialized_start=1342
-  _globals['_DELETERUNREQUEST']._serialized_end=1376
-  _globals['_DELETERUNRESPONSE']._serialized_start=1378
-  _globals['_DELETERUNRESPONSE']._serialized_end=1397
-  _globals['_CREATERUNTOKENREQUEST']._serialized_start=1399
-  _globals['_CREATERUNTOKENREQUEST']._serialized_end=1483
-  _globals['_CREATERUNTOKENRESPONSE']._serialized_start=1485
-  _globals['_CREATERUNTOKENRESPONSE']._serialized_end=1573
-  _globals['_RESUMERUNREQUEST']._serialized_start=1576
-  _globals['_RESUMERUNREQUEST']._serialized_end=1705
-  _globals['_RESUMERUNRESPONSE']._serialized_start=1707
-  _globals['_RESUMERUNRESPONSE']._serialized_end=1756
-  _globals['_LISTWAITSREQUEST']._serialized_start=1758
-  _globals['_LISTWAITSREQUEST']._serialized_end=1836
-  _globals['_LISTWAITSRESPONSE']._serialized_start=1838
-  _globals['_LISTWAITSRESPONSE']._serialized_end=1913
-  _globals['_RUNSERVICE']._serialized_start=1916
-  _globals['_RUNSERVICE']._serialized_end=2650
+  _globals['_LISTRUNSREQUEST']._serialized_end=1204
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1206
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1278
+  _globals['_CANCELRUNREQUEST']._serialized_start=1280
+  _globals['_CANCELRUNREQUEST']._serialized_end=1314
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1316
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1363
+  _globals['_DELETERUNREQUEST']._serialized_start=1365
+  _globals['_DELETERUNREQUEST']._serialized_end=1399
+  _globals['_DELETERUNRESPONSE']._serialized_start=1401
+  _globals['_DELETERUNRESPONSE']._serialized_end=1420
+  _globals['_CREATERUNTOKENREQUEST']._serialized_start=1422
+  _globals['_CREATERUNTOKENREQUEST']._serialized_end=1506
+  _globals['_CREATERUNTOKENRESPONSE']._serialized_start=1508
+  _globals['_CREATERUNTOKENRESPONSE']._serialized_end=1596
+  _globals['_RESUMERUNREQUEST']._serialized_start=1599
+  _globals['_RESUMERUNREQUEST']._serialized_end=1728
+  _globals['_RESUMERUNRESPONSE']._serialized_start=1730
+  _globals['_RESUMERUNRESPONSE']._serialized_end=1779
+  _globals['_LISTWAITSREQUEST']._serialized_start=1781
+  _globals['_LISTWAITSREQUEST']._serialized_end=1859
+  _globals['_LISTWAITSRESPONSE']._serialized_start=1861
+  _globals['_LISTWAITSRESPONSE']._serialized_end=1936
+  _globals['_RUNSERVICE']._serialized_start=1939
+  _globals['_RUNSERVICE']._serialized_end=2673
 # @@protoc_insertion_point(module_scope)

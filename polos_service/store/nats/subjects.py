@@ -11,6 +11,8 @@ import re
 import time
 import uuid
 
+from polos_service.store import Parent
+
 LOG = "POLOS_LOG"
 """The stream of the logs of all runs."""
 
@@ -21,7 +23,7 @@ RUNS = "KV_POLOS_RUNS"
 """The bucket of records."""
 
 REQUESTS = "KV_POLOS_REQUESTS"
-"""The bucket of request ids."""
+"""The bucket of which run each request id, and each step that starts a run, has made."""
 
 DEFINITIONS = "KV_POLOS_DEFINITIONS"
 """The bucket of definitions."""
@@ -175,6 +177,17 @@ def request_subject(project: str, request_id: str) -> str:
     """Return where it is kept which run a request id made."""
     digest = hashlib.sha256(request_id.encode(errors="surrogatepass")).hexdigest()
     return f"$KV.POLOS_REQUESTS.{token(project)}.{digest}"
+
+
+def step_subject(project: str, parent: Parent) -> str:
+    """Return where it is kept which run a step started: where no request id is kept."""
+    step = f"{parent.run_id} {parent.step_key}".encode(errors="surrogatepass")
+    return f"{steps_of(project, parent.root).removesuffix('*')}{hashlib.sha256(step).hexdigest()}"
+
+
+def steps_of(project: str, root: str) -> str:
+    """Return where it is kept which runs were started by the steps in the log of a root run."""
+    return f"$KV.POLOS_REQUESTS.{token(project)}.{token(root)}.*"
 
 
 def usage_subject(project: str, process: str) -> str:

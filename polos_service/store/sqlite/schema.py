@@ -186,7 +186,21 @@ CREATE INDEX inbox_unsettled ON inbox (run) WHERE kind != '{SETTLED}';
 """
 """Version 10: the commands that take room in the inbox of a run."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH)
+ELEVENTH = """
+ALTER TABLE runs ADD COLUMN parent_root TEXT;
+ALTER TABLE runs ADD COLUMN parent_run TEXT;
+ALTER TABLE runs ADD COLUMN parent_step TEXT;
+ALTER TABLE runs ADD COLUMN depth INTEGER;
+CREATE UNIQUE INDEX runs_by_step ON runs (project, parent_run, parent_step)
+    WHERE parent_run IS NOT NULL;
+CREATE INDEX runs_by_parent ON runs (project, parent_root, run_id) WHERE parent_root IS NOT NULL;
+"""
+"""Version 11: the steps that have started runs; each has started one at most."""
+
+MIGRATIONS = (
+    *(FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH),
+    ELEVENTH,
+)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

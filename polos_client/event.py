@@ -197,6 +197,8 @@ def _step_finish(event: pb.Event) -> dict[str, Any]:
         data["finish_reason"] = reason
     if step.HasField("tool_call"):
         data |= _call(step.tool_call, with_arguments=False)
+    if step.started_run_id:
+        data["started_run_id"] = step.started_run_id
     return data
 
 

@@ -142,7 +142,12 @@ class Service:
     def _runnable(self, definition: Agent | Workflow) -> Runnable:
         if isinstance(definition, Workflow):
             return WorkflowRunnable(
-                definition, self._clock, self._resume, self.catalog.find, self._max_retries
+                definition,
+                self._clock,
+                self._resume,
+                self.catalog.find,
+                self._store.create,
+                self._max_retries,
             )
         return self._agent_runnable(definition)
 

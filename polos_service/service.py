@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-import uuid_utils
-
 from polos_client.errors import Draining
 from polos_service.caller import Caller
 from polos_service.catalog import Catalog
@@ -17,10 +15,9 @@ from polos_service.reading.details import Details, RunDetails
 from polos_service.reading.tail import Readers, Tail
 from polos_service.runs.clock import Clock
 from polos_service.runs.executor import Executor
-from polos_service.runs.frame import SECOND
-from polos_service.runs.runnable import RunRequest
+from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SideThread
-from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
+from polos_service.store import ENDED, RunQuery, RunRecord, RunStore
 from polos_service.waits import Waits
 
 CANCEL_WAIT = 5.0
@@ -86,23 +83,8 @@ class Runs:
         self._check_input(request)
         runnable = self._catalog.find(request.runnable_id, request.caller.project)
         definition = await self._side_thread.call(request.size, runnable.pin, request)
-        now = self._clock.now()
-        timeout = request.deadlines.run or runnable.timeout
-        return await self._store.create(
-            NewRun(
-                project=request.caller.project,
-                run_id=str(uuid_utils.uuid7()),
-                workflow_id=runnable.id,
-                request_id=request.request_id,
-                digest=request.digest,
-                definition=definition,
-                session_id=request.session_id,
-                user_id=request.user_id,
-                streaming=request.streaming,
-                create_time=now,
-                deadline=now + round(timeout * SECOND) if timeout else None,
-            )
-        )
+        run = new_run(runnable, request, definition, self._clock.now())
+        return await self._store.create(run)
 
     def kind(self, caller: Caller, runnable_id: str) -> str:
         """Return the kind of what a start names; empty if the caller cannot start it."""

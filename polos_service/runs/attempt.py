@@ -42,6 +42,7 @@ class StepOutput:
         usage: the tokens of a model call; None if the provider does not tell them.
         cost: the cost of a model call; None if it is not known.
         finish_reason: how a model call ended; unspecified for any other step.
+        started_run_id: the run with a log of its own that the step has started; empty if none.
         private: JSON values stored beside it and never served, at most OUTPUT_LIMIT bytes
             unless `Attempt.keep` has stored them.
 
@@ -53,6 +54,7 @@ class StepOutput:
     usage: Usage | None = None
     cost: Cost | None = None
     finish_reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
+    started_run_id: str = ""
     private: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -173,6 +175,7 @@ class Attempt:
             usage=output.usage,
             cost=output.cost,
             finish_reason=output.finish_reason,
+            started_run_id=output.started_run_id,
         )
         return finish, private
 

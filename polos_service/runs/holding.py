@@ -15,6 +15,7 @@ from polos_service.runs.clock import Clock
 from polos_service.runs.journal import Journals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
+from polos_service.store import Parent
 
 Boundary = Callable[[Unable | StoreUnavailable | None], Awaitable[None]]
 """Awaited where a step is about to begin, and with a reason where the run cannot go on. Does
@@ -41,6 +42,7 @@ class Holding:
             run ends then, whatever its code makes of it.
         budget: bounds the model calls.
         waiting: what the run can wait with; None in a context whose run cannot wait.
+        parent: the step that has started the root run; None if a caller has.
 
     """
 
@@ -55,6 +57,7 @@ class Holding:
     broken: Unrecorded | None = None
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
+    parent: Parent | None = None
     _tidying: set[asyncio.Task[None]] = field(init=False)
     _reading: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _read: int = field(init=False, default=0)

@@ -63,17 +63,7 @@ class Children:
             StepExecutionError: an argument is of a wrong type.
 
         """
-        target_id = target if isinstance(target, str) else getattr(target, "id", None)
-        if not isinstance(target_id, str) or not target_id:
-            raise StepExecutionError(
-                f"{target!r:.80} of {key!r} must be a workflow, an agent, or the id of one."
-            )
-        if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
-            raise StepExecutionError(
-                f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
-                f"{MAX_RUN_SECONDS:.0f} s."
-            )
-        runnable = self._known(target_id)
+        runnable = self.known(checked_target(key, target, timeout))
         # What is not loaded is of the kind that the log has.
         known = self._ctx.kind(key) or WORKFLOW
         kind = known if isinstance(runnable, StepError) else runnable.kind
@@ -86,7 +76,7 @@ class Children:
             own = runnable.timeout if timeout is None else timeout
 
             async def pin() -> bytes:
-                return await self._pinned(runnable, payload, state, own)
+                return (await self.pinned(runnable, payload, state, own))[1]
 
             child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
             return output_of(child, end)
@@ -95,16 +85,17 @@ class Children:
         with self._ctx.handing_over():
             return value_of(kind, output)
 
-    def _known(self, target_id: str) -> Runnable | StepError:
+    def known(self, target_id: str) -> Runnable | StepError:
+        """Return what the project knows by an id, or why it cannot be started."""
         try:
             return self._find(target_id, self._ctx.project)
         except AgentNotFound as error:
             return StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error))
 
-    async def _pinned(
+    async def pinned(
         self, runnable: Runnable, payload: Any, state: Any, timeout: float | None
-    ) -> bytes:
-        """Return the definition of a child that begins.
+    ) -> tuple[RunRequest, bytes]:
+        """Return the start of a run, and its definition.
 
         Raises:
             StepError: it cannot be started with this.
@@ -114,15 +105,15 @@ class Children:
         try:
             request = self._request(runnable, text, _object(state), timeout)
             if len(text) <= SMALL:
-                return runnable.pin(request)
-            return await asyncio.to_thread(runnable.pin, request)
+                return request, runnable.pin(request)
+            return request, await asyncio.to_thread(runnable.pin, request)
         except InvalidRequest as error:
             raise StepError(FAILED, str(error)) from None
 
     def _request(
         self, runnable: Runnable, text: str, state: Mapping[str, Any], timeout: float | None
     ) -> RunRequest:
-        """Return the start of a child.
+        """Return the start of a run.
 
         Raises:
             InvalidRequest: an agent cannot be given this payload.
@@ -145,6 +136,27 @@ class Children:
             user_id=self._user_id,
             streaming=streaming,
         )
+
+
+def checked_target(key: str, target: Any, timeout: Any) -> str:
+    """Return the id of what a step starts.
+
+    Raises:
+        StepExecutionError: it is neither a workflow nor an agent nor an id, or the timeout is not
+            one.
+
+    """
+    target_id = target if isinstance(target, str) else getattr(target, "id", None)
+    if not isinstance(target_id, str) or not target_id:
+        raise StepExecutionError(
+            f"{target!r:.80} of {key!r} must be a workflow, an agent, or the id of one."
+        )
+    if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
+        raise StepExecutionError(
+            f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
+            f"{MAX_RUN_SECONDS:.0f} s."
+        )
+    return target_id
 
 
 def _messages(given: Any) -> list[Any]:

@@ -30,6 +30,7 @@ from polos_service.tools.local import attempted, in_thread, told
 from polos_service.tools.values import encode
 from polos_service.workflows.children import Children, Find
 from polos_service.workflows.definition import KIND, Definition
+from polos_service.workflows.independent import Create, Independent
 from polos_service.workflows.steps import Resume, WorkflowSteps
 
 FAILED = FailureReason.FAILURE_REASON_WORKFLOW_FAILED
@@ -49,6 +50,7 @@ class WorkflowRunnable:
         clock: the time.
         resume: answers a wait of another run.
         find: finds what its code starts.
+        create: stores a run that its code starts.
         max_retries: how often the function starts over at most, after it raised an exception.
 
     """
@@ -57,6 +59,7 @@ class WorkflowRunnable:
     clock: Clock
     resume: Resume = field(compare=False)
     find: Find = field(compare=False)
+    create: Create = field(compare=False)
     max_retries: int = MAX_RETRIES
 
     @property
@@ -200,12 +203,7 @@ class WorkflowRunnable:
             attempt=ctx.retries + 1,
             idempotency_key=ctx.run_id,
             initial_state=deepcopy(definition.initial_state),
-            step=WorkflowSteps(
-                ctx,
-                self.clock,
-                self.resume,
-                Children(ctx.once(), self.find, definition.session_id, definition.user_id),
-            ),
+            step=self._steps(ctx, definition),
             parent_execution_id=ctx.parent_run_id,
             root_execution_id=ctx.root.run_id,
             root_workflow_id=ctx.root.workflow_id,
@@ -215,6 +213,12 @@ class WorkflowRunnable:
             workflow_type=KIND,
         )
         return context, payload
+
+    def _steps(self, ctx: RunContext, definition: Definition) -> WorkflowSteps:
+        once = ctx.once()
+        children = Children(once, self.find, definition.session_id, definition.user_id)
+        independent = Independent(once, self.clock, children, self.create)
+        return WorkflowSteps(ctx, self.clock, self.resume, children, independent)
 
     def _state(self, initial: dict[str, Any]) -> WorkflowState | None:
         schema = self.workflow.state_schema

@@ -18,7 +18,7 @@ from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import Runnable, RunRequest
-from polos_service.store import CANCEL, Command, RunStore
+from polos_service.store import CANCEL, Command, NewRun, RunStore
 from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.service import until
 from tests.support.stores import all_events, events_of, new_run
@@ -49,7 +49,9 @@ class Flows:
         self._clock = clock or SystemClock()
         self._threshold = threshold
         self._runnables: dict[str, Runnable] = {
-            one.id: WorkflowRunnable(one, self._clock, self._resume, self._find, max_retries)
+            one.id: WorkflowRunnable(
+                one, self._clock, self._resume, self._find, self._create, max_retries
+            )
             for one in workflows
         }
         self._executor: Executor | None = None
@@ -57,6 +59,9 @@ class Flows:
     def add(self, runnable: Runnable) -> None:
         """Load what the workflows may start."""
         self._runnables[runnable.id] = runnable
+
+    async def _create(self, run: NewRun) -> str:
+        return await self.store.create(run)
 
     def _find(self, runnable_id: str, project: str) -> Runnable:
         del project

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from polos_client.errors import Draining
 from polos_service.caller import Caller
@@ -115,7 +116,14 @@ class Runs:
         return self._readers.tail(caller.project, run_id, after)
 
     async def list(self, caller: Caller, query: RunQuery) -> Sequence[RunRecord]:
-        """Return the runs that the query asks for, the newest first."""
+        """Return the runs that the query asks for, the newest first.
+
+        A root run as the parent stands for its children, too.
+        """
+        if query.parent_run_id is not None:
+            root, _, child = query.parent_run_id.partition(":")
+            parent = query.parent_run_id if child else None
+            query = replace(query, parent_root=root, parent_run_id=parent)
         return await self._store.list(caller.project, query)
 
     async def cancel(self, caller: Caller, run_id: str) -> RunDetails:

@@ -21,12 +21,12 @@ class ExecutionHandle(BaseModel):
         id: the run.
         workflow_id: the agent or workflow that runs.
         created_at: when it was accepted, ISO 8601 in UTC.
-        parent_execution_id: the run that started it; None at a root run.
-        root_workflow_id: the agent or workflow of the root run; the same at a root run.
-        root_execution_id: the root run; the same at a root run.
+        parent_execution_id: the run whose step started it; None if a caller did.
+        root_workflow_id: the same as `workflow_id`: its events are in a log of its own.
+        root_execution_id: the same as `id`, likewise.
         session_id: the session it was started in; None if none was given.
         user_id: who it is for; None if nobody was named.
-        step_key: the step of the parent that started it; None at a root run.
+        step_key: the step of the parent that started it; None if a caller did.
 
     """
 
@@ -51,6 +51,8 @@ class ExecutionHandle(BaseModel):
             root_execution_id=run.run_id,
             session_id=run.session_id if run.HasField("session_id") else None,
             user_id=run.user_id if run.HasField("user_id") else None,
+            parent_execution_id=run.parent_run_id if run.HasField("parent_run_id") else None,
+            step_key=run.parent_step_key if run.HasField("parent_step_key") else None,
         )
 
     @classmethod

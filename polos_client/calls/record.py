@@ -76,9 +76,9 @@ def _common(run: Run) -> dict[str, Any]:
         "error": run.outcome.error.message if run.outcome.HasField("error") else None,
         "created_at": iso(run.create_time),
         "completed_at": iso(run.finish_time) if run.HasField("finish_time") else None,
-        "parent_execution_id": None,
+        "parent_execution_id": run.parent_run_id if run.HasField("parent_run_id") else None,
         "root_execution_id": run.run_id,
-        "step_key": None,
+        "step_key": run.parent_step_key if run.HasField("parent_step_key") else None,
     }
 
 

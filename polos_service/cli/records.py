@@ -58,6 +58,8 @@ def as_dict(run: Run) -> dict[str, Any]:
         "finished_at": iso(run.finish_time) if run.HasField("finish_time") else None,
         "latest_sequence": run.latest_sequence,
         "blocked_reason": run.blocked_reason if run.HasField("blocked_reason") else None,
+        "parent_run_id": run.parent_run_id if run.HasField("parent_run_id") else None,
+        "parent_step_key": run.parent_step_key if run.HasField("parent_step_key") else None,
     }
     return {name: value for name, value in record.items() if value is not None}
 

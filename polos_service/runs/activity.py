@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 
+LEAST_PAUSE = SECOND // 5
+"""Nanoseconds until a run is woken that was parked because it can only try again, at least."""
+
 FOREVER = 1 << 62
 """A time, in nanoseconds since the epoch, that does not come."""
 
@@ -83,7 +86,7 @@ class Activity:
         It is far enough away for the run to be parked, and near enough to look again.
         """
         pause = object()
-        until = self._clock.now() + 3 * self._threshold + SECOND
+        until = self._clock.now() + max(4 * self._threshold, LEAST_PAUSE)
         self.wait(pause, until)
         try:
             yield until

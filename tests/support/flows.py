@@ -43,11 +43,13 @@ class Flows:
         threshold: float = 60.0,
         max_retries: int = 2,
         clock: Clock | None = None,
+        limit: int = 10,
     ) -> None:
         self.store = store
         self.resumed: list[Resumed] = []
         self._clock = clock or SystemClock()
         self._threshold = threshold
+        self._limit = limit
         self._runnables: dict[str, Runnable] = {
             one.id: WorkflowRunnable(
                 one, self._clock, self._resume, self._find, self._create, max_retries
@@ -72,7 +74,7 @@ class Flows:
     def begin(self) -> None:
         """Take up runs."""
         self._executor = Executor(
-            self.store, self._runnables, self._clock, 10, threshold=self._threshold
+            self.store, self._runnables, self._clock, self._limit, threshold=self._threshold
         )
         self._executor.start()
 

@@ -335,7 +335,7 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_CHILD_CANCELLED: _FailureReason.ValueType  # 32
     """The child run that the step started was cancelled on its own."""
     FAILURE_REASON_TOO_DEEP: _FailureReason.ValueType  # 33
-    """The step would have started a child run below 32 others, one inside the other."""
+    """The step would have started a run below 32 others, one inside the other."""
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -426,5 +426,5 @@ FAILURE_REASON_CHILD_FAILED: FailureReason.ValueType  # 31
 FAILURE_REASON_CHILD_CANCELLED: FailureReason.ValueType  # 32
 """The child run that the step started was cancelled on its own."""
 FAILURE_REASON_TOO_DEEP: FailureReason.ValueType  # 33
-"""The step would have started a child run below 32 others, one inside the other."""
+"""The step would have started a run below 32 others, one inside the other."""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

@@ -12,7 +12,6 @@ from polos_client.unbuilt import NAMES, not_built_yet
 
 if TYPE_CHECKING:
     from polos.features import events
-    from polos_client.calls.batches import batch_agent_invoke, batch_invoke
     from polos_client.calls.client import PolosClient
     from polos_client.calls.handle import ExecutionHandle
     from polos_client.calls.stream import AgentStream, TextChunk
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
         AskUserInput,
         create_ask_user_tool,
     )
+    from polos_client.define.batches import batch_agent_invoke, batch_invoke
     from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchWorkflowInput
     from polos_client.define.context import WorkflowContext
     from polos_client.define.state import WorkflowState
@@ -239,8 +239,8 @@ _HOMES = {
     "WorkflowContext": "polos_client.define.context",
     "WorkflowState": "polos_client.define.state",
     "WorkflowTimeoutError": "polos_client.errors",
-    "batch_agent_invoke": "polos_client.calls.batches",
-    "batch_invoke": "polos_client.calls.batches",
+    "batch_agent_invoke": "polos_client.define.batches",
+    "batch_invoke": "polos_client.define.batches",
     "create_ask_user_tool": "polos_client.define.ask",
     "executed_tool": "polos_client.define.stop",
     "get_all_workflows": "polos_client.define.workflow",

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
-from polos_client.errors import Draining
+from polos_client.errors import Draining, RunExpired, RunNotFound, StoreUnavailable
 from polos_service.caller import Caller
 from polos_service.catalog import Catalog
+from polos_service.limits import OUTPUT_LIMIT
+from polos_service.pacer import Pacer
 from polos_service.quotas import UNLIMITED, Quotas, exceeded
 from polos_service.reading.details import Details, RunDetails
 from polos_service.reading.tail import Readers, Tail
@@ -18,8 +20,9 @@ from polos_service.runs.clock import Clock
 from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SideThread
-from polos_service.store import ENDED, RunQuery, RunRecord, RunStore
+from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
 from polos_service.waits import Waits
+from polos_service.workflows.outcome import deleted_json, outcome_json
 
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
@@ -161,3 +164,40 @@ class Runs:
         while record.state not in ENDED:
             await self._store.wait(caller.project, run_id, record.latest)
             record = await self.record(caller, run_id)
+
+
+class OtherRuns:
+    """The runs with logs of their own, as the code of a run has to do with them."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._details = Details(store, Pacer())
+
+    async def create(self, run: NewRun) -> str:
+        """Store a run that the code of another one starts, and return its id.
+
+        Raises:
+            QuotaExceeded, RequestIdReused, StoreUnavailable, TooManyRuns: as `RunStore.create`.
+
+        """
+        return await self._store.create(run)
+
+    async def outcome(self, project: str, run_id: str) -> str:
+        """Return what a run has ended with, as a wait for its end tells it.
+
+        Raises:
+            StoreUnavailable: the store does not have the end yet, or is away.
+
+        """
+        try:
+            found = await self._details.ended(project, run_id)
+            if found.outcome is not None and found.outcome.HasField("agent_finish"):
+                found = await self._details.whole(project, run_id, OUTPUT_LIMIT)
+        except (RunExpired, RunNotFound):
+            return deleted_json(run_id)
+        try:
+            if found.outcome is None:
+                raise StoreUnavailable(f"The store does not have the end of run {run_id} yet.")
+            return outcome_json(found.outcome, found.tool_results)
+        finally:
+            found.release()

@@ -22,9 +22,9 @@ from polos_client.unbuilt import refuse
 from polos_client.wire import TOKEN_SECONDS
 
 if TYPE_CHECKING:
+    from polos_client.calls.batches import Entry
     from polos_client.calls.handle import ExecutionHandle
     from polos_client.calls.waiting import Wait
-    from polos_client.define.children import BatchWorkflowInput
 
 
 class PolosClient(Connection):
@@ -165,7 +165,7 @@ class PolosClient(Connection):
 
     async def batch_invoke(
         self,
-        workflows: Sequence[BatchWorkflowInput],
+        workflows: Sequence[Entry],
         session_id: str | None = None,
         user_id: str | None = None,
     ) -> list[ExecutionHandle]:
@@ -174,7 +174,7 @@ class PolosClient(Connection):
         If one is refused, its error is raised; those before it go on.
 
         Args:
-            workflows: what runs, with what; see `invoke` for the payload.
+            workflows: `BatchWorkflowInput`s: what runs, with what; see `invoke` for the payload.
             session_id: groups runs for listing; at most 256 characters.
             user_id: who they are for, for listing; at most 256 characters.
 

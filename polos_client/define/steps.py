@@ -128,6 +128,26 @@ class Steps(Protocol):
         """
         ...
 
+    async def wait_for_run(
+        self, step_key: str, run: ExecutionHandle | str, timeout: float | None = None
+    ) -> Any:
+        """Wait for the end of a run that has a log of its own, and return its result.
+
+        This run can be parked meanwhile. If it is cancelled, the runs that it has started and
+        waits for are cancelled first.
+
+        Args:
+            step_key: the wait's key.
+            run: the run of the same project: its handle, or its id.
+            timeout: seconds after which the wait fails, and the run goes on; None: never.
+
+        Returns:
+            What the workflow returned; a model as the class of its name. For an agent, its
+            `AgentResult`. If it failed or was cancelled, StepExecutionError is raised.
+
+        """
+        ...
+
     async def resume(
         self,
         step_key: str,

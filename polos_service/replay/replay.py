@@ -28,8 +28,8 @@ from polos_service.runs.drive import outcome, stopped
 from polos_service.runs.endings import ending_of
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
-from polos_service.store import NewRun
 from polos_service.workflows.definition import Definition as WorkflowDefinition
+from polos_service.workflows.independent import Others
 from polos_service.workflows.runnable import MAX_RETRIES, WorkflowRunnable
 
 PATIENCE = 5.0
@@ -154,20 +154,17 @@ async def _run(
             user_id=history.user_id,
         )
         retries = MAX_RETRIES if starts_over else 0
-        runnable = WorkflowRunnable(
-            code, clock, answers_nothing, finds_nothing, creates_nothing, retries
-        )
+        runnable = WorkflowRunnable(code, clock, answers_nothing, finds_nothing, NO_OTHERS, retries)
         return await runnable.run(ctx, definition.model_dump_json().encode())
     return await AgentLoop(code, cast("Model", None), ctx, _definition(code, history)).run()
 
 
+NO_OTHERS = cast("Others", None)
+"""Never asked: to start a run is a step, and how one has ended is told by the log."""
+
+
 async def answers_nothing(*_: object, **__: object) -> None:
     """Never called: to answer a wait of another run is a step."""
-
-
-async def creates_nothing(run: NewRun) -> str:
-    """Never called: to start a run is a step."""
-    return run.run_id
 
 
 def finds_nothing(runnable_id: str, project: str) -> Runnable:

@@ -30,7 +30,7 @@ from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journal import Journal, Journals, child_line
 from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.pausing import Ended, Pausing
+from polos_service.runs.pausing import Ended, Outcome, Pausing
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.timing import warn_of_timing
@@ -306,10 +306,19 @@ class RunContext:
         return (await self.waited(key, kind, data_json=data_json, until=until)).resumed
 
     async def waited(
-        self, key: str, kind: WaitKind.ValueType, *, data_json: str = "", until: int | None = None
+        self,
+        key: str,
+        kind: WaitKind.ValueType,
+        *,
+        data_json: str = "",
+        until: int | None = None,
+        outcome: Outcome | None = None,
     ) -> Ended:
-        """Wait as `wait` does, and return where the log has the end as well."""
-        return await self._waits.wait(key, kind, data_json, until)
+        """Wait as `wait` does, and return where the log has the end as well.
+
+        `outcome` returns what the run has ended with that a wait of kind RUN is for.
+        """
+        return await self._waits.wait(key, kind, data_json, until, outcome)
 
     async def begin_child(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from polos_service.logs import get_logger
 from polos_service.runs.answers import KINDS, Answer, slot
-from polos_service.store import SETTLED, Claim, Command, RunStore
+from polos_service.store import ENDED_RUN, SETTLED, Claim, Command, RunStore, end_of
 
 log = get_logger(__name__)
 
@@ -46,6 +46,7 @@ class Inbox:
         self.seen = 0
         self._answers: dict[str, Answer] = {}
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._ended: dict[str, asyncio.Event] = {}
         self._take(claim.commands)
 
     async def cancelled(self) -> None:
@@ -74,6 +75,13 @@ class Inbox:
                 self._waiting.pop(place, None)
         return self._answers[place]
 
+    async def told(self, run_id: str) -> None:
+        """Return once the inbox has been told of the end of another run."""
+        await self._end_told(end_of(run_id, "").id).wait()
+
+    def _end_told(self, command_id: str) -> asyncio.Event:
+        return self._ended.setdefault(command_id, asyncio.Event())
+
     async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:
         """End a wait without an answer; return how it ends, which another may have said before.
 
@@ -99,6 +107,10 @@ class Inbox:
     def _take(self, commands: Iterable[Command]) -> None:
         for command in commands:
             self.seen += 1
+            if command.id.startswith(ENDED_RUN):
+                self._end_told(command.id).set()
+                self._came()
+                continue
             if command.kind not in KINDS:
                 continue
             try:

@@ -6,6 +6,7 @@ bytes: it does not know what the events in a frame mean, or what a command asks 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,7 +22,8 @@ EARLY = "early"
 inbox, so that they never take that of the others."""
 
 SETTLED = "settled"
-"""The kind of a command that the run has done with. It keeps its id, and takes no room."""
+"""The kind of a command that the run has done with, or that asks for nothing. It keeps its id, and
+takes no room."""
 
 INBOX_LIMIT = 1000
 """Commands that a run's inbox holds at most. The one whose id is CANCEL does not count, nor do
@@ -152,6 +154,23 @@ class Command:
     def cancels(self, run_id: str) -> bool:
         """Return whether it cancels this run, and not only a child of it."""
         return self.kind == CANCEL and self.run_id == run_id
+
+
+ENDED_RUN = "ended-"
+"""What the ids of the commands begin with that tell the ends of other runs."""
+
+
+def end_of(run_id: str, root: str) -> Command:
+    """Return the command that tells a root run of the end of another run.
+
+    It is of the kind SETTLED: there is always room for it.
+    """
+    digest = hashlib.sha256(run_id.encode(errors="surrogatepass")).hexdigest()[:40]
+    return Command(id=ENDED_RUN + digest, kind=SETTLED, run_id=root, payload=SAYS_NOTHING)
+
+
+SAYS_NOTHING = b'{"ending":"answered","digest":""}'
+"""The payload of that command: versions that do not know it pass over it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -460,6 +479,23 @@ class RunStore(Protocol):
 
         Raises:
             Fenced: the claim was lost, or the run has ended.
+
+        """
+        ...
+
+    async def watch(self, project: str, run_id: str, root: str) -> bool:
+        """Have the end of a run told to a root run that waits for it; again is the same as once.
+
+        Then the command `end_of` is in the inbox of the root run, which is woken by it. On a store
+        for one process it is there as soon as the end is; on others, before the run's last holder
+        has let go of it, or by whoever finds that it has not.
+
+        Returns:
+            False if the run has ended: nothing is told then.
+
+        Raises:
+            RunExpired: the run was removed by `expire`.
+            RunNotFound: there is no such run.
 
         """
         ...

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import AgentFinish, Event, WorkflowFinish
+from polos.v1.event_pb2 import AgentFinish, Event, StepFinish, ToolCall, WorkflowFinish
+from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.calls.start import checked_payload
 from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
 from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionError
@@ -194,17 +195,20 @@ def output_of(child: RunContext, end: Any) -> StepOutput:
             f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
             f"the child run {child.run_id}.",
         )
-    return StepOutput(result_json=_agent_result(child, end).model_dump_json())
+    return StepOutput(result_json=agent_result(child.run_id, end, child.tools).model_dump_json())
 
 
-def _agent_result(child: RunContext, end: AgentFinish) -> AgentResult:
+def agent_result(
+    run_id: str, end: AgentFinish, ended: Iterable[tuple[ToolCall, StepFinish | ToolResultMessage]]
+) -> AgentResult:
+    """Return the result of an agent whose run ended so, with those of its calls of tools."""
     tools: list[ToolResult] = []
     room = TOOLS_LIMIT
-    for call, finish in child.tools:
+    for call, finish in ended:
         room -= len(finish.result_json) + len(call.arguments_json)
         if room >= 0:
             tools.append(tool_result(call, finish))
-    outcome = Event(run_id=child.run_id, agent_finish=end)
+    outcome = Event(run_id=run_id, agent_finish=end)
     return conclude(outcome, tools, text="", usage=Usage())
 
 

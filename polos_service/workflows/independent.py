@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import WaitKind
 from polos_client.calls.handle import ExecutionHandle
-from polos_client.errors import QuotaExceeded, RequestIdReused, StoreUnavailable, TooManyRuns
+from polos_client.errors import (
+    QuotaExceeded,
+    RequestIdReused,
+    StepExecutionError,
+    StoreUnavailable,
+    TooManyRuns,
+)
+from polos_client.wire import NAME_LIMIT
 from polos_service.errors import Nondeterministic, StepError
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, StepOutput, check_size
@@ -18,8 +27,10 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.store import NewRun
+from polos_service.tools.values import encode
 from polos_service.workflows.children import Children, checked_target
 from polos_service.workflows.functions import FAILED
+from polos_service.workflows.outcome import value_in
 
 KIND = "invoke"
 """The type of a step that starts a run."""
@@ -27,8 +38,23 @@ KIND = "invoke"
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds after which a start is tried again that found no room, at first and at most."""
 
-Create = Callable[[NewRun], Awaitable[str]]
-"""Stores a run, and returns its id: see `RunStore.create`."""
+
+class Others(Protocol):
+    """The runs with logs of their own, as the code of a run has to do with them."""
+
+    async def create(self, run: NewRun) -> str:
+        """Store a run, and return its id: see `RunStore.create`."""
+        ...
+
+    async def outcome(self, project: str, run_id: str) -> str:
+        """Return what a run has ended with, as `outcome_json` makes it.
+
+        Raises:
+            StoreUnavailable: the store does not have it yet, or is away.
+
+        """
+        ...
+
 
 log = get_logger(__name__)
 
@@ -36,11 +62,11 @@ log = get_logger(__name__)
 class Independent:
     """The runs that one run of a workflow starts beside itself."""
 
-    def __init__(self, ctx: RunContext, clock: Clock, children: Children, create: Create) -> None:
+    def __init__(self, ctx: RunContext, clock: Clock, children: Children, others: Others) -> None:
         self._ctx = ctx
         self._clock = clock
         self._children = children
-        self._create = create
+        self._others = others
 
     async def start(
         self, key: str, target: Any, payload: Any, state: Any, timeout: float | None
@@ -81,6 +107,40 @@ class Independent:
         output = await self._ctx.step(key, KIND, body, resumes=True, abandons=True)
         return ExecutionHandle.model_validate_json(output.result_json)
 
+    async def end(self, key: str, run: Any, timeout: float | None) -> Any:
+        """Wait for the end of a run, and return its result.
+
+        Args:
+            key: the wait's key.
+            run: the run's handle, or its id.
+            timeout: seconds after which the wait fails; None: never.
+
+        Raises:
+            StepError: it failed, was cancelled, has not ended in time, or is not there.
+            StepExecutionError: it is not another run with a log of its own.
+
+        """
+        run_id = run.id if isinstance(run, ExecutionHandle) else run
+        if not is_root_id(run_id) or run_id == self._ctx.root.run_id:
+            raise StepExecutionError(
+                f"{run!r:.80} of {key!r} must be another run with a log of its own: the handle of "
+                "one, or its id."
+            )
+        ended = await self._ctx.waited(
+            key,
+            WaitKind.WAIT_KIND_RUN,
+            data_json=encode({"run_id": run_id})[0],
+            until=None if timeout is None else self._ctx.after(timeout),
+            outcome=partial(self._others.outcome, self._ctx.project),
+        )
+        if ended.resumed.expired:
+            raise StepError(
+                FailureReason.FAILURE_REASON_WAIT_EXPIRED,
+                f"The run {run_id} has not ended in time.",
+            )
+        with self._ctx.handing_over():
+            return value_in(ended.resumed.data_json)
+
     async def _run(
         self, key: str, target_id: str, payload: Any, state: Any, timeout: float | None
     ) -> NewRun:
@@ -109,7 +169,7 @@ class Independent:
         """
         try:
             with self._ctx.working():
-                return await self._create(run)
+                return await self._others.create(run)
         except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
             self._require_hope(error)
             log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
@@ -120,7 +180,7 @@ class Independent:
                     await self._clock.sleep(pause)
                     pause = min(2 * pause, LONGEST_PAUSE)
                     try:
-                        return await self._create(run)
+                        return await self._others.create(run)
                     except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
                         self._require_hope(error)
 
@@ -133,6 +193,13 @@ class Independent:
         """
         if isinstance(error, QuotaExceeded) and error.retry_after is None:
             raise StepError(FAILED, str(error)) from error
+
+
+def is_root_id(run_id: object) -> bool:
+    """Return whether something can be the id of a run with a log of its own."""
+    if not isinstance(run_id, str) or not run_id.isascii():
+        return False
+    return 1 <= len(run_id) <= NAME_LIMIT and ":" not in run_id
 
 
 def digest(request: RunRequest) -> bytes:

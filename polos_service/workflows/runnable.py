@@ -30,7 +30,7 @@ from polos_service.tools.local import attempted, in_thread, told
 from polos_service.tools.values import encode
 from polos_service.workflows.children import Children, Find
 from polos_service.workflows.definition import KIND, Definition
-from polos_service.workflows.independent import Create, Independent
+from polos_service.workflows.independent import Independent, Others
 from polos_service.workflows.steps import Resume, WorkflowSteps
 
 FAILED = FailureReason.FAILURE_REASON_WORKFLOW_FAILED
@@ -50,7 +50,7 @@ class WorkflowRunnable:
         clock: the time.
         resume: answers a wait of another run.
         find: finds what its code starts.
-        create: stores a run that its code starts.
+        others: the runs that its code starts and waits for.
         max_retries: how often the function starts over at most, after it raised an exception.
 
     """
@@ -59,7 +59,7 @@ class WorkflowRunnable:
     clock: Clock
     resume: Resume = field(compare=False)
     find: Find = field(compare=False)
-    create: Create = field(compare=False)
+    others: Others = field(compare=False)
     max_retries: int = MAX_RETRIES
 
     @property
@@ -217,7 +217,7 @@ class WorkflowRunnable:
     def _steps(self, ctx: RunContext, definition: Definition) -> WorkflowSteps:
         once = ctx.once()
         children = Children(once, self.find, definition.session_id, definition.user_id)
-        independent = Independent(once, self.clock, children, self.create)
+        independent = Independent(once, self.clock, children, self.others)
         return WorkflowSteps(ctx, self.clock, self.resume, children, independent)
 
     def _state(self, initial: dict[str, Any]) -> WorkflowState | None:

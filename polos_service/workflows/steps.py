@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import WaitKind
+from polos_client.calls.handle import ExecutionHandle
 from polos_client.deadlines import MAX_RUN_SECONDS, is_duration
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
@@ -162,6 +163,14 @@ class WorkflowSteps(StartingSteps):
                     FailureReason.FAILURE_REASON_WAIT_EXPIRED, "Nobody answered in time."
                 )
         return self._answer(ended)
+
+    async def wait_for_run(
+        self, step_key: str, run: ExecutionHandle | str, timeout: float | None = None
+    ) -> Any:
+        """Wait for the end of a run that has a log of its own, and return its result."""
+        self._check_time(step_key, timeout)
+        with self._raising(step_key):
+            return await self._independent.end(step_key, run, timeout)
 
     async def resume(
         self,

@@ -103,7 +103,7 @@ async def test_a_batch_that_is_refused_says_why(tmp_path: Path) -> None:
         wrong: Any = [first, {"id": "echo"}]
         with pytest.raises(InvalidRequest, match=r"workflows\[1\] must be a BatchWorkflowInput"):
             await served.client.batch_invoke(wrong)
-        with pytest.raises(InvalidRequest, match=r"configs\[0\] must be a AgentRunConfig"):
+        with pytest.raises(InvalidRequest, match=r"configs\[0\] must be an AgentRunConfig"):
             await batch_agent_invoke(served.client, wrong)
         assert len(await listed(served)) == 1
 

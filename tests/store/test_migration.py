@@ -37,6 +37,7 @@ INDEXES = {
     "waits_by_age",
     "runs_by_step",
     "runs_by_parent",
+    "watchers",
 }
 
 

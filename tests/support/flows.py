@@ -18,6 +18,7 @@ from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import Runnable, RunRequest
+from polos_service.service import OtherRuns
 from polos_service.store import CANCEL, Command, NewRun, RunStore
 from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.service import until
@@ -52,7 +53,12 @@ class Flows:
         self._limit = limit
         self._runnables: dict[str, Runnable] = {
             one.id: WorkflowRunnable(
-                one, self._clock, self._resume, self._find, self._create, max_retries
+                one,
+                self._clock,
+                self._resume,
+                self._find,
+                self,
+                max_retries,
             )
             for one in workflows
         }
@@ -62,8 +68,13 @@ class Flows:
         """Load what the workflows may start."""
         self._runnables[runnable.id] = runnable
 
-    async def _create(self, run: NewRun) -> str:
+    async def create(self, run: NewRun) -> str:
+        """Store a run that a workflow starts."""
         return await self.store.create(run)
+
+    async def outcome(self, project: str, run_id: str) -> str:
+        """Return what a run has ended with."""
+        return await OtherRuns(self.store).outcome(project, run_id)
 
     def _find(self, runnable_id: str, project: str) -> Runnable:
         del project

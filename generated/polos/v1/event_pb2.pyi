@@ -40,6 +40,12 @@ class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.Val
     `approved` is true and `_editable` in the wait's data is true, `arguments` (an object
     with the arguments to change; those that it leaves out stay as shown).
     """
+    WAIT_KIND_RUN: _WaitKind.ValueType  # 4
+    """The end of another run of the same project, which has a log of its own. Nobody can answer
+    it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
+    `workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
+    deleted before its end was read), and `result` or `error`.
+    """
 
 class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
     """What a wait is for. Later versions may add kinds."""
@@ -55,6 +61,12 @@ WAIT_KIND_APPROVAL: WaitKind.ValueType  # 3
 object with `approved` (boolean, required), `feedback` (text for the model), and, if
 `approved` is true and `_editable` in the wait's data is true, `arguments` (an object
 with the arguments to change; those that it leaves out stay as shown).
+"""
+WAIT_KIND_RUN: WaitKind.ValueType  # 4
+"""The end of another run of the same project, which has a log of its own. Nobody can answer
+it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
+`workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
+deleted before its end was read), and `result` or `error`.
 """
 Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
 
@@ -1063,7 +1075,8 @@ class Suspended(_message.Message):
     member `_form` describes the answer: an object with `title`, `description`, `fields` (a
     list of objects with `key`, `type`, `label`, `description`, `required`, `default` and
     `options`) and `context`. In an approval `_form.context` has the `tool` and its
-    `input`, exactly as the tool will get it. Empty for a timer.
+    `input`, exactly as the tool will get it. Empty for a timer. For a wait of kind RUN it is
+    `{"run_id": ...}`.
     """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -1109,7 +1122,9 @@ class Resumed(_message.Message):
     kind: Global___WaitKind.ValueType
     """What the run waited for."""
     data_json: _builtins.str
-    """The answer as JSON text, at most 256 KiB."""
+    """The answer as JSON text, at most 256 KiB; for a wait of kind RUN, what the run ended with,
+    at most 481 KiB.
+    """
     expired: _builtins.bool
     """Always true: nobody answered before `expire_time`."""
     cancelled: _builtins.bool

@@ -146,7 +146,8 @@ class Run(_message.Message):
     @_builtins.property
     def open_waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait]:
         """The open waits of the run and its children that can be answered, oldest first: at most
-        1000, and at most 1 MiB unless the first alone exceeds that. Timers are not included.
+        1000, and at most 1 MiB unless the first alone exceeds that. Timers, and waits for the ends
+        of runs, are not included.
         Set by `GetRun`.
         """
 
@@ -228,7 +229,7 @@ class Wait(_message.Message):
     wait_id: _builtins.int
     """The `sequence` of its `suspended`. Identifies the wait within the root run's log."""
     kind: _event_pb2.WaitKind.ValueType
-    """What the run waits for: never a timer."""
+    """What the run waits for: never a timer, or the end of a run."""
     data_json: _builtins.str
     """What is shown to whoever answers, as in `Suspended`: a JSON object as text, at most
     256 KiB.

@@ -43,6 +43,9 @@ WAITS = "KV_POLOS_WAITS"
 EVERY_WAIT = "$KV.POLOS_WAITS.>"
 """Where the values of that bucket are kept."""
 
+WATCHERS = "KV_POLOS_WATCHERS"
+"""The bucket of root runs that wait for the end of others."""
+
 ACCESS = "KV_POLOS_ACCESS"
 """The bucket of what access is decided by."""
 
@@ -238,6 +241,16 @@ def waits_of(project: str, run_id: str) -> str:
 def waits_of_project(project: str) -> str:
     """Return the subjects of all open waits of a project."""
     return f"$KV.POLOS_WAITS.{token(project)}.>"
+
+
+def watcher_subject(project: str, run_id: str, root: str) -> str:
+    """Return where it is kept that a root run waits for the end of a run."""
+    return f"{watchers_of(project, run_id).removesuffix('*')}{token(root)}"
+
+
+def watchers_of(project: str, run_id: str) -> str:
+    """Return the subjects of all who wait for the end of a run."""
+    return f"$KV.POLOS_WATCHERS.{token(project)}.{token(run_id)}.*"
 
 
 def inbox_of(published: str) -> str:

@@ -91,18 +91,10 @@ def insert_run(db: sqlite3.Connection, run: NewRun, rules: Rules) -> str:
 
 def made_by(db: sqlite3.Connection, run: NewRun) -> tuple[str, bytes] | None:
     """Return id and digest of the run that a request id or a step has made; None: they have not."""
+    condition, given = "request_id = ?", [run.request_id]
     if run.parent is not None:
-        condition, given = (
-            "parent_run = ? AND parent_step = ?",
-            (
-                run.parent.run_id,
-                run.parent.step_key,
-            ),
-        )
-    elif run.request_id is not None:
-        condition, given = "request_id = ?", (run.request_id,)
-    else:
-        return None
+        condition = "parent_run = ? AND parent_step = ?"
+        given = [run.parent.run_id, run.parent.step_key]
     row = db.execute(
         f"SELECT run_id, digest FROM runs WHERE project = ? AND {condition}", (run.project, *given)
     ).fetchone()

@@ -194,8 +194,14 @@ ALTER TABLE runs ADD COLUMN depth INTEGER;
 CREATE UNIQUE INDEX runs_by_step ON runs (project, parent_run, parent_step)
     WHERE parent_run IS NOT NULL;
 CREATE INDEX runs_by_parent ON runs (project, parent_root, run_id) WHERE parent_root IS NOT NULL;
+CREATE TABLE watchers (
+    run INTEGER NOT NULL,
+    root TEXT NOT NULL,
+    PRIMARY KEY (run, root)
+) STRICT, WITHOUT ROWID;
 """
-"""Version 11: the steps that have started runs; each has started one at most."""
+"""Version 11: the steps that have started runs, each of which has started one at most; and who
+waits for the end of a run."""
 
 MIGRATIONS = (
     *(FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH),

@@ -132,13 +132,14 @@ async def test_what_cannot_be_started_fails_the_step(store: SqliteStore) -> None
 
     @workflow(id="parent")
     async def parent(ctx: WorkflowContext) -> str:
+        none: Any = None
         wrong: list[Any] = [
             lambda: ctx.step.invoke("a", "nobody", {}),
             lambda: ctx.step.invoke("b", shout, {"count": 1}),
             lambda: ctx.step.invoke("c", shout, Order(item="t"), run_timeout_seconds=0),
-            lambda: ctx.step.invoke("d", None),
-            lambda: ctx.step.batch_invoke("e", [BatchWorkflowInput(id="seen"), {}]),
-            lambda: ctx.step.agent_invoke("f", shout),
+            lambda: ctx.step.invoke("d", none),
+            lambda: ctx.step.batch_invoke("e", [BatchWorkflowInput(id="seen"), none]),
+            lambda: ctx.step.agent_invoke("f", none),
             lambda: ctx.step.invoke("g", shout, {"item": "x" * 500_000}),
             lambda: ctx.step.batch_invoke(
                 "h", [BatchWorkflowInput(id="nobody"), BatchWorkflowInput(id="seen")]
@@ -177,12 +178,13 @@ class Halting(Flows):
         self.halting = True
         self.halted = asyncio.Event()
 
-    async def _create(self, run: NewRun) -> str:
+    async def create(self, run: NewRun) -> str:
+        """Store a run, unless the process ends here."""
         if not self.halting:
-            return await super()._create(run)
+            return await super().create(run)
         self.halting = False
         if not self.before:
-            await super()._create(run)
+            await super().create(run)
         self.halted.set()
         await asyncio.Event().wait()
         raise AssertionError

@@ -1,0 +1,86 @@
+"""What a run ended with, as a wait for its end tells it in the log of the run that waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Event
+from polos.v1.run_pb2 import ToolResult
+from polos_service.errors import StepError
+from polos_service.limits import OUTPUT_LIMIT
+from polos_service.runs.attempt import StepOutput
+from polos_service.runs.runnable import AGENT
+from polos_service.workflows.children import agent_result, value_of
+from polos_service.workflows.definition import KIND as WORKFLOW
+from polos_service.workflows.functions import MODELS
+
+
+def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
+    """Return the outcome of a run as JSON text, of at most OUTPUT_LIMIT bytes and some.
+
+    Args:
+        event: its terminal event.
+        tools: the results of its own tools, for an agent.
+
+    """
+    told: dict[str, Any] = {"run_id": event.run_id, "workflow_id": event.workflow_id}
+    match event.WhichOneof("payload"):
+        case "workflow_finish":
+            finish = event.workflow_finish
+            result, schema = json.loads(finish.result_json), finish.result_schema
+            told |= {"outcome": "completed", "kind": WORKFLOW, "result": result}
+            told |= {"result_schema": schema} if schema else {}
+        case "agent_finish" if not event.agent_finish.result_step_key:
+            ended = [(one.tool_call, one) for one in tools]
+            answer = agent_result(event.run_id, event.agent_finish, ended)
+            result = answer.model_dump(mode="json")
+            told |= {"outcome": "completed", "kind": AGENT, "result": result}
+        case "agent_finish":
+            told |= too_large(event.run_id)
+        case "run_cancelled":
+            told |= {"outcome": "cancelled"}
+        case _:
+            told |= {"outcome": "failed", "error": event.error.message}
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode()) > OUTPUT_LIMIT + 1024:
+        text = json.dumps({"run_id": event.run_id, **too_large(event.run_id)})
+    return text
+
+
+def too_large(run_id: str) -> dict[str, str]:
+    """Return how a run is told whose result cannot be handed on."""
+    what = f"The result exceeds {OUTPUT_LIMIT} bytes. It stands in the events of the run {run_id}."
+    return {"outcome": "failed", "error": what}
+
+
+def deleted_json(run_id: str) -> str:
+    """Return how a run is told that was deleted before its end was read, or never was there."""
+    return json.dumps({"run_id": run_id, "outcome": "deleted"})
+
+
+def value_in(text: str) -> Any:
+    """Return what a run returned whose outcome this is.
+
+    Raises:
+        StepError: it failed, was cancelled, or is not there.
+
+    """
+    told = json.loads(text)
+    run_id = told["run_id"]
+    match told["outcome"]:
+        case "completed":
+            schema = told.get("result_schema")
+            private = {MODELS: {"": schema}} if schema else {}
+            output = StepOutput(result_json=json.dumps(told["result"]), private=private)
+            return value_of(told["kind"], output)
+        case "failed":
+            raise StepError(FailureReason.FAILURE_REASON_CHILD_FAILED, told["error"])
+        case "cancelled":
+            reason = FailureReason.FAILURE_REASON_CHILD_CANCELLED
+            raise StepError(reason, f"The run {run_id} was cancelled.")
+        case _:
+            reason = FailureReason.FAILURE_REASON_CHILD_FAILED
+            raise StepError(reason, f"There is no run {run_id!r:.80}, or no more.")

@@ -26,13 +26,16 @@ async def leaf(ctx: WorkflowContext, payload: dict) -> int:
 
 @workflow
 async def tree(ctx: WorkflowContext) -> int:
+    handles = []
     for number in range(30):
         one, other = await asyncio.gather(
             ctx.step.invoke(f"leaf-{number}", leaf, {"number": number}),
             ctx.step.invoke(f"other-{number}", "leaf", {"number": number}),
         )
         assert one.id != other.id
-    return number
+        handles += [one, other]
+    waits = [ctx.step.wait_for_run(f"end-{at}", one) for at, one in enumerate(handles)]
+    return sum(await asyncio.gather(*waits))
 """
 
 RUNS = 60
@@ -54,12 +57,16 @@ async def test_runs_are_started_once_across_kills(tmp_path: Path) -> None:
             await service.kill()
             await service.start()
 
-        async def ended() -> bool:
+        async def found() -> Run:
             async with insecure_channel(service.address) as channel:
-                found = await RunServiceStub(channel).GetRun(pb.GetRunRequest(run_id=run_id))
-            return found.run.HasField("outcome")
+                request = pb.GetRunRequest(run_id=run_id)
+                return (await RunServiceStub(channel).GetRun(request)).run
+
+        async def ended() -> bool:
+            return (await found()).HasField("outcome")
 
         await until(ended, "the run to end")
+        assert (await found()).outcome.workflow_finish.result_json == str(2 * sum(range(30)))
         runs = await started(service, run_id)
     steps = Counter(one.parent_step_key for one in runs)
     assert len(steps) == RUNS

@@ -10,10 +10,10 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Resumed, Suspended, WaitKind
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import StepError
-from polos_service.runs.answers import Answer
+from polos_service.runs.answers import CANCELLED, Answer
 from polos_service.runs.branch import Branch
 from polos_service.runs.journal import UNANSWERED, WAITS, awaited_run, is_given_up
-from polos_service.runs.waiting import CANCELLED, RUN, Waiting
+from polos_service.runs.waiting import RUN, Waiting
 
 Outcome = Callable[[str], Awaitable[str]]
 """Returns what a run has ended with, as JSON text; may raise StoreUnavailable."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
+from polos_client.define.children import BatchWorkflowInput
+from polos_client.define.context import WorkflowContext
+from polos_client.define.workflow import workflow
 from polos_client.errors import StoreUnavailable
-from polos_service.store import end_of
+from polos_service.store import RunQuery, end_of
 from polos_service.store.nats import NatsStore
+from tests.support.flows import Flows, result_of
 from tests.support.service import until
 from tests.support.stores import COMPLETED, claimed, first_claim, frame, new_run, soon
 
@@ -54,3 +58,33 @@ async def test_an_end_beside_the_look_at_it_is_told(
     monkeypatch.setattr(other._jetstream, "put_value", slow)
     assert not await other.watch("default", target.run_id, held.run_id)
     assert await one._jetstream.subjects("KV_POLOS_WATCHERS", "$KV.POLOS_WATCHERS.>") == []
+
+
+@workflow(id="asks")
+async def asks(ctx: WorkflowContext) -> Any:
+    return (await ctx.step.suspend("on"))["data"]
+
+
+@workflow(id="parent")
+async def parent(ctx: WorkflowContext) -> Any:
+    handles = await ctx.step.batch_invoke("go", [BatchWorkflowInput(id="asks")] * 3)
+    waits = [ctx.step.wait_for_run(f"end-{at}", one) for at, one in enumerate(handles)]
+    return await asyncio.gather(*waits)
+
+
+async def test_runs_wait_for_each_other_across_replicas(one: NatsStore, other: NatsStore) -> None:
+    both = [Flows(store, parent, asks, threshold=0.05) for store in (one, other)]
+    for flows in both:
+        flows.begin()
+    run_id = await both[0].start(parent)
+    for at in range(3):
+        await both[1].holds(run_id, f"suspended end-{at}")
+    await both[1].parked(run_id)
+    started = await other.list("default", RunQuery(limit=9, parent_root=run_id))
+    assert {run.parent.step_key for run in started if run.parent} == {f"go/{at}" for at in range(3)}
+    for number, child in enumerate(reversed(started)):
+        await both[0].holds(child.run_id, "suspended on")
+        await both[number % 2].answer(child.run_id, "on", number)
+    assert result_of(await both[0].ended(run_id)) == [0, 1, 2]
+    for flows in both:
+        await flows.stop()

@@ -263,3 +263,31 @@ async def test_what_cannot_be_waited_for_is_refused(store: SqliteStore) -> None:
 
     async with flowing(store, root) as flows:
         assert await flows.result(root) == "refused"
+
+
+async def test_a_run_that_waits_gives_its_slot_to_the_one_it_waits_for(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        handle = await ctx.step.invoke("go", shout, Order(item="tea"))
+        return str((await ctx.step.wait_for_run("end", handle)).item)
+
+    async with flowing(store, root, shout, limit=1, threshold=PARKING) as flows:
+        assert await flows.result(root) == "TEA"
+
+
+async def test_a_child_waits_for_a_run_of_its_own(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        return await ctx.step.invoke_and_wait("child", parent)
+
+    async with flowing(store, root, parent, asks, threshold=PARKING) as flows:
+        run_id = await flows.start(root)
+        child = await child_of(store, run_id)
+        await flows.parked(run_id)
+        await flows.holds(child, "suspended on")
+        await flows.answer(child, "on", "yes")
+        assert result_of(await flows.ended(run_id)) == "yes"
+        (record,) = await store.list("default", RunQuery(limit=2, parent_root=run_id))
+    assert record.parent is not None
+    assert record.parent.run_id.startswith(f"{run_id}:")
+    assert record.parent.depth == 2

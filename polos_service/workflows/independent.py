@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Protocol
 
 from polos.v1.error_pb2 import FailureReason
@@ -126,12 +125,16 @@ class Independent:
                 f"{run!r:.80} of {key!r} must be another run with a log of its own: the handle of "
                 "one, or its id."
             )
+
+        async def outcome(awaited: str) -> str:
+            return await self._others.outcome(self._ctx.project, awaited)
+
         ended = await self._ctx.waited(
             key,
             WaitKind.WAIT_KIND_RUN,
             data_json=encode({"run_id": run_id})[0],
             until=None if timeout is None else self._ctx.after(timeout),
-            outcome=partial(self._others.outcome, self._ctx.project),
+            outcome=outcome,
         )
         if ended.resumed.expired:
             raise StepError(

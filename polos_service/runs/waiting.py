@@ -118,17 +118,16 @@ class Waiting:
     async def _ended(self, wait_id: int, run_id: str, until: int | None) -> Answer:
         """Return how a wait for the end of a run ends: EXPIRED, or answered without data."""
         while until is None or until > self._clock.now():
-            try:
-                if not await self._store.watch(self._claim.project, run_id, self._claim.run_id):
-                    return ENDED
-            except (RunExpired, RunNotFound):
-                return ENDED
             look = self._clock.now() + LOOK_AGAIN
             end = look if until is None else min(look, until)
             self.activity.wait(wait_id, end)
             try:
+                if not await self._store.watch(self._claim.project, run_id, self._claim.run_id):
+                    return ENDED
                 if await self._told(run_id, end):
                     return ENDED
+            except (RunExpired, RunNotFound):
+                return ENDED
             finally:
                 self.activity.over(wait_id)
         return EXPIRED

@@ -14,12 +14,20 @@ from polos_client.calls.handle import ExecutionHandle
 from polos_client.define.children import AgentRunConfig, BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import Workflow, workflow
-from polos_client.errors import DefinitionError, StepExecutionError
+from polos_client.errors import (
+    CallError,
+    DefinitionError,
+    QuotaExceeded,
+    StepExecutionError,
+    StoreUnavailable,
+    TooManyRuns,
+)
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.store import NewRun, Parent, RunQuery
 from polos_service.store.sqlite import SqliteStore
+from polos_service.workflows import independent
 from tests.support.flows import Flows, flowing, kinds, result_of
 from tests.support.service import scripted, until
 from tests.support.stores import new_run
@@ -326,3 +334,40 @@ async def test_parents_that_wait_for_room_give_their_slots_to_others(tmp_path: P
             assert result_of(await flows.ended(started)) == {"item": "TEA"}
         assert kinds(await flows.events(first)).count("step_start go 1") == 1
     await store.close()
+
+
+class Refusing(Flows):
+    """An executor whose store refuses starts with these errors, one after the other."""
+
+    def __init__(self, *args: Any, errors: list[CallError], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._errors = errors
+
+    async def create(self, run: NewRun) -> str:
+        """Store a run, unless an error is left."""
+        if self._errors:
+            raise self._errors.pop(0)
+        return await super().create(run)
+
+
+async def test_what_waiting_helps_against_is_waited_for(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(independent, "FIRST_PAUSE", 0.01)
+    limit = {"limit": "queued", "value": "1", "project": "default"}
+    errors = [
+        QuotaExceeded("as many as may be", retry_after=1.0, **limit),
+        StoreUnavailable("away"),
+        TooManyRuns("full", retry_after=1.0),
+    ]
+    gate = asyncio.Event()
+    gate.set()
+    parent = gated(gate)
+    flows = Refusing(store, parent, shout, errors=errors)
+    flows.begin()
+    assert result_of(await flows.ended(await flows.result(parent))) == {"item": "TEA"}
+    errors.append(QuotaExceeded("too many bytes", **limit))
+    events = await flows.run(parent)
+    assert events[-1].HasField("error")
+    assert "too many bytes" in events[-1].error.message
+    await flows.stop()

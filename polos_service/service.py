@@ -19,7 +19,7 @@ from polos_service.reading.tail import Readers, Tail
 from polos_service.runs.clock import Clock
 from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import RunRequest, new_run
-from polos_service.sidethread import SideThread
+from polos_service.sidethread import SMALL, SideThread
 from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
 from polos_service.waits import Waits
 from polos_service.workflows.outcome import deleted_json, outcome_json
@@ -198,6 +198,8 @@ class OtherRuns:
         try:
             if found.outcome is None:
                 raise StoreUnavailable(f"The store does not have the end of run {run_id} yet.")
-            return outcome_json(found.outcome, found.tool_results)
+            if found.outcome.ByteSize() <= SMALL and not found.tool_results:
+                return outcome_json(found.outcome, ())
+            return await asyncio.to_thread(outcome_json, found.outcome, found.tool_results)
         finally:
             found.release()

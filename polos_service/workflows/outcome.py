@@ -9,6 +9,7 @@ from typing import Any
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import ToolResult
+from polos_client.event import dollars, usage_fields
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.attempt import StepOutput
@@ -27,7 +28,11 @@ def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
 
     """
     told: dict[str, Any] = {"run_id": event.run_id, "workflow_id": event.workflow_id}
-    match event.WhichOneof("payload"):
+    name = event.WhichOneof("payload") or ""
+    payload = getattr(event, name)
+    told |= {"usage": usage_fields(payload.usage)} if payload.HasField("usage") else {}
+    told |= {"cost": dollars(payload.cost)} if payload.HasField("cost") else {}
+    match name:
         case "workflow_finish":
             finish = event.workflow_finish
             result, schema = json.loads(finish.result_json), finish.result_schema

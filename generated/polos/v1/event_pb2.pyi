@@ -44,7 +44,7 @@ class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.Val
     """The end of another run of the same project, which has a log of its own. Nobody can answer
     it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
     `workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
-    deleted before its end was read), and `result` or `error`.
+    deleted before its end was read), `result` or `error`, and `usage` and `cost` if it has any.
     """
 
 class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
@@ -66,7 +66,7 @@ WAIT_KIND_RUN: WaitKind.ValueType  # 4
 """The end of another run of the same project, which has a log of its own. Nobody can answer
 it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
 `workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
-deleted before its end was read), and `result` or `error`.
+deleted before its end was read), `result` or `error`, and `usage` and `cost` if it has any.
 """
 Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
 

@@ -354,7 +354,7 @@ async def test_what_waiting_helps_against_is_waited_for(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(independent, "FIRST_PAUSE", 0.01)
-    limit = {"limit": "queued", "value": "1", "project": "default"}
+    limit: dict[str, Any] = {"limit": "queued", "value": "1", "project": "default"}
     errors = [
         QuotaExceeded("as many as may be", retry_after=1.0, **limit),
         StoreUnavailable("away"),

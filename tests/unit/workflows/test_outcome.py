@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import AgentFinish, Error, Event, RunCancelled, ToolCall, WorkflowFinish
+from polos.v1.event_pb2 import (
+    AgentFinish,
+    Cost,
+    Error,
+    Event,
+    RunCancelled,
+    ToolCall,
+    Usage,
+    WorkflowFinish,
+)
 from polos.v1.run_pb2 import ToolResult
 from polos_client.result import AgentResult
 from polos_service.errors import StepError
@@ -26,6 +35,20 @@ def test_a_result_comes_back_as_it_was(value: Any) -> None:
     told = json.loads(text)
     assert (told["run_id"], told["workflow_id"], told["outcome"]) == ("run", "w", "completed")
     assert value_in(text) == value
+
+
+def test_what_a_run_used_is_told_however_it_ended() -> None:
+    used = Usage(input_tokens=3, output_tokens=4, total_tokens=7)
+    spent: dict[str, Any] = {"usage": used, "cost": Cost(usd_micros=1_500_000)}
+    for end in (
+        event(agent_finish=AgentFinish(result="Hi.", **spent)),
+        event(workflow_finish=WorkflowFinish(result_json="1", **spent)),
+        event(error=Error(message="no", **spent)),
+        event(run_cancelled=RunCancelled(**spent)),
+    ):
+        told = json.loads(outcome_json(end, []))
+        assert told["usage"]["total_tokens"] == 7
+        assert told["cost"] == 1.5
 
 
 def test_an_agents_result_has_its_tool_results() -> None:

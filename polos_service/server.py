@@ -36,6 +36,7 @@ from polos_service.store.access import Store
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
+from polos_service.workflows.means import Means
 from polos_service.workflows.runnable import WorkflowRunnable
 
 BLOCKED_LIMIT = 1.0
@@ -88,8 +89,8 @@ class Service:
         self._side_thread = SideThread()
         self._defined = defined
         self._told: set[str] = set()
-        self._others = OtherRuns(store)
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
+        self._means = Means(clock, self._resume, self.catalog.find, OtherRuns(store))
         for definition in definitions:
             self.load(definition)
         quotas = settings.quotas
@@ -143,14 +144,7 @@ class Service:
 
     def _runnable(self, definition: Agent | Workflow) -> Runnable:
         if isinstance(definition, Workflow):
-            return WorkflowRunnable(
-                definition,
-                self._clock,
-                self._resume,
-                self.catalog.find,
-                self._others,
-                self._max_retries,
-            )
+            return WorkflowRunnable(definition, self._means, self._max_retries)
         return self._agent_runnable(definition)
 
     async def _resume(  # noqa: PLR0917 - a port of workflows

@@ -30,6 +30,7 @@ from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.workflows.definition import Definition as WorkflowDefinition
 from polos_service.workflows.independent import Others
+from polos_service.workflows.means import Means
 from polos_service.workflows.runnable import MAX_RETRIES, WorkflowRunnable
 
 PATIENCE = 5.0
@@ -143,6 +144,7 @@ async def _run(
     *,
     starts_over: bool,
 ) -> Message:
+    means = Means(clock, answers_nothing, finds_nothing, NO_OTHERS)
     if isinstance(code, Workflow):
         start = history.events[0].workflow_start
         definition = WorkflowDefinition(
@@ -154,7 +156,7 @@ async def _run(
             user_id=history.user_id,
         )
         retries = MAX_RETRIES if starts_over else 0
-        runnable = WorkflowRunnable(code, clock, answers_nothing, finds_nothing, NO_OTHERS, retries)
+        runnable = WorkflowRunnable(code, means, retries)
         return await runnable.run(ctx, definition.model_dump_json().encode())
     return await AgentLoop(code, cast("Model", None), ctx, _definition(code, history)).run()
 

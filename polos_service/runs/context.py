@@ -135,6 +135,11 @@ class RunContext:
         above = self._branch.lineage.origin or self._holding.parent
         return None if above is None else above.run_id
 
+    @property
+    def is_deepest(self) -> bool:
+        """Whether there are MAX_DEPTH runs above it, so that it cannot begin children."""
+        return self._depth == MAX_DEPTH
+
     def below(self, step_key: str) -> Parent:
         """Return a step of this run as what starts a run with a log of its own.
 
@@ -148,7 +153,7 @@ class RunContext:
         )
 
     def _require_depth(self, step_key: str) -> None:
-        if self._depth >= MAX_DEPTH:
+        if self.is_deepest:
             raise StepError(
                 FailureReason.FAILURE_REASON_TOO_DEEP,
                 f"The step {step_key!r} cannot start a run: there are {MAX_DEPTH} runs above it, "

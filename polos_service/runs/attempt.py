@@ -14,6 +14,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import (
     Cost,
     FinishReason,
+    InvalidOutput,
     LongAnswer,
     StepFailure,
     StepFinish,
@@ -43,6 +44,10 @@ class StepOutput:
         cost: the cost of a model call; None if it is not known.
         finish_reason: how a model call ended; unspecified for any other step.
         started_run_id: the run with a log of its own that the step has started; empty if none.
+        result_schema: name of the pydantic model that the output is an instance of, as
+            `module.Class`; empty if it is not one.
+        invalid: why the answer of a model call does not conform to the agent's output schema;
+            None if it does, or there is none.
         private: JSON values stored beside it and never served, at most OUTPUT_LIMIT bytes
             unless `Attempt.keep` has stored them.
 
@@ -55,6 +60,8 @@ class StepOutput:
     cost: Cost | None = None
     finish_reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
     started_run_id: str = ""
+    result_schema: str = ""
+    invalid: InvalidOutput | None = None
     private: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -176,6 +183,8 @@ class Attempt:
             cost=output.cost,
             finish_reason=output.finish_reason,
             started_run_id=output.started_run_id,
+            result_schema=output.result_schema,
+            invalid_output=output.invalid,
         )
         return finish, private
 

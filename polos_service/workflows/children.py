@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
+from json import JSONDecoder
 from typing import Any
 
 from pydantic import BaseModel
@@ -14,9 +15,15 @@ from polos.v1.event_pb2 import AgentFinish, Event, StepFinish, ToolCall, Workflo
 from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.calls.start import checked_payload
 from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
-from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionError
+from polos_client.errors import (
+    AgentNotFound,
+    InvalidRequest,
+    ResultMismatch,
+    StepExecutionError,
+)
 from polos_client.fold import conclude, tool_result
-from polos_client.result import AgentResult, ToolResult, Usage
+from polos_client.result import AgentResult, ToolResult
+from polos_client.typed import answered
 from polos_service.caller import Caller
 from polos_service.errors import StepError, Unable
 from polos_service.limits import OUTPUT_LIMIT
@@ -31,6 +38,9 @@ from polos_service.workflows.functions import FAILED, MODELS
 
 Find = Callable[[str, str], Runnable]
 """Returns what a project knows by an id; raises AgentNotFound."""
+
+TYPED = '{"result":'
+"""How the output of a step begins whose child has answered with JSON text."""
 
 TOOLS_LIMIT = OUTPUT_LIMIT // 2
 """Bytes of tool results at most that stand in the result of an agent; the rest is left out."""
@@ -83,8 +93,9 @@ class Children:
             return output_of(child, end)
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
+        returned = getattr(runnable, "output_schema", None)
         with self._ctx.handing_over():
-            return value_of(kind, output)
+            return value_of(kind, output, returned)
 
     def known(self, target_id: str) -> Runnable | StepError:
         """Return what the project knows by an id, or why it cannot be started."""
@@ -195,13 +206,16 @@ def output_of(child: RunContext, end: Any) -> StepOutput:
             f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
             f"the child run {child.run_id}.",
         )
-    return StepOutput(result_json=agent_result(child.run_id, end, child.tools).model_dump_json())
+    return StepOutput(result_json=agent_json(child.run_id, end, child.tools))
 
 
-def agent_result(
+def agent_json(
     run_id: str, end: AgentFinish, ended: Iterable[tuple[ToolCall, StepFinish | ToolResultMessage]]
-) -> AgentResult:
-    """Return the result of an agent whose run ended so, with those of its calls of tools."""
+) -> str:
+    """Return the `AgentResult` of an agent whose run ended so as JSON text.
+
+    `ended` are its calls of tools with what they returned.
+    """
     tools: list[ToolResult] = []
     room = TOOLS_LIMIT
     for call, finish in ended:
@@ -209,16 +223,43 @@ def agent_result(
         if room >= 0:
             tools.append(tool_result(call, finish))
     outcome = Event(run_id=run_id, agent_finish=end)
-    return conclude(outcome, tools, text="", usage=Usage())
+    result = conclude(outcome, tools, read=lambda text, _: text)
+    if not end.result_is_json:
+        return result.model_dump_json()
+    # The JSON text as it is, so that its numbers stay exact; first, so that it is found again.
+    rest = result.model_dump_json(exclude={"result"})
+    return f"{TYPED}{end.result},{rest[1:]}"
 
 
-def value_of(kind: str, output: StepOutput) -> Any:
+def value_of(kind: str, output: StepOutput, returned: Any = None) -> Any:
     """Return what a child's step gives to the code.
+
+    `returned` is the type of an agent's answers, if it is known.
 
     Raises:
         StepError: the class of a model in it is not loaded.
 
     """
+    text = output.result_json
     if kind == AGENT:
-        return AgentResult.model_validate_json(output.result_json)
+        result = AgentResult.model_validate_json(text)
+        if (answer := json_answer(output)) is not None:
+            result.result = _answered(answer, result.result_schema, returned)
+        return result
     return decode(output.result_json, output.private.get(MODELS, {}))
+
+
+def json_answer(output: StepOutput) -> str | None:
+    """Return the JSON text that an agent has answered with, as it is; None if it was text."""
+    text = output.result_json
+    if not text.startswith(TYPED):
+        return None
+    _, end = JSONDecoder().raw_decode(text, len(TYPED))
+    return text[len(TYPED) : end]
+
+
+def _answered(text: str, schema: str | None, returned: Any) -> Any:
+    try:
+        return answered(text, schema or "", returned)
+    except ResultMismatch as error:
+        raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error

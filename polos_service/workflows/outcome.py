@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from json import JSONDecoder
 from typing import Any
 
 from polos.v1.error_pb2 import FailureReason
@@ -14,13 +15,13 @@ from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.runnable import AGENT
-from polos_service.workflows.children import agent_result, value_of
+from polos_service.workflows.children import TYPED, agent_json, value_of
 from polos_service.workflows.definition import KIND as WORKFLOW
 from polos_service.workflows.functions import MODELS
 
 
 def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
-    """Return the outcome of a run as JSON text, of at most OUTPUT_LIMIT bytes and some.
+    """Return the outcome of a run as JSON text: a result of at most OUTPUT_LIMIT bytes, and some.
 
     Args:
         event: its terminal event.
@@ -32,27 +33,29 @@ def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
     payload = getattr(event, name)
     told |= {"usage": usage_fields(payload.usage)} if payload.HasField("usage") else {}
     told |= {"cost": dollars(payload.cost)} if payload.HasField("cost") else {}
+    result = None
     match name:
         case "workflow_finish":
-            finish = event.workflow_finish
-            result, schema = json.loads(finish.result_json), finish.result_schema
-            told |= {"outcome": "completed", "kind": WORKFLOW, "result": result}
+            result, schema = payload.result_json, payload.result_schema
+            told |= {"outcome": "completed", "kind": WORKFLOW}
             told |= {"result_schema": schema} if schema else {}
-        case "agent_finish" if not event.agent_finish.result_step_key:
+        case "agent_finish" if not payload.result_step_key:
             ended = [(one.tool_call, one) for one in tools]
-            answer = agent_result(event.run_id, event.agent_finish, ended)
-            result = answer.model_dump(mode="json")
-            told |= {"outcome": "completed", "kind": AGENT, "result": result}
+            result = agent_json(event.run_id, payload, ended)
+            told |= {"outcome": "completed", "kind": AGENT}
         case "agent_finish":
             told |= too_large(event.run_id)
         case "run_cancelled":
             told |= {"outcome": "cancelled"}
         case _:
-            told |= {"outcome": "failed", "error": event.error.message}
+            told |= {"outcome": "failed", "error": payload.message}
     text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
-    if len(text.encode()) > OUTPUT_LIMIT + 1024:
-        text = json.dumps({"run_id": event.run_id, **too_large(event.run_id)})
-    return text
+    if result is None:
+        return text
+    if len(result.encode()) > OUTPUT_LIMIT:
+        return json.dumps(told | too_large(event.run_id))
+    # The result as it is, so that its numbers stay exact; first, so that it is found again.
+    return f"{TYPED}{result},{text[1:]}"
 
 
 def too_large(run_id: str) -> dict[str, str]:
@@ -66,8 +69,10 @@ def deleted_json(run_id: str) -> str:
     return json.dumps({"run_id": run_id, "outcome": "deleted"})
 
 
-def value_in(text: str) -> Any:
+def value_in(text: str, schema_of: Callable[[str], Any] = lambda _: None) -> Any:
     """Return what a run returned whose outcome this is.
+
+    `schema_of` returns the type of an agent's answers by its id, if it is known.
 
     Raises:
         StepError: it failed, was cancelled, or is not there.
@@ -79,8 +84,9 @@ def value_in(text: str) -> Any:
         case "completed":
             schema = told.get("result_schema")
             private = {MODELS: {"": schema}} if schema else {}
-            output = StepOutput(result_json=json.dumps(told["result"]), private=private)
-            return value_of(told["kind"], output)
+            _, end = JSONDecoder().raw_decode(text, len(TYPED))
+            output = StepOutput(result_json=text[len(TYPED) : end], private=private)
+            return value_of(told["kind"], output, schema_of(told["workflow_id"]))
         case "failed":
             raise StepError(FailureReason.FAILURE_REASON_CHILD_FAILED, told["error"])
         case "cancelled":

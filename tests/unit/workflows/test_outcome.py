@@ -104,6 +104,18 @@ def test_what_is_no_result_fails_the_step(
     assert (raised.value.reason, raised.value.message) == (reason, message)
 
 
+def test_the_numbers_of_a_result_stay_exact() -> None:
+    exact = '{"price":12.10,"count":1e2}'
+    for end in (
+        event(workflow_finish=WorkflowFinish(result_json=exact)),
+        event(agent_finish=AgentFinish(result=exact, result_is_json=True)),
+    ):
+        text = outcome_json(end, [])
+        assert exact in text
+        value = value_in(text)
+        assert getattr(value, "result", value) == {"price": 12.1, "count": 100.0}
+
+
 def test_the_largest_result_is_handed_on() -> None:
     largest = json.dumps("x" * (OUTPUT_LIMIT - 2))
     text = outcome_json(event(workflow_finish=WorkflowFinish(result_json=largest)), [])

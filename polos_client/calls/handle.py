@@ -12,6 +12,7 @@ from polos_client.calls import record, waiting
 from polos_client.calls.connection import Connection
 from polos_client.calls.start import Start
 from polos_client.values import iso
+from polos_client.wire import root_of
 
 
 class ExecutionHandle(BaseModel):
@@ -22,8 +23,8 @@ class ExecutionHandle(BaseModel):
         workflow_id: the agent or workflow that runs.
         created_at: when it was accepted, ISO 8601 in UTC.
         parent_execution_id: the run whose step started it; None if a caller did.
-        root_workflow_id: the same as `workflow_id`: its events are in a log of its own.
-        root_execution_id: the same as `id`, likewise.
+        root_workflow_id: the agent or workflow of the root run; the same if it has its own log.
+        root_execution_id: the root run, whose log has its events; the same if it has its own log.
         session_id: the session it was started in; None if none was given.
         user_id: who it is for; None if nobody was named.
         step_key: the step of the parent that started it; None if a caller did.
@@ -42,17 +43,17 @@ class ExecutionHandle(BaseModel):
 
     @classmethod
     def of(cls, run: Run) -> ExecutionHandle:
-        """Return the handle of a root run."""
+        """Return the handle of a run, a root run or a child."""
         return cls(
             id=run.run_id,
             workflow_id=run.workflow_id,
             created_at=iso(run.create_time),
-            root_workflow_id=run.workflow_id,
-            root_execution_id=run.run_id,
+            parent_execution_id=run.parent_run_id or None,
+            step_key=run.parent_step_key or None,
+            root_workflow_id=run.root_workflow_id or run.workflow_id,
+            root_execution_id=root_of(run.run_id),
             session_id=run.session_id if run.HasField("session_id") else None,
             user_id=run.user_id if run.HasField("user_id") else None,
-            parent_execution_id=run.parent_run_id if run.HasField("parent_run_id") else None,
-            step_key=run.parent_step_key if run.HasField("parent_step_key") else None,
         )
 
     @classmethod

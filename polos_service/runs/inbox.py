@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from polos_service.logs import get_logger
-from polos_service.runs.answers import KINDS, Answer, slot
-from polos_service.store import ENDED_RUN, SETTLED, Claim, Command, RunStore, end_of
+from polos_service.runs.answers import CANCELLED, KINDS, Answer, slot
+from polos_service.store import CANCEL, ENDED_RUN, SETTLED, Claim, Command, RunStore, end_of
 
 log = get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Inbox:
                 return
 
     async def answer(self, run_id: str, step_key: str) -> Answer:
-        """Return how a wait of the run ends, once anybody has said it."""
+        """Return how a wait of the run ends, once anybody has said it; without a key, a child."""
         place = slot(run_id, step_key)
         if place not in self._answers:
             future = asyncio.get_running_loop().create_future()
@@ -81,6 +81,10 @@ class Inbox:
 
     def _end_told(self, command_id: str) -> asyncio.Event:
         return self._ended.setdefault(command_id, asyncio.Event())
+
+    def has_cancelled(self, run_id: str) -> bool:
+        """Return whether somebody has cancelled this child."""
+        return slot(run_id, "") in self._answers
 
     async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:
         """End a wait without an answer; return how it ends, which another may have said before.
@@ -111,10 +115,11 @@ class Inbox:
                 self._end_told(command.id).set()
                 self._came()
                 continue
-            if command.kind not in KINDS:
+            child = command.kind == CANCEL and not command.cancels(self._claim.run_id)
+            if command.kind not in KINDS and not child:
                 continue
             try:
-                answer = Answer.of(command)
+                answer = CANCELLED if child else Answer.of(command)
             except (KeyError, TypeError, ValueError) as error:
                 log.warning(
                     "answer_unreadable", run_id=command.run_id, key=command.step_key, why=str(error)

@@ -46,8 +46,8 @@ def run_of(record: RunRecord) -> Run:
         finish_time=timestamp(record.finish_time),
         latest_sequence=record.latest,
         blocked_reason=record.left or None,
-        parent_run_id=record.parent.run_id if record.parent else None,
-        parent_step_key=record.parent.step_key if record.parent else None,
+        parent_run_id=record.parent.run_id if record.parent else "",
+        parent_step_key=record.parent.step_key if record.parent else "",
     )
 
 

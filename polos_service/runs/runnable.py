@@ -13,6 +13,7 @@ from polos_client.deadlines import Deadlines
 from polos_service.caller import Caller
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
+from polos_service.runs.spending import TreeBudget
 from polos_service.store import NewRun, Parent
 
 AGENT: Literal["agent"] = "agent"
@@ -41,6 +42,7 @@ class RunRequest:
         streaming: whether the log carries text and tool calls as they come.
         request_id: makes the start idempotent within the project; at most 128 characters.
         parent: the step that starts it, as a run of its own; None if a caller does.
+        budget: what it and its children may use; None: any. Children have that of the root run.
 
     """
 
@@ -58,6 +60,7 @@ class RunRequest:
     streaming: bool = False
     request_id: str | None = None
     parent: Parent | None = None
+    budget: TreeBudget | None = None
 
 
 class Runnable(Protocol):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AskUserInput,
         create_ask_user_tool,
     )
+    from polos_client.define.batches import batch_agent_invoke, batch_invoke
     from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchWorkflowInput
     from polos_client.define.context import WorkflowContext
     from polos_client.define.state import WorkflowState
@@ -160,6 +161,8 @@ __all__ = [
     "WorkflowContext",
     "WorkflowState",
     "WorkflowTimeoutError",
+    "batch_agent_invoke",
+    "batch_invoke",
     "create_ask_user_tool",
     "events",
     "executed_tool",
@@ -242,6 +245,8 @@ _HOMES = {
     "WorkflowContext": "polos_client.define.context",
     "WorkflowState": "polos_client.define.state",
     "WorkflowTimeoutError": "polos_client.errors",
+    "batch_agent_invoke": "polos_client.define.batches",
+    "batch_invoke": "polos_client.define.batches",
     "create_ask_user_tool": "polos_client.define.ask",
     "executed_tool": "polos_client.define.stop",
     "get_all_workflows": "polos_client.define.workflow",

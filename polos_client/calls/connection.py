@@ -58,9 +58,12 @@ def checked_id(value: object) -> str:
 
 
 class Definition(Protocol):
-    """What can be run, as far as calls know it; `id` is unique in a service."""
+    """What can be run, as far as calls know it."""
 
-    id: str
+    @property
+    def id(self) -> str:
+        """Its id, unique in a service."""
+        ...
 
 
 class Connection:

@@ -56,6 +56,12 @@ def list_runs(
     state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
     session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
+    parent: Annotated[
+        str,
+        typer.Option(
+            metavar="ID", help="Only runs of their own that a step of this run has started."
+        ),
+    ] = "",
     since: Annotated[
         Any,
         typer.Option(
@@ -79,6 +85,7 @@ def list_runs(
             session_id=session,
             user_id=user,
             created_from=since,
+            parent_id=parent,
             limit=None if everything else limit,
         )
         return [run async for run in found]

@@ -17,6 +17,7 @@ from polos_service.runs.spending import Spending
 from polos_service.runs.totals import TreeTotals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
+from polos_service.store import Parent
 
 Boundary = Callable[[Unable | StoreUnavailable | None], Awaitable[None]]
 """Awaited where a step is about to begin, and with a reason where the run cannot go on. Does
@@ -45,6 +46,7 @@ class Holding:
         totals: what the model calls of the tree add up to, with those of this claim.
         spending: holds these calls within the budget of the tree.
         waiting: what the run can wait with; None in a context whose run cannot wait.
+        parent: the step that has started the root run; None if a caller has.
 
     """
 
@@ -59,6 +61,7 @@ class Holding:
     broken: Unrecorded | None = None
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
+    parent: Parent | None = None
     totals: TreeTotals = field(init=False)
     spending: Spending = field(init=False)
     _tidying: set[asyncio.Task[None]] = field(init=False)

@@ -35,6 +35,7 @@ async def test_list_filters_the_runs_and_has_a_line_with_tabs_for_each(cli: Cli)
     assert await cli.run_ids("--state", "running") == [second]
     assert await cli.run_ids("--session", "second") == [second]
     assert await cli.run_ids("--user", "ann") == [first]
+    assert await cli.run_ids("--parent", first) == []
     assert await cli.run_ids("--since", "1h") == [second, first]
     assert await cli.run_ids("--since", "2999-01-01") == []
 

@@ -247,6 +247,22 @@ async def test_workflows_and_agents_run_inside_a_workflow(
     ]
 
 
+@pytest.mark.parametrize("folder", ["parallel"], indirect=True)
+async def test_workflows_start_others_in_parallel(folder: Path) -> None:
+    code, output, errors = await run(folder)
+    assert (code, errors) == (0, "")
+    assert output == (
+        "Tea ['kind', 'quick'] [3, 3, 3]\n"
+        "kind start_reviews/0 True\n"
+        "quick start_reviews/1 True\n"
+        "late one_more True\n"
+        "review_document outer\n"
+        "review_document strict\n"
+        "parallel_review ['kind', 'quick']\n"
+        "review_document\n"
+    )
+
+
 REVIEW = {
     "title": "Emma",
     "author": {"name": "Jane Austen", "age": None},

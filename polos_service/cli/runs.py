@@ -13,6 +13,7 @@ from polos_client.errors import PermissionDenied, PolosError
 from polos_service.cli import answer
 from polos_service.cli.exits import REFUSED, complain
 from polos_service.cli.history import History, history_of
+from polos_service.cli.naming import RunId, run_named, run_names
 from polos_service.cli.output import exit_code, output_for, print_json, printable
 from polos_service.cli.records import (
     State,
@@ -40,8 +41,14 @@ BLOCKED = "BLOCKED"
 
 COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", BLOCKED)
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
-RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]
+RunIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID...",
+        help="The runs' ids, their beginnings, or `last` for the newest run.",
+        autocompletion=run_names,
+    ),
+]
 
 
 @app.command("list")
@@ -98,7 +105,7 @@ def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
     """Show a run's record, outcome, usage, tool results, steps, waits and who answered them."""
 
     async def found(client: PolosClient) -> tuple[Run, History]:
-        run = await client.get_run(run_id)
+        run = await client.get_run(await run_named(client, run_id))
         return run, await history_of(client, run)
 
     run, history = call(way, found)
@@ -167,7 +174,10 @@ def export(run_id: RunId, way: Way) -> None:
     """Print a run's history, as far as its log has it now: a file for `polos replay`."""
     from polos_service.replay.history import History  # noqa: PLC0415 - slow for `--help`
 
-    for line in call(way, lambda client: History.fetch(client, run_id)).lines():
+    async def fetched(client: PolosClient) -> History:
+        return await History.fetch(client, await run_named(client, run_id))
+
+    for line in call(way, fetched).lines():
         typer.echo(line)
 
 
@@ -186,8 +196,9 @@ async def each(
 
     """
     failed = False
-    for run_id in run_ids:
+    for name in run_ids:
         try:
+            run_id = await run_named(client, name)
             typer.echo(f"{run_id} {await act(client, run_id)}")
         except PolosError as error:
             complain(str(error))
@@ -201,6 +212,7 @@ async def followed(run_id: str, after: int, way: Way, client: PolosClient, *, as
     from polos_client.calls.events import stream_workflow  # noqa: PLC0415
     from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
 
+    run_id = await run_named(client, run_id)
     events = stream_workflow(client, workflow_run_id=run_id, last_sequence_id=after)
     watch = Watch(client, run_id, output_for(as_json=as_json), detach, way)
     ended = await watch.run(events)

@@ -10,6 +10,7 @@ import typer
 
 from polos_client.errors import PolosError
 from polos_service.cli.exits import REFUSED, complain, fail, reporting
+from polos_service.cli.service import Port
 
 if TYPE_CHECKING:
     from polos_service.config import Settings
@@ -69,6 +70,7 @@ def serve(
         bool,
         typer.Option("--reload", help="Restart when a Python file in APP's folder changes."),
     ] = False,
+    port: Port = None,  # noqa: ARG001 - it only says what to pass instead
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Serve the agents and workflows that APP defines, until Ctrl-C or SIGTERM."""

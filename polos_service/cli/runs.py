@@ -25,7 +25,7 @@ from polos_service.cli.records import (
     state_of,
 )
 from polos_service.cli.service import AsJson, Way, call, calls_service
-from polos_service.cli.table import print_table
+from polos_service.cli.table import print_table, print_text
 from polos_service.cli.watch import Watch, detach
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
     if as_json:
         print_json(record)
     else:
-        typer.echo(printable(described(record, history)))
+        print_text(printable(described(record, history)))
 
 
 @app.command()

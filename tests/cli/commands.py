@@ -127,10 +127,10 @@ class Cli:
         return str((await self("runs", "show", run_id, "--json")).objects[0]["state"])
 
     @contextlib.asynccontextmanager
-    async def terminal(self, *arguments: str) -> AsyncIterator[Terminal]:
+    async def terminal(self, *arguments: str, columns: int = 120) -> AsyncIterator[Terminal]:
         """Run it on a terminal of its own, for as long as the block."""
         ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", TAKE_TERMINAL, str(POLOS), *arguments),
             stdin=theirs,

@@ -21,9 +21,9 @@ async def test_a_pipe_never_gets_text_that_a_retry_takes_back(cli: Cli) -> None:
     assert await cli("run", "retries", "Go.") == Ended(0, "These count.\n", "")
 
 
-async def test_an_answer_that_was_cut_is_told_on_standard_error(cli: Cli) -> None:
+async def test_an_answer_that_was_cut_is_told_and_has_its_exit_code(cli: Cli) -> None:
     ended = await cli("run", "short", "Go.")
-    assert (ended.code, ended.out) == (0, "Half an\n")
+    assert (ended.code, ended.out) == (6, "Half an\n")
     assert ended.err == (
         "Error: the answer is incomplete: it reached the token limit (finish reason length)\n"
     )

@@ -102,8 +102,9 @@ class Cli:
     async def completed(self, *words: str) -> Ended:
         """Ask it, as bash does, for what the last of the words can be."""
         line = " ".join(["polos", *words])
-        asked = {"_POLOS_COMPLETE": "complete_bash", "COMP_WORDS": line}
-        return await self(COMP_CWORD=str(len(words)), **asked)
+        return await self(
+            _POLOS_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words))
+        )
 
     async def start(
         self, *arguments: str, stdin: int | None = None, **variables: str

@@ -13,6 +13,7 @@ from polos_service.cli import (
     demo,
     health,
     keys,
+    new,
     replay,
     run,
     runs,
@@ -60,4 +61,5 @@ app.add_typer(agents.app, name="agents")
 app.command()(workflows.workflows)
 app.add_typer(keys.app, name="keys")
 app.command()(health.health)
+app.command()(new.new)
 app.command()(demo.demo)

@@ -65,7 +65,8 @@ def modules_of(target: str, known: AbstractSet[str]) -> Iterator[ModuleType]:
     if target.endswith(".py"):
         yield from_file(Path(target), known)
         return
-    module = from_folder(Path(target)) if Path(target).is_dir() else from_name(target, Path.cwd())
+    is_folder = bool(target) and Path(target).is_dir()
+    module = from_folder(Path(target)) if is_folder else from_name(target, Path.cwd())
     yield module
     if hasattr(module, "__path__") and not defined_in(module):
         for one in pkgutil.iter_modules(module.__path__, f"{module.__name__}."):
@@ -113,7 +114,13 @@ def how_to_serve_as_module(file: Path) -> str:
 
 def from_folder(path: Path) -> ModuleType:
     """Import the package whose folder this is."""
-    return from_name(path.resolve().name, path.resolve().parent)
+    folder = path.resolve()
+    if not folder.name.isidentifier():
+        raise DefinitionError(
+            f"The folder {path} cannot be a package: {folder.name!r} is not a name in Python. "
+            f"Serve its files: polos serve {path}/*.py"
+        )
+    return from_name(folder.name, folder.parent)
 
 
 def from_name(name: str, folder: Path) -> ModuleType:

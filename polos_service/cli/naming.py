@@ -110,7 +110,7 @@ RunId = Annotated[
     str,
     typer.Argument(
         metavar="ID",
-        help="The run's id, the beginning of it, or `last` for the newest run.",
+        help="The id of a run or a child, the beginning of a run's id, or `last`: the newest run.",
         autocompletion=run_names,
     ),
 ]

@@ -26,12 +26,13 @@ from polos_service.cli.records import (
 )
 from polos_service.cli.service import AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table, print_text
+from polos_service.cli.tree import tree_dicts, tree_lines
 from polos_service.cli.watch import Watch, detach
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from polos.v1.run_pb2 import Run
+    from polos.v1.run_pb2 import Run, RunTree
     from polos_client.calls.client import PolosClient
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel and delete runs.")
@@ -49,6 +50,7 @@ RunIds = Annotated[
         autocompletion=run_names,
     ),
 ]
+"""Several runs; of a child, `ROOT:N`, only its branch is meant."""
 
 
 @app.command("list")
@@ -102,18 +104,23 @@ def list_runs(
 @app.command()
 @calls_service
 def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
-    """Show a run's record, outcome, usage, tool results, steps, waits and who answered them."""
+    """Show a run's record, outcome, usage, tool results, steps, waits and who answered them.
 
-    async def found(client: PolosClient) -> tuple[Run, History]:
-        run = await client.get_run(await run_named(client, run_id))
-        return run, await history_of(client, run)
+    If it has started other runs, the tree of all of them follows.
+    """
 
-    run, history = call(way, found)
+    async def found(client: PolosClient) -> tuple[Run, History, RunTree]:
+        named = await run_named(client, run_id)
+        run = await client.get_run(named)
+        return run, await history_of(client, run), await client.get_tree(named)
+
+    run, history, tree = call(way, found)
     record = full_dict(run, history)
     if as_json:
-        print_json(record)
+        print_json(record | ({"tree": tree_dicts(tree)} if len(tree.nodes) > 1 else {}))
     else:
-        print_text(printable(described(record, history)))
+        lines = [described(record, history), *tree_lines(tree, datetime.now(UTC))]
+        print_text(printable("\n".join(lines)))
 
 
 @app.command()
@@ -139,7 +146,8 @@ def tail(
 def cancel(run_ids: RunIds, way: Way) -> None:
     """Cancel runs that have not ended: queued, running or suspended ones.
 
-    Of a run that has ended it says how; that is not an error.
+    A child is cancelled with the runs below it, and the rest of its tree goes on. Of a run that
+    has ended it says how; that is not an error.
     """
 
     async def cancelled(client: PolosClient, run_id: str) -> str:

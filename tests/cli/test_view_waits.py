@@ -185,11 +185,12 @@ def test_a_terminal_breaks_lines_between_words_and_tells_of_a_lost_connection() 
     say = pb.Custom(type="say", data_json='"one two three four five"')
     view = View(console)
     view.show(Event(event(1, custom=say), RUN, AGENT))
-    view.show(Event(event(2, run_id="child", parent=RUN, parent_attempt=1, custom=say), RUN, AGENT))
+    child = {"run_id": "child", "parent": RUN, "parent_step_key": "c", "parent_attempt": 1}
+    view.show(Event(event(2, **child, custom=say), RUN, AGENT))
     assert isinstance(console.file, io.StringIO)
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         *('• say "one two three', 'four five"'),
-        *('│ • say "one two three', '│ four five"'),
+        *('│ c · • say "one two', '│ three four five"'),
     ]
     view.lost(12.3)
     assert str(view._status().text) == "Connection lost, trying again (12 s)"

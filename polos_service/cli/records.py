@@ -127,9 +127,9 @@ def fact(name: str, value: Any, now: datetime) -> str:
             return f"{value} ({span(now - datetime.fromisoformat(value))} ago)"
         case "duration":
             return f"{value:.2f} s"
-        case "cost":
+        case "cost" | "spent_cost":
             return f"${value:.6f}"
-        case "usage":
+        case "usage" | "spent":
             return f"{value['input_tokens']} tokens in, {value['output_tokens']} out"
     return text_of(value)
 

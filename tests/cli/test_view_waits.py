@@ -185,8 +185,8 @@ def test_a_terminal_breaks_lines_between_words_and_tells_of_a_lost_connection() 
     say = pb.Custom(type="say", data_json='"one two three four five"')
     view = View(console)
     view.show(Event(event(1, custom=say), RUN, AGENT))
-    child = {"run_id": "child", "parent": RUN, "parent_step_key": "c", "parent_attempt": 1}
-    view.show(Event(event(2, **child, custom=say), RUN, AGENT))
+    began: dict[str, Any] = {"parent_step_key": "c", "parent_attempt": 1}
+    view.show(Event(event(2, run_id="child", parent=RUN, custom=say, **began), RUN, AGENT))
     assert isinstance(console.file, io.StringIO)
     assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
         *('• say "one two three', 'four five"'),

@@ -8,15 +8,19 @@ import pkgutil
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import TypeVar, cast
 
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError, PolosError
+
+Definition = TypeVar("Definition", bound=Agent | Workflow)
 
 NO_PACKAGE = "attempted relative import with no known parent package"
 """What Python says of a relative import in a file that was not imported as part of a package."""
@@ -31,7 +35,7 @@ def load(*targets: str) -> list[Agent | Workflow]:
 
     An app is a file, `path/to/app.py`; a module, `package.module`; or a package, by its name or
     its folder. Of a package that defines nothing itself, it is the modules directly in it, except
-    those whose names begin with an underscore.
+    those whose names begin with an underscore. With an agent come those that are its tools.
 
     The folder that has the file or the package, or the working folder for a name, comes first on
     the import path, as it does for `python app.py` and `python -m package.module`.
@@ -43,7 +47,7 @@ def load(*targets: str) -> list[Agent | Workflow]:
 
     """
     known = set(sys.modules)
-    found: dict[int, Agent | Workflow] = {}
+    found: list[Agent | Workflow] = []
     for target in targets:
         definitions = [one for module in modules_of(target, known) for one in defined_in(module)]
         if not definitions:
@@ -51,7 +55,20 @@ def load(*targets: str) -> list[Agent | Workflow]:
                 f"{target} does not define an agent or a workflow. Define one at the top level: "
                 "agent = Agent(id=..., provider=..., model=...), or a function with @workflow."
             )
-        found |= {id(one): one for one in definitions}
+        found += definitions
+    return with_tools(found)
+
+
+def with_tools(definitions: Iterable[Definition]) -> list[Definition]:
+    """Return definitions with the agents that are tools of theirs, and of those, each once."""
+    found: dict[int, Definition] = {}
+    left = list(definitions)
+    while left:
+        one = left.pop(0)
+        if id(one) not in found:
+            found[id(one)] = one
+            tools = one.tools if isinstance(one, Agent) else ()
+            left += [cast("Definition", it.agent) for it in tools if isinstance(it, AgentTool)]
     return list(found.values())
 
 

@@ -93,6 +93,9 @@ if TYPE_CHECKING:
     from polos_client.result import AgentResult, ToolResult, Usage
     from polos_service.embedded import Polos
 
+__version__: str
+"""The version of the distribution `polos-grpc`; read from its metadata when it is first used."""
+
 __all__ = [
     "Agent",
     "AgentNotFound",
@@ -275,6 +278,8 @@ if not TYPE_CHECKING:  # checkers read the imports above, and refuse any other n
             value = import_module(_MODULES[name])
         elif name in _HOMES:
             value = getattr(_load(name), name)
+        elif name == "__version__":
+            value = import_module("importlib.metadata").version("polos-grpc")
         else:
             value = not_built_yet(__name__, NAMES)(name)
         globals()[name] = value

@@ -195,7 +195,7 @@ class Service:
             TlsError: the certificate or the key cannot be used.
 
         """
-        logs.log_to_stderr()
+        logs.log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
         if not shared_port:
             check_reach(settings.listen, settings)
         store = await open_store(settings)

@@ -70,7 +70,7 @@ async def test_an_agent_with_tools_runs(folder: Path, provider: MockProvider) ->
     assert output == (
         "answer: It is 21 degrees in Oslo: no coat.\n"
         "steps: 2 tokens: 20\n"
-        "tool: get_weather completed {'city': 'Oslo', 'degrees': 21, 'unit': 'celsius'}\n"
+        "tool: get_weather completed city='Oslo' degrees=21 unit='celsius'\n"
         "stopped by: max_steps after 3\n"
     )
     assert (folder / "polos.log").exists()

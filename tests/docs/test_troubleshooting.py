@@ -32,7 +32,8 @@ def test_every_message_is_one_of_the_code() -> None:
     rows = re.findall(r"^\| (`.+?) \| ", PAGE, re.MULTILINE)
     named = [text for row in rows for text in re.findall(r"`(.+?)`", row)]
     assert len(named) > 40
-    reasons = {name.removeprefix("FAILURE_REASON_").lower() for name in FailureReason.keys()}
+    names = FailureReason.DESCRIPTOR.values_by_name
+    reasons = {name.removeprefix("FAILURE_REASON_").lower() for name in names}
     code = texts()
     known = [one for one in named if one in reasons or hasattr(errors, one) or one in code]
     assert named == known, set(named) - set(known)

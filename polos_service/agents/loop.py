@@ -107,6 +107,7 @@ class AgentLoop:
             first_token=self._definition.deadlines.first_token,
             token_gap=self._definition.deadlines.token_gap,
             turn=number,
+            agent_id=self._definition.agent_id,
         )
         output = await self._ctx.step(
             key,

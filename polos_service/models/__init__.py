@@ -44,6 +44,7 @@ class ModelRequest:
         first_token: seconds until the model's first sign of life.
         token_gap: seconds between two signs of life.
         attempt: which attempt of the step this is, from 1.
+        agent_id: the agent that asks.
 
     """
 
@@ -60,6 +61,7 @@ class ModelRequest:
     attempt: int = 1
     first_token: float = 120.0
     token_gap: float = 120.0
+    agent_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

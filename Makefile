@@ -80,7 +80,7 @@ format: $(VENV)/.dev ## Format the code and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/buf format --write
 
-recording: $(VENV)/.service $(VENV)/.demo $(VENV)/.recording ## Record `make demo` anew for the README
+recording: $(VENV)/.service $(VENV)/.demo $(VENV)/.recording ## Record `make demo` for the picture in the README
 	$(BIN)/python -m scripts.recording
 
 generate: $(VENV)/.dev ## Regenerate generated/ from proto/

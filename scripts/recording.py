@@ -1,7 +1,7 @@
 """Record `make demo` on a terminal of its own, and draw it as an animated SVG: `make recording`.
 
-The picture shows what the program printed and when, with two changes: it begins with the command,
-and pauses longer than PAUSE are cut to that.
+The picture shows what the program printed and when, with three changes: it begins with the command,
+pauses longer than PAUSE are cut to that, and what takes longer than LENGTH is played faster.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ COMMAND = ["make", "--silent", "demo"]
 COLUMNS, ROWS = 84, 34
 PAUSE = 1.5
 """Seconds after which something has to happen in the picture."""
+
+LENGTH = 15.0
+"""Seconds that the picture takes at most, without its end."""
 
 FRAME = 0.1
 """Seconds between two states of the screen, at least."""
@@ -142,6 +145,12 @@ def look_of(cell: Char) -> str:
     return look + (' text-decoration="line-through"' if cell.strikethrough else "")
 
 
+def played(found: list[Frame]) -> Iterator[Frame]:
+    """Yield the frames at the times at which the picture has them."""
+    faster = min(1.0, LENGTH / found[-1][0])
+    yield from ((at * faster, lines) for at, lines in found)
+
+
 def spaced(found: Iterator[Frame]) -> Iterator[Frame]:
     """Yield the frames that are shown for FRAME or longer; the last one is."""
     held: Frame | None = None
@@ -215,7 +224,7 @@ def drawn(span: Span) -> Iterator[str]:
 
 def main() -> None:
     """Record and draw."""
-    PICTURE.write_text(drawing(list(spaced(frames()))))
+    PICTURE.write_text(drawing(list(spaced(played(list(frames()))))))
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size / 1000:.0f} kB")
 
 

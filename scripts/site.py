@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -92,7 +93,7 @@ def collect(folder: Path) -> None:
         text = (ROOT / page).read_text()
         target = folder / page
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(LINK.sub(lambda link, page=page: linked(folder, page, link), text))
+        target.write_text(LINK.sub(partial(linked, folder, page), text))
     with (folder / "README.md").open("a") as first:
         first.write("\n" + "\n\n".join(contents()) + "\n")
     (folder / API).write_text("\n\n".join(api()) + "\n")

@@ -97,7 +97,10 @@ def times(row: Row, peer: str) -> str:
     if peer not in row.figures:
         return "-"
     own = row.notes.get(SHORT_RUNS) if peer in AT_SHORT_RUNS else None
-    ratio = (own or median(row.figures["polos"])) / median(row.figures[peer])
+    told = {goal.text: goal.figure for goal in row.goals} | row.notes
+    ratio = told.get(f"by {LABELS[peer]}") or (
+        (own or median(row.figures["polos"])) / median(row.figures[peer])
+    )
     return f"{ratio:,.0f} x" if ratio >= 10 else f"{ratio:.1f} x"
 
 

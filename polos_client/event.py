@@ -13,6 +13,7 @@ from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
 from polos_client.values import enum_name, iso
 from polos_client.waits import METADATA, PREFIXES, TYPES
+from polos_client.wire import CHILD_MARK, root_of
 
 
 class Event:
@@ -23,18 +24,18 @@ class Event:
 
     """
 
-    __slots__ = ("_data", "_root_run_id", "_root_workflow_id", "proto")
+    __slots__ = ("_data", "_run_id", "_workflow_id", "proto")
 
     def __init__(
         self,
         proto: pb.Event,
-        root_run_id: str | None = None,
-        root_workflow_id: str | None = None,
+        run_id: str | None = None,
+        workflow_id: str | None = None,
     ) -> None:
-        """Wrap `proto`, from the log of this root run (None: the event is the root's own)."""
+        """Wrap `proto`, read from the log of this run (None: the event is the run's own)."""
         self.proto = proto
-        self._root_run_id = root_run_id or proto.run_id
-        self._root_workflow_id = root_workflow_id or proto.workflow_id
+        self._run_id = run_id or proto.run_id
+        self._workflow_id = workflow_id or proto.workflow_id
         self._data: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -43,7 +44,7 @@ class Event:
     @property
     def id(self) -> str:
         """The root run's id and the sequence, joined by a colon; unique within a service."""
-        return f"{self._root_run_id}:{self.proto.sequence}"
+        return f"{root_of(self._run_id)}{CHILD_MARK}{self.proto.sequence}"
 
     @property
     def sequence_id(self) -> int:
@@ -52,8 +53,13 @@ class Event:
 
     @property
     def topic(self) -> str:
-        """The log that has the event: `workflow/{workflow_id}/{run_id}` of the root run."""
-        return f"workflow/{self._root_workflow_id}/{self._root_run_id}"
+        """The log that was read: `workflow/{workflow_id}/{run_id}` of the root run or the child."""
+        return f"workflow/{self._workflow_id}/{self._run_id}"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of the run that was read, rather than of a run below it."""
+        return self.proto.run_id == self._run_id
 
     @property
     def event_type(self) -> str:
@@ -133,16 +139,17 @@ def result_fields(event: pb.Event) -> dict[str, Any]:
     A text that exceeds the event is not in it: `result_step_key` names the model call then.
     """
     finish = event.agent_finish
+    value = parsed(finish.result) if finish.result_is_json else finish.result
     result = (
-        {"result_step_key": finish.result_step_key}
-        if finish.result_step_key
-        else {"result": finish.result}
+        {"result_step_key": finish.result_step_key} if finish.result_step_key else {"result": value}
     )
     fields = {"agent_run_id": event.run_id, **result, **_totals(finish)}
     if reason := finish_reason(finish.finish_reason):
         fields["finish_reason"] = reason
     if finish.stop_condition:
         fields["stop_condition"] = finish.stop_condition
+    if finish.result_schema:
+        fields["result_schema"] = finish.result_schema
     return fields
 
 
@@ -197,7 +204,16 @@ def _step_finish(event: pb.Event) -> dict[str, Any]:
         data["finish_reason"] = reason
     if step.HasField("tool_call"):
         data |= _call(step.tool_call, with_arguments=False)
+    if step.result_schema:
+        data["result_schema"] = step.result_schema
+    if step.HasField("invalid_output"):
+        data["invalid_output"] = _invalid_output(step.invalid_output)
     return data
+
+
+def _invalid_output(invalid: pb.InvalidOutput) -> dict[str, Any]:
+    violations = [{"path": one.path, "rule": one.rule} for one in invalid.violations]
+    return {"violations": violations, "violations_omitted": invalid.violations_omitted}
 
 
 def _outcome(step: pb.StepFinish) -> dict[str, Any]:
@@ -219,7 +235,7 @@ def _step_retry(event: pb.Event) -> dict[str, Any]:
     }
     if retry.HasField("start_time"):
         data["start_time"] = iso(retry.start_time)
-    return data
+    return data | _spent(retry)
 
 
 def _agent_start(event: pb.Event) -> dict[str, Any]:
@@ -236,6 +252,8 @@ def _agent_start(event: pb.Event) -> dict[str, Any]:
         data["temperature"] = start.temperature
     if start.HasField("max_output_tokens"):
         data["max_output_tokens"] = start.max_output_tokens
+    if start.output_schema_name:
+        data["output_schema_name"] = start.output_schema_name
     return data
 
 
@@ -333,11 +351,13 @@ def _spent(payload: Any) -> dict[str, Any]:
     """Return tokens, money and time, as far as the payload has and knows them."""
     fields = payload.DESCRIPTOR.fields_by_name
     spent: dict[str, Any] = {}
-    if "usage" in fields and payload.HasField("usage"):
-        spent["usage"] = usage_fields(payload.usage)
-    if "cost" in fields and payload.HasField("cost"):
-        spent["cost"] = dollars(payload.cost)
-    if payload.HasField("duration"):
+    for name in ("usage", "spent"):
+        if name in fields and payload.HasField(name):
+            spent[name] = usage_fields(getattr(payload, name))
+    for name in ("cost", "spent_cost"):
+        if name in fields and payload.HasField(name):
+            spent[name] = dollars(getattr(payload, name))
+    if "duration" in fields and payload.HasField("duration"):
         spent["duration"] = seconds(payload.duration)
     return spent
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FAILURE_REASON_RUN_TIMEOUT
 from polos.v1.run_pb2 import ToolResult as ToolResultMessage
-from polos_client.errors import RunCancelled, RunError, RunFailed, RunTimeout
+from polos_client.errors import ResultMismatch, RunCancelled, RunError, RunFailed, RunTimeout
 from polos_client.event import (
+    dollars,
     failure_reason,
     parsed,
     result_fields,
@@ -18,6 +19,7 @@ from polos_client.event import (
     usage_fields,
 )
 from polos_client.result import AgentResult, ToolResult, Usage
+from polos_client.typed import answered, typed
 
 
 class RunAccumulator:
@@ -27,7 +29,7 @@ class RunAccumulator:
     passed over, whether they stand or are void.
 
     Attributes:
-        outcome: the terminal event; None until it was added.
+        outcome: the terminal event, of the root where a child has none; None until it was added.
         sequence: that of the last event that was added; 0 before the first.
 
     """
@@ -45,6 +47,7 @@ class RunAccumulator:
         )
         """Of the calls whose arguments exceed an event: the pieces, by step and call."""
         self._tools: list[pb.StepFinish] = []
+        self._is_typed = False
         self._usages: list[pb.Usage] = []
 
     def add(self, events: Sequence[pb.Event]) -> None:
@@ -72,6 +75,8 @@ class RunAccumulator:
             self._retry(event.step_retry)
         elif kind == "step_finish":
             self._finish(event.step_finish)
+        elif kind == "agent_start":
+            self._is_typed = bool(event.agent_start.output_schema_name)
         elif kind == "tool_call_delta":
             piece = event.tool_call_delta
             if piece.attempt >= self._attempts.get(piece.step_key, 1):
@@ -79,7 +84,10 @@ class RunAccumulator:
 
     @property
     def text(self) -> str:
-        """What the agent has said in all its model calls, in order, without what is void."""
+        """What the agent has said in all its model calls, in order, without what is void.
+
+        Of an agent with an output schema: the JSON text of its answer.
+        """
         return "".join(piece for pieces in self._texts.values() for piece in pieces)
 
     @property
@@ -90,29 +98,55 @@ class RunAccumulator:
     @property
     def usage(self) -> Usage:
         """The tokens: of the terminal event if there is one, else of the finished calls."""
-        told = None if self.outcome is None else outcome_usage(self.outcome)
+        own = self.outcome is not None and self.outcome.run_id == self._run_id
+        told = outcome_usage(self.outcome) if own and self.outcome else None
         return told or total(self._usages)
 
-    def result(self) -> AgentResult:
+    def takes_back(self, step: pb.StepFinish) -> bool:
+        """Return whether the text of a model call that has ended is not part of the answer.
+
+        Of an agent with an output schema only the answer itself is.
+        """
+        asks = step.finish_reason == pb.FinishReason.FINISH_REASON_TOOL_CALLS
+        return step.HasField("invalid_output") or (self._is_typed and asks)
+
+    def result(self, output: Any = None) -> AgentResult:
         """Return the result.
+
+        `output` is the type of the agent's answers, if it is known.
 
         Raises:
             RunFailed: the run failed.
             RunCancelled: it was cancelled.
             RunTimeout: it took longer than it was given.
+            ResultMismatch: the result is of a class that this process does not have.
+            ValueError: it has not ended.
+
+        """
+        return self.conclude(lambda text, schema: answered(text, schema, output))
+
+    def conclude(self, read: Callable[[str, str], Any]) -> AgentResult:
+        """Return the result, as `conclude` does with `read`; raise what `result` raises."""
+        outcome = self.check()
+        key = outcome.agent_finish.result_step_key
+        text = "".join(self._texts[key]) if key else None
+        return conclude(outcome, self.tool_results, long_result=text, read=read)
+
+    def check(self) -> pb.Event:
+        """Return the terminal event of a run that ended well.
+
+        Raises:
+            RunFailed, RunCancelled, RunTimeout: it did not.
             ValueError: it has not ended.
 
         """
         if self.outcome is None:
             raise ValueError("the run has not ended: there is no result yet")
-        key = self.outcome.agent_finish.result_step_key
-        return conclude(
-            self.outcome,
-            self.tool_results,
-            text=self.text,
-            usage=self.usage,
-            long_result="".join(self._texts[key]) if key else None,
-        )
+        outcome = self.outcome
+        if outcome.run_id != self._run_id:
+            outcome = _taken(outcome, self._run_id)
+        check(outcome, text=self.text, usage=self.usage)
+        return outcome
 
     def _call(self, step: pb.StepFinish) -> pb.ToolCall:
         """Return the call that a step has made, with its arguments, however long."""
@@ -135,10 +169,12 @@ class RunAccumulator:
     def _finish(self, step: pb.StepFinish) -> None:
         if step.step_type == "tool":
             self._tools.append(step)
+        elif self.takes_back(step):
+            self._texts.pop(step.step_key, None)
         elif step.step_type == "llm" and step.WhichOneof("outcome") == "result_json":
             # It has the whole answer, unless that exceeds an event: the deltas have it then.
             self._texts[step.step_key] = [_content(step.result_json)]
-        if step.HasField("usage"):
+        if step.HasField("usage") and not step.HasField("failure"):
             self._usages.append(step.usage)
 
 
@@ -180,32 +216,63 @@ class Voids:
 def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:
     """Return how a call of a tool ended, as `ended` says."""
     failed = ended.WhichOneof("outcome") == "failure"
+    schema = ended.result_schema
     return ToolResult(
         tool_name=call.name,
         status="failed" if failed else "completed",
         input=parsed(call.arguments_json or "{}"),
-        result=None if failed else parsed(ended.result_json),
+        result=None if failed else _returned(ended.result_json, schema),
         error=ended.failure.message if failed else None,
         tool_call_id=call.id,
+        result_schema=schema or None,
     )
+
+
+def _returned(text: str, schema: str) -> Any:
+    """Return what a tool returned: of the class that it was of, if this process has that."""
+    try:
+        return typed(text, schema) if schema else parsed(text)
+    except (ResultMismatch, ValueError):
+        return parsed(text)
 
 
 def conclude(
     outcome: pb.Event,
     tool_results: list[ToolResult],
     *,
-    text: str,
-    usage: Usage,
     long_result: str | None = None,
+    read: Callable[[str, str], Any] = answered,
 ) -> AgentResult:
-    """Return the result of the run that `outcome` ended, or raise what it ended with.
+    """Return the result of the run that `outcome` ended well: see `check`.
 
     Args:
         outcome: the run's terminal event.
         tool_results: for the result.
+        long_result: the text of the last model call, if it exceeds the terminal event.
+        read: returns what the JSON text of an answer stands for; given the name of its class.
+
+    Raises:
+        ResultMismatch: the answer is of a class that this process does not have.
+
+    """
+    if outcome.HasField("workflow_finish"):
+        return _workflow_result(outcome, tool_results)
+    finish = outcome.agent_finish
+    result: Any = finish.result if long_result is None else long_result
+    fields = result_fields(outcome)
+    fields.pop("result_step_key", None)
+    if finish.result_is_json:
+        result = read(result, finish.result_schema)
+    return AgentResult(tool_results=tool_results, **{**fields, "result": result})
+
+
+def check(outcome: pb.Event, *, text: str, usage: Usage) -> None:
+    """Check that the run that `outcome` ended has a result.
+
+    Args:
+        outcome: the run's terminal event.
         text: what the agent had said, for the error.
         usage: the tokens that were used, for the error.
-        long_result: the text of the last model call, if it exceeds the terminal event.
 
     Raises:
         RunFailed: the run failed, or ended in a way that a later version added.
@@ -214,23 +281,17 @@ def conclude(
 
     """
     kind = outcome.WhichOneof("payload")
-    if kind == "agent_finish":
-        result = outcome.agent_finish.result if long_result is None else long_result
-        fields = {**result_fields(outcome), "result": result}
-        fields.pop("result_step_key", None)
-        return AgentResult(tool_results=tool_results, **fields)
-    if kind == "workflow_finish":
-        return _workflow_result(outcome, tool_results, usage)
-    raise _run_error(outcome, kind, text, usage)
+    if kind not in ("agent_finish", "workflow_finish"):
+        raise _run_error(outcome, kind, text, usage)
 
 
-def outcome_usage(outcome: pb.Event) -> Usage | None:
-    """Return the tokens that a terminal event tells; None if it tells none."""
+def outcome_usage(outcome: pb.Event, name: Literal["usage", "spent"] = "usage") -> Usage | None:
+    """Return the tokens that a terminal event tells, or those spent; None if it tells none."""
     kind = outcome.WhichOneof("payload")
     if kind not in ("agent_finish", "workflow_finish", "error", "run_cancelled"):
         return None
     payload = getattr(outcome, kind)
-    return Usage(**usage_fields(payload.usage)) if payload.HasField("usage") else None
+    return Usage(**usage_fields(getattr(payload, name))) if payload.HasField(name) else None
 
 
 def total(usages: list[pb.Usage]) -> Usage:
@@ -242,6 +303,19 @@ def total(usages: list[pb.Usage]) -> Usage:
     return Usage(**sums)
 
 
+def _taken(outcome: pb.Event, run_id: str) -> pb.Event:
+    """Return how a child has ended that has no end of its own: as its root, but without a result.
+
+    `outcome` is the event that ended the root.
+    """
+    taken = pb.Event(run_id=run_id, workflow_id=outcome.workflow_id)
+    if outcome.HasField("error"):
+        taken.error.CopyFrom(outcome.error)
+    else:
+        taken.run_cancelled.SetInParent()
+    return taken
+
+
 def _content(result_json: str) -> str:
     """Return the text of a model call's output."""
     result: Any = parsed(result_json)
@@ -249,25 +323,42 @@ def _content(result_json: str) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _workflow_result(
-    outcome: pb.Event, tool_results: list[ToolResult], usage: Usage
-) -> AgentResult:
+def _workflow_result(outcome: pb.Event, tool_results: list[ToolResult]) -> AgentResult:
     finish = outcome.workflow_finish
     return AgentResult(
+        **_told_spent(finish),
         agent_run_id=outcome.run_id,
         result=parsed(finish.result_json),
         result_schema=finish.result_schema or None,
         tool_results=tool_results,
-        usage=usage,
+        usage=outcome_usage(outcome) or Usage(),
         duration=seconds(finish.duration) if finish.HasField("duration") else None,
     )
 
 
+def _told_spent(finish: pb.WorkflowFinish) -> dict[str, Any]:
+    """Return what a workflow has spent, as far as the service tells it, for `AgentResult`."""
+    told: dict[str, Any] = {}
+    if finish.HasField("cost"):
+        told["cost"] = dollars(finish.cost)
+    if finish.HasField("spent"):
+        told["spent"] = Usage(**usage_fields(finish.spent))
+    if finish.HasField("spent_cost"):
+        told["spent_cost"] = dollars(finish.spent_cost)
+    return told
+
+
 def _run_error(outcome: pb.Event, kind: str | None, text: str, usage: Usage) -> RunError:
     run_id = outcome.run_id
+    spent = outcome_usage(outcome, "spent")
     if kind == "run_cancelled":
         return RunCancelled(
-            f"run {run_id} was cancelled", run_id=run_id, reason="cancelled", text=text, usage=usage
+            f"run {run_id} was cancelled",
+            run_id=run_id,
+            reason="cancelled",
+            text=text,
+            usage=usage,
+            spent=spent,
         )
     if kind != "error":
         return RunFailed(
@@ -286,5 +377,6 @@ def _run_error(outcome: pb.Event, kind: str | None, text: str, usage: Usage) -> 
         retryable=error.retryable,
         text=text,
         usage=usage,
+        spent=spent,
         error_id=error.error_id or None,
     )

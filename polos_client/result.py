@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, computed_field
+from pydantic import BaseModel, Field, computed_field, model_validator
 
 
 class Usage(BaseModel):
@@ -37,11 +37,12 @@ class ToolResult(BaseModel):
         tool_name: the tool, as the model named it.
         status: "completed" with a `result`, or "failed" with an `error`.
         input: the arguments; the model's raw text where that is not valid JSON.
-        result: what the tool returned, as JSON values; None if it failed.
+        result: what the tool returned: a model as an instance if this process has its class, all
+            else as JSON values; None if it failed.
         error: why it failed, in a sentence; None if it did not.
         tool_call_id: the provider's id of the call.
-        result_schema: name of the model that `result` follows; None, as tools have no schemas
-            of results yet.
+        result_schema: name of the pydantic model that the tool returned, as `module.Class`; None
+            if it returned anything else.
 
     """
 
@@ -65,12 +66,17 @@ class AgentResult(BaseModel):
 
     Attributes:
         agent_run_id: the run.
-        result: the text of the last model call.
-        result_schema: name of the schema that `result` follows; None for text.
+        result: the text of the last model call; of an agent with an output_schema, the value
+            that it stands for: an instance of the model.
+        result_schema: name of the pydantic model that `result` is an instance of, as
+            `module.Class`; None if it is not one.
         tool_results: every call of a tool, in the order in which they ended.
         total_steps: model calls made.
-        usage: tokens of all model calls.
-        cost: US dollars of all model calls; None if that of any is unknown.
+        usage: tokens of all model calls that stand, those of child runs included.
+        cost: US dollars of these model calls; None if that of any is unknown.
+        spent: tokens that the run and its children have spent: those of `usage`, and those of
+            failed model calls and of attempts that were void, as far as they were reported.
+        spent_cost: US dollars of what was spent; None if any part of it is unknown.
         finish_reason: "stop", "length", "content_filter", "refusal" or "stop_condition"; None
             if the provider did not say.
         stop_condition: name of the stop condition that ended the run; None if none did.
@@ -85,6 +91,15 @@ class AgentResult(BaseModel):
     total_steps: int = 0
     usage: Usage = Field(default_factory=Usage)
     cost: float | None = None
+    spent: Usage = Field(default_factory=Usage)
+    spent_cost: float | None = None
     finish_reason: str | None = None
     stop_condition: str | None = None
     duration: float | None = None
+
+    @model_validator(mode="after")
+    def _spent_at_least(self) -> Self:
+        """Take what stands as spent, where an earlier version of the service tells no more."""
+        if "spent" not in self.model_fields_set:
+            self.spent, self.spent_cost = self.usage, self.cost
+        return self

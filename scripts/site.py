@@ -30,7 +30,16 @@ SETTINGS = ROOT / "scripts" / "site_settings"
 API = Path("docs/reference/python.md")
 
 CHAPTERS = {
-    "Start": ["concepts", "agents-and-tools", "workflows", "streaming", "sync", "providers"],
+    "Start": [
+        "concepts",
+        "agents-and-tools",
+        "structured-output",
+        "workflows",
+        "trees",
+        "streaming",
+        "sync",
+        "providers",
+    ],
     "Guides": [
         "guides/conversation",
         "guides/images",

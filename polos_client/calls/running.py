@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import grpc.aio
 
+from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2 import StreamRunRequest, StreamRunResponse
 from polos.v1.run_service_pb2_grpc import RunServiceStub
@@ -53,17 +54,22 @@ def prepare(client: object, definition: Definition) -> None:
     checked_client(client).prepare(definition)
 
 
-async def run(client: Connection, start: Start, timeout: float | None) -> AgentResult:
+async def run(
+    client: Connection, start: Start, timeout: float | None, output: Any = None
+) -> AgentResult:
     """Start a run of an agent, see it to its end and return its result.
+
+    `output` is the type of the agent's answers; None if it answers with text.
 
     Raises:
         RunError: the run ended without a result, `timeout` included.
         WorkflowTimeoutError: a `timeout` that is Patience is over.
         CallError: the service refused, or an argument cannot be used.
         ConnectionLost: it could not be reached.
+        ResultMismatch: the result is of a class that this process does not have.
 
     """
-    return (await _to_the_end(client, start, timeout)).result()
+    return (await _to_the_end(client, start, timeout)).result(output)
 
 
 async def run_workflow(
@@ -109,8 +115,10 @@ async def _to_the_end(client: Connection, start: Start, timeout: float | None) -
     return folded
 
 
-async def stream(client: Connection, start: Start) -> AgentStream:
+async def stream(client: Connection, start: Start, output: Any = None) -> AgentStream:
     """Start a run and return its stream, when the run is on disk.
+
+    `output` is the type of the agent's answers; None if it answers with text.
 
     Raises:
         CallError: the service refused.
@@ -128,7 +136,7 @@ async def stream(client: Connection, start: Start) -> AgentStream:
             await client.failed(error, backoff, call)
             continue
         client.reached()
-        return AgentStream(client, ExecutionHandle.of_start(start, run_id), call)
+        return AgentStream(client, ExecutionHandle.of_start(start, run_id), call, output)
 
 
 async def invoke(client: Connection, start: Start, *, streaming: bool) -> ExecutionHandle:
@@ -239,12 +247,13 @@ def _timed_out(
     rest: str,
     ended: Run | None = None,
 ) -> NoReturn:
-    told = outcome_usage(ended.outcome) if ended is not None else None
+    outcome = Event() if ended is None else ended.outcome
     raise RunTimeout(
         f"run {run_id} took longer than {timeout:g} s{rest}",
         run_id=run_id,
         timeout_seconds=timeout,
         reason="run_timeout",
         text=folded.text,
-        usage=told or folded.usage,
+        usage=outcome_usage(outcome) or folded.usage,
+        spent=outcome_usage(outcome, "spent"),
     )

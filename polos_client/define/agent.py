@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel
 
+from polos_client.budget import Budget
 from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
 from polos_client.define.children import AgentRunConfig
+from polos_client.define.output import Output
 from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
@@ -55,6 +57,9 @@ class Agent:
         deadlines: how long a run and its parts may take, all of them given.
         bounded: True if the author has said how long a run may take.
         stream_to_workflow: True if the agent streams wherever a workflow runs it.
+        output: the type of its answers; None if it answers with text.
+        output_schema: that type, as it was given; None if it answers with text.
+        output_schema_name: `module.Class` of that type; None if it answers with text.
 
     """
 
@@ -97,7 +102,6 @@ class Agent:
             "Agent",
             {
                 "queue": queue,
-                "output_schema": output_schema,
                 "on_start": on_start,
                 "on_end": on_end,
                 "on_agent_step_start": on_agent_step_start,
@@ -123,6 +127,9 @@ class Agent:
         self.bounded = deadlines is not DEFAULTS and deadlines.run is not None
         self.deadlines = deadlines.over(DEFAULTS)
         self.stream_to_workflow = stream_to_workflow
+        self.output_schema = output_schema
+        self.output = None if output_schema is None else Output(output_schema)
+        self.output_schema_name = self.output.name if self.output else None
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self
 
@@ -156,6 +163,7 @@ class Agent:
         timeout: float | None = PATIENCE,
         *,
         deadlines: Deadlines | None = None,
+        budget: Budget | None = None,
         request_id: str | None = None,
         **provider_kwargs: Any,
     ) -> AgentResult:
@@ -171,6 +179,7 @@ class Agent:
                 deadline of the run bounds it, 24 h by default. If it is not given, the call
                 raises after 600 s, and the run continues.
             deadlines: bounds of this run, before the agent's own.
+            budget: what the run may use, with all that its tools start inside it; None: any.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.
             provider_kwargs: model parameters of this run, for example `seed=7`.
@@ -179,6 +188,7 @@ class Agent:
             RunFailed: the run failed.
             RunCancelled: the run was cancelled.
             RunTimeout: the run took longer than `timeout`, and was cancelled.
+            ResultMismatch: the result is of a class that this process does not have.
             WorkflowTimeoutError: no timeout was given, and the run has not ended within 600 s.
             InvalidRequest: an argument cannot be used; nothing was started.
             RequestIdReused: `request_id` started a run with other arguments.
@@ -197,10 +207,11 @@ class Agent:
             session_id=session_id,
             user_id=user_id,
             deadlines=deadlines,
+            budget=budget,
             request_id=request_id,
             provider_options=provider_kwargs,
         )
-        return await running.run(client, start, timeout)
+        return await running.run(client, start, timeout, self.output_schema)
 
     async def stream(  # noqa: PLR0917 - the order of the original SDK
         self,
@@ -212,6 +223,7 @@ class Agent:
         run_timeout_seconds: float | None = None,
         *,
         deadlines: Deadlines | None = None,
+        budget: Budget | None = None,
         request_id: str | None = None,
         **provider_kwargs: Any,
     ) -> AgentStream:
@@ -226,6 +238,7 @@ class Agent:
             run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: see `run`.
+            budget: see `run`.
             request_id: see `run`.
             provider_kwargs: see `run`.
 
@@ -246,10 +259,11 @@ class Agent:
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
+            budget=budget,
             request_id=request_id,
             provider_options=provider_kwargs,
         )
-        return await running.stream(client, start)
+        return await running.stream(client, start, self.output_schema)
 
     async def invoke(  # noqa: PLR0917 - the order of the original SDK
         self,
@@ -263,6 +277,7 @@ class Agent:
         run_timeout_seconds: float | None = None,
         *,
         deadlines: Deadlines | None = None,
+        budget: Budget | None = None,
         request_id: str | None = None,
     ) -> ExecutionHandle:
         """Start a run and return its handle at once.
@@ -278,6 +293,7 @@ class Agent:
             initial_state: see `run`.
             run_timeout_seconds: see `stream`.
             deadlines: see `run`.
+            budget: see `run`.
             request_id: see `run`.
 
         Raises:
@@ -300,6 +316,7 @@ class Agent:
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
+            budget=budget,
             request_id=request_id,
             provider_options=payload.get("provider_kwargs") or {},
         )

@@ -21,6 +21,7 @@ from polos.v1.event_pb2 import (
     WorkflowRetry,
 )
 from polos_service.errors import LogFull, StepError, Unrecorded
+from polos_service.runs.answers import CANCELLED
 from polos_service.runs.attempt import Attempt, Body, StepOutput, check_size, duration
 from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
@@ -32,6 +33,7 @@ from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
+from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.timing import warn_of_timing
 from polos_service.runs.totals import Totals
@@ -140,7 +142,7 @@ class RunContext:
 
     @property
     def totals(self) -> Totals:
-        """What the run's own model calls that finished, and its children, add up to."""
+        """What the model calls of the run and its children add up to."""
         return self._branch.totals
 
     @property
@@ -162,6 +164,15 @@ class RunContext:
     def replays(self) -> bool:
         """Whether the log has a step or a wait that the code has not asked for yet."""
         return self._branch.replays
+
+    @property
+    def budget(self) -> TreeBudget:
+        """What the model calls of the whole tree may use together."""
+        return self._holding.spending.budget
+
+    def keep_within(self, budget: TreeBudget) -> None:
+        """Hold the model calls of the whole tree within a budget: that of its root run."""
+        self._holding.spending.budget = budget
 
     def start(self, payload: Message) -> None:
         """Emit the run's first event, unless the log has it.
@@ -227,6 +238,7 @@ class RunContext:
         retries: Retries = ONCE,
         resumes: bool = False,
         abandons: bool = False,
+        reserve: int = 0,
     ) -> StepOutput:
         """Return the output that the log holds for `key`, or run `body` and record its output.
 
@@ -243,6 +255,7 @@ class RunContext:
                 its attempt goes on with that child, instead of a new attempt.
             abandons: True if the run's code may stop waiting for the step, which is recorded as
                 its end then.
+            reserve: the output tokens that a model call may use; 0: not known.
 
         Raises:
             Finished: this process no longer writes the run's log.
@@ -252,7 +265,14 @@ class RunContext:
 
         """
         return await self._steps.step(
-            key, kind, body, call=call, retries=retries, resumes=resumes, abandons=abandons
+            key,
+            kind,
+            body,
+            call=call,
+            retries=retries,
+            resumes=resumes,
+            abandons=abandons,
+            reserve=reserve,
         )
 
     async def wait(
@@ -373,6 +393,26 @@ class RunContext:
             await self._writer.flush()
         self.warn_of_unasked()
 
+    @property
+    def has_been_cancelled(self) -> bool:
+        """Whether somebody has cancelled this child, and not only its root."""
+        waiting = self._holding.waiting
+        return waiting is not None and waiting.inbox.has_cancelled(self.run_id)
+
+    async def cancellation(self) -> None:
+        """Return when somebody cancels this child, and not only its root."""
+        waiting = self._holding.waiting
+        if waiting is None:
+            await asyncio.Event().wait()
+        else:
+            await waiting.inbox.answer(self.run_id, "")
+
+    async def settle_cancellation(self) -> None:
+        """Give back the room that the cancellation takes in the inbox, once the child has ended."""
+        await self._writer.flush()
+        if self._holding.waiting is not None:
+            await self._holding.waiting.inbox.settle(self.run_id, "", CANCELLED)
+
     def cancel(self) -> None:
         """Record that a child is cancelled, with all that it has open, unless it has ended."""
         if self.end_payload is not None:
@@ -380,13 +420,15 @@ class RunContext:
         self.cancel_children()
         self._leftovers.drop()
         self.end()
-        totals = self.totals
-        self.end_payload = RunCancelled(
-            usage=totals.usage, cost=totals.cost, total_steps=totals.steps, duration=self.age()
-        )
+        self.end_payload = self.cancelled_end()
         self._branch.emit(self.end_payload)
         self._branch.recording = False
         self._branch.cancelled = True
+
+    def cancelled_end(self) -> RunCancelled:
+        """Return the last event of the run if it ends now because it is cancelled."""
+        totals = self.totals
+        return RunCancelled(total_steps=totals.steps, duration=self.age(), **totals.told())
 
     def cancel_children(self) -> None:
         """Record that every child is cancelled that is under way, or was left so by the log."""

@@ -21,6 +21,7 @@ from polos_service.runs.retries import Retries
 from polos_service.runs.totals import MODEL_CALL
 
 CANCELLED = FailureReason.FAILURE_REASON_STEP_CANCELLED
+RESTARTED = FailureReason.FAILURE_REASON_PROCESS_RESTARTED
 
 log = get_logger(__name__)
 
@@ -45,6 +46,7 @@ class Stepping:
         retries: Retries,
         resumes: bool,
         abandons: bool,
+        reserve: int,
     ) -> StepOutput:
         """Return the output that the log holds for `key`, or run `body` and record its output."""
         await self._branch.ask(key, kind)
@@ -55,7 +57,7 @@ class Stepping:
             return await self._replay(recorded)
         await self._holding.boundary(None)
         if kind == MODEL_CALL:
-            body = partial(self._pay, body)
+            body = partial(self._pay, body, reserve)
         # What a child does counts by itself: its parent only waits for it.
         with nullcontext() if resumes else self._branch.working():
             try:
@@ -72,8 +74,7 @@ class Stepping:
         if attempt is None or self._writer.closed or not self._branch.recording:
             return
         if key in self._branch.children:
-            self._branch.children[key].cancel()
-            self._include(key)
+            self._branch.children.pop(key).cancel()
         error = StepError(CANCELLED, "The run's code did not wait for the step.")
         self._branch.emit(attempt.failed(error))
         self._branch.gate.stir()
@@ -106,13 +107,11 @@ class Stepping:
         elif same:
             await self._clock.sleep(left / SECOND)
         elif key in self._journal.interrupted:
-            self._announce(attempt, CANCELLED, "The workflow's function started over.")
+            error = StepError(CANCELLED, "The workflow's function started over.")
+            self._announce(attempt, error)
         else:
-            self._announce(
-                attempt,
-                FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
-                "The service process ended during this step.",
-            )
+            message = "The service process ended during this step."
+            self._announce(attempt, StepError(RESTARTED, message))
         return attempt
 
     def _is_given_up(self, key: str, attempt: int) -> bool:
@@ -128,10 +127,11 @@ class Stepping:
         """Return the child that the log has of an attempt; None if it has none."""
         return self._holding.journals.child(Origin(self._branch.run_id, key, attempt))
 
-    async def _pay(self, body: Body, attempt: Attempt) -> StepOutput:
-        """Call a model, if the project may spend anything today."""
-        await self._holding.budget.require()
-        return await body(attempt)
+    async def _pay(self, body: Body, reserve: int, attempt: Attempt) -> StepOutput:
+        """Call a model, if the tree may spend anything more, and the project may today."""
+        async with self._holding.spending.call(reserve):
+            await self._holding.budget.require()
+            return await body(attempt)
 
     async def _perform(self, attempt: Attempt, body: Body, retries: Retries) -> StepOutput:
         failures = self._journal.failures.get(attempt.key, 0) if retries.recorded else 0
@@ -158,18 +158,23 @@ class Stepping:
     async def _retry(
         self, attempt: Attempt, error: StepError, pause: float, retries: Retries
     ) -> Attempt:
-        """Pause, and return the next attempt: told at once if the retries are recorded."""
-        if retries.recorded:
+        """Pause, and return the next attempt.
+
+        It is told at once if the retries are recorded, or the attempt before was paid for.
+        """
+        if retries.recorded or error.usage is not None:
             attempt.spoke = True
             again = self._branch.open[attempt.key] = attempt.again()
-            self._announce(again, error.reason, error.message, start=pause)
+            self._announce(again, error, start=pause)
+            if error.usage is not None:
+                await self._holding.budget.count(error.usage, error.cost)
             await self._writer.flush()
             await self._clock.sleep(pause)
             return again
         await self._clock.sleep(pause)
         again = self._branch.open[attempt.key] = attempt.again()
         if attempt.spoke:
-            self._announce(again, error.reason, error.message)
+            self._announce(again, error)
         return again
 
     def _left(self) -> float:
@@ -186,18 +191,21 @@ class Stepping:
         except Finished:
             raise
         except StepError as error:
-            await self._fail(attempt, error)
+            await self._fail(attempt, error.used(output.usage, output.cost))
         except Exception:
             log.exception("output_not_stored", run_id=self._branch.run_id, step_key=attempt.key)
             message = "The step's output cannot be stored as an event."
             await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
-        sequence = self._ended(attempt, finish)
-        self._branch.totals.add(finish)
+        await self._hand_out(self._ended(attempt, finish), finish)
+        return output
+
+    async def _hand_out(self, sequence: int, finish: StepFinish) -> None:
+        """Hand out the end of a step, and count what the project has spent."""
         with self._branch.gate.holding(sequence):
             if finish.step_type == MODEL_CALL:
-                await self._holding.budget.count(finish)
+                cost = finish.cost if finish.HasField("cost") else None
+                await self._holding.budget.count(finish.usage, cost)
             await self._branch.hand_out(sequence)
-        return output
 
     async def _fail(self, attempt: Attempt, error: StepError) -> NoReturn:
         """Record that the step failed, and raise why."""
@@ -211,7 +219,7 @@ class Stepping:
             broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
             self._holding.broken = broken
             raise broken from cause
-        await self._branch.hand_out(self._ended(attempt, finish))
+        await self._hand_out(self._ended(attempt, finish), finish)
         error.attempt = attempt.number
         raise error
 
@@ -229,7 +237,7 @@ class Stepping:
         """Note that the end of a step was just emitted; return its sequence."""
         self._branch.open.pop(attempt.key, None)
         self._keep(attempt.call, finish)
-        self._include(attempt.key)
+        self._branch.children.pop(attempt.key, None)
         return self._writer.latest
 
     def _keep(self, call: ToolCall | None, finish: StepFinish) -> None:
@@ -237,31 +245,21 @@ class Stepping:
         if call is not None and self._branch.encoder is not None:
             self._branch.tools.append((call, finish))
 
-    def _include(self, key: str) -> None:
-        """Add what the child of a step has used, which is under way no longer."""
-        child = self._branch.children.pop(key, None)
-        if child is not None and child.end_payload is not None:
-            self._branch.totals.include(child.end_payload)
-
-    def _announce(
-        self,
-        attempt: Attempt,
-        reason: FailureReason.ValueType,
-        message: str,
-        *,
-        start: float | None = None,
-    ) -> None:
+    def _announce(self, attempt: Attempt, error: StepError, *, start: float | None = None) -> None:
+        """Tell why an attempt begins, and what the one before has used."""
         retry = StepRetry(
-            step_key=attempt.key, attempt=attempt.number, reason=reason, message=message
+            step_key=attempt.key,
+            attempt=attempt.number,
+            reason=error.reason,
+            message=error.message,
+            usage=error.usage,
+            cost=error.cost,
         )
         if start is not None:
             retry.start_time.FromNanoseconds(self._clock.now() + round(start * SECOND))
         self._branch.emit(retry)
 
     async def _replay(self, recorded: StepFinish) -> StepOutput:
-        child = self._child(recorded.step_key, recorded.attempt)
-        if child is not None and child.end is not None:
-            self._branch.totals.include(child.end)
         if recorded.HasField("failure"):
             failure = recorded.failure
             if failure.reason == CANCELLED:
@@ -275,7 +273,6 @@ class Stepping:
             )
             error.attempt = recorded.attempt
             raise error
-        self._branch.totals.add(recorded)
         return StepOutput(
             result_json=recorded.result_json,
             long_answer=recorded.long_answer if recorded.HasField("long_answer") else None,
@@ -283,5 +280,7 @@ class Stepping:
             usage=recorded.usage if recorded.HasField("usage") else None,
             cost=recorded.cost if recorded.HasField("cost") else None,
             finish_reason=recorded.finish_reason,
+            result_schema=recorded.result_schema,
+            invalid=recorded.invalid_output if recorded.HasField("invalid_output") else None,
             private=self._journal.take_private(recorded.step_key),
         )

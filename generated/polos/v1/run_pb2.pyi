@@ -84,8 +84,15 @@ class Run(_message.Message):
     OPEN_WAITS_FIELD_NUMBER: _builtins.int
     EARLY_ANSWERS_FIELD_NUMBER: _builtins.int
     BLOCKED_REASON_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
+    ROOT_WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    SPENT_COST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run's id, assigned by the service. Ids sort by creation time."""
+    """The run's id, assigned by the service. Ids of root runs sort by creation time. That of a
+    child is `ROOT:N`: its root's id and the sequence of its first event in the root's log.
+    """
     workflow_id: _builtins.str
     """Id of the agent or workflow that the run executes."""
     state: Global___RunState.ValueType
@@ -97,7 +104,9 @@ class Run(_message.Message):
     streaming: _builtins.bool
     """True if the log contains `text_delta`, `reasoning_delta` and `tool_call` events."""
     latest_sequence: _builtins.int
-    """Sequence of the newest event in the log; 0 while the log is empty."""
+    """Sequence of the newest event in the log; 0 while the log is empty. Of a child, that of the
+    newest event of its stream.
+    """
     tool_results_omitted: _builtins.int
     """Number of tool results omitted because of that limit; the log has them."""
     blocked_reason: _builtins.str
@@ -106,6 +115,12 @@ class Run(_message.Message):
     after pauses of up to a minute. Absent if no process has left the run, or if it has gone
     on since.
     """
+    parent_run_id: _builtins.str
+    """The run in which this one was started. Empty for a run that was started from outside."""
+    parent_step_key: _builtins.str
+    """The step of the parent in which this run was started. Empty if there is no parent."""
+    root_workflow_id: _builtins.str
+    """Id of the agent or workflow that the root run executes. Set in a child only."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the run was accepted."""
@@ -145,6 +160,16 @@ class Run(_message.Message):
         most 1000. Set by `GetRun`.
         """
 
+    @_builtins.property
+    def spent(self) -> _event_pb2.Usage:
+        """Tokens that the run and its children have spent, as in `AgentFinish.spent`. Absent until
+        the run has ended, if it made no model calls, and in `ListRuns` responses.
+        """
+
+    @_builtins.property
+    def spent_cost(self) -> _event_pb2.Cost:
+        """Cost of what was spent. Absent if any part of it is unknown, and where `spent` is."""
+
     def __init__(
         self,
         *,
@@ -164,10 +189,15 @@ class Run(_message.Message):
         open_waits: _abc.Iterable[Global___Wait] | None = ...,
         early_answers: _abc.Iterable[_builtins.str] | None = ...,
         blocked_reason: _builtins.str | None = ...,
+        parent_run_id: _builtins.str = ...,
+        parent_step_key: _builtins.str = ...,
+        root_workflow_id: _builtins.str = ...,
+        spent: _event_pb2.Usage | None = ...,
+        spent_cost: _event_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "root_workflow_id", b"root_workflow_id", "run_id", b"run_id", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blocked_reason: _TypeAlias = _typing.Literal["blocked_reason"]  # noqa: Y015
     _WhichOneofArgType__blocked_reason: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason"]  # noqa: Y015
@@ -183,6 +213,200 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunTree(_message.Message):
+    """A run and all runs below it that stand: those of attempts that were retried are left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
+    omitted: _builtins.int
+    """Number of runs that were left out because of that limit. `GetRun` of a child has those
+    below it.
+    """
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunNode]:
+        """The run itself, then the others in the order in which they started, so that each comes
+        after its parent. At most 1000 and at most 1 MiB: of a larger tree, the first ones.
+        """
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___RunNode] | None = ...,
+        omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "omitted", b"omitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunTree: _TypeAlias = RunTree  # noqa: Y015
+
+@_typing.final
+class RunNode(_message.Message):
+    """A run as a part of a tree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    OPEN_STEPS_FIELD_NUMBER: _builtins.int
+    OPEN_WAITS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    parent_run_id: _builtins.str
+    """The run whose step started this one. Empty in a root run."""
+    parent_step_key: _builtins.str
+    """The step of the parent that started this run. Empty in a root run."""
+    workflow_id: _builtins.str
+    """Id of the agent or workflow that the run executes."""
+    kind: _builtins.str
+    """`agent` or `workflow`. Empty before the run's first event. Later versions may add kinds."""
+    state: Global___RunState.ValueType
+    """The run's state. A child that has not ended is suspended if it and the runs below it
+    only wait, and has the state of its root if that is not running.
+    """
+    error: _builtins.str
+    """Why the run failed, in at most 512 characters. Empty if it did not."""
+    @_builtins.property
+    def usage(self) -> _event_pb2.Usage:
+        """Tokens used by the model calls of the run and of the runs below it that finished. Absent
+        if there were none.
+        """
+
+    @_builtins.property
+    def cost(self) -> _event_pb2.Cost:
+        """Cost of the same model calls. Absent if the cost of any of them is unknown."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the run started."""
+
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """When the run ended. Absent until then."""
+
+    @_builtins.property
+    def open_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenStep]:
+        """The steps at work, oldest first, at most 20: those that started and did not finish."""
+
+    @_builtins.property
+    def open_waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenWait]:
+        """The open waits of the run itself, oldest first, at most 20, timers included."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        parent_run_id: _builtins.str = ...,
+        parent_step_key: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        state: Global___RunState.ValueType = ...,
+        usage: _event_pb2.Usage | None = ...,
+        cost: _event_pb2.Cost | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+        open_steps: _abc.Iterable[Global___OpenStep] | None = ...,
+        open_waits: _abc.Iterable[Global___OpenWait] | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "create_time", b"create_time", "finish_time", b"finish_time", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "kind", b"kind", "open_steps", b"open_steps", "open_waits", b"open_waits", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "run_id", b"run_id", "state", b"state", "usage", b"usage", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunNode: _TypeAlias = RunNode  # noqa: Y015
+
+@_typing.final
+class OpenStep(_message.Message):
+    """A step that started and did not finish."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    STEP_TYPE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    step_key: _builtins.str
+    """The step's key."""
+    step_type: _builtins.str
+    """The step's type, as in `StepStart`."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its first attempt started."""
+
+    def __init__(
+        self,
+        *,
+        step_key: _builtins.str = ...,
+        step_type: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "step_key", b"step_key", "step_type", b"step_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenStep: _TypeAlias = OpenStep  # noqa: Y015
+
+@_typing.final
+class OpenWait(_message.Message):
+    """A wait that is open, without what is shown to whoever answers: see `Wait`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    WAIT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    step_key: _builtins.str
+    """The wait's key within its run."""
+    wait_id: _builtins.int
+    """The `sequence` of its `suspended`. Identifies the wait within the root run's log."""
+    kind: _event_pb2.WaitKind.ValueType
+    """What the run waits for."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the wait began."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When a timer's time comes, or from when on the wait can no longer be answered. Absent if
+        it never ends by itself.
+        """
+
+    def __init__(
+        self,
+        *,
+        step_key: _builtins.str = ...,
+        wait_id: _builtins.int = ...,
+        kind: _event_pb2.WaitKind.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "kind", b"kind", "step_key", b"step_key", "wait_id", b"wait_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenWait: _TypeAlias = OpenWait  # noqa: Y015
 
 @_typing.final
 class Wait(_message.Message):
@@ -252,10 +476,15 @@ class ToolResult(_message.Message):
     STEP_KEY_FIELD_NUMBER: _builtins.int
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
     """The step that made the call."""
     result_json: _builtins.str
     """What the tool returned, as JSON text."""
+    result_schema: _builtins.str
+    """Name of the pydantic model that the tool returned, as `module.Class`. Empty if it
+    returned anything else.
+    """
     @_builtins.property
     def tool_call(self) -> _event_pb2.ToolCall:
         """The call, with id, name and arguments, even if those exceed one event."""
@@ -271,10 +500,11 @@ class ToolResult(_message.Message):
         step_key: _builtins.str = ...,
         result_json: _builtins.str = ...,
         failure: _event_pb2.StepFailure | None = ...,
+        result_schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result_json", b"result_json", "step_key", b"step_key", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result_json", b"result_json", "result_schema", b"result_schema", "step_key", b"step_key", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failure"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -294,6 +524,8 @@ class RunOptions(_message.Message):
     PROVIDER_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DEADLINES_FIELD_NUMBER: _builtins.int
+    BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
+    BUDGET_COST_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Groups runs for listing; at most 256 characters."""
     user_id: _builtins.str
@@ -308,6 +540,12 @@ class RunOptions(_message.Message):
     any other name fails with INVALID_ARGUMENT. Addresses and credentials are never
     accepted, and a workflow accepts none.
     """
+    budget_tokens: _builtins.int
+    """Maximum number of tokens, input and output, that the model calls of the run and of all
+    its children may use together; void attempts count, too. From 1 to 10^15. Once it is
+    reached, every further model call fails with reason BUDGET_EXCEEDED; calls at work are
+    not stopped. Absent means no limit.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Maximum duration of the run since its creation, including time in the queue and in
@@ -320,6 +558,13 @@ class RunOptions(_message.Message):
     def deadlines(self) -> Global___Deadlines:
         """Deadlines for parts of the run. If absent, the agent's own apply."""
 
+    @_builtins.property
+    def budget_cost(self) -> _event_pb2.Cost:
+        """Maximum cost of these model calls, at least one millionth of a US dollar. A model whose
+        price is not known is not called: that fails with reason PRICE_UNKNOWN. Absent means no
+        limit.
+        """
+
     def __init__(
         self,
         *,
@@ -329,11 +574,15 @@ class RunOptions(_message.Message):
         provider_options_json: _builtins.str | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         deadlines: Global___Deadlines | None = ...,
+        budget_tokens: _builtins.int | None = ...,
+        budget_cost: _event_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "budget_cost", b"budget_cost", "budget_tokens", b"budget_tokens", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "budget_cost", b"budget_cost", "budget_tokens", b"budget_tokens", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
+    _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
     _WhichOneofReturnType__initial_state_json: _TypeAlias = _typing.Literal["initial_state_json"]  # noqa: Y015
     _WhichOneofArgType__initial_state_json: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json"]  # noqa: Y015
     _WhichOneofReturnType__provider_options_json: _TypeAlias = _typing.Literal["provider_options_json"]  # noqa: Y015
@@ -342,6 +591,8 @@ class RunOptions(_message.Message):
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_tokens) -> _WhichOneofReturnType__budget_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_state_json) -> _WhichOneofReturnType__initial_state_json | None: ...
     @_typing.overload

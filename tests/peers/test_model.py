@@ -33,7 +33,7 @@ async def start(
 
 async def output(demo: asyncio.subprocess.Process) -> str:
     """Wait for the demo's end, and return what it still says."""
-    text, _ = await asyncio.wait_for(demo.communicate(), 90)
+    text, _ = await asyncio.wait_for(demo.communicate(), 240)
     return text.decode()
 
 

@@ -146,7 +146,7 @@ def main(site: Path) -> int:
     with tempfile.TemporaryDirectory() as folder:
         collect(Path(folder))
         options = ("-W", "--keep-going", "-q", "-E", "-c", str(SETTINGS))
-        code = sphinx([*options, "-d", f"{folder}/.doctrees", folder, str(site)])
+        code = int(sphinx([*options, "-d", f"{folder}/.doctrees", folder, str(site)]))
     if code == 0:
         print(f"Open {site}/README.html in a browser.")
     return code

@@ -8,7 +8,7 @@ from contextlib import aclosing
 from itertools import cycle
 
 from chaos.answering import Answering
-from chaos.moves import FLOW, payload_of
+from chaos.moves import FLOW
 from chaos.story import Story
 from polos import (
     Agent,
@@ -78,7 +78,7 @@ class Readers:
     async def _flow(self, story: Story, clients: Sequence[PolosClient]) -> None:
         """Start a run of the workflow and read it."""
         client = clients[story.plan.client]
-        payload = payload_of(story.plan.moves)
+        payload = story.plan.told()
         story.run_id = (await client.invoke(FLOW, payload, request_id=story.plan.name)).id
         log = events.stream_workflow(client, workflow_run_id=story.run_id)
         async with asyncio.TaskGroup() as group:

@@ -16,7 +16,7 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 
 if TYPE_CHECKING:
-    from chaos.plan import RunPlan
+    from chaos.work import RunPlan
 
 
 @dataclass(slots=True)

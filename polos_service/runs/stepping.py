@@ -50,6 +50,9 @@ class Stepping:
         await self._branch.ask(key, kind)
         recorded = self._journal.finished.get(key)
         if recorded is not None:
+            child = self._child(key, recorded.attempt)
+            if child is not None and child.end is not None:
+                self._branch.totals.include(child.end)  # also if the code gives it up once more
             await self._branch.turn(self._journal.results[key], new=False)
             self._keep(call, recorded)
             return await self._replay(recorded)
@@ -259,9 +262,6 @@ class Stepping:
         self._branch.emit(retry)
 
     async def _replay(self, recorded: StepFinish) -> StepOutput:
-        child = self._child(recorded.step_key, recorded.attempt)
-        if child is not None and child.end is not None:
-            self._branch.totals.include(child.end)
         if recorded.HasField("failure"):
             failure = recorded.failure
             if failure.reason == CANCELLED:

@@ -459,6 +459,36 @@ async def test_a_timer_given_up_before_a_start_anew_need_not_come_again(
         assert await flows.result(root) == 1
 
 
+async def test_what_a_child_used_that_was_given_up_counts_after_a_crash_too(
+    store: SqliteStore,
+) -> None:
+    agent = scripted(turn("Yes.", usage(input_tokens=5, output_tokens=2)), id="yes")
+
+    @workflow(id="uses")
+    async def uses(ctx: WorkflowContext) -> None:
+        await ctx.step.agent_invoke_and_wait("a", agent.with_input("?"))
+        await ctx.step.suspend("never")
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        child = asyncio.create_task(ctx.step.invoke_and_wait("c", uses))
+        await ctx.step.suspend("enough")
+        child.cancel()
+        await asyncio.wait({child})
+        await ctx.step.suspend("after")
+
+    async with flowing(store, root, uses) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()})))
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "suspended never")
+        await flows.answer(run_id, "enough")
+        await flows.holds(run_id, "suspended after")
+        await flows.restart()
+        await flows.answer(run_id, "after")
+        end = (await flows.ended(run_id))[-1]
+    assert end.workflow_finish.usage.total_tokens == 7
+
+
 async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> None:
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> Any:

@@ -139,7 +139,11 @@ def words(story: Story, log: Log, asked: Counter[tuple[str, int]]) -> Iterator[s
     texts = []
     for number, turn in enumerate(story.plan.turns, 1):
         finish = finishes.get(f"llm:{number}")
-        if finish is None or (finish.failure.reason == GIVEN_UP and story.plan.cancel is not None):
+        if finish is None:
+            continue
+        if finish.HasField("failure"):
+            if not was_given_up(story, finish):
+                yield f"state: {finish.step_key} failed: {finish.failure}"
             continue
         requests = asked[story.plan.name, number]
         # A holder that lost its claim may ask the model once more before it notices.
@@ -162,7 +166,8 @@ def words(story: Story, log: Log, asked: Counter[tuple[str, int]]) -> Iterator[s
 def read(story: Story, log: Log) -> Iterator[str]:
     """Yield what is wrong with the text that readers got of a run that has completed."""
     ends = sorted(finishes_of(log.events), key=lambda one: one.step_key)
-    texts = [json.loads(one.result_json)["content"] for one in ends if one.step_type == "llm"]
+    told = [one.result_json for one in ends if one.step_type == "llm" and one.result_json]
+    texts = [json.loads(one)["content"] for one in told]
     if story.text != "".join(texts):
         yield f"text: text() returned {story.text!r}, not {''.join(texts)!r}"
     if story.chunks is not None and kept(story.chunks) != "".join(texts):
@@ -206,7 +211,7 @@ def outcome(story: Story, finish: StepFinish, done: Sequence[Effect]) -> Iterato
     name = tool_of(finish.step_key)
     if name == ASK_USER or finish.failure.reason in {REJECTED, EXPIRED}:
         return  # that is compared with the answer
-    if finish.failure.reason == GIVEN_UP and story.plan.cancel is not None:
+    if was_given_up(story, finish):
         return
     if name == "break" and finish.failure.reason != FAILED:
         yield f"state: {finish.step_key} must fail, and did not: {finish}"
@@ -216,6 +221,11 @@ def outcome(story: Story, finish: StepFinish, done: Sequence[Effect]) -> Iterato
             yield f"state: {finish.step_key} failed: {finish.failure.message}"
     elif json.loads(finish.result_json) not in results:
         yield f"twice: {finish.step_key} ran again after it had finished, or never ran"
+
+
+def was_given_up(story: Story, finish: StepFinish) -> bool:
+    """Return whether a step ended because its run was cancelled, or given up by its parent."""
+    return finish.failure.reason == GIVEN_UP and story.plan.cancel is not None
 
 
 def finishes_of(events: Sequence[Event]) -> list[StepFinish]:

@@ -209,6 +209,11 @@ class RunContext:
         """Keep the run from being parked, whatever else waits."""
         return self._branch.working()
 
+    async def paced(self) -> None:
+        """Return when a child may begin: one of the claim's does in each turn of the loop."""
+        with self.working():
+            await self._holding.pacer.next()
+
     def handing_over(self) -> AbstractContextManager[None]:
         """Hand out no result while what the code is about to get is made ready."""
         return self._branch.gate.holding()

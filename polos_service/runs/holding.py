@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
 from polos_service.errors import Unable, Unrecorded
+from polos_service.pacer import Pacer
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.journal import Journals
@@ -41,6 +43,8 @@ class Holding:
             run ends then, whatever its code makes of it.
         budget: bounds the model calls.
         waiting: what the run can wait with; None in a context whose run cannot wait.
+        pacer: lets one child begin in each turn of the loop, so that many at once do not delay
+            those who read.
 
     """
 
@@ -55,6 +59,7 @@ class Holding:
     broken: Unrecorded | None = None
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
+    pacer: Pacer = field(default_factory=lambda: Pacer(crowd=math.inf))
     _tidying: set[asyncio.Task[None]] = field(init=False)
     _reading: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _read: int = field(init=False, default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
+from polos.v1.run_pb2 import Wait
 from polos_client.define.children import BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, turn, usage
@@ -20,9 +22,10 @@ from polos_client.result import AgentResult
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
+from polos_service.store import Claim, Entry
 from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import flowing, kinds, result_of
-from tests.support.service import scripted
+from tests.support.service import scripted, until
 
 
 class Order(BaseModel):
@@ -439,6 +442,78 @@ async def test_siblings_that_start_over_together_lose_no_child(store: SqliteStor
         events = await flows.run(root)
     assert result_of(events) == [2 * at for at in range(10)]
     assert len({one.run_id for one in events}) == 21
+    assert (after_end(events), unended(events)) == ([], set())
+
+
+async def test_siblings_that_start_over_together_share_one_reading_of_the_log(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[None] = []
+    history = store.history
+    run_id = ""
+
+    async def all_start_over() -> bool:
+        return kinds(await flows.events(run_id)).count("workflow_retry 2") == 10
+
+    async def counted(claim: Claim) -> AsyncIterator[Entry]:
+        readings.append(None)
+        if len(readings) == 1:
+            await until(all_start_over, "all to start over")
+        async for entry in history(claim):
+            yield entry
+
+    monkeypatch.setattr(store, "history", counted)
+
+    @workflow(id="again")
+    async def again(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+        if ctx.retry_count == 0:
+            raise RuntimeError("again")
+        return int(payload["at"])
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[Any]:
+        entries = [BatchWorkflowInput(id="again", payload={"at": at}) for at in range(10)]
+        return [one.result for one in await ctx.step.batch_invoke_and_wait("all", entries)]
+
+    async with flowing(store, root, again) as flows:
+        run_id = await flows.start(root)
+        assert result_of(await flows.ended(run_id)) == list(range(10))
+    assert len(readings) <= 2  # one for the first, and one for those who asked meanwhile
+
+
+async def test_waits_that_an_ended_child_left_open_are_closed_by_the_next_claim(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash between the end of the child and what follows it."""
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        child = asyncio.create_task(ctx.step.invoke_and_wait("c", asks, {}))
+        await ctx.step.suspend("enough")
+        child.cancel()
+        await asyncio.wait({child})
+        await ctx.step.suspend("after")
+
+    async def is_open(run_id: str, *keys: str) -> bool:
+        found = await store.open_waits("default", run_id)
+        return [Wait.FromString(one.data).step_key for one in found] == [*keys]
+
+    async def lost(*_: object) -> None:
+        return None
+
+    async with flowing(store, root, asks) as flows:
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "suspended ask")
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "close_wait", lost)
+            await flows.answer(run_id, "enough")
+            await flows.holds(run_id, "suspended after")
+            assert await is_open(run_id, "enough", "ask", "after")
+            await flows.stop()
+        flows.begin()
+        await until(lambda: is_open(run_id, "after"), "the waits that are over to be closed")
+        await flows.answer(run_id, "after")
+        events = await flows.ended(run_id)
     assert (after_end(events), unended(events)) == ([], set())
 
 

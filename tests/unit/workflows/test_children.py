@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
@@ -24,6 +25,7 @@ from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.store import Claim, Entry
 from polos_service.store.sqlite import SqliteStore
+from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.flows import flowing, kinds, result_of
 from tests.support.service import scripted, until
 
@@ -562,6 +564,41 @@ async def test_what_a_child_used_that_was_given_up_counts_after_a_crash_too(
         await flows.answer(run_id, "after")
         end = (await flows.ended(run_id))[-1]
     assert end.workflow_finish.usage.total_tokens == 7
+
+
+async def test_one_child_begins_in_each_turn_of_the_loop(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = 0
+    begun: list[int] = []
+    first = WorkflowRunnable.first
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def noted(runnable: WorkflowRunnable, pinned: bytes) -> Message:
+        begun.append(turn)
+        return await first(runnable, pinned)
+
+    monkeypatch.setattr(WorkflowRunnable, "first", noted)
+
+    @workflow(id="none")
+    async def none(ctx: WorkflowContext) -> None:
+        pass
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> int:
+        entries = [BatchWorkflowInput(id="none") for _ in range(50)]
+        return len(await ctx.step.batch_invoke_and_wait("all", entries))
+
+    async with flowing(store, root, none) as flows:
+        counting = asyncio.create_task(count())
+        assert await flows.result(root) == 50
+        counting.cancel()
+    assert len(begun) == len(set(begun)) == 50
 
 
 async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> None:

@@ -146,8 +146,10 @@ def words(story: Story, log: Log, asked: Counter[tuple[str, int]]) -> Iterator[s
                 yield f"state: {finish.step_key} failed: {finish.failure}"
             continue
         requests = asked[story.plan.name, number]
-        # A holder that lost its claim may ask the model once more before it notices.
-        first = 1 if story.faults[Place.STOLEN] or story.faults[Place.TAKEOVER] else requests
+        # A holder that lost its claim may ask the model once more before it notices. And a child
+        # that was given up may begin anew when its parent starts over, under the same name.
+        lost = story.faults[Place.STOLEN] or story.faults[Place.TAKEOVER]
+        first = 1 if lost or story.plan.cancel is not None else requests
         content = json.loads(finish.result_json)["content"]
         if content not in [turn.text(number, one) for one in range(first, requests + 1)]:
             yield f"text: {finish.step_key} says {content!r}, asked {requests} times"

@@ -84,9 +84,9 @@ class RunContext:
         """Let the code begin, or begin anew."""
         self._branch = branch
         self._journal = branch.journal
-        self._steps = Stepping(branch)
+        self._steps = Stepping(branch, self._child_of)
         self._waits = Pausing(branch)
-        self._leftovers = Leftovers(branch, self._steps, self._waits, self._child_of)
+        self._leftovers = Leftovers(branch, self._steps, self._waits)
 
     @classmethod
     def of_root(

@@ -601,6 +601,36 @@ async def test_one_child_begins_in_each_turn_of_the_loop(
     assert len(begun) == len(set(begun)) == 50
 
 
+@pytest.mark.parametrize("how", ["cancelled", "given up"])
+async def test_a_child_ends_that_the_code_has_not_come_to_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        child = asyncio.create_task(ctx.step.invoke_and_wait("c", asks, {}))
+        await ctx.step.suspend("enough")
+        child.cancel()
+        await asyncio.wait({child})
+
+    come = asyncio.Event()
+
+    async def never(*_: object) -> Message:
+        come.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with flowing(store, root, asks) as flows:
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "suspended ask")
+        await flows.stop()
+        monkeypatch.setattr(WorkflowRunnable, "first", never)
+        flows.begin()
+        await come.wait()
+        await (flows.cancel(run_id) if how == "cancelled" else flows.answer(run_id, "enough"))
+        events = await flows.ended(run_id)
+    assert (after_end(events), unended(events)) == ([], set())
+
+
 async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> None:
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> Any:

@@ -88,7 +88,7 @@ lock: $(VENV)/.dev ## Pin the newest packages in requirements/
 
 clean: ## Remove all installed and cached files
 	rm -rf $(VENV) .demo .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
-	rm -rf examples/node/node_modules tests/peers/issuer/node_modules
+	rm -rf examples/node/node_modules examples/typescript/node_modules examples/*/gen examples/java/target tests/peers/issuer/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -123,10 +123,11 @@ $(VENV)/.demo: requirements/demo.txt | $(BIN)/python
 	$(PIP) install --require-hashes --no-deps --requirement requirements/demo.txt
 	@touch $@
 
-$(VENV)/.node: examples/node/package-lock.json tests/peers/issuer/package-lock.json | $(BIN)/python
+$(VENV)/.node: examples/node/package-lock.json examples/typescript/package-lock.json tests/peers/issuer/package-lock.json | $(BIN)/python
 	@echo "==> installing the dependencies of the programs in JavaScript"
 	@if command -v npm > /dev/null; then \
 		npm ci --prefix examples/node --ignore-scripts --no-audit --no-fund && \
+		npm ci --prefix examples/typescript --ignore-scripts --no-audit --no-fund && \
 		npm ci --prefix tests/peers/issuer --ignore-scripts --no-audit --no-fund && touch $@; \
 	else \
 		echo "npm was not found: programs in JavaScript are not tested"; \

@@ -26,6 +26,9 @@ def wrong_answers(story: Story, log: Log, effects: Effects) -> Iterator[str]:
     completed = log.events[-1].WhichOneof("payload") in COMPLETED
     yield from waits(log.events, completed=completed)
     ends = {e.resumed.step_key: e.resumed for e in log.events if e.HasField("resumed")}
+    if unreadable := [key for key, end in ends.items() if not readable(end)]:
+        yield f"answer: {unreadable} ended with answers that are not JSON"
+        return
     for question in story.plan.questions:
         for said in question.answers:
             yield from receipts(story, question, said)
@@ -74,6 +77,17 @@ def end_of(begin: Event, end: Event) -> Iterator[str]:
         due = suspended.expire_time.ToNanoseconds()
         if not suspended.HasField("expire_time") or end.create_time.ToNanoseconds() < due:
             yield f"time: {suspended.step_key} ended before its time: {resumed}"
+
+
+def readable(end: Resumed) -> bool:
+    """Return whether the answer that ended a wait is JSON, if an answer did."""
+    if not end.HasField("data_json"):
+        return True
+    try:
+        json.loads(end.data_json)
+    except ValueError:
+        return False
+    return True
 
 
 def receipts(story: Story, question: Question, said: Said) -> Iterator[str]:

@@ -16,13 +16,13 @@ from chaos.places import Place
 from polos.v1.event_pb2 import TextDelta
 from polos_service.agents import loop
 from polos_service.agents.people import UNASKED, Decision, People
-from polos_service.runs.answers import UNSETTLED, Answer
+from polos_service.runs.answers import EXPIRED, UNSETTLED, Answer
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.inbox import Inbox
 from polos_service.runs.journal import Journals
 from polos_service.runs.stepping import Stepping
-from polos_service.runs.waiting import EXPIRED, Waiting
+from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore, claims, runs

@@ -3,6 +3,7 @@
 PolosError
 ├── DefinitionError          an Agent, tool or script is invalid, or uses a feature
 │                            that is not built yet
+│   └── ResultMismatch       a result is not of the class that this process has
 ├── CallError                the service refused a call; nothing was started or changed
 │   ├── AgentNotFound        the agent or workflow is not loaded
 │   ├── RunNotFound          the run does not exist
@@ -60,6 +61,21 @@ class PolosError(Exception):
 
 class DefinitionError(PolosError):
     """An agent, a tool or a script is invalid, or uses a feature that is not built yet."""
+
+
+class ResultMismatch(DefinitionError):
+    """A run's result is of a class that this process does not have, or has as another one.
+
+    Attributes:
+        result_json: the result as JSON text.
+        result_schema: the class that it is of, as `module.Class`.
+
+    """
+
+    def __init__(self, message: str, *, result_json: str, result_schema: str) -> None:
+        super().__init__(message)
+        self.result_json = result_json
+        self.result_schema = result_schema
 
 
 class CallError(PolosError):

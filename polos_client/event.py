@@ -133,16 +133,17 @@ def result_fields(event: pb.Event) -> dict[str, Any]:
     A text that exceeds the event is not in it: `result_step_key` names the model call then.
     """
     finish = event.agent_finish
+    value = parsed(finish.result) if finish.result_is_json else finish.result
     result = (
-        {"result_step_key": finish.result_step_key}
-        if finish.result_step_key
-        else {"result": finish.result}
+        {"result_step_key": finish.result_step_key} if finish.result_step_key else {"result": value}
     )
     fields = {"agent_run_id": event.run_id, **result, **_totals(finish)}
     if reason := finish_reason(finish.finish_reason):
         fields["finish_reason"] = reason
     if finish.stop_condition:
         fields["stop_condition"] = finish.stop_condition
+    if finish.result_schema:
+        fields["result_schema"] = finish.result_schema
     return fields
 
 
@@ -197,7 +198,16 @@ def _step_finish(event: pb.Event) -> dict[str, Any]:
         data["finish_reason"] = reason
     if step.HasField("tool_call"):
         data |= _call(step.tool_call, with_arguments=False)
+    if step.result_schema:
+        data["result_schema"] = step.result_schema
+    if step.HasField("invalid_output"):
+        data["invalid_output"] = _invalid_output(step.invalid_output)
     return data
+
+
+def _invalid_output(invalid: pb.InvalidOutput) -> dict[str, Any]:
+    violations = [{"path": one.path, "rule": one.rule} for one in invalid.violations]
+    return {"violations": violations, "violations_omitted": invalid.violations_omitted}
 
 
 def _outcome(step: pb.StepFinish) -> dict[str, Any]:
@@ -236,6 +246,8 @@ def _agent_start(event: pb.Event) -> dict[str, Any]:
         data["temperature"] = start.temperature
     if start.HasField("max_output_tokens"):
         data["max_output_tokens"] = start.max_output_tokens
+    if start.output_schema_name:
+        data["output_schema_name"] = start.output_schema_name
     return data
 
 

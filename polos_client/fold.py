@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FAILURE_REASON_RUN_TIMEOUT
 from polos.v1.run_pb2 import ToolResult as ToolResultMessage
-from polos_client.errors import RunCancelled, RunError, RunFailed, RunTimeout
+from polos_client.errors import ResultMismatch, RunCancelled, RunError, RunFailed, RunTimeout
 from polos_client.event import (
     failure_reason,
     parsed,
@@ -18,6 +18,7 @@ from polos_client.event import (
     usage_fields,
 )
 from polos_client.result import AgentResult, ToolResult, Usage
+from polos_client.typed import answered, typed
 
 
 class RunAccumulator:
@@ -45,6 +46,7 @@ class RunAccumulator:
         )
         """Of the calls whose arguments exceed an event: the pieces, by step and call."""
         self._tools: list[pb.StepFinish] = []
+        self._is_typed = False
         self._usages: list[pb.Usage] = []
 
     def add(self, events: Sequence[pb.Event]) -> None:
@@ -72,6 +74,8 @@ class RunAccumulator:
             self._retry(event.step_retry)
         elif kind == "step_finish":
             self._finish(event.step_finish)
+        elif kind == "agent_start":
+            self._is_typed = bool(event.agent_start.output_schema_name)
         elif kind == "tool_call_delta":
             piece = event.tool_call_delta
             if piece.attempt >= self._attempts.get(piece.step_key, 1):
@@ -79,7 +83,10 @@ class RunAccumulator:
 
     @property
     def text(self) -> str:
-        """What the agent has said in all its model calls, in order, without what is void."""
+        """What the agent has said in all its model calls, in order, without what is void.
+
+        Of an agent with an output schema: the JSON text of its answer.
+        """
         return "".join(piece for pieces in self._texts.values() for piece in pieces)
 
     @property
@@ -93,26 +100,48 @@ class RunAccumulator:
         told = None if self.outcome is None else outcome_usage(self.outcome)
         return told or total(self._usages)
 
-    def result(self) -> AgentResult:
+    def takes_back(self, step: pb.StepFinish) -> bool:
+        """Return whether the text of a model call that has ended is not part of the answer.
+
+        Of an agent with an output schema only the answer itself is.
+        """
+        asks = step.finish_reason == pb.FinishReason.FINISH_REASON_TOOL_CALLS
+        return step.HasField("invalid_output") or (self._is_typed and asks)
+
+    def result(self, output: Any = None) -> AgentResult:
         """Return the result.
+
+        `output` is the type of the agent's answers, if it is known.
 
         Raises:
             RunFailed: the run failed.
             RunCancelled: it was cancelled.
             RunTimeout: it took longer than it was given.
+            ResultMismatch: the result is of a class that this process does not have.
+            ValueError: it has not ended.
+
+        """
+        return self.conclude(lambda text, schema: answered(text, schema, output))
+
+    def conclude(self, read: Callable[[str, str], Any]) -> AgentResult:
+        """Return the result, as `conclude` does with `read`; raise what `result` raises."""
+        outcome = self.check()
+        key = outcome.agent_finish.result_step_key
+        text = "".join(self._texts[key]) if key else None
+        return conclude(outcome, self.tool_results, long_result=text, read=read)
+
+    def check(self) -> pb.Event:
+        """Return the terminal event of a run that ended well.
+
+        Raises:
+            RunFailed, RunCancelled, RunTimeout: it did not.
             ValueError: it has not ended.
 
         """
         if self.outcome is None:
             raise ValueError("the run has not ended: there is no result yet")
-        key = self.outcome.agent_finish.result_step_key
-        return conclude(
-            self.outcome,
-            self.tool_results,
-            text=self.text,
-            usage=self.usage,
-            long_result="".join(self._texts[key]) if key else None,
-        )
+        check(self.outcome, text=self.text, usage=self.usage)
+        return self.outcome
 
     def _call(self, step: pb.StepFinish) -> pb.ToolCall:
         """Return the call that a step has made, with its arguments, however long."""
@@ -135,6 +164,8 @@ class RunAccumulator:
     def _finish(self, step: pb.StepFinish) -> None:
         if step.step_type == "tool":
             self._tools.append(step)
+        elif self.takes_back(step):
+            self._texts.pop(step.step_key, None)
         elif step.step_type == "llm" and step.WhichOneof("outcome") == "result_json":
             # It has the whole answer, unless that exceeds an event: the deltas have it then.
             self._texts[step.step_key] = [_content(step.result_json)]
@@ -180,32 +211,63 @@ class Voids:
 def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:
     """Return how a call of a tool ended, as `ended` says."""
     failed = ended.WhichOneof("outcome") == "failure"
+    schema = ended.result_schema
     return ToolResult(
         tool_name=call.name,
         status="failed" if failed else "completed",
         input=parsed(call.arguments_json or "{}"),
-        result=None if failed else parsed(ended.result_json),
+        result=None if failed else _returned(ended.result_json, schema),
         error=ended.failure.message if failed else None,
         tool_call_id=call.id,
+        result_schema=schema or None,
     )
+
+
+def _returned(text: str, schema: str) -> Any:
+    """Return what a tool returned: of the class that it was of, if this process has that."""
+    try:
+        return typed(text, schema) if schema else parsed(text)
+    except (ResultMismatch, ValueError):
+        return parsed(text)
 
 
 def conclude(
     outcome: pb.Event,
     tool_results: list[ToolResult],
     *,
-    text: str,
-    usage: Usage,
     long_result: str | None = None,
+    read: Callable[[str, str], Any] = answered,
 ) -> AgentResult:
-    """Return the result of the run that `outcome` ended, or raise what it ended with.
+    """Return the result of the run that `outcome` ended well: see `check`.
 
     Args:
         outcome: the run's terminal event.
         tool_results: for the result.
+        long_result: the text of the last model call, if it exceeds the terminal event.
+        read: returns what the JSON text of an answer stands for; given the name of its class.
+
+    Raises:
+        ResultMismatch: the answer is of a class that this process does not have.
+
+    """
+    if outcome.HasField("workflow_finish"):
+        return _workflow_result(outcome, tool_results)
+    finish = outcome.agent_finish
+    result: Any = finish.result if long_result is None else long_result
+    fields = result_fields(outcome)
+    fields.pop("result_step_key", None)
+    if finish.result_is_json:
+        result = read(result, finish.result_schema)
+    return AgentResult(tool_results=tool_results, **{**fields, "result": result})
+
+
+def check(outcome: pb.Event, *, text: str, usage: Usage) -> None:
+    """Check that the run that `outcome` ended has a result.
+
+    Args:
+        outcome: the run's terminal event.
         text: what the agent had said, for the error.
         usage: the tokens that were used, for the error.
-        long_result: the text of the last model call, if it exceeds the terminal event.
 
     Raises:
         RunFailed: the run failed, or ended in a way that a later version added.
@@ -214,14 +276,8 @@ def conclude(
 
     """
     kind = outcome.WhichOneof("payload")
-    if kind == "agent_finish":
-        result = outcome.agent_finish.result if long_result is None else long_result
-        fields = {**result_fields(outcome), "result": result}
-        fields.pop("result_step_key", None)
-        return AgentResult(tool_results=tool_results, **fields)
-    if kind == "workflow_finish":
-        return _workflow_result(outcome, tool_results, usage)
-    raise _run_error(outcome, kind, text, usage)
+    if kind not in ("agent_finish", "workflow_finish"):
+        raise _run_error(outcome, kind, text, usage)
 
 
 def outcome_usage(outcome: pb.Event) -> Usage | None:
@@ -249,16 +305,14 @@ def _content(result_json: str) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _workflow_result(
-    outcome: pb.Event, tool_results: list[ToolResult], usage: Usage
-) -> AgentResult:
+def _workflow_result(outcome: pb.Event, tool_results: list[ToolResult]) -> AgentResult:
     finish = outcome.workflow_finish
     return AgentResult(
         agent_run_id=outcome.run_id,
         result=parsed(finish.result_json),
         result_schema=finish.result_schema or None,
         tool_results=tool_results,
-        usage=usage,
+        usage=outcome_usage(outcome) or Usage(),
         duration=seconds(finish.duration) if finish.HasField("duration") else None,
     )
 

@@ -37,11 +37,12 @@ class ToolResult(BaseModel):
         tool_name: the tool, as the model named it.
         status: "completed" with a `result`, or "failed" with an `error`.
         input: the arguments; the model's raw text where that is not valid JSON.
-        result: what the tool returned, as JSON values; None if it failed.
+        result: what the tool returned: a model as an instance if this process has its class, all
+            else as JSON values; None if it failed.
         error: why it failed, in a sentence; None if it did not.
         tool_call_id: the provider's id of the call.
-        result_schema: name of the model that `result` follows; None, as tools have no schemas
-            of results yet.
+        result_schema: name of the pydantic model that the tool returned, as `module.Class`; None
+            if it returned anything else.
 
     """
 
@@ -65,8 +66,10 @@ class AgentResult(BaseModel):
 
     Attributes:
         agent_run_id: the run.
-        result: the text of the last model call.
-        result_schema: name of the schema that `result` follows; None for text.
+        result: the text of the last model call; of an agent with an output_schema, the value
+            that it stands for: an instance of the model.
+        result_schema: name of the pydantic model that `result` is an instance of, as
+            `module.Class`; None if it is not one.
         tool_results: every call of a tool, in the order in which they ended.
         total_steps: model calls made.
         usage: tokens of all model calls.

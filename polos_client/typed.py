@@ -1,14 +1,21 @@
-"""The result of a workflow as the type that its code names."""
+"""Results as the types that the code names. Nothing is imported because data names it."""
 
 from __future__ import annotations
 
 import json
+import re
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 
-from polos_client.errors import DefinitionError
+from polos_client.errors import ResultMismatch
+
+_classes: weakref.WeakValueDictionary[str, type[BaseModel]] = weakref.WeakValueDictionary()
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?')
+"""A string of JSON text, or a number."""
 
 
 def typed(text: str, schema: str = "", returned: Any = None) -> Any:
@@ -24,7 +31,7 @@ def typed(text: str, schema: str = "", returned: Any = None) -> Any:
         `returned`, if it fits it exactly; else JSON values. Nothing is imported.
 
     Raises:
-        DefinitionError: the class of that name is another one here. The message has the JSON.
+        ResultMismatch: the class of that name is another one here.
 
     """
     cls = _class_of(schema, returned) if schema else None
@@ -32,16 +39,92 @@ def typed(text: str, schema: str = "", returned: Any = None) -> Any:
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            raise DefinitionError(
-                f"the result does not fit {schema} as this process has it: "
-                f"{error.error_count()} errors; the result is {text:.1000}"
-            ) from error
+            raise _mismatch(text, schema, f"{error.error_count()} errors") from error
     if returned is not None:
         try:
             return TypeAdapter(returned).validate_json(text, strict=True)
         except (ValidationError, PydanticUserError, TypeError, NameError):
             pass  # the annotation is wrong, or of another version of the code
     return json.loads(text)
+
+
+def answered(text: str, schema: str = "", returned: Any = None) -> Any:
+    """Return what the JSON text of an agent's answer stands for.
+
+    Args:
+        text: the JSON text.
+        schema: as for `typed`.
+        returned: the agent's output_schema; None if nothing is known of it.
+
+    Returns:
+        The value as the class that `schema` names; if this process has none of that name, as
+        `returned`: a program may have the class in another module. With neither, JSON values.
+
+    Raises:
+        ResultMismatch: this process has no such class, or it is another one here.
+
+    """
+    wanted = (_class_of(schema, returned) if schema else None) or returned
+    if wanted is None and schema:
+        raise _mismatch(text, schema, "it has none")
+    if wanted is None:
+        return json.loads(text)
+    try:
+        return exact(TypeAdapter(wanted), text)
+    except Exception as error:  # validators are any code
+        how = f"{error.error_count()} errors" if isinstance(error, ValidationError) else repr(error)
+        raise _mismatch(text, schema or repr(returned), how) from error
+
+
+def exact(adapter: TypeAdapter[Any], text: str) -> Any:
+    """Return what JSON text stands for, taken strictly, with decimals as they are written.
+
+    Pydantic reads a number of JSON text as a float first, even where a Decimal is wanted.
+
+    Raises:
+        ValidationError: the text does not fit the type.
+
+    """
+    value = adapter.validate_json(text, strict=True)
+    quoted = _TOKEN.sub(_quoted, text) if "." in text else text
+    if quoted == text or "'type': 'decimal'" not in repr(adapter.core_schema):
+        return value
+    try:
+        found = adapter.validate_json(quoted)
+    except ValidationError:
+        return value
+    # A text may be wanted in the place of a number as well: the same value is then another one.
+    return found if _alike(_plain(adapter, value), _plain(adapter, found)) else value
+
+
+def _plain(adapter: TypeAdapter[Any], value: Any) -> Any:
+    return adapter.dump_python(value, warnings=False)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two values are of the same types all through."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return all(_alike(one[key], other.get(key)) for key in one)
+    return not isinstance(one, list | tuple) or all(map(_alike, one, other))
+
+
+def _quoted(token: re.Match[str]) -> str:
+    """Return a number as a string if a float would change it; any other token as it is."""
+    text = token[0]
+    if text[0] == '"' or "." not in text or repr(float(text)) == text:
+        return text
+    return f'"{text}"'
+
+
+def _mismatch(text: str, schema: str, how: str) -> ResultMismatch:
+    return ResultMismatch(
+        f"the result does not fit {schema} as this process has it: {how}; "
+        f"the result is {text:.1000}",
+        result_json=text,
+        result_schema=schema,
+    )
 
 
 def schema_of(value: Any) -> str:
@@ -56,7 +139,13 @@ def class_named(name: str) -> type[BaseModel] | None:
         name: `module.Class`, as `name_of` makes it.
 
     """
-    return next((one for one in _models(BaseModel) if name_of(one) == name), None)
+    known = _classes.get(name)
+    if known is not None:
+        return known
+    found = next((one for one in _models(BaseModel) if name_of(one) == name), None)
+    if found is not None and "<locals>" not in name:  # a local class is another one each time
+        _classes[name] = found
+    return found
 
 
 def name_of(cls: type) -> str:

@@ -45,9 +45,6 @@ OPTIONS: Mapping[str, Option] = {
     "on_start": Option(([], ())),
     "on_tool_end": Option(([], ()), _IN_TOOLS),
     "on_tool_start": Option(([], ()), _IN_TOOLS),
-    "output_schema": Option(
-        advice="ask for JSON in the system prompt, or pass response_format to agent.run"
-    ),
     "queue": Option(advice=_NO_QUEUE),
     "queue_concurrency_limit": Option(advice=_NO_QUEUE),
     "queue_name": Option(advice=_NO_QUEUE),

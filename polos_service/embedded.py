@@ -20,6 +20,7 @@ from polos_service import logs
 from polos_service.addresses import MAX_PORT
 from polos_service.config import Settings
 from polos_service.logfile import LogFile
+from polos_service.models.providers import Providers
 from polos_service.server import Service
 from polos_service.signals import StopSignals
 
@@ -125,7 +126,9 @@ class Polos(PolosClient):
             )
             # What the environment says of TLS is for a service that others reach.
             settings.tls_cert = settings.tls_key = settings.tls_client_ca = None
-            self._service = await Service.start(settings, self._agents, DEFINED, credentials=False)
+            self._service = await Service.start(
+                settings, self._agents, DEFINED, credentials=False, models=self._models()
+            )
         except BaseException:
             self._clean_up()
             raise
@@ -178,6 +181,10 @@ class Polos(PolosClient):
         """
         self._running()
         return await super().channel()
+
+    def _models(self) -> Providers | None:
+        """Return the providers of models; None: as the settings say. For subclasses."""
+        return None
 
     def _running(self) -> Service:
         if self._service is None:

@@ -30,6 +30,9 @@ SwitchName = Literal[
     "reasoning_content",
     "reasoning_details",
     "extra_content",
+    "response_format",
+    "text",
+    "output_config",
 ]
 """A field that Polos adds to requests by itself; see polos_service/models/switches.py."""
 

@@ -77,13 +77,14 @@ class Service:
         *,
         shared_port: bool,
         credentials: bool,
+        models: Providers | None,
     ) -> None:
         self._shared_port = shared_port
         self._clock = clock = SystemClock()
         self._chores: list[asyncio.Task[None]] = []
         self._store = store
         self._max_retries = settings.max_retries
-        self._providers = providers(settings)
+        self._providers = models or providers(settings)
         self._side_thread = SideThread()
         self._defined = defined
         self._told: set[str] = set()
@@ -175,6 +176,7 @@ class Service:
         *,
         shared_port: bool = False,
         credentials: bool = True,
+        models: Providers | None = None,
     ) -> Service:
         """Open the store, listen, and take up runs: those that a former process left, too.
 
@@ -184,6 +186,7 @@ class Service:
             defined: by id, those that are loaded when a start or a stored run names them.
             shared_port: whether other processes of this service listen at the address, too.
             credentials: False to ask callers for none, whatever the store and the settings have.
+            models: the providers of models; None: as the settings say.
 
         Raises:
             DefinitionError: two agents or workflows have one id.
@@ -204,6 +207,7 @@ class Service:
                 defined,
                 shared_port=shared_port,
                 credentials=credentials,
+                models=models,
             )
         except BaseException:
             await store.close()
@@ -300,7 +304,15 @@ async def open_store(settings: Settings) -> Store:
             settings.quotas,
         )
     # Loaded late: a service with a file has no use for it.
-    from polos_service.store.nats import Endpoint, NatsStore  # noqa: PLC0415
+    try:
+        from polos_service.store.nats import Endpoint, NatsStore  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "nats":
+            raise
+        raise SettingsInvalidError(
+            "A store on NATS needs the package nats-py, which is not installed: "
+            "pip install 'polos-grpc[nats]'"
+        ) from None
 
     endpoint = Endpoint(
         servers=settings.nats_servers,

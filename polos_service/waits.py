@@ -23,7 +23,6 @@ from polos_service.reply import (
     Reply,
     ambiguous,
     answer_of,
-    expired,
     not_open,
     opened,
     require_executed,
@@ -31,7 +30,7 @@ from polos_service.reply import (
     wait_of,
     wrong_approval,
 )
-from polos_service.runs.answers import APPROVE, ASK, UNSETTLED, Answer, slot
+from polos_service.runs.answers import APPROVE, ASK, EXPIRED, UNSETTLED, Answer, slot
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import decode
 from polos_service.store import ENDED, RunStore, WaitRecord
@@ -120,12 +119,14 @@ class Waits:
         )
         stands = None
         late = wait is not None and self._over(wait)
-        if not ended and not late and not over:
-            command = answer.to(run_id, key, early=wait is None)
+        if not ended and not over:
+            # Who comes too late ends the wait, so that no answer is accepted after this refusal.
+            expiry = EXPIRED.settled(run_id, key)
+            command = expiry if late else answer.to(run_id, key, early=wait is None)
             stands = await self._store.command(caller.project, reply.root, command)
         said = answer.said_by(stands) if stands else await self._said(caller, reply, wait, answer)
         if said is None:
-            raise not_open(reply, HAS_ENDED) if ended or not late else expired(reply, wait)
+            raise not_open(reply, HAS_ENDED)
         if wait is not None:
             await self._close(caller, reply, wait)
         require_own(reply, answer, said, wait)

@@ -55,6 +55,8 @@ SAMPLES: dict[str, Any] = {
     "model": "gpt-4o-mini",
     "name": "get_weather",
     "output_tokens": 12,
+    "output_schema_name": "app.Forecast",
+    "path": "lines.0.price",
     "payload_json": '{"days": 3}',
     "principal": "key:ops",
     "provider": "openai",
@@ -62,6 +64,8 @@ SAMPLES: dict[str, Any] = {
     "reason": error_pb2.FAILURE_REASON_TOOL_FAILED,
     "request_id": "5f0c...",
     "result": "It is clear in Tokyo.",
+    "result_schema": "app.Forecast",
+    "rule": "Input should be a valid integer",
     "result_json": '{"city": "Tokyo", "sky": "clear"}',
     "step_key": "get_weather",
     "step_type": "tool",
@@ -88,6 +92,8 @@ PARTS = [
         pb.LongArguments,
         pb.LongAnswer,
         pb.StepFailure,
+        pb.InvalidOutput,
+        pb.Violation,
         pb.Usage,
         pb.Cost,
     )
@@ -140,7 +146,9 @@ def fill(message: Message, field: Any) -> None:
     """Fill one field with a sample. Its descriptor has no one type: a message's is upb's own."""
     qualified = f"{field.containing_type.name}.{field.name}"
     value = SAMPLES.get(qualified, SAMPLES.get(field.name, 1))
-    if field.is_repeated:
+    if field.is_repeated and field.message_type is not None:
+        filled(getattr(message, field.name).add(), 0)
+    elif field.is_repeated:
         getattr(message, field.name).append(value)
     elif field.message_type is None:
         setattr(message, field.name, type(getattr(message, field.name))(value))

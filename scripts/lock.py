@@ -43,7 +43,7 @@ def lock_demo() -> None:
 def main() -> None:
     """Write service.txt, dev.txt and bench.txt (with the same versions), and the others."""
     editable = ("--build-deps-for=editable", "pyproject.toml")
-    compile_to(LOCKS / "service.txt", "--extra=service", *editable)
+    compile_to(LOCKS / "service.txt", "--extra=nats", *editable)
     compile_to(LOCKS / "dev.txt", "--extra=dev", "--constraint=requirements/service.txt", *editable)
     compile_to(LOCKS / "bench.txt", "--extra=bench", "--constraint=requirements/dev.txt", *editable)
     compile_to(LOCKS / "langgraph.txt", "requirements/langgraph.in")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from polos.v1.event_pb2 import WorkflowFinish
@@ -9,11 +10,11 @@ from polos.v1.run_pb2 import Run, RunState
 from polos_client.calls.connection import Connection
 from polos_client.calls.follow import fold
 from polos_client.calls.states import ENDED_OTHERWISE, STATUSES
-from polos_client.errors import DefinitionError, RunError
+from polos_client.errors import ResultMismatch
 from polos_client.event import parsed
 from polos_client.fold import conclude, tool_result
-from polos_client.result import AgentResult, Usage
-from polos_client.typed import typed
+from polos_client.result import AgentResult
+from polos_client.typed import answered, typed
 from polos_client.values import iso
 
 UNKNOWN = (
@@ -30,7 +31,7 @@ async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
         finish = run.outcome.workflow_finish
         result, schema = _typed(finish), finish.result_schema or None
     else:
-        result = await _result(connection, run)
+        result = await _result(connection, run, _readable)
         schema = result.result_schema if result else None
     return {
         **_common(run),
@@ -47,7 +48,7 @@ async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
         finish = run.outcome.workflow_finish
         value, schema = parsed(finish.result_json), finish.result_schema or None
     else:
-        result = await _result(connection, run)
+        result = await _result(connection, run, lambda text, _: parsed(text))
         value = result.model_dump(mode="json") if result else None
         schema = result.result_schema if result else None
     cancelled = run.state == RunState.RUN_STATE_CANCELLED
@@ -96,18 +97,25 @@ def _is_finished_workflow(run: Run) -> bool:
 def _typed(finish: WorkflowFinish) -> Any:
     try:
         return typed(finish.result_json, finish.result_schema)
-    except DefinitionError:  # the class is another one here
+    except ResultMismatch:  # the class is another one here
         return parsed(finish.result_json)
 
 
-async def _result(connection: Connection, run: Run) -> AgentResult | None:
-    if run.state != RunState.RUN_STATE_COMPLETED:
+def _readable(text: str, schema: str) -> Any:
+    """Return what the JSON text of an answer stands for; JSON values if its class is not here."""
+    try:
+        return answered(text, schema)
+    except ResultMismatch:
+        return parsed(text)
+
+
+async def _result(
+    connection: Connection, run: Run, read: Callable[[str, str], Any]
+) -> AgentResult | None:
+    if run.state != RunState.RUN_STATE_COMPLETED or not run.outcome.HasField("agent_finish"):
         return None
     # A Run carries up to 1 MiB of tool results, and a result only as long as a response may be.
     if run.tool_results_omitted or run.outcome.agent_finish.result_step_key:
-        return (await fold(connection, run.run_id)).result()
+        return (await fold(connection, run.run_id)).conclude(read)
     results = [tool_result(one.tool_call, one) for one in run.tool_results]
-    try:
-        return conclude(run.outcome, results, text="", usage=Usage())
-    except RunError:
-        return None  # it ended well, in a way that a later version of the service added
+    return conclude(run.outcome, results, read=read)

@@ -53,17 +53,22 @@ def prepare(client: object, definition: Definition) -> None:
     checked_client(client).prepare(definition)
 
 
-async def run(client: Connection, start: Start, timeout: float | None) -> AgentResult:
+async def run(
+    client: Connection, start: Start, timeout: float | None, output: Any = None
+) -> AgentResult:
     """Start a run of an agent, see it to its end and return its result.
+
+    `output` is the type of the agent's answers; None if it answers with text.
 
     Raises:
         RunError: the run ended without a result, `timeout` included.
         WorkflowTimeoutError: a `timeout` that is Patience is over.
         CallError: the service refused, or an argument cannot be used.
         ConnectionLost: it could not be reached.
+        ResultMismatch: the result is of a class that this process does not have.
 
     """
-    return (await _to_the_end(client, start, timeout)).result()
+    return (await _to_the_end(client, start, timeout)).result(output)
 
 
 async def run_workflow(
@@ -109,8 +114,10 @@ async def _to_the_end(client: Connection, start: Start, timeout: float | None) -
     return folded
 
 
-async def stream(client: Connection, start: Start) -> AgentStream:
+async def stream(client: Connection, start: Start, output: Any = None) -> AgentStream:
     """Start a run and return its stream, when the run is on disk.
+
+    `output` is the type of the agent's answers; None if it answers with text.
 
     Raises:
         CallError: the service refused.
@@ -128,7 +135,7 @@ async def stream(client: Connection, start: Start) -> AgentStream:
             await client.failed(error, backoff, call)
             continue
         client.reached()
-        return AgentStream(client, ExecutionHandle.of_start(start, run_id), call)
+        return AgentStream(client, ExecutionHandle.of_start(start, run_id), call, output)
 
 
 async def invoke(client: Connection, start: Start, *, streaming: bool) -> ExecutionHandle:

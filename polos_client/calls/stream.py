@@ -21,7 +21,8 @@ class TextChunk(str):
 
     Attributes:
         reset: True in an empty chunk that takes back every chunk before it of the same
-            `step_key`: that model call begins anew.
+            `step_key`: that model call begins anew, or it is not part of the result of an
+            agent with an output_schema.
         step_key: the model call that says it, for example `llm:1`.
 
     """
@@ -53,8 +54,13 @@ class AgentStream:
 
     """
 
-    def __init__(self, client: Connection, handle: ExecutionHandle, opened: LogCall) -> None:
-        """Take over `opened`, a call that reads the log of the handle's run from the start."""
+    def __init__(
+        self, client: Connection, handle: ExecutionHandle, opened: LogCall, output: Any = None
+    ) -> None:
+        """Take over `opened`, a call that reads the log of the handle's run from the start.
+
+        `output` is the type of the agent's answers; None if it answers with text.
+        """
         self.client = client
         self.handle = handle
         self.id = self.agent_run_id = handle.id
@@ -68,6 +74,7 @@ class AgentStream:
         self.user_id = handle.user_id
         self.step_key = handle.step_key
         self._opened: LogCall | None = opened
+        self._output = output
         self._folded: RunAccumulator | None = None
         # grpc itself does not end a call that nobody refers to any more (ran).
         self._unread = weakref.finalize(self, opened.cancel)
@@ -111,6 +118,8 @@ class AgentStream:
     async def text(self) -> str:
         """Return the whole text of the agent's own model calls, once the run has ended.
 
+        Of an agent with an output_schema it is the JSON text of the result.
+
         Raises:
             RunError: the run failed, was cancelled or timed out.
             ConnectionLost: the service could not be reached, or broke its protocol.
@@ -118,7 +127,7 @@ class AgentStream:
 
         """
         folded = await self._fold()
-        folded.result()
+        folded.check()
         return folded.text
 
     async def result(self) -> AgentResult:
@@ -128,9 +137,10 @@ class AgentStream:
             RunError: the run failed, was cancelled or timed out.
             ConnectionLost: the service could not be reached, or broke its protocol.
             CallError: the service refused: the run was removed, for example.
+            ResultMismatch: the result is of a class that this process does not have.
 
         """
-        return (await self._fold()).result()
+        return (await self._fold()).result(self._output)
 
     async def get(self) -> dict[str, Any]:
         """Return how the run stands, as `ExecutionHandle.get` does."""
@@ -160,30 +170,37 @@ class AgentStream:
 
     async def _text_chunks(self) -> AsyncGenerator[TextChunk, None]:
         folded = RunAccumulator(self.agent_run_id)
-        said: dict[str, int] = {}
+        said: set[str] = set()
         async with aclosing(self._batches()) as batches:
             async for batch in batches:
                 folded.add(batch)
                 for event in batch:
                     own = event.run_id == self.agent_run_id
-                    if own and (chunk := _chunk(event, said)) is not None:
+                    if own and (chunk := _chunk(event, said, folded)) is not None:
                         yield chunk
-        folded.result()  # raises what the run ended with: a cut answer is no whole one
+        folded.check()  # raises what the run ended with: a cut answer is no whole one
 
 
-def _chunk(event: pb.Event, said: dict[str, int]) -> TextChunk | None:
+def _chunk(event: pb.Event, said: set[str], folded: RunAccumulator) -> TextChunk | None:
     """Return what an event adds to its run's text; None if it adds nothing.
 
     Args:
         event: an event of the run.
-        said: by step, the attempt whose text was said and not taken back; kept up to date.
+        said: the steps whose text was said and not taken back; kept up to date.
+        folded: the events up to this one, and perhaps some after it.
 
     """
     if event.HasField("text_delta"):
         delta = event.text_delta
-        said[delta.step_key] = delta.attempt
+        said.add(delta.step_key)
         return TextChunk(delta.content, step_key=delta.step_key)
     if event.HasField("step_retry"):
         key = event.step_retry.step_key
-        return TextChunk("", step_key=key, reset=True) if said.pop(key, None) else None
-    return None
+    elif event.HasField("step_finish") and folded.takes_back(event.step_finish):
+        key = event.step_finish.step_key
+    else:
+        return None
+    if key not in said:
+        return None
+    said.remove(key)
+    return TextChunk("", step_key=key, reset=True)

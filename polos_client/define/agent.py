@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
 from polos_client.define.children import AgentRunConfig
+from polos_client.define.output import Output
 from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
 from polos_client.define.tool import Tool
@@ -55,6 +56,9 @@ class Agent:
         deadlines: how long a run and its parts may take, all of them given.
         bounded: True if the author has said how long a run may take.
         stream_to_workflow: True if the agent streams wherever a workflow runs it.
+        output: the type of its answers; None if it answers with text.
+        output_schema: that type, as it was given; None if it answers with text.
+        output_schema_name: `module.Class` of that type; None if it answers with text.
 
     """
 
@@ -97,7 +101,6 @@ class Agent:
             "Agent",
             {
                 "queue": queue,
-                "output_schema": output_schema,
                 "on_start": on_start,
                 "on_end": on_end,
                 "on_agent_step_start": on_agent_step_start,
@@ -123,6 +126,9 @@ class Agent:
         self.bounded = deadlines is not DEFAULTS and deadlines.run is not None
         self.deadlines = deadlines.over(DEFAULTS)
         self.stream_to_workflow = stream_to_workflow
+        self.output_schema = output_schema
+        self.output = None if output_schema is None else Output(output_schema)
+        self.output_schema_name = self.output.name if self.output else None
         self._stop_conditions = checks.stop_conditions(stop_conditions)
         DEFINED[self.id] = self
 
@@ -179,6 +185,7 @@ class Agent:
             RunFailed: the run failed.
             RunCancelled: the run was cancelled.
             RunTimeout: the run took longer than `timeout`, and was cancelled.
+            ResultMismatch: the result is of a class that this process does not have.
             WorkflowTimeoutError: no timeout was given, and the run has not ended within 600 s.
             InvalidRequest: an argument cannot be used; nothing was started.
             RequestIdReused: `request_id` started a run with other arguments.
@@ -200,7 +207,7 @@ class Agent:
             request_id=request_id,
             provider_options=provider_kwargs,
         )
-        return await running.run(client, start, timeout)
+        return await running.run(client, start, timeout, self.output_schema)
 
     async def stream(  # noqa: PLR0917 - the order of the original SDK
         self,
@@ -249,7 +256,7 @@ class Agent:
             request_id=request_id,
             provider_options=provider_kwargs,
         )
-        return await running.stream(client, start)
+        return await running.stream(client, start, self.output_schema)
 
     async def invoke(  # noqa: PLR0917 - the order of the original SDK
         self,

@@ -94,7 +94,7 @@ class Finish(_Part):
     """
 
     kind: Literal["finish"] = "finish"
-    reason: Literal["stop", "length", "content_filter", "tool_calls"]
+    reason: Literal["stop", "length", "content_filter", "refusal", "tool_calls"]
 
 
 class Cut(_Part):
@@ -232,7 +232,7 @@ def pause(seconds: float | None = None) -> Pause:
     return Pause(seconds=seconds)
 
 
-def finish(reason: Literal["stop", "length", "content_filter", "tool_calls"]) -> Finish:
+def finish(reason: Literal["stop", "length", "content_filter", "refusal", "tool_calls"]) -> Finish:
     """End the answer for a reason of its own; default: tool_calls after a call, else stop."""
     return Finish(reason=reason)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
+    Field,
     PlainSerializer,
     PlainValidator,
     SerializerFunctionWrapHandler,
@@ -24,12 +25,16 @@ from polos_service.models.openai.form import stored_messages_of
 from polos_service.runs.pinned import FIRST_VERSION, unpinned
 from polos_service.runs.runnable import AGENT, RunRequest
 
-VERSION: Literal[3] = 3
+VERSION: Literal[4] = 4
 """The newest version of its format: a further one where earlier code would read it wrongly.
 
 Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
-tool that needs approval, which earlier code would call without.
+tool that needs approval, which earlier code would call without. Version 4 is version 3 with an
+output schema, which earlier code would not hold the answer to.
 """
+
+WITH_APPROVALS: Literal[3] = 3
+"""The version of a definition without an output schema in which a tool needs approval."""
 
 WITHOUT_APPROVALS: Literal[2] = 2
 """The version of a definition in which no tool needs approval."""
@@ -61,6 +66,13 @@ class PinnedStop(BaseModel):
     config: dict[str, Any] | None
 
 
+class PinnedOutput(BaseModel):
+    """The type of the answers; its validators are the loaded agent's."""
+
+    name: str
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
 class PinnedDeadlines(BaseModel):
     """Seconds that the parts of a run may take; that of the run stands in its record."""
 
@@ -77,7 +89,7 @@ class Definition(BaseModel):
     """A run's definition. Private: it is stored beside the log and never served."""
 
     kind: Literal["agent"] = AGENT
-    v: Literal[2, 3] = WITHOUT_APPROVALS
+    v: Literal[2, 3, 4] = WITHOUT_APPROVALS
     agent_id: str
     provider: str
     model: str
@@ -96,6 +108,14 @@ class Definition(BaseModel):
     session_id: str | None
     user_id: str | None
     streaming: bool
+    output: PinnedOutput | None = None
+
+    @model_serializer(mode="wrap")
+    def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        stored: dict[str, Any] = dump(self)
+        if self.output is None:  # as in version 3
+            stored.pop("output", None)
+        return stored
 
     @classmethod
     def pin(cls, agent: Agent, request: RunRequest, conversation: Sequence[Message]) -> Definition:
@@ -109,8 +129,11 @@ class Definition(BaseModel):
         """
         deadlines = request.deadlines.over(agent.deadlines)
         approvals = any(tool.approval == "always" for tool in agent.tools)
+        plain = WITH_APPROVALS if approvals else WITHOUT_APPROVALS
+        told = agent.output
+        output = None if told is None else PinnedOutput(name=told.name, schema=told.schema)
         return cls(
-            v=VERSION if approvals else WITHOUT_APPROVALS,
+            v=VERSION if output else plain,
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -139,6 +162,7 @@ class Definition(BaseModel):
             session_id=request.session_id,
             user_id=request.user_id,
             streaming=request.streaming or agent.stream_to_workflow,
+            output=output,
         )
 
     def stored(self, messages: Sequence[Mapping[str, Any]]) -> bytes:
@@ -149,7 +173,7 @@ class Definition(BaseModel):
 
         """
         if self.v != WITHOUT_APPROVALS or self.api is not None or self.settings:
-            return self.model_dump_json().encode()
+            return self.model_dump_json(by_alias=True).encode()
         told = self.model_dump(mode="json", exclude={"v", "conversation"})
         return to_json(told | {"v": FIRST_VERSION, "messages": [*messages]})
 
@@ -178,6 +202,7 @@ class Definition(BaseModel):
             max_output_tokens=self.max_output_tokens,
             stop_conditions=[stop.name for stop in self.stop_conditions],
             streaming=self.streaming,
+            output_schema_name=self.output.name if self.output else "",
         )
 
     def messages(self) -> list[Message]:

@@ -13,19 +13,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import cast
 
+from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentFinish, FinishReason, ToolCall
 from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
 from polos_client.define.steps import NO_STEPS, Steps
 from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
+from polos_service.agents.answers import UNJUDGED, Answers, check_given, check_valid
 from polos_service.agents.definition import Definition
 from polos_service.agents.people import Decision, People
-from polos_service.agents.telling import UNHEARD, Telling
+from polos_service.agents.telling import UNHEARD, WRONG, Telling
 from polos_service.agents.turn import Outcome, answer_of, event_of, fitting, turn_of
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
-from polos_service.models import Model, ModelAnswer, ModelRequest
+from polos_service.models import Model, ModelAnswer, ModelRequest, without_tools
 from polos_service.models.messages import Call
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
@@ -34,6 +36,7 @@ from polos_service.runs.said import size_of
 from polos_service.sidethread import SMALL
 from polos_service.tools.approved import Approved
 from polos_service.tools.local import call_tool
+from polos_service.tools.result import Returned
 from polos_service.tools.steps import ToolSteps
 
 PARALLEL_TOOLS = 32
@@ -51,7 +54,8 @@ class AgentLoop:
         """Prepare a run of the definition, with the code that the agent has now.
 
         Raises:
-            StepError: a stop condition of the definition is no longer part of the agent.
+            StepError: a stop condition or the output schema of the definition is no longer part
+                of the agent.
 
         """
         self._names = {tool.name for tool in definition.tools}
@@ -68,13 +72,14 @@ class AgentLoop:
         self._places = asyncio.Semaphore(PARALLEL_TOOLS)
         approvals = {tool.name for tool in definition.tools if tool.approval}
         limit = definition.deadlines.tool_call
+        self._answers = self._answers_of(agent)
         self._people = People(ctx, self._tools, approvals, limit, self._places)
 
     async def run(self) -> AgentFinish:
         """Run to the end and return the terminal event.
 
         Raises:
-            StepError: a model call failed for good.
+            StepError: a model call failed for good, or no answer conforms to the output schema.
 
         """
         self._ctx.start(self._definition.started())
@@ -82,18 +87,80 @@ class AgentLoop:
         while True:
             number += 1
             key = f"llm:{number}"
-            answer = await self._ask(key, number)
+            answer, output = await self._ask(key, number)
             if not answer.asks:
-                return self._finish(key, answer, answer.finish_reason)
+                return await self._conclude(key, number, answer, output)
             outcomes = await self._call_all(key, answer.calls)
             self._messages += [answer.message(), *(outcome.message() for outcome in outcomes)]
             self._turns.append(await self._turn(number, answer, outcomes))
             stop = await self._stop()
             if stop is not None:
+                if self._answers is not None:
+                    key, answer, output = await self._demand(number + 1)
+                    self._require(answer, output)
                 reason = FinishReason.FINISH_REASON_STOP_CONDITION
-                return self._finish(key, answer, reason, stop.name)
+                return self._finish(key, answer, reason, output, stop.name)
 
-    async def _ask(self, key: str, number: int) -> ModelAnswer:
+    def _answers_of(self, agent: Agent) -> Answers | None:
+        """Return what judges the answers, if the run has an output schema."""
+        pinned = self._definition.output
+        if pinned is None:
+            return None
+        if agent.output is None:
+            raise StepError(
+                FailureReason.FAILURE_REASON_CODE_MISSING,
+                f"The agent {agent.id!r} no longer has the output schema {pinned.name}.",
+            )
+        return Answers(agent.output, pinned, self._definition.deadlines.tool_call)
+
+    async def _conclude(
+        self, key: str, number: int, answer: ModelAnswer, output: StepOutput
+    ) -> AgentFinish:
+        """Return the terminal event; where the answer is invalid, ask for another one, once.
+
+        Raises:
+            StepError: there is no valid answer.
+
+        """
+        if self._answers is not None:
+            check_given(answer)
+            if output.invalid is not None:
+                if answer.text:
+                    self._messages.append(answer.message())
+                key, answer, output = await self._demand(number + 1, output.private.get(WRONG, ""))
+                self._require(answer, output)
+        return self._finish(key, answer, answer.finish_reason, output)
+
+    async def _demand(self, number: int, wrong: str = "") -> tuple[str, ModelAnswer, StepOutput]:
+        """Ask for an answer of the output schema, without tools.
+
+        Args:
+            number: of the model call.
+            wrong: what is wrong with the answer before; empty if there was none.
+
+        Returns:
+            The step's key, the answer, and the step's output.
+
+        """
+        assert self._answers is not None  # noqa: S101 - only such agents get here
+        self._messages.append(self._answers.demand(wrong))
+        key = f"llm:{number}"
+        return key, *await self._ask(key, number, last=True)
+
+    def _require(self, answer: ModelAnswer, output: StepOutput) -> None:
+        """Check that the last answer is whole and valid.
+
+        Raises:
+            StepError: it is not.
+
+        """
+        check_given(answer)
+        check_valid(output.invalid)
+
+    async def _ask(
+        self, key: str, number: int, *, last: bool = False
+    ) -> tuple[ModelAnswer, StepOutput]:
+        """Call the model; `last` if it has to answer now, without tools."""
         request = ModelRequest(
             model=self._definition.model,
             messages=self._messages,
@@ -104,25 +171,31 @@ class AgentLoop:
             settings=self._definition.settings,
             base_url=self._definition.base_url,
             api=self._definition.api,
+            output=self._answers.form if self._answers else None,
             first_token=self._definition.deadlines.first_token,
             token_gap=self._definition.deadlines.token_gap,
             turn=number,
+            agent_id=self._definition.agent_id,
         )
+        if last:
+            request = without_tools(request)
         output = await self._ctx.step(
             key,
             "llm",
-            lambda attempt: self._answer(attempt, request),
+            lambda attempt: self._answer(attempt, request, last=last),
             retries=Backoff(MODEL_TRIES),
         )
-        return answer_of(output)
+        return answer_of(output), output
 
-    async def _answer(self, attempt: Attempt, request: ModelRequest) -> StepOutput:
+    async def _answer(self, attempt: Attempt, request: ModelRequest, *, last: bool) -> StepOutput:
         streams = self._definition.streaming
         telling = Telling(attempt, request.turn)
         answer = await self._model.answer(
             replace(request, attempt=attempt.number), telling if streams else UNHEARD
         )
-        return await telling.end(fitting(answer), streams=streams)
+        answer = fitting(answer)
+        judged = await self._answers.judge(answer, last=last) if self._answers else UNJUDGED
+        return await telling.end(answer, streams=streams, judged=judged)
 
     async def _call_all(self, step_key: str, calls: Sequence[Call]) -> list[Outcome]:
         """Make the calls that the model step with this key asks for."""
@@ -155,7 +228,8 @@ class AgentLoop:
             return StepOutput(result_json=decision.answer_json)
         await attempt.checkpoint()
         context = self._context(attempt.key, attempt.number, cast("Steps", ToolSteps(attempt)))
-        return StepOutput(result_json=await self._called(call, context, decision.approved))
+        returned = await self._called(call, context, decision.approved)
+        return StepOutput(result_json=returned, result_schema=returned.schema)
 
     async def _question(self, key: str, call: Call) -> str:
         """Return what a tool that asks shows to whoever answers, as JSON text."""
@@ -163,7 +237,7 @@ class AgentLoop:
 
     async def _called(
         self, call: Call, context: WorkflowContext, approved: Approved | None = None
-    ) -> str:
+    ) -> Returned:
         asked = ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
         limit = self._definition.deadlines.tool_call
         return await call_tool(self._tools, asked, context, limit, approved)
@@ -208,7 +282,12 @@ class AgentLoop:
         return None
 
     def _finish(
-        self, key: str, answer: ModelAnswer, reason: FinishReason.ValueType, stop: str = ""
+        self,
+        key: str,
+        answer: ModelAnswer,
+        reason: FinishReason.ValueType,
+        output: StepOutput,
+        stop: str = "",
     ) -> AgentFinish:
         text = answer.text
         fits = size_of(text) <= OUTPUT_LIMIT
@@ -220,4 +299,6 @@ class AgentLoop:
             stop_condition=stop,
             total_steps=self._ctx.totals.steps,
             duration=self._ctx.age(),
+            result_schema=output.result_schema,
+            result_is_json=self._answers is not None,
         )

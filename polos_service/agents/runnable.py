@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -60,6 +61,11 @@ class AgentRunnable:
     def id(self) -> str:
         """The agent's id."""
         return self.agent.id
+
+    @property
+    def output_schema(self) -> Any:
+        """The type of its answers; None if it answers with text."""
+        return self.agent.output_schema
 
     @property
     def timeout(self) -> float | None:

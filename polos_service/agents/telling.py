@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import (
     ReasoningDelta,
@@ -9,6 +11,7 @@ from polos.v1.event_pb2 import (
     ToolCallDelta,
     ToolCallRequested,
 )
+from polos_service.agents.answers import UNJUDGED, Judged
 from polos_service.agents.turn import event_of, output_of, private_of, result_of
 from polos_service.errors import StepError
 from polos_service.limits import PIECE_LIMIT
@@ -20,6 +23,10 @@ from polos_service.runs.said import pieces, size_of
 WHOLE = PIECE_LIMIT // 4
 """Characters of a piece of text that is not cut: each has four bytes at most. Longer ones are cut
 into pieces of as many bytes, which are as large as a response to a reader."""
+
+
+WRONG = "wrong"
+"""The member of the private part of a step that says what is wrong with an answer."""
 
 
 class Telling:
@@ -56,12 +63,15 @@ class Telling:
             await self._attempt.emit(self._reasoning(part))
         self._thoughts.append(piece)
 
-    async def end(self, answer: ModelAnswer, *, streams: bool) -> StepOutput:
+    async def end(
+        self, answer: ModelAnswer, *, streams: bool, judged: Judged = UNJUDGED
+    ) -> StepOutput:
         """Emit what the step's end cannot hold, and return the step's output.
 
         Args:
             answer: the whole answer.
             streams: whether the run streams, and so has events of tool calls anyway.
+            judged: what was found of the answer.
 
         Raises:
             StepError: the provider told more text than its answer has.
@@ -77,8 +87,11 @@ class Telling:
             await self.reasoning(reasoning)
         heard = bool(reasoning) and "".join(self._thoughts) == reasoning
         private = private_of(answer, heard=heard)
+        if judged.told:
+            private[WRONG] = judged.told
         await self._attempt.keep(private, self._reasoning(""))
-        return output_of(answer, result, private, self._key, heard=heard)
+        output = output_of(answer, result, private, self._key, heard=heard)
+        return replace(output, result_schema=judged.schema, invalid=judged.invalid)
 
     async def _rest(self, text: str) -> None:
         """Emit the text that readers do not have yet: all of it if the run does not stream."""

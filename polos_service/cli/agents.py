@@ -55,6 +55,10 @@ def as_dict(agent: Agent) -> dict[str, Any]:
             agent.max_output_tokens if agent.HasField("max_output_tokens") else None
         ),
         "stop_conditions": list(agent.stop_conditions),
+        "output_schema_name": agent.output_schema_name or None,
+        "output_schema": (
+            parsed(agent.output_schema_json) if agent.HasField("output_schema_json") else None
+        ),
         "tools": [
             {
                 "name": tool.name,
@@ -77,6 +81,7 @@ def described(agent: dict[str, Any]) -> str:
     """Return what `as_dict` made, to be read."""
     facts = {**agent, "stop_conditions": ", ".join(agent["stop_conditions"])}
     tools = facts.pop("tools")
+    facts.pop("output_schema", None)
     lines = [f"{name.replace('_', ' '):<18} {value}" for name, value in facts.items()]
     for tool in tools:
         lines.append(f"tool {tool['name']}: {tool['description']}")

@@ -100,5 +100,7 @@ class Conversation:
         ended = await watch.run(stream.events)
         if ended is None or ended.event_type != "agent_finish":
             return None
-        result = ended.data["result"]
-        return str(result["result"] if "result" in result else (await stream.result()).result)
+        finish = ended.proto.agent_finish
+        if not finish.result_step_key:
+            return finish.result
+        return await stream.text() if finish.result_is_json else (await stream.result()).result

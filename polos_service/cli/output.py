@@ -130,21 +130,30 @@ def kind_of(event: Event) -> str:
 
 
 class Texts:
-    """What model calls have said, each once it has finished: the root run's and its children's."""
+    """What model calls have said, each once it has finished: the root run's and its children's.
+
+    Of an agent with an output schema, the answer alone.
+    """
 
     def __init__(self) -> None:
         self._saying: dict[tuple[str, str], list[str]] = {}
+        self._typed: set[str] = set()
 
     def add(self, event: Event) -> str:
         """Take the next event; return the text of the model call that it ends, else nothing."""
         data, run_id = event.data, event.proto.run_id
         match kind_of(event):
+            case "agent_start" if "output_schema_name" in data:
+                self._typed.add(run_id)
             case "text_delta":
                 self._saying.setdefault((run_id, data["step_key"]), []).append(data["content"])
             case "step_retry":
                 self._saying.pop((run_id, data["step_key"]), None)
             case "step_finish" if data["step_type"] == "llm":
                 said = self._saying.pop((run_id, data["step_key"]), [])
+                asks = data.get("finish_reason") == "tool_calls"
+                if "invalid_output" in data or (asks and run_id in self._typed):
+                    return ""
                 if "long_answer" in data:
                     return "".join(said)
                 result = data.get("data", {}).get("result")

@@ -225,12 +225,17 @@ class View(Output):
             self._say(text, bar=bar)
         elif "error" in data and is_own(event):
             self._leave_unfinished()
+        elif data["step_type"] == "llm" and is_own(event):
+            self._saying.clear()  # it is not part of the answer
         if data["step_type"] == EVENT and "error" not in data:
             return  # the event itself is shown
         name = data.get("tool_name") or data["step_key"]
         spent = " · ".join([f"{data.get('duration', 0):.2f} s", *tokens(data)])
         if "error" in data:
             self._say(f"✗ {name} · {spent} · {data['error']}", "red", bar)
+        elif "invalid_output" in data:
+            found = "; ".join(": ".join(filter(None, one.values())) for one in violations(data))
+            self._say(f"✗ {name} · {spent} · {brief(found)}", "yellow", bar)
         else:
             self._say(f"✓ {name} · {spent}{result_of(data)}", "dim", bar)
 
@@ -291,6 +296,12 @@ class View(Output):
 def elapsed(seconds: float) -> str:
     """Return a time that goes on: seconds without a fraction, or a larger unit."""
     return f"{seconds:.0f} s" if seconds < MINUTES else span(timedelta(seconds=seconds))
+
+
+def violations(data: dict[str, Any]) -> list[dict[str, str]]:
+    """Return what an answer violates of the output schema."""
+    found: list[dict[str, str]] = data["invalid_output"]["violations"]
+    return found
 
 
 def result_of(data: dict[str, Any]) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from polos.v1.event_pb2 import Cost, FinishReason, Usage
 from polos_service.models.messages import Call, Message, Part, calls_of, text_of
+from polos_service.models.output import OutputFormat
 
 
 class Output(Protocol):
@@ -40,10 +41,13 @@ class ModelRequest:
             run come before them.
         base_url: the agent's own provider address; None is the configured one.
         api: which of the provider's APIs is to be used; None is its default.
+        output: the form that the answer is to have; None: text. The agent loop validates the
+            answer, whatever the provider makes of it.
         turn: which model call of the run this is, from 1.
         first_token: seconds until the model's first sign of life.
         token_gap: seconds between two signs of life.
         attempt: which attempt of the step this is, from 1.
+        agent_id: the agent that asks.
 
     """
 
@@ -56,10 +60,27 @@ class ModelRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)
     base_url: str | None = None
     api: str | None = None
+    output: OutputFormat | None = None
     turn: int = 1
     attempt: int = 1
     first_token: float = 120.0
     token_gap: float = 120.0
+    agent_id: str = ""
+
+
+TOOL_OPTIONS = ("parallel_tool_calls", "tool_choice", "tools")
+"""Parameters that say something of tools, and are refused where there are none."""
+
+
+def without_tools(request: ModelRequest) -> ModelRequest:
+    """Return a request in which the model may call nothing, not even tools of its provider."""
+
+    def kept(chosen: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in chosen.items() if name not in TOOL_OPTIONS}
+
+    return replace(
+        request, tools=(), options=kept(request.options), settings=kept(request.settings)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -37,11 +37,13 @@ class _Place:
     Attributes:
         client: the connections to it.
         off: what is turned off there, by the operator, or since the server refused it.
+        told: the models and forms of answers for which the server refused a schema.
 
     """
 
     client: Client
     off: set[str]
+    told: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Remote:
@@ -138,7 +140,8 @@ class Remote:
         chosen = {*request.options, *request.settings}
         place = self._place(there)
         refusals = 0
-        off = frozenset(place.off)
+        form = (request.model, request.output.name if request.output else "")
+        off = frozenset(place.off | (switches.FORMATS.keys() if form in place.told else set()))
 
         def build() -> dict[str, Any]:
             body = api.body(request, there.address, self._preset.name)
@@ -157,7 +160,10 @@ class Remote:
                 name = await asyncio.to_thread(switches.refused, told, body, off, chosen)
                 if name is None:
                     raise
-                place.off.add(name)
+                if name in switches.FORMATS:
+                    place.told.add(form)
+                else:
+                    place.off.add(name)
                 off |= {name}
 
     def _api(self, name: str | None) -> Api:

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from polos_service.models.anthropic import request as anthropic_request
+from polos_service.models.openai import chat_request, responses_request
 from polos_service.models.told import Told
 from polos_service.provider_settings import SwitchName
 
@@ -92,9 +94,20 @@ SWITCHES: Mapping[SwitchName, Callable[[Body], bool]] = {
     "reasoning_content": _without_member("reasoning_content"),
     "reasoning_details": _without_member("reasoning_details"),
     "extra_content": _without_member("extra_content"),
+    "response_format": chat_request.tell_instead,
+    "text": responses_request.tell_instead,
+    "output_config": anthropic_request.tell_instead,
 }
 """What each switch does to a request; returns whether it changed anything. The two names of the
 bound on an answer stand for each other, so this bound is never lost."""
+
+FORMATS: Mapping[SwitchName, str] = {
+    "response_format": r"response_format|json_schema|structured outputs?",
+    "text": r"text\.format|json_schema|structured outputs?",
+    "output_config": r"output_config|output[ _]format|json_schema|structured outputs?",
+}
+"""Switches that tell the form of an answer in words instead, and what a server says that takes no
+such form, or not this one: whatever it says of it, the words work."""
 
 RENAMES: Mapping[str, SwitchName] = {
     "max_tokens": "max_completion_tokens",
@@ -130,11 +143,13 @@ def refused(
 
     """
     said = " ".join((told.message, *told.fields, *told.codes))
-    if not _REFUSAL.search(said) or _DEMAND.search(said):
-        return None
+    refuses_any = _REFUSAL.search(said) and not _DEMAND.search(said)
     for name, switch in SWITCHES.items():
         if name in off or RENAMES.get(name) in off or (name in chosen and name not in RENAMES):
             continue
-        if re.search(rf"(?<!\w){name}(?!\w)", said) and switch(dict(body)):
+        if not (refuses_any or name in FORMATS):
+            continue
+        words = FORMATS.get(name, name)
+        if re.search(rf"(?<!\w)(?:{words})(?!\w)", said, re.IGNORECASE) and switch(dict(body)):
             return name
     return None

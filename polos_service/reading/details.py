@@ -246,6 +246,7 @@ class Results:
             result.failure.CopyFrom(finish.failure)
         else:
             result.result_json = finish.result_json
+            result.result_schema = finish.result_schema
         self.size += result.ByteSize()
         if self.size > RESULTS_LIMIT:
             self._omitted += 1

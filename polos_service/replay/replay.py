@@ -14,7 +14,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.workflow import Workflow
 from polos_client.errors import AgentNotFound, DefinitionError
 from polos_service.agents.definition import Definition as AgentDefinition
-from polos_service.agents.definition import PinnedTool
+from polos_service.agents.definition import PinnedOutput, PinnedTool
 from polos_service.agents.loop import AgentLoop
 from polos_service.caller import Caller
 from polos_service.errors import Finished, Unable
@@ -189,4 +189,6 @@ def _definition(agent: Agent, history: History) -> AgentDefinition:
         known.get(name) or PinnedTool(name=name, description="", parameters={})
         for name in history.events[0].agent_start.tools
     ]
-    return pinned.model_copy(update={"tools": tools})
+    name = history.events[0].agent_start.output_schema_name
+    output = (pinned.output or PinnedOutput(name=name, schema={})) if name else None
+    return pinned.model_copy(update={"tools": tools, "output": output})

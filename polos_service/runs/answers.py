@@ -119,6 +119,13 @@ class Answer:
         return hashlib.sha256(self._payload()).hexdigest()
 
 
+EXPIRED = Answer(ending="expired")
+"""How a wait ends that nobody has answered in time."""
+
+CANCELLED = Answer(ending="cancelled")
+"""How a wait ends that the run's code does not wait for any more."""
+
+
 def slot(run_id: str, step_key: str) -> str:
     """Return the id of the command that ends a wait of a run, root or child."""
     return f"wait-{hashlib.sha256(f'{run_id} {step_key}'.encode()).hexdigest()[:40]}"

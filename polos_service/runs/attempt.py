@@ -14,6 +14,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import (
     Cost,
     FinishReason,
+    InvalidOutput,
     LongAnswer,
     StepFailure,
     StepFinish,
@@ -42,6 +43,10 @@ class StepOutput:
         usage: the tokens of a model call; None if the provider does not tell them.
         cost: the cost of a model call; None if it is not known.
         finish_reason: how a model call ended; unspecified for any other step.
+        result_schema: name of the pydantic model that the output is an instance of, as
+            `module.Class`; empty if it is not one.
+        invalid: why the answer of a model call does not conform to the agent's output schema;
+            None if it does, or there is none.
         private: JSON values stored beside it and never served, at most OUTPUT_LIMIT bytes
             unless `Attempt.keep` has stored them.
 
@@ -53,6 +58,8 @@ class StepOutput:
     usage: Usage | None = None
     cost: Cost | None = None
     finish_reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
+    result_schema: str = ""
+    invalid: InvalidOutput | None = None
     private: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -173,6 +180,8 @@ class Attempt:
             usage=output.usage,
             cost=output.cost,
             finish_reason=output.finish_reason,
+            result_schema=output.result_schema,
+            invalid_output=output.invalid,
         )
         return finish, private
 

@@ -9,10 +9,10 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Resumed, Suspended, WaitKind
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import StepError
-from polos_service.runs.answers import Answer
+from polos_service.runs.answers import CANCELLED, Answer
 from polos_service.runs.branch import Branch
 from polos_service.runs.journal import WAITS, is_given_up
-from polos_service.runs.waiting import CANCELLED, Waiting
+from polos_service.runs.waiting import Waiting
 
 TIMER = WaitKind.WAIT_KIND_TIMER
 

@@ -295,5 +295,7 @@ class Stepping:
             usage=recorded.usage if recorded.HasField("usage") else None,
             cost=recorded.cost if recorded.HasField("cost") else None,
             finish_reason=recorded.finish_reason,
+            result_schema=recorded.result_schema,
+            invalid=recorded.invalid_output if recorded.HasField("invalid_output") else None,
             private=self._journal.take_private(recorded.step_key),
         )

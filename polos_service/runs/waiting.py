@@ -7,7 +7,7 @@ import asyncio
 from polos.v1.event_pb2 import Suspended, WaitKind
 from polos.v1.run_pb2 import Wait
 from polos_service.runs.activity import Activity
-from polos_service.runs.answers import UNSETTLED, Answer
+from polos_service.runs.answers import CANCELLED, EXPIRED, UNSETTLED, Answer
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import Inbox
@@ -20,12 +20,6 @@ LOOK = 1.0
 
 THRESHOLD = 10.0
 """Seconds beyond which a wait parks its run, if nothing else is open."""
-
-EXPIRED = Answer(ending="expired")
-"""How a wait ends that nobody has answered in time."""
-
-CANCELLED = Answer(ending="cancelled")
-"""How a wait ends that the run's code does not wait for any more."""
 
 TIMER = WaitKind.WAIT_KIND_TIMER
 

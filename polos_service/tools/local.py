@@ -21,7 +21,7 @@ from polos_service.logs import get_logger
 from polos_service.sidethread import SMALL
 from polos_service.tools.approved import Approved
 from polos_service.tools.isolation import start_tool
-from polos_service.tools.result import as_json
+from polos_service.tools.result import Returned, as_json
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ async def call_tool(
     ctx: WorkflowContext,
     limit: float,
     approved: Approved | None = None,
-) -> str:
+) -> Returned:
     """Call a tool as the model asked for it, and return its result as JSON text.
 
     With `approved`, it is called with those arguments.
@@ -90,7 +90,7 @@ class Use:
         self._call = call
         self._ctx = ctx
 
-    async def outcome(self) -> str | StepError:
+    async def outcome(self) -> Returned | StepError:
         """Return the tool's result as JSON text, or how it failed; raises nothing.
 
         Results are converted, and exceptions formatted, in a thread: both may run code of
@@ -107,7 +107,7 @@ class Use:
         except RuntimeError as error:
             return failed(self._tool, f"cannot run: {told(error)}")
 
-    def _settled(self, function: Callable[[], Any]) -> str | StepError:
+    def _settled(self, function: Callable[[], Any]) -> Returned | StepError:
         try:
             return as_json(function(), self.abandoned)
         except BaseException as error:  # noqa: BLE001 - as above

@@ -6,11 +6,12 @@ import inspect
 import sys
 from threading import Event
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from pydantic_core import to_json
 
 from polos.v1.error_pb2 import FailureReason
+from polos_client.typed import schema_of
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 
@@ -19,7 +20,25 @@ CALLS_LIMIT = 250_000
 for each value of a generator. An output within its bound holds fewer values."""
 
 
-def as_json(result: Any, abandoned: Event) -> str:
+class Returned(str):
+    """What a tool returned, as JSON text.
+
+    Attributes:
+        schema: name of the pydantic model that it was, as `module.Class`; empty if it was not one.
+
+    """
+
+    __slots__ = ("schema",)
+    schema: str
+
+    def __new__(cls, text: str, schema: str) -> Self:
+        """Make one of JSON text."""
+        made = super().__new__(cls, text)
+        made.schema = schema
+        return made
+
+
+def as_json(result: Any, abandoned: Event) -> Returned:
     """Return the result as JSON text; not-a-number and infinities become strings.
 
     A result may run code while it is converted: a generator, which may be endless, or a
@@ -35,7 +54,7 @@ def as_json(result: Any, abandoned: Event) -> str:
     before = sys.gettrace()
     sys.settrace(watch)
     try:
-        return to_json(result, inf_nan_mode="strings").decode()
+        return Returned(to_json(result, inf_nan_mode="strings").decode(), schema_of(result))
     except Exception:
         if watch.stopped is not None:
             raise watch.stopped from None

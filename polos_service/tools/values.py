@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import typing
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from polos.v1.error_pb2 import FailureReason
+from polos_client.typed import class_named, name_of
 from polos_service.errors import StepError
 
 MAX_DEPTH = 100
@@ -29,8 +29,6 @@ SHOWN = 1000
 
 Models = Mapping[str, str]
 """Names of the classes of models, as `module.Class`, by place: a JSON pointer (RFC 6901)."""
-
-_classes: weakref.WeakValueDictionary[str, type[BaseModel]] = weakref.WeakValueDictionary()
 
 
 def encode(value: Any) -> tuple[str, Models]:
@@ -177,7 +175,7 @@ def _built(name: str, value: Any) -> BaseModel:
         StepError: no class of this name is loaded, or the value does not fit it.
 
     """
-    cls = _class(name)
+    cls = class_named(name)
     try:
         if cls is not None:
             return cls.model_validate_json(json.dumps(value))
@@ -188,29 +186,6 @@ def _built(name: str, value: Any) -> BaseModel:
         FailureReason.FAILURE_REASON_CODE_MISSING,
         f"The class {name} {why}: {json.dumps(value, ensure_ascii=False)[:SHOWN]}",
     )
-
-
-def _class(name: str) -> type[BaseModel] | None:
-    """Return the latest model class of this name that the program has defined."""
-    known = _classes.get(name)
-    if known is not None:
-        return known
-    found = next((one for one in _subclasses(BaseModel) if name_of(one) == name), None)
-    if found is not None and "<locals>" not in name:  # a local class is another one each time
-        _classes[name] = found
-    return found
-
-
-def _subclasses(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """Yield every class that is derived from one, the latest first."""
-    for one in reversed(cls.__subclasses__()):
-        yield from _subclasses(one)
-        yield one
-
-
-def name_of(cls: type) -> str:
-    """Return the name of a class as `module.Class`."""
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @lru_cache(maxsize=512)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from json import JSONDecoder
 from typing import Any
 
 from pydantic import BaseModel
@@ -13,9 +14,15 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentFinish, Event, WorkflowFinish
 from polos_client.calls.start import checked_payload
 from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
-from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionError
+from polos_client.errors import (
+    AgentNotFound,
+    InvalidRequest,
+    ResultMismatch,
+    StepExecutionError,
+)
 from polos_client.fold import conclude, tool_result
-from polos_client.result import AgentResult, ToolResult, Usage
+from polos_client.result import AgentResult, ToolResult
+from polos_client.typed import answered
 from polos_service.caller import Caller
 from polos_service.errors import StepError, Unable
 from polos_service.limits import OUTPUT_LIMIT
@@ -30,6 +37,9 @@ from polos_service.workflows.functions import FAILED, MODELS
 
 Find = Callable[[str, str], Runnable]
 """Returns what a project knows by an id; raises AgentNotFound."""
+
+TYPED = '{"result":'
+"""How the output of a step begins whose child has answered with JSON text."""
 
 TOOLS_LIMIT = OUTPUT_LIMIT // 2
 """Bytes of tool results at most that stand in the result of an agent; the rest is left out."""
@@ -92,8 +102,9 @@ class Children:
             return output_of(child, end)
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
+        returned = getattr(runnable, "output_schema", None)
         with self._ctx.handing_over():
-            return value_of(kind, output)
+            return value_of(kind, output, returned)
 
     def _known(self, target_id: str) -> Runnable | StepError:
         try:
@@ -182,7 +193,12 @@ def output_of(child: RunContext, end: Any) -> StepOutput:
             f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
             f"the child run {child.run_id}.",
         )
-    return StepOutput(result_json=_agent_result(child, end).model_dump_json())
+    result = _agent_result(child, end)
+    if not end.result_is_json:
+        return StepOutput(result_json=result.model_dump_json())
+    # The JSON text as it is, so that its numbers stay exact; first, so that it is found again.
+    rest = result.model_dump_json(exclude={"result"})
+    return StepOutput(result_json=f"{TYPED}{end.result},{rest[1:]}")
 
 
 def _agent_result(child: RunContext, end: AgentFinish) -> AgentResult:
@@ -193,16 +209,38 @@ def _agent_result(child: RunContext, end: AgentFinish) -> AgentResult:
         if room >= 0:
             tools.append(tool_result(call, finish))
     outcome = Event(run_id=child.run_id, agent_finish=end)
-    return conclude(outcome, tools, text="", usage=Usage())
+    return conclude(outcome, tools, read=lambda text, _: text)
 
 
-def value_of(kind: str, output: StepOutput) -> Any:
+def value_of(kind: str, output: StepOutput, returned: Any = None) -> Any:
     """Return what a child's step gives to the code.
+
+    `returned` is the type of an agent's answers, if it is known.
 
     Raises:
         StepError: the class of a model in it is not loaded.
 
     """
+    text = output.result_json
     if kind == AGENT:
-        return AgentResult.model_validate_json(output.result_json)
+        result = AgentResult.model_validate_json(text)
+        if (answer := json_answer(output)) is not None:
+            result.result = _answered(answer, result.result_schema, returned)
+        return result
     return decode(output.result_json, output.private.get(MODELS, {}))
+
+
+def json_answer(output: StepOutput) -> str | None:
+    """Return the JSON text that an agent has answered with, as it is; None if it was text."""
+    text = output.result_json
+    if not text.startswith(TYPED):
+        return None
+    _, end = JSONDecoder().raw_decode(text, len(TYPED))
+    return text[len(TYPED) : end]
+
+
+def _answered(text: str, schema: str | None, returned: Any) -> Any:
+    try:
+        return answered(text, schema or "", returned)
+    except ResultMismatch as error:
+        raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error

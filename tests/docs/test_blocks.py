@@ -50,10 +50,11 @@ class Session:
         source = "\n" * (block.line - 1) + block.code
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
         code = compile(source, self._page, "exec", flags=flags, dont_inherit=True)
-        running = eval(code, self._names)
-        if inspect.iscoroutine(running):
-            async with asyncio.timeout(PATIENCE):
-                await running
+        async with asyncio.timeout(PATIENCE):
+            if code.co_flags & inspect.CO_COROUTINE:
+                await eval(code, self._names)
+            else:  # it may block, and the provider works in this loop
+                await asyncio.to_thread(eval, code, self._names)
 
     async def _program(self, name: str) -> str:
         running = await asyncio.create_subprocess_exec(

@@ -113,6 +113,15 @@ async def test_result_prints_what_the_run_was_made_of(address: str) -> None:
     assert re.fullmatch(r"Tokens used: [1-9]\d*", tokens)
 
 
+async def test_extract_prints_typed_data(address: str) -> None:
+    assert (await printed("examples.extract", address=address)).splitlines() == [
+        "2 x lamp at 45.50",
+        "1 x oil at 9.00",
+        "Lamp & Oil, 2026-05-02: 100.00",
+        "__main__.Invoice after 2 model calls",
+    ]
+
+
 async def test_error_handling_tells_each_failure(address: str) -> None:
     assert (await printed("examples.error_handling", address=address)).splitlines() == [
         "Let me see",

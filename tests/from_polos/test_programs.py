@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
 from collections.abc import AsyncIterator
@@ -244,3 +245,50 @@ async def test_workflows_and_agents_run_inside_a_workflow(
         "titles: ['Tea time.', 'Tea time.']",
         "root: True",
     ]
+
+
+REVIEW = {
+    "title": "Emma",
+    "author": {"name": "Jane Austen", "age": None},
+    "reviewer": {"name": "Ann", "age": 30},
+    "rating": 9,
+    "mood": "happy",
+    "tags": ["novel"],
+    "summary": "Emma is wrong about all.",
+}
+
+
+@pytest.mark.parametrize("folder", ["review"], indirect=True)
+async def test_an_agent_answers_with_a_model(folder: Path, provider: MockProvider) -> None:
+    provider.reply(say(json.dumps(REVIEW | {"rating": 11})))
+    provider.reply(say(json.dumps(REVIEW)))
+    provider.reply(say(json.dumps(REVIEW)))
+    code, output, errors = await run(folder, OPENAI_BASE_URL=provider.url, OPENAI_API_KEY="sk-test")
+    assert (code, errors) == (0, "")
+    assert output == (
+        "schema: schemas.BookReview\n"
+        "Emma by Jane Austen: 9/10, happy\n"
+        "tags: novel\n"
+        "reviewer: {'name': 'Ann', 'age': 30}\n"
+        f"{json.dumps(REVIEW, indent=2)}\n"
+        "schemas.BookReview BookReview\n"
+    )
+    form = provider.requests[0].body["response_format"]["json_schema"]
+    assert (form["name"], form["strict"]) == ("BookReview", True)
+    assert form["schema"]["$defs"]["Person"]["required"] == ["name", "age"]
+    assert "rating: Input should be less than or equal to 10 (got 11)" in str(
+        provider.requests[1].body["messages"][-1]["content"]
+    )
+
+
+@pytest.mark.parametrize("folder", ["thinking"], indirect=True)
+async def test_an_agent_that_answers_with_a_model_streams(
+    folder: Path, provider: MockProvider
+) -> None:
+    step = {"number": 1, "thought": "3 * 4 first", "conclusion": "12"}
+    told = {"problem": "sum", "steps": [step], "answer": "14", "confidence": 0.9}
+    text = json.dumps(told)
+    provider.reply(say(text[:20], text[20:]))
+    code, output, errors = await run(folder, OPENAI_BASE_URL=provider.url, OPENAI_API_KEY="sk-test")
+    assert (code, errors) == (0, "")
+    assert output == (f"{text}\njoined: 14\n1. 3 * 4 first -> 12\n14 (90%)\ntext: True\n")

@@ -14,7 +14,7 @@ from fuzz.rounds import play
 from polos.v1 import agent_service_pb2, run_service_pb2
 
 SEED = 50
-"""One whose few attacks call every method, and the tool, with credentials and without."""
+"""One whose few attacks call the tool, with credentials and without."""
 
 ATTACKS_A_ROUND = 250
 """Half of what `make fuzz` has."""

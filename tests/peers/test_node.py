@@ -12,23 +12,16 @@ import pytest
 from tests.docs.pages import ROOT
 from tests.support.process import PATIENCE, ServiceProcess, environment
 from tests.support.proxies import RECITED, Authority, Envoy, Nginx, Proxy, SecureService
+from tests.support.talkers import end, write_app
 
 PROGRAM = ROOT / "examples" / "node" / "run.js"
 NODE = shutil.which("node")
 
-APP = """
-from polos import Agent, scripted
 
-talker = Agent("talker", "scripted", scripted.script(
-    scripted.turn("Hello world", scripted.usage(input_tokens=1, output_tokens=2))
-))
-cut_off = Agent("cut-off", "scripted", scripted.script(
-    scripted.turn("No", scripted.pause(), retried=["Yes."])
-))
-broken = Agent("broken", "scripted", scripted.script(
-    scripted.turn(scripted.fail("model_not_found", "There is no model.", retryable=False))
-))
-"""
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """Return the file of the agents."""
+    return write_app(tmp_path)
 
 
 @pytest.fixture
@@ -42,14 +35,6 @@ def node() -> str:
     pytest.skip(reason)
 
 
-@pytest.fixture
-def app(tmp_path: Path) -> Path:
-    """Return the file of the agents."""
-    path = tmp_path / "app.py"
-    path.write_text(APP)
-    return path
-
-
 async def start(
     node: str, address: str, agent: str, text: str, **env: str
 ) -> asyncio.subprocess.Process:
@@ -60,12 +45,6 @@ async def start(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-
-
-async def end(program: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
-    """Wait for the program's end, and return exit code, output and errors."""
-    output, errors = await asyncio.wait_for(program.communicate(), PATIENCE)
-    return program.returncode, output.decode(), errors.decode()
 
 
 async def test_program_prints_the_answer(node: str, app: Path, tmp_path: Path) -> None:

@@ -276,10 +276,12 @@ class LogMachine(RuleBasedStateMachine):
 
 def chunked(events: list[Event]) -> dict[str, str]:
     """Return what a program has that follows `text_chunks` as documented."""
-    told: dict[str, int] = {}
+    told: set[str] = set()
     texts: dict[str, str] = {}
+    folded = RunAccumulator(events[0].run_id if events else "")
     for event in events:
-        chunk = _chunk(event, told)
+        folded.add([event])
+        chunk = _chunk(event, told, folded)
         if chunk is not None and chunk.reset:
             texts.pop(chunk.step_key)
         elif chunk is not None:

@@ -18,7 +18,7 @@ from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Message
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
-from polos_service.runs.clock import SystemClock
+from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
@@ -60,9 +60,11 @@ def catalog(*agents: Agent, model: Model | None = None) -> Catalog:
     return Catalog(AgentRunnable(agent, providers) for agent in agents)
 
 
-def use_cases(store: RunStore, agents: Catalog, executor: Executor | None = None) -> Runs:
+def use_cases(
+    store: RunStore, agents: Catalog, executor: Executor | None = None, clock: Clock | None = None
+) -> Runs:
     """Return the use cases; without an executor of their own nothing takes up runs."""
-    clock = SystemClock()
+    clock = clock or SystemClock()
     return Runs(store, agents, executor or Executor(store, agents, clock, 1), clock, SideThread())
 
 

@@ -24,17 +24,18 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14polos/v1/agent.proto\x12\x08polos.v1\"\xe7\x01\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x1d\n\x05tools\x18\x05 \x03(\x0b\x32\x0e.polos.v1.Tool\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\x0fstop_conditions\x18\x08 \x03(\tB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokens\"T\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameters_json\x18\x03 \x01(\t\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x08\"\xba\x01\n\x08Workflow\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12 \n\x13payload_schema_json\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11state_schema_json\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0c\x63ode_version\x18\x05 \x01(\tB\x16\n\x14_payload_schema_jsonB\x14\n\x12_state_schema_jsonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14polos/v1/agent.proto\x12\x08polos.v1\"\xbb\x02\n\x05\x41gent\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08provider\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x1d\n\x05tools\x18\x05 \x03(\x0b\x32\x0e.polos.v1.Tool\x12\x18\n\x0btemperature\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x07 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\x0fstop_conditions\x18\x08 \x03(\t\x12\x1f\n\x12output_schema_json\x18\t \x01(\tH\x02\x88\x01\x01\x12\x1a\n\x12output_schema_name\x18\n \x01(\tB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokensB\x15\n\x13_output_schema_json\"T\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x17\n\x0fparameters_json\x18\x03 \x01(\t\x12\x10\n\x08\x61pproval\x18\x04 \x01(\x08\"\xba\x01\n\x08Workflow\x12\x13\n\x0bworkflow_id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12 \n\x13payload_schema_json\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x1e\n\x11state_schema_json\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x14\n\x0c\x63ode_version\x18\x05 \x01(\tB\x16\n\x14_payload_schema_jsonB\x14\n\x12_state_schema_jsonB9\n\x0c\x64\x65v.polos.v1B\nAgentProtoP\x01Z\x10polos/v1;polosv1\xaa\x02\x08Polos.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polos.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014dev.polos.v1B\nAgentProtoP\001Z\020polos/v1;polosv1\252\002\010Polos.V1'
   _globals['_AGENT']._serialized_start=35
-  _globals['_AGENT']._serialized_end=266
-  _globals['_TOOL']._serialized_start=268
-  _globals['_TOOL']._serialized_end=352
-  _globals['_WORKFLOW']._serialized_start=355
-  _globals['_WORKFLOW']._serialized_end=541
+  _globals['_AGENT']._serialized_end=350
+  _globals['_TOOL']._serialized_start=352
+  _globals['_TOOL']._serialized_end=436
+  _globals['_WORKFLOW']._serialized_start=439
+  _globals['_WORKFLOW']._serialized_end=625
 # @@protoc_insertion_point(module_scope)

@@ -34,6 +34,8 @@ class Agent(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_CONDITIONS_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_JSON_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_NAME_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id, unique within a service."""
     description: _builtins.str
@@ -47,6 +49,12 @@ class Agent(_message.Message):
     max_output_tokens: _builtins.int
     """Maximum number of output tokens per model call. If absent, the provider's
     default applies.
+    """
+    output_schema_json: _builtins.str
+    """JSON Schema of the agent's answer, as JSON text. Absent if the agent answers with text."""
+    output_schema_name: _builtins.str
+    """Names the type that the schema describes: `module.Class` of a pydantic model, otherwise
+    as Python writes it. Empty if the agent answers with text.
     """
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[Global___Tool]:
@@ -67,17 +75,23 @@ class Agent(_message.Message):
         temperature: _builtins.float | None = ...,
         max_output_tokens: _builtins.int | None = ...,
         stop_conditions: _abc.Iterable[_builtins.str] | None = ...,
+        output_schema_json: _builtins.str | None = ...,
+        output_schema_name: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_output_schema_json", b"_output_schema_json", "_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "output_schema_json", b"output_schema_json", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "agent_id", b"agent_id", "description", b"description", "max_output_tokens", b"max_output_tokens", "model", b"model", "provider", b"provider", "stop_conditions", b"stop_conditions", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_output_schema_json", b"_output_schema_json", "_temperature", b"_temperature", "agent_id", b"agent_id", "description", b"description", "max_output_tokens", b"max_output_tokens", "model", b"model", "output_schema_json", b"output_schema_json", "output_schema_name", b"output_schema_name", "provider", b"provider", "stop_conditions", b"stop_conditions", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__output_schema_json: _TypeAlias = _typing.Literal["output_schema_json"]  # noqa: Y015
+    _WhichOneofArgType__output_schema_json: _TypeAlias = _typing.Literal["_output_schema_json", b"_output_schema_json"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_output_tokens) -> _WhichOneofReturnType__max_output_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_schema_json) -> _WhichOneofReturnType__output_schema_json | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
 

@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from polos.v1 import agent_pb2 as polos_dot_v1_dot_agent__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpolos/v1/agent_service.proto\x12\x08polos.v1\x1a\x14polos/v1/agent.proto\"#\n\x0fGetAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"2\n\x10GetAgentResponse\x12\x1e\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x0f.polos.v1.Agent\":\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListAgentsResponse\x12\x1f\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x14ListWorkflowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x15ListWorkflowsResponse\x12%\n\tworkflows\x18\x01 \x03(\x0b\x32\x12.polos.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xec\x01\n\x0c\x41gentService\x12\x41\n\x08GetAgent\x12\x19.polos.v1.GetAgentRequest\x1a\x1a.polos.v1.GetAgentResponse\x12G\n\nListAgents\x12\x1b.polos.v1.ListAgentsRequest\x1a\x1c.polos.v1.ListAgentsResponse\x12P\n\rListWorkflows\x12\x1e.polos.v1.ListWorkflowsRequest\x1a\x1f.polos.v1.ListWorkflowsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpolos/v1/agent_service.proto\x12\x08polos.v1\x1a\x14polos/v1/agent.proto\"#\n\x0fGetAgentRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\"2\n\x10GetAgentResponse\x12\x1e\n\x05\x61gent\x18\x01 \x01(\x0b\x32\x0f.polos.v1.Agent\":\n\x11ListAgentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListAgentsResponse\x12\x1f\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x14ListWorkflowsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"W\n\x15ListWorkflowsResponse\x12%\n\tworkflows\x18\x01 \x03(\x0b\x32\x12.polos.v1.Workflow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xec\x01\n\x0c\x41gentService\x12\x41\n\x08GetAgent\x12\x19.polos.v1.GetAgentRequest\x1a\x1a.polos.v1.GetAgentResponse\x12G\n\nListAgents\x12\x1b.polos.v1.ListAgentsRequest\x1a\x1c.polos.v1.ListAgentsResponse\x12P\n\rListWorkflows\x12\x1e.polos.v1.ListWorkflowsRequest\x1a\x1f.polos.v1.ListWorkflowsResponseB@\n\x0c\x64\x65v.polos.v1B\x11\x41gentServiceProtoP\x01Z\x10polos/v1;polosv1\xaa\x02\x08Polos.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'polos.v1.agent_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\014dev.polos.v1B\021AgentServiceProtoP\001Z\020polos/v1;polosv1\252\002\010Polos.V1'
   _globals['_GETAGENTREQUEST']._serialized_start=64
   _globals['_GETAGENTREQUEST']._serialized_end=99
   _globals['_GETAGENTRESPONSE']._serialized_start=101

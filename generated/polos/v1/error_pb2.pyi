@@ -336,6 +336,14 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The child run that the step started was cancelled on its own."""
     FAILURE_REASON_TOO_DEEP: _FailureReason.ValueType  # 33
     """The step would have started a child run below 32 others, one inside the other."""
+    FAILURE_REASON_OUTPUT_INVALID: _FailureReason.ValueType  # 34
+    """The model's answer does not conform to the agent's output schema, and neither does the
+    one that it gave when it was told so.
+    """
+    FAILURE_REASON_MODEL_REFUSED: _FailureReason.ValueType  # 35
+    """The model refused to give the answer that the agent's output schema describes, or the
+    provider's content filter withheld it. The message has the model's words.
+    """
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -427,4 +435,12 @@ FAILURE_REASON_CHILD_CANCELLED: FailureReason.ValueType  # 32
 """The child run that the step started was cancelled on its own."""
 FAILURE_REASON_TOO_DEEP: FailureReason.ValueType  # 33
 """The step would have started a child run below 32 others, one inside the other."""
+FAILURE_REASON_OUTPUT_INVALID: FailureReason.ValueType  # 34
+"""The model's answer does not conform to the agent's output schema, and neither does the
+one that it gave when it was told so.
+"""
+FAILURE_REASON_MODEL_REFUSED: FailureReason.ValueType  # 35
+"""The model refused to give the answer that the agent's output schema describes, or the
+provider's content filter withheld it. The message has the model's words.
+"""
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

@@ -583,6 +583,8 @@ class StepFinish(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
+    INVALID_OUTPUT_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
     """The step's key, as in its `step_start`."""
     step_type: _builtins.str
@@ -595,6 +597,11 @@ class StepFinish(_message.Message):
     """
     finish_reason: Global___FinishReason.ValueType
     """Why the model call ended. Unspecified in other steps."""
+    result_schema: _builtins.str
+    """Name of the pydantic model that the output is an instance of, as `module.Class`: of a
+    tool call, what the tool returned; of a model call whose answer conforms to the agent's
+    output schema, the text of the answer. Empty if it is not one.
+    """
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Time that this attempt took, excluding earlier attempts."""
@@ -625,6 +632,12 @@ class StepFinish(_message.Message):
         arguments. Absent in other steps.
         """
 
+    @_builtins.property
+    def invalid_output(self) -> Global___InvalidOutput:
+        """Why the answer of a model call does not conform to the agent's output schema. Its text
+        is void: it is not part of what the agent says. Absent otherwise.
+        """
+
     def __init__(
         self,
         *,
@@ -639,16 +652,78 @@ class StepFinish(_message.Message):
         cost: Global___Cost | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         tool_call: Global___ToolCall | None = ...,
+        result_schema: _builtins.str = ...,
+        invalid_output: Global___InvalidOutput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "failure", b"failure", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "failure", b"failure", "invalid_output", b"invalid_output", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "invalid_output", b"invalid_output", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "result_schema", b"result_schema", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failure", "long_answer"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___StepFinish: _TypeAlias = StepFinish  # noqa: Y015
+
+@_typing.final
+class InvalidOutput(_message.Message):
+    """Why an answer does not conform to the agent's output schema. What the model said is in
+    the events of the step, and not repeated here.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_OMITTED_FIELD_NUMBER: _builtins.int
+    violations_omitted: _builtins.int
+    """Number of violations beyond those."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Violation]:
+        """The violations, at least one and at most 20."""
+
+    def __init__(
+        self,
+        *,
+        violations: _abc.Iterable[Global___Violation] | None = ...,
+        violations_omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["violations", b"violations", "violations_omitted", b"violations_omitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InvalidOutput: _TypeAlias = InvalidOutput  # noqa: Y015
+
+@_typing.final
+class Violation(_message.Message):
+    """A violation of a schema."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Where in the answer: names of members and indexes of items, joined by dots, for
+    example `lines.0.price`; at most 256 characters. Empty for the answer as a whole.
+    """
+    rule: _builtins.str
+    """The rule that is violated, for example `Input should be a valid integer`; at most
+    256 characters. Never what the model said.
+    """
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Violation: _TypeAlias = Violation  # noqa: Y015
 
 @_typing.final
 class LongAnswer(_message.Message):
@@ -771,6 +846,7 @@ class AgentStart(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_CONDITIONS_FIELD_NUMBER: _builtins.int
     STREAMING_FIELD_NUMBER: _builtins.int
+    OUTPUT_SCHEMA_NAME_FIELD_NUMBER: _builtins.int
     agent_id: _builtins.str
     """The agent's id."""
     provider: _builtins.str
@@ -786,6 +862,10 @@ class AgentStart(_message.Message):
     streaming: _builtins.bool
     """True if the run's log contains `text_delta`, `reasoning_delta` and `tool_call`
     events.
+    """
+    output_schema_name: _builtins.str
+    """Names the type that the agent's answer has, as `Agent.output_schema_name`. Empty if
+    the agent answers with text.
     """
     @_builtins.property
     def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -806,10 +886,11 @@ class AgentStart(_message.Message):
         max_output_tokens: _builtins.int | None = ...,
         stop_conditions: _abc.Iterable[_builtins.str] | None = ...,
         streaming: _builtins.bool = ...,
+        output_schema_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "max_output_tokens", b"max_output_tokens", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "agent_id", b"agent_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "provider", b"provider", "stop_conditions", b"stop_conditions", "streaming", b"streaming", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens", "_temperature", b"_temperature", "agent_id", b"agent_id", "max_output_tokens", b"max_output_tokens", "model", b"model", "output_schema_name", b"output_schema_name", "provider", b"provider", "stop_conditions", b"stop_conditions", "streaming", b"streaming", "temperature", b"temperature", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_output_tokens: _TypeAlias = _typing.Literal["max_output_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_output_tokens: _TypeAlias = _typing.Literal["_max_output_tokens", b"_max_output_tokens"]  # noqa: Y015
@@ -838,6 +919,8 @@ class AgentFinish(_message.Message):
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     RESULT_STEP_KEY_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
+    RESULT_IS_JSON_FIELD_NUMBER: _builtins.int
     result: _builtins.str
     """The text of the last model call. May be empty."""
     finish_reason: Global___FinishReason.ValueType
@@ -851,6 +934,14 @@ class AgentFinish(_message.Message):
     result_step_key: _builtins.str
     """The model step whose text is the result, if that exceeds one event; `result` is
     empty then. Empty otherwise.
+    """
+    result_schema: _builtins.str
+    """Name of the pydantic model that the result is an instance of, as `module.Class`.
+    Empty if it is not one.
+    """
+    result_is_json: _builtins.bool
+    """True if the result is JSON text that conforms to `Agent.output_schema_json`: the
+    agent has an output schema.
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -875,10 +966,12 @@ class AgentFinish(_message.Message):
         total_steps: _builtins.int = ...,
         duration: _duration_pb2.Duration | None = ...,
         result_step_key: _builtins.str = ...,
+        result_schema: _builtins.str = ...,
+        result_is_json: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "finish_reason", b"finish_reason", "result", b"result", "result_step_key", b"result_step_key", "stop_condition", b"stop_condition", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "finish_reason", b"finish_reason", "result", b"result", "result_is_json", b"result_is_json", "result_schema", b"result_schema", "result_step_key", b"result_step_key", "stop_condition", b"stop_condition", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -252,10 +252,15 @@ class ToolResult(_message.Message):
     STEP_KEY_FIELD_NUMBER: _builtins.int
     RESULT_JSON_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
+    RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
     """The step that made the call."""
     result_json: _builtins.str
     """What the tool returned, as JSON text."""
+    result_schema: _builtins.str
+    """Name of the pydantic model that the tool returned, as `module.Class`. Empty if it
+    returned anything else.
+    """
     @_builtins.property
     def tool_call(self) -> _event_pb2.ToolCall:
         """The call, with id, name and arguments, even if those exceed one event."""
@@ -271,10 +276,11 @@ class ToolResult(_message.Message):
         step_key: _builtins.str = ...,
         result_json: _builtins.str = ...,
         failure: _event_pb2.StepFailure | None = ...,
+        result_schema: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result_json", b"result_json", "step_key", b"step_key", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "outcome", b"outcome", "result_json", b"result_json", "result_schema", b"result_schema", "step_key", b"step_key", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failure"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

@@ -109,4 +109,6 @@ def message_of(agent: Agent) -> AgentMessage:
         temperature=agent.temperature,
         max_output_tokens=agent.max_output_tokens,
         stop_conditions=[stop.name for stop in agent.stop_conditions],
+        output_schema_json=json.dumps(agent.output.schema) if agent.output else None,
+        output_schema_name=agent.output_schema_name or "",
     )

@@ -24,6 +24,10 @@ class Dialect:
             names another; None where it does not: strict servers refuse members that they do
             not know.
         no_text: the content of a message that only calls tools.
+        schema: whether the server takes the schema of an answer. One that does not is told it in
+            words.
+        schema_with_tools: whether it takes one together with tools: some servers enforce the
+            schema from the first token, so that no tool is ever called.
         call_ids: the ids of calls that the server takes; None: all. A hash takes the place of
             any other, in the call and in its result.
 
@@ -33,6 +37,8 @@ class Dialect:
     stream_options: bool = True
     reasoning: Literal["reasoning", "reasoning_content"] | None = "reasoning_content"
     no_text: Literal[""] | None = ""
+    schema: bool = True
+    schema_with_tools: bool = False
     call_ids: re.Pattern[str] | None = None
 
 

@@ -11,7 +11,13 @@ from polos_service.models.preset import Preset
 OPENAI_URL = "https://api.openai.com/v1"
 """The base URL of OpenAI itself."""
 
-_OPENAI = Dialect(bound="max_completion_tokens", reasoning=None, no_text=None, call_ids=OPENAI_IDS)
+_OPENAI = Dialect(
+    bound="max_completion_tokens",
+    reasoning=None,
+    no_text=None,
+    schema_with_tools=True,
+    call_ids=OPENAI_IDS,
+)
 """OpenAI's newer models refuse `max_tokens`. Its chat completions show no reasoning."""
 
 OPENAI = Preset(
@@ -73,8 +79,15 @@ PRESETS: Mapping[str, Preset] = {
     for one in (
         OPENAI,
         AZURE,
-        # Thinking models refuse a conversation in which their reasoning_content is missing.
-        _row("deepseek", "https://api.deepseek.com", "", price_list="deepseek"),
+        # Thinking models refuse a conversation in which their reasoning_content is missing. It has
+        # no schemas of answers.
+        _row(
+            "deepseek",
+            "https://api.deepseek.com",
+            "",
+            Dialect(schema=False),
+            price_list="deepseek",
+        ),
         _row("fireworks", "https://api.fireworks.ai", "/inference/v1", price_list="fireworks"),
         # Unknown members of a request or a message are refused.
         _row(
@@ -84,12 +97,13 @@ PRESETS: Mapping[str, Preset] = {
             Dialect(reasoning=None),
             price_list="google",
         ),
-        # `reasoning_content` is refused, and `reasoning` by models that do not reason.
+        # `reasoning_content` is refused, and `reasoning` by models that do not reason. Schemas of
+        # answers are not streamed.
         _row(
             "groq",
             "https://api.groq.com",
             "/openai/v1",
-            Dialect(bound="max_completion_tokens", reasoning=None),
+            Dialect(bound="max_completion_tokens", reasoning=None, schema=False),
             price_list="groq",
         ),
         # What stands behind it may refuse an empty text.

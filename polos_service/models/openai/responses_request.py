@@ -21,7 +21,9 @@ from polos_service.models.messages import (
     Result,
     Text,
 )
+from polos_service.models.openai.chat_request import json_schema
 from polos_service.models.openai.responses_items import CALL, MESSAGE, REASONING, filled
+from polos_service.models.output import OutputFormat, told
 from polos_service.models.state import state_for
 
 PATH = "/responses"
@@ -47,6 +49,8 @@ def body(request: ModelRequest, provider: str) -> dict[str, Any]:
         made["temperature"] = request.temperature
     if request.max_output_tokens is not None:
         made["max_output_tokens"] = request.max_output_tokens
+    if request.output is not None:
+        _demand(made, request.output)
     for chosen in (request.settings, request.options):
         for name, value in _renamed(chosen):
             nested = name in NESTED and isinstance(value, Mapping)
@@ -54,6 +58,24 @@ def body(request: ModelRequest, provider: str) -> dict[str, Any]:
     # Tools of the provider's own, web search for example, are a setting of the agent.
     tools = [*map(_tool, request.tools), *made.get("tools", ())]
     return made | ({"tools": tools} if tools else {})
+
+
+def _demand(body: dict[str, Any], output: OutputFormat) -> None:
+    """Put the form of the answer into a request: with tools as well, the API takes both."""
+    if output.is_object:
+        body["text"] = {"format": {"type": "json_schema", **json_schema(output)}}
+    else:
+        body["instructions"] = told(output.schema)
+
+
+def tell_instead(body: dict[str, Any]) -> bool:
+    """Tell the form of the answer in words instead of in a field; return whether there was one."""
+    match body.get("text"):
+        case {"format": {"type": "json_schema", "schema": schema}, **rest}:
+            body["text"] = rest
+            body["instructions"] = told(schema)
+            return True
+    return False
 
 
 def _renamed(chosen: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -93,6 +93,7 @@ class Queue:
                 expected=0,
                 same=lambda last: last.data == payload and last.sequence != replaced,
             )
+            self.find(subject)  # what listens to the queue hears of it later
         except Conflict as conflict:
             last = conflict.last
             if last is not None and (

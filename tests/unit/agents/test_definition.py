@@ -210,9 +210,24 @@ def test_earlier_code_does_not_take_up_a_run_whose_tools_need_approval() -> None
     runnable = AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}))
     pinned = runnable.pin(run_request(ANONYMOUS, CreateRunRequest(agent_id="careful", input="Go.")))
     stored = json.loads(pinned)
-    assert stored["v"] == VERSION
+    assert (stored["v"], "output" in stored) == (3, False)
     assert [one.get("approval") for one in stored["tools"]] == [None, True]
     assert [one.approval for one in Definition.unpin(pinned).tools] == [False, True]
+
+
+def test_earlier_code_does_not_take_up_a_run_with_an_output_schema() -> None:
+    agent = Agent("typed", "scripted", script("Hi."), output_schema=dict[str, int])
+    runnable = AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}))
+    pinned = runnable.pin(run_request(ANONYMOUS, CreateRunRequest(agent_id="typed", input="Go.")))
+    stored = json.loads(pinned)
+    assert stored["v"] == VERSION
+    assert stored["output"]["schema"] == {
+        "additionalProperties": {"type": "integer"},
+        "type": "object",
+    }
+    output = Definition.unpin(pinned).output
+    assert output is not None
+    assert output.name == "dict[str, int]"
 
 
 async def test_what_an_agent_sets_for_its_provider_is_pinned(store: SqliteStore) -> None:

@@ -105,7 +105,6 @@ def test_parameters_that_are_not_a_providers_are_refused_with_the_way_to_set_the
     "option",
     [
         {"queue": "q"},
-        {"output_schema": BaseModel},
         {"on_start": print},
         {"on_end": print},
         {"on_agent_step_start": print},

@@ -24,6 +24,7 @@ BUILT = {
     "description",
     "system_prompt",
     "tools",
+    "output_schema",
     "temperature",
     "max_output_tokens",
     "provider_base_url",

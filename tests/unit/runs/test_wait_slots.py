@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from polos_service.runs.answers import Answer
+from polos_service.runs.answers import CANCELLED, Answer
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
-from polos_service.runs.waiting import CANCELLED
 from polos_service.store import SETTLED, Command, refusals
 from polos_service.store.sqlite import SqliteStore
 from tests.support.runs import opened, runnable

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -32,7 +33,7 @@ from polos_service.store import OPEN_BYTES, SETTLED, WaitRecord, refusals
 from polos_service.store.sqlite import SqliteStore
 from polos_service.waits import Waits
 from tests.support.agents import use_cases
-from tests.support.runs import executing, opened, runnable
+from tests.support.runs import SetClock, executing, opened, runnable
 from tests.support.service import until
 from tests.support.stores import all_events, new_run, soon
 
@@ -167,6 +168,22 @@ async def test_an_answer_to_what_does_not_wait_is_refused_with_what_is_open(
         with pytest.raises(WaitExpired):
             await waits.resume(ANONYMOUS, reply(run_id, "late"))
         assert await waits.early(ANONYMOUS, run_id) == []
+
+
+async def expires(ctx: RunContext) -> None:
+    await ctx.wait("ok", SUSPEND, until=time.time_ns() + 3600 * 10**9)
+
+
+async def test_no_answer_is_accepted_after_one_was_refused_as_late(store: SqliteStore) -> None:
+    late = SetClock()
+    late.shift = 7200 * 10**9
+    async with waiting(store, expires, 1) as (waits, run_id, (wait,)):
+        too_late = use_cases(store, Catalog(), clock=late).waits
+        for one in (too_late, waits):
+            with pytest.raises(WaitExpired):
+                await one.resume(ANONYMOUS, reply(run_id, wait_id=wait.wait_id, who="me"))
+        events = await soon(all_events(store, run_id))
+        assert [one.resumed.expired for one in events if one.HasField("resumed")] == [True]
 
 
 async def until_settled(store: SqliteStore, run_id: str, count: int) -> None:

@@ -13,6 +13,7 @@ from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FailureReason
 from polos_client.values import enum_name, iso
 from polos_client.waits import METADATA, PREFIXES, TYPES
+from polos_client.wire import CHILD_MARK, root_of
 
 
 class Event:
@@ -23,18 +24,18 @@ class Event:
 
     """
 
-    __slots__ = ("_data", "_root_run_id", "_root_workflow_id", "proto")
+    __slots__ = ("_data", "_run_id", "_workflow_id", "proto")
 
     def __init__(
         self,
         proto: pb.Event,
-        root_run_id: str | None = None,
-        root_workflow_id: str | None = None,
+        run_id: str | None = None,
+        workflow_id: str | None = None,
     ) -> None:
-        """Wrap `proto`, from the log of this root run (None: the event is the root's own)."""
+        """Wrap `proto`, read from the log of this run (None: the event is the run's own)."""
         self.proto = proto
-        self._root_run_id = root_run_id or proto.run_id
-        self._root_workflow_id = root_workflow_id or proto.workflow_id
+        self._run_id = run_id or proto.run_id
+        self._workflow_id = workflow_id or proto.workflow_id
         self._data: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
@@ -43,7 +44,7 @@ class Event:
     @property
     def id(self) -> str:
         """The root run's id and the sequence, joined by a colon; unique within a service."""
-        return f"{self._root_run_id}:{self.proto.sequence}"
+        return f"{root_of(self._run_id)}{CHILD_MARK}{self.proto.sequence}"
 
     @property
     def sequence_id(self) -> int:
@@ -52,8 +53,13 @@ class Event:
 
     @property
     def topic(self) -> str:
-        """The log that has the event: `workflow/{workflow_id}/{run_id}` of the root run."""
-        return f"workflow/{self._root_workflow_id}/{self._root_run_id}"
+        """The log that was read: `workflow/{workflow_id}/{run_id}` of the root run or the child."""
+        return f"workflow/{self._workflow_id}/{self._run_id}"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is of the run that was read, rather than of a run below it."""
+        return self.proto.run_id == self._run_id
 
     @property
     def event_type(self) -> str:

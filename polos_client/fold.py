@@ -28,7 +28,7 @@ class RunAccumulator:
     passed over, whether they stand or are void.
 
     Attributes:
-        outcome: the terminal event; None until it was added.
+        outcome: the terminal event, of the root where a child has none; None until it was added.
         sequence: that of the last event that was added; 0 before the first.
 
     """
@@ -97,7 +97,8 @@ class RunAccumulator:
     @property
     def usage(self) -> Usage:
         """The tokens: of the terminal event if there is one, else of the finished calls."""
-        told = None if self.outcome is None else outcome_usage(self.outcome)
+        own = self.outcome is not None and self.outcome.run_id == self._run_id
+        told = outcome_usage(self.outcome) if own and self.outcome else None
         return told or total(self._usages)
 
     def takes_back(self, step: pb.StepFinish) -> bool:
@@ -140,8 +141,11 @@ class RunAccumulator:
         """
         if self.outcome is None:
             raise ValueError("the run has not ended: there is no result yet")
-        check(self.outcome, text=self.text, usage=self.usage)
-        return self.outcome
+        outcome = self.outcome
+        if outcome.run_id != self._run_id:
+            outcome = _taken(outcome, self._run_id)
+        check(outcome, text=self.text, usage=self.usage)
+        return outcome
 
     def _call(self, step: pb.StepFinish) -> pb.ToolCall:
         """Return the call that a step has made, with its arguments, however long."""
@@ -296,6 +300,19 @@ def total(usages: list[pb.Usage]) -> Usage:
         for name, count in usage_fields(one).items():
             sums[name] = sums.get(name, 0) + count
     return Usage(**sums)
+
+
+def _taken(outcome: pb.Event, run_id: str) -> pb.Event:
+    """Return how a child has ended that has no end of its own: as its root, but without a result.
+
+    `outcome` is the event that ended the root.
+    """
+    taken = pb.Event(run_id=run_id, workflow_id=outcome.workflow_id)
+    if outcome.HasField("error"):
+        taken.error.CopyFrom(outcome.error)
+    else:
+        taken.run_cancelled.SetInParent()
+    return taken
 
 
 def _content(result_json: str) -> str:

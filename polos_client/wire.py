@@ -44,6 +44,9 @@ PAGE_LIMIT = 1000
 TOKEN_SECONDS = 24 * 3600
 """Seconds for which a run token is good at most."""
 
+CHILD_MARK = ":"
+"""What stands between the id of a root run and the number of one of its children."""
+
 HEARTBEAT = 15.0
 """Seconds of silence after which a stream carries a response without events."""
 
@@ -59,3 +62,8 @@ PING_TIMEOUT_MS = 10_000
 """Milliseconds without an answer to a ping after which the connection is closed.
 
 The service also takes pings this often, so that a client's never count as too many."""
+
+
+def root_of(run_id: str) -> str:
+    """Return the root of a run: of a child, `ROOT:N`, its ROOT; a root run itself."""
+    return run_id.partition(CHILD_MARK)[0]

@@ -15,6 +15,7 @@ from polos_client.errors import (
     WaitExpired,
     WaitNotOpen,
 )
+from polos_client.wire import root_of
 from polos_service.runs.answers import Answer
 
 LISTED = 200
@@ -50,7 +51,7 @@ class Reply:
     @property
     def root(self) -> str:
         """The root run."""
-        return self.run_id.partition(":")[0]
+        return root_of(self.run_id)
 
     def names(self, wait: Wait) -> bool:
         """Return whether it is for this wait, of a run that it names by itself or by its root."""

@@ -9,12 +9,14 @@ from contextlib import AbstractContextManager
 
 import uuid_utils
 
-from polos_client.errors import Draining
+from polos_client.errors import Draining, InvalidRequest
+from polos_client.wire import root_of
 from polos_service.caller import Caller
 from polos_service.catalog import Catalog
 from polos_service.quotas import UNLIMITED, Quotas, exceeded
 from polos_service.reading.details import Details, RunDetails
 from polos_service.reading.tail import Readers, Tail
+from polos_service.runs.answers import cancelling
 from polos_service.runs.clock import Clock
 from polos_service.runs.executor import Executor
 from polos_service.runs.frame import SECOND
@@ -108,8 +110,20 @@ class Runs:
         """Return the kind of what a start names; empty if the caller cannot start it."""
         return self._catalog.kind(runnable_id, caller.project)
 
+    async def require(self, caller: Caller, run_id: str) -> None:
+        """Check that there is such a run, or such a child of a run.
+
+        Raises:
+            RunNotFound: there is not.
+
+        """
+        if root_of(run_id) == run_id:
+            await self._store.get(caller.project, run_id)
+        else:
+            await self._details.first(caller.project, run_id)
+
     async def record(self, caller: Caller, run_id: str) -> RunRecord:
-        """Return what is known of a run without its log.
+        """Return what is known of a root run without its log.
 
         Raises:
             RunNotFound: there is no such run.
@@ -117,8 +131,10 @@ class Runs:
         """
         return await self._store.get(caller.project, run_id)
 
-    async def get(self, caller: Caller, run_id: str, max_result: int) -> RunDetails:
-        """Return a run with its outcome, and the results of its tools.
+    async def get(
+        self, caller: Caller, run_id: str, max_result: int, *, tree: bool = False
+    ) -> RunDetails:
+        """Return a run or a child with its outcome, and the results of its tools.
 
         Its result may have up to `max_result` bytes. The details are released by the caller.
 
@@ -126,10 +142,13 @@ class Runs:
             RunNotFound: there is no such run.
 
         """
-        return await self._details.whole(caller.project, run_id, max_result)
+        return await self._details.whole(caller.project, run_id, max_result, tree=tree)
 
     def tail(self, caller: Caller, run_id: str, after: int) -> AbstractContextManager[Tail]:
-        """Give a run's log to one reader: encoded responses, from a cursor on."""
+        """Give a run's log to one reader: encoded responses, from a cursor on.
+
+        A child is one that `require` has found.
+        """
         return self._readers.tail(caller.project, run_id, after)
 
     async def list(self, caller: Caller, query: RunQuery) -> Sequence[RunRecord]:
@@ -141,8 +160,11 @@ class Runs:
 
         Raises:
             RunNotFound: there is no such run.
+            TooManyCommands: as many commands wait for the root of a child as may.
 
         """
+        if root_of(run_id) != run_id:
+            return await self._cancel_child(caller, run_id)
         await self._executor.cancel(caller.project, run_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CANCEL_WAIT):
@@ -150,14 +172,30 @@ class Runs:
         return await self._details.ended(caller.project, run_id)
 
     async def delete(self, caller: Caller, run_id: str) -> None:
-        """Remove an ended run, whole.
+        """Remove an ended root run, whole.
 
         Raises:
+            InvalidRequest: it is a child.
             RunNotFinished: it has not ended.
             RunNotFound: there is no such run.
 
         """
+        if (root := root_of(run_id)) != run_id:
+            what = f"is a child, which is deleted with its root run {root:.80} only"
+            raise InvalidRequest({"run_id": what})
         await self._store.delete(caller.project, run_id)
+
+    async def _cancel_child(self, caller: Caller, run_id: str) -> RunDetails:
+        details = await self._details.ended(caller.project, run_id)
+        if details.outcome is not None:
+            return details
+        await self._store.command(caller.project, root_of(run_id), cancelling(run_id))
+        with contextlib.suppress(TimeoutError, Draining):
+            async with asyncio.timeout(CANCEL_WAIT):
+                with self.tail(caller, run_id, details.record.latest) as tail:
+                    while await tail.next() is not None:
+                        pass
+        return await self._details.ended(caller.project, run_id)
 
     def _check_input(self, request: RunRequest) -> None:
         project = request.caller.project

@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polos.v1.event_pb2 import Event, WaitKind
+from polos.v1.event_pb2 import WaitKind
 from polos.v1.run_pb2 import Wait
 from polos_client.errors import (
     InvalidRequest,
-    RunNotFound,
     StoreUnavailable,
 )
 from polos_service.caller import RUNS_RESUME, Caller
@@ -32,7 +31,6 @@ from polos_service.reply import (
 )
 from polos_service.runs.answers import APPROVE, ASK, EXPIRED, UNSETTLED, Answer, slot
 from polos_service.runs.clock import Clock
-from polos_service.runs.frame import decode
 from polos_service.store import ENDED, RunStore, WaitRecord
 
 TIMER, APPROVAL = WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_APPROVAL
@@ -165,14 +163,14 @@ class Waits:
         records = await self._store.open_waits(caller.project, run_id)
         return [wait for one in records if not self._over(wait := waiting(one))]
 
-    async def early(self, caller: Caller, run_id: str) -> Sequence[str]:
-        """Return the keys of waits of a root run that were answered before they began."""
+    async def early(self, caller: Caller, run_id: str) -> Sequence[tuple[str, str]]:
+        """Return the waits of a root run that were answered before they began: run and key."""
         inbox = await self._store.inbox(caller.project, run_id)
         found = {(one.run_id, one.step_key): None for one in inbox if one.kind in UNSETTLED}
         if found:
             async for event in self._details.waits(caller.project, run_id):
                 found.pop((event.run_id, event.suspended.step_key), None)
-        return [key for _, key in found]
+        return list(found)
 
     async def page(self, caller: Caller, asked: Asked) -> tuple[Sequence[Wait], Place | None]:
         """Return open waits of the project, oldest first, and the place behind which more stand.
@@ -208,7 +206,7 @@ class Waits:
         There is no wait if the reply names it by a key that the run may still come to.
         """
         if reply.wait_id:
-            event = await self._event(caller, reply.root, reply.wait_id)
+            event = await self._details.event(caller.project, reply.root, reply.wait_id)
             if event is not None and event.HasField("suspended") and reply.names(wait_of(event)):
                 return wait_of(event), False
         elif reply.request_id and (wait := await self._repeated(caller, reply)):
@@ -287,21 +285,7 @@ class Waits:
         """
         if reply.run_id == reply.root:
             return ""
-        number = reply.run_id.partition(":")[2]
-        event = None
-        if number.isascii() and number.isdigit() and len(number) <= len(str(2**62)) - 1:
-            event = await self._event(caller, reply.root, int(number))
-        if event is None or event.run_id != reply.run_id:
-            raise RunNotFound(f"There is no run {reply.run_id:.80}.", run_id=reply.run_id)
-        return event.workflow_id
-
-    async def _event(self, caller: Caller, root: str, sequence: int) -> Event | None:
-        """Return an event of a log; None if there is none."""
-        if sequence < 1:
-            return None
-        found = await self._store.read(caller.project, root, sequence - 1, 1)
-        events = (one for frame in found.frames for one in decode(frame.data))
-        return next((one for one in events if one.sequence == sequence), None)
+        return (await self._details.first(caller.project, reply.run_id)).workflow_id
 
     async def _said(
         self, caller: Caller, reply: Reply, wait: Wait | None, answer: Answer

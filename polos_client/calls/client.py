@@ -12,7 +12,7 @@ from polos.v1.agent_pb2 import Agent as AgentMessage
 from polos.v1.agent_pb2 import Workflow as WorkflowMessage
 from polos.v1.agent_service_pb2 import GetAgentRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
-from polos.v1.run_pb2 import Run
+from polos.v1.run_pb2 import Run, RunTree
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 from polos_client.calls.connection import Connection, checked_id
 from polos_client.calls.credential import ApiKey
@@ -251,7 +251,7 @@ class PolosClient(Connection):
         return listing.waits(self, workflow_id, limit)
 
     async def get_execution(self, execution_id: str) -> dict[str, Any]:
-        """Return a run's record as JSON values; a key without a value is None.
+        """Return the record of a run or a child as JSON values; a key without a value is None.
 
         Returns:
             `id`, `workflow_id`, `status` ("queued", "running", "waiting", "completed", "failed"
@@ -274,8 +274,23 @@ class PolosClient(Connection):
 
         return await record.execution(self, execution_id)
 
+    async def get_tree(self, run_id: str) -> RunTree:
+        """Return a run and the runs below it: who works, who waits for what, and what it costs.
+
+        Args:
+            run_id: the root run, or a child for a part of the tree.
+
+        Raises:
+            RunNotFound: there is no such run.
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        request = rpc.GetRunRequest(run_id=checked_id(run_id), include_tree=True)
+        return (await self.call(lambda channel: RunServiceStub(channel).GetRun, request)).tree
+
     async def cancel_execution(self, execution_id: str) -> bool:
-        """Cancel a run; return False if it had already ended otherwise.
+        """Cancel a run, or a child with the runs below it; False if it had ended otherwise.
 
         Raises:
             RunNotFound: there is no such run.
@@ -330,7 +345,7 @@ class PolosClient(Connection):
             yield run
 
     async def delete_run(self, run_id: str) -> None:
-        """Remove an ended run, with its log.
+        """Remove an ended root run, with its log and its children.
 
         The client does not repeat it: after a lost answer the run would not be found.
 

@@ -50,7 +50,7 @@ async def follow(
 
     Args:
         connection: where the service is.
-        run_id: the root run.
+        run_id: the root run, or a child, which has gaps between its events.
         after: the cursor to begin after; 0 is the start.
         opened: a call that reads the log from the start already; it is used up.
 
@@ -103,7 +103,7 @@ async def fold(
 
     Args:
         connection: where the service is.
-        run_id: the root run.
+        run_id: the root run, or a child.
         into: a fold to go on with, from its last event; default: a new one.
         opened: as in `follow`.
 
@@ -213,11 +213,29 @@ class _Reader:
     def _fresh(self, response: Response) -> Sequence[pb.Event]:
         """Return the events after the cursor, and move it."""
         events = list(response.events)
+        if response.covered_through:
+            return self._part(events, response.covered_through)
         due = range(self._cursor + 1, self._cursor + 1 + len(events))
         if [event.sequence for event in events] != list(due):
             events = [event for event in events if self._is_fresh(event)]
         elif events:
             self._cursor = due[-1]
+        self.ended = bool(events) and events[-1].terminal
+        return events
+
+    def _part(self, events: list[pb.Event], covered: int) -> Sequence[pb.Event]:
+        """Return those of a child's events that are after the cursor, and move it.
+
+        There are gaps between them. The service says how far it has looked.
+        """
+        sequences = [event.sequence for event in events]
+        if sequences != sorted({*sequences}) or (sequences and sequences[-1] > covered):
+            raise self._lost(
+                f"the stream of run {self._run_id} sent events {sequences[0]} to {sequences[-1]} "
+                f"out of order, or beyond {covered}: something in between changed them"
+            )
+        events = [event for event in events if event.sequence > self._cursor]
+        self._cursor = max(self._cursor, covered)
         self.ended = bool(events) and events[-1].terminal
         return events
 

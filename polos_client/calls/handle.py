@@ -12,6 +12,7 @@ from polos_client.calls import record, waiting
 from polos_client.calls.connection import Connection
 from polos_client.calls.start import Start
 from polos_client.values import iso
+from polos_client.wire import root_of
 
 
 class ExecutionHandle(BaseModel):
@@ -42,13 +43,15 @@ class ExecutionHandle(BaseModel):
 
     @classmethod
     def of(cls, run: Run) -> ExecutionHandle:
-        """Return the handle of a root run."""
+        """Return the handle of a run, a root run or a child."""
         return cls(
             id=run.run_id,
             workflow_id=run.workflow_id,
             created_at=iso(run.create_time),
-            root_workflow_id=run.workflow_id,
-            root_execution_id=run.run_id,
+            parent_execution_id=run.parent_run_id or None,
+            step_key=run.parent_step_key or None,
+            root_workflow_id=run.root_workflow_id or run.workflow_id,
+            root_execution_id=root_of(run.run_id),
             session_id=run.session_id if run.HasField("session_id") else None,
             user_id=run.user_id if run.HasField("user_id") else None,
         )

@@ -16,6 +16,7 @@ from polos_client.fold import conclude, tool_result
 from polos_client.result import AgentResult
 from polos_client.typed import answered, typed
 from polos_client.values import iso
+from polos_client.wire import root_of
 
 UNKNOWN = (
     *("payload", "deployment_id", "assigned_to_worker", "retry_count", "queue_name"),
@@ -36,7 +37,7 @@ async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
     return {
         **_common(run),
         "result": result,
-        "root_workflow_id": run.workflow_id,
+        "root_workflow_id": run.root_workflow_id or run.workflow_id,
         "output_schema_name": schema,
     }
 
@@ -77,9 +78,9 @@ def _common(run: Run) -> dict[str, Any]:
         "error": run.outcome.error.message if run.outcome.HasField("error") else None,
         "created_at": iso(run.create_time),
         "completed_at": iso(run.finish_time) if run.HasField("finish_time") else None,
-        "parent_execution_id": None,
-        "root_execution_id": run.run_id,
-        "step_key": None,
+        "parent_execution_id": run.parent_run_id or None,
+        "root_execution_id": root_of(run.run_id),
+        "step_key": run.parent_step_key or None,
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polos_client.wire import root_of
 from polos_service.cli.attending import answer_wait, send
 from polos_service.cli.exits import fail
 from polos_service.cli.keyboard import NothingTypedError, ask_line, forget_typed, person_there
@@ -175,7 +176,7 @@ async def confirmed(what: str) -> bool:
 
 async def open_waits(client: PolosClient, run_id: str) -> list[Wait]:
     """Return the open waits of a root run, or of one of its children."""
-    run = await client.get_run(run_id.partition(":")[0])
+    run = await client.get_run(root_of(run_id))
     return [one for one in run.open_waits if run_id in (run.run_id, one.run_id)]
 
 

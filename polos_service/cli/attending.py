@@ -19,7 +19,7 @@ from polos_client.errors import (
 )
 from polos_service.cli.exits import complain
 from polos_service.cli.keyboard import NothingTypedError, person_there
-from polos_service.cli.output import json_of, visible
+from polos_service.cli.output import ENDS, json_of, kind_of, visible
 from polos_service.cli.prompts import answer_to
 from polos_service.cli.service import Way
 from polos_service.cli.waits import asks, how_to_answer, kind_name, wait_of
@@ -58,9 +58,10 @@ class OpenWaits:
                 self._changed.set()
         elif proto.HasField("resumed"):
             self._close(proto.resumed.wait_id)
-        elif proto.terminal:
-            for wait_id in list(self._open):
-                self._close(wait_id)
+        elif kind_of(event) in ENDS:
+            for wait_id, wait in list(self._open.items()):
+                if proto.terminal or wait.run_id == proto.run_id:
+                    self._close(wait_id)
 
     def _close(self, wait_id: int) -> None:
         if self._open.pop(wait_id, None) is not None:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from polos_service.cli.output import brief, is_own, kind_of
+from polos_service.cli.output import brief, kind_of
 from polos_service.cli.records import span
 from polos_service.cli.waits import as_dict as wait_dict
 from polos_service.cli.waits import asks, ending_of, local, wait_of
@@ -35,7 +35,7 @@ async def history_of(client: PolosClient, run: Run) -> History:
 
 
 class History:
-    """The fold of a root run's log; what its children did is not in it.
+    """The fold of a run's log; what its children did is not in it.
 
     Attributes:
         steps: the steps of a workflow, as they began.
@@ -57,7 +57,7 @@ class History:
 
     def add(self, event: Event) -> None:
         """Take the next event of the log."""
-        if not is_own(event):
+        if not event.is_own:
             return
         match kind_of(event):
             case "step_start":

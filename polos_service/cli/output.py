@@ -22,6 +22,9 @@ CUT = {
 }
 """Finish reasons that are not failures, but leave no whole answer, and what is said then."""
 
+ENDS = ("agent_finish", "workflow_finish", "error", "run_cancelled")
+"""The kinds of events that end a run, a child as well as the root."""
+
 _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
 """Control characters except tab and newline, each mapped to nothing."""
 
@@ -71,7 +74,7 @@ class PlainText(_Piped):
 
     def show(self, event: Event) -> None:
         """Print what is final; problems go to standard error."""
-        if (text := self._texts.add(event)) and is_own(event):
+        if (text := self._texts.add(event)) and event.is_own:
             print_line(text.removesuffix("\n"))
         if not event.proto.terminal:
             return
@@ -105,7 +108,7 @@ def brief(text: str, most: int = BRIEF) -> str:
 
 def as_dict(event: Event) -> dict[str, Any]:
     """Return an event with its place in the log."""
-    parent = {} if is_own(event) else {"parent_run_id": event.proto.parent_run_id}
+    parent = {"parent_run_id": event.proto.parent_run_id} if is_child(event) else {}
     return {
         "sequence": event.sequence_id,
         "run_id": event.proto.run_id,
@@ -116,9 +119,9 @@ def as_dict(event: Event) -> dict[str, Any]:
     }
 
 
-def is_own(event: Event) -> bool:
-    """Return whether the event is of the root run, rather than of a child."""
-    return not event.proto.HasField("parent_run_id")
+def is_child(event: Event) -> bool:
+    """Return whether the event is of a child, rather than of the root run."""
+    return event.proto.HasField("parent_run_id")
 
 
 def kind_of(event: Event) -> str:

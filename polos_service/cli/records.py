@@ -40,14 +40,21 @@ class State(Enum):
 
 def state_of(run: Run) -> str:
     """Return where the run stands; "unknown" if a later version of the service says it."""
+    return state_name(run.state)
+
+
+def state_name(value: RunState.ValueType) -> str:
+    """Return the name of a state; "unknown" if a later version of the service says it."""
     names = {state.on_wire: state.value for state in State}
-    return names.get(run.state, "unknown")
+    return names.get(value, "unknown")
 
 
 def as_dict(run: Run) -> dict[str, Any]:
     """Return the record; what has no value is absent."""
     record = {
         "run_id": run.run_id,
+        "parent_run_id": run.parent_run_id or None,
+        "step_key": run.parent_step_key or None,
         "agent_id": run.workflow_id,
         "state": state_of(run),
         "session_id": run.session_id if run.HasField("session_id") else None,

@@ -25,12 +25,13 @@ from polos_service.cli.records import (
 )
 from polos_service.cli.service import AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table
+from polos_service.cli.tree import tree_dicts, tree_lines
 from polos_service.cli.watch import Watch, detach
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from polos.v1.run_pb2 import Run
+    from polos.v1.run_pb2 import Run, RunTree
     from polos_client.calls.client import PolosClient
 
 app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel and delete runs.")
@@ -40,8 +41,9 @@ BLOCKED = "BLOCKED"
 
 COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", BLOCKED)
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id.")]
+RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or a child's.")]
 RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]
+"""Several runs; of a child, `ROOT:N`, only its branch is meant."""
 
 
 @app.command("list")
@@ -95,18 +97,22 @@ def list_runs(
 @app.command()
 @calls_service
 def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
-    """Show a run's record, outcome, usage, tool results, steps, waits and who answered them."""
+    """Show a run's record, outcome, usage, tool results, steps, waits and who answered them.
 
-    async def found(client: PolosClient) -> tuple[Run, History]:
+    If it has started other runs, the tree of all of them follows.
+    """
+
+    async def found(client: PolosClient) -> tuple[Run, History, RunTree]:
         run = await client.get_run(run_id)
-        return run, await history_of(client, run)
+        return run, await history_of(client, run), await client.get_tree(run_id)
 
-    run, history = call(way, found)
+    run, history, tree = call(way, found)
     record = full_dict(run, history)
     if as_json:
-        print_json(record)
+        print_json(record | ({"tree": tree_dicts(tree)} if len(tree.nodes) > 1 else {}))
     else:
-        typer.echo(printable(described(record, history)))
+        lines = [described(record, history), *tree_lines(tree, datetime.now(UTC))]
+        typer.echo(printable("\n".join(lines)))
 
 
 @app.command()
@@ -132,7 +138,8 @@ def tail(
 def cancel(run_ids: RunIds, way: Way) -> None:
     """Cancel runs that have not ended: queued, running or suspended ones.
 
-    Of a run that has ended it says how; that is not an error.
+    A child is cancelled with the runs below it, and the rest of its tree goes on. Of a run that
+    has ended it says how; that is not an error.
     """
 
     async def cancelled(client: PolosClient, run_id: str) -> str:

@@ -3,9 +3,9 @@
 What is final is printed for good, line by line. The text of the model call under way may still
 become void: it stays in a region below, which is redrawn, together with a line that says what
 is going on. When a retry takes the text back, it leaves the screen. A bar stands before a
-child's lines for each generation between it and the root; its text is printed when its model
-call has finished. What a model thinks before it answers is not shown. Open waits are named in the
-region, too, with the time since they began.
+child's lines for each generation between it and the root, and then the step that started it;
+its text is printed when its model call has finished. What a model thinks before it answers is
+not shown. Open waits are named in the region, too, with the time since they began.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from polos.v1.run_pb2 import Wait
 from polos_client.event import Event
 from polos_client.fold import Voids
 from polos_service.cli.output import (
+    ENDS,
     Output,
     Texts,
     brief,
-    is_own,
     json_of,
     kind_of,
     printable,
@@ -95,10 +95,7 @@ class View(Output):
             "resumed": self._resumed,
             "custom": self._tell,
             "workflow_retry": self._start_over,
-            "agent_finish": self._end_child,
-            "workflow_finish": self._end_child,
-            "error": self._end_child,
-            "run_cancelled": self._end_child,
+            **dict.fromkeys(ENDS, self._end_child),
         }
 
     def __enter__(self) -> Self:
@@ -143,7 +140,7 @@ class View(Output):
         kind = kind_of(event)
         if kind == "step_finish":
             self._finish(event, finished)
-        elif kind == "text_delta" and is_own(event):
+        elif kind == "text_delta" and event.is_own:
             self._saying.append(event.proto.text_delta.content)
         elif kind in self._shows:
             self._shows[kind](event)
@@ -152,13 +149,13 @@ class View(Output):
         """Print a line above the region."""
         self._say(text, style)
 
-    def _bar(self, event: Event) -> str:
-        """Return what stands before the lines of the event's run."""
-        if is_own(event):
-            return ""
+    def _bar(self, event: Event) -> tuple[str, str]:
+        """Return what stands before each line of the event's run, and before the first alone."""
+        if event.is_own:
+            return "", ""
         run_id, parent = event.proto.run_id, event.proto.parent_run_id
         bar = (self._bars.get(parent, "") + BAR)[: GENERATIONS * len(BAR)]
-        return self._bars.setdefault(run_id, bar)
+        return self._bars.setdefault(run_id, bar), f"{event.proto.parent_step_key} · "
 
     def _begin_agent(self, event: Event) -> None:
         start = event.proto.agent_start
@@ -170,7 +167,7 @@ class View(Output):
 
     def _start(self, event: Event) -> None:
         data, key = event.data, event.data["step_key"]
-        label = key if is_own(event) else f"{event.proto.workflow_id} {key}"
+        label = f"{named(event)}{key}"
         self._doing[event.proto.run_id, key] = (label, time.time())
         if "tool_call" in data:
             arguments = data["tool_call"]["function"].get("arguments", LONG)
@@ -178,7 +175,7 @@ class View(Output):
 
     def _retry(self, event: Event) -> None:
         said = ""
-        if is_own(event):
+        if event.is_own:
             said = brief("".join(self._saying), VOID)
             self._saying.clear()
         for run_id in {run_id for run_id, _ in self._doing if self._voids.void(run_id)}:
@@ -202,7 +199,7 @@ class View(Output):
 
     def _suspend(self, event: Event) -> None:
         wait = self._waits[event.sequence_id] = wait_of(event.proto)
-        label = wait.step_key if is_own(event) else f"{wait.workflow_id} {wait.step_key}"
+        label = f"{named(event)}{wait.step_key}"
         self._doing[wait.run_id, wait.step_key] = (label, event.created_at.timestamp())
         self._say(f"⏸ {asks(wait)}", "blue", self._bar(event))
 
@@ -220,12 +217,12 @@ class View(Output):
         data, bar = event.data, self._bar(event)
         self._doing.pop((event.proto.run_id, data["step_key"]), None)
         if text:
-            if is_own(event):
+            if event.is_own:
                 self._saying.clear()  # first, so that the region does not show it once more
             self._say(text, bar=bar)
-        elif "error" in data and is_own(event):
+        elif "error" in data and event.is_own:
             self._leave_unfinished()
-        elif data["step_type"] == "llm" and is_own(event):
+        elif data["step_type"] == "llm" and event.is_own:
             self._saying.clear()  # it is not part of the answer
         if data["step_type"] == EVENT and "error" not in data:
             return  # the event itself is shown
@@ -268,11 +265,12 @@ class View(Output):
             self._saying.clear()
             self._say(f"{text} …", "dim")
 
-    def _say(self, text: str, style: str = "", bar: str = "") -> None:
+    def _say(self, text: str, style: str = "", bar: tuple[str, str] = ("", "")) -> None:
         if self._live is not None:
             self._live.refresh()  # else the region comes back as it was, under the line
-        shown = printable(text).rstrip("\n")
-        barred = bar + shown.replace("\n", f"\n{bar}")
+        each, first = bar
+        shown = printable(first + text).rstrip("\n")
+        barred = each + shown.replace("\n", f"\n{each}")
         self._console.print(Text(barred, style), soft_wrap=True)
 
     def _region(self) -> Group:
@@ -291,6 +289,14 @@ class View(Output):
         if len(self._doing) > STEPS:
             doing.append(f"{len(self._doing) - STEPS} more")
         return Spinner("dots", Text(", ".join(doing) or "waiting", "dim"), style="dim")
+
+
+def named(event: Event) -> str:
+    """Return what a step of the event's run is named after: of a child, its step and what it is."""
+    if event.is_own:
+        return ""
+    parent, child = event.proto.parent_step_key, event.proto.workflow_id
+    return f"{parent} " if parent == child else f"{parent} {child} "
 
 
 def elapsed(seconds: float) -> str:

@@ -13,14 +13,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from polos.v1.event_pb2 import Event, StepFinish, ToolCall
-from polos.v1.run_pb2 import ToolResult
-from polos_client.errors import StoreUnavailable
-from polos_client.wire import RESULT_LIMIT
+from polos.v1.run_pb2 import RunTree, ToolResult
+from polos_client.errors import RunNotFound, StoreUnavailable
+from polos_client.wire import RESULT_LIMIT, root_of
 from polos_service.pacer import Pacer
 from polos_service.reading.budget import Budget
 from polos_service.reading.parts import TEXT, Parts, Place, place_of
-from polos_service.reading.tail import READ_LIMIT, response_of
+from polos_service.reading.subtree import Subtree, begin_of, number_of
+from polos_service.reading.tail import READ_LIMIT, events_of
+from polos_service.reading.tree import Member, Tree, resting, state_of
 from polos_service.runs.frame import cut, decode
+from polos_service.runs.lineage import Origin
 from polos_service.store import ENDED, RunRecord, RunStore, Slice
 
 TOOL = b"\x12\x04tool"
@@ -52,7 +55,11 @@ class RunDetails:
 
     Attributes:
         record: the run.
-        outcome: the terminal event; None if the run has not ended.
+        outcome: the event that ended the run, its root's if it has none; None if it has not ended.
+        origin: what started a child; None of a root run.
+        root_workflow_id: what the root of a child executes; empty of a root run.
+        runs: of a child, its id and those of the runs below it.
+        tree: the run and the runs below it; None if nobody has asked for them.
         tool_results: in the order in which the tools finished.
         omitted: further tool results, beyond RESULTS_LIMIT.
         release: to be called once nobody holds the details any more.
@@ -61,9 +68,17 @@ class RunDetails:
 
     record: RunRecord
     outcome: Event | None
+    origin: Origin | None = None
+    root_workflow_id: str = ""
+    runs: frozenset[str] = frozenset()
+    tree: RunTree | None = None
     tool_results: Sequence[ToolResult] = ()
     omitted: int = 0
     release: Callable[[], None] = keep
+
+    def has(self, run_id: str) -> bool:
+        """Return whether a run of the log is the run itself, or below it."""
+        return not self.runs or run_id in self.runs
 
 
 class Details:
@@ -74,6 +89,30 @@ class Details:
         self._pacer = pacer
         self._budget = Budget(RESULTS_AT_ONCE)
 
+    async def event(self, project: str, root: str, sequence: int) -> Event | None:
+        """Return an event of a log; None if there is none.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        found = await self._store.read(project, root, sequence - 1, 1)
+        events = (one for frame in found.frames for one in decode(frame.data))
+        return next((one for one in events if one.sequence == sequence), None)
+
+    async def first(self, project: str, run_id: str) -> Event:
+        """Return the first event of a child.
+
+        Raises:
+            RunNotFound: there is no such child.
+
+        """
+        number = number_of(run_id)
+        event = await self.event(project, root_of(run_id), number) if number else None
+        if event is None or event.run_id != run_id:
+            raise RunNotFound(f"There is no run {run_id:.80}.", run_id=run_id)
+        return event
+
     async def ended(self, project: str, run_id: str) -> RunDetails:
         """Return the run with its outcome, if it has ended; without the results of its tools.
 
@@ -81,6 +120,8 @@ class Details:
             RunNotFound: there is no such run.
 
         """
+        if root_of(run_id) != run_id:
+            return await self._child(project, run_id)
         record = await self._store.get(project, run_id)
         if record.state not in ENDED:
             return RunDetails(record=record, outcome=None)
@@ -89,8 +130,10 @@ class Details:
         data, _ = cut(frame.data, record.latest - frame.first, 1)
         return RunDetails(record=record, outcome=decode(data)[0])
 
-    async def whole(self, project: str, run_id: str, max_result: int) -> RunDetails:
-        """Return the run with its outcome and the results of its own tools.
+    async def whole(
+        self, project: str, run_id: str, max_result: int, *, tree: bool = False
+    ) -> RunDetails:
+        """Return the run with its outcome and the results of its own tools; with `tree`, that too.
 
         A result that exceeds the terminal event is put into the outcome, unless it has more
         than `max_result` bytes or there is no room for it within RESULT_PATIENCE.
@@ -99,8 +142,14 @@ class Details:
             RunNotFound: there is no such run.
 
         """
-        details = await self.ended(project, run_id)
-        step_key = details.outcome.agent_finish.result_step_key if details.outcome else ""
+        if root_of(run_id) != run_id:
+            details = await self._child(project, run_id, tree=tree)
+        else:
+            details = await self.ended(project, run_id)
+            if tree:
+                details = replace(details, tree=await self._tree(project, details.record))
+        own = details.outcome is not None and details.outcome.run_id == run_id
+        step_key = details.outcome.agent_finish.result_step_key if own and details.outcome else ""
         results = Results(details.record)
         async for data in self._log(project, details.record):
             if TOOL in data or (step_key and MODEL in data):
@@ -156,12 +205,47 @@ class Details:
                     parts.add(decode(data))
         return parts
 
+    async def _child(self, project: str, run_id: str, *, tree: bool = False) -> RunDetails:
+        """Return a child with its outcome, and with the tree below it if that is asked for.
+
+        Raises:
+            RunNotFound: there is no such child.
+
+        """
+        await self.first(project, run_id)
+        root = await self._store.get(project, root_of(run_id))
+        subtree, found = Subtree(run_id), Tree()
+        outcome = None
+        latest = max(root.latest, subtree.after + 1)  # its first event was there
+        while subtree.after < latest and not subtree.ended:
+            await self._pacer.next()
+            part = await self._read(project, root.run_id, subtree.after, READ_LIMIT)
+            picked = subtree.take(part, READ_LIMIT)
+            if subtree.ended:
+                outcome = Event()
+                outcome.CopyFrom(picked[-1])
+                if outcome.run_id != run_id:
+                    del picked[-1]
+            found.add(picked)
+        return await asyncio.to_thread(details_of_child, run_id, root, found, outcome, tree=tree)
+
+    async def _tree(self, project: str, root: RunRecord) -> RunTree:
+        tree = Tree()
+        async for data in self._log(project, root):
+            tree.add(decode(data))
+        return await asyncio.to_thread(tree.told, root)
+
     async def _log(self, project: str, record: RunRecord, after: int = 0) -> AsyncIterator[bytes]:
-        """Yield the log behind a cursor as encoded responses."""
+        """Yield the log behind a cursor as encoded events.
+
+        Of a child it has what its root's log says from the child's begin to its newest event.
+        """
+        root = root_of(record.run_id)
+        after = max(after, begin_of(record.run_id))
         while after < record.latest:
             await self._pacer.next()
-            part = await self._read(project, record.run_id, after, READ_LIMIT)
-            data, after = response_of(part, after)
+            part = await self._read(project, root, after, READ_LIMIT)
+            data, after = events_of(part, after)
             yield data
 
     async def _read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
@@ -257,3 +341,34 @@ class Results:
 def is_long(result: ToolResult) -> bool:
     """Return whether the arguments of a result stand elsewhere."""
     return result.tool_call.HasField("long_arguments")
+
+
+def details_of_child(
+    run_id: str, root: RunRecord, found: Tree, outcome: Event | None, *, tree: bool
+) -> RunDetails:
+    """Return what a log says of a child, as the fold of its subtree has it."""
+    members = found.standing()
+    child: Member = found.members[run_id]
+    finish = None
+    if outcome is not None:
+        finish = outcome.create_time.ToNanoseconds()
+    begin = child.create_time.ToNanoseconds()
+    record = replace(
+        root,
+        run_id=run_id,
+        workflow_id=child.lineage.workflow_id,
+        state=state_of(child, root, idle=resting(members)[run_id]),
+        streaming=child.streaming,
+        create_time=begin,
+        start_time=begin,
+        finish_time=finish,
+        latest=max(one.latest for one in found.members.values()),
+    )
+    return RunDetails(
+        record=record,
+        outcome=outcome,
+        origin=child.origin,
+        root_workflow_id=root.workflow_id,
+        runs=frozenset(found.members),
+        tree=found.told(root) if tree else None,
+    )

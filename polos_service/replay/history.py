@@ -16,6 +16,7 @@ from polos.v1.event_pb2 import Event
 from polos_client.calls.client import PolosClient
 from polos_client.calls.events import stream_workflow
 from polos_client.errors import PolosError
+from polos_client.wire import root_of
 
 STARTS = {"agent_start": "agent", "workflow_start": "workflow"}
 """What a run is of, by the payload of its first event."""
@@ -91,9 +92,13 @@ class History:
         Raises:
             CallError: the service refused: there is no such run, for example.
             ConnectionLost: it could not be reached.
-            HistoryInvalid: the run has not begun.
+            HistoryInvalid: the run has not begun, or is a child.
 
         """
+        if (root := root_of(run_id)) != run_id:
+            raise HistoryInvalid(
+                f"run {run_id} is a child: its events are in the history of {root}"
+            )
         run = await client.get_run(run_id)
         events: list[Event] = []
         if run.latest_sequence:

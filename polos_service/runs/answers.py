@@ -16,7 +16,7 @@ from typing import Literal, Self
 
 import orjson
 
-from polos_service.store import EARLY, SETTLED, Command
+from polos_service.store import CANCEL, EARLY, SETTLED, Command
 
 ANSWER = "answer"
 """The kind of a command that says how a wait ends which the run has come to."""
@@ -123,9 +123,14 @@ EXPIRED = Answer(ending="expired")
 """How a wait ends that nobody has answered in time."""
 
 CANCELLED = Answer(ending="cancelled")
-"""How a wait ends that the run's code does not wait for any more."""
+"""How a wait ends that the run's code does not wait for any more, or a child that is cancelled."""
+
+
+def cancelling(run_id: str) -> Command:
+    """Return the command that cancels a child: it stands in the slot that no wait has."""
+    return Command(id=slot(run_id, ""), kind=CANCEL, run_id=run_id)
 
 
 def slot(run_id: str, step_key: str) -> str:
-    """Return the id of the command that ends a wait of a run, root or child."""
+    """Return the id of the command that ends a wait of a run, root or child; or a child itself."""
     return f"wait-{hashlib.sha256(f'{run_id} {step_key}'.encode()).hexdigest()[:40]}"

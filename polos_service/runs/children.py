@@ -63,12 +63,15 @@ async def run_child(
     )
     # An agent's code runs again for the results of its tools, which its end does not hold.
     if child.end_payload is None or isinstance(child.end_payload, AgentFinish):
-        # One that had ended in time is not late now.
-        left = deadline if child.end_payload is None else None
-        ending = await _ending(child, start.runnable, pinned, left)
+        # One that had ended is not late now, and cannot be cancelled.
+        ending = await _ending(child, start.runnable, pinned, deadline)
+        if ending is None:
+            child.cancel()
+            child.tidy(child.settle_cancellation())
         await child.tidied()  # the log tells first how the waits ended that the code gave up
-        await child.finish(ending.payload)
-        _tell(child, ending)
+        if ending is not None:
+            await child.finish(ending.payload)
+            _tell(child, ending)
     end = cast("Message", child.end_payload)
     if isinstance(end, Error | RunCancelled):
         raise failure(child.run_id, end)
@@ -77,17 +80,33 @@ async def run_child(
 
 async def _ending(
     child: RunContext, runnable: Runnable, pinned: bytes, deadline: int | None
-) -> Ending:
-    """Let the child's code work until it is done or its time is over; return how it ends."""
+) -> Ending | None:
+    """Let the child's code work until it is done or its time is over; return how it ends.
+
+    None if somebody cancels the child. What has ended is neither late nor cancelled.
+    """
+    is_open = child.end_payload is None
+    if is_open and child.has_been_cancelled:
+        return None
     work = asyncio.create_task(outcome(runnable.run(child, pinned)))
+    cancellation = asyncio.create_task(child.cancellation())
+    ends = {work, cancellation} if is_open else {work}
     try:
-        done, _ = await asyncio.wait({work}, timeout=child.left(deadline))
+        while True:
+            left = child.left(deadline) if is_open else None
+            done, _ = await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if done != {cancellation} or child.has_been_cancelled:
+                break
+            ends = {work}  # a tool has cancelled the task that looks for it
     finally:
         if not work.done():
             child.end()
-        await stopped(work, *child.tasks())
+        with child.working():  # a run that is parked now would not hear of the cancellation again
+            await stopped(work, cancellation, *child.tasks())
     if not done:
         return timed_out(child)
+    if work not in done:
+        return None
     result = child.broken or work.result()
     if isinstance(result, Finished | Unable):
         raise result

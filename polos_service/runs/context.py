@@ -21,6 +21,7 @@ from polos.v1.event_pb2 import (
     WorkflowRetry,
 )
 from polos_service.errors import LogFull, StepError, Unrecorded
+from polos_service.runs.answers import CANCELLED
 from polos_service.runs.attempt import Attempt, Body, StepOutput, check_size, duration
 from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
@@ -377,6 +378,26 @@ class RunContext:
             self.end_payload = payload
             await self._writer.flush()
         self.warn_of_unasked()
+
+    @property
+    def has_been_cancelled(self) -> bool:
+        """Whether somebody has cancelled this child, and not only its root."""
+        waiting = self._holding.waiting
+        return waiting is not None and waiting.inbox.has_cancelled(self.run_id)
+
+    async def cancellation(self) -> None:
+        """Return when somebody cancels this child, and not only its root."""
+        waiting = self._holding.waiting
+        if waiting is None:
+            await asyncio.Event().wait()
+        else:
+            await waiting.inbox.answer(self.run_id, "")
+
+    async def settle_cancellation(self) -> None:
+        """Give back the room that the cancellation takes in the inbox, once the child has ended."""
+        await self._writer.flush()
+        if self._holding.waiting is not None:
+            await self._holding.waiting.inbox.settle(self.run_id, "", CANCELLED)
 
     def cancel(self) -> None:
         """Record that a child is cancelled, with all that it has open, unless it has ended."""

@@ -126,6 +126,9 @@ def after_event(data: bytes, at: int) -> int:
     raise ValueError("A frame of the log is damaged: it does not consist of whole events.")
 
 
-def position(latest: int) -> bytes:
-    """Return what tells the newest sequence: appended to a frame, or alone as a heartbeat."""
-    return StreamRunResponse(latest_sequence=latest).SerializeToString()
+def position(latest: int, covered: int = 0) -> bytes:
+    """Return what tells the newest sequence: appended to a frame, or alone as a heartbeat.
+
+    `covered` is the last sequence looked at in a stream that has a part of the log; else 0.
+    """
+    return StreamRunResponse(latest_sequence=latest, covered_through=covered).SerializeToString()

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from polos_service.logs import get_logger
-from polos_service.runs.answers import KINDS, Answer, slot
-from polos_service.store import SETTLED, Claim, Command, RunStore
+from polos_service.runs.answers import CANCELLED, KINDS, Answer, slot
+from polos_service.store import CANCEL, SETTLED, Claim, Command, RunStore
 
 log = get_logger(__name__)
 
@@ -62,7 +62,7 @@ class Inbox:
                 return
 
     async def answer(self, run_id: str, step_key: str) -> Answer:
-        """Return how a wait of the run ends, once anybody has said it."""
+        """Return how a wait of the run ends, once anybody has said it; without a key, a child."""
         place = slot(run_id, step_key)
         if place not in self._answers:
             future = asyncio.get_running_loop().create_future()
@@ -73,6 +73,10 @@ class Inbox:
             finally:
                 self._waiting.pop(place, None)
         return self._answers[place]
+
+    def has_cancelled(self, run_id: str) -> bool:
+        """Return whether somebody has cancelled this child."""
+        return slot(run_id, "") in self._answers
 
     async def end(self, run_id: str, step_key: str, answer: Answer) -> Answer:
         """End a wait without an answer; return how it ends, which another may have said before.
@@ -99,10 +103,11 @@ class Inbox:
     def _take(self, commands: Iterable[Command]) -> None:
         for command in commands:
             self.seen += 1
-            if command.kind not in KINDS:
+            child = command.kind == CANCEL and not command.cancels(self._claim.run_id)
+            if command.kind not in KINDS and not child:
                 continue
             try:
-                answer = Answer.of(command)
+                answer = CANCELLED if child else Answer.of(command)
             except (KeyError, TypeError, ValueError) as error:
                 log.warning(
                     "answer_unreadable", run_id=command.run_id, key=command.step_key, why=str(error)

@@ -312,6 +312,11 @@ class Journals:
         journal = self._runs.get(run_id)
         return None if journal is None else journal.resumed.get(step_key)
 
+    def has_ended(self, run_id: str) -> bool:
+        """Return whether the log has the end of a run, root or child."""
+        journal = self._runs.get(run_id)
+        return journal is not None and journal.end is not None
+
     def left(self) -> dict[int, tuple[str, str]]:
         """Return the waits that children have left open which have ended: run and key, by id."""
         return {

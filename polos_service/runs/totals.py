@@ -49,6 +49,11 @@ class Totals:
         if told.usage.ListFields() or told.HasField("cost") or getattr(told, "total_steps", 0):
             self._count(told.usage, told.cost if told.HasField("cost") else None)
 
+    def join(self, other: Totals) -> None:
+        """Add what the model calls of a child add up to that has not ended."""
+        if other._counted:
+            self._count(other.usage, other.cost)
+
     def spent(self) -> dict[str, Any]:
         """Return the fields of the end of a run that has no model calls of its own."""
         return {"usage": self.usage, "cost": self.cost} if self._counted else {}

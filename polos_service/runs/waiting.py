@@ -13,7 +13,7 @@ from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import Inbox
 from polos_service.runs.journal import Journals
 from polos_service.runs.lineage import Lineage
-from polos_service.store import Claim, RunStore, WaitRecord
+from polos_service.store import CANCEL, Claim, RunStore, WaitRecord
 
 LOOK = 1.0
 """Seconds after which the clock is looked at again, in case it was set."""
@@ -74,6 +74,9 @@ class Waiting:
 
     async def sweep(self, journals: Journals) -> None:
         """Do for the waits that are over in the log what a claim before has left undone."""
+        for command in self._claim.commands:
+            if command.kind == CANCEL and journals.has_ended(command.run_id):
+                await self.inbox.settle(command.run_id, "", CANCELLED)
         over, left = journals.answered(), journals.left()
         if not over and not left:
             return

@@ -79,7 +79,7 @@ def test_of_many_steps_at_once_the_longest_are_named() -> None:
     for one in log(*((f"c{number}", RUN, start) for number in range(1000))):
         view.show(one)
     told = str(view._status().text)
-    assert told.startswith("sub t ")
+    assert told.startswith("ask sub t ")
     assert told.endswith(f", {1000 - STEPS} more")
     assert told.count(",") == STEPS
 
@@ -87,16 +87,16 @@ def test_of_many_steps_at_once_the_longest_are_named() -> None:
 def test_a_child_stands_apart_from_its_root() -> None:
     assert shown(LOG) == [
         "a · scripted · script",
-        "│ sub · scripted · script",
-        "│ Two",
+        "│ ask · sub · scripted · script",
+        "│ ask · Two",
         "│ lines",
-        "│ ✓ llm:1 · 0.00 s",
-        '│ → add({"a": 1})',
-        "│ ✓ add · 0.00 s · null",
-        "│ │ sub",
-        "│ │ ✗ no luck",
-        "│ │ ended",
-        "│ ended · 1 model call · 5 tokens in, 4 out · $0.001500 · 1.50 s",
+        "│ ask · ✓ llm:1 · 0.00 s",
+        '│ ask · → add({"a": 1})',
+        "│ ask · ✓ add · 0.00 s · null",
+        "│ │ ask · sub",
+        "│ │ ask · ✗ no luck",
+        "│ │ ask · ended",
+        "│ ask · ended · 1 model call · 5 tokens in, 4 out · $0.001500 · 1.50 s",
         "✓ ask · 0.00 s · 1",
         "The root's own.",
         "✓ llm:1 · 0.00 s",
@@ -112,7 +112,7 @@ def test_nothing_of_a_void_child_is_shown() -> None:
     )
     assert lines == [
         "a · scripted · script",
-        "│ sub · scripted · script",
+        "│ ask · sub · scripted · script",
         "↻ ask starts over: away",
     ]
 
@@ -124,7 +124,7 @@ def test_what_a_child_left_unfinished_goes_on_no_longer() -> None:
         (CHILD, RUN, {"step_start": pb.StepStart(step_key="llm:1", step_type="llm", attempt=1)}),
     ):
         view.show(one)
-    assert "sub llm:1" in str(view._status().text)
+    assert "ask sub llm:1" in str(view._status().text)
     for one in log((CHILD, RUN, {"error": FAILED})):
         view.show(one)
     assert str(view._status().text) == "waiting"
@@ -161,7 +161,10 @@ def test_an_answer_that_exceeds_an_event_is_shown_when_it_has_ended(
             output.show(one)
     assert capsys.readouterr().out == "The root's own.\n"
     lines = shown(LONG_LOG)
-    assert [line for line in lines if "own." in line] == ["│ The child's own.", "The root's own."]
+    assert [line for line in lines if "own." in line] == [
+        "│ ask · The child's own.",
+        "The root's own.",
+    ]
     assert lines[-1] == "→ add(…)"
 
 

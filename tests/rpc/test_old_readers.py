@@ -24,6 +24,7 @@ LATER = {
     "StepRetry": {"start_time"},
     "WorkflowStart": {"code_version"},
     "Run": {"open_waits", "early_answers"},
+    "StreamWorkflowResponse": {"covered_through"},
 }
 """Fields that version 0.1.0 does not know."""
 

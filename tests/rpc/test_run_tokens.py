@@ -10,8 +10,9 @@ from polos_client.calls import events
 from polos_client.calls.client import PolosClient
 from polos_client.define.scripted import turn
 from polos_client.errors import InvalidRequest, PermissionDenied, RunNotFound
+from tests.support.family import DEFINITIONS
 from tests.support.issuer import AUDIENCE, Issuer
-from tests.support.service import scripted, serving
+from tests.support.service import scripted, serving, until
 
 FINE = scripted(turn("Hello."), id="fine")
 
@@ -52,3 +53,37 @@ async def test_token_reads_its_run_and_nothing_else(tmp_path: Path) -> None:
 async def test_time_is_bounded(seconds: float) -> None:
     with pytest.raises(InvalidRequest, match="must be from 1 to 86400"):
         await PolosClient("127.0.0.1:1").run_token("run", seconds)
+
+
+async def test_token_of_a_root_reads_its_children_and_that_of_a_child_only_itself(
+    tmp_path: Path,
+) -> None:
+    async with (
+        Issuer() as issuer,
+        serving(tmp_path, *DEFINITIONS, jwt_issuer=issuer.url, jwt_audience=AUDIENCE) as served,
+    ):
+        address = f"127.0.0.1:{served.service.port}"
+        owner = PolosClient(address, issuer.token(scope="runs:read runs:write runs:resume"))
+        handle = await owner.invoke("top")
+        waits: dict[int, str] = {}
+
+        async def both() -> bool:
+            waits.update({one.data["n"]: one.run_id async for one in owner.list_waits()})
+            return len(waits) == 2
+
+        await until(both, "both children ask")
+        child, other = waits[0], waits[1]
+        of_root = PolosClient(address, await owner.run_token(handle.id))
+        of_child = PolosClient(address, await owner.run_token(child))
+        for reader in (of_root, of_child):
+            assert (await reader.get_execution(child))["status"] == "waiting"
+            first = await anext(events.stream_workflow(reader, workflow_run_id=child))
+            assert first.event_type == "workflow_start"
+            with pytest.raises(PermissionDenied):
+                await reader.cancel_execution(child)
+        assert (await of_root.get_execution(other))["status"] == "waiting"
+        for hidden in (other, handle.id, f"{handle.id}x:3"):
+            with pytest.raises(RunNotFound):
+                await of_child.get_execution(hidden)
+        for client in (owner, of_root, of_child):
+            await client.close()

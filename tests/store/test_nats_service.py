@@ -19,6 +19,7 @@ from polos_client.define.tool import tool
 from polos_client.define.workflow import workflow
 from polos_service.config import Settings, SettingsInvalidError
 from polos_service.runs import executor
+from tests.support import family
 from tests.support.nats import NatsServer
 from tests.support.service import Served, scripted, serving, until, words
 from tests.support.stores import soon
@@ -150,3 +151,28 @@ def test_an_address_without_a_host_is_refused_and_not_repeated(store: str) -> No
     with pytest.raises(SettingsInvalidError, match="nats://HOST:PORT") as refused:
         Settings.load(store=store)
     assert "secret" not in str(refused.value)
+
+
+async def test_a_child_is_read_and_cancelled_through_another_replica(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with (
+        serving(tmp_path, *family.DEFINITIONS, store=nats_server.url) as one,
+        serving(tmp_path, store=nats_server.url) as other,
+    ):
+        run_id, (child, sibling) = await family.started(one)
+        reading = asyncio.ensure_future(other.events(child))
+        assert (await other.client.cancel_run(child)).state == RunState.RUN_STATE_CANCELLED
+        own = await soon(reading)
+        assert own[-1].HasField("run_cancelled")
+        await other.client.resume("asks", sibling, "ok", 1)
+        log = await other.events(run_id)
+        assert own == family.below(log, child)
+        assert await other.events(child, after=own[0].sequence + 1) == [
+            event for event in own if event.sequence > own[0].sequence + 1
+        ]
+        assert log[-1].HasField("workflow_finish")
+        request = pb.GetRunRequest(run_id=run_id, include_tree=True)
+        nodes = {one.run_id: one for one in (await other.runs.GetRun(request)).tree.nodes}
+        assert nodes[child].state == RunState.RUN_STATE_CANCELLED
+        assert nodes[sibling].state == nodes[run_id].state == RunState.RUN_STATE_COMPLETED

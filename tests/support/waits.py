@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from typing import Any
 
 import pytest
@@ -100,7 +99,11 @@ async def opened(served: Served, count: int, who: Header = NOBODY) -> list[Wait]
 
 def park_soon(monkeypatch: pytest.MonkeyPatch, threshold: float = 0.02) -> None:
     """Let services that start from now on suspend runs after so many seconds."""
-    monkeypatch.setattr(server, "Executor", partial(Executor, threshold=threshold))
+
+    def make(*values: Any, **options: Any) -> Executor:
+        return Executor(*values, **{**options, "threshold": threshold})
+
+    monkeypatch.setattr(server, "Executor", make)
 
 
 async def parked(served: Served, run_id: str, who: Header = NOBODY) -> None:

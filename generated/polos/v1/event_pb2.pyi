@@ -153,7 +153,7 @@ class Event(_message.Message):
     terminal: _builtins.bool
     """True on the event that ends the root run. Exactly one event of a log is
     terminal: the last. Readers stop here even if they do not know the payload's
-    type.
+    type. In the stream of a child, true on the event that ends the child.
     """
     parent_step_key: _builtins.str
     """The step of `parent_run_id` that started the child, 1 to 1024 bytes. Absent on

@@ -84,8 +84,13 @@ class Run(_message.Message):
     OPEN_WAITS_FIELD_NUMBER: _builtins.int
     EARLY_ANSWERS_FIELD_NUMBER: _builtins.int
     BLOCKED_REASON_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
+    ROOT_WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
-    """The run's id, assigned by the service. Ids sort by creation time."""
+    """The run's id, assigned by the service. Ids of root runs sort by creation time. That of a
+    child is `ROOT:N`: its root's id and the sequence of its first event in the root's log.
+    """
     workflow_id: _builtins.str
     """Id of the agent or workflow that the run executes."""
     state: Global___RunState.ValueType
@@ -97,7 +102,9 @@ class Run(_message.Message):
     streaming: _builtins.bool
     """True if the log contains `text_delta`, `reasoning_delta` and `tool_call` events."""
     latest_sequence: _builtins.int
-    """Sequence of the newest event in the log; 0 while the log is empty."""
+    """Sequence of the newest event in the log; 0 while the log is empty. Of a child, that of the
+    newest event of its stream.
+    """
     tool_results_omitted: _builtins.int
     """Number of tool results omitted because of that limit; the log has them."""
     blocked_reason: _builtins.str
@@ -106,6 +113,12 @@ class Run(_message.Message):
     after pauses of up to a minute. Absent if no process has left the run, or if it has gone
     on since.
     """
+    parent_run_id: _builtins.str
+    """The run in which this one was started. Empty for a run that was started from outside."""
+    parent_step_key: _builtins.str
+    """The step of the parent in which this run was started. Empty if there is no parent."""
+    root_workflow_id: _builtins.str
+    """Id of the agent or workflow that the root run executes. Set in a child only."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the run was accepted."""
@@ -164,10 +177,13 @@ class Run(_message.Message):
         open_waits: _abc.Iterable[Global___Wait] | None = ...,
         early_answers: _abc.Iterable[_builtins.str] | None = ...,
         blocked_reason: _builtins.str | None = ...,
+        parent_run_id: _builtins.str = ...,
+        parent_step_key: _builtins.str = ...,
+        root_workflow_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "root_workflow_id", b"root_workflow_id", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blocked_reason: _TypeAlias = _typing.Literal["blocked_reason"]  # noqa: Y015
     _WhichOneofArgType__blocked_reason: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason"]  # noqa: Y015
@@ -183,6 +199,200 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunTree(_message.Message):
+    """A run and all runs below it that stand: those of attempts that were retried are left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NODES_FIELD_NUMBER: _builtins.int
+    OMITTED_FIELD_NUMBER: _builtins.int
+    omitted: _builtins.int
+    """Number of runs that were left out because of that limit. `GetRun` of a child has those
+    below it.
+    """
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunNode]:
+        """The run itself, then the others in the order in which they started, so that each comes
+        after its parent. At most 1000 and at most 1 MiB: of a larger tree, the first ones.
+        """
+
+    def __init__(
+        self,
+        *,
+        nodes: _abc.Iterable[Global___RunNode] | None = ...,
+        omitted: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["nodes", b"nodes", "omitted", b"omitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunTree: _TypeAlias = RunTree  # noqa: Y015
+
+@_typing.final
+class RunNode(_message.Message):
+    """A run as a part of a tree."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
+    PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
+    WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    OPEN_STEPS_FIELD_NUMBER: _builtins.int
+    OPEN_WAITS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """The run's id."""
+    parent_run_id: _builtins.str
+    """The run whose step started this one. Empty in a root run."""
+    parent_step_key: _builtins.str
+    """The step of the parent that started this run. Empty in a root run."""
+    workflow_id: _builtins.str
+    """Id of the agent or workflow that the run executes."""
+    kind: _builtins.str
+    """`agent` or `workflow`. Empty before the run's first event. Later versions may add kinds."""
+    state: Global___RunState.ValueType
+    """The run's state. A child that has not ended is suspended if it and the runs below it
+    only wait, and has the state of its root if that is not running.
+    """
+    error: _builtins.str
+    """Why the run failed, in at most 512 characters. Empty if it did not."""
+    @_builtins.property
+    def usage(self) -> _event_pb2.Usage:
+        """Tokens used by the model calls of the run and of the runs below it that finished. Absent
+        if there were none.
+        """
+
+    @_builtins.property
+    def cost(self) -> _event_pb2.Cost:
+        """Cost of the same model calls. Absent if the cost of any of them is unknown."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the run started."""
+
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """When the run ended. Absent until then."""
+
+    @_builtins.property
+    def open_steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenStep]:
+        """The steps at work, oldest first, at most 20: those that started and did not finish."""
+
+    @_builtins.property
+    def open_waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___OpenWait]:
+        """The open waits of the run itself, oldest first, at most 20, timers included."""
+
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        parent_run_id: _builtins.str = ...,
+        parent_step_key: _builtins.str = ...,
+        workflow_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        state: Global___RunState.ValueType = ...,
+        usage: _event_pb2.Usage | None = ...,
+        cost: _event_pb2.Cost | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+        open_steps: _abc.Iterable[Global___OpenStep] | None = ...,
+        open_waits: _abc.Iterable[Global___OpenWait] | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "create_time", b"create_time", "finish_time", b"finish_time", "usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "kind", b"kind", "open_steps", b"open_steps", "open_waits", b"open_waits", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "run_id", b"run_id", "state", b"state", "usage", b"usage", "workflow_id", b"workflow_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunNode: _TypeAlias = RunNode  # noqa: Y015
+
+@_typing.final
+class OpenStep(_message.Message):
+    """A step that started and did not finish."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    STEP_TYPE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    step_key: _builtins.str
+    """The step's key."""
+    step_type: _builtins.str
+    """The step's type, as in `StepStart`."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When its first attempt started."""
+
+    def __init__(
+        self,
+        *,
+        step_key: _builtins.str = ...,
+        step_type: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time", "step_key", b"step_key", "step_type", b"step_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenStep: _TypeAlias = OpenStep  # noqa: Y015
+
+@_typing.final
+class OpenWait(_message.Message):
+    """A wait that is open, without what is shown to whoever answers: see `Wait`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_KEY_FIELD_NUMBER: _builtins.int
+    WAIT_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    step_key: _builtins.str
+    """The wait's key within its run."""
+    wait_id: _builtins.int
+    """The `sequence` of its `suspended`. Identifies the wait within the root run's log."""
+    kind: _event_pb2.WaitKind.ValueType
+    """What the run waits for."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When the wait began."""
+
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When a timer's time comes, or from when on the wait can no longer be answered. Absent if
+        it never ends by itself.
+        """
+
+    def __init__(
+        self,
+        *,
+        step_key: _builtins.str = ...,
+        wait_id: _builtins.int = ...,
+        kind: _event_pb2.WaitKind.ValueType = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "kind", b"kind", "step_key", b"step_key", "wait_id", b"wait_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OpenWait: _TypeAlias = OpenWait  # noqa: Y015
 
 @_typing.final
 class Wait(_message.Message):

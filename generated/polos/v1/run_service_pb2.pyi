@@ -95,13 +95,19 @@ class StreamRunResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     LATEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    COVERED_THROUGH_FIELD_NUMBER: _builtins.int
     latest_sequence: _builtins.int
     """Sequence of the newest event in the log when this response was sent. The
     difference to the last sequence received is the reader's lag.
     """
+    covered_through: _builtins.int
+    """Set only if the run is a child, of whose root's log the stream has a part: the last
+    sequence that was looked at, in heartbeats too. The stream has every event of the child
+    and of the runs below it up to here, and resumes from here.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order, without gaps. Empty in a heartbeat, which is sent immediately
+        """Events in order; without gaps, unless the run is a child. Empty in a heartbeat, which is sent immediately
         if there is no event yet, and after 15 s without events, so that readers can
         distinguish a slow model from a dead connection.
         """
@@ -111,10 +117,11 @@ class StreamRunResponse(_message.Message):
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         latest_sequence: _builtins.int = ...,
+        covered_through: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "latest_sequence", b"latest_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered_through", b"covered_through", "events", b"events", "latest_sequence", b"latest_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -129,10 +136,11 @@ class StreamWorkflowRequest(_message.Message):
     WORKFLOW_RUN_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     workflow_run_id: _builtins.str
-    """Id of the run. Required."""
+    """Id of the run, a root run or a child. Required."""
     after_sequence: _builtins.int
-    """The cursor: the stream starts with the event after it. 0 is the beginning of
-    the log. Must not be negative or exceed the newest sequence.
+    """The cursor: the stream starts with the first event after it. 0 is the beginning of
+    the log. Must not be negative or exceed the newest sequence of the root's log. Of a
+    child, any sequence is a cursor, also that of an event that is not the child's.
     """
     def __init__(
         self,
@@ -156,11 +164,14 @@ class StreamWorkflowResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     LATEST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    COVERED_THROUGH_FIELD_NUMBER: _builtins.int
     latest_sequence: _builtins.int
     """Sequence of the newest event in the log when this response was sent."""
+    covered_through: _builtins.int
+    """The last sequence that was looked at, if the run is a child, as in `StreamRunResponse`."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order, without gaps. Empty in a heartbeat, which is sent immediately
+        """Events in order; without gaps, unless the run is a child. Empty in a heartbeat, which is sent immediately
         if there is no event yet, and after 15 s without events, so that readers can
         distinguish a slow model from a dead connection.
         """
@@ -170,10 +181,11 @@ class StreamWorkflowResponse(_message.Message):
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
         latest_sequence: _builtins.int = ...,
+        covered_through: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "latest_sequence", b"latest_sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["covered_through", b"covered_through", "events", b"events", "latest_sequence", b"latest_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -264,6 +276,7 @@ class GetRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     MAX_RESULT_BYTES_FIELD_NUMBER: _builtins.int
+    INCLUDE_TREE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id of the run. Required. The call fails with NOT_FOUND if it does not exist."""
     max_result_bytes: _builtins.int
@@ -274,15 +287,18 @@ class GetRunRequest(_message.Message):
     0 means 2.5 MiB: with the tool results, the response is below gRPC's default
     limit of 4 MiB per message. A value above 16 MiB is treated as 16 MiB.
     """
+    include_tree: _builtins.bool
+    """If true, the response has the tree of the run and of all runs below it."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         max_result_bytes: _builtins.int = ...,
+        include_tree: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_result_bytes", b"max_result_bytes", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_tree", b"include_tree", "max_result_bytes", b"max_result_bytes", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -295,18 +311,24 @@ class GetRunResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
+    TREE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> _run_pb2.Run:
         """The run, with its outcome and tool results."""
+
+    @_builtins.property
+    def tree(self) -> _run_pb2.RunTree:
+        """The run and the runs below it. Absent unless `include_tree` asks for it."""
 
     def __init__(
         self,
         *,
         run: _run_pb2.Run | None = ...,
+        tree: _run_pb2.RunTree | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,6 +122,11 @@ class RunServiceServicer:
         with OUT_OF_RANGE if the cursor is past the newest event, and with
         INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
         DRAINING if the service shuts down: reconnect with the last sequence received.
+
+        The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
+        Their sequences are those of the root's log, so there are gaps. It ends with the event
+        that ends the child, which has `terminal` here; or if the root ends before, with the
+        event that ends the root, whose outcome the child takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +140,8 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetRun(self, request, context):
-        """Returns the current state of a run, with its outcome once it has ended.
+        """Returns the current state of a run, a root run or a child, with its outcome once it has
+        ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,25 +158,27 @@ class RunServiceServicer:
         """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
         terminal event; a run that takes longer is returned in its current state, with
         the cancellation stored. A run that has ended is returned unchanged, however it
-        ended.
+        ended. A child is cancelled with the runs below it: its parent's step fails with reason
+        CHILD_CANCELLED, and the other runs of the tree go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteRun(self, request, context):
-        """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
-        has not ended: cancel it first.
+        """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
+        has not ended: cancel it first. A child is deleted with its root only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateRunToken(self, request, context):
-        """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-        the token expires: for a browser, or another service. Whoever has the token can read
-        the run, and nothing else. It ends earlier if the API key that created it is revoked
-        or expires. Fails with NOT_FOUND if the run does not exist.
+        """Creates a token with which one run, with the runs below it if it is a root, can be
+        read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+        another service. Whoever has the token can read the run, and nothing else. It ends
+        earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+        if the run does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,28 +57,37 @@ class RunServiceStub:
     with OUT_OF_RANGE if the cursor is past the newest event, and with
     INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
     DRAINING if the service shuts down: reconnect with the last sequence received.
+
+    The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
+    Their sequences are those of the root's log, so there are gaps. It ends with the event
+    that ends the child, which has `terminal` here; or if the root ends before, with the
+    event that ends the root, whose outcome the child takes.
     """
     CreateRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]
     """Starts a run and returns as soon as the run is stored."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]
-    """Returns the current state of a run, with its outcome once it has ended."""
+    """Returns the current state of a run, a root run or a child, with its outcome once it has
+    ended.
+    """
     ListRuns: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]
     """Lists runs, newest first, one page at a time."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]
     """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
     terminal event; a run that takes longer is returned in its current state, with
     the cancellation stored. A run that has ended is returned unchanged, however it
-    ended.
+    ended. A child is cancelled with the runs below it: its parent's step fails with reason
+    CHILD_CANCELLED, and the other runs of the tree go on.
     """
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
-    """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
-    has not ended: cancel it first.
+    """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
+    has not ended: cancel it first. A child is deleted with its root only.
     """
     CreateRunToken: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]
-    """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-    the token expires: for a browser, or another service. Whoever has the token can read
-    the run, and nothing else. It ends earlier if the API key that created it is revoked
-    or expires. Fails with NOT_FOUND if the run does not exist.
+    """Creates a token with which one run, with the runs below it if it is a root, can be
+    read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+    another service. Whoever has the token can read the run, and nothing else. It ends
+    earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+    if the run does not exist.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]
     """Answers an open wait of a run, which then continues. The first answer is accepted, and
@@ -124,28 +133,37 @@ class RunServiceAsyncStub(RunServiceStub):
     with OUT_OF_RANGE if the cursor is past the newest event, and with
     INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
     DRAINING if the service shuts down: reconnect with the last sequence received.
+
+    The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
+    Their sequences are those of the root's log, so there are gaps. It ends with the event
+    that ends the child, which has `terminal` here; or if the root ends before, with the
+    event that ends the root, whose outcome the child takes.
     """
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]  # type: ignore[assignment]
     """Starts a run and returns as soon as the run is stored."""
     GetRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.GetRunRequest, _run_service_pb2.GetRunResponse]  # type: ignore[assignment]
-    """Returns the current state of a run, with its outcome once it has ended."""
+    """Returns the current state of a run, a root run or a child, with its outcome once it has
+    ended.
+    """
     ListRuns: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ListRunsRequest, _run_service_pb2.ListRunsResponse]  # type: ignore[assignment]
     """Lists runs, newest first, one page at a time."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CancelRunRequest, _run_service_pb2.CancelRunResponse]  # type: ignore[assignment]
     """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
     terminal event; a run that takes longer is returned in its current state, with
     the cancellation stored. A run that has ended is returned unchanged, however it
-    ended.
+    ended. A child is cancelled with the runs below it: its parent's step fails with reason
+    CHILD_CANCELLED, and the other runs of the tree go on.
     """
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
-    """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
-    has not ended: cancel it first.
+    """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
+    has not ended: cancel it first. A child is deleted with its root only.
     """
     CreateRunToken: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
-    """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-    the token expires: for a browser, or another service. Whoever has the token can read
-    the run, and nothing else. It ends earlier if the API key that created it is revoked
-    or expires. Fails with NOT_FOUND if the run does not exist.
+    """Creates a token with which one run, with the runs below it if it is a root, can be
+    read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+    another service. Whoever has the token can read the run, and nothing else. It ends
+    earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+    if the run does not exist.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.ResumeRunRequest, _run_service_pb2.ResumeRunResponse]  # type: ignore[assignment]
     """Answers an open wait of a run, which then continues. The first answer is accepted, and
@@ -200,6 +218,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         with OUT_OF_RANGE if the cursor is past the newest event, and with
         INVALID_ARGUMENT if the cursor is negative. Fails with UNAVAILABLE and reason
         DRAINING if the service shuts down: reconnect with the last sequence received.
+
+        The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
+        Their sequences are those of the root's log, so there are gaps. It ends with the event
+        that ends the child, which has `terminal` here; or if the root ends before, with the
+        event that ends the root, whose outcome the child takes.
         """
 
     @_abc_1.abstractmethod
@@ -216,7 +239,9 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.GetRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.GetRunResponse, _abc.Awaitable[_run_service_pb2.GetRunResponse]]:
-        """Returns the current state of a run, with its outcome once it has ended."""
+        """Returns the current state of a run, a root run or a child, with its outcome once it has
+        ended.
+        """
 
     @_abc_1.abstractmethod
     def ListRuns(
@@ -235,7 +260,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """Cancels a queued, running or suspended run and returns it. Waits up to 5 s for the
         terminal event; a run that takes longer is returned in its current state, with
         the cancellation stored. A run that has ended is returned unchanged, however it
-        ended.
+        ended. A child is cancelled with the runs below it: its parent's step fails with reason
+        CHILD_CANCELLED, and the other runs of the tree go on.
         """
 
     @_abc_1.abstractmethod
@@ -244,8 +270,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.DeleteRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
-        """Deletes a finished run and its log. Fails with FAILED_PRECONDITION if the run
-        has not ended: cancel it first.
+        """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
+        has not ended: cancel it first. A child is deleted with its root only.
         """
 
     @_abc_1.abstractmethod
@@ -254,10 +280,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _run_service_pb2.CreateRunTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.CreateRunTokenResponse, _abc.Awaitable[_run_service_pb2.CreateRunTokenResponse]]:
-        """Creates a token with which one run can be read, by GetRun and StreamWorkflow, until
-        the token expires: for a browser, or another service. Whoever has the token can read
-        the run, and nothing else. It ends earlier if the API key that created it is revoked
-        or expires. Fails with NOT_FOUND if the run does not exist.
+        """Creates a token with which one run, with the runs below it if it is a root, can be
+        read, by GetRun and StreamWorkflow, until the token expires: for a browser, or
+        another service. Whoever has the token can read the run, and nothing else. It ends
+        earlier if the API key that created it is revoked or expires. Fails with NOT_FOUND
+        if the run does not exist.
         """
 
     @_abc_1.abstractmethod

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from polos_client import errors
+from polos_client.wire import root_of
 from polos_service.access.identities import Identities
 from polos_service.api.grpc.errors import status_of
 from polos_service.api.grpc.handlers import CallerMethod, Needs
@@ -141,8 +142,10 @@ class Guard(grpc.aio.ServerInterceptor):
             streams.take(caller.project, context)
 
         def handled(request: Any, context: Context) -> Any:
-            if caller.run_id and getattr(request, needs.run_field) != caller.run_id:
-                raise refusals.not_found(getattr(request, needs.run_field))
+            if caller.run_id:  # of a run token, which is good for the children of a root, too
+                asked = getattr(request, needs.run_field)
+                if caller.run_id not in {asked, root_of(asked)}:
+                    raise refusals.not_found(asked)
             return handle.function(caller, request, context)
 
         return handled

@@ -54,6 +54,9 @@ def details_of(details: RunDetails) -> Run:
     run = run_of(details.record)
     if details.outcome is not None:
         run.outcome.CopyFrom(details.outcome)
+    if details.origin is not None:
+        run.parent_run_id, run.parent_step_key = details.origin.run_id, details.origin.step_key
+        run.root_workflow_id = details.root_workflow_id
     run.tool_results.extend(details.tool_results)
     run.tool_results_omitted = details.omitted
     return run

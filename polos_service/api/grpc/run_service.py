@@ -9,7 +9,7 @@ import grpc
 from polos.v1 import run_service_pb2 as pb
 from polos_client.errors import InvalidRequest
 from polos_client.event import seconds
-from polos_client.wire import RUN_ID_KEY
+from polos_client.wire import RUN_ID_KEY, root_of
 from polos_service.access import Access
 from polos_service.api.grpc.handlers import needs
 from polos_service.api.grpc.messages import (
@@ -57,8 +57,8 @@ class RunService:
         required("workflow_run_id", request.workflow_run_id)
         if request.after_sequence < 0:
             raise InvalidRequest({"after_sequence": f"is {request.after_sequence}, not 0 or more"})
-        record = await self._runs.record(caller, request.workflow_run_id)
-        await self._stream(caller, record.run_id, request.after_sequence, context)
+        await self._runs.require(caller, request.workflow_run_id)
+        await self._stream(caller, request.workflow_run_id, request.after_sequence, context)
 
     @needs(RUNS_WRITE)
     async def CreateRun(
@@ -75,13 +75,16 @@ class RunService:
         """Return a run with its outcome and tool results."""
         required("run_id", request.run_id)
         limit = result_limit(request.max_result_bytes)
-        details = await self._runs.get(caller, request.run_id, limit)
+        details = await self._runs.get(caller, request.run_id, limit, tree=request.include_tree)
         context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
         run = details_of(details)
         if details.record.state not in ENDED:
-            run.open_waits.extend(shown(await self._waits.open(caller, request.run_id)))
-            run.early_answers.extend(await self._waits.early(caller, request.run_id))
-        return pb.GetRunResponse(run=run)
+            root = root_of(request.run_id)
+            waits = await self._waits.open(caller, root)
+            run.open_waits.extend(shown([one for one in waits if details.has(one.run_id)]))
+            early = await self._waits.early(caller, root)
+            run.early_answers.extend(key for run_id, key in early if details.has(run_id))
+        return pb.GetRunResponse(run=run, tree=details.tree)
 
     @needs(RUNS_READ)
     async def ListRuns(
@@ -117,9 +120,9 @@ class RunService:
     ) -> pb.CreateRunTokenResponse:
         """Create a token for reading one run."""
         required("run_id", request.run_id)
-        record = await self._runs.record(caller, request.run_id)
+        await self._runs.require(caller, request.run_id)
         lifetime = seconds(request.lifetime) if request.HasField("lifetime") else None
-        token, expires = await self._access.run_readers.token(caller, record.run_id, lifetime)
+        token, expires = await self._access.run_readers.token(caller, request.run_id, lifetime)
         return pb.CreateRunTokenResponse(
             token=token, expire_time=timestamp(round(expires * SECOND))
         )

@@ -125,7 +125,7 @@ async def test_a_child_that_a_run_does_not_have_is_not_found(store: SqliteStore)
             with pytest.raises(RunNotFound):
                 await waits.resume(ANONYMOUS, reply(run, "ok"))
         assert await waits.resume(ANONYMOUS, reply(child.run_id, "early")) is None
-        assert await waits.early(ANONYMOUS, run_id) == ["early"]
+        assert await waits.early(ANONYMOUS, run_id) == [(child.run_id, "early")]
         other = next(one for one in every if one.run_id not in (run_id, child.run_id))
         with pytest.raises(WaitNotOpen):
             await waits.resume(ANONYMOUS, reply(other.run_id, wait_id=child.wait_id))
@@ -214,7 +214,7 @@ async def test_early_answers_never_take_the_room_of_others(
         assert await waits.resume(ANONYMOUS, reply(run_id, "first", who="r")) is not None
         with pytest.raises(AlreadyAnswered):
             await waits.resume(ANONYMOUS, reply(run_id, "first", who="other"))
-        assert await waits.early(ANONYMOUS, run_id) == ["secnd", "2nd"]
+        assert await waits.early(ANONYMOUS, run_id) == [(run_id, "secnd"), (run_id, "2nd")]
         assert await waits.resume(ANONYMOUS, reply(run_id, "second")) is not None
         await soon(all_events(store, run_id))
 

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from chaos.answered import EXPIRED, REJECTED, wrong_answers
-from chaos.grown import GIVEN_UP, parts_of, wrong_tree
+from chaos.grown import GIVEN_UP, of_branch, parts_of, wrong_tree
 from chaos.moves import wrong_moves
 from chaos.places import Place
 from chaos.questions import ASK_USER, tool_of
@@ -51,6 +51,8 @@ def wrong(
         readers["the reader that comes and goes"] = story.hopped
     for who, seen in readers.items():
         yield from difference(who, seen, log.events)
+    for run_id, seen in story.children.items():
+        yield from difference(f"the reader of {run_id}", seen, of_branch(run_id, log.events))
     yield from ending(story, log)
     parts, strange = parts_of(story, log)
     yield from wrong_tree(story, parts, strange)

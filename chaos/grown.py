@@ -98,6 +98,25 @@ def child_of(parent: Story, run_id: str, branch: Branch) -> Story:
     )
 
 
+def of_branch(run_id: str, events: Sequence[Event]) -> list[Event]:
+    """Return what the stream of a child has: its events and those of the runs below it.
+
+    It ends with the child's end, which is terminal there.
+    """
+    runs, found = {run_id}, []
+    for event in events:
+        if event.parent_run_id in runs:
+            runs.add(event.run_id)
+        if event.run_id in runs:
+            found.append(event)
+        if event.run_id == run_id and event.WhichOneof("payload") in ENDS:
+            end = Event()
+            end.CopyFrom(event)
+            end.terminal = True
+            return [*found[:-1], end]
+    return found
+
+
 def wrong_tree(story: Story, parts: Sequence[Part], strange: Sequence[str]) -> Iterator[str]:
     """Yield what is wrong with how the runs of a tree belong together."""
     for run_id in strange:

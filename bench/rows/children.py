@@ -6,16 +6,20 @@ import asyncio
 import json
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import grpc.aio
 
+from bench.app import relay
 from bench.processes import ROOT, Server, server
 from bench.product import serving, settings
+from bench.prompt import Prompt
 from bench.spreading import TOKENS, spreads
 from bench.table import Goal, Row
+from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamWorkflowRequest
 from polos.v1.run_service_pb2_grpc import RunServiceStub
 
@@ -29,7 +33,13 @@ all the time then."""
 WARM_UP = 10
 """Children of the first root run, which is not measured."""
 
-MS, MB = 1_000, 1_000_000
+STREAMS = 100
+"""Streams of children that are measured, and of a plain run."""
+
+STARTS = ("workflow_start", "agent_start")
+"""The events that a run begins with."""
+
+MS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +51,8 @@ class Spread:
         cpu: seconds of CPU of the service.
         memory: bytes that the service holds more than before.
         lags: milliseconds from when an event was made to when the reader had it, sorted.
+        child: seconds of CPU of the service for a stream of one child that has ended.
+        plain: the same for a run of its size that nobody's code has started.
 
     """
 
@@ -48,6 +60,8 @@ class Spread:
     cpu: float
     memory: int
     lags: list[float]
+    child: float
+    plain: float
 
 
 def children(upstream: Server, rounds: int) -> Row:
@@ -74,6 +88,12 @@ def children(upstream: Server, rounds: int) -> Row:
                 most=True,
             ),
             Goal(
+                text="CPU of a stream of one child, by one of a plain run of its size",
+                figure=median(one.child / one.plain for one in many),
+                bound=3,
+                most=True,
+            ),
+            Goal(
                 text=f"lag of the root's reader at {RATE} tokens/s a child, 99th percentile",
                 figure=median(one.lags[len(one.lags) * 99 // 100] for one in paced),
                 bound=100,
@@ -97,27 +117,77 @@ def spread(upstream: Server, count: int, rate: int) -> Spread:
     with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder:
         command = serving(f"sqlite://{Path(folder, 'runs.db')}", "spreading.py")
         with server(*command, **settings(upstream)) as service:
-            asyncio.run(followed(service.address, WARM_UP, 0))
+            asyncio.run(followed(service.address, spread_of(WARM_UP, 0)))
             cpu, memory = service.cpu, service.memory
             begun = time.perf_counter()
-            lags = asyncio.run(followed(service.address, count, rate))
+            seen = asyncio.run(followed(service.address, spread_of(count, rate)))
             seconds = time.perf_counter() - begun
-            return Spread(seconds, service.cpu - cpu, service.memory - memory, sorted(lags))
+            cpu, memory = service.cpu - cpu, service.memory - memory
+            plain = asyncio.run(followed(service.address, alone(rate)))
+            streams = [
+                asyncio.run(read_again(service, ids))
+                for ids in (seen.children[:: count // STREAMS], plain.runs * STREAMS)
+            ]
+            return Spread(seconds, cpu, memory, sorted(seen.lags), *streams)
 
 
-async def followed(address: str, count: int, rate: int) -> list[float]:
-    """Start a root run with so many children, and read it to its end; return the lags in ms."""
-    lags = []
+@dataclass(slots=True)
+class Seen:
+    """What a reader has seen of a root run.
+
+    Attributes:
+        lags: milliseconds from when each event was made to when the reader had it.
+        runs: the ids of the runs in its log, the root's first.
+
+    """
+
+    lags: list[float] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+
+    @property
+    def children(self) -> list[str]:
+        """The ids of the children."""
+        return self.runs[1:]
+
+
+def spread_of(count: int, rate: int) -> CreateRunRequest:
+    """Return the start of a root run with so many children."""
+    payload = json.dumps({"count": count, "rate": rate})
+    return CreateRunRequest(agent_id=spreads.id, payload_json=payload)
+
+
+def alone(rate: int) -> CreateRunRequest:
+    """Return the start of a run of the agent that a child runs."""
+    prompt = str(Prompt(TOKENS, rate))
+    return CreateRunRequest(agent_id=relay.id, input=prompt, streaming=True)
+
+
+async def followed(address: str, start: CreateRunRequest) -> Seen:
+    """Start a root run, and read it to its end."""
+    seen = Seen()
     async with grpc.aio.insecure_channel(address) as channel:
         runs = RunServiceStub(channel)
-        payload = json.dumps({"count": count, "rate": rate})
-        start = CreateRunRequest(agent_id=spreads.id, payload_json=payload)
         run_id = (await runs.CreateRun(start)).run.run_id
         stream = runs.StreamWorkflow(StreamWorkflowRequest(workflow_run_id=run_id))
+        end = Event()
         async for response in stream:
             now = time.time_ns()
-            lags += [(now - one.create_time.ToNanoseconds()) / 1e6 for one in response.events]
-            end = response.events[-1] if response.events else None
-    if end is None or end.workflow_finish.result_json != str(count):
-        raise RuntimeError(f"{count} children did not all end well: {end}")
-    return lags
+            for end in response.events:
+                seen.lags.append((now - end.create_time.ToNanoseconds()) / 1e6)
+                if end.WhichOneof("payload") in STARTS:
+                    seen.runs.append(end.run_id)
+    if not end.terminal or end.HasField("error"):
+        raise RuntimeError(f"the run did not end well: {end}")
+    return seen
+
+
+async def read_again(service: Server, run_ids: Sequence[str]) -> float:
+    """Read runs that have ended, one after the other; return the service's CPU for one of them."""
+    before = service.cpu
+    async with grpc.aio.insecure_channel(service.address) as channel:
+        runs = RunServiceStub(channel)
+        for run_id in run_ids:
+            stream = runs.StreamWorkflow(StreamWorkflowRequest(workflow_run_id=run_id))
+            async for _ in stream:
+                pass
+    return (service.cpu - before) / len(run_ids)

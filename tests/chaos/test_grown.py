@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from chaos.grown import parts_of, wrong_tree
+from chaos.grown import of_branch, parts_of, wrong_tree
 from chaos.moves import Move
 from chaos.story import Log, Story
 from chaos.work import RunPlan, Turn, Work
@@ -148,6 +148,15 @@ FAILED.failure.reason = FailureReason.FAILURE_REASON_CHILD_FAILED
 )
 def test_a_tree_that_did_not_is_wrong(events: Callable[[], list[Event]], what: str) -> None:
     assert any(what in one for one in found(*events())), found(*events())
+
+
+def test_the_stream_of_a_child_has_what_is_below_it_and_a_terminal_end() -> None:
+    below = Event(run_id="r:5", parent_run_id="r:3", parent_step_key="k", agent_start=AgentStart())
+    first, call, last = child(3, 0)
+    events = of_branch("r:3", [START, begins(0), first, *child(8, 1), below, call, last, END])
+    assert [event.run_id for event in events] == ["r:3", "r:5", "r:3", "r:3"]
+    assert [event.terminal for event in events] == [False, False, False, True]
+    assert not last.terminal
 
 
 def test_a_child_that_was_given_up_may_begin_anew_and_is_void_then() -> None:

@@ -229,13 +229,10 @@ def wrong_values(part: Part, children: Mapping[str, Part], result: Sequence[Any]
 
 def wrong_usage(part: Part, children: Sequence[Part]) -> Iterator[str]:
     """Yield tokens that a run tells otherwise than its model calls and its children have them."""
-    if not part.completed or part.end is None:
+    if part.end is None:
         return
-    calls = sum(
-        one.step_finish.usage.total_tokens
-        for one in part.events
-        if one.step_finish.step_type == "llm"
-    )
+    finishes = [one.step_finish for one in part.events if one.step_finish.step_type == "llm"]
+    calls = sum(one.usage.total_tokens for one in finishes if not one.HasField("failure"))
     theirs = sum(tokens_of(one.end) for one in children if one.end and not is_void(one, part))
     if tokens_of(part.end) != calls + theirs:
         told = tokens_of(part.end)

@@ -13,7 +13,7 @@ from polos_service.runs import answers, context, inbox
 from polos_service.runs.context import RunContext
 from polos_service.runs.journal import Journals
 from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.stepping import Stepping
+from polos_service.runs.totals import Totals
 from polos_service.workflows.children import Children
 
 EACH = 3
@@ -80,9 +80,9 @@ def shared_answer() -> None:
 def uncounted_child() -> None:
     """Leave out what children used."""
 
-    @around(Stepping, "_include")
-    def _(_original: Original, steps: Any, key: str) -> None:
-        steps._branch.children.pop(key, None)  # noqa: SLF001
+    @around(Totals, "child")
+    def _(_original: Original, *_args: Any) -> Totals:
+        return Totals()
 
 
 def orphan() -> None:

@@ -12,6 +12,7 @@ from polos_client.unbuilt import NAMES, not_built_yet
 
 if TYPE_CHECKING:
     from polos.features import events
+    from polos_client.budget import Budget
     from polos_client.calls.client import PolosClient
     from polos_client.calls.handle import ExecutionHandle
     from polos_client.calls.stream import AgentStream, TextChunk
@@ -104,6 +105,7 @@ __all__ = [
     "AskUserInput",
     "BatchStepResult",
     "BatchWorkflowInput",
+    "Budget",
     "CallError",
     "ConnectionLost",
     "CursorAhead",
@@ -185,6 +187,7 @@ _HOMES = {
     "AskUserInput": "polos_client.define.ask",
     "BatchStepResult": "polos_client.define.children",
     "BatchWorkflowInput": "polos_client.define.children",
+    "Budget": "polos_client.budget",
     "CallError": "polos_client.errors",
     "ConnectionLost": "polos_client.errors",
     "CursorAhead": "polos_client.errors",

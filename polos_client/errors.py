@@ -282,6 +282,7 @@ class RunError(PolosError):
         retryable: True if a new run with the same input may succeed.
         text: the text that the agent generated until then.
         usage: the tokens of the model calls that finished.
+        spent: these, and the tokens of failed model calls and void attempts.
         error_id: if reason is "internal", identifies the details in the service's log.
 
     """
@@ -296,6 +297,7 @@ class RunError(PolosError):
         retryable: bool = False,
         text: str = "",
         error_id: str | None = None,
+        spent: Usage | None = None,
     ) -> None:
         PolosError.__init__(self, message)  # the next class may be one that takes no message
         self.run_id = run_id
@@ -303,6 +305,7 @@ class RunError(PolosError):
         self.retryable = retryable
         self.text = text
         self.usage = usage
+        self.spent = usage if spent is None else spent
         self.error_id = error_id
 
 

@@ -235,7 +235,7 @@ def _step_retry(event: pb.Event) -> dict[str, Any]:
     }
     if retry.HasField("start_time"):
         data["start_time"] = iso(retry.start_time)
-    return data
+    return data | _spent(retry)
 
 
 def _agent_start(event: pb.Event) -> dict[str, Any]:
@@ -351,11 +351,13 @@ def _spent(payload: Any) -> dict[str, Any]:
     """Return tokens, money and time, as far as the payload has and knows them."""
     fields = payload.DESCRIPTOR.fields_by_name
     spent: dict[str, Any] = {}
-    if "usage" in fields and payload.HasField("usage"):
-        spent["usage"] = usage_fields(payload.usage)
-    if "cost" in fields and payload.HasField("cost"):
-        spent["cost"] = dollars(payload.cost)
-    if payload.HasField("duration"):
+    for name in ("usage", "spent"):
+        if name in fields and payload.HasField(name):
+            spent[name] = usage_fields(getattr(payload, name))
+    for name in ("cost", "spent_cost"):
+        if name in fields and payload.HasField(name):
+            spent[name] = dollars(getattr(payload, name))
+    if "duration" in fields and payload.HasField("duration"):
         spent["duration"] = seconds(payload.duration)
     return spent
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from polos.v1 import event_pb2 as pb
 from polos.v1.error_pb2 import FAILURE_REASON_RUN_TIMEOUT
 from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.errors import ResultMismatch, RunCancelled, RunError, RunFailed, RunTimeout
 from polos_client.event import (
+    dollars,
     failure_reason,
     parsed,
     result_fields,
@@ -173,7 +174,7 @@ class RunAccumulator:
         elif step.step_type == "llm" and step.WhichOneof("outcome") == "result_json":
             # It has the whole answer, unless that exceeds an event: the deltas have it then.
             self._texts[step.step_key] = [_content(step.result_json)]
-        if step.HasField("usage"):
+        if step.HasField("usage") and not step.HasField("failure"):
             self._usages.append(step.usage)
 
 
@@ -284,13 +285,13 @@ def check(outcome: pb.Event, *, text: str, usage: Usage) -> None:
         raise _run_error(outcome, kind, text, usage)
 
 
-def outcome_usage(outcome: pb.Event) -> Usage | None:
-    """Return the tokens that a terminal event tells; None if it tells none."""
+def outcome_usage(outcome: pb.Event, name: Literal["usage", "spent"] = "usage") -> Usage | None:
+    """Return the tokens that a terminal event tells, or those spent; None if it tells none."""
     kind = outcome.WhichOneof("payload")
     if kind not in ("agent_finish", "workflow_finish", "error", "run_cancelled"):
         return None
     payload = getattr(outcome, kind)
-    return Usage(**usage_fields(payload.usage)) if payload.HasField("usage") else None
+    return Usage(**usage_fields(getattr(payload, name))) if payload.HasField(name) else None
 
 
 def total(usages: list[pb.Usage]) -> Usage:
@@ -325,6 +326,7 @@ def _content(result_json: str) -> str:
 def _workflow_result(outcome: pb.Event, tool_results: list[ToolResult]) -> AgentResult:
     finish = outcome.workflow_finish
     return AgentResult(
+        **_told_spent(finish),
         agent_run_id=outcome.run_id,
         result=parsed(finish.result_json),
         result_schema=finish.result_schema or None,
@@ -334,11 +336,29 @@ def _workflow_result(outcome: pb.Event, tool_results: list[ToolResult]) -> Agent
     )
 
 
+def _told_spent(finish: pb.WorkflowFinish) -> dict[str, Any]:
+    """Return what a workflow has spent, as far as the service tells it, for `AgentResult`."""
+    told: dict[str, Any] = {}
+    if finish.HasField("cost"):
+        told["cost"] = dollars(finish.cost)
+    if finish.HasField("spent"):
+        told["spent"] = Usage(**usage_fields(finish.spent))
+    if finish.HasField("spent_cost"):
+        told["spent_cost"] = dollars(finish.spent_cost)
+    return told
+
+
 def _run_error(outcome: pb.Event, kind: str | None, text: str, usage: Usage) -> RunError:
     run_id = outcome.run_id
+    spent = outcome_usage(outcome, "spent")
     if kind == "run_cancelled":
         return RunCancelled(
-            f"run {run_id} was cancelled", run_id=run_id, reason="cancelled", text=text, usage=usage
+            f"run {run_id} was cancelled",
+            run_id=run_id,
+            reason="cancelled",
+            text=text,
+            usage=usage,
+            spent=spent,
         )
     if kind != "error":
         return RunFailed(
@@ -357,5 +377,6 @@ def _run_error(outcome: pb.Event, kind: str | None, text: str, usage: Usage) -> 
         retryable=error.retryable,
         text=text,
         usage=usage,
+        spent=spent,
         error_id=error.error_id or None,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, Field, computed_field
+from pydantic import BaseModel, Field, computed_field, model_validator
 
 
 class Usage(BaseModel):
@@ -72,8 +72,11 @@ class AgentResult(BaseModel):
             `module.Class`; None if it is not one.
         tool_results: every call of a tool, in the order in which they ended.
         total_steps: model calls made.
-        usage: tokens of all model calls.
-        cost: US dollars of all model calls; None if that of any is unknown.
+        usage: tokens of all model calls that stand, those of child runs included.
+        cost: US dollars of these model calls; None if that of any is unknown.
+        spent: tokens that the run and its children have spent: those of `usage`, and those of
+            failed model calls and of attempts that were void, as far as they were reported.
+        spent_cost: US dollars of what was spent; None if any part of it is unknown.
         finish_reason: "stop", "length", "content_filter", "refusal" or "stop_condition"; None
             if the provider did not say.
         stop_condition: name of the stop condition that ended the run; None if none did.
@@ -88,6 +91,15 @@ class AgentResult(BaseModel):
     total_steps: int = 0
     usage: Usage = Field(default_factory=Usage)
     cost: float | None = None
+    spent: Usage = Field(default_factory=Usage)
+    spent_cost: float | None = None
     finish_reason: str | None = None
     stop_condition: str | None = None
     duration: float | None = None
+
+    @model_validator(mode="after")
+    def _spent_at_least(self) -> Self:
+        """Take what stands as spent, where an earlier version of the service tells no more."""
+        if "spent" not in self.model_fields_set:
+            self.spent, self.spent_cost = self.usage, self.cost
+        return self

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Cost, Usage
 from polos_client.event import failure_reason
 from polos_service.limits import MESSAGE_LIMIT, NAME_LIMIT
 
@@ -26,6 +29,8 @@ class StepError(Exception):
         provider_request_id: the provider's id of the failed request; empty if none, cut to
             NAME_LIMIT characters.
         attempt: which attempt of the step failed, once that is recorded; 0 before.
+        usage: the tokens that a failed model call used; None if that is not known.
+        cost: what it cost; None if that is not known.
 
     """
 
@@ -44,7 +49,14 @@ class StepError(Exception):
         self.retryable = retryable
         self.retry_after = retry_after
         self.attempt = 0
+        self.usage: Usage | None = None
+        self.cost: Cost | None = None
         self.provider_request_id = text(provider_request_id, NAME_LIMIT)
+
+    def used(self, usage: Usage | None, cost: Cost | None) -> Self:
+        """Note what the model call has used that failed; return the error."""
+        self.usage, self.cost = usage, cost
+        return self
 
 
 class LogFull(StepError):

@@ -14,6 +14,7 @@ from polos.v1.agent_service_pb2 import GetAgentRequest
 from polos.v1.agent_service_pb2_grpc import AgentServiceStub
 from polos.v1.run_pb2 import Run, RunTree
 from polos.v1.run_service_pb2_grpc import RunServiceStub
+from polos_client.budget import Budget
 from polos_client.calls.connection import Connection, checked_id
 from polos_client.calls.credential import ApiKey
 from polos_client.calls.target import FilePath, Tls, find_target
@@ -110,6 +111,7 @@ class PolosClient(Connection):
         initial_state: Any = None,
         run_timeout_seconds: float | None = None,
         *,
+        budget: Budget | None = None,
         request_id: str | None = None,
     ) -> ExecutionHandle:
         """Start a run of an agent or a workflow by its id; return the handle when it is on disk.
@@ -128,6 +130,7 @@ class PolosClient(Connection):
                 with: a dict of JSON values, or a model; at most 256 KiB as JSON.
             run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; None: what
                 the agent's deadlines say, and for a workflow any time.
+            budget: what the model calls of the run and its children may use together; None: any.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.
 
@@ -158,6 +161,7 @@ class PolosClient(Connection):
             session_id=session_id,
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
+            budget=budget,
             request_id=request_id,
         )
         return await running.invoke_by_id(self, start, payload)
@@ -258,11 +262,13 @@ class PolosClient(Connection):
             or "cancelled"), `result` (the AgentResult as a dict, or what the workflow returned;
             None unless completed), `error` (the message; None unless failed), `created_at`,
             `started_at`, `completed_at` and `cancelled_at` (ISO 8601 in UTC), `session_id`,
-            `user_id`, `parent_execution_id`, `root_execution_id`, `step_key` and
-            `output_schema_name`. A run with an open wait that can be answered is "waiting". Always
-            None, since the service does not tell them: `payload`, `run_timeout_seconds`,
-            `retry_count`, `queue_name`, `concurrency_key`, `batch_id`, `deployment_id`,
-            `assigned_to_worker` and `cancelled_by`.
+            `user_id`, `parent_execution_id`, `root_execution_id`, `step_key`,
+            `output_schema_name`, `spent` (tokens that the run and its children have spent; None
+            until it has ended) and `spent_cost` (US dollars; None if unknown). A run with an open
+            wait that can be answered is "waiting". Always None, since the service does not tell
+            them: `payload`, `run_timeout_seconds`, `retry_count`, `queue_name`,
+            `concurrency_key`, `batch_id`, `deployment_id`, `assigned_to_worker` and
+            `cancelled_by`.
 
         Raises:
             RunNotFound: there is no such run.

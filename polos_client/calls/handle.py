@@ -81,8 +81,9 @@ class ExecutionHandle(BaseModel):
             `result` (the AgentResult, or what the workflow returned; None unless completed),
             `error` (the message; None unless failed), `created_at` and `completed_at` (ISO 8601
             in UTC), `parent_execution_id`, `root_workflow_id`, `root_execution_id`,
-            `output_schema_name` and `step_key`. A run with an open wait that can be answered is
-            "waiting".
+            `output_schema_name`, `step_key`, `spent` (the `Usage` that the run and its children
+            have spent; None until the run has ended) and `spent_cost` (US dollars; None if
+            unknown). A run with an open wait that can be answered is "waiting".
 
         Raises:
             RunNotFound: there is no such run any more.

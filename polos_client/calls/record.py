@@ -11,9 +11,9 @@ from polos_client.calls.connection import Connection
 from polos_client.calls.follow import fold
 from polos_client.calls.states import ENDED_OTHERWISE, STATUSES
 from polos_client.errors import ResultMismatch
-from polos_client.event import parsed
+from polos_client.event import dollars, parsed, usage_fields
 from polos_client.fold import conclude, tool_result
-from polos_client.result import AgentResult
+from polos_client.result import AgentResult, Usage
 from polos_client.typed import answered, typed
 from polos_client.values import iso
 from polos_client.wire import root_of
@@ -39,6 +39,7 @@ async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
         "result": result,
         "root_workflow_id": run.root_workflow_id or run.workflow_id,
         "output_schema_name": schema,
+        "spent": _spent(run),
     }
 
 
@@ -59,6 +60,7 @@ async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
         **_common(run),
         "result": value,
         "output_schema_name": schema,
+        "spent": spent.model_dump() if (spent := _spent(run)) else None,
         "started_at": iso(run.start_time) if run.HasField("start_time") else None,
         "cancelled_at": iso(run.finish_time) if cancelled else None,
         "session_id": run.session_id if run.HasField("session_id") else None,
@@ -81,7 +83,12 @@ def _common(run: Run) -> dict[str, Any]:
         "parent_execution_id": run.parent_run_id or None,
         "root_execution_id": root_of(run.run_id),
         "step_key": run.parent_step_key or None,
+        "spent_cost": dollars(run.spent_cost) if run.HasField("spent_cost") else None,
     }
+
+
+def _spent(run: Run) -> Usage | None:
+    return Usage(**usage_fields(run.spent)) if run.HasField("spent") else None
 
 
 def _status(run: Run) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import grpc.aio
 
+from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import Run
 from polos.v1.run_service_pb2 import StreamRunRequest, StreamRunResponse
 from polos.v1.run_service_pb2_grpc import RunServiceStub
@@ -246,12 +247,13 @@ def _timed_out(
     rest: str,
     ended: Run | None = None,
 ) -> NoReturn:
-    told = outcome_usage(ended.outcome) if ended is not None else None
+    outcome = Event() if ended is None else ended.outcome
     raise RunTimeout(
         f"run {run_id} took longer than {timeout:g} s{rest}",
         run_id=run_id,
         timeout_seconds=timeout,
         reason="run_timeout",
         text=folded.text,
-        usage=told or folded.usage,
+        usage=outcome_usage(outcome) or folded.usage,
+        spent=outcome_usage(outcome, "spent"),
     )

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
+from polos_client.budget import Budget
 from polos_client.deadlines import MAX_RUN_SECONDS, MIN_SECONDS, Deadlines, is_duration
 from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
@@ -40,6 +41,7 @@ class Start:
         provider_options: model parameters of this run; at most 256 KiB as JSON.
         request_id: makes the start idempotent; from 1 to 128 characters. None: a new one for
             each request.
+        budget: what the run and its children may use; None: any.
 
     """
 
@@ -53,6 +55,7 @@ class Start:
     deadlines: Deadlines | None = None
     provider_options: Mapping[str, Any] = field(default_factory=dict)
     request_id: str | None = None
+    budget: Budget | None = None
 
     def create_request(self, *, streaming: bool) -> CreateRunRequest:
         """Return the request that starts the run alone.
@@ -108,6 +111,8 @@ class Start:
                     {"deadlines": f"must be Deadlines, not {self.deadlines!r:.80}"}
                 )
             self._fill_deadlines(options, self.deadlines)
+        if self.budget is not None:
+            _fill_budget(options, self.budget)
 
     def _fill_deadlines(self, options: RunOptions, deadlines: Deadlines) -> None:
         if deadlines.run is not None and self.run_timeout_seconds is None:
@@ -118,6 +123,15 @@ class Start:
             options.deadlines.token_gap.CopyFrom(_duration(deadlines.token_gap))
         if deadlines.tool_call is not None:
             options.deadlines.tool_call.CopyFrom(_duration(deadlines.tool_call))
+
+
+def _fill_budget(options: RunOptions, budget: Budget) -> None:
+    if not isinstance(budget, Budget):
+        raise InvalidRequest({"budget": f"must be a Budget, not {budget!r:.80}"})
+    if budget.tokens is not None:
+        options.budget_tokens = budget.tokens
+    if budget.cost is not None:
+        options.budget_cost.usd_micros = budget.micros
 
 
 def warn_of_session(session_id: str | None, *, stacklevel: int = 3) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel
 
+from polos_client.budget import Budget
 from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
 from polos_client.define.children import AgentRunConfig
@@ -162,6 +163,7 @@ class Agent:
         timeout: float | None = PATIENCE,
         *,
         deadlines: Deadlines | None = None,
+        budget: Budget | None = None,
         request_id: str | None = None,
         **provider_kwargs: Any,
     ) -> AgentResult:
@@ -177,6 +179,7 @@ class Agent:
                 deadline of the run bounds it, 24 h by default. If it is not given, the call
                 raises after 600 s, and the run continues.
             deadlines: bounds of this run, before the agent's own.
+            budget: what the run may use, with all that its tools start inside it; None: any.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.
             provider_kwargs: model parameters of this run, for example `seed=7`.
@@ -204,6 +207,7 @@ class Agent:
             session_id=session_id,
             user_id=user_id,
             deadlines=deadlines,
+            budget=budget,
             request_id=request_id,
             provider_options=provider_kwargs,
         )
@@ -219,6 +223,7 @@ class Agent:
         run_timeout_seconds: float | None = None,
         *,
         deadlines: Deadlines | None = None,
+        budget: Budget | None = None,
         request_id: str | None = None,
         **provider_kwargs: Any,
     ) -> AgentStream:
@@ -233,6 +238,7 @@ class Agent:
             run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; the
                 same as the deadline `run`. None: what the deadlines say, 24 h by default.
             deadlines: see `run`.
+            budget: see `run`.
             request_id: see `run`.
             provider_kwargs: see `run`.
 
@@ -253,6 +259,7 @@ class Agent:
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
+            budget=budget,
             request_id=request_id,
             provider_options=provider_kwargs,
         )
@@ -270,6 +277,7 @@ class Agent:
         run_timeout_seconds: float | None = None,
         *,
         deadlines: Deadlines | None = None,
+        budget: Budget | None = None,
         request_id: str | None = None,
     ) -> ExecutionHandle:
         """Start a run and return its handle at once.
@@ -285,6 +293,7 @@ class Agent:
             initial_state: see `run`.
             run_timeout_seconds: see `stream`.
             deadlines: see `run`.
+            budget: see `run`.
             request_id: see `run`.
 
         Raises:
@@ -307,6 +316,7 @@ class Agent:
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
             deadlines=deadlines,
+            budget=budget,
             request_id=request_id,
             provider_options=payload.get("provider_kwargs") or {},
         )

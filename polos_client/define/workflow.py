@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from pydantic import PydanticUserError, ValidationError
 
+from polos_client.budget import Budget
 from polos_client.deadlines import PATIENCE
 from polos_client.define.context import WorkflowContext
 from polos_client.define.payload import context_and_payload, payload_type
@@ -136,6 +137,7 @@ class Workflow:
         timeout: float | None = PATIENCE,
         initial_state: Any = None,
         *,
+        budget: Budget | None = None,
         request_id: str | None = None,
     ) -> Any:
         """Run to the end and return what the function returned.
@@ -151,6 +153,7 @@ class Workflow:
                 given, the call raises after 600 s, and the run continues.
             initial_state: what `ctx.state` begins with: a dict of JSON values, or a model; at
                 most 256 KiB as JSON.
+            budget: what the model calls of the run's children may use together; None: any.
             request_id: makes it safe to repeat: the same id with the same arguments is the same
                 run; from 1 to 128 characters. None: a new one.
 
@@ -181,6 +184,7 @@ class Workflow:
             initial_state=initial_state,
             session_id=session_id,
             user_id=user_id,
+            budget=budget,
             request_id=request_id,
         )
         return await running.run_workflow(client, start, timeout, self.returns)
@@ -196,6 +200,7 @@ class Workflow:
         initial_state: Any = None,
         run_timeout_seconds: float | None = None,
         *,
+        budget: Budget | None = None,
         request_id: str | None = None,
     ) -> ExecutionHandle:
         """Start a run and return its handle, when the run is on disk.
@@ -210,6 +215,7 @@ class Workflow:
             initial_state: see `run`.
             run_timeout_seconds: how long the run may take, waits included, from 0.001 s; None:
                 any time.
+            budget: see `run`.
             request_id: see `run`.
 
         Raises:
@@ -227,6 +233,7 @@ class Workflow:
             session_id=session_id,
             user_id=user_id,
             run_timeout_seconds=run_timeout_seconds,
+            budget=budget,
             request_id=request_id,
         )
         return await running.invoke(client, start, streaming=False)

@@ -24,20 +24,22 @@ from polos_service.models.messages import Message, Text, dump, load
 from polos_service.models.openai.form import stored_messages_of
 from polos_service.runs.pinned import FIRST_VERSION, unpinned
 from polos_service.runs.runnable import AGENT, RunRequest
+from polos_service.runs.spending import TreeBudget
 
 VERSION: Literal[4] = 4
 """The newest version of its format: a further one where earlier code would read it wrongly.
 
 Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
 tool that needs approval, which earlier code would call without. Version 4 is version 3 with an
-output schema, which earlier code would not hold the answer to.
+output schema, which earlier code would not hold the answer to, or with a budget, which it would
+exceed.
 """
 
 WITH_APPROVALS: Literal[3] = 3
-"""The version of a definition without an output schema in which a tool needs approval."""
+"""The version of a definition in which a tool needs approval, without what version 4 has."""
 
 WITHOUT_APPROVALS: Literal[2] = 2
-"""The version of a definition in which no tool needs approval."""
+"""The version of a definition in which no tool needs approval, and without a budget."""
 
 
 class PinnedTool(BaseModel):
@@ -109,12 +111,14 @@ class Definition(BaseModel):
     user_id: str | None
     streaming: bool
     output: PinnedOutput | None = None
+    budget: TreeBudget | None = None
 
     @model_serializer(mode="wrap")
     def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         stored: dict[str, Any] = dump(self)
-        if self.output is None:  # as in version 3
-            stored.pop("output", None)
+        for name in ("output", "budget"):
+            if getattr(self, name) is None:  # as in version 3
+                stored.pop(name, None)
         return stored
 
     @classmethod
@@ -133,7 +137,7 @@ class Definition(BaseModel):
         told = agent.output
         output = None if told is None else PinnedOutput(name=told.name, schema=told.schema)
         return cls(
-            v=VERSION if output else plain,
+            v=VERSION if output or request.budget else plain,
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -163,6 +167,7 @@ class Definition(BaseModel):
             user_id=request.user_id,
             streaming=request.streaming or agent.stream_to_workflow,
             output=output,
+            budget=request.budget,
         )
 
     def stored(self, messages: Sequence[Mapping[str, Any]]) -> bytes:

@@ -21,7 +21,7 @@ from polos_client.define.steps import NO_STEPS, Steps
 from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.answers import UNJUDGED, Answers, check_given, check_valid
-from polos_service.agents.definition import Definition
+from polos_service.agents.definition import Definition, shown
 from polos_service.agents.people import Decision, People
 from polos_service.agents.telling import UNHEARD, WRONG, Telling
 from polos_service.agents.turn import Outcome, answer_of, event_of, fitting, turn_of
@@ -66,6 +66,7 @@ class AgentLoop:
         self._definition = definition
         self._messages = definition.messages()
         self._turns: list[Turn] = []
+        self._finished = 0
         self._uses: Counter[str] = Counter()
         # Each tool call gets a copy of its own: parsing JSON is much faster than copying objects.
         self._initial_state = json.dumps(definition.initial_state)
@@ -184,18 +185,44 @@ class AgentLoop:
             "llm",
             lambda attempt: self._answer(attempt, request, last=last),
             retries=Backoff(MODEL_TRIES),
+            reserve=self._definition.max_output_tokens or 0,
         )
+        self._finished += 1
         return answer_of(output), output
 
     async def _answer(self, attempt: Attempt, request: ModelRequest, *, last: bool) -> StepOutput:
+        self._check_price(request)
         streams = self._definition.streaming
         telling = Telling(attempt, request.turn)
         answer = await self._model.answer(
             replace(request, attempt=attempt.number), telling if streams else UNHEARD
         )
-        answer = fitting(answer)
-        judged = await self._answers.judge(answer, last=last) if self._answers else UNJUDGED
-        return await telling.end(answer, streams=streams, judged=judged)
+        try:
+            answer = fitting(answer)
+            judged = await self._answers.judge(answer, last=last) if self._answers else UNJUDGED
+            return await telling.end(answer, streams=streams, judged=judged)
+        except StepError as error:
+            error.used(answer.usage, answer.cost)
+            raise
+
+    def _check_price(self, request: ModelRequest) -> None:
+        """Refuse a call whose cost will not be known, where a budget bounds the cost.
+
+        Raises:
+            StepError: it is refused.
+
+        """
+        if self._ctx.budget.usd_micros is None:
+            return
+        priced = getattr(self._model, "priced", None)  # not every package derives from Model
+        if priced is None or not priced(request.model, request.base_url):
+            raise StepError(
+                FailureReason.FAILURE_REASON_PRICE_UNKNOWN,
+                f"The run has a budget of cost, and the price of the model "
+                f"{shown(self._definition.provider, request.model)!r} of the provider "
+                f"{self._definition.provider!r} is not known. Add it to the file POLOS_PRICES, "
+                "or start a run with a budget of tokens.",
+            )
 
     async def _call_all(self, step_key: str, calls: Sequence[Call]) -> list[Outcome]:
         """Make the calls that the model step with this key asks for."""
@@ -292,13 +319,13 @@ class AgentLoop:
         text = answer.text
         fits = size_of(text) <= OUTPUT_LIMIT
         return AgentFinish(
-            **({"result": text} if fits else {"result_step_key": key}),
-            usage=self._ctx.totals.usage,
-            cost=self._ctx.totals.cost,
+            result=text if fits else "",
+            result_step_key="" if fits else key,
             finish_reason=reason,
             stop_condition=stop,
-            total_steps=self._ctx.totals.steps,
+            total_steps=self._finished,
             duration=self._ctx.age(),
             result_schema=output.result_schema,
             result_is_json=self._answers is not None,
+            **self._ctx.totals.told(),
         )

@@ -137,6 +137,8 @@ class AgentRunnable:
                 "with, or cancel it.",
                 provider=definition.provider,
             ) from None
+        if definition.budget is not None:
+            ctx.keep_within(definition.budget)
         return await AgentLoop(self.agent, model, ctx, definition).run()
 
     async def _read(self, pinned: bytes) -> Definition:

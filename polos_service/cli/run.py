@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from polos_client.errors import AgentNotFound, CallError
+from polos_client.budget import Budget
+from polos_client.errors import AgentNotFound, CallError, DefinitionError
 from polos_service.cli.answer import json_argument
 from polos_service.cli.attending import attendant
 from polos_service.cli.exits import fail
@@ -74,6 +75,20 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(help="Limit in seconds. Default: the agent's own, or none.")
     ] = None,
+    budget_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Tokens that the run and its children may use. Default: any."
+        ),
+    ] = None,
+    budget_cost: Annotated[
+        float | None,
+        typer.Option(
+            min=0.000001,
+            metavar="USD",
+            help="US dollars that they may cost. Default: any.",
+        ),
+    ] = None,
     option: Annotated[
         list[Any] | None,
         typer.Option(
@@ -104,6 +119,7 @@ def run(
         "user_id": user,
         "run_timeout_seconds": timeout,
         "provider_options": dict(option or ()),
+        "budget": budget_of(budget_tokens, budget_cost),
     }
     if payload is not None:
         if prompt is not None:
@@ -114,6 +130,19 @@ def run(
     else:
         start = start_of(runnable, prompt_or_input(prompt), **fields)
     raise typer.Exit(call(way, partial(watched, start, way, as_json=as_json)))
+
+
+def budget_of(tokens: int | None, cost: float | None) -> Budget | None:
+    """Return the budget of a run.
+
+    Raises:
+        typer.BadParameter: a limit is too large.
+
+    """
+    try:
+        return None if tokens is None and cost is None else Budget(tokens=tokens, cost=cost)
+    except DefinitionError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 async def is_workflow(runnable: str, client: PolosClient) -> bool:

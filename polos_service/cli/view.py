@@ -332,6 +332,8 @@ def totals(data: dict[str, Any]) -> list[str]:
     calls = data.get("total_steps", 0)
     parts = [f"{calls} model call{'' if calls == 1 else 's'}"] if calls else []
     parts += tokens(data)
+    if "spent" in data and data["spent"] != data.get("usage"):
+        parts.append(f"{data['spent']['total_tokens']} tokens spent, failed calls included")
     if "duration" in data:
         parts.append(f"{data['duration']:.2f} s")
     return parts

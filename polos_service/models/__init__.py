@@ -146,6 +146,13 @@ class Model(Protocol):
         """
         return ""
 
+    def priced(self, model: str, base_url: str | None) -> bool:  # noqa: ARG002 - a default
+        """Return whether the answers of a model tell their cost; by default they do not.
+
+        A run with a budget of cost calls no model whose answers do not tell it.
+        """
+        return False
+
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
         ...

@@ -6,7 +6,8 @@ Whether to try again is the step's to decide.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -72,6 +73,11 @@ class Remote:
         """Return why an agent with this base URL cannot be loaded; empty if it can."""
         return self._access.refuses(base_url)
 
+    def priced(self, model: str, base_url: str | None) -> bool:
+        """Return whether the price of a model is known at the agent's base URL."""
+        one = Usage(input_tokens=1, output_tokens=1, total_tokens=2)
+        return self._cost(one, model, self._access.to(base_url).address.url) is not None
+
     def check(self, options: Mapping[str, Any], api: str | None = None) -> Mapping[str, str]:
         """Return what is wrong with a run's model options, by name; empty if nothing is."""
         return self._api(api).check(options)
@@ -98,28 +104,29 @@ class Remote:
             headers.setdefault("authorization", address.authorization)
         failures.proxy = place.client.proxy
         failures.advice = there.advice
-        failure: StepError | None = None
-        try:
-            async with Silence(request, failures.of) as silence:
-                response = await self._send(request, api, headers, there)
-                try:
-                    await exchange.read(response, reader, draft, output, failures, silence)
-                finally:
-                    response.close()
-        except RefusedError as refused:
-            failure = failures.status(refused.status, refused.body, refused.headers)
-        except LostError as lost:
-            failure = failures.lost(lost, after_output=draft.begun)
-        except SilentError as error:
-            failure = failures.silent(error)
-        if failure is not None and not draft.whole:
-            # Raised out here so that the package's error, which holds the request with its
-            # key and the provider's text, does not travel along as its context.
-            raise failure
-        cost = self._cost(draft.usage, request.model, address.url)
-        if draft.long:
-            return await asyncio.to_thread(draft.answer, cost)
-        return draft.answer(cost)
+        with self._counting(draft, request.model, address.url):
+            failure: StepError | None = None
+            try:
+                async with Silence(request, failures.of) as silence:
+                    response = await self._send(request, api, headers, there)
+                    try:
+                        await exchange.read(response, reader, draft, output, failures, silence)
+                    finally:
+                        response.close()
+            except RefusedError as refused:
+                failure = failures.status(refused.status, refused.body, refused.headers)
+            except LostError as lost:
+                failure = failures.lost(lost, after_output=draft.begun)
+            except SilentError as error:
+                failure = failures.silent(error)
+            if failure is not None and not draft.whole:
+                # Raised out here so that the package's error, which holds the request with its
+                # key and the provider's text, does not travel along as its context.
+                raise failure
+            cost = self._cost(draft.usage, request.model, address.url)
+            if draft.long:
+                return await asyncio.to_thread(draft.answer, cost)
+            return draft.answer(cost)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -181,6 +188,15 @@ class Remote:
             off = set(self._switches.get(url, ()))
             self._places[url] = _Place(Client(there.address.url, self._tls), off)
         return self._places[url]
+
+    @contextmanager
+    def _counting(self, draft: Draft, model: str, base_url: str) -> Iterator[None]:
+        """Let a failure of the call tell the tokens that the provider has reported by then."""
+        try:
+            yield
+        except StepError as error:
+            error.used(draft.usage, self._cost(draft.usage, model, base_url))
+            raise
 
     def _cost(self, usage: Usage | None, model: str, base_url: str) -> Cost | None:
         if usage is None:

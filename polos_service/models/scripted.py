@@ -41,8 +41,12 @@ class Scripted(Model):
         """
         async with Silence(request, "The script") as silence:
             playing = _Playing(request, output, silence)
-            for part in _turn(request).of_attempt(request.attempt):
-                await playing.play(part)
+            try:
+                for part in _turn(request).of_attempt(request.attempt):
+                    await playing.play(part)
+            except StepError as error:
+                error.used(playing.usage, None)
+                raise
         return playing.answer()
 
     async def close(self) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from polos.v1.event_pb2 import Event
+from polos.v1.event_pb2 import Event, StepFinish
 from polos.v1.run_pb2 import OpenStep, OpenWait, RunNode, RunState, RunTree
 from polos_service.errors import text
 from polos_service.runs.journal import ENDS
 from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.totals import Totals
+from polos_service.runs.totals import MODEL_CALL, Sum, call_of
 from polos_service.store import RunRecord
 
 NODES = 1000
@@ -52,7 +52,7 @@ class Member:
         create_time: when it began.
         latest: sequence of its newest event.
         end: the event that ended it; None if it has not ended.
-        totals: its own model calls that have finished.
+        used: what its own model calls that have finished add up to.
         steps: those that have begun and not finished, by key.
         waits: the open ones, by id.
 
@@ -64,9 +64,14 @@ class Member:
     create_time: Any
     latest: int = 0
     end: Event | None = None
-    totals: Totals = field(default_factory=Totals)
+    used: Sum = field(default_factory=Sum)
     steps: dict[str, OpenStep] = field(default_factory=dict)
     waits: dict[int, OpenWait] = field(default_factory=dict)
+
+    def count(self, finish: StepFinish) -> None:
+        """Add a finished step, if it is a model call that stands."""
+        if finish.step_type == MODEL_CALL and not finish.HasField("failure"):
+            self.used.add(call_of(finish))
 
     @property
     def origin(self) -> Origin | None:
@@ -109,7 +114,7 @@ class Tree:
                     self._attempts[event.run_id, retry.step_key] = retry.attempt
                 case "step_finish":
                     member.steps.pop(event.step_finish.step_key, None)
-                    member.totals.add(event.step_finish)
+                    member.count(event.step_finish)
                 case "suspended":
                     member.waits[event.sequence] = waiting(event)
                 case "resumed":
@@ -209,19 +214,15 @@ def below(members: Sequence[Member]) -> dict[str, list[Member]]:
     return found
 
 
-def summed(members: Sequence[Member]) -> dict[str, Totals]:
+def summed(members: Sequence[Member]) -> dict[str, Sum]:
     """Return what each run and the runs below it have used; a run comes after its parent."""
     children = below(members)
-    found: dict[str, Totals] = {}
+    found: dict[str, Sum] = {}
     for member in reversed(members):
-        if member.end is not None:
-            total = Totals()
-            total.include(getattr(member.end, member.end.WhichOneof("payload") or ""))
-        else:
-            total = member.totals
-            for child in children.get(member.lineage.run_id, ()):
-                total.join(found[child.lineage.run_id])
-        found[member.lineage.run_id] = total
+        total = found[member.lineage.run_id] = Sum()
+        total.add(member.used)
+        for child in children.get(member.lineage.run_id, ()):
+            total.add(found[child.lineage.run_id])
     return found
 
 
@@ -238,14 +239,15 @@ def resting(members: Sequence[Member]) -> dict[str, bool]:
     return found
 
 
-def node_of(member: Member, totals: Totals) -> RunNode:
+def node_of(member: Member, used: Sum) -> RunNode:
     """Return a run as a message, without its state."""
     node = RunNode(
         run_id=member.lineage.run_id,
         workflow_id=member.lineage.workflow_id,
         kind=member.kind,
         create_time=member.create_time,
-        **totals.spent(),
+        usage=used.usage if used.calls else None,
+        cost=used.cost,
     )
     if member.origin is not None:
         node.parent_run_id, node.parent_step_key = member.origin.run_id, member.origin.step_key

@@ -198,7 +198,9 @@ class Attempt:
                 reason=error.reason,
                 retryable=error.retryable,
                 provider_request_id=error.provider_request_id,
-            )
+            ),
+            usage=error.usage,
+            cost=error.cost,
         )
 
     def _finish(self, **outcome: Any) -> StepFinish:

@@ -20,7 +20,6 @@ from polos_service.runs.gate import Gate
 from polos_service.runs.holding import Holding
 from polos_service.runs.journal import Journal
 from polos_service.runs.lineage import Lineage
-from polos_service.runs.totals import Totals
 
 REFUSALS = 100
 """Calls that are refused by raising once the code is over. Further calls do not return: code
@@ -60,7 +59,7 @@ class Branch:
         holding: what it shares with the other runs of the claim.
         journal: what the log said of it when the code began.
         encoder: that of a child; None at the root run, whose writer has one.
-        totals: usage, cost and count of the run's own model calls that finished.
+        totals: what its model calls add up to, with those of its children.
         open: the attempts under way, by step.
         waits: the waits under way, by key, with their ids.
         children: the children under way, by the step that began them.
@@ -79,7 +78,7 @@ class Branch:
         self.holding = holding
         self.journal = journal
         self.encoder = Encoder(lineage) if lineage.origin else None
-        self.totals = Totals()
+        self.totals = holding.totals.of(lineage)
         self.open: dict[str, Attempt] = {}
         self.waits: dict[str, tuple[int, Suspended]] = {}
         self.children: dict[str, Child] = {}
@@ -109,6 +108,7 @@ class Branch:
     def emit(self, payload: Message, private: bytes = b"") -> None:
         """Emit an event of the run."""
         self.holding.writer.emit(payload, private, encoder=self.encoder)
+        self.totals.add(payload)
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """Return the tasks of the code that are known and not done.

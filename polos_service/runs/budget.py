@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import StepFinish
+from polos.v1.event_pb2 import Cost, Usage
 from polos_client.errors import StoreUnavailable
 from polos_service.errors import StepError
 from polos_service.logs import get_logger
 from polos_service.quotas import SETTING, Quota, Quotas
 from polos_service.runs.clock import Clock
+from polos_service.runs.totals import Sum
 from polos_service.store.usage import DAY, SECOND, Spent, UsageStore, day_of
 
 log = get_logger(__name__)
@@ -29,8 +30,11 @@ class Budget(Protocol):
         """
         ...
 
-    async def count(self, finish: StepFinish) -> None:
-        """Count what a model call used; durable when this returns, unless the store fails."""
+    async def count(self, usage: Usage, cost: Cost | None) -> None:
+        """Count what a model call used, whether it stands, is void or has failed.
+
+        It is durable when this returns, unless the store fails.
+        """
         ...
 
 
@@ -40,7 +44,7 @@ class NoBudget:
     async def require(self) -> None:
         """Permit every call."""
 
-    async def count(self, finish: StepFinish) -> None:
+    async def count(self, usage: Usage, cost: Cost | None) -> None:
         """Count nothing."""
 
 
@@ -82,11 +86,10 @@ class DailyBudget:
             return
         raise self._exhausted(now, what)
 
-    async def count(self, finish: StepFinish) -> None:
+    async def count(self, usage: Usage, cost: Cost | None) -> None:
         """Count what a model call used."""
-        usage = finish.usage
-        tokens = max(usage.total_tokens, usage.input_tokens + usage.output_tokens)
-        spent = Spent(max(0, tokens), max(0, finish.cost.usd_micros))
+        call = Sum.of(usage, cost)
+        spent = Spent(max(0, call.tokens), max(0, call.usd_micros))
         if spent == Spent():
             return
         try:

@@ -33,6 +33,7 @@ from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
+from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.timing import warn_of_timing
 from polos_service.runs.totals import Totals
@@ -141,7 +142,7 @@ class RunContext:
 
     @property
     def totals(self) -> Totals:
-        """What the run's own model calls that finished, and its children, add up to."""
+        """What the model calls of the run and its children add up to."""
         return self._branch.totals
 
     @property
@@ -163,6 +164,15 @@ class RunContext:
     def replays(self) -> bool:
         """Whether the log has a step or a wait that the code has not asked for yet."""
         return self._branch.replays
+
+    @property
+    def budget(self) -> TreeBudget:
+        """What the model calls of the whole tree may use together."""
+        return self._holding.spending.budget
+
+    def keep_within(self, budget: TreeBudget) -> None:
+        """Hold the model calls of the whole tree within a budget: that of its root run."""
+        self._holding.spending.budget = budget
 
     def start(self, payload: Message) -> None:
         """Emit the run's first event, unless the log has it.
@@ -233,6 +243,7 @@ class RunContext:
         retries: Retries = ONCE,
         resumes: bool = False,
         abandons: bool = False,
+        reserve: int = 0,
     ) -> StepOutput:
         """Return the output that the log holds for `key`, or run `body` and record its output.
 
@@ -249,6 +260,7 @@ class RunContext:
                 its attempt goes on with that child, instead of a new attempt.
             abandons: True if the run's code may stop waiting for the step, which is recorded as
                 its end then.
+            reserve: the output tokens that a model call may use; 0: not known.
 
         Raises:
             Finished: this process no longer writes the run's log.
@@ -258,7 +270,14 @@ class RunContext:
 
         """
         return await self._steps.step(
-            key, kind, body, call=call, retries=retries, resumes=resumes, abandons=abandons
+            key,
+            kind,
+            body,
+            call=call,
+            retries=retries,
+            resumes=resumes,
+            abandons=abandons,
+            reserve=reserve,
         )
 
     async def wait(
@@ -406,13 +425,15 @@ class RunContext:
         self.cancel_children()
         self._leftovers.drop()
         self.end()
-        totals = self.totals
-        self.end_payload = RunCancelled(
-            usage=totals.usage, cost=totals.cost, total_steps=totals.steps, duration=self.age()
-        )
+        self.end_payload = self.cancelled_end()
         self._branch.emit(self.end_payload)
         self._branch.recording = False
         self._branch.cancelled = True
+
+    def cancelled_end(self) -> RunCancelled:
+        """Return the last event of the run if it ends now because it is cancelled."""
+        totals = self.totals
+        return RunCancelled(total_steps=totals.steps, duration=self.age(), **totals.told())
 
     def cancel_children(self) -> None:
         """Record that every child is cancelled that is under way, or was left so by the log."""

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import Error, RunCancelled
+from polos.v1.event_pb2 import Error
 from polos.v1.run_pb2 import RunState
 from polos_client.event import failure_reason
 from polos_service.errors import StepError
@@ -56,10 +56,9 @@ def failed(ctx: RunContext, error: StepError) -> Ending:
         reason=error.reason,
         retryable=error.retryable,
         provider_request_id=error.provider_request_id,
-        usage=ctx.totals.usage,
-        cost=ctx.totals.cost,
         total_steps=ctx.totals.steps,
         duration=ctx.age(),
+        **ctx.totals.told(),
     )
     return Ending(payload=payload, outcome=RunState.RUN_STATE_FAILED)
 
@@ -107,10 +106,4 @@ def given_up(ctx: RunContext) -> Ending:
 
 def cancelled(ctx: RunContext) -> Ending:
     """Return the ending of a run that somebody cancelled."""
-    payload = RunCancelled(
-        usage=ctx.totals.usage,
-        cost=ctx.totals.cost,
-        total_steps=ctx.totals.steps,
-        duration=ctx.age(),
-    )
-    return Ending(payload=payload, outcome=RunState.RUN_STATE_CANCELLED)
+    return Ending(payload=ctx.cancelled_end(), outcome=RunState.RUN_STATE_CANCELLED)

@@ -15,6 +15,8 @@ from polos_service.pacer import Pacer
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.journal import Journals
+from polos_service.runs.spending import Spending
+from polos_service.runs.totals import TreeTotals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 
@@ -41,7 +43,9 @@ class Holding:
         deadline: when the root run must have ended, in nanoseconds since the epoch; None: never.
         broken: why a step's end could not be recorded; None as long as each could. The root
             run ends then, whatever its code makes of it.
-        budget: bounds the model calls.
+        budget: bounds the model calls of the project.
+        totals: what the model calls of the tree add up to, with those of this claim.
+        spending: holds these calls within the budget of the tree.
         waiting: what the run can wait with; None in a context whose run cannot wait.
         pacer: lets one child begin in each turn of the loop, so that many at once do not delay
             those who read.
@@ -60,6 +64,8 @@ class Holding:
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
     pacer: Pacer = field(default_factory=lambda: Pacer(crowd=math.inf))
+    totals: TreeTotals = field(init=False)
+    spending: Spending = field(init=False)
     _tidying: set[asyncio.Task[None]] = field(init=False)
     _reading: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _read: int = field(init=False, default=0)
@@ -67,6 +73,8 @@ class Holding:
 
     def __post_init__(self) -> None:
         self._tidying = set()
+        self.totals = self.journals.totals
+        self.spending = Spending(self.totals.root)
 
     async def reload(self) -> None:
         """Read the log again, with what this claim has recorded.

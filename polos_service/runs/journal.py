@@ -15,6 +15,7 @@ from polos_service.limits import PIECE_LIMIT
 from polos_service.runs.frame import decode
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.said import NOTHING, SAYS, Said, Saying, pieces
+from polos_service.runs.totals import TreeTotals
 from polos_service.store import Entry
 
 ENDS = frozenset({"agent_finish", "workflow_finish", "error", "run_cancelled"})
@@ -34,6 +35,9 @@ ANSWERED = frozenset({"suspend", "approval"})
 """The kinds of waits that end by an answer."""
 
 STEP_CANCELLED = FailureReason.FAILURE_REASON_STEP_CANCELLED
+
+COUNTED = frozenset({"step_finish", "step_retry"})
+"""The names of the payloads that tell what a model call used, or that it is void."""
 
 INTERRUPTED = frozenset({STEP_CANCELLED, FailureReason.FAILURE_REASON_PROCESS_RESTARTED})
 """Why a step begins anew that has not failed."""
@@ -266,6 +270,7 @@ class Journals:
 
     Attributes:
         root: the root run's journal.
+        totals: what the model calls add up to.
         claims: claims since the last event of PROGRESS, without those whose release lost
             nothing.
         damage: the first error met in reading the log; empty if there was none.
@@ -279,6 +284,7 @@ class Journals:
         self._waited = 0
         self._waits_since = 0
         self.root = Journal()
+        self.totals = TreeTotals(root)
         self.claims = 0
         self.damage = damage
         self.size = 0
@@ -353,6 +359,8 @@ class Journals:
                 self._children[origin] = journal
         journal.add(event)
         kind = event.WhichOneof("payload")
+        if kind in COUNTED and journal.lineage is not None:
+            self.totals.of(journal.lineage).add(getattr(event, kind))
         if kind in PROGRESS:
             self.claims = 0
         if kind in {"suspended", "resumed"}:

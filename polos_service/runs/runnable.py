@@ -12,6 +12,7 @@ from polos_client.deadlines import Deadlines
 from polos_service.caller import Caller
 from polos_service.runs.context import RunContext
 from polos_service.runs.lineage import Origin
+from polos_service.runs.spending import TreeBudget
 
 AGENT: Literal["agent"] = "agent"
 """The kind of what takes a conversation; everything else takes a payload."""
@@ -39,6 +40,7 @@ class RunRequest:
         streaming: whether the log carries text and tool calls as they come.
         request_id: makes the start idempotent within the project; at most 128 characters.
         origin: the step that starts it; None if a caller does.
+        budget: what it and its children may use; None: any. Children have that of the root run.
 
     """
 
@@ -56,6 +58,7 @@ class RunRequest:
     streaming: bool = False
     request_id: str | None = None
     origin: Origin | None = None
+    budget: TreeBudget | None = None
 
 
 class Runnable(Protocol):

@@ -22,6 +22,7 @@ from polos_service.runs.retries import Retries
 from polos_service.runs.totals import MODEL_CALL
 
 CANCELLED = FailureReason.FAILURE_REASON_STEP_CANCELLED
+RESTARTED = FailureReason.FAILURE_REASON_PROCESS_RESTARTED
 
 log = get_logger(__name__)
 
@@ -47,20 +48,18 @@ class Stepping:
         retries: Retries,
         resumes: bool,
         abandons: bool,
+        reserve: int,
     ) -> StepOutput:
         """Return the output that the log holds for `key`, or run `body` and record its output."""
         await self._branch.ask(key, kind)
         recorded = self._journal.finished.get(key)
         if recorded is not None:
-            child = self._child(key, recorded.attempt)
-            if child is not None and child.end is not None:
-                self._branch.totals.include(child.end)  # also if the code gives it up once more
             await self._branch.turn(self._journal.results[key], new=False)
             self._keep(call, recorded)
             return await self._replay(recorded)
         await self._holding.boundary(None)
         if kind == MODEL_CALL:
-            body = partial(self._pay, body)
+            body = partial(self._pay, body, reserve)
         # What a child does counts by itself: its parent only waits for it.
         with nullcontext() if resumes else self._branch.working():
             try:
@@ -78,8 +77,7 @@ class Stepping:
         if attempt is None or self._writer.closed or not self._branch.recording:
             return
         if key in self._branch.children:
-            self._branch.children[key].cancel()
-            self._include(key)
+            self._branch.children.pop(key).cancel()
         error = StepError(CANCELLED, "The run's code did not wait for the step.")
         self._branch.emit(attempt.failed(error))
         self._branch.gate.stir()
@@ -121,13 +119,11 @@ class Stepping:
         elif same:
             await self._clock.sleep(left / SECOND)
         elif key in self._journal.interrupted:
-            self._announce(attempt, CANCELLED, "The workflow's function started over.")
+            error = StepError(CANCELLED, "The workflow's function started over.")
+            self._announce(attempt, error)
         else:
-            self._announce(
-                attempt,
-                FailureReason.FAILURE_REASON_PROCESS_RESTARTED,
-                "The service process ended during this step.",
-            )
+            message = "The service process ended during this step."
+            self._announce(attempt, StepError(RESTARTED, message))
         return attempt
 
     def _is_given_up(self, key: str, attempt: int) -> bool:
@@ -143,10 +139,11 @@ class Stepping:
         """Return the child that the log has of an attempt; None if it has none."""
         return self._holding.journals.child(Origin(self._branch.run_id, key, attempt))
 
-    async def _pay(self, body: Body, attempt: Attempt) -> StepOutput:
-        """Call a model, if the project may spend anything today."""
-        await self._holding.budget.require()
-        return await body(attempt)
+    async def _pay(self, body: Body, reserve: int, attempt: Attempt) -> StepOutput:
+        """Call a model, if the tree may spend anything more, and the project may today."""
+        async with self._holding.spending.call(reserve):
+            await self._holding.budget.require()
+            return await body(attempt)
 
     async def _perform(self, attempt: Attempt, body: Body, retries: Retries) -> StepOutput:
         failures = self._journal.failures.get(attempt.key, 0) if retries.recorded else 0
@@ -173,18 +170,23 @@ class Stepping:
     async def _retry(
         self, attempt: Attempt, error: StepError, pause: float, retries: Retries
     ) -> Attempt:
-        """Pause, and return the next attempt: told at once if the retries are recorded."""
-        if retries.recorded:
+        """Pause, and return the next attempt.
+
+        It is told at once if the retries are recorded, or the attempt before was paid for.
+        """
+        if retries.recorded or error.usage is not None:
             attempt.spoke = True
             again = self._branch.open[attempt.key] = attempt.again()
-            self._announce(again, error.reason, error.message, start=pause)
+            self._announce(again, error, start=pause)
+            if error.usage is not None:
+                await self._holding.budget.count(error.usage, error.cost)
             await self._writer.flush()
             await self._clock.sleep(pause)
             return again
         await self._clock.sleep(pause)
         again = self._branch.open[attempt.key] = attempt.again()
         if attempt.spoke:
-            self._announce(again, error.reason, error.message)
+            self._announce(again, error)
         return again
 
     def _left(self) -> float:
@@ -201,18 +203,21 @@ class Stepping:
         except Finished:
             raise
         except StepError as error:
-            await self._fail(attempt, error)
+            await self._fail(attempt, error.used(output.usage, output.cost))
         except Exception:
             log.exception("output_not_stored", run_id=self._branch.run_id, step_key=attempt.key)
             message = "The step's output cannot be stored as an event."
             await self._fail(attempt, StepError(FailureReason.FAILURE_REASON_INTERNAL, message))
-        sequence = self._ended(attempt, finish)
-        self._branch.totals.add(finish)
+        await self._hand_out(self._ended(attempt, finish), finish)
+        return output
+
+    async def _hand_out(self, sequence: int, finish: StepFinish) -> None:
+        """Hand out the end of a step, and count what the project has spent."""
         with self._branch.gate.holding(sequence):
             if finish.step_type == MODEL_CALL:
-                await self._holding.budget.count(finish)
+                cost = finish.cost if finish.HasField("cost") else None
+                await self._holding.budget.count(finish.usage, cost)
             await self._branch.hand_out(sequence)
-        return output
 
     async def _fail(self, attempt: Attempt, error: StepError) -> NoReturn:
         """Record that the step failed, and raise why."""
@@ -226,7 +231,7 @@ class Stepping:
             broken = Unrecorded(f"The end of step {attempt.key!r} could not be recorded.")
             self._holding.broken = broken
             raise broken from cause
-        await self._branch.hand_out(self._ended(attempt, finish))
+        await self._hand_out(self._ended(attempt, finish), finish)
         error.attempt = attempt.number
         raise error
 
@@ -244,7 +249,7 @@ class Stepping:
         """Note that the end of a step was just emitted; return its sequence."""
         self._branch.open.pop(attempt.key, None)
         self._keep(attempt.call, finish)
-        self._include(attempt.key)
+        self._branch.children.pop(attempt.key, None)
         return self._writer.latest
 
     def _keep(self, call: ToolCall | None, finish: StepFinish) -> None:
@@ -252,22 +257,15 @@ class Stepping:
         if call is not None and self._branch.encoder is not None:
             self._branch.tools.append((call, finish))
 
-    def _include(self, key: str) -> None:
-        """Add what the child of a step has used, which is under way no longer."""
-        child = self._branch.children.pop(key, None)
-        if child is not None and child.end_payload is not None:
-            self._branch.totals.include(child.end_payload)
-
-    def _announce(
-        self,
-        attempt: Attempt,
-        reason: FailureReason.ValueType,
-        message: str,
-        *,
-        start: float | None = None,
-    ) -> None:
+    def _announce(self, attempt: Attempt, error: StepError, *, start: float | None = None) -> None:
+        """Tell why an attempt begins, and what the one before has used."""
         retry = StepRetry(
-            step_key=attempt.key, attempt=attempt.number, reason=reason, message=message
+            step_key=attempt.key,
+            attempt=attempt.number,
+            reason=error.reason,
+            message=error.message,
+            usage=error.usage,
+            cost=error.cost,
         )
         if start is not None:
             retry.start_time.FromNanoseconds(self._clock.now() + round(start * SECOND))
@@ -287,7 +285,6 @@ class Stepping:
             )
             error.attempt = recorded.attempt
             raise error
-        self._branch.totals.add(recorded)
         return StepOutput(
             result_json=recorded.result_json,
             long_answer=recorded.long_answer if recorded.HasField("long_answer") else None,

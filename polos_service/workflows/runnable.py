@@ -130,6 +130,8 @@ class WorkflowRunnable:
 
         """
         definition = Definition.unpin(pinned)
+        if definition.budget is not None:
+            ctx.keep_within(definition.budget)
         ctx.start(definition.started())
         while True:
             outcome = await self._called(ctx, definition)
@@ -149,7 +151,7 @@ class WorkflowRunnable:
             result_json=result,
             result_schema=schema_of(outcome.value),
             duration=ctx.age(),
-            **ctx.totals.spent(),
+            **(ctx.totals.told() if ctx.totals.spent.calls else {}),
         )
 
     async def _called(self, ctx: RunContext, definition: Definition) -> Outcome:

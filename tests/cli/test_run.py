@@ -8,7 +8,10 @@ import signal
 from typing import Any
 
 import pytest
+import typer
 
+from polos_client.budget import Budget
+from polos_service.cli.run import budget_of
 from tests.cli.commands import Cli, Ended
 from tests.support.process import PATIENCE
 
@@ -31,6 +34,22 @@ async def test_an_answer_that_was_cut_is_told_on_standard_error(cli: Cli) -> Non
 
 async def test_a_failed_run_says_why_and_prints_no_half_answer(cli: Cli) -> None:
     assert await cli("run", "fails", "Go.") == Ended(3, "", "Error: no such key\n")
+
+
+async def test_a_run_over_its_budget_has_failed_and_tells_what_it_spent(cli: Cli) -> None:
+    ended = await cli("run", "sums", "1 + 2?", "--budget-tokens", "1", "--json")
+    last = ended.objects[-1]
+    assert ended.code == 3
+    assert "its budget is 1 (budget_tokens)" in last["data"]["error"]
+    assert last["data"]["spent"] == last["data"]["usage"]
+    assert "spent            {" in (await cli("runs", "show", last["run_id"])).out
+
+
+def test_a_budget_may_be_of_tokens_and_of_cost() -> None:
+    assert budget_of(None, None) is None
+    assert budget_of(5, 0.25) == Budget(tokens=5, cost=0.25)
+    with pytest.raises(typer.BadParameter, match="US dollars"):
+        budget_of(None, 1e12)
 
 
 async def test_a_run_over_its_timeout_has_failed(cli: Cli) -> None:

@@ -19,8 +19,8 @@ KEYS = [
     *("assigned_to_worker", "batch_id", "cancelled_at", "cancelled_by", "completed_at"),
     *("concurrency_key", "created_at", "deployment_id", "error", "id", "output_schema_name"),
     *("parent_execution_id", "payload", "queue_name", "result", "retry_count"),
-    *("root_execution_id", "run_timeout_seconds", "session_id", "started_at", "status"),
-    *("step_key", "user_id", "workflow_id"),
+    *("root_execution_id", "run_timeout_seconds", "session_id", "spent", "spent_cost"),
+    *("started_at", "status", "step_key", "user_id", "workflow_id"),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
@@ -20,9 +21,11 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import RunState
 from polos_client.calls.status import to_error
+from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, pause, say, turn, usage
 from polos_client.define.tool import tool
-from polos_client.errors import QuotaExceeded
+from polos_client.define.workflow import workflow
+from polos_client.errors import QuotaExceeded, StepExecutionError
 from polos_service.store.usage import day_of
 from tests.support.access import Admin, Header, guarded
 from tests.support.nats import NatsServer
@@ -46,7 +49,19 @@ TOOLS = scripted(
     turn(call("note"), usage(input_tokens=30, output_tokens=20)), "done", id="tools", tools=(note,)
 )
 
-AGENTS = (QUICK, LONG, ENDLESS, TOOLS, asking)
+
+@workflow(id="family")
+async def family(ctx: WorkflowContext) -> list[str]:
+    told = []
+    for number in range(2):
+        try:
+            await ctx.step.agent_invoke_and_wait(f"ask-{number}", TOOLS.with_input("Go."))
+        except StepExecutionError as error:
+            told.append(str(error))
+    return told
+
+
+AGENTS = (QUICK, LONG, ENDLESS, TOOLS, asking, family)
 
 
 @pytest.fixture(params=["sqlite", "nats"])
@@ -176,6 +191,24 @@ async def test_a_budget_that_ends_in_the_middle_refuses_the_next_model_call(
             assert USED == ["note"], "a tool that has run is not undone, and none runs again"
             if restarted:
                 assert (await run(served, "tools", free))[-1].HasField("agent_finish")
+
+
+async def test_a_budget_that_ends_in_a_child_refuses_the_calls_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = day_of(time.time_ns()) + 1
+    monkeypatch.setattr("polos_service.runs.budget.day_of", lambda _: day)
+    async with limited(tmp_path, {}, tokens_per_day=40) as (served, bound, _):
+        run_id = await start(served, "family", bound, input="")
+        events = [event async for one in follow(served, run_id, bound) for event in one.events]
+    first, second = json.loads(events[-1].workflow_finish.result_json)
+    for one in (first, second):
+        assert "tokens_per_day is 40" in one
+        assert "T00:00:00Z" in one
+    calls = [one.step_finish for one in events if one.step_finish.step_type == "llm"]
+    told = [(one.step_key, one.attempt, one.HasField("failure")) for one in calls]
+    assert told == [("llm:1", 1, False), ("llm:2", 1, True), ("llm:1", 1, True)]
+    assert events[-1].workflow_finish.usage.total_tokens == 50
 
 
 @pytest.mark.parametrize("limit", [0, 100, 20_000])

@@ -18,6 +18,7 @@ from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import Runnable, RunRequest
+from polos_service.runs.spending import TreeBudget
 from polos_service.store import CANCEL, Command, RunStore
 from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.service import until
@@ -83,7 +84,12 @@ class Flows:
         self.begin()
 
     async def start(
-        self, workflow: Workflow, payload: Any = None, state: Any = None, **fields: Any
+        self,
+        workflow: Workflow,
+        payload: Any = None,
+        state: Any = None,
+        budget: TreeBudget | None = None,
+        **fields: Any,
     ) -> str:
         """Start a run and return its id."""
         request = RunRequest(
@@ -96,15 +102,22 @@ class Flows:
             model_options={},
             initial_state=state or {},
             deadlines=Deadlines(),
+            budget=budget,
         )
         pinned = self._runnables[workflow.id].pin(request)
         return await self.store.create(
             new_run(workflow_id=workflow.id, definition=pinned, **fields)
         )
 
-    async def run(self, workflow: Workflow, payload: Any = None, state: Any = None) -> list[Event]:
+    async def run(
+        self,
+        workflow: Workflow,
+        payload: Any = None,
+        state: Any = None,
+        budget: TreeBudget | None = None,
+    ) -> list[Event]:
         """Run a workflow, and return the events."""
-        return await self.ended(await self.start(workflow, payload, state))
+        return await self.ended(await self.start(workflow, payload, state, budget))
 
     async def result(self, workflow: Workflow, payload: Any = None) -> Any:
         """Run a workflow, and return what it returned, as it stands in the log."""

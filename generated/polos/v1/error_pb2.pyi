@@ -344,6 +344,15 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     """The model refused to give the answer that the agent's output schema describes, or the
     provider's content filter withheld it. The message has the model's words.
     """
+    FAILURE_REASON_BUDGET_EXCEEDED: _FailureReason.ValueType  # 40
+    """The run and its children have used up the budget that the run was started with:
+    `RunOptions.budget_tokens` or `budget_cost`. The message names the limit and what was
+    spent. No further model call is made in this run.
+    """
+    FAILURE_REASON_PRICE_UNKNOWN: _FailureReason.ValueType  # 41
+    """The run has a budget of cost, and the price of the model is not known: the model was
+    not called.
+    """
 
 class FailureReason(_FailureReason, metaclass=_FailureReasonEnumTypeWrapper):
     """Why a run or a step failed."""
@@ -442,5 +451,14 @@ one that it gave when it was told so.
 FAILURE_REASON_MODEL_REFUSED: FailureReason.ValueType  # 35
 """The model refused to give the answer that the agent's output schema describes, or the
 provider's content filter withheld it. The message has the model's words.
+"""
+FAILURE_REASON_BUDGET_EXCEEDED: FailureReason.ValueType  # 40
+"""The run and its children have used up the budget that the run was started with:
+`RunOptions.budget_tokens` or `budget_cost`. The message names the limit and what was
+spent. No further model call is made in this run.
+"""
+FAILURE_REASON_PRICE_UNKNOWN: FailureReason.ValueType  # 41
+"""The run has a budget of cost, and the price of the model is not known: the model was
+not called.
 """
 Global___FailureReason: _TypeAlias = FailureReason  # noqa: Y015

@@ -620,11 +620,15 @@ class StepFinish(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used by a model call. Absent if the provider did not report them."""
+        """Tokens used by a model call. Absent if the provider did not report them. Those of a
+        call that failed count in `spent` of the run, and not in its `usage`.
+        """
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """Cost of a model call. Absent if unknown."""
+        """Cost of a model call. Absent if unknown. That of a call that failed counts in
+        `spent_cost` of the run, and not in its `cost`.
+        """
 
     @_builtins.property
     def tool_call(self) -> Global___ToolCall:
@@ -800,6 +804,8 @@ class StepRetry(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
     """The step's key."""
     attempt: _builtins.int
@@ -815,6 +821,16 @@ class StepRetry(_message.Message):
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the attempt starts. Absent if it starts at once."""
 
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Tokens used by the previous attempt of a model call: they count in `spent` of the run,
+        and not in its `usage`. Absent if the provider did not report them.
+        """
+
+    @_builtins.property
+    def cost(self) -> Global___Cost:
+        """Cost of the previous attempt of a model call. Absent if unknown."""
+
     def __init__(
         self,
         *,
@@ -823,10 +839,12 @@ class StepRetry(_message.Message):
         reason: _error_pb2.FailureReason.ValueType = ...,
         message: _builtins.str = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
+        usage: Global___Usage | None = ...,
+        cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "start_time", b"start_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message", b"message", "reason", b"reason", "start_time", b"start_time", "step_key", b"step_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "message", b"message", "reason", b"reason", "start_time", b"start_time", "step_key", b"step_key", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -921,6 +939,8 @@ class AgentFinish(_message.Message):
     RESULT_STEP_KEY_FIELD_NUMBER: _builtins.int
     RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
     RESULT_IS_JSON_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    SPENT_COST_FIELD_NUMBER: _builtins.int
     result: _builtins.str
     """The text of the last model call. May be empty."""
     finish_reason: Global___FinishReason.ValueType
@@ -945,15 +965,25 @@ class AgentFinish(_message.Message):
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used by all model calls."""
+        """Tokens used by all model calls that stand, those of child runs included."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """Cost of all model calls. Absent if the cost of any of them is unknown."""
+        """Cost of these model calls. Absent if the cost of any of them is unknown."""
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Time since the run was created, including time in the queue."""
+
+    @_builtins.property
+    def spent(self) -> Global___Usage:
+        """Tokens that the run and its children have spent: those of `usage`, and those of failed
+        model calls and of attempts that a `step_retry` has voided.
+        """
+
+    @_builtins.property
+    def spent_cost(self) -> Global___Cost:
+        """Cost of what was spent. Absent if any part of it is unknown."""
 
     def __init__(
         self,
@@ -968,10 +998,12 @@ class AgentFinish(_message.Message):
         result_step_key: _builtins.str = ...,
         result_schema: _builtins.str = ...,
         result_is_json: _builtins.bool = ...,
+        spent: Global___Usage | None = ...,
+        spent_cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "spent", b"spent", "spent_cost", b"spent_cost", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "finish_reason", b"finish_reason", "result", b"result", "result_is_json", b"result_is_json", "result_schema", b"result_schema", "result_step_key", b"result_step_key", "stop_condition", b"stop_condition", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "finish_reason", b"finish_reason", "result", b"result", "result_is_json", b"result_is_json", "result_schema", b"result_schema", "result_step_key", b"result_step_key", "spent", b"spent", "spent_cost", b"spent_cost", "stop_condition", b"stop_condition", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1018,6 +1050,8 @@ class WorkflowFinish(_message.Message):
     RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    SPENT_COST_FIELD_NUMBER: _builtins.int
     result_json: _builtins.str
     """The result as JSON text, at most 480 KiB."""
     result_schema: _builtins.str
@@ -1030,11 +1064,23 @@ class WorkflowFinish(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used by the model calls of its children. Absent if there were none."""
+        """Tokens used by the model calls of its children that stand. Absent if the children made
+        no model calls.
+        """
 
     @_builtins.property
     def cost(self) -> Global___Cost:
-        """Cost of the model calls of its children. Absent if the cost of any of them is unknown."""
+        """Cost of these model calls. Absent if the cost of any of them is unknown."""
+
+    @_builtins.property
+    def spent(self) -> Global___Usage:
+        """Tokens that the children have spent, as in `AgentFinish.spent`. Absent if they made
+        no model calls.
+        """
+
+    @_builtins.property
+    def spent_cost(self) -> Global___Cost:
+        """Cost of what was spent. Absent if any part of it is unknown."""
 
     def __init__(
         self,
@@ -1044,10 +1090,12 @@ class WorkflowFinish(_message.Message):
         result_schema: _builtins.str = ...,
         usage: Global___Usage | None = ...,
         cost: Global___Cost | None = ...,
+        spent: Global___Usage | None = ...,
+        spent_cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "spent", b"spent", "spent_cost", b"spent_cost", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "result_json", b"result_json", "result_schema", b"result_schema", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "result_json", b"result_json", "result_schema", b"result_schema", "spent", b"spent", "spent_cost", b"spent_cost", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1070,6 +1118,8 @@ class Error(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     ERROR_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    SPENT_COST_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """Describes the failure in one human-readable sentence. Never contains secrets or
     tracebacks.
@@ -1090,7 +1140,7 @@ class Error(_message.Message):
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used by the model calls that finished."""
+        """Tokens used by the model calls that finished, those of child runs included."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
@@ -1101,6 +1151,14 @@ class Error(_message.Message):
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """Time since the run was created, including time in the queue."""
+
+    @_builtins.property
+    def spent(self) -> Global___Usage:
+        """Tokens that the run and its children have spent, as in `AgentFinish.spent`."""
+
+    @_builtins.property
+    def spent_cost(self) -> Global___Cost:
+        """Cost of what was spent. Absent if any part of it is unknown."""
 
     def __init__(
         self,
@@ -1114,10 +1172,12 @@ class Error(_message.Message):
         duration: _duration_pb2.Duration | None = ...,
         error_id: _builtins.str = ...,
         provider_request_id: _builtins.str = ...,
+        spent: Global___Usage | None = ...,
+        spent_cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "spent", b"spent", "spent_cost", b"spent_cost", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "error_id", b"error_id", "message", b"message", "provider_request_id", b"provider_request_id", "reason", b"reason", "retryable", b"retryable", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "error_id", b"error_id", "message", b"message", "provider_request_id", b"provider_request_id", "reason", b"reason", "retryable", b"retryable", "spent", b"spent", "spent_cost", b"spent_cost", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1307,11 +1367,13 @@ class RunCancelled(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     TOTAL_STEPS_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    SPENT_COST_FIELD_NUMBER: _builtins.int
     total_steps: _builtins.int
     """Number of model calls that finished."""
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used by the model calls that finished."""
+        """Tokens used by the model calls that finished, those of child runs included."""
 
     @_builtins.property
     def cost(self) -> Global___Cost:
@@ -1323,6 +1385,14 @@ class RunCancelled(_message.Message):
     def duration(self) -> _duration_pb2.Duration:
         """Time since the run was created, including time in the queue."""
 
+    @_builtins.property
+    def spent(self) -> Global___Usage:
+        """Tokens that the run and its children have spent, as in `AgentFinish.spent`."""
+
+    @_builtins.property
+    def spent_cost(self) -> Global___Cost:
+        """Cost of what was spent. Absent if any part of it is unknown."""
+
     def __init__(
         self,
         *,
@@ -1330,10 +1400,12 @@ class RunCancelled(_message.Message):
         cost: Global___Cost | None = ...,
         total_steps: _builtins.int = ...,
         duration: _duration_pb2.Duration | None = ...,
+        spent: Global___Usage | None = ...,
+        spent_cost: Global___Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "spent", b"spent", "spent_cost", b"spent_cost", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "spent", b"spent", "spent_cost", b"spent_cost", "total_steps", b"total_steps", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,6 +87,8 @@ class Run(_message.Message):
     PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
     PARENT_STEP_KEY_FIELD_NUMBER: _builtins.int
     ROOT_WORKFLOW_ID_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    SPENT_COST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id, assigned by the service. Ids of root runs sort by creation time. That of a
     child is `ROOT:N`: its root's id and the sequence of its first event in the root's log.
@@ -158,6 +160,16 @@ class Run(_message.Message):
         most 1000. Set by `GetRun`.
         """
 
+    @_builtins.property
+    def spent(self) -> _event_pb2.Usage:
+        """Tokens that the run and its children have spent, as in `AgentFinish.spent`. Absent until
+        the run has ended, if it made no model calls, and in `ListRuns` responses.
+        """
+
+    @_builtins.property
+    def spent_cost(self) -> _event_pb2.Cost:
+        """Cost of what was spent. Absent if any part of it is unknown, and where `spent` is."""
+
     def __init__(
         self,
         *,
@@ -180,10 +192,12 @@ class Run(_message.Message):
         parent_run_id: _builtins.str = ...,
         parent_step_key: _builtins.str = ...,
         root_workflow_id: _builtins.str = ...,
+        spent: _event_pb2.Usage | None = ...,
+        spent_cost: _event_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "root_workflow_id", b"root_workflow_id", "run_id", b"run_id", "session_id", b"session_id", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "root_workflow_id", b"root_workflow_id", "run_id", b"run_id", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blocked_reason: _TypeAlias = _typing.Literal["blocked_reason"]  # noqa: Y015
     _WhichOneofArgType__blocked_reason: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason"]  # noqa: Y015
@@ -510,6 +524,8 @@ class RunOptions(_message.Message):
     PROVIDER_OPTIONS_JSON_FIELD_NUMBER: _builtins.int
     TIMEOUT_FIELD_NUMBER: _builtins.int
     DEADLINES_FIELD_NUMBER: _builtins.int
+    BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
+    BUDGET_COST_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """Groups runs for listing; at most 256 characters."""
     user_id: _builtins.str
@@ -524,6 +540,12 @@ class RunOptions(_message.Message):
     any other name fails with INVALID_ARGUMENT. Addresses and credentials are never
     accepted, and a workflow accepts none.
     """
+    budget_tokens: _builtins.int
+    """Maximum number of tokens, input and output, that the model calls of the run and of all
+    its children may use together; void attempts count, too. From 1 to 10^15. Once it is
+    reached, every further model call fails with reason BUDGET_EXCEEDED; calls at work are
+    not stopped. Absent means no limit.
+    """
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """Maximum duration of the run since its creation, including time in the queue and in
@@ -536,6 +558,13 @@ class RunOptions(_message.Message):
     def deadlines(self) -> Global___Deadlines:
         """Deadlines for parts of the run. If absent, the agent's own apply."""
 
+    @_builtins.property
+    def budget_cost(self) -> _event_pb2.Cost:
+        """Maximum cost of these model calls, at least one millionth of a US dollar. A model whose
+        price is not known is not called: that fails with reason PRICE_UNKNOWN. Absent means no
+        limit.
+        """
+
     def __init__(
         self,
         *,
@@ -545,11 +574,15 @@ class RunOptions(_message.Message):
         provider_options_json: _builtins.str | None = ...,
         timeout: _duration_pb2.Duration | None = ...,
         deadlines: Global___Deadlines | None = ...,
+        budget_tokens: _builtins.int | None = ...,
+        budget_cost: _event_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "budget_cost", b"budget_cost", "budget_tokens", b"budget_tokens", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "_initial_state_json", b"_initial_state_json", "_provider_options_json", b"_provider_options_json", "_session_id", b"_session_id", "_user_id", b"_user_id", "budget_cost", b"budget_cost", "budget_tokens", b"budget_tokens", "deadlines", b"deadlines", "initial_state_json", b"initial_state_json", "provider_options_json", b"provider_options_json", "session_id", b"session_id", "timeout", b"timeout", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
+    _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
     _WhichOneofReturnType__initial_state_json: _TypeAlias = _typing.Literal["initial_state_json"]  # noqa: Y015
     _WhichOneofArgType__initial_state_json: _TypeAlias = _typing.Literal["_initial_state_json", b"_initial_state_json"]  # noqa: Y015
     _WhichOneofReturnType__provider_options_json: _TypeAlias = _typing.Literal["provider_options_json"]  # noqa: Y015
@@ -558,6 +591,8 @@ class RunOptions(_message.Message):
     _WhichOneofArgType__session_id: _TypeAlias = _typing.Literal["_session_id", b"_session_id"]  # noqa: Y015
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_tokens) -> _WhichOneofReturnType__budget_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__initial_state_json) -> _WhichOneofReturnType__initial_state_json | None: ...
     @_typing.overload

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from polos.v1 import run_service_pb2 as pb
+from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import Run, RunState
 from polos_client.errors import InvalidRequest
 from polos_client.wire import PAGE_LIMIT, RESULT_LIMIT
@@ -54,12 +56,21 @@ def details_of(details: RunDetails) -> Run:
     run = run_of(details.record)
     if details.outcome is not None:
         run.outcome.CopyFrom(details.outcome)
+        copy_spent(details.outcome, run)
     if details.origin is not None:
         run.parent_run_id, run.parent_step_key = details.origin.run_id, details.origin.step_key
         run.root_workflow_id = details.root_workflow_id
     run.tool_results.extend(details.tool_results)
     run.tool_results_omitted = details.omitted
     return run
+
+
+def copy_spent(outcome: Event, run: Run) -> None:
+    """Copy what a run has spent from its last event, as far as that tells it."""
+    ended: Any = getattr(outcome, outcome.WhichOneof("payload") or "", None)
+    for name in ("spent", "spent_cost"):
+        if hasattr(ended, name) and ended.HasField(name):
+            getattr(run, name).CopyFrom(getattr(ended, name))
 
 
 def page_of(records: Sequence[RunRecord], limit: int) -> pb.ListRunsResponse:

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from polos.v1.run_pb2 import Deadlines as DeadlinesMessage
 from polos.v1.run_pb2 import RunOptions
 from polos.v1.run_service_pb2 import CreateRunRequest, StreamRunRequest
+from polos_client.budget import MAX_MICROS, MAX_TOKENS
 from polos_client.deadlines import MAX_RUN_SECONDS, MAX_SECONDS, MIN_SECONDS, Deadlines
 from polos_client.errors import InvalidRequest
 from polos_client.wire import INPUT_LIMIT, MEDIA_COUNT, NAME_LIMIT, REQUEST_ID_LIMIT, STATE_LIMIT
@@ -17,6 +18,7 @@ from polos_service.api.parsing import ParseError, parse
 from polos_service.caller import Caller
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import AGENT, RunRequest
+from polos_service.runs.spending import TreeBudget
 from polos_service.workflows.definition import KIND as WORKFLOW
 
 OPTIONS_LIMIT = 100
@@ -68,6 +70,7 @@ def run_request(caller: Caller, request: CreateRunRequest, kind: str = "") -> Ru
         user_id=options.user_id if options.HasField("user_id") else None,
         streaming=request.streaming,
         request_id=request.request_id or None,
+        budget=fields.budget,
     )
 
 
@@ -86,6 +89,7 @@ class Fields:
             token_gap=self._seconds(request.options.deadlines, "token_gap"),
             tool_call=self._seconds(request.options.deadlines, "tool_call"),
         )
+        self.budget = self._budget(request.options)
         self._bound("request_id", request.request_id, REQUEST_ID_LIMIT)
         self._bound("options.session_id", request.options.session_id, NAME_LIMIT)
         self._bound("options.user_id", request.options.user_id, NAME_LIMIT)
@@ -156,6 +160,17 @@ class Fields:
             self.violations[f"options.{name}"] = what
             return {}
         return value
+
+    def _budget(self, options: RunOptions) -> TreeBudget | None:
+        tokens = options.budget_tokens if options.HasField("budget_tokens") else None
+        micros = options.budget_cost.usd_micros if options.HasField("budget_cost") else None
+        if tokens is not None and not 1 <= tokens <= MAX_TOKENS:
+            self.violations["options.budget_tokens"] = f"is {tokens}, not from 1 to {MAX_TOKENS}"
+        if micros is not None and not 1 <= micros <= MAX_MICROS:
+            what = f"is {micros}, not from 1 to {MAX_MICROS}"
+            self.violations["options.budget_cost.usd_micros"] = what
+        bounded = tokens is not None or micros is not None
+        return TreeBudget(tokens, micros) if bounded else None
 
     def _parse(self, field: str, text: str, limit: int, hint: str = "") -> Any:
         if not self._size(field, text, limit, hint):

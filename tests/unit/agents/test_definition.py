@@ -23,6 +23,7 @@ from polos_service.errors import Unable
 from polos_service.models.openai.chat_messages import Writer
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
+from polos_service.runs.spending import TreeBudget
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, catalog, started
 from tests.support.runs import executing
@@ -210,7 +211,7 @@ def test_earlier_code_does_not_take_up_a_run_whose_tools_need_approval() -> None
     runnable = AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}))
     pinned = runnable.pin(run_request(ANONYMOUS, CreateRunRequest(agent_id="careful", input="Go.")))
     stored = json.loads(pinned)
-    assert (stored["v"], "output" in stored) == (3, False)
+    assert (stored["v"], {"budget", "output"} & stored.keys()) == (3, set())
     assert [one.get("approval") for one in stored["tools"]] == [None, True]
     assert [one.approval for one in Definition.unpin(pinned).tools] == [False, True]
 
@@ -228,6 +229,15 @@ def test_earlier_code_does_not_take_up_a_run_with_an_output_schema() -> None:
     output = Definition.unpin(pinned).output
     assert output is not None
     assert output.name == "dict[str, int]"
+
+
+def test_earlier_code_does_not_take_up_a_run_with_a_budget() -> None:
+    runnable = AgentRunnable(WEATHER, Providers({"scripted": lambda _: Scripted()}))
+    request = CreateRunRequest(agent_id="weather", input="Go.")
+    request.options.budget_tokens = 5
+    pinned = runnable.pin(run_request(ANONYMOUS, request))
+    assert json.loads(pinned)["v"] == VERSION
+    assert Definition.unpin(pinned).budget == TreeBudget(tokens=5)
 
 
 async def test_what_an_agent_sets_for_its_provider_is_pinned(store: SqliteStore) -> None:

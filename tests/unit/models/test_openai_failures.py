@@ -26,6 +26,7 @@ from tests.support.mock_answers import (
     reset,
     say,
     status,
+    tokens,
 )
 from tests.support.mock_provider import MockProvider
 from tests.support.models import KEY, REQUEST, Heard, failure, openai
@@ -242,3 +243,16 @@ async def test_an_error_of_the_output_is_not_taken_for_the_providers(
     with pytest.raises(ValueError, match="x"):
         await model.answer(REQUEST, Failing())
     await asyncio.wait_for(provider.requests[0].disconnected.wait(), 10)
+
+
+async def test_a_failure_tells_the_tokens_that_were_reported_before_it(
+    provider: MockProvider, model: Remote
+) -> None:
+    told = event({"choices": [], "usage": tokens(7, 3)})
+    for parts in ([say("x"), raw(told), cut()], [say("x"), raw(told), hang_up()]):
+        provider.reply(*parts)
+        error = await failure(model)
+        assert error.usage is not None
+        assert (error.usage.total_tokens, error.cost) == (10, None)
+    provider.reply(say("x"), cut())
+    assert (await failure(model)).usage is None

@@ -177,3 +177,12 @@ async def test_another_server_of_the_api_of_openai_has_no_listed_price(
     answer, _ = await ask(model, model="gpt-4o-mini")
     await model.close()
     assert answer.cost is None
+
+
+@pytest.mark.parametrize(("model", "known"), [("m", True), ("another", False)])
+def test_whether_a_price_is_known_is_told_before_a_call(
+    tmp_path: Path, model: str, *, known: bool
+) -> None:
+    config = ProviderConfig(environment={"OPENAI_BASE_URL": HERE}, prices=load(tmp_path, FULL))
+    remote = Remote(PRESETS["openai"], config.account(PRESETS["openai"]))
+    assert remote.priced(model, None) is known

@@ -94,12 +94,12 @@ async def test_a_finished_step_never_runs_again(store: RunStore) -> None:
     work = Work(output=output)
     async with context(store, claim) as ctx:
         assert await soon(ctx.step("llm:1", "llm", work)) == output
-        totals = ctx.totals
+        totals = ctx.totals.told()
     before = await log(store, claim)
     again = await reclaimed(store, claim)
     async with context(store, again) as ctx:
         assert await soon(ctx.step("llm:1", "llm", work)) == output
-        assert ctx.totals == totals
+        assert ctx.totals.told() == totals
     assert work.calls == 1
     assert await log(store, claim) == before
 
@@ -307,16 +307,16 @@ async def test_a_model_s_usage_and_cost_are_summed_while_known(store: RunStore) 
         return Work(output=StepOutput(result_json="1", usage=usage, cost=cost))
 
     async with context(store, claim) as ctx:
-        assert (ctx.totals.cost, ctx.totals.steps) == (None, 0)
+        assert (ctx.totals.standing.cost, ctx.totals.steps) == (None, 0)
         for number, (micros, total) in enumerate(
             [(5, 5), (0, 5), (7, 12), (None, None), (9, None)]
         ):
             await soon(ctx.step(f"llm:{number}", "llm", costing(micros)))
             expected = None if total is None else Cost(usd_micros=total)
-            assert (ctx.totals.cost, ctx.totals.steps) == (expected, number + 1)
+            assert (ctx.totals.standing.cost, ctx.totals.steps) == (expected, number + 1)
         await soon(ctx.step("tool", "tool", costing(1)))
     assert ctx.totals.steps == 5
-    assert ctx.totals.usage == Usage(input_tokens=5, output_tokens=10, total_tokens=15)
+    assert ctx.totals.standing.usage == Usage(input_tokens=5, output_tokens=10, total_tokens=15)
 
 
 def test_the_pause_stays_bounded_however_often_a_step_fails() -> None:

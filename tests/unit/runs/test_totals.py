@@ -35,8 +35,9 @@ async def test_sums_beyond_what_an_event_can_tell_stay_at_its_bound(store: Sqlit
     assert kinds(events)[1::2] == [f"step_finish llm:{number}/1" for number in range(3)]
     assert kinds(events)[-1] == "workflow_finish"
     (found,) = totals
-    assert found.usage.input_tokens == found.usage.total_tokens == INT32_MAX
-    assert found.usage.cache_read_input_tokens == INT32_MAX
-    assert not found.usage.HasField("cache_creation_input_tokens"), "unknown is not 0"
-    assert found.cost == Cost(usd_micros=INT64_MAX)
+    for one in (found.standing, found.spent):
+        assert one.usage.input_tokens == one.usage.total_tokens == INT32_MAX
+        assert one.usage.cache_read_input_tokens == INT32_MAX
+        assert not one.usage.HasField("cache_creation_input_tokens"), "unknown is not 0"
+        assert one.cost == Cost(usd_micros=INT64_MAX)
     assert found.steps == 3

@@ -335,6 +335,42 @@ async def test_an_agent_is_a_child(store: SqliteStore) -> None:
     )
 
 
+async def test_a_tool_that_ends_after_its_child_was_given_up_is_not_recorded(
+    store: SqliteStore,
+) -> None:
+    started, release, returned = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def stubborn() -> str:
+        """Do not give in."""
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await release.wait()
+        returned.set()
+        return "late"
+
+    agent = scripted(turn(call("stubborn")), "ok", id="agent", tools=(stubborn,))
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        asking = ctx.step.agent_invoke_and_wait("ask", agent.with_input("Go."))
+        task = asyncio.create_task(asking)
+        await started.wait()
+        task.cancel()
+        await ctx.step.run("meanwhile", release.set)
+        await ctx.step.run("after", returned.wait)
+        return "ended"
+
+    async with flowing(store, root) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()})))
+        events = await flows.run(root)
+    assert result_of(events) == "ended"
+    told = kinds(of(events, "agent"))
+    assert told[-2:] == ["step_failed stubborn 1", "run_cancelled"]
+
+
 @pytest.mark.parametrize("target", [7, None, ""])
 async def test_what_cannot_be_a_child_is_refused(store: SqliteStore, target: Any) -> None:
     @workflow(id="root")

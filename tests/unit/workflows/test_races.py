@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.message import Message
 from structlog.testing import capture_logs
 
-from polos.v1.event_pb2 import Event, Resumed, StepFinish, Suspended, WaitKind
+from polos.v1.event_pb2 import Cost, Event, Resumed, StepFinish, Suspended, Usage, WaitKind
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import Workflow, workflow
 from polos_client.errors import StepExecutionError
@@ -158,9 +158,9 @@ class SlowBudget:
     async def require(self) -> None:
         """Permit every call."""
 
-    async def count(self, finish: StepFinish) -> None:
+    async def count(self, usage: Usage, cost: Cost | None) -> None:
         """Wait until it is told to go on."""
-        del finish
+        del usage, cost
         await self.counts.wait()
 
 

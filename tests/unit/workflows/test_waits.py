@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from structlog.testing import capture_logs
 
 from polos.v1.error_pb2 import FailureReason
+from polos_client.define.children import BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
 from polos_client.define.state import WorkflowState
 from polos_client.define.workflow import workflow
@@ -109,6 +110,10 @@ async def in_another_loop(step: Coroutine[Any, Any, Any]) -> None:
         (lambda step: step.version("a", 1.7), "current=1.7 of 'a' must be a whole number"),
         (lambda step: step.run(None, print), "key None must be a string of 1 to 1024 bytes"),
         (lambda step: step.uuid("\ud800"), "must be a string of 1 to 1024 bytes"),
+        (  # the key of its entry has two bytes more
+            lambda step: step.batch_invoke_and_wait("k" * 1023, [BatchWorkflowInput(id="x")]),
+            "must be a string of 1 to 1024 bytes",
+        ),
         (lambda step: step.resume("a", "b", None, "flow", {}), "suspend_execution_id=None"),
         (lambda step: in_another_loop(step.uuid("a")), "the service's event loop only"),
         (lambda step: step.suspend("a", timeout=0), "timeout=0"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from chaos.places import Place
 from polos.v1.event_pb2 import TextDelta
-from polos_service.agents import loop
+from polos_service.agents import body
 from polos_service.agents.people import UNASKED, Decision, People
 from polos_service.runs.answers import EXPIRED, UNSETTLED, Answer
 from polos_service.runs.attempt import StepOutput
@@ -225,7 +225,7 @@ def watch_recovery(faults: Faults) -> None:
 def watch_steps(faults: Faults) -> None:
     """Put places around tools and where steps end."""
 
-    @around(loop, "call_tool")
+    @around(body, "call_tool")
     async def _(original: Callable[..., Awaitable[str]], *args: Any) -> str:
         faults.at(Place.BEFORE_TOOL)
         result = await original(*args)

@@ -13,7 +13,7 @@ from chaos.places import Place
 from polos.v1.event_pb2 import Event, Resumed
 from polos_client.errors import AlreadyAnswered
 from polos_service import waits
-from polos_service.agents import loop, people
+from polos_service.agents import body, people
 from polos_service.agents.people import UNASKED, Decision, People
 from polos_service.reply import Reply
 from polos_service.runs import pausing
@@ -88,7 +88,7 @@ def unchanged_arguments() -> None:
 def called_twice() -> None:
     """Make each approved call twice."""
 
-    @around(loop, "call_tool")
+    @around(body, "call_tool")
     async def _(original: Async, *args: Any) -> Any:
         if args[-1] is not None:
             await original(*args)

@@ -39,8 +39,8 @@ class Deadlines:
             The call then fails with reason "model_first_token_timeout", and is tried again.
         token_gap: between two signs of life in an answer; 120 by default. The call then
             fails with reason "model_stalled", and is tried again.
-        tool_call: one call of a tool; 600 by default. It is cancelled, and the model is
-            told: reason "tool_timeout".
+        tool_call: the work of one call of a tool, without its waits and children; 600 by
+            default. It is cancelled, and the model is told: reason "tool_timeout".
         run: the whole run from its creation, waiting included; 86400 (a day) by default.
             It ends with reason "run_timeout".
 

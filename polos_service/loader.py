@@ -6,14 +6,18 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
+from typing import TypeVar, cast
 
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError, PolosError
+
+Definition = TypeVar("Definition", bound=Agent | Workflow)
 
 
 class LoadError(PolosError):
@@ -22,6 +26,8 @@ class LoadError(PolosError):
 
 def load(target: str) -> list[Agent | Workflow]:
     """Import `path/to/app.py` or `package.module`; return the definitions at its top level.
+
+    With an agent come those that are its tools.
 
     The file's folder, or the working folder for a module, comes first on the import
     path, as it does for `python app.py` and `python -m package.module`.
@@ -38,6 +44,19 @@ def load(target: str) -> list[Agent | Workflow]:
             f"{target} does not define an agent or a workflow. Define one at the top level: "
             "agent = Agent(id=..., provider=..., model=...), or a function with @workflow."
         )
+    return with_tools(found.values())
+
+
+def with_tools(definitions: Iterable[Definition]) -> list[Definition]:
+    """Return definitions with the agents that are tools of theirs, and of those, each once."""
+    found: dict[int, Definition] = {}
+    left = list(definitions)
+    while left:
+        one = left.pop(0)
+        if id(one) not in found:
+            found[id(one)] = one
+            tools = one.tools if isinstance(one, Agent) else ()
+            left += [cast("Definition", it.agent) for it in tools if isinstance(it, AgentTool)]
     return list(found.values())
 
 

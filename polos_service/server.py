@@ -36,6 +36,7 @@ from polos_service.store.access import Store
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.local import in_thread
 from polos_service.tools.watchdog import Watchdog
+from polos_service.workflows.means import Means
 from polos_service.workflows.runnable import WorkflowRunnable
 
 BLOCKED_LIMIT = 1.0
@@ -89,6 +90,7 @@ class Service:
         self._defined = defined
         self._told: set[str] = set()
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
+        self._means = Means(clock, self._resume, self.catalog.find)
         for definition in definitions:
             self.load(definition)
         quotas = settings.quotas
@@ -142,9 +144,7 @@ class Service:
 
     def _runnable(self, definition: Agent | Workflow) -> Runnable:
         if isinstance(definition, Workflow):
-            return WorkflowRunnable(
-                definition, self._clock, self._resume, self.catalog.find, self._max_retries
-            )
+            return WorkflowRunnable(definition, self._means, self._max_retries)
         return self._agent_runnable(definition)
 
     async def _resume(  # noqa: PLR0917 - a port of workflows
@@ -161,7 +161,7 @@ class Service:
         )
 
     def _agent_runnable(self, agent: Agent) -> AgentRunnable:
-        runnable = AgentRunnable(agent, self._providers, self._side_thread)
+        runnable = AgentRunnable(agent, self._providers, self._means, self._side_thread)
         if agent.id not in self._told and (missing := self.lacks(agent)):
             self._told.add(agent.id)
             log.warning("model_calls_will_fail", agent=agent.id, why=missing)

@@ -10,11 +10,12 @@ from pydantic import BaseModel
 from polos_client.budget import Budget
 from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.children import AgentRunConfig
 from polos_client.define.output import Output
 from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
-from polos_client.define.tool import Tool
+from polos_client.define.tool import Tool, ToolApproval
 from polos_client.errors import InvalidRequest
 from polos_client.unbuilt import missing, refuse
 
@@ -47,7 +48,8 @@ class Agent:
         model: the model's name; the script, at provider "scripted".
         description: what it does; empty if nothing was said.
         system_prompt: the instructions; None if there are none.
-        tools: what the model may call.
+        tools: what the model may call. It can be set later, where agents call each other; an
+            agent in it stands for `agent.as_tool()`.
         temperature: sampling temperature; None is the provider's default.
         max_output_tokens: bound on the tokens of one model call; None is the provider's.
         provider_base_url: the provider's address; None is the service's own setting.
@@ -70,7 +72,7 @@ class Agent:
         model: str,
         description: str | None = None,
         system_prompt: str | None = None,
-        tools: Iterable[Tool] | None = None,
+        tools: Iterable[Tool | Agent] | None = None,
         temperature: float | None = None,
         max_output_tokens: int | None = None,
         provider_base_url: str | None = None,
@@ -118,7 +120,7 @@ class Agent:
         self.model = checks.model_name(model)
         self.description = description or ""
         self.system_prompt = system_prompt
-        self.tools = checks.tools(tools)
+        self.tools = tools
         self.temperature = checks.temperature(temperature)
         self.max_output_tokens = checks.output_tokens(max_output_tokens)
         self.provider_base_url = checks.base_url(provider_base_url)
@@ -140,6 +142,56 @@ class Agent:
 
     def __repr__(self) -> str:
         return f"<Agent {self.id}>"
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What the model may call."""
+        return self._tools
+
+    @tools.setter
+    def tools(self, value: Iterable[Tool | Agent] | None) -> None:
+        """Set what the model may call.
+
+        Raises:
+            DefinitionError: one is neither a tool nor an agent, or two have one name.
+
+        """
+        self._tools = checks.tools(value, Agent)
+
+    def as_tool(
+        self,
+        id: str | None = None,
+        description: str | None = None,
+        *,
+        approval: ToolApproval | None = None,
+        approval_timeout: float | None = None,
+        editable: bool = False,
+    ) -> AgentTool:
+        """Return this agent as a tool of another one: a call is a run of it with the `input`.
+
+        The run is a child of the caller's run. Its result is that of the call; a failure is told
+        to the caller's model.
+
+        Args:
+            id: the name that the model calls it by, as that of a tool; None: the agent's id, with
+                `_` for each dot, and cut after 64 characters.
+            description: what it does, for the model; None: the agent's description.
+            approval: see `@tool`.
+            approval_timeout: see `@tool`.
+            editable: see `@tool`.
+
+        Raises:
+            DefinitionError: as `@tool`.
+
+        """
+        return AgentTool(
+            self,
+            id,
+            description or self.description,
+            approval=approval,
+            approval_timeout=approval_timeout,
+            editable=editable,
+        )
 
     @property
     def stop_conditions(self) -> tuple[StopCondition, ...]:

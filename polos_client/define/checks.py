@@ -150,21 +150,28 @@ def output_tokens(value: Any) -> int | None:
     return value
 
 
-def tools(value: Any) -> tuple[Tool, ...]:
-    """Return the tools; raise DefinitionError unless they are tools with different ids."""
-    given = _listed("tools", value)
-    for one in given:
+def tools(value: Any, agent: type[Any]) -> tuple[Tool, ...]:
+    """Return the tools, of which those that are an `agent` are made; they have different ids.
+
+    Raises:
+        DefinitionError: one is neither a tool nor an agent, or two have one id.
+
+    """
+    found: list[Tool] = []
+    for one in _listed("tools", value):
         if inspect.isroutine(one):
             raise DefinitionError(f"{one.__name__} is a plain function: put @tool on it")
-        if not isinstance(one, Tool):
-            raise DefinitionError(
-                f"{one!r} is not a tool: put @tool on a function (sub-agents are not built yet)"
-            )
-    ids = [one.id for one in given]
+        made = one.as_tool() if isinstance(one, agent) else one
+        if not isinstance(made, Tool):
+            raise DefinitionError(f"{one!r} is not a tool: put @tool on a function")
+        found.append(made)
+    ids = [one.id for one in found]
     twice = sorted({one for one in ids if ids.count(one) > 1})
     if twice:
-        raise DefinitionError(f"two tools have the id {twice[0]!r}: give one @tool(id=...)")
-    return given
+        raise DefinitionError(
+            f"two tools have the id {twice[0]!r}: give one @tool(id=...), or agent.as_tool(id=...)"
+        )
+    return tuple(found)
 
 
 def stop_conditions(value: Any) -> tuple[StopCondition, ...]:

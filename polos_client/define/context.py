@@ -25,7 +25,7 @@ class WorkflowContext:
         idempotency_key: the same for each attempt of the step, and for no other step:
             pass it to what must not happen twice. In a workflow, the run's id.
         initial_state: what the run was started with, as JSON values.
-        step: the durable steps; in a tool, only `publish_workflow_event` of them.
+        step: the durable steps; in a tool, those of a child that begins with the first of them.
         state: the workflow's state; None without a `state_schema`, and in tools.
         root_execution_id: the root run; this run if it is one itself.
         root_workflow_id: what the root run executes.

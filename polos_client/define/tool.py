@@ -108,6 +108,11 @@ class Tool(Generic[_P, _R]):
         def __getattr__(self, name: str) -> NoReturn:
             raise missing(self, name)
 
+    @property
+    def has_steps(self) -> bool:
+        """True if the function can use `ctx.step`: it is an `async def`, and takes the context."""
+        return self.is_async and self._context_name is not None
+
     def __call__(self, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         """Call the plain function, for tests of it."""
         return self.fn(*args, **kwargs)

@@ -18,7 +18,9 @@ from pydantic_core import to_json
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentStart
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.stop import StopCondition, restore
+from polos_client.define.tool import Tool
 from polos_service.errors import StepError
 from polos_service.models.messages import Message, Text, dump, load
 from polos_service.models.openai.form import stored_messages_of
@@ -30,9 +32,9 @@ VERSION: Literal[4] = 4
 """The newest version of its format: a further one where earlier code would read it wrongly.
 
 Version 1 has the conversation in the form of the OpenAI chat API. Version 3 is version 2 with a
-tool that needs approval, which earlier code would call without. Version 4 is version 3 with an
-output schema, which earlier code would not hold the answer to, or with a budget, which it would
-exceed.
+tool that needs approval, which earlier code would call without. Version 4 is version 3 with a tool
+that is an agent, which earlier code could not call, with an output schema, which it would not hold
+the answer to, or with a budget, which it would exceed.
 """
 
 WITH_APPROVALS: Literal[3] = 3
@@ -42,23 +44,42 @@ WITHOUT_APPROVALS: Literal[2] = 2
 """The version of a definition in which no tool needs approval, and without a budget."""
 
 
-class PinnedTool(BaseModel):
-    """A tool as the model sees it, and whether a call of it needs approval.
+LATER = frozenset({"approval", "agent"})
+"""The members of a tool that are stored only if they say something."""
 
-    Its code is the loaded agent's, found by name. Without approval it is stored as in version 2.
+
+class PinnedTool(BaseModel):
+    """A tool as the model sees it, whether a call of it needs approval, and which agent it is.
+
+    Its code is the loaded agent's, found by name. A function without approval is stored as in
+    version 2.
     """
 
     name: str
     description: str
     parameters: dict[str, Any]
     approval: bool = False
+    agent: str = ""
+
+    @classmethod
+    def of(cls, tool: Tool) -> PinnedTool:
+        """Return a tool as it is now."""
+        return cls(
+            name=tool.id,
+            description=tool.description,
+            parameters=tool.parameters,
+            approval=tool.approval == "always",
+            agent=tool.agent.id if isinstance(tool, AgentTool) else "",
+        )
+
+    def offered(self) -> dict[str, Any]:
+        """Return what the model sees."""
+        return self.model_dump(include={"name", "description", "parameters"})
 
     @model_serializer(mode="wrap")
     def _stored(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         stored: dict[str, Any] = dump(self)
-        if not self.approval:
-            stored.pop("approval", None)
-        return stored
+        return {name: one for name, one in stored.items() if one or name not in LATER}
 
 
 class PinnedStop(BaseModel):
@@ -132,12 +153,11 @@ class Definition(BaseModel):
 
         """
         deadlines = request.deadlines.over(agent.deadlines)
-        approvals = any(tool.approval == "always" for tool in agent.tools)
-        plain = WITH_APPROVALS if approvals else WITHOUT_APPROVALS
+        tools = [PinnedTool.of(tool) for tool in agent.tools]
         told = agent.output
         output = None if told is None else PinnedOutput(name=told.name, schema=told.schema)
         return cls(
-            v=VERSION if output or request.budget else plain,
+            v=VERSION if output or request.budget else version_for(tools),
             agent_id=agent.id,
             provider=agent.provider,
             model=agent.model,
@@ -145,15 +165,7 @@ class Definition(BaseModel):
             base_url=agent.provider_base_url,
             api=agent.provider_llm_api,
             settings=agent.provider_kwargs,
-            tools=[
-                PinnedTool(
-                    name=tool.id,
-                    description=tool.description,
-                    parameters=tool.parameters,
-                    approval=tool.approval == "always",
-                )
-                for tool in agent.tools
-            ],
+            tools=tools,
             temperature=agent.temperature,
             max_output_tokens=agent.max_output_tokens,
             stop_conditions=[
@@ -227,6 +239,13 @@ class Definition(BaseModel):
             return [restore(stop.name, stop.config, loaded) for stop in self.stop_conditions]
         except LookupError as error:
             raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error
+
+
+def version_for(tools: Sequence[PinnedTool]) -> Literal[2, 3, 4]:
+    """Return the version of a definition with these tools: the first that holds them."""
+    if any(tool.agent for tool in tools):
+        return VERSION
+    return WITH_APPROVALS if any(tool.approval for tool in tools) else WITHOUT_APPROVALS
 
 
 def _first_conversation(stored: Mapping[str, Any]) -> list[Message]:

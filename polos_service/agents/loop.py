@@ -10,38 +10,43 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import cast
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentFinish, FinishReason, ToolCall
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.context import WorkflowContext
 from polos_client.define.steps import NO_STEPS, Steps
 from polos_client.define.stop import Step as Turn
 from polos_client.define.stop import StopCondition, StopConditionContext
 from polos_service.agents.answers import UNJUDGED, Answers, check_given, check_valid
-from polos_service.agents.definition import Definition, shown
+from polos_service.agents.body import Body, ToolSteps, answer_in, input_of
+from polos_service.agents.definition import Definition, PinnedTool, shown
 from polos_service.agents.people import Decision, People
 from polos_service.agents.telling import UNHEARD, WRONG, Telling
 from polos_service.agents.turn import Outcome, answer_of, event_of, fitting, turn_of
-from polos_service.errors import StepError
+from polos_service.errors import StepError, Unable
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.models import Model, ModelAnswer, ModelRequest, without_tools
 from polos_service.models.messages import Call
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.retries import Backoff
+from polos_service.runs.runnable import AGENT
 from polos_service.runs.said import size_of
 from polos_service.sidethread import SMALL
-from polos_service.tools.approved import Approved
 from polos_service.tools.local import call_tool
 from polos_service.tools.result import Returned
-from polos_service.tools.steps import ToolSteps
+from polos_service.tools.stint import Limit, Stint
+from polos_service.workflows.means import Means
+from polos_service.workflows.steps import WorkflowSteps
 
 PARALLEL_TOOLS = 32
 """Tool calls of one run that work at once; each may hold a thread. Further ones have not begun.
-Those that wait for a person do not count."""
+Those that wait, for a person or in `ctx.step`, and agents do not count."""
 
 MODEL_TRIES = 4
 """How often one model call is tried in all, as long as its failure is retryable."""
@@ -50,7 +55,9 @@ MODEL_TRIES = 4
 class AgentLoop:
     """One run of an agent."""
 
-    def __init__(self, agent: Agent, model: Model, ctx: RunContext, definition: Definition) -> None:
+    def __init__(
+        self, agent: Agent, model: Model, ctx: RunContext, definition: Definition, means: Means
+    ) -> None:
         """Prepare a run of the definition, with the code that the agent has now.
 
         Raises:
@@ -64,6 +71,8 @@ class AgentLoop:
         self._model = model
         self._ctx = ctx
         self._definition = definition
+        self._means = means
+        self._children = means.children(ctx, definition.session_id, definition.user_id)
         self._messages = definition.messages()
         self._turns: list[Turn] = []
         self._finished = 0
@@ -165,7 +174,7 @@ class AgentLoop:
         request = ModelRequest(
             model=self._definition.model,
             messages=self._messages,
-            tools=[tool.model_dump(exclude={"approval"}) for tool in self._definition.tools],
+            tools=[tool.offered() for tool in self._definition.tools if self._can_call(tool)],
             temperature=self._definition.temperature,
             max_output_tokens=self._definition.max_output_tokens,
             options=self._definition.options,
@@ -189,6 +198,9 @@ class AgentLoop:
         )
         self._finished += 1
         return answer_of(output), output
+
+    def _can_call(self, tool: PinnedTool) -> bool:
+        return not (tool.agent and self._ctx.is_deepest)
 
     async def _answer(self, attempt: Attempt, request: ModelRequest, *, last: bool) -> StepOutput:
         self._check_price(request)
@@ -240,39 +252,74 @@ class AgentLoop:
     async def _call(self, key: str, call: Call, event: ToolCall) -> Outcome:
         decision = await self._people.decide(key, call, lambda: self._question(key, call))
         try:
-            async with self._places:
-                output = await self._ctx.step(
-                    key, "tool", lambda attempt: self._use(attempt, call, decision), call=event
-                )
+            output = await self._step(key, call, event, decision)
         except StepError as error:
             return Outcome(call=call, error=error.message, note=decision.note)
         return Outcome(call=call, result_json=output.result_json, note=decision.note)
 
-    async def _use(self, attempt: Attempt, call: Call, decision: Decision) -> StepOutput:
+    async def _step(self, key: str, call: Call, event: ToolCall, decision: Decision) -> StepOutput:
+        """Make a call in a step, once there is a place for it; an agent needs none.
+
+        Raises:
+            StepError: the call failed.
+
+        """
+        stint = Stint(self._places, self._ctx.working)
+        is_agent = isinstance(self._tools.get(call.name), AgentTool)
+        async with nullcontext() if is_agent else stint:
+            return await self._ctx.step(
+                key,
+                "tool",
+                lambda attempt: self._use(attempt, call, decision, stint),
+                call=event,
+                resumes=self._ctx.has_child(key),
+                works=False,
+            )
+
+    async def _use(
+        self, attempt: Attempt, call: Call, decision: Decision, stint: Stint
+    ) -> StepOutput:
         if decision.refusal is not None:
             raise decision.refusal
         if decision.answer_json is not None:
             return StepOutput(result_json=decision.answer_json)
+        tool = self._tools.get(call.name)
+        if tool is None and self._ctx.child(attempt) is not None:
+            raise Unable(
+                f"The agent {self._definition.agent_id!r} has no tool {call.name!r} here. A child "
+                "of this run executes it."
+            )
+        limit, approved = self._definition.deadlines.tool_call, decision.approved
+        if isinstance(tool, AgentTool):
+            given = {"input": await input_of(tool, asked(call), limit, approved)}
+            output, kind = await self._children.run(attempt, tool.agent.id, given)
+            return answer_in(output) if kind == AGENT else output
         await attempt.checkpoint()
-        context = self._context(attempt.key, attempt.number, cast("Steps", ToolSteps(attempt)))
-        returned = await self._called(call, context, decision.approved)
+        if tool is None:
+            return StepOutput(result_json=await self._called(call, self._context(attempt.key)))
+        body = Body(self._ctx, attempt, tool, self._steps_of, stint)
+        context = self._context(attempt.key, attempt.number, cast("Steps", ToolSteps(body)))
+        returned = await body.result(asked(call), context, limit, approved)
         return StepOutput(result_json=returned, result_schema=returned.schema)
+
+    def _steps_of(self, ctx: RunContext) -> WorkflowSteps:
+        return self._means.steps(ctx, self._definition.session_id, self._definition.user_id)
 
     async def _question(self, key: str, call: Call) -> str:
         """Return what a tool that asks shows to whoever answers, as JSON text."""
-        return await self._called(call, self._context(key, 1, NO_STEPS))
+        return await self._called(call, self._context(key))
 
-    async def _called(
-        self, call: Call, context: WorkflowContext, approved: Approved | None = None
-    ) -> Returned:
-        asked = ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
-        limit = self._definition.deadlines.tool_call
-        return await call_tool(self._tools, asked, context, limit, approved)
+    async def _called(self, call: Call, context: WorkflowContext) -> Returned:
+        limit = Limit(self._definition.deadlines.tool_call)
+        return await call_tool(self._tools, asked(call), context, limit)
 
-    def _context(self, key: str, attempt: int, steps: Steps) -> WorkflowContext:
+    def _context(self, key: str, attempt: int = 1, steps: Steps = NO_STEPS) -> WorkflowContext:
         return WorkflowContext(
             workflow_id=self._definition.agent_id,
             execution_id=self._ctx.run_id,
+            parent_execution_id=self._ctx.parent_run_id,
+            root_execution_id=self._ctx.root.run_id,
+            root_workflow_id=self._ctx.root.workflow_id,
             session_id=self._definition.session_id,
             user_id=self._definition.user_id,
             step_key=key,
@@ -329,3 +376,8 @@ class AgentLoop:
             result_is_json=self._answers is not None,
             **self._ctx.totals.told(),
         )
+
+
+def asked(call: Call) -> ToolCall:
+    """Return what the model asked for, whole."""
+    return ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)

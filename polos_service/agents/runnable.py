@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from polos_client.deadlines import Deadlines
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.errors import DefinitionError, InvalidRequest
 from polos_service.agents.definition import Definition
 from polos_service.agents.loop import AgentLoop
@@ -20,6 +21,7 @@ from polos_service.models.providers import Providers
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import AGENT, RunRequest
 from polos_service.sidethread import SideThread
+from polos_service.workflows.means import Means
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,14 @@ class AgentRunnable:
     Attributes:
         agent: the agent.
         providers: the providers of all agents.
+        means: what the code of its tools works with.
         side_thread: where large definitions are read.
 
     """
 
     agent: Agent
     providers: Providers
+    means: Means = field(compare=False)
     side_thread: SideThread = field(default_factory=SideThread, compare=False)
 
     def __post_init__(self) -> None:
@@ -79,9 +83,11 @@ class AgentRunnable:
 
     @property
     def _waits(self) -> bool:
-        """Whether a run may wait for a person."""
-        told = (vars(tool) for tool in self.agent.tools)
-        return any(one.get("asks") or one.get("approval") == "always" for one in told)
+        """Whether a run may wait: for a person, or in `ctx.step` of a tool."""
+        return any(
+            tool.asks or tool.approval == "always" or tool.has_steps or isinstance(tool, AgentTool)
+            for tool in self.agent.tools
+        )
 
     def pin(self, request: RunRequest) -> bytes:
         """Return the definition of a run.
@@ -139,7 +145,7 @@ class AgentRunnable:
             ) from None
         if definition.budget is not None:
             ctx.keep_within(definition.budget)
-        return await AgentLoop(self.agent, model, ctx, definition).run()
+        return await AgentLoop(self.agent, model, ctx, definition, self.means).run()
 
     async def _read(self, pinned: bytes) -> Definition:
         return await self.side_thread.call(len(pinned), Definition.unpin, pinned)

@@ -29,6 +29,7 @@ from polos_service.runs.endings import ending_of
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.workflows.definition import Definition as WorkflowDefinition
+from polos_service.workflows.means import Means
 from polos_service.workflows.runnable import MAX_RETRIES, WorkflowRunnable
 
 PATIENCE = 5.0
@@ -142,6 +143,7 @@ async def _run(
     *,
     starts_over: bool,
 ) -> Message:
+    means = Means(clock, answers_nothing, finds_nothing)
     if isinstance(code, Workflow):
         start = history.events[0].workflow_start
         definition = WorkflowDefinition(
@@ -153,9 +155,10 @@ async def _run(
             user_id=history.user_id,
         )
         retries = MAX_RETRIES if starts_over else 0
-        runnable = WorkflowRunnable(code, clock, answers_nothing, finds_nothing, retries)
+        runnable = WorkflowRunnable(code, means, retries)
         return await runnable.run(ctx, definition.model_dump_json().encode())
-    return await AgentLoop(code, cast("Model", None), ctx, _definition(code, history)).run()
+    pinned = _definition(code, history)
+    return await AgentLoop(code, cast("Model", None), ctx, pinned, means).run()
 
 
 async def answers_nothing(*_: object, **__: object) -> None:

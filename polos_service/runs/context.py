@@ -136,6 +136,11 @@ class RunContext:
         return None if origin is None else origin.run_id
 
     @property
+    def is_deepest(self) -> bool:
+        """Whether there are MAX_DEPTH runs above it, so that it cannot begin children."""
+        return self._depth == MAX_DEPTH
+
+    @property
     def tools(self) -> list[tuple[ToolCall, StepFinish]]:
         """The calls of tools that have ended, with their ends, in the log's order."""
         return self._branch.tools
@@ -242,6 +247,7 @@ class RunContext:
         call: ToolCall | None = None,
         retries: Retries = ONCE,
         resumes: bool = False,
+        works: bool = True,
         abandons: bool = False,
         reserve: int = 0,
     ) -> StepOutput:
@@ -258,6 +264,8 @@ class RunContext:
             retries: how often the step is tried, and how far apart.
             resumes: True if the body emits nothing itself and begins a child: after a crash
                 its attempt goes on with that child, instead of a new attempt.
+            works: False if the body itself says when it works, with `working`. Else the run is
+                not parked before it ends, unless it `resumes`.
             abandons: True if the run's code may stop waiting for the step, which is recorded as
                 its end then.
             reserve: the output tokens that a model call may use; 0: not known.
@@ -276,6 +284,7 @@ class RunContext:
             call=call,
             retries=retries,
             resumes=resumes,
+            works=works and not resumes,
             abandons=abandons,
             reserve=reserve,
         )
@@ -359,7 +368,7 @@ class RunContext:
         deadline: int | None,
     ) -> RunContext:
         """Return the context of a child that begins now."""
-        if self._depth == MAX_DEPTH:
+        if self.is_deepest:
             raise StepError(
                 FailureReason.FAILURE_REASON_TOO_DEEP,
                 f"The step {origin.step_key!r} cannot start {workflow_id!r}: there are "
@@ -384,6 +393,11 @@ class RunContext:
     def child(self, attempt: Attempt) -> Journal | None:
         """Return what the log has of the child of an attempt; None if it has nothing."""
         return self._holding.journals.child(Origin(self.run_id, attempt.key, attempt.number))
+
+    def has_child(self, key: str) -> bool:
+        """Return whether the log has a child that the last attempt of a step began."""
+        number = self._journal.attempts.get(key, 0)
+        return self._holding.journals.child(Origin(self.run_id, key, number)) is not None
 
     async def finish(self, payload: Message) -> None:
         """Emit the last event of a child, unless the log has it; durable when this returns.

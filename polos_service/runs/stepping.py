@@ -47,6 +47,7 @@ class Stepping:
         call: ToolCall | None,
         retries: Retries,
         resumes: bool,
+        works: bool,
         abandons: bool,
         reserve: int,
     ) -> StepOutput:
@@ -61,7 +62,7 @@ class Stepping:
         if kind == MODEL_CALL:
             body = partial(self._pay, body, reserve)
         # What a child does counts by itself: its parent only waits for it.
-        with nullcontext() if resumes else self._branch.working():
+        with self._branch.working() if works else nullcontext():
             try:
                 attempt = await self._begin(key, kind, call, resumes=resumes)
                 return await self._perform(attempt, body, retries)

@@ -16,12 +16,14 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import ToolCall
 from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import Tool, describe
+from polos_client.errors import StepExecutionError
 from polos_service.errors import StepError
 from polos_service.logs import get_logger
 from polos_service.sidethread import SMALL
 from polos_service.tools.approved import Approved
 from polos_service.tools.isolation import start_tool
 from polos_service.tools.result import Returned, as_json
+from polos_service.tools.stint import Limit
 
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ async def call_tool(
     tools: Mapping[str, Tool],
     call: ToolCall,
     ctx: WorkflowContext,
-    limit: float,
+    limit: Limit,
     approved: Approved | None = None,
 ) -> Returned:
     """Call a tool as the model asked for it, and return its result as JSON text.
@@ -43,9 +45,9 @@ async def call_tool(
     With `approved`, it is called with those arguments.
 
     Raises:
-        StepError: the tool is unknown, its arguments do not fit, it raised, it took
-            longer than `limit` seconds, its result is not a JSON value, or it must not
-            run twice and has begun before. The model is told the message.
+        StepError: the tool is unknown, its arguments do not fit, it raised, it took longer than
+            `limit` or was cut short, its result is not a JSON value, or it must not run twice and
+            has begun before. The model is told the message.
 
     """
     tool = tools.get(call.name)
@@ -59,14 +61,14 @@ async def call_tool(
     # A task of its own: a tool that cancels the task it runs in cancels nothing else.
     task = start_tool(use.outcome())
     try:
-        done, _ = await asyncio.wait({task}, timeout=limit)
+        late = await limit.reached(task)
     finally:
         use.abandoned.set()
         if not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=TOOL_PATIENCE)
-    if not done:
-        raise timed_out(tool, limit)
+    if late:
+        raise limit.cut or timed_out(tool, limit.seconds)
     result = failed(tool, "was cancelled") if task.cancelled() else task.result()
     if isinstance(result, StepError):
         raise result
@@ -133,11 +135,7 @@ class Use:
             else:
                 arguments = self._approved.arguments(self._tool, self._call.arguments_json)
         if self._tool.at_most_once and self._ctx.attempt > 1:
-            raise StepError(
-                FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN,
-                f"The service process ended while the tool {self._tool.id} was running. Whether "
-                "it took effect is unknown, and it must not run twice.",
-            )
+            raise unknown_outcome(self._tool)
         return arguments
 
     def _failure(self, error: BaseException) -> StepError:
@@ -149,6 +147,9 @@ class Use:
             log.warning(
                 "tool_failed", tool=self._tool.id, run_id=self._ctx.execution_id, exc_info=error
             )
+        if isinstance(error, StepExecutionError):
+            why = told(error).removeprefix(f"{StepExecutionError.__name__}: ")
+            return failed(self._tool, f"failed: {why}")
         return failed(self._tool, f"raised {told(error)}")
 
 
@@ -240,6 +241,15 @@ def timed_out(tool: Tool, limit: float) -> StepError:
     return StepError(
         FailureReason.FAILURE_REASON_TOOL_TIMEOUT,
         f"The tool {tool.id} took longer than {limit:g} s and was cancelled.",
+    )
+
+
+def unknown_outcome(tool: Tool) -> StepError:
+    """Return the error of a tool that must not run twice, and was interrupted."""
+    return StepError(
+        FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN,
+        f"The service process ended while the tool {tool.id} was running. Whether it took effect "
+        "is unknown, and it must not run twice.",
     )
 
 

@@ -1,16 +1,14 @@
-"""`ctx.step` in a tool: the part of it that a tool may use."""
+"""What the steps of a run's code tell its readers: events of its own, and what a wait shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Custom
-from polos_client.define.steps import Data
-from polos_client.errors import DefinitionError, StepExecutionError
 from polos_client.event import is_reserved
 from polos_service.errors import StepError
 from polos_service.runs.attempt import Attempt
@@ -25,29 +23,6 @@ DEFAULT_TYPE = "custom"
 
 SHOWN_LIMIT = 256 * 1024
 """Bytes of the data of an event, and of what a wait shows, at most."""
-
-
-class ToolSteps:
-    """What a tool may do with `ctx.step`: put events into the run's stream."""
-
-    def __init__(self, attempt: Attempt) -> None:
-        self._attempt = attempt
-
-    async def publish_workflow_event(
-        self, step_key: str, data: Data, event_type: str | None = None
-    ) -> None:
-        """Put an event into the run's stream; a retry of the tool's step takes it back."""
-        del step_key
-        try:
-            await publish(self._attempt, data, event_type)
-        except StepError as error:
-            raise StepExecutionError(error.message) from None
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise DefinitionError(
-            f"ctx.step.{name} is not built yet in tools; a workflow has it, and "
-            "ctx.step.publish_workflow_event works here"
-        )
 
 
 async def publish(attempt: Attempt, data: Any, event_type: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from json import JSONDecoder
 from typing import Any
 
@@ -40,6 +41,11 @@ Find = Callable[[str, str], Runnable]
 
 TYPED = '{"result":'
 """How the output of a step begins whose child has answered with JSON text."""
+KINDS = frozenset({AGENT, WORKFLOW})
+"""The kinds of steps that begin a child."""
+
+FOUND = "found"
+"""The member of a step's private part that names the kind of what ran, if the step's is another."""
 
 TOOLS_LIMIT = OUTPUT_LIMIT // 2
 """Bytes of tool results at most that stand in the result of an agent; the rest is left out."""
@@ -83,34 +89,71 @@ class Children:
                 f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
                 f"{MAX_RUN_SECONDS:.0f} s."
             )
-        runnable = self._known(target_id)
-        # What is not loaded is of the kind that the log has.
-        known = self._ctx.kind(key) or WORKFLOW
-        kind = known if isinstance(runnable, StepError) else runnable.kind
+        # What was not loaded when the step began may be of another kind than it was taken for.
+        recorded = self._ctx.kind(key)
+        kind = recorded if recorded in KINDS else self._kind(target_id)
 
         async def body(attempt: Attempt) -> StepOutput:
-            if isinstance(runnable, StepError):
-                if self._ctx.child(attempt) is not None:
-                    raise Unable(f"{runnable.message} A child of this run executes it.")
-                raise runnable
-            own = runnable.timeout if timeout is None else timeout
-
-            async def pin() -> bytes:
-                return await self._pinned(runnable, payload, state, own)
-
-            child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
-            return output_of(child, end)
+            output, found = await self.run(attempt, target_id, payload, state, timeout)
+            if found == kind:
+                return output
+            return replace(output, private={**output.private, FOUND: found})
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
-        returned = getattr(runnable, "output_schema", None)
         with self._ctx.handing_over():
-            return value_of(kind, output, returned)
+            return value_of(output.private.get(FOUND, kind), output, self._returned(target_id))
 
-    def _known(self, target_id: str) -> Runnable | StepError:
+    async def run(
+        self,
+        attempt: Attempt,
+        target_id: str,
+        payload: Any,
+        state: Any = None,
+        timeout: float | None = None,
+    ) -> tuple[StepOutput, str]:
+        """Run an agent or a workflow as the child of an attempt of a step.
+
+        Args:
+            attempt: the attempt.
+            target_id: the id of the agent or workflow.
+            payload: as in `call`.
+            state: as in `call`.
+            timeout: as in `call`.
+
+        Returns:
+            The step's output, and the kind of what ran.
+
+        Raises:
+            StepError: it failed, is not known, or cannot be started with this.
+            Unable: it is not known here, and has begun.
+
+        """
         try:
-            return self._find(target_id, self._ctx.project)
+            runnable = self._find(target_id, self._ctx.project)
         except AgentNotFound as error:
-            return StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error))
+            if self._ctx.child(attempt) is not None:
+                raise Unable(f"{error} A child of this run executes it.") from None
+            raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from None
+        own = runnable.timeout if timeout is None else timeout
+
+        async def pin() -> bytes:
+            return await self._pinned(runnable, payload, state, own)
+
+        child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
+        return output_of(child, end), runnable.kind
+
+    def _returned(self, target_id: str) -> Any:
+        """Return the type of an agent's answers, if it is known."""
+        try:
+            return getattr(self._find(target_id, self._ctx.project), "output_schema", None)
+        except AgentNotFound:
+            return None
+
+    def _kind(self, target_id: str) -> str:
+        try:
+            return self._find(target_id, self._ctx.project).kind
+        except AgentNotFound:
+            return WORKFLOW
 
     async def _pinned(
         self, runnable: Runnable, payload: Any, state: Any, timeout: float | None

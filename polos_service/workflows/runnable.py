@@ -21,16 +21,14 @@ from polos_client.typed import schema_of
 from polos_service.errors import StepError, Unable
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import check_size
-from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
 from polos_service.tools.local import attempted, in_thread, told
 from polos_service.tools.values import encode
-from polos_service.workflows.children import Children, Find
 from polos_service.workflows.definition import KIND, Definition
-from polos_service.workflows.steps import Resume, WorkflowSteps
+from polos_service.workflows.means import Means
 
 FAILED = FailureReason.FAILURE_REASON_WORKFLOW_FAILED
 
@@ -46,17 +44,13 @@ class WorkflowRunnable:
 
     Attributes:
         workflow: the workflow.
-        clock: the time.
-        resume: answers a wait of another run.
-        find: finds what its code starts.
+        means: what its code works with.
         max_retries: how often the function starts over at most, after it raised an exception.
 
     """
 
     workflow: Workflow
-    clock: Clock
-    resume: Resume = field(compare=False)
-    find: Find = field(compare=False)
+    means: Means = field(compare=False)
     max_retries: int = MAX_RETRIES
 
     @property
@@ -202,12 +196,7 @@ class WorkflowRunnable:
             attempt=ctx.retries + 1,
             idempotency_key=ctx.run_id,
             initial_state=deepcopy(definition.initial_state),
-            step=WorkflowSteps(
-                ctx,
-                self.clock,
-                self.resume,
-                Children(ctx.once(), self.find, definition.session_id, definition.user_id),
-            ),
+            step=self.means.steps(ctx, definition.session_id, definition.user_id),
             parent_execution_id=ctx.parent_run_id,
             root_execution_id=ctx.root.run_id,
             root_workflow_id=ctx.root.workflow_id,

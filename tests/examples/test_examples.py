@@ -60,6 +60,16 @@ async def test_order_waits_for_a_person(address: str) -> None:
     assert lines[-2:] == ["workflow_finish", "paid 900 for tea, shipped"]
 
 
+async def test_router_passes_questions_on(address: str) -> None:
+    assert await printed("examples.router", address=address) == (
+        "a ticket: The lamp is broken.\n"
+        "desk: We will look at it; a new one costs 20 EUR.\n"
+        "sales: A new lamp costs 20 EUR.\n"
+        "support: A technician will look at the lamp.\n"
+        "['sales completed', 'support completed']\n"
+    )
+
+
 async def test_lifecycle_tells_what_the_agent_does(address: str) -> None:
     text = await printed("examples.lifecycle", address=address)
     assert re.sub(r"Tokens: \d+", "Tokens: N", text) == (

@@ -292,3 +292,52 @@ async def test_an_agent_that_answers_with_a_model_streams(
     code, output, errors = await run(folder, OPENAI_BASE_URL=provider.url, OPENAI_API_KEY="sk-test")
     assert (code, errors) == (0, "")
     assert output == (f"{text}\njoined: 14\n1. 3 * 4 first -> 12\n14 (90%)\ntext: True\n")
+
+
+@pytest.mark.parametrize("folder", ["router"], indirect=True)
+async def test_agents_route_to_agents(folder: Path, provider: MockProvider) -> None:
+    provider.reply(say("support"))
+    provider.reply(say("Change ", "the bulb."))
+    provider.reply(say("Fine."))
+    provider.reply(say("Fine."))
+    request = {"text": "My lamp is broken."}
+    provider.reply(call("answer_customer", request))
+    provider.reply(say("Buy ", "a bulb."))
+    provider.reply(call("sales-desk", {"input": "A bulb, please."}))
+    provider.reply(say("Ten euros."))
+    provider.reply(say("Buy a bulb for ten euros."))
+    code, output, errors = await run(
+        folder, OPENAI_BASE_URL=provider.url, OPENAI_API_KEY="sk-test", POLOS_MAX_RETRIES="0"
+    )
+    assert (code, errors) == (0, "")
+    assert output == (
+        "support-desk says: Change the bulb.\n"
+        "desk: support-desk\n"
+        "answer: Change the bulb.\n"
+        "reviews: ['Fine.', 'Fine.']\n"
+        "words: 3\n"
+        "support-desk says: Buy a bulb.\n"
+        "sales-desk says: Ten euros.\n"
+        "coordinator: Buy a bulb for ten euros.\n"
+        "answer_customer: completed Buy a bulb. (3 words)\n"
+        "sales-desk: completed Ten euros.\n"
+    )
+
+
+@pytest.mark.parametrize("folder", ["orders"], indirect=True)
+async def test_orders_are_approved_by_another_program(folder: Path, provider: MockProvider) -> None:
+    risks = {"o-1": "high", "o-2": "high", "o-3": "high", "o-4": "low"}
+    for order_id, risk in risks.items():
+        provider.reply(call("look_up_customer", {"order_id": order_id}))
+        provider.reply(say(f'{{"risk": "{risk}", "why": "so"}}'))
+    code, output, errors = await run(folder, OPENAI_BASE_URL=provider.url, OPENAI_API_KEY="sk-test")
+    assert (code, errors) == (0, "")
+    assert output == (
+        "o-1 waits: o-1\n"
+        "completed order_id='o-1' status='rejected' charge_id=None by='eve'\n"
+        "o-2 waits: o-2\n"
+        "completed order_id='o-2' status='paid' charge_id='ch-o-2' by='eve'\n"
+        "o-3 waits: o-3\n"
+        "completed order_id='o-3' status='not paid' charge_id=None by='eve'\n"
+        "paid ch-o-4\n"
+    )

@@ -14,15 +14,18 @@ from polos_service.agents.runnable import AgentRunnable
 from polos_service.api.grpc.requests import run_request
 from polos_service.caller import ANONYMOUS
 from polos_service.catalog import Catalog
+from polos_service.loader import with_tools
 from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Message
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
+from polos_service.replay.replay import answers_nothing
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.service import Runs
 from polos_service.sidethread import SideThread
 from polos_service.store import RunStore
+from polos_service.workflows.means import Means
 from tests.support.runs import executing
 from tests.support.stores import all_events
 
@@ -54,10 +57,19 @@ class Recorder(Model):
         return list(self.requests[-1].messages)
 
 
-def catalog(*agents: Agent, model: Model | None = None) -> Catalog:
-    """Return a catalog of these agents, whose provider is a script or this model."""
+def catalog(
+    *agents: Agent, model: Model | None = None, projects: Mapping[str, list[str]] | None = None
+) -> Catalog:
+    """Return a catalog of these agents and those that are their tools.
+
+    Their provider is a script, or this model. `projects` are those that an agent is limited to.
+    """
     providers = Providers({"scripted": lambda _: model or Scripted()})
-    return Catalog(AgentRunnable(agent, providers) for agent in agents)
+    loaded = Catalog(projects=projects or {})
+    means = Means(SystemClock(), answers_nothing, loaded.find)
+    for agent in with_tools(agents):
+        loaded.add(AgentRunnable(agent, providers, means))
+    return loaded
 
 
 def use_cases(
@@ -69,11 +81,17 @@ def use_cases(
 
 
 async def started(store: RunStore, agents: Catalog, **fields: Any) -> str:
-    """Create a run of the only agent."""
-    (agent,) = agents.agents()
-    values = {"agent_id": agent.id, "input": "Hello", "streaming": True, **fields}
+    """Create a run of the only agent, or of the one that is named."""
+    named = {} if "agent_id" in fields else {"agent_id": only(agents)}
+    values = {"input": "Hello", "streaming": True, **named, **fields}
     request = run_request(ANONYMOUS, CreateRunRequest(**values))
     return await use_cases(store, agents).start(request)
+
+
+def only(agents: Catalog) -> str:
+    """Return the id of the only agent."""
+    (agent,) = agents.agents()
+    return agent.id
 
 
 async def played(
@@ -82,7 +100,8 @@ async def played(
     """Run an agent to its end and return its events."""
     agents = catalog(agent, model=model)
     async with executing(store, agents):
-        return await all_events(store, await started(store, agents, **fields))
+        run_id = await started(store, agents, agent_id=agent.id, **fields)
+        return await all_events(store, run_id)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.runs.spending import TreeBudget
 from polos_service.store import CANCEL, Command, RunStore
+from polos_service.workflows.means import Means
 from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.service import until
 from tests.support.stores import all_events, events_of, new_run
@@ -34,6 +35,7 @@ class Flows:
     Attributes:
         store: where their runs are.
         resumed: what they answered.
+        means: what their code works with.
 
     """
 
@@ -49,9 +51,9 @@ class Flows:
         self.resumed: list[Resumed] = []
         self._clock = clock or SystemClock()
         self._threshold = threshold
+        self.means = Means(self._clock, self._resume, self._find)
         self._runnables: dict[str, Runnable] = {
-            one.id: WorkflowRunnable(one, self._clock, self._resume, self._find, max_retries)
-            for one in workflows
+            one.id: WorkflowRunnable(one, self.means, max_retries) for one in workflows
         }
         self._executor: Executor | None = None
 

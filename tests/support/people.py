@@ -18,6 +18,7 @@ from polos_service.models import Model
 from polos_service.reply import Reply
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.executor import Executor
+from polos_service.store import CANCEL, Command
 from polos_service.store.sqlite import SqliteStore
 from polos_service.waits import Waits
 from tests.support.agents import catalog, started, use_cases
@@ -77,6 +78,11 @@ class Person:
         record = await self.store.get("default", self.run_id)
         return record.state == RunState.RUN_STATE_SUSPENDED
 
+    async def cancels(self) -> None:
+        """Order the run's end."""
+        cancel = Command(id=CANCEL, kind=CANCEL, run_id=self.run_id)
+        await self.store.command("default", self.run_id, cancel)
+
     async def end(self) -> list[Event]:
         """Return the run's events once it has ended."""
         return await all_events(self.store, self.run_id)
@@ -101,7 +107,9 @@ async def working(
     executor = Executor(store, agents, SystemClock(), 10, threshold=threshold)
     executor.start()
     try:
-        yield Person(store, agents, run_id or await started(store, agents, **fields))
+        if run_id is None:
+            run_id = await started(store, agents, agent_id=agent.id, **fields)
+        yield Person(store, agents, run_id)
     finally:
         await executor.stop(0)
 

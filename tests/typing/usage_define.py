@@ -104,6 +104,9 @@ assert_type(agent.temperature, float | None)
 
 max_steps(MaxTokensConfig(limit=1))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 Agent("a", "openai", "m", stop_conditions=[max_steps])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+caller = Agent("caller", "openai", "m", tools=[add, agent, agent.as_tool(id="other")])
+caller.tools = [agent]
+assert_type(caller.tools, tuple[Tool, ...])
 Agent("a", "openai", "m", tools=[len])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
 
 played = Agent(

@@ -1011,17 +1011,21 @@ Global___AgentFinish: _TypeAlias = AgentFinish  # noqa: Y015
 
 @_typing.final
 class WorkflowStart(_message.Message):
-    """A workflow started."""
+    """A workflow started, or the code of a tool that uses `ctx.step`: that is a child of the
+    tool's step, and its `workflow_id` is the tool's name.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
     CODE_VERSION_FIELD_NUMBER: _builtins.int
     payload_json: _builtins.str
-    """The payload as JSON text. Absent if there was none."""
+    """The payload as JSON text. Absent if there was none, and for a tool, whose arguments
+    are in the `step_start` of its step.
+    """
     code_version: _builtins.str
     """The version of the workflow's code, 1 to 64 characters: what its author named, or else
-    a hash of its source.
+    a hash of its source. Empty for a tool.
     """
     def __init__(
         self,
@@ -1041,7 +1045,7 @@ Global___WorkflowStart: _TypeAlias = WorkflowStart  # noqa: Y015
 
 @_typing.final
 class WorkflowFinish(_message.Message):
-    """A workflow finished with a result."""
+    """A workflow, or the code of a tool that uses `ctx.step`, finished with a result."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

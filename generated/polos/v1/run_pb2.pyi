@@ -629,7 +629,8 @@ class Deadlines(_message.Message):
 
     @_builtins.property
     def tool_call(self) -> _duration_pb2.Duration:
-        """Duration of one tool call. If exceeded, the call is cancelled and fails with
+        """Duration of one tool call, without the time in waits and child runs of the tool. If
+        exceeded, the call is cancelled and fails with
         reason TOOL_TIMEOUT, which is reported to the model. Default: 600 s.
         """
 

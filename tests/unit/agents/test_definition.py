@@ -15,14 +15,11 @@ from polos_client.define.scripted import call, script, turn
 from polos_client.define.stop import StopConditionContext, max_tokens, stop_condition
 from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError
-from polos_service.agents.definition import VERSION, Definition
-from polos_service.agents.runnable import AgentRunnable
+from polos_service.agents.definition import VERSION, WITH_APPROVALS, Definition
 from polos_service.api.grpc.requests import run_request
 from polos_service.caller import ANONYMOUS
 from polos_service.errors import Unable
 from polos_service.models.openai.chat_messages import Writer
-from polos_service.models.providers import Providers
-from polos_service.models.scripted import Scripted
 from polos_service.runs.spending import TreeBudget
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, catalog, started
@@ -185,7 +182,7 @@ def test_what_is_pinned_now_is_the_newest_sample() -> None:
     request.options.user_id = NEWEST["user_id"]
     request.options.initial_state_json = json.dumps(NEWEST["initial_state"])
     request.options.provider_options_json = json.dumps(NEWEST["options"])
-    runnable = AgentRunnable(WEATHER, Providers({"scripted": lambda _: Scripted()}))
+    runnable = catalog(WEATHER)["weather"]
     assert json.loads(runnable.pin(run_request(ANONYMOUS, request))) == NEWEST
 
 
@@ -194,8 +191,7 @@ def test_earlier_code_reads_what_a_plain_run_is_pinned_as() -> None:
     request = run_request(
         ANONYMOUS, CreateRunRequest(agent_id="weather", input_messages_json=json.dumps(SENT))
     )
-    providers = Providers({"scripted": lambda _: Scripted()})
-    pinned = AgentRunnable(plain, providers).pin(request)
+    pinned = catalog(plain)["weather"].pin(request)
     stored = json.loads(pinned)
     assert stored.keys() >= sample("0.2.0.dev0").keys()
     assert stored["messages"] == SENT
@@ -208,17 +204,17 @@ def test_earlier_code_does_not_take_up_a_run_whose_tools_need_approval() -> None
     async def pay() -> None: ...
 
     agent = Agent("careful", "scripted", script("Hi."), tools=[get_weather, pay])
-    runnable = AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}))
+    runnable = catalog(agent)["careful"]
     pinned = runnable.pin(run_request(ANONYMOUS, CreateRunRequest(agent_id="careful", input="Go.")))
     stored = json.loads(pinned)
-    assert (stored["v"], {"budget", "output"} & stored.keys()) == (3, set())
+    assert (stored["v"], {"budget", "output"} & stored.keys()) == (WITH_APPROVALS, set())
     assert [one.get("approval") for one in stored["tools"]] == [None, True]
     assert [one.approval for one in Definition.unpin(pinned).tools] == [False, True]
 
 
 def test_earlier_code_does_not_take_up_a_run_with_an_output_schema() -> None:
     agent = Agent("typed", "scripted", script("Hi."), output_schema=dict[str, int])
-    runnable = AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}))
+    runnable = catalog(agent)["typed"]
     pinned = runnable.pin(run_request(ANONYMOUS, CreateRunRequest(agent_id="typed", input="Go.")))
     stored = json.loads(pinned)
     assert stored["v"] == VERSION
@@ -232,7 +228,7 @@ def test_earlier_code_does_not_take_up_a_run_with_an_output_schema() -> None:
 
 
 def test_earlier_code_does_not_take_up_a_run_with_a_budget() -> None:
-    runnable = AgentRunnable(WEATHER, Providers({"scripted": lambda _: Scripted()}))
+    runnable = catalog(WEATHER)["weather"]
     request = CreateRunRequest(agent_id="weather", input="Go.")
     request.options.budget_tokens = 5
     pinned = runnable.pin(run_request(ANONYMOUS, request))
@@ -268,3 +264,15 @@ def test_an_agent_whose_provider_is_unknown_is_not_loaded() -> None:
         "The agent 'far': there is no provider 'scriptet' (did you mean 'scripted'?); "
         "there are scripted."
     )
+
+
+def test_earlier_code_does_not_take_up_a_run_with_an_agent_as_a_tool() -> None:
+    expert = Agent("an.expert", "scripted", script("Hi."))
+    agent = Agent("asks", "scripted", script("Hi."), tools=[get_weather, expert])
+    pinned = catalog(agent)["asks"].pin(
+        run_request(ANONYMOUS, CreateRunRequest(agent_id="asks", input="Go."))
+    )
+    stored = json.loads(pinned)
+    assert stored["v"] == VERSION
+    assert [one.get("agent") for one in stored["tools"]] == [None, "an.expert"]
+    assert [one.name for one in Definition.unpin(pinned).tools] == ["get_weather", "an_expert"]

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.run_service_pb2 import CreateRunRequest
 from polos_client.errors import RunNotFound
+from polos_service.agents.definition import VERSION
 from polos_service.api.grpc.requests import run_request
 from polos_service.caller import ANONYMOUS
 from polos_service.runs import executor as module
@@ -26,7 +27,11 @@ AGENT = scripted("fine")
 
 UNREADABLE = {
     "a kind of a later version": ({"kind": "workflow", "v": 1}, "workflow", "1"),
-    "a newer version": ({"kind": "agent", "v": 5, "agent_id": "demo"}, "agent", "5"),
+    "a newer version": (
+        {"kind": "agent", "v": VERSION + 1, "agent_id": "demo"},
+        "agent",
+        str(VERSION + 1),
+    ),
     "a version of another form": ({"kind": "agent", "v": "2026-01"}, "agent", "2026-01"),
     "a kind of 600 KB": ({"kind": "k" * 600_000}, "k" * 80, "1"),
     "a version that is a list": ({"v": [1] * 200_000}, "agent", str([1] * 200)[:80]),
@@ -63,7 +68,7 @@ async def test_it_is_refused_by_name_and_another_process_goes_on(
         "run_id": run_id,
         "kind": kind,
         "version": version,
-        "reads": "agent 4",
+        "reads": f"agent {VERSION}",
     }
     assert len(line["reason"]) < 500
 
@@ -96,7 +101,7 @@ async def test_it_is_never_given_up(store: SqliteStore) -> None:
     tries = MAX_CLAIMS * 2
     with capture_logs() as logs:
         async with executing(store, catalog(AGENT), clock=FakeClock()) as executor:
-            run_id = await queued(store, {"kind": "agent", "v": 5})
+            run_id = await queued(store, {"kind": "agent", "v": VERSION + 1})
             await until(lambda: [line["event"] for line in logs].count("run_left") >= tries)
             await executor.cancel("default", run_id)
             assert kinds(await all_events(store, run_id)) == ["run_cancelled"]
@@ -119,7 +124,7 @@ async def test_it_ends_at_its_deadline(store: SqliteStore, monkeypatch: pytest.M
     deadline = time.time_ns() + 300_000_000
     with capture_logs():
         async with executing(store, catalog(AGENT)):
-            run_id = await queued(store, {"kind": "agent", "v": 5}, deadline)
+            run_id = await queued(store, {"kind": "agent", "v": VERSION + 1}, deadline)
             (end,) = await all_events(store, run_id)
     assert end.error.reason == FailureReason.FAILURE_REASON_RUN_TIMEOUT
 

@@ -358,6 +358,28 @@ async def test_agents_that_are_children_are_replayed_without_model_and_tools() -
         assert (found.ended, found.goes_on) == (False, goes_on)
 
 
+async def test_an_agent_is_replayed_without_what_its_tools_begin() -> None:
+    @tool
+    async def count(ctx: WorkflowContext) -> str:
+        CALLED.append("count")
+        await ctx.step.wait_for("nap", seconds=0.001)
+        return await ctx.step.run("note", note, "noted")
+
+    expert = Agent(id="expert", provider="scripted", model=scripted.script("I know."))
+    asked = scripted.turn(scripted.call("count"), scripted.call("expert", input="Well?"))
+    agent = Agent("asks", "scripted", scripted.script(asked, "done"), tools=[count, expert])
+    async with Polos() as polos:
+        handle = await agent.invoke(polos, {"input": "Go."})
+        async for _ in events.stream_workflow(polos, workflow_run_id=handle.id):
+            pass
+        history = await History.fetch(polos, handle.id)
+    CALLED.clear()
+    assert (await replay(agent, history)).ended
+    waiting = await replay(agent, until(history, "suspended", "nap"))
+    assert "'count'" in waiting.goes_on
+    assert CALLED == []
+
+
 async def test_a_history_of_other_code_is_refused() -> None:
     history = await ordered()
     with pytest.raises(HistoryInvalid, match="is of the workflow 'order', not of the agent"):

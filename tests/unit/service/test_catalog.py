@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import cast
+
 import pytest
 
 from polos_client.define.agent import Agent
@@ -9,9 +12,6 @@ from polos_client.define.scripted import script
 from polos_client.define.tool import Tool, tool
 from polos_client.errors import AgentNotFound, DefinitionError
 from polos_service.agents.runnable import AgentRunnable
-from polos_service.catalog import Catalog
-from polos_service.models.providers import Providers
-from polos_service.models.scripted import Scripted
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import Runnable
 from tests.support.agents import catalog
@@ -46,10 +46,9 @@ def test_a_runnable_is_found_by_its_id() -> None:
 
 
 def test_the_same_agent_again_changes_nothing() -> None:
-    providers = Providers({"scripted": lambda _: Scripted()})
     one = agent("a")
-    loaded = Catalog([AgentRunnable(one, providers)])
-    loaded.add(AgentRunnable(one, providers))
+    loaded = catalog(one)
+    loaded.add(replace(cast("AgentRunnable", loaded["a"])))
     assert loaded.agents() == [one]
 
 

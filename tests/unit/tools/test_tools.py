@@ -19,6 +19,7 @@ from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import Tool, tool
 from polos_service.errors import StepError
 from polos_service.tools.local import call_tool, in_thread
+from polos_service.tools.stint import Limit
 from tests.support.stores import soon
 
 FAILED = FailureReason.FAILURE_REASON_TOOL_FAILED
@@ -34,7 +35,7 @@ PATIENCE = 30.0
 
 async def called(made: Tool, arguments: str = "{}", name: str | None = None) -> str:
     call = ToolCall(id="c", name=made.id if name is None else name, arguments_json=arguments)
-    return await soon(call_tool({made.id: made}, call, CONTEXT, PATIENCE))
+    return await soon(call_tool({made.id: made}, call, CONTEXT, Limit(PATIENCE)))
 
 
 async def refused(made: Tool, arguments: str = "{}", name: str | None = None) -> StepError:
@@ -118,7 +119,7 @@ async def test_an_unknown_tool_is_told_with_those_there_are() -> None:
     assert "Tools: add." in told.message
     assert len(told.message) < 200
     with pytest.raises(StepError, match="Tools: none"):
-        await call_tool({}, ToolCall(name="add"), CONTEXT, PATIENCE)
+        await call_tool({}, ToolCall(name="add"), CONTEXT, Limit(PATIENCE))
 
 
 @pytest.mark.parametrize(

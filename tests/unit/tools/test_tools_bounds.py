@@ -15,6 +15,7 @@ from polos_client.define.tool import Tool, tool
 from polos_service.errors import StepError
 from polos_service.tools import local
 from polos_service.tools.local import call_tool
+from polos_service.tools.stint import Limit
 
 CONTEXT = WorkflowContext(
     workflow_id="agent", execution_id="run", step_key="work", idempotency_key="run/work"
@@ -24,7 +25,7 @@ CONTEXT = WorkflowContext(
 async def failing(made: Tool, limit: float, attempt: int = 1) -> StepError:
     call = ToolCall(id="c", name=made.id, arguments_json="{}")
     with pytest.raises(StepError) as raised:
-        await call_tool({made.id: made}, call, replace(CONTEXT, attempt=attempt), limit)
+        await call_tool({made.id: made}, call, replace(CONTEXT, attempt=attempt), Limit(limit))
     return raised.value
 
 
@@ -89,7 +90,7 @@ async def test_a_tool_at_most_once_does_not_run_in_a_second_attempt() -> None:
     assert "unknown" in error.message
     assert runs == []
     call = ToolCall(id="c", name="work", arguments_json="{}")
-    assert await call_tool({"work": work}, call, CONTEXT, 30) == "null"
+    assert await call_tool({"work": work}, call, CONTEXT, Limit(30)) == "null"
     assert runs == [1]
 
 
@@ -99,4 +100,4 @@ async def test_another_tool_runs_in_its_second_attempt() -> None:
         return ctx.attempt
 
     call = ToolCall(id="c", name="work", arguments_json="{}")
-    assert await call_tool({"work": work}, call, replace(CONTEXT, attempt=2), 30) == "2"
+    assert await call_tool({"work": work}, call, replace(CONTEXT, attempt=2), Limit(30)) == "2"

@@ -21,6 +21,7 @@ from polos_service.errors import StepError
 from polos_service.limits import MESSAGE_LIMIT
 from polos_service.tools import local
 from polos_service.tools.local import call_tool
+from polos_service.tools.stint import Limit
 from tests.support.stores import until
 
 FAILED = FailureReason.FAILURE_REASON_TOOL_FAILED
@@ -35,7 +36,7 @@ async def failure(made: Tool, limit: float = 30, arguments: str = "{}") -> StepE
     call = ToolCall(id="c", name=made.id, arguments_json=arguments)
     async with asyncio.timeout(60):
         with pytest.raises(StepError) as raised:
-            await call_tool({made.id: made}, call, CONTEXT, limit)
+            await call_tool({made.id: made}, call, CONTEXT, Limit(limit))
     return raised.value
 
 
@@ -189,7 +190,7 @@ async def test_converting_a_result_ends_with_the_call() -> None:
 async def test_a_lazy_result_that_ends_is_taken() -> None:
     for made in both(lambda: {"squares": (number**2 for number in range(4))}):
         call = ToolCall(id="c", name=made.id, arguments_json="{}")
-        assert await call_tool({made.id: made}, call, CONTEXT, 30) == '{"squares":[0,1,4,9]}'
+        assert await call_tool({made.id: made}, call, CONTEXT, Limit(30)) == '{"squares":[0,1,4,9]}'
     assert sys.gettrace() is None or "polos" not in repr(sys.gettrace())
 
 

@@ -327,7 +327,7 @@ async def test_an_agent_is_a_child(store: SqliteStore) -> None:
         return [result.result, result.tool_results[0].result, [one.result.result for one in both]]
 
     async with flowing(store, root) as flows:
-        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()})))
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
         events = await flows.run(root)
     assert result_of(events) == ["Sunny.", "sun in Rome", ["Sunny.", "Sunny."]]
     assert events[-1].workflow_finish.usage.total_tokens == sum(
@@ -364,11 +364,40 @@ async def test_a_tool_that_ends_after_its_child_was_given_up_is_not_recorded(
         return "ended"
 
     async with flowing(store, root) as flows:
-        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()})))
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
         events = await flows.run(root)
     assert result_of(events) == "ended"
     told = kinds(of(events, "agent"))
     assert told[-2:] == ["step_failed stubborn 1", "run_cancelled"]
+
+
+async def test_a_child_that_was_unknown_at_first_may_be_an_agent_later(
+    store: SqliteStore,
+) -> None:
+    agent = scripted("Rain.", id="forecast")
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        try:
+            await ctx.step.invoke_and_wait("ask", "forecast", {"input": "Weather?"})
+        except StepExecutionError as error:
+            failed = str(error)
+        await ctx.step.suspend("go")
+        again = await ctx.step.invoke_and_wait("again", "forecast", {"input": "Weather?"})
+        await ctx.step.suspend("end")
+        return [failed, again.result]
+
+    async with flowing(store, root, threshold=0.02) as flows:
+        run_id = await flows.start(root)
+        await flows.parked(run_id)
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        await flows.answer(run_id, "go")
+        await flows.holds(run_id, "suspended end")
+        await flows.parked(run_id)
+        await flows.answer(run_id, "end")
+        failed, result = result_of(await flows.ended(run_id))
+    assert "There is no 'forecast'." in failed
+    assert result == "Rain."
 
 
 @pytest.mark.parametrize("target", [7, None, ""])

@@ -53,7 +53,7 @@ def spends(tokens: int) -> Any:
 
 def load(flows: Flows, *agents: Agent) -> None:
     for one in agents:
-        flows.add(AgentRunnable(one, Providers({"scripted": lambda _: Scripted()})))
+        flows.add(AgentRunnable(one, Providers({"scripted": lambda _: Scripted()}), flows.means))
 
 
 def end_of(events: list[Event]) -> Any:

@@ -58,7 +58,7 @@ def spender(tokens: int, calls: int = 3, **more: Any) -> Agent:
 
 def load(flows: Flows, *agents: Agent) -> None:
     for one in agents:
-        flows.add(AgentRunnable(one, Providers({"scripted": lambda _: Scripted()})))
+        flows.add(AgentRunnable(one, Providers({"scripted": lambda _: Scripted()}), flows.means))
 
 
 def spent(events: list[Event]) -> int:
@@ -192,7 +192,7 @@ async def test_a_call_that_is_given_up_gives_back_what_it_has_reserved(
 
     async with flowing(store, root) as flows:
         load(flows, agent)
-        flows.add(AgentRunnable(hanging, Providers({"scripted": lambda _: model})))
+        flows.add(AgentRunnable(hanging, Providers({"scripted": lambda _: model}), flows.means))
         assert result_of(await flows.run(root, budget=TreeBudget(tokens=100))) == "ok"
 
 

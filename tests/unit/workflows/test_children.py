@@ -620,7 +620,7 @@ async def test_what_a_child_used_that_was_given_up_counts_after_a_crash_too(
         await ctx.step.suspend("after")
 
     async with flowing(store, root, uses) as flows:
-        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()})))
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
         run_id = await flows.start(root)
         await flows.holds(run_id, "suspended never")
         await flows.answer(run_id, "enough")

@@ -92,6 +92,8 @@ def children(upstream: Server, rounds: int) -> Row:
                 figure=median(one.child / one.plain for one in many),
                 bound=3,
                 most=True,
+                why="The stream of a child looks through the part of the root's log in which the "
+                "child runs. Its siblings run at the same time: that is most of the log.",
             ),
             Goal(
                 text=f"lag of the root's reader at {RATE} tokens/s a child, 99th percentile",

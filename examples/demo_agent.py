@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 
 from pydantic import BaseModel, Field
 
-from polos import Agent, WorkflowContext, tool
+from polos import Agent, WorkflowContext, tool, workflow
+
+NAMES = ("Ada", "Bruno", "Nora")
 
 
 class Place(BaseModel):
@@ -29,12 +32,25 @@ async def get_weather(ctx: WorkflowContext, input: Place) -> dict[str, object]: 
 
 storyteller = Agent(
     id="storyteller",
-    provider="openai",  # any server of this API: OPENAI_BASE_URL says where it is
+    provider="openai",  # or any server with this API, at OPENAI_BASE_URL
     model="smollm2",
     system_prompt="You tell short stories for children, in a few simple sentences.",
-    temperature=0.7,
-    max_output_tokens=160,
+    temperature=0,
+    max_output_tokens=300,
+    provider_kwargs={"stop": ["\n\n"]},  # a small model does not find an end by itself
 )
+
+
+@workflow
+async def bedtime(ctx: WorkflowContext) -> str:
+    """Tell a story about somebody who is chosen at random, once."""
+    name = await ctx.step.run("choose a name", random.choice, NAMES)
+    question = f"Tell me a short story about {name}, who keeps a lighthouse."
+    story = await ctx.step.agent_invoke_and_wait(
+        "tell", storyteller.with_input(question, streaming=True)
+    )
+    return str(story.result)
+
 
 weather_agent = Agent(
     id="weather-agent",

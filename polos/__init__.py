@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AskUserInput,
         create_ask_user_tool,
     )
+    from polos_client.define.batches import batch_agent_invoke, batch_invoke
     from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchWorkflowInput
     from polos_client.define.context import WorkflowContext
     from polos_client.define.state import WorkflowState
@@ -91,6 +92,9 @@ if TYPE_CHECKING:
     from polos_client.event import Event
     from polos_client.result import AgentResult, ToolResult, Usage
     from polos_service.embedded import Polos
+
+__version__: str
+"""The version of the distribution `polos-grpc`; read from its metadata when it is first used."""
 
 __all__ = [
     "Agent",
@@ -160,6 +164,8 @@ __all__ = [
     "WorkflowContext",
     "WorkflowState",
     "WorkflowTimeoutError",
+    "batch_agent_invoke",
+    "batch_invoke",
     "create_ask_user_tool",
     "events",
     "executed_tool",
@@ -242,6 +248,8 @@ _HOMES = {
     "WorkflowContext": "polos_client.define.context",
     "WorkflowState": "polos_client.define.state",
     "WorkflowTimeoutError": "polos_client.errors",
+    "batch_agent_invoke": "polos_client.define.batches",
+    "batch_invoke": "polos_client.define.batches",
     "create_ask_user_tool": "polos_client.define.ask",
     "executed_tool": "polos_client.define.stop",
     "get_all_workflows": "polos_client.define.workflow",
@@ -270,6 +278,8 @@ if not TYPE_CHECKING:  # checkers read the imports above, and refuse any other n
             value = import_module(_MODULES[name])
         elif name in _HOMES:
             value = getattr(_load(name), name)
+        elif name == "__version__":
+            value = import_module("importlib.metadata").version("polos-grpc")
         else:
             value = not_built_yet(__name__, NAMES)(name)
         globals()[name] = value

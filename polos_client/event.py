@@ -204,6 +204,8 @@ def _step_finish(event: pb.Event) -> dict[str, Any]:
         data["finish_reason"] = reason
     if step.HasField("tool_call"):
         data |= _call(step.tool_call, with_arguments=False)
+    if step.started_run_id:
+        data["started_run_id"] = step.started_run_id
     if step.result_schema:
         data["result_schema"] = step.result_schema
     if step.HasField("invalid_output"):

@@ -82,8 +82,6 @@ NAMES: Mapping[str, str] = {
     "WebSearchResult": "",
     "WebSearchToolConfig": "",
     "Worker": "`polos serve app.py` serves what a file defines, and Polos() what a program does",
-    "batch_agent_invoke": "call agent.invoke for each",
-    "batch_invoke": "call agent.invoke for each",
     "batch_publish": "",
     "create_web_search_tool": "",
     "guardrail": _IN_TOOLS,

@@ -16,8 +16,12 @@ _OUTCOMES = {"data_json": "answered", "expired": "expired", "cancelled": "cancel
 """How a wait has ended, by the field that says it; the time of a timer has elapsed."""
 
 
+_UNANSWERED = (pb.WAIT_KIND_TIMER, pb.WAIT_KIND_RUN)
+"""The kinds of waits that nobody can answer."""
+
+
 def wait_kind(value: pb.WaitKind.ValueType) -> str:
-    """Return the kind of a wait: "timer", "suspend" or "approval"."""
+    """Return the kind of a wait: "timer", "suspend", "approval" or "run"."""
     return enum_name(pb.WaitKind, "WAIT_KIND_", value)
 
 
@@ -35,11 +39,14 @@ def _suspended(event: pb.Event) -> dict[str, Any]:
 
 def _resumed(event: pb.Event) -> dict[str, Any]:
     wait = event.resumed
+    outcome = _OUTCOMES.get(wait.WhichOneof("outcome") or "", "elapsed")
+    if wait.kind == pb.WAIT_KIND_RUN and outcome == "answered":
+        outcome = "ended"
     told = {
         "step_key": wait.step_key,
         "wait_id": wait.wait_id,
         "kind": wait_kind(wait.kind),
-        "outcome": _OUTCOMES.get(wait.WhichOneof("outcome") or "", "elapsed"),
+        "outcome": outcome,
     }
     if wait.request_id:
         told["request_id"] = wait.request_id
@@ -67,11 +74,11 @@ SUSPEND, RESUME = PREFIXES = ("suspend_", "resume_")
 
 
 def _named_after(kind: str, prefix: str) -> Callable[[pb.Event], str]:
-    """Return what names an event after its wait's key; an event of a timer has a plain name."""
+    """Return what names an event after its wait's key, if somebody can answer it."""
 
     def name(event: pb.Event) -> str:
         wait = getattr(event, kind)
-        return kind if wait.kind == pb.WAIT_KIND_TIMER else f"{prefix}{wait.step_key}"
+        return kind if wait.kind in _UNANSWERED else f"{prefix}{wait.step_key}"
 
     return name
 

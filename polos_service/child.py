@@ -6,20 +6,22 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COMMAND = (sys.executable, "-c", "from polos_service.cli import main; main()")
 """The command `polos`."""
 
 
-async def serve(target: str, *options: str, environment: Mapping[str, str], **more: Any) -> Process:
-    """Start `polos serve TARGET` with options; `more` goes to `create_subprocess_exec`."""
+async def serve(
+    targets: Sequence[str], *options: str, environment: Mapping[str, str], **more: Any
+) -> Process:
+    """Start `polos serve` of the targets with options; `more` goes to `create_subprocess_exec`."""
     # In a session of its own: Ctrl-C reaches the parent alone, which passes it on once.
     return await asyncio.create_subprocess_exec(
         *COMMAND,
         "serve",
-        target,
+        *targets,
         *options,
         stdin=DEVNULL,
         env=environment,

@@ -23,6 +23,7 @@ from polos_service.addresses import (
     without_password,
 )
 from polos_service.limits import MAX_QUEUED
+from polos_service.logs import LogLevel
 from polos_service.provider_settings import ProviderSettings
 
 CENTURY = timedelta(days=36_500)
@@ -182,6 +183,14 @@ class Settings(ProviderSettings, AccessSettings):
     max_metadata: int = Field(default=8 * 1024, ge=1024, le=1024 * 1024)
     """Maximum size of a call's metadata in bytes, its credentials included. Between this and twice
     as many, some calls are refused; beyond that, all are."""
+
+    log_level: LogLevel = "info"
+    """Least severe records that the service logs: `debug`, `info`, `warning` or `error`."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How records are written to standard error: `text`, a line each and tracebacks below it, or
+    `json`, one object per line with `event`, `level`, `timestamp` (ISO 8601, UTC), the record's
+    values, and `exception`, the traceback."""
 
     health: bool = True
     """Whether the service implements grpc.health.v1."""

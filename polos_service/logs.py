@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import sys
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import structlog
 
 from polos_service.outlet import Outlet, to_current_stderr
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+"""How severe a record is, at least, for the log to have it."""
 
 RECORD_LIMIT = 64 * 1024
 """Characters of one record, its traceback included; the rest is cut."""
@@ -63,26 +68,44 @@ def get_logger(name: str) -> Logger:
     return Logger(name)
 
 
-def log_to_stderr() -> None:
+def log_to_stderr(level: LogLevel = "info", *, as_json: bool = False) -> None:
     """Log to stderr, with plain tracebacks; does nothing where structlog is configured.
+
+    Records below `level` are dropped. With `as_json`, each one is a JSON object on a line.
 
     By default structlog writes to standard output, and tracebacks with the values of
     variables: prompts and keys among them.
     """
     if structlog.is_configured():
         return
+    written: structlog.typing.Processor = as_object
+    if not as_json:
+        written = structlog.dev.ConsoleRenderer(
+            colors=person_reads(), exception_formatter=write_exception
+        )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
-            structlog.dev.ConsoleRenderer(
-                colors=person_reads(),
-                exception_formatter=write_exception,
-            ),
+            written,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_: _Lines(),
     )
+
+
+def as_object(_logger: Any, _method: str, record: MutableMapping[str, Any]) -> str:
+    """Return a record as a JSON object; only its event, if it is longer than RECORD_LIMIT."""
+    if isinstance(error := record.pop("exc_info", None), BaseException):
+        text = io.StringIO()
+        write_exception(text, (type(error), error, error.__traceback__))
+        record["exception"] = clipped(text.getvalue().strip(), RECORD_LIMIT // 2)
+    line = json.dumps(record, default=repr)
+    if len(line) > RECORD_LIMIT:
+        kept = {name: record[name] for name in ("event", "level", "timestamp")}
+        line = json.dumps({**kept, "omitted": f"{len(line)} characters"})
+    return line
 
 
 def person_reads() -> bool:

@@ -30,7 +30,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.retention import retain
 from polos_service.runs.runnable import Runnable
-from polos_service.service import Runs
+from polos_service.service import OtherRuns, Runs
 from polos_service.sidethread import SideThread
 from polos_service.store.access import Store
 from polos_service.store.sqlite import SqliteStore
@@ -90,7 +90,7 @@ class Service:
         self._defined = defined
         self._told: set[str] = set()
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
-        self._means = Means(clock, self._resume, self.catalog.find)
+        self._means = Means(clock, self._resume, self.catalog.find, OtherRuns(store))
         for definition in definitions:
             self.load(definition)
         quotas = settings.quotas
@@ -195,7 +195,7 @@ class Service:
             TlsError: the certificate or the key cannot be used.
 
         """
-        logs.log_to_stderr()
+        logs.log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
         if not shared_port:
             check_reach(settings.listen, settings)
         store = await open_store(settings)

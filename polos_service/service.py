@@ -6,24 +6,31 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
-import uuid_utils
-
-from polos_client.errors import Draining, InvalidRequest
+from polos_client.errors import (
+    Draining,
+    InvalidRequest,
+    RunExpired,
+    RunNotFound,
+    StoreUnavailable,
+)
 from polos_client.wire import root_of
 from polos_service.caller import Caller
 from polos_service.catalog import Catalog
+from polos_service.limits import OUTPUT_LIMIT
+from polos_service.pacer import Pacer
 from polos_service.quotas import UNLIMITED, Quotas, exceeded
 from polos_service.reading.details import Details, RunDetails
 from polos_service.reading.tail import Readers, Tail
 from polos_service.runs.answers import cancelling
 from polos_service.runs.clock import Clock
 from polos_service.runs.executor import Executor
-from polos_service.runs.frame import SECOND
-from polos_service.runs.runnable import RunRequest
-from polos_service.sidethread import SideThread
+from polos_service.runs.runnable import RunRequest, new_run
+from polos_service.sidethread import SMALL, SideThread
 from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
 from polos_service.waits import Waits
+from polos_service.workflows.outcome import deleted_json, outcome_json
 
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
@@ -88,23 +95,8 @@ class Runs:
         self._check_input(request)
         runnable = self._catalog.find(request.runnable_id, request.caller.project)
         definition = await self._side_thread.call(request.size, runnable.pin, request)
-        now = self._clock.now()
-        timeout = request.deadlines.run or runnable.timeout
-        return await self._store.create(
-            NewRun(
-                project=request.caller.project,
-                run_id=str(uuid_utils.uuid7()),
-                workflow_id=runnable.id,
-                request_id=request.request_id,
-                digest=request.digest,
-                definition=definition,
-                session_id=request.session_id,
-                user_id=request.user_id,
-                streaming=request.streaming,
-                create_time=now,
-                deadline=now + round(timeout * SECOND) if timeout else None,
-            )
-        )
+        run = new_run(runnable, request, definition, self._clock.now())
+        return await self._store.create(run)
 
     def kind(self, caller: Caller, runnable_id: str) -> str:
         """Return the kind of what a start names; empty if the caller cannot start it."""
@@ -152,7 +144,14 @@ class Runs:
         return self._readers.tail(caller.project, run_id, after)
 
     async def list(self, caller: Caller, query: RunQuery) -> Sequence[RunRecord]:
-        """Return the runs that the query asks for, the newest first."""
+        """Return the runs that the query asks for, the newest first.
+
+        A root run as the parent stands for its children, too.
+        """
+        if query.parent_run_id is not None:
+            root, _, child = query.parent_run_id.partition(":")
+            parent = query.parent_run_id if child else None
+            query = replace(query, parent_root=root, parent_run_id=parent)
         return await self._store.list(caller.project, query)
 
     async def cancel(self, caller: Caller, run_id: str) -> RunDetails:
@@ -209,3 +208,42 @@ class Runs:
         while record.state not in ENDED:
             await self._store.wait(caller.project, run_id, record.latest)
             record = await self.record(caller, run_id)
+
+
+class OtherRuns:
+    """The runs with logs of their own, as the code of a run has to do with them."""
+
+    def __init__(self, store: RunStore) -> None:
+        self._store = store
+        self._details = Details(store, Pacer())
+
+    async def create(self, run: NewRun) -> str:
+        """Store a run that the code of another one starts, and return its id.
+
+        Raises:
+            QuotaExceeded, RequestIdReused, StoreUnavailable, TooManyRuns: as `RunStore.create`.
+
+        """
+        return await self._store.create(run)
+
+    async def outcome(self, project: str, run_id: str) -> str:
+        """Return what a run has ended with, as a wait for its end tells it.
+
+        Raises:
+            StoreUnavailable: the store does not have the end yet, or is away.
+
+        """
+        try:
+            found = await self._details.ended(project, run_id)
+            if found.outcome is not None and found.outcome.HasField("agent_finish"):
+                found = await self._details.whole(project, run_id, OUTPUT_LIMIT)
+        except (RunExpired, RunNotFound):
+            return deleted_json(run_id)
+        try:
+            if found.outcome is None:
+                raise StoreUnavailable(f"The store does not have the end of run {run_id} yet.")
+            if found.outcome.ByteSize() <= SMALL and not found.tool_results:
+                return outcome_json(found.outcome, ())
+            return await asyncio.to_thread(outcome_json, found.outcome, found.tool_results)
+        finally:
+            found.release()

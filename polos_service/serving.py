@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -34,7 +34,10 @@ log = logs.get_logger(__name__)
 
 
 def run(
-    target: str, settings: Settings, standard: Standard, lifeline: Lifeline | None = None
+    targets: Sequence[str],
+    settings: Settings,
+    standard: Standard,
+    lifeline: Lifeline | None = None,
 ) -> None:
     """Serve until a signal comes; a second one does not wait for runs.
 
@@ -45,7 +48,7 @@ def run(
 
     """
     with asyncio.Runner(loop_factory=Loop) as runner:
-        drive(runner.get_loop(), serve(target, settings, standard, lifeline))
+        drive(runner.get_loop(), serve(targets, settings, standard, lifeline))
         leave_in(LEAVE_SECONDS, standard)
     standard.flush()
 
@@ -73,10 +76,10 @@ def drive(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> N
 
 
 async def serve(
-    target: str, settings: Settings, standard: Standard, lifeline: Lifeline | None
+    targets: Sequence[str], settings: Settings, standard: Standard, lifeline: Lifeline | None
 ) -> None:
     """Start, wait for the signal, and stop."""
-    definitions = load(target)
+    definitions = load(*targets)
     asked = StopSignals()
     service = await Service.start(settings, definitions, shared_port=lifeline is not None)
     # What is loaded by now stays: to look through it again for garbage stopped all runs for
@@ -109,7 +112,19 @@ def banner(service: Service, settings: Settings) -> list[str]:
     lines += [f"  workflow {workflow.id}" for workflow in service.catalog.workflows()]
     lacking = ((agent.id, service.lacks(agent)) for agent in service.catalog.agents())
     lines += [f"  agent {agent_id}: {missing}" for agent_id, missing in lacking if missing]
-    return [*lines, f"  store {settings.store_shown}"]
+    return [*lines, f"  store {settings.store_shown}", *try_this(service, settings)]
+
+
+def try_this(service: Service, settings: Settings) -> Iterator[str]:
+    """Yield the line that names a command to try, if something is served."""
+    default = service.address == Settings.model_fields["listen"].default
+    way = "" if default else f" --address {service.address}"
+    way += " --tls" if settings.tls_cert else ""
+    agents, workflows = service.catalog.agents(), service.catalog.workflows()
+    if agents:
+        yield f"Try it: polos run {agents[0].id} Hello{way}"
+    elif workflows:
+        yield f"Try it: polos run {workflows[0].id}{way}"
 
 
 def leave_in(seconds: float, standard: Standard) -> None:

@@ -31,6 +31,7 @@ from polos_service.reply import (
 )
 from polos_service.runs.answers import APPROVE, ASK, EXPIRED, UNSETTLED, Answer, slot
 from polos_service.runs.clock import Clock
+from polos_service.runs.journal import UNANSWERED
 from polos_service.store import ENDED, RunStore, WaitRecord
 
 TIMER, APPROVAL = WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_APPROVAL
@@ -309,8 +310,9 @@ class Waits:
         """Refuse an answer that the wait cannot take."""
         if wait is None:
             return
-        if wait.kind == TIMER:
-            raise not_open(reply, "A timer cannot be answered.")
+        if wait.kind in UNANSWERED:
+            what = "A timer" if wait.kind == TIMER else "A wait for the end of a run"
+            raise not_open(reply, f"{what} cannot be answered.")
         if wait.kind == APPROVAL:
             if not reply.wait_id:
                 what = f"is missing: an approval is answered by its id, here {wait.wait_id}"

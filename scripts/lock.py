@@ -46,7 +46,8 @@ def main() -> None:
     compile_to(LOCKS / "service.txt", "--extra=nats", *editable)
     compile_to(LOCKS / "dev.txt", "--extra=dev", "--constraint=requirements/service.txt", *editable)
     compile_to(LOCKS / "bench.txt", "--extra=bench", "--constraint=requirements/dev.txt", *editable)
-    compile_to(LOCKS / "langgraph.txt", "requirements/langgraph.in")
+    for name in ("docs", "langgraph", "recording"):
+        compile_to(LOCKS / f"{name}.txt", f"requirements/{name}.in")
     lock_demo()
 
 

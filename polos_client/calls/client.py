@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from polos.v1 import run_service_pb2 as rpc
 from polos.v1.agent_pb2 import Agent as AgentMessage
@@ -18,11 +18,12 @@ from polos_client.budget import Budget
 from polos_client.calls.connection import Connection, checked_id
 from polos_client.calls.credential import ApiKey
 from polos_client.calls.target import FilePath, Tls, find_target
-from polos_client.errors import DefinitionError, InvalidRequest
+from polos_client.errors import InvalidRequest
 from polos_client.unbuilt import refuse
 from polos_client.wire import TOKEN_SECONDS
 
 if TYPE_CHECKING:
+    from polos_client.calls.batches import Entry
     from polos_client.calls.handle import ExecutionHandle
     from polos_client.calls.waiting import Wait
 
@@ -168,19 +169,35 @@ class PolosClient(Connection):
 
     async def batch_invoke(
         self,
-        workflows: Any,  # noqa: ARG002
-        session_id: str | None = None,  # noqa: ARG002
-        user_id: str | None = None,  # noqa: ARG002
-    ) -> NoReturn:
-        """Refuse: batches are not built yet in this version.
+        workflows: Sequence[Entry],
+        session_id: str | None = None,
+        user_id: str | None = None,
+    ) -> list[ExecutionHandle]:
+        """Start runs of agents and workflows by their ids, one after the other.
+
+        If one is refused, its error is raised; those before it go on.
+
+        Args:
+            workflows: `BatchWorkflowInput`s: what runs, with what; see `invoke` for the payload.
+            session_id: groups runs for listing; at most 256 characters.
+            user_id: who they are for, for listing; at most 256 characters.
+
+        Returns:
+            The handles of the runs in order, when all of them are on disk.
 
         Raises:
-            DefinitionError: always.
+            InvalidRequest: an entry is of another type, and nothing was started; or an argument
+                cannot be used.
+            AgentNotFound: the service has no such agent or workflow.
+            CallError: the service refused a start.
+            ConnectionLost: the service could not be reached.
 
         """
-        raise DefinitionError(
-            "client.batch_invoke is not built yet in this version; call client.invoke for each"
-        )
+        from polos_client.calls import batches  # noqa: PLC0415
+        from polos_client.calls.start import warn_of_session  # noqa: PLC0415
+
+        warn_of_session(session_id)
+        return await batches.invoke_all(self, workflows, session_id, user_id)
 
     async def resume(
         self,
@@ -317,6 +334,7 @@ class PolosClient(Connection):
         user_id: str | None = None,
         created_from: datetime | None = None,
         created_before: datetime | None = None,
+        parent_id: str | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[Run]:
         """Yield runs, the newest first; without their outcomes and tool results.
@@ -329,6 +347,8 @@ class PolosClient(Connection):
             user_id: only runs for this user.
             created_from: only runs created then or later; a time without a zone is in UTC.
             created_before: only runs created before; likewise.
+            parent_id: only runs of their own that steps of this run have started, or those of its
+                children; see `ctx.step.invoke`.
             limit: how many at most, from 0; None: all.
 
         Raises:
@@ -346,6 +366,7 @@ class PolosClient(Connection):
             user_id=user_id,
             created_from=created_from,
             created_before=created_before,
+            parent_id=parent_id,
         )
         async for run in listing.runs(self, request, limit):
             yield run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -58,9 +59,12 @@ def checked_id(value: object) -> str:
 
 
 class Definition(Protocol):
-    """What can be run, as far as calls know it; `id` is unique in a service."""
+    """What can be run, as far as calls know it."""
 
-    id: str
+    @property
+    def id(self) -> str:
+        """Its id, unique in a service."""
+        ...
 
 
 class Connection:
@@ -85,6 +89,7 @@ class Connection:
         self._sent: weakref.WeakKeyDictionary[Any, Metadata] = weakref.WeakKeyDictionary()
         self._prober = Prober(target.credentials)
         self._reached = False
+        self._lost_since: float | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.address}>"
@@ -99,6 +104,11 @@ class Connection:
     def patience(self) -> float:
         """Seconds for which a call that reaches nobody is made again."""
         return min(PATIENCE, self.reconnect_timeout)
+
+    @property
+    def lost_seconds(self) -> float | None:
+        """Seconds since calls have failed to reach the service; None unless one is retried."""
+        return None if self._lost_since is None else time.monotonic() - self._lost_since
 
     def prepare(self, definition: Definition) -> None:
         """Do what a run of `definition` needs; called before each start that has one.
@@ -229,6 +239,12 @@ class Connection:
     def reached(self) -> None:
         """Note that the service has answered."""
         self._reached = True
+        self._lost_since = None
+
+    def unreached(self) -> None:
+        """Note that a call is made again, because it did not reach the service."""
+        if self._lost_since is None:
+            self._lost_since = time.monotonic()
 
     async def failed(self, error: grpc.aio.AioRpcError, backoff: Backoff, sent: object) -> None:
         """Wait until a call that failed may be made again.
@@ -253,6 +269,8 @@ class Connection:
         if not is_transient(error, meaning):
             raise meaning from None
         bound = None
+        if isinstance(meaning, ConnectionLost):
+            self.unreached()
         if isinstance(meaning, ConnectionLost) and (fault := await self._fault_of(error)):
             meaning = lost(self.address, fault, error.code().name)
             if fault.final and not (fault.inferred and self._reached):

@@ -166,6 +166,7 @@ class _Reader:
         failure = dropped.failure
         try:
             if isinstance(failure, PolosError):
+                self._connection.unreached()
                 await backoff.wait(failure)
             else:
                 await self._connection.failed(failure, backoff, dropped.call)

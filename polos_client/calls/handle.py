@@ -22,12 +22,12 @@ class ExecutionHandle(BaseModel):
         id: the run.
         workflow_id: the agent or workflow that runs.
         created_at: when it was accepted, ISO 8601 in UTC.
-        parent_execution_id: the run that started it; None at a root run.
-        root_workflow_id: the agent or workflow of the root run; the same at a root run.
-        root_execution_id: the root run; the same at a root run.
+        parent_execution_id: the run whose step started it; None if a caller did.
+        root_workflow_id: the agent or workflow of the root run; the same if it has its own log.
+        root_execution_id: the root run, whose log has its events; the same if it has its own log.
         session_id: the session it was started in; None if none was given.
         user_id: who it is for; None if nobody was named.
-        step_key: the step of the parent that started it; None at a root run.
+        step_key: the step of the parent that started it; None if a caller did.
 
     """
 

@@ -26,6 +26,7 @@ def runs_request(
     user_id: str | None,
     created_from: datetime | None,
     created_before: datetime | None,
+    parent_id: str | None,
 ) -> rpc.ListRunsRequest:
     """Return the request for the runs that `PolosClient.list_runs` describes."""
     if state is not None and state not in STATES:
@@ -35,6 +36,7 @@ def runs_request(
         state=STATES[state] if state else RunState.RUN_STATE_UNSPECIFIED,
         session_id=session_id or "",
         user_id=user_id or "",
+        parent_run_id=parent_id or "",
     )
     if created_from is not None:
         request.created_from.FromDatetime(created_from)

@@ -12,6 +12,7 @@ from polos_client.deadlines import DEFAULTS, PATIENCE, Deadlines
 from polos_client.define import checks
 from polos_client.define.agent_tool import AgentTool
 from polos_client.define.children import AgentRunConfig
+from polos_client.define.inside import require_outside
 from polos_client.define.output import Output
 from polos_client.define.registry import DEFINED
 from polos_client.define.stop import StopCondition, StopConditionContext, default_steps, max_steps
@@ -246,11 +247,13 @@ class Agent:
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
+            RuntimeError: it is called inside a run.
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - grpc loads only where something runs
         from polos_client.calls.start import not_named  # noqa: PLC0415
 
+        require_outside("agent.run", "ctx.step.agent_invoke_and_wait")
         not_named(provider_kwargs, "run_timeout_seconds", instead="timeout")
         start = self._start(
             client,
@@ -296,12 +299,13 @@ class Agent:
 
         Raises:
             InvalidRequest: an argument cannot be used; nothing was started.
-            CallError, ConnectionLost: the run was not started; see `run`.
+            CallError, ConnectionLost, RuntimeError: the run was not started; see `run`.
 
         """
         from polos_client.calls import running  # noqa: PLC0415
         from polos_client.calls.start import not_named  # noqa: PLC0415
 
+        require_outside("agent.stream", "ctx.step.agent_invoke_and_wait")
         not_named(provider_kwargs, "timeout", instead="run_timeout_seconds")
         start = self._start(
             client,
@@ -352,12 +356,13 @@ class Agent:
             DefinitionError: `queue` or `concurrency_key` was given. Nothing was started.
             InvalidRequest: the payload is not a dict, has no input, or a key that is not known; or
                 another argument cannot be used. Nothing was started.
-            CallError, ConnectionLost: the run was not started; see `run`.
+            CallError, ConnectionLost, RuntimeError: the run was not started; see `run`.
 
         """
         from polos_client.calls import running  # noqa: PLC0415
         from polos_client.calls.start import checked_payload  # noqa: PLC0415
 
+        require_outside("agent.invoke", "ctx.step.agent_invoke")
         refuse("agent.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         streaming = checked_payload(payload)
         start = self._start(
@@ -389,18 +394,24 @@ class Agent:
         Args:
             input: the user's message, or a conversation.
             initial_state: what tools find in their context.
-            session_id: not used: the agent has the session of the run that it runs in.
-            user_id: not used, likewise.
+            session_id: groups runs, where `batch_agent_invoke` starts it; an agent that a run
+                starts has the session of that run.
+            user_id: who it is for, likewise.
             streaming: whether the run's stream has the agent's text as it comes.
             run_timeout_seconds: how long it may take, from 0.001 s to 100 years; None: its own
                 deadline.
             provider_kwargs: model parameters of this run.
 
         """
-        del session_id, user_id
-        streams = streaming or self.stream_to_workflow
         return AgentRunConfig(
-            self, input, initial_state, streams, run_timeout_seconds, provider_kwargs
+            self,
+            input,
+            initial_state,
+            streaming or self.stream_to_workflow,
+            run_timeout_seconds,
+            provider_kwargs,
+            session_id,
+            user_id,
         )
 
     def _start(self, client: PolosClient, input: Input, **said: Any) -> Start:

@@ -1,4 +1,4 @@
-"""What a workflow's code starts inside its own run: agents with their input, and batches."""
+"""What a workflow's code starts, and what batches start: agents with their input, and entries."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Defined(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AgentRunConfig:
-    """An agent with an input, for `ctx.step.agent_invoke_and_wait`; `Agent.with_input` makes it.
+    """An agent with an input, for `ctx.step` and batches; `Agent.with_input` makes it.
 
     Attributes:
         agent: the agent.
@@ -30,6 +30,8 @@ class AgentRunConfig:
         run_timeout_seconds: how long the agent may take, from 0.001 s to 100 years; None: its own
             deadline.
         provider_kwargs: model parameters of this run.
+        session_id: groups runs, where no run starts it; in a run, that of the run counts.
+        user_id: who it is for, likewise.
 
     """
 
@@ -39,6 +41,8 @@ class AgentRunConfig:
     streaming: bool = False
     run_timeout_seconds: float | None = None
     provider_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    session_id: str | None = None
+    user_id: str | None = None
 
 
 class BatchWorkflowInput(BaseModel):

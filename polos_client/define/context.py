@@ -27,9 +27,9 @@ class WorkflowContext:
         initial_state: what the run was started with, as JSON values.
         step: the durable steps; in a tool, those of a child that begins with the first of them.
         state: the workflow's state; None without a `state_schema`, and in tools.
-        root_execution_id: the root run; this run if it is one itself.
-        root_workflow_id: what the root run executes.
-        parent_execution_id: the run whose step began this one; None at a root run.
+        root_execution_id: the run whose log has the events of this one; mostly this run itself.
+        root_workflow_id: what that run executes.
+        parent_execution_id: the run whose step began this one; None if a caller did.
         retry_count: how often the workflow's function has started over.
         created_at: when the run was created, in UTC; None in tools.
         workflow_type: `workflow`, or `tool`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, NoReturn, Protocol, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, cast, overload
 
 from pydantic import BaseModel
 
@@ -17,6 +17,9 @@ from polos_client.define.children import (
 )
 from polos_client.errors import DefinitionError
 from polos_client.result import AgentResult
+
+if TYPE_CHECKING:
+    from polos_client.calls.handle import ExecutionHandle
 
 _T = TypeVar("_T")
 
@@ -125,6 +128,26 @@ class Steps(Protocol):
         """
         ...
 
+    async def wait_for_run(
+        self, step_key: str, run: ExecutionHandle | str, timeout: float | None = None
+    ) -> Any:
+        """Wait for the end of a run that has a log of its own, and return its result.
+
+        This run can be parked meanwhile. If it is cancelled, the runs that it has started and
+        waits for are cancelled first.
+
+        Args:
+            step_key: the wait's key.
+            run: the run of the same project: its handle, or its id.
+            timeout: seconds after which the wait fails, and the run goes on; None: never.
+
+        Returns:
+            What the workflow returned; a model as the class of its name. For an agent, its
+            `AgentResult`. If it failed or was cancelled, StepExecutionError is raised.
+
+        """
+        ...
+
     async def resume(
         self,
         step_key: str,
@@ -151,6 +174,55 @@ class Steps(Protocol):
                 own events, such as `workflow_finish` or `suspend_KEY`, are refused.
 
         """
+        ...
+
+    async def invoke(  # noqa: PLR0917 - the order of the original SDK
+        self,
+        step_key: str,
+        workflow: Defined | str,
+        payload: Any = None,
+        initial_state: Data | None = None,
+        queue: Any = None,
+        concurrency_key: str | None = None,
+        run_timeout_seconds: float | None = None,
+    ) -> ExecutionHandle:
+        """Start a run of its own of a workflow or an agent, and return its handle.
+
+        It is started once, and goes on by itself, also after the end of this run: nothing waits
+        for it. Its events are in a log of its own. Its session and user are those of this run.
+        If the queue of the service is full, the step waits for room.
+
+        Args:
+            step_key: the step's key.
+            workflow: what runs, or its id.
+            payload: see `invoke_and_wait`.
+            initial_state: its state.
+            queue: not built yet.
+            concurrency_key: not built yet.
+            run_timeout_seconds: how long it may take, from 0.001 s to 100 years; None: the
+                deadline of an agent, any time for a workflow.
+
+        """
+        ...
+
+    async def batch_invoke(
+        self, step_key: str, workflows: Sequence[BatchWorkflowInput]
+    ) -> list[ExecutionHandle]:
+        """Start runs of their own, and return their handles in order; see `invoke`.
+
+        Each is started in a step of its own, `step_key/0`, `step_key/1` and so on. If one cannot
+        be started, that is raised once all others are.
+        """
+        ...
+
+    async def agent_invoke(self, step_key: str, config: AgentRunConfig) -> ExecutionHandle:
+        """Start a run of its own of an agent, and return its handle; see `invoke`."""
+        ...
+
+    async def batch_agent_invoke(
+        self, step_key: str, configs: Sequence[AgentRunConfig]
+    ) -> list[ExecutionHandle]:
+        """Start runs of their own of agents, and return their handles; see `batch_invoke`."""
         ...
 
     async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK

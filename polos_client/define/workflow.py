@@ -15,6 +15,7 @@ from pydantic import PydanticUserError, ValidationError
 from polos_client.budget import Budget
 from polos_client.deadlines import PATIENCE
 from polos_client.define.context import WorkflowContext
+from polos_client.define.inside import require_outside
 from polos_client.define.payload import context_and_payload, payload_type
 from polos_client.define.registry import DEFINED
 from polos_client.define.signature import returned
@@ -173,10 +174,12 @@ class Workflow:
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
+            RuntimeError: it is called inside a run.
 
         """
         from polos_client.calls import running  # noqa: PLC0415 - grpc loads only where something runs
 
+        require_outside("workflow.run", "ctx.step.invoke_and_wait")
         refuse("workflow.run", {"queue": queue, "concurrency_key": concurrency_key})
         start = self._start(
             client,
@@ -219,12 +222,13 @@ class Workflow:
             request_id: see `run`.
 
         Raises:
-            DefinitionError, InvalidRequest, CallError, ConnectionLost: the run was not started;
-                see `run`.
+            DefinitionError, InvalidRequest, CallError, ConnectionLost, RuntimeError: the run was
+                not started; see `run`.
 
         """
         from polos_client.calls import running  # noqa: PLC0415
 
+        require_outside("workflow.invoke", "ctx.step.invoke")
         refuse("workflow.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         start = self._start(
             client,

@@ -8,7 +8,7 @@ import typer
 
 from polos_service.cli.output import print_json, printable
 from polos_service.cli.service import AgentId, AsJson, Way, call, calls_service
-from polos_service.cli.table import print_table
+from polos_service.cli.table import print_table, print_text
 
 if TYPE_CHECKING:
     from polos.v1.agent_pb2 import Agent
@@ -38,7 +38,7 @@ def show(agent_id: AgentId, *, as_json: AsJson = False, way: Way) -> None:
     if as_json:
         print_json(as_dict(agent))
     else:
-        typer.echo(printable(described(as_dict(agent))))
+        print_text(printable(described(as_dict(agent))))
 
 
 def as_dict(agent: Agent) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from polos_client.wire import root_of
 from polos_service.cli.attending import answer_wait, send
 from polos_service.cli.exits import fail
 from polos_service.cli.keyboard import NothingTypedError, ask_line, forget_typed, person_there
+from polos_service.cli.naming import RunId, run_named
 from polos_service.cli.output import json_of, visible
 from polos_service.cli.prompts import YES_NO, show
 from polos_service.cli.service import Way, call, calls_service
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from polos.v1.run_pb2 import Wait
     from polos_client.calls.client import PolosClient
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
 Key = Annotated[
     str, typer.Argument(metavar="KEY", help="The wait's key. Default: the run's only open wait.")
 ]
@@ -123,6 +123,7 @@ async def resumed(  # noqa: PLR0917 - what the command line says
     run_id: str, key: str, wait_id: int, data: str, way: Way, client: PolosClient
 ) -> None:
     """Answer the wait that is named, or keep the answer until there is such a wait."""
+    run_id = await run_named(client, run_id)
     waits = await open_waits(client, run_id)
     fits = fitting(waits, key, wait_id)
     if len(fits) == 1 or not (key or wait_id):
@@ -149,6 +150,7 @@ async def decided(  # noqa: PLR0917 - what the command line says
     yes: bool,
 ) -> None:
     """Show what is approved or rejected, let it be confirmed, and answer."""
+    run_id = await run_named(client, run_id)
     waits = await open_waits(client, run_id)
     fits = fitting(waits, key, wait_id)
     if not (key or wait_id):

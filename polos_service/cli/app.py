@@ -13,6 +13,7 @@ from polos_service.cli import (
     demo,
     health,
     keys,
+    new,
     replay,
     run,
     runs,
@@ -25,6 +26,7 @@ from polos_service.cli.exits import EXIT_CODES
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     epilog=f"Exit codes: {'; '.join(f'{code} {what}' for code, what in EXIT_CODES.items())}.",
@@ -59,4 +61,5 @@ app.add_typer(agents.app, name="agents")
 app.command()(workflows.workflows)
 app.add_typer(keys.app, name="keys")
 app.command()(health.health)
+app.command()(new.new)
 app.command()(demo.demo)

@@ -52,7 +52,7 @@ class OpenWaits:
         proto = event.proto
         if proto.HasField("suspended"):
             wait = wait_of(proto)
-            if kind_name(wait.kind) != "timer":
+            if kind_name(wait.kind) not in ("timer", "run"):
                 self._open[wait.wait_id] = wait
                 self._over[wait.wait_id] = asyncio.Event()
                 self._changed.set()

@@ -15,6 +15,7 @@ REFUSED = 1
 RUN_FAILED = 3
 RUN_CANCELLED = 4
 DIFFERS = 5
+ANSWER_CUT = 6
 INTERRUPTED = 130
 
 EXIT_CODES: Mapping[int, str] = {
@@ -24,6 +25,7 @@ EXIT_CODES: Mapping[int, str] = {
     RUN_FAILED: "the run failed",
     RUN_CANCELLED: "the run was cancelled",
     DIFFERS: "code differs from the log of a run",
+    ANSWER_CUT: "the run ended with an answer that is incomplete, filtered or refused",
     INTERRUPTED: "interrupted, or detached from a run that continues",
 }
 """What each exit code means; docs/cli.md has the same table."""

@@ -7,13 +7,18 @@ import sys
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from polos_service.cli.exits import DONE, RUN_CANCELLED, RUN_FAILED, complain
+import typer
+
+from polos_service.cli.exits import ANSWER_CUT, DONE, RUN_CANCELLED, RUN_FAILED, complain
 
 if TYPE_CHECKING:
     from polos_client.event import Event
 
 BRIEF = 200
 """Characters of arguments, results and answers that are shown at most."""
+
+LOST = "Connection lost, trying again"
+"""What is said while the service cannot be reached."""
 
 CUT = {
     "length": "the answer is incomplete: it reached the token limit (finish reason length)",
@@ -41,9 +46,14 @@ class Output(AbstractContextManager["Output"], Protocol):
     def resume(self) -> None:
         """Take the screen back."""
 
+    def lost(self, seconds: float | None) -> None:
+        """Tell for how long there has been no connection; None: there is one."""
+
 
 class _Piped(Output):
     """Standard output that no person looks at: there is no screen to share."""
+
+    _lost = False
 
     def __exit__(self, *error: object) -> None:
         """Leave; everything is written already."""
@@ -53,6 +63,12 @@ class _Piped(Output):
 
     def resume(self) -> None:
         """Go on with the next event."""
+
+    def lost(self, seconds: float | None) -> None:
+        """Say on standard error once that the connection is lost, and that it is back."""
+        if self._lost is not (seconds is not None):
+            self._lost = not self._lost
+            typer.echo(f"{LOST}." if self._lost else "Connected again.", err=True)
 
 
 class JsonLines(_Piped):
@@ -181,8 +197,14 @@ def problem_of(event: Event) -> str | None:
 
 def exit_code(event: Event) -> int:
     """Return the exit code that tells how `event` ended the run."""
-    endings = {"agent_finish": DONE, "workflow_finish": DONE, "run_cancelled": RUN_CANCELLED}
-    return endings.get(kind_of(event), RUN_FAILED)
+    match kind_of(event):
+        case "agent_finish":
+            return DONE if problem_of(event) is None else ANSWER_CUT
+        case "workflow_finish":
+            return DONE
+        case "run_cancelled":
+            return RUN_CANCELLED
+    return RUN_FAILED
 
 
 def printable(text: str) -> str:

@@ -112,11 +112,26 @@ def described(record: dict[str, Any], history: History) -> str:
     """Return what `full_dict` made, to be read."""
     outcome = record.get("outcome", {})
     apart = {"outcome", "tool_results", *history.as_dict()}
-    facts = [(name, record[name]) for name in record if name not in apart]
-    facts += [(name, text_of(outcome[name])) for name in outcome if not name.startswith("_")]
+    now = datetime.now(UTC)
+    facts = [(name, fact(name, record[name], now)) for name in record if name not in apart]
+    facts += [(name, fact(name, outcome[name], now)) for name in outcome if name[0] != "_"]
     lines = [f"{name.replace('_', ' '):<16} {value}" for name, value in facts]
     happened = [history.lines[sequence] for sequence in sorted(history.lines)]
     return "\n".join([*lines, *map(told, record["tool_results"]), *happened])
+
+
+def fact(name: str, value: Any, now: datetime) -> str:
+    """Return a value of the record or the outcome, with its age or its unit."""
+    match name:
+        case "created_at" | "started_at" | "finished_at":
+            return f"{value} ({span(now - datetime.fromisoformat(value))} ago)"
+        case "duration":
+            return f"{value:.2f} s"
+        case "cost" | "spent_cost":
+            return f"${value:.6f}"
+        case "usage" | "spent":
+            return f"{value['input_tokens']} tokens in, {value['output_tokens']} out"
+    return text_of(value)
 
 
 def text_of(value: Any) -> str:
@@ -158,12 +173,12 @@ def expiry_time(text: str) -> datetime:
 
 
 def span(time: timedelta) -> str:
-    """Return a length of time in the unit that fits it; seconds with tenths."""
+    """Return a length of time in the unit that fits it; seconds with tenths: `2.5 s`, `3 h`."""
     seconds = max(time.total_seconds(), 0.0)
-    for unit, length in (("d", 86_400), ("h", 3_600), ("m", 60)):
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.0f}{unit}"
-    return f"{seconds:.1f}s"
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.1f} s"
 
 
 def iso(time: Timestamp) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from polos_client.errors import DefinitionError
 from polos_service.cli.exits import DIFFERS, reporting
+from polos_service.cli.naming import run_named, run_names
 from polos_service.cli.output import print_json, printable
 from polos_service.cli.service import AsJson, Way, call, calls_service
 
@@ -24,7 +25,11 @@ if TYPE_CHECKING:
 def replay(
     histories: Annotated[
         list[str],
-        typer.Argument(metavar="RUN...", help="A run's id, or a file of `polos runs export`."),
+        typer.Argument(
+            metavar="RUN...",
+            help="A run's id, or the beginning of it, or a file of `polos runs export`.",
+            autocompletion=run_names,
+        ),
     ],
     code: Annotated[
         str, typer.Option(metavar="APP", help="app.py or package.module with the code to try.")
@@ -66,7 +71,7 @@ def history_of(named: str, way: Way) -> History:
         return History.read(named)
 
     async def fetched(client: PolosClient) -> History:
-        return await History.fetch(client, named)
+        return await History.fetch(client, await run_named(client, named))
 
     return call(way, fetched)
 

@@ -15,7 +15,7 @@ from polos_service.cli.answer import json_argument
 from polos_service.cli.attending import attendant
 from polos_service.cli.exits import fail
 from polos_service.cli.output import exit_code, output_for
-from polos_service.cli.service import AsJson, Way, agent_names, call, calls_service
+from polos_service.cli.service import AsJson, Way, call, calls_service, runnable_names
 from polos_service.cli.watch import Watch, ask, detach, on_terminal
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(
         typer.Argument(
             metavar="AGENT|WORKFLOW",
             help="Id of the agent or workflow.",
-            autocompletion=agent_names,
+            autocompletion=runnable_names,
         ),
     ],
     prompt: Annotated[

@@ -13,6 +13,7 @@ from polos_client.errors import PermissionDenied, PolosError
 from polos_service.cli import answer
 from polos_service.cli.exits import REFUSED, complain
 from polos_service.cli.history import History, history_of
+from polos_service.cli.naming import RunId, run_named, run_names
 from polos_service.cli.output import exit_code, output_for, print_json, printable
 from polos_service.cli.records import (
     State,
@@ -24,7 +25,7 @@ from polos_service.cli.records import (
     state_of,
 )
 from polos_service.cli.service import AsJson, Way, call, calls_service
-from polos_service.cli.table import print_table
+from polos_service.cli.table import print_table, print_text
 from polos_service.cli.tree import tree_dicts, tree_lines
 from polos_service.cli.watch import Watch, detach
 
@@ -41,8 +42,14 @@ BLOCKED = "BLOCKED"
 
 COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", BLOCKED)
 
-RunId = Annotated[str, typer.Argument(metavar="ID", help="The run's id, or a child's.")]
-RunIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The runs' ids.")]
+RunIds = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="ID...",
+        help="The runs' ids, their beginnings, or `last` for the newest run.",
+        autocompletion=run_names,
+    ),
+]
 """Several runs; of a child, `ROOT:N`, only its branch is meant."""
 
 
@@ -56,6 +63,12 @@ def list_runs(
     state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
     session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
+    parent: Annotated[
+        str,
+        typer.Option(
+            metavar="ID", help="Only runs of their own that a step of this run has started."
+        ),
+    ] = "",
     since: Annotated[
         Any,
         typer.Option(
@@ -79,6 +92,7 @@ def list_runs(
             session_id=session,
             user_id=user,
             created_from=since,
+            parent_id=parent,
             limit=None if everything else limit,
         )
         return [run async for run in found]
@@ -103,8 +117,9 @@ def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
     """
 
     async def found(client: PolosClient) -> tuple[Run, History, RunTree]:
-        run = await client.get_run(run_id)
-        return run, await history_of(client, run), await client.get_tree(run_id)
+        named = await run_named(client, run_id)
+        run = await client.get_run(named)
+        return run, await history_of(client, run), await client.get_tree(named)
 
     run, history, tree = call(way, found)
     record = full_dict(run, history)
@@ -112,7 +127,7 @@ def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
         print_json(record | ({"tree": tree_dicts(tree)} if len(tree.nodes) > 1 else {}))
     else:
         lines = [described(record, history), *tree_lines(tree, datetime.now(UTC))]
-        typer.echo(printable("\n".join(lines)))
+        print_text(printable("\n".join(lines)))
 
 
 @app.command()
@@ -174,7 +189,10 @@ def export(run_id: RunId, way: Way) -> None:
     """Print a run's history, as far as its log has it now: a file for `polos replay`."""
     from polos_service.replay.history import History  # noqa: PLC0415 - slow for `--help`
 
-    for line in call(way, lambda client: History.fetch(client, run_id)).lines():
+    async def fetched(client: PolosClient) -> History:
+        return await History.fetch(client, await run_named(client, run_id))
+
+    for line in call(way, fetched).lines():
         typer.echo(line)
 
 
@@ -193,8 +211,9 @@ async def each(
 
     """
     failed = False
-    for run_id in run_ids:
+    for name in run_ids:
         try:
+            run_id = await run_named(client, name)
             typer.echo(f"{run_id} {await act(client, run_id)}")
         except PolosError as error:
             complain(str(error))
@@ -208,6 +227,7 @@ async def followed(run_id: str, after: int, way: Way, client: PolosClient, *, as
     from polos_client.calls.events import stream_workflow  # noqa: PLC0415
     from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
 
+    run_id = await run_named(client, run_id)
     events = stream_workflow(client, workflow_run_id=run_id, last_sequence_id=after)
     watch = Watch(client, run_id, output_for(as_json=as_json), detach, way)
     ended = await watch.run(events)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -10,6 +11,8 @@ import typer
 
 from polos_client.errors import PolosError
 from polos_service.cli.exits import REFUSED, complain, fail, reporting
+from polos_service.cli.imported import answer_in_thread
+from polos_service.cli.service import Port
 
 if TYPE_CHECKING:
     from polos_service.config import Settings
@@ -17,7 +20,10 @@ if TYPE_CHECKING:
 
 
 def serve(
-    target: Annotated[str, typer.Argument(metavar="APP", help="app.py or package.module.")],
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="APP...", help="app.py, package.module, or a package's folder."),
+    ],
     listen: Annotated[
         str | None,
         typer.Option(help="HOST:PORT or unix:/PATH. Default: POLOS_LISTEN, or 127.0.0.1:50051."),
@@ -67,14 +73,20 @@ def serve(
     ] = None,
     reload: Annotated[
         bool,
-        typer.Option("--reload", help="Restart when a Python file in APP's folder changes."),
+        typer.Option(
+            "--reload",
+            help="Restart when a Python file changes that is imported from APP's folder.",
+        ),
     ] = False,
+    port: Port = None,  # noqa: ARG001 - it only says what to pass instead
     lifeline: Annotated[int | None, typer.Option(hidden=True)] = None,
+    importer: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
-    """Serve the agents and workflows that APP defines, until Ctrl-C or SIGTERM."""
+    """Serve the agents and workflows that the APPs define, until Ctrl-C or SIGTERM."""
     from polos_service import logs  # noqa: PLC0415 - other commands start sooner without
     from polos_service.config import Settings  # noqa: PLC0415
     from polos_service.outlet import Standard  # noqa: PLC0415
+    from polos_service.variables import warn_of_misspelt  # noqa: PLC0415
 
     standard = Standard()
     logs.write_to(standard.err)
@@ -88,41 +100,47 @@ def serve(
             store=store,
             workers=workers,
         )
+        if lifeline is None and importer is None:  # else the parent has done it
+            logs.log_to_stderr(settings.log_level, as_json=settings.log_format == "json")
+            warn_of_misspelt(os.environ)
         if lifeline is not None:
-            work(target, settings, standard, lifeline)
+            work(targets, settings, standard, lifeline)
         elif reload and settings.workers is not None:
             fail("--reload serves with a single process: leave out --workers (POLOS_WORKERS).")
         elif reload:
             from polos_service.cli.reload import Reloader  # noqa: PLC0415
 
-            raise typer.Exit(asyncio.run(Reloader(target, settings).run()))
+            raise typer.Exit(asyncio.run(Reloader(targets, settings).run()))
         elif settings.workers is not None:
-            supervise(target, settings, standard)
+            supervise(targets, settings, standard)
         else:
             from polos_service import serving  # noqa: PLC0415 - a supervisor needs no gRPC
 
-            serving.run(target, settings, standard)
+            if importer is not None:
+                answer_in_thread(importer)
+
+            serving.run(targets, settings, standard)
 
 
-def work(target: str, settings: Settings, standard: Standard, pipe: int) -> None:
+def work(targets: list[str], settings: Settings, standard: Standard, pipe: int) -> None:
     """Serve as one of the workers; report errors to the supervisor."""
     from polos_service import serving  # noqa: PLC0415
     from polos_service.lifeline import Lifeline  # noqa: PLC0415
 
     lifeline = Lifeline(pipe)
     try:
-        serving.run(target, settings, standard, lifeline)
+        serving.run(targets, settings, standard, lifeline)
     except PolosError as error:
         lifeline.tell_failure(str(error))
         raise typer.Exit(REFUSED) from None
 
 
-def supervise(target: str, settings: Settings, standard: Standard) -> NoReturn:
+def supervise(targets: list[str], settings: Settings, standard: Standard) -> NoReturn:
     """Serve with workers."""
     from polos_service.supervisor import Supervisor, WorkerFailedError  # noqa: PLC0415
 
     try:
-        code = asyncio.run(Supervisor(target, settings, standard).run())
+        code = asyncio.run(Supervisor(targets, settings, standard).run())
     except WorkerFailedError as error:
         complain(str(error))
         code = error.code

@@ -8,7 +8,7 @@ import os
 import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast
 
 import typer
 
@@ -143,12 +143,14 @@ def calls_service(command: _Command) -> _Command:
     options = inspect.signature(Way, eval_str=True).parameters
 
     def run(**given: Any) -> None:
+        del given["port"]
         way = Way(**{name: given.pop(name) for name in options})
         command(**given, way=way)
 
     parameters = [
         *(one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own.parameters.values()),
         *options.values(),
+        inspect.Parameter("port", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Port),
     ]
     shown = [one for one in parameters if one.name != "way"]
     run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -156,6 +158,23 @@ def calls_service(command: _Command) -> _Command:
     run.__annotations__ = {one.name: one.annotation for one in shown}
     return cast("_Command", run)
 
+
+def no_port(text: str) -> NoReturn:
+    """Say where the address belongs, to whoever gives a port by itself.
+
+    Raises:
+        typer.BadParameter: always.
+
+    """
+    place = text if ":" in text else f"127.0.0.1:{text}" if text.isdecimal() else "HOST:PORT"
+    raise typer.BadParameter(
+        f"there is no such option: pass --listen {place} to `polos serve`, and --address {place} "
+        "to the other commands"
+    )
+
+
+Port = Annotated[Any, typer.Option("--port", "--host", parser=no_port, hidden=True)]
+"""The options of other servers that `--listen` and `--address` are here."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object per line.")]
 """The option of commands whose output programs read."""
@@ -168,6 +187,16 @@ def agent_names(incomplete: str) -> list[str]:
     except PolosError:
         return []
     return [agent.agent_id for agent in agents if agent.agent_id.startswith(incomplete)]
+
+
+def runnable_names(incomplete: str) -> list[str]:
+    """Return the agents and workflows that the shell may complete to."""
+    try:
+        workflows = asyncio.run(connected(Way(), lambda client: client.list_workflows()))
+    except PolosError:
+        return []
+    found = [one.workflow_id for one in workflows if one.workflow_id.startswith(incomplete)]
+    return [*agent_names(incomplete), *found]
 
 
 AgentId = Annotated[

@@ -26,6 +26,7 @@ from polos_client.event import Event
 from polos_client.fold import Voids
 from polos_service.cli.output import (
     ENDS,
+    LOST,
     Output,
     Texts,
     brief,
@@ -64,6 +65,9 @@ GENERATIONS = 20
 STEPS = 8
 """Steps that go on which are named at most; the longest ones."""
 
+NARROWEST = 20
+"""Characters that a line of a child has at least after its bars."""
+
 STATUS_LINES = 2
 """Lines of the screen that the text of the model call under way leaves free."""
 
@@ -86,6 +90,7 @@ class View(Output):
         self._waits: dict[int, Wait] = {}
         self._voids = Voids()
         self._bars: dict[str, str] = {}
+        self._lost: float | None = None
         self._shows: Mapping[str, Callable[[Event], None]] = {
             "agent_start": self._begin_agent,
             "workflow_start": self._begin_workflow,
@@ -127,6 +132,10 @@ class View(Output):
                 transient=True,
             )
             self._live.start()
+
+    def lost(self, seconds: float | None) -> None:
+        """Tell in the region how long the connection has been lost."""
+        self._lost = seconds
 
     def show(self, event: Event) -> None:
         """Show the next event, unless its run is void."""
@@ -269,9 +278,13 @@ class View(Output):
         if self._live is not None:
             self._live.refresh()  # else the region comes back as it was, under the line
         each, first = bar
-        shown = printable(first + text).rstrip("\n")
-        barred = each + shown.replace("\n", f"\n{each}")
-        self._console.print(Text(barred, style), soft_wrap=True)
+        shown = Text(printable(first + text).rstrip("\n"), style)
+        if self._console.is_terminal:  # break lines between words; in a pipe, nowhere
+            lines = shown.wrap(self._console, max(self._console.width - len(each), NARROWEST))
+        else:
+            lines = shown.split(allow_blank=True)
+        for line in lines:
+            self._console.print(Text(each, style) + line, soft_wrap=True)
 
     def _region(self) -> Group:
         """Return what is redrawn: the end of the text of the model call, and what is going on."""
@@ -283,6 +296,9 @@ class View(Output):
         return Group(*lines, self._status())
 
     def _status(self) -> Spinner:
+        if self._lost is not None:
+            text = Text(f"{LOST} ({elapsed(self._lost)})", "yellow")
+            return Spinner("dots", text, style="yellow")
         now = time.time()
         shown = islice(self._doing.values(), STEPS)
         doing = [f"{label} {elapsed(now - began)}" for label, began in shown]

@@ -162,6 +162,8 @@ def asks(wait: Wait, *, until: bool = True) -> str:
     match kind_name(wait.kind):
         case "timer":
             told = "waits"
+        case "run":
+            told = f"waits for the run {data_of(wait).get('run_id', '')}"
         case "approval":
             told = f"waits for approval: {asked}"
         case _:
@@ -175,11 +177,14 @@ def ending_of(resumed: Resumed) -> str:
         case None:
             return "the time has come"
         case "expired":
-            return "nobody answered in time"
+            ran = kind_name(resumed.kind) == "run"
+            return "it has not ended in time" if ran else "nobody answered in time"
         case "cancelled":
             return "no longer waited for"
     by = f" by {resumed.principal}" if resumed.principal else ""
     late = "no longer waited for, but " if resumed.given_up else ""
+    if kind_name(resumed.kind) == "run":
+        return f"{late}it has ended: {brief(resumed.data_json)}"
     if kind_name(resumed.kind) == "approval":
         return late + decision(resumed.data_json, by)
     return f"{late}answered{by}: {brief(resumed.data_json)}"

@@ -40,6 +40,12 @@ Decide = Callable[[asyncio.Event], Awaitable[Decision]]
 QUESTION = "Ctrl-C: [d]etach (the run continues), [c]ancel the run, or [g]o on? "
 
 
+LOST_SECONDS = 1.0
+"""Seconds without a connection that are not worth telling: a service restarts, for example."""
+
+LOOK_SECONDS = 0.25
+"""Seconds between two looks at the connection."""
+
 HELD = 10_000
 """Events that are kept at most while a question is asked; then nothing more is read."""
 
@@ -97,6 +103,7 @@ class Watch:
 
         """
         reading = asyncio.ensure_future(self._read(events))
+        looking = asyncio.ensure_future(self._look())
         try:
             with self._output, interrupts() as interrupted:
                 while await self._is_interrupted(interrupted, reading):
@@ -111,6 +118,7 @@ class Watch:
             self._leave(INTERRUPTED)
         finally:
             await ended(reading)
+            await ended(looking)
         return self.last if self.last is not None and self.last.proto.terminal else None
 
     async def _read(self, events: AsyncGenerator[Event, None]) -> None:
@@ -123,6 +131,14 @@ class Watch:
                     self._show_held()
                 elif len(self._held) >= HELD:
                     await self._showing.wait()
+
+    async def _look(self) -> None:
+        """Tell the output how long the connection has been lost."""
+        while True:
+            lost = self._client.lost_seconds
+            told = self._showing.is_set() and lost is not None and lost >= LOST_SECONDS
+            self._output.lost(lost if told else None)
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _show_held(self) -> None:
         while self._held:

@@ -29,6 +29,7 @@ from polos_service.runs.endings import ending_of
 from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.workflows.definition import Definition as WorkflowDefinition
+from polos_service.workflows.independent import Others
 from polos_service.workflows.means import Means
 from polos_service.workflows.runnable import MAX_RETRIES, WorkflowRunnable
 
@@ -143,7 +144,7 @@ async def _run(
     *,
     starts_over: bool,
 ) -> Message:
-    means = Means(clock, answers_nothing, finds_nothing)
+    means = Means(clock, answers_nothing, finds_nothing, NO_OTHERS)
     if isinstance(code, Workflow):
         start = history.events[0].workflow_start
         definition = WorkflowDefinition(
@@ -159,6 +160,10 @@ async def _run(
         return await runnable.run(ctx, definition.model_dump_json().encode())
     pinned = _definition(code, history)
     return await AgentLoop(code, cast("Model", None), ctx, pinned, means).run()
+
+
+NO_OTHERS = cast("Others", None)
+"""Never asked: to start a run is a step, and how one has ended is told by the log."""
 
 
 async def answers_nothing(*_: object, **__: object) -> None:

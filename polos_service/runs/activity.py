@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
+
+LEAST_PAUSE = SECOND // 5
+"""Nanoseconds until a run is woken that was parked because it can only try again, at least."""
 
 FOREVER = 1 << 62
 """A time, in nanoseconds since the epoch, that does not come."""
@@ -38,7 +43,7 @@ class Activity:
         self._clock = clock
         self._threshold = round(threshold * SECOND)
         self._steps = 0
-        self._waits: dict[int, int] = {}
+        self._waits: dict[object, int] = {}
         self._changed = clock.now()
         self._changes = 0
         self._waited = 0
@@ -58,7 +63,7 @@ class Activity:
         self._steps -= 1
         self._change()
 
-    def wait(self, wait_id: int, until: int | None) -> None:
+    def wait(self, wait_id: object, until: int | None) -> None:
         """Note that a wait begins, and until when it takes at most."""
         if not self._waits:
             self._waits_since = self._clock.now()
@@ -66,13 +71,27 @@ class Activity:
         self._waits[wait_id] = FOREVER if until is None else until
         self._change()
 
-    def over(self, wait_id: int) -> None:
+    def over(self, wait_id: object) -> None:
         """Note that a wait has ended."""
         self._waits.pop(wait_id, None)
         if not self._waits and not self._no_waits.is_set():
             self._waited += self._clock.now() - self._waits_since
             self._no_waits.set()
         self._change()
+
+    @contextmanager
+    def pausing(self) -> Iterator[int]:
+        """Wait for what no event tells of; give the time at which a run is woken that is parked.
+
+        It is far enough away for the run to be parked, and near enough to look again.
+        """
+        pause = object()
+        until = self._clock.now() + max(4 * self._threshold, LEAST_PAUSE)
+        self.wait(pause, until)
+        try:
+            yield until
+        finally:
+            self.over(pause)
 
     def touch(self) -> None:
         """Note that something has come for the run, which its code does not know yet."""

@@ -43,6 +43,7 @@ class StepOutput:
         usage: the tokens of a model call; None if the provider does not tell them.
         cost: the cost of a model call; None if it is not known.
         finish_reason: how a model call ended; unspecified for any other step.
+        started_run_id: the run with a log of its own that the step has started; empty if none.
         result_schema: name of the pydantic model that the output is an instance of, as
             `module.Class`; empty if it is not one.
         invalid: why the answer of a model call does not conform to the agent's output schema;
@@ -58,6 +59,7 @@ class StepOutput:
     usage: Usage | None = None
     cost: Cost | None = None
     finish_reason: FinishReason.ValueType = FinishReason.FINISH_REASON_UNSPECIFIED
+    started_run_id: str = ""
     result_schema: str = ""
     invalid: InvalidOutput | None = None
     private: Mapping[str, Any] = field(default_factory=dict)
@@ -180,6 +182,7 @@ class Attempt:
             usage=output.usage,
             cost=output.cost,
             finish_reason=output.finish_reason,
+            started_run_id=output.started_run_id,
             result_schema=output.result_schema,
             invalid_output=output.invalid,
         )

@@ -193,6 +193,16 @@ class Branch:
         finally:
             waiting.activity.rest()
 
+    @contextmanager
+    def waiting_for_room(self) -> Iterator[int]:
+        """Let the run be parked while it can only try again; give a time until when it can."""
+        waiting = self.holding.waiting
+        if waiting is None:
+            yield self.holding.clock.now() + SECOND
+            return
+        with waiting.activity.pausing() as until:
+            yield until
+
     async def never(self, key: str) -> NoReturn:
         """Wait for the run's code to give up what it gave up when this was recorded.
 

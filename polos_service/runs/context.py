@@ -31,7 +31,7 @@ from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journal import Journal, Journals, child_line
 from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.pausing import Ended, Pausing
+from polos_service.runs.pausing import Ended, Outcome, Pausing
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
@@ -39,7 +39,7 @@ from polos_service.runs.timing import warn_of_timing
 from polos_service.runs.totals import Totals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
-from polos_service.store import Claim
+from polos_service.store import Claim, Parent
 
 MAX_DEPTH = 32
 """Runs above a child, one inside the other, at most."""
@@ -69,7 +69,7 @@ class RunContext:
             lineage: the run.
             journal: what the log has of it.
             create_time: when it was created, in nanoseconds since the epoch.
-            depth: how many runs are above it; 0 for the root.
+            depth: how many runs are above it, in other logs, too.
 
         """
         self.run_id = lineage.run_id
@@ -115,9 +115,11 @@ class RunContext:
             claim.deadline,
             budget=budget,
             waiting=waiting,
+            parent=claim.parent,
         )
         lineage = Lineage(claim.run_id, claim.workflow_id)
-        return cls(holding, lineage, journals.root, claim.create_time)
+        depth = 0 if claim.parent is None else claim.parent.depth
+        return cls(holding, lineage, journals.root, claim.create_time, depth)
 
     @property
     def project(self) -> str:
@@ -131,14 +133,34 @@ class RunContext:
 
     @property
     def parent_run_id(self) -> str | None:
-        """The run whose step began this one; None at a root run."""
-        origin = self._branch.lineage.origin
-        return None if origin is None else origin.run_id
+        """The run whose step began this one; None if a caller did."""
+        above = self._branch.lineage.origin or self._holding.parent
+        return None if above is None else above.run_id
 
     @property
     def is_deepest(self) -> bool:
         """Whether there are MAX_DEPTH runs above it, so that it cannot begin children."""
         return self._depth == MAX_DEPTH
+
+    def below(self, step_key: str) -> Parent:
+        """Return a step of this run as what starts a run with a log of its own.
+
+        Raises:
+            StepError: there are MAX_DEPTH runs above that run.
+
+        """
+        self._require_depth(step_key)
+        return Parent(
+            root=self._holding.root, run_id=self.run_id, step_key=step_key, depth=self._depth + 1
+        )
+
+    def _require_depth(self, step_key: str) -> None:
+        if self.is_deepest:
+            raise StepError(
+                FailureReason.FAILURE_REASON_TOO_DEEP,
+                f"The step {step_key!r} cannot start a run: there are {MAX_DEPTH} runs above it, "
+                "one inside the other, which is the limit.",
+            )
 
     @property
     def tools(self) -> list[tuple[ToolCall, StepFinish]]:
@@ -230,6 +252,13 @@ class RunContext:
         with self.working():
             await self._holding.pacer.next()
 
+    def waiting_for_room(self) -> AbstractContextManager[int]:
+        """Let the run be parked while it can only try again; give a time until when it can.
+
+        The time is in nanoseconds since the epoch. A parked run is woken then.
+        """
+        return self._branch.waiting_for_room()
+
     def handing_over(self) -> AbstractContextManager[None]:
         """Hand out no result while what the code is about to get is made ready."""
         return self._branch.gate.holding()
@@ -311,10 +340,19 @@ class RunContext:
         return (await self.waited(key, kind, data_json=data_json, until=until)).resumed
 
     async def waited(
-        self, key: str, kind: WaitKind.ValueType, *, data_json: str = "", until: int | None = None
+        self,
+        key: str,
+        kind: WaitKind.ValueType,
+        *,
+        data_json: str = "",
+        until: int | None = None,
+        outcome: Outcome | None = None,
     ) -> Ended:
-        """Wait as `wait` does, and return where the log has the end as well."""
-        return await self._waits.wait(key, kind, data_json, until)
+        """Wait as `wait` does, and return where the log has the end as well.
+
+        `outcome` returns what the run has ended with that a wait of kind RUN is for.
+        """
+        return await self._waits.wait(key, kind, data_json, until, outcome)
 
     async def begin_child(
         self,
@@ -368,12 +406,7 @@ class RunContext:
         deadline: int | None,
     ) -> RunContext:
         """Return the context of a child that begins now."""
-        if self.is_deepest:
-            raise StepError(
-                FailureReason.FAILURE_REASON_TOO_DEEP,
-                f"The step {origin.step_key!r} cannot start {workflow_id!r}: there are "
-                f"{MAX_DEPTH} runs above it, one inside the other, which is the limit.",
-            )
+        self._require_depth(origin.step_key)
         run_id = f"{self._holding.root}:{self._writer.latest + 1}"
         private = child_line(run_id, definition, deadline) if definition else b""
         check_size("input of the child", len(private))

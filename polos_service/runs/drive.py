@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from google.protobuf.message import Message
 
-from polos_client.errors import StoreUnavailable
+from polos.v1.run_pb2 import RunState
+from polos_client.errors import RunExpired, RunNotFound, StoreUnavailable
 from polos_service.errors import OtherVersion, Unable
 from polos_service.logs import get_logger
 from polos_service.runs.activity import Rest
@@ -30,7 +32,7 @@ from polos_service.runs.journal import Journals
 from polos_service.runs.runnable import Runnable
 from polos_service.runs.waiting import THRESHOLD, Waiting
 from polos_service.runs.writer import Writer
-from polos_service.store import Claim, RunStore
+from polos_service.store import CANCEL, Claim, Command, RunStore
 
 CANCEL_PATIENCE = 5.0
 """Seconds that cancelled code gets to clean up before the run ends without it."""
@@ -109,6 +111,7 @@ class Drive:
 
         """
         journals = await self._read(failures)
+        self._waiting.awaited.update(journals.awaited())
         writer = Writer(
             self._store, self._claim, self._clock, log_limit=self._log_limit, size=journals.size
         )
@@ -124,7 +127,10 @@ class Drive:
         )
         ctx.tidy(self._waiting.sweep(journals))
         try:
-            self._end(ctx, writer, await self._ending(ctx, journals, runnable, writer))
+            ending = await self._ending(ctx, journals, runnable, writer)
+            if ending.outcome == RunState.RUN_STATE_CANCELLED:
+                await self._cancel_awaited()
+            self._end(ctx, writer, ending)
             await asyncio.wait({writer.ended})
             writer.ended.result()
         finally:
@@ -261,6 +267,16 @@ class Drive:
         )
         if not parked:
             raise LetGo
+
+    async def _cancel_awaited(self) -> None:
+        """Cancel the runs that this one has started and waits for."""
+        project, root = self._claim.project, self._claim.run_id
+        for run_id in set(self._waiting.awaited.values()):
+            with suppress(RunExpired, RunNotFound):
+                record = await self._store.get(project, run_id)
+                if record.parent is not None and record.parent.root == root:
+                    cancel = Command(id=CANCEL, kind=CANCEL, run_id=run_id)
+                    await self._store.command(project, run_id, cancel)
 
     def _end(self, ctx: RunContext, writer: Writer, ending: Ending) -> None:
         """Emit the terminal event: of any ending, or if it cannot be stored, of a defect.

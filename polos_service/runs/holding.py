@@ -19,6 +19,7 @@ from polos_service.runs.spending import Spending
 from polos_service.runs.totals import TreeTotals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
+from polos_service.store import Parent
 
 Boundary = Callable[[Unable | StoreUnavailable | None], Awaitable[None]]
 """Awaited where a step is about to begin, and with a reason where the run cannot go on. Does
@@ -49,6 +50,7 @@ class Holding:
         waiting: what the run can wait with; None in a context whose run cannot wait.
         pacer: lets one child begin in each turn of the loop, so that many at once do not delay
             those who read.
+        parent: the step that has started the root run; None if a caller has.
 
     """
 
@@ -64,6 +66,7 @@ class Holding:
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
     pacer: Pacer = field(default_factory=lambda: Pacer(crowd=math.inf))
+    parent: Parent | None = None
     totals: TreeTotals = field(init=False)
     spending: Spending = field(init=False)
     _tidying: set[asyncio.Task[None]] = field(init=False)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from polos_service.logs import get_logger
 from polos_service.runs.answers import CANCELLED, KINDS, Answer, slot
-from polos_service.store import CANCEL, SETTLED, Claim, Command, RunStore
+from polos_service.store import CANCEL, ENDED_RUN, SETTLED, Claim, Command, RunStore, end_of
 
 log = get_logger(__name__)
 
@@ -46,6 +46,7 @@ class Inbox:
         self.seen = 0
         self._answers: dict[str, Answer] = {}
         self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._ended: dict[str, asyncio.Event] = {}
         self._take(claim.commands)
 
     async def cancelled(self) -> None:
@@ -73,6 +74,13 @@ class Inbox:
             finally:
                 self._waiting.pop(place, None)
         return self._answers[place]
+
+    async def told(self, run_id: str) -> None:
+        """Return once the inbox has been told of the end of another run."""
+        await self._end_told(end_of(run_id, "").id).wait()
+
+    def _end_told(self, command_id: str) -> asyncio.Event:
+        return self._ended.setdefault(command_id, asyncio.Event())
 
     def has_cancelled(self, run_id: str) -> bool:
         """Return whether somebody has cancelled this child."""
@@ -103,6 +111,10 @@ class Inbox:
     def _take(self, commands: Iterable[Command]) -> None:
         for command in commands:
             self.seen += 1
+            if command.id.startswith(ENDED_RUN):
+                self._end_told(command.id).set()
+                self._came()
+                continue
             child = command.kind == CANCEL and not command.cancels(self._claim.run_id)
             if command.kind not in KINDS and not child:
                 continue

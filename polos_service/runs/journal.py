@@ -25,6 +25,7 @@ WAITS = {
     WaitKind.WAIT_KIND_TIMER: "timer",
     WaitKind.WAIT_KIND_SUSPEND: "suspend",
     WaitKind.WAIT_KIND_APPROVAL: "approval",
+    WaitKind.WAIT_KIND_RUN: "run",
 }
 """What kind of step a wait is."""
 
@@ -33,6 +34,9 @@ PROGRESS = frozenset({"step_finish", "resumed", "workflow_retry"})
 
 ANSWERED = frozenset({"suspend", "approval"})
 """The kinds of waits that end by an answer."""
+
+UNANSWERED = frozenset({WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_RUN})
+"""The waits that nobody can answer."""
 
 STEP_CANCELLED = FailureReason.FAILURE_REASON_STEP_CANCELLED
 
@@ -257,6 +261,11 @@ class Journal:
         return self.private.pop(key, {})
 
 
+def awaited_run(told: Suspended) -> str:
+    """Return the run whose end a wait is for."""
+    return str(orjson.loads(told.data_json)["run_id"])
+
+
 def is_given_up(resumed: Resumed) -> bool:
     """Return whether the code gave a wait up, and does not get its end."""
     return resumed.given_up or resumed.cancelled  # former versions set that alone
@@ -331,6 +340,16 @@ class Journals:
             if journal.end is not None and journal is not self.root
             for key, (wait_id, _) in journal.waits.items()
             if key not in journal.resumed
+        }
+
+    def awaited(self) -> dict[int, str]:
+        """Return the runs whose ends are waited for, by the ids of the waits."""
+        return {
+            wait_id: awaited_run(told)
+            for journal in self._runs.values()
+            if journal.end is None
+            for key, (wait_id, told) in journal.waits.items()
+            if told.kind == WaitKind.WAIT_KIND_RUN and key not in journal.resumed
         }
 
     def answered(self) -> set[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from polos.v1.error_pb2 import FailureReason
@@ -11,10 +12,11 @@ from polos_client.errors import StoreUnavailable
 from polos_service.errors import StepError
 from polos_service.runs.answers import CANCELLED, Answer
 from polos_service.runs.branch import Branch
-from polos_service.runs.journal import WAITS, is_given_up
-from polos_service.runs.waiting import Waiting
+from polos_service.runs.journal import UNANSWERED, WAITS, awaited_run, is_given_up
+from polos_service.runs.waiting import RUN, Waiting
 
-TIMER = WaitKind.WAIT_KIND_TIMER
+Outcome = Callable[[str], Awaitable[str]]
+"""Returns what a run has ended with, as JSON text; may raise StoreUnavailable."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,12 @@ class Pausing:
         self._writer = branch.holding.writer
 
     async def wait(
-        self, key: str, kind: WaitKind.ValueType, data_json: str, until: int | None
+        self,
+        key: str,
+        kind: WaitKind.ValueType,
+        data_json: str,
+        until: int | None,
+        outcome: Outcome | None = None,
     ) -> Ended:
         """Wait, and return how the wait has ended, the same whenever it is asked for."""
         await self._branch.ask(key, WAITS[kind])
@@ -58,14 +65,17 @@ class Pausing:
         wait_id, told = self._begin(key, kind, data_json, until)
         try:
             answer = await self._answer(wait_id, told)
+            if outcome is not None and answer is not None and answer.ending == "answered":
+                answer = Answer(data_json=await self._outcome(outcome, told))
         except asyncio.CancelledError:
             self.cease(key)
             raise
         resumed = resumed_by(wait_id, told, answer)
         self._branch.emit(resumed)
         self._branch.waits.pop(key, None)
+        self._waiting.awaited.pop(wait_id, None)
         sequence, time = self._writer.latest, self._writer.latest_time
-        if answer is not None:
+        if answer is not None and kind not in UNANSWERED:
             self._holding.tidy(self._over(wait_id, key, answer))
         if resumed.cancelled:  # by a claim before, whose end of the wait the log did not get
             self._journal.given_up[key] = time - self._journal.times.get(key, time)
@@ -83,7 +93,9 @@ class Pausing:
         if begun is None or self._writer.closed or not self._branch.recording:
             return
         self._branch.gate.stir()
-        if begun[1].kind == TIMER:
+        if not self._branch.over:
+            self._waiting.awaited.pop(begun[0], None)
+        if begun[1].kind in UNANSWERED:
             self._branch.emit(resumed_by(*begun, CANCELLED, given_up=True))
         else:
             self._holding.tidy(self._end_given_up(*begun))
@@ -91,7 +103,7 @@ class Pausing:
     def drop(self, key: str) -> None:
         """Let nobody answer a wait any more whose run is cancelled; the log tells no end of it."""
         wait_id, told = self._branch.waits.pop(key)
-        if told.kind != TIMER:
+        if told.kind not in UNANSWERED:
             self._holding.tidy(self._drop(wait_id, key))
 
     @property
@@ -123,6 +135,8 @@ class Pausing:
             self._branch.emit(told)
             begun = self._writer.latest, told
         self._branch.waits[key] = begun
+        if kind == RUN:
+            self._waiting.awaited[begun[0]] = awaited_run(begun[1])
         return begun
 
     async def _answer(self, wait_id: int, told: Suspended) -> Answer | None:
@@ -132,6 +146,13 @@ class Pausing:
                 await self._waiting.open(self._branch.lineage, wait_id, told)
                 await self._writer.flush()
             return await self._waiting.ending(self._branch.run_id, wait_id, told)
+        except StoreUnavailable as error:
+            await self._branch.leave(error)
+
+    async def _outcome(self, outcome: Outcome, told: Suspended) -> str:
+        try:
+            with self._branch.working():
+                return await outcome(awaited_run(told))
         except StoreUnavailable as error:
             await self._branch.leave(error)
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import uuid_utils
 from google.protobuf.message import Message
 
 from polos_client.deadlines import Deadlines
 from polos_service.caller import Caller
 from polos_service.runs.context import RunContext
-from polos_service.runs.lineage import Origin
+from polos_service.runs.frame import SECOND
 from polos_service.runs.spending import TreeBudget
+from polos_service.store import NewRun, Parent
 
 AGENT: Literal["agent"] = "agent"
 """The kind of what takes a conversation; everything else takes a payload."""
@@ -39,7 +41,7 @@ class RunRequest:
         user_id: whom it is for; at most 256 characters.
         streaming: whether the log carries text and tool calls as they come.
         request_id: makes the start idempotent within the project; at most 128 characters.
-        origin: the step that starts it; None if a caller does.
+        parent: the step that starts it, as a run of its own; None if a caller does.
         budget: what it and its children may use; None: any. Children have that of the root run.
 
     """
@@ -57,7 +59,7 @@ class RunRequest:
     user_id: str | None = None
     streaming: bool = False
     request_id: str | None = None
-    origin: Origin | None = None
+    parent: Parent | None = None
     budget: TreeBudget | None = None
 
 
@@ -126,3 +128,30 @@ class Runnable(Protocol):
 
         """
         ...
+
+
+def new_run(runnable: Runnable, request: RunRequest, definition: bytes, now: int) -> NewRun:
+    """Return the run that a start makes.
+
+    Args:
+        runnable: what is to run.
+        request: the start.
+        definition: what the runnable has pinned for it.
+        now: the time, in nanoseconds since the epoch.
+
+    """
+    timeout = request.deadlines.run or runnable.timeout
+    return NewRun(
+        project=request.caller.project,
+        run_id=str(uuid_utils.uuid7()),
+        workflow_id=runnable.id,
+        request_id=request.request_id,
+        digest=request.digest,
+        definition=definition,
+        session_id=request.session_id,
+        user_id=request.user_id,
+        streaming=request.streaming,
+        create_time=now,
+        deadline=now + round(timeout * SECOND) if timeout else None,
+        parent=request.parent,
+    )

@@ -6,12 +6,13 @@ import asyncio
 
 from polos.v1.event_pb2 import Suspended, WaitKind
 from polos.v1.run_pb2 import Wait
+from polos_client.errors import RunExpired, RunNotFound
 from polos_service.runs.activity import Activity
 from polos_service.runs.answers import CANCELLED, EXPIRED, UNSETTLED, Answer
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import Inbox
-from polos_service.runs.journal import Journals
+from polos_service.runs.journal import UNANSWERED, Journals, awaited_run
 from polos_service.runs.lineage import Lineage
 from polos_service.store import CANCEL, Claim, RunStore, WaitRecord
 
@@ -21,7 +22,14 @@ LOOK = 1.0
 THRESHOLD = 10.0
 """Seconds beyond which a wait parks its run, if nothing else is open."""
 
-TIMER = WaitKind.WAIT_KIND_TIMER
+ENDED = Answer()
+"""How a wait for the end of a run ends when that has come."""
+
+TIMER, RUN = WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_RUN
+
+LOOK_AGAIN = 3600 * SECOND
+"""Nanoseconds after which it is looked whether a run has ended although nobody has told it: a
+former version of the service may have ended it."""
 
 
 class Waiting:
@@ -30,6 +38,7 @@ class Waiting:
     Attributes:
         inbox: what has come for the run.
         activity: whether the run works, or only waits.
+        awaited: the runs whose ends are waited for, by the ids of the waits.
 
     """
 
@@ -38,13 +47,14 @@ class Waiting:
     ) -> None:
         self.activity = Activity(clock, threshold)
         self.inbox = Inbox(store, claim, self.activity.touch)
+        self.awaited: dict[int, str] = {}
         self._store = store
         self._claim = claim
         self._clock = clock
 
     async def open(self, lineage: Lineage, wait_id: int, told: Suspended) -> None:
         """Put a wait that somebody can answer into the index of open waits."""
-        if told.kind == TIMER:
+        if told.kind in UNANSWERED:
             return
         now = self._clock.now()
         wait = Wait(
@@ -97,6 +107,8 @@ class Waiting:
     async def ending(self, run_id: str, wait_id: int, told: Suspended) -> Answer | None:
         """Return how a wait ends, once it does; None if the time of a timer has come."""
         until = told.expire_time.ToNanoseconds() if told.HasField("expire_time") else None
+        if told.kind == RUN:
+            return await self._ended(wait_id, awaited_run(told), until)
         self.activity.wait(wait_id, until)
         try:
             if told.kind == TIMER:
@@ -105,6 +117,34 @@ class Waiting:
             return await self._answered(run_id, told.step_key, until)
         finally:
             self.activity.over(wait_id)
+
+    async def _ended(self, wait_id: int, run_id: str, until: int | None) -> Answer:
+        """Return how a wait for the end of a run ends: EXPIRED, or answered without data."""
+        while until is None or until > self._clock.now():
+            look = self._clock.now() + LOOK_AGAIN
+            end = look if until is None else min(look, until)
+            self.activity.wait(wait_id, end)
+            try:
+                if not await self._store.watch(self._claim.project, run_id, self._claim.run_id):
+                    return ENDED
+                if await self._told(run_id, end):
+                    return ENDED
+            except (RunExpired, RunNotFound):
+                return ENDED
+            finally:
+                self.activity.over(wait_id)
+        return EXPIRED
+
+    async def _told(self, run_id: str, until: int) -> bool:
+        """Return whether the end of a run is told before a time."""
+        while (left := until - self._clock.now()) > 0:
+            try:
+                async with asyncio.timeout(min(LOOK, left / SECOND)):
+                    await self.inbox.told(run_id)
+                    return True
+            except TimeoutError:
+                continue
+        return False
 
     async def _answered(self, run_id: str, step_key: str, until: int | None) -> Answer:
         # No task of its own: the run's code could cancel it.

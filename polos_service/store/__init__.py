@@ -6,6 +6,7 @@ bytes: it does not know what the events in a frame mean, or what a command asks 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,7 +22,8 @@ EARLY = "early"
 inbox, so that they never take that of the others."""
 
 SETTLED = "settled"
-"""The kind of a command that the run has done with. It keeps its id, and takes no room."""
+"""The kind of a command that the run has done with, or that asks for nothing. It keeps its id, and
+takes no room."""
 
 INBOX_LIMIT = 1000
 """Commands that a run's inbox holds at most. The one whose id is CANCEL does not count, nor do
@@ -58,6 +60,24 @@ Key = tuple[str, str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Parent:
+    """The step that has started a run which has a log of its own.
+
+    Attributes:
+        root: the root run in whose log the step is.
+        run_id: the run whose step it is: that root run, or a child.
+        step_key: the step; it starts one run at most.
+        depth: how many runs are above the one that was started, from 1.
+
+    """
+
+    root: str
+    run_id: str
+    step_key: str
+    depth: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:
     """A run to be created. Times are nanoseconds since the epoch.
 
@@ -66,6 +86,8 @@ class NewRun:
         digest: hash of the payload, to tell a repeated request from a reused request id.
         definition: everything that the run is started with; private, never served.
         deadline: when the run must have ended; None if it may take any time.
+        parent: the step that starts it; None if a caller does. With `digest` it makes the creation
+            idempotent, as a request id does, and no request id is ever taken for it.
 
     """
 
@@ -80,6 +102,7 @@ class NewRun:
     streaming: bool
     create_time: int
     deadline: int | None
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +113,7 @@ class RunRecord:
         latest: sequence of the newest event, 0 if there is none.
         left: why the last process that had the run left it to others; empty if none did, or the
             run has gone on since: it has had an event, or was suspended.
+        parent: the step that has started it; None if a caller has.
 
     """
 
@@ -104,6 +128,7 @@ class RunRecord:
     finish_time: int | None
     latest: int
     left: str = ""
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +154,23 @@ class Command:
     def cancels(self, run_id: str) -> bool:
         """Return whether it cancels this run, and not only a child of it."""
         return self.kind == CANCEL and self.run_id == run_id
+
+
+ENDED_RUN = "ended-"
+"""What the ids of the commands begin with that tell the ends of other runs."""
+
+
+def end_of(run_id: str, root: str) -> Command:
+    """Return the command that tells a root run of the end of another run.
+
+    It is of the kind SETTLED: there is always room for it.
+    """
+    digest = hashlib.sha256(run_id.encode(errors="surrogatepass")).hexdigest()[:40]
+    return Command(id=ENDED_RUN + digest, kind=SETTLED, run_id=root, payload=SAYS_NOTHING)
+
+
+SAYS_NOTHING = b'{"ending":"answered","digest":""}'
+"""The payload of that command: versions that do not know it pass over it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +218,7 @@ class Claim:
             further one.
         latest: sequence of the newest event when the claim began, 0 if there was none.
         commands: what the run's inbox held when the claim began, in order of arrival.
+        parent: the step that has started the run; None if a caller has.
 
     """
 
@@ -188,6 +231,7 @@ class Claim:
     deadline: int | None
     definition: bytes
     commands: tuple[Command, ...]
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,6 +269,8 @@ class RunQuery:
         before: only runs with a smaller, that is older, id; the cursor of a page.
         created_from: nanoseconds since the epoch, inclusive.
         created_before: nanoseconds since the epoch, exclusive.
+        parent_root: only runs that a step in the log of this root run has started.
+        parent_run_id: only runs that a step of this run has started, a root run or a child.
 
     """
 
@@ -236,6 +282,8 @@ class RunQuery:
     user_id: str | None = None
     created_from: int | None = None
     created_before: int | None = None
+    parent_root: str | None = None
+    parent_run_id: str | None = None
 
 
 class RunStore(Protocol):
@@ -247,10 +295,12 @@ class RunStore(Protocol):
         ...
 
     async def create(self, run: NewRun) -> str:
-        """Store a queued run and return its id, or the id that its request id had made.
+        """Store a queued run; return its id, or that of the run that its request id has made.
+
+        The same holds for the step that starts a run: it makes one run.
 
         Raises:
-            RequestIdReused: the request id made a run with another digest.
+            RequestIdReused: the request id, or the step, made a run with another digest.
             TooManyRuns: as many runs are queued as the store was opened with as its bound.
 
         """
@@ -429,6 +479,23 @@ class RunStore(Protocol):
 
         Raises:
             Fenced: the claim was lost, or the run has ended.
+
+        """
+        ...
+
+    async def watch(self, project: str, run_id: str, root: str) -> bool:
+        """Have the end of a run told to a root run that waits for it; again is the same as once.
+
+        Then the command `end_of` is in the inbox of the root run, which is woken by it. On a store
+        for one process it is there as soon as the end is; on others, before the run's last holder
+        has let go of it, or by whoever finds that it has not.
+
+        Returns:
+            False if the run has ended: nothing is told then.
+
+        Raises:
+            RunExpired: the run was removed by `expire`.
+            RunNotFound: there is no such run.
 
         """
         ...

@@ -18,6 +18,7 @@ from polos_service.store import (
     INBOX_BYTES,
     INBOX_LIMIT,
     Command,
+    NewRun,
 )
 
 QUEUE_RETRY = 1.0
@@ -96,8 +97,16 @@ def not_finished(run_id: str) -> RunNotFinished:
     )
 
 
-def reused(request_id: str, run_id: str) -> RequestIdReused:
-    """Return the error for a request id that started a run with another payload."""
+def reused(run: NewRun, run_id: str) -> RequestIdReused:
+    """Return the error for a request id or a step that started a run with another payload."""
+    if run.parent is not None:
+        return RequestIdReused(
+            f"The step {run.parent.step_key!r} of run {run.parent.run_id} already started run "
+            f"{run_id} with another payload.",
+            request_id="",
+            run_id=run_id,
+        )
+    request_id = run.request_id or ""
     return RequestIdReused(
         f"The request id {request_id!r} already started run {run_id} with another "
         "payload. Use a new request id for a new run.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from polos_service import logs
@@ -30,9 +30,9 @@ log = logs.get_logger(__name__)
 
 
 class Supervisor:
-    """The parent of `settings.workers` processes that serve TARGET."""
+    """The parent of `settings.workers` processes that serve the same apps."""
 
-    def __init__(self, target: str, settings: Settings, standard: Standard) -> None:
+    def __init__(self, targets: Sequence[str], settings: Settings, standard: Standard) -> None:
         """Prepare.
 
         Raises:
@@ -50,7 +50,7 @@ class Supervisor:
                 "--workers. Leave the store out, and the workers share a nats-server of their "
                 "own; or name NATS servers, for example nats://127.0.0.1:4222."
             )
-        self._target = target
+        self._targets = targets
         self._settings = settings
         self._workers = settings.workers or 1
         self._standard = standard
@@ -74,7 +74,7 @@ class Supervisor:
             WorkerFailedError: the first worker ended before it served.
 
         """
-        logs.log_to_stderr()
+        logs.log_to_stderr(self._settings.log_level, as_json=self._settings.log_format == "json")
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop, number)
@@ -121,7 +121,7 @@ class Supervisor:
 
     async def _start(self, number: int) -> Worker:
         worker = await Worker.start(
-            number, self._target, self._address, self._environment, self._standard.err.put
+            number, self._targets, self._address, self._environment, self._standard.err.put
         )
         self._alive[worker] = asyncio.create_task(self._watch(worker))
         return worker
@@ -152,11 +152,10 @@ class Supervisor:
 
     def _say(self, listens: str, *rest: str) -> None:
         """Print what a service prints when it serves, with the workers and where their data are."""
-        *agents, store = rest
         data = f" (nats-server; data in {self._nats.folder})" if self._nats else ""
         workers = "1 worker" if self._workers == 1 else f"{self._workers} workers"
-        for line in (listens, f"  {workers}", *agents, f"{store}{data}"):
-            self._standard.say(line)
+        for line in (listens, f"  {workers}", *rest):
+            self._standard.say(f"{line}{data}" if line.startswith("  store ") else line)
 
     def _stop(self, number: int) -> None:
         """Stop; the second time without grace."""

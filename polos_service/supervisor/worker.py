@@ -65,18 +65,18 @@ class Worker:
     async def start(
         cls,
         number: int,
-        target: str,
+        targets: Sequence[str],
         listen: str,
         environment: Mapping[str, str],
         print_line: Callable[[bytes], None],
     ) -> Self:
-        """Start a process that serves TARGET at an address that it shares."""
+        """Start a process that serves the targets at an address that it shares."""
         worker = cls(number, print_line)
         out, err = worker._output
         lifeline = worker._lifeline
         try:
             worker._process = await child.serve(
-                target,
+                targets,
                 *("--listen", listen, "--lifeline", str(lifeline.child_end)),
                 environment=environment,
                 stdout=out.child_end,

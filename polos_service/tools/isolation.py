@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
+from polos_client.define.inside import inside_run
+
 T = TypeVar("T")
-
-_TOOL = True
-
-_in_tool: ContextVar[bool] = ContextVar("polos_in_tool", default=False)
 
 
 def start_tool(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start a task that is a tool's; so are the tasks which it starts, however deep."""
     context = copy_context()
-    context.run(_in_tool.set, _TOOL)
+    context.run(inside_run.set, True)  # noqa: FBT003
     return asyncio.get_running_loop().create_task(work, context=context)
 
 
@@ -30,5 +28,5 @@ def hide(task: asyncio.Task[Any], context: Context | None) -> None:
     Only for tasks of a loop that is the service's own: who runs a loop counts on seeing all.
     `context` is what the task was given; None: it has that of its maker, which runs now.
     """
-    if not (_in_tool.get() if context is None else context.get(_in_tool, False)):
+    if not (inside_run.get() if context is None else context.get(inside_run, False)):
         asyncio.tasks._unregister_task(task)  # noqa: SLF001 - documented: "Extending asyncio"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from json import JSONDecoder
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import AgentFinish, Event, WorkflowFinish
+from polos.v1.event_pb2 import AgentFinish, Event, StepFinish, ToolCall, WorkflowFinish
+from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.calls.start import checked_payload
 from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
 from polos_client.errors import (
@@ -41,6 +42,7 @@ Find = Callable[[str, str], Runnable]
 
 TYPED = '{"result":'
 """How the output of a step begins whose child has answered with JSON text."""
+
 KINDS = frozenset({AGENT, WORKFLOW})
 """The kinds of steps that begin a child."""
 
@@ -79,16 +81,7 @@ class Children:
             StepExecutionError: an argument is of a wrong type.
 
         """
-        target_id = target if isinstance(target, str) else getattr(target, "id", None)
-        if not isinstance(target_id, str) or not target_id:
-            raise StepExecutionError(
-                f"{target!r:.80} of {key!r} must be a workflow, an agent, or the id of one."
-            )
-        if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
-            raise StepExecutionError(
-                f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
-                f"{MAX_RUN_SECONDS:.0f} s."
-            )
+        target_id = checked_target(key, target, timeout)
         # What was not loaded when the step began may be of another kind than it was taken for.
         recorded = self._ctx.kind(key)
         kind = recorded if recorded in KINDS else self._kind(target_id)
@@ -128,37 +121,38 @@ class Children:
             Unable: it is not known here, and has begun.
 
         """
-        try:
-            runnable = self._find(target_id, self._ctx.project)
-        except AgentNotFound as error:
+        runnable = self.known(target_id)
+        if isinstance(runnable, StepError):
             if self._ctx.child(attempt) is not None:
-                raise Unable(f"{error} A child of this run executes it.") from None
-            raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from None
+                raise Unable(f"{runnable.message} A child of this run executes it.")
+            raise runnable
         own = runnable.timeout if timeout is None else timeout
 
         async def pin() -> bytes:
-            return await self._pinned(runnable, payload, state, own)
+            return (await self.pinned(runnable, payload, state, own))[1]
 
         child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
         return output_of(child, end), runnable.kind
 
     def _returned(self, target_id: str) -> Any:
         """Return the type of an agent's answers, if it is known."""
-        try:
-            return getattr(self._find(target_id, self._ctx.project), "output_schema", None)
-        except AgentNotFound:
-            return None
+        return getattr(self.known(target_id), "output_schema", None)
 
     def _kind(self, target_id: str) -> str:
-        try:
-            return self._find(target_id, self._ctx.project).kind
-        except AgentNotFound:
-            return WORKFLOW
+        known = self.known(target_id)
+        return WORKFLOW if isinstance(known, StepError) else known.kind
 
-    async def _pinned(
+    def known(self, target_id: str) -> Runnable | StepError:
+        """Return what the project knows by an id, or why it cannot be started."""
+        try:
+            return self._find(target_id, self._ctx.project)
+        except AgentNotFound as error:
+            return StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error))
+
+    async def pinned(
         self, runnable: Runnable, payload: Any, state: Any, timeout: float | None
-    ) -> bytes:
-        """Return the definition of a child that begins.
+    ) -> tuple[RunRequest, bytes]:
+        """Return the start of a run, and its definition.
 
         Raises:
             StepError: it cannot be started with this.
@@ -168,15 +162,15 @@ class Children:
         try:
             request = self._request(runnable, text, _object(state), timeout)
             if len(text) <= SMALL:
-                return runnable.pin(request)
-            return await asyncio.to_thread(runnable.pin, request)
+                return request, runnable.pin(request)
+            return request, await asyncio.to_thread(runnable.pin, request)
         except InvalidRequest as error:
             raise StepError(FAILED, str(error)) from None
 
     def _request(
         self, runnable: Runnable, text: str, state: Mapping[str, Any], timeout: float | None
     ) -> RunRequest:
-        """Return the start of a child.
+        """Return the start of a run.
 
         Raises:
             InvalidRequest: an agent cannot be given this payload.
@@ -199,6 +193,27 @@ class Children:
             user_id=self._user_id,
             streaming=streaming,
         )
+
+
+def checked_target(key: str, target: Any, timeout: Any) -> str:
+    """Return the id of what a step starts.
+
+    Raises:
+        StepExecutionError: it is neither a workflow nor an agent nor an id, or the timeout is not
+            one.
+
+    """
+    target_id = target if isinstance(target, str) else getattr(target, "id", None)
+    if not isinstance(target_id, str) or not target_id:
+        raise StepExecutionError(
+            f"{target!r:.80} of {key!r} must be a workflow, an agent, or the id of one."
+        )
+    if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
+        raise StepExecutionError(
+            f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
+            f"{MAX_RUN_SECONDS:.0f} s."
+        )
+    return target_id
 
 
 def _messages(given: Any) -> list[Any]:
@@ -236,23 +251,29 @@ def output_of(child: RunContext, end: Any) -> StepOutput:
             f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
             f"the child run {child.run_id}.",
         )
-    result = _agent_result(child, end)
-    if not end.result_is_json:
-        return StepOutput(result_json=result.model_dump_json())
-    # The JSON text as it is, so that its numbers stay exact; first, so that it is found again.
-    rest = result.model_dump_json(exclude={"result"})
-    return StepOutput(result_json=f"{TYPED}{end.result},{rest[1:]}")
+    return StepOutput(result_json=agent_json(child.run_id, end, child.tools))
 
 
-def _agent_result(child: RunContext, end: AgentFinish) -> AgentResult:
+def agent_json(
+    run_id: str, end: AgentFinish, ended: Iterable[tuple[ToolCall, StepFinish | ToolResultMessage]]
+) -> str:
+    """Return the `AgentResult` of an agent whose run ended so as JSON text.
+
+    `ended` are its calls of tools with what they returned.
+    """
     tools: list[ToolResult] = []
     room = TOOLS_LIMIT
-    for call, finish in child.tools:
+    for call, finish in ended:
         room -= len(finish.result_json) + len(call.arguments_json)
         if room >= 0:
             tools.append(tool_result(call, finish))
-    outcome = Event(run_id=child.run_id, agent_finish=end)
-    return conclude(outcome, tools, read=lambda text, _: text)
+    outcome = Event(run_id=run_id, agent_finish=end)
+    result = conclude(outcome, tools, read=lambda text, _: text)
+    if not end.result_is_json:
+        return result.model_dump_json()
+    # The JSON text as it is, so that its numbers stay exact; first, so that it is found again.
+    rest = result.model_dump_json(exclude={"result"})
+    return f"{TYPED}{end.result},{rest[1:]}"
 
 
 def value_of(kind: str, output: StepOutput, returned: Any = None) -> Any:

@@ -7,7 +7,7 @@ import hashlib
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,12 +15,10 @@ from typing import Any, NoReturn, Protocol
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import WaitKind
+from polos_client.calls.handle import ExecutionHandle
 from polos_client.deadlines import MAX_RUN_SECONDS, is_duration
-from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchWorkflowInput
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
-from polos_client.result import AgentResult
-from polos_client.unbuilt import refuse
 from polos_service.errors import StepError
 from polos_service.limits import KEY_LIMIT
 from polos_service.logs import get_logger
@@ -34,17 +32,10 @@ from polos_service.tools.steps import publish, shown
 from polos_service.tools.values import decode, encode
 from polos_service.workflows.children import Children
 from polos_service.workflows.functions import FAILED, Function, checked, inside
+from polos_service.workflows.independent import Independent
+from polos_service.workflows.starting import StartingSteps
 
-NOT_BUILT = frozenset(
-    {
-        "agent_invoke",
-        "batch_agent_invoke",
-        "batch_invoke",
-        "invoke",
-        "publish_event",
-        "wait_for_event",
-    }
-)
+NOT_BUILT = frozenset({"publish_event", "wait_for_event"})
 """What `ctx.step` of the original SDK has and this version does not."""
 
 STORE_RETRIES = Growing(tries=5, base=1.0, limit=10.0)
@@ -74,12 +65,19 @@ class Resume(Protocol):
         ...
 
 
-class WorkflowSteps:
+class WorkflowSteps(StartingSteps):
     """The steps of one run of a workflow; see `polos_client.define.steps.Steps`."""
 
-    def __init__(self, ctx: RunContext, clock: Clock, resume: Resume, children: Children) -> None:
+    def __init__(
+        self,
+        ctx: RunContext,
+        clock: Clock,
+        resume: Resume,
+        children: Children,
+        independent: Independent,
+    ) -> None:
+        super().__init__(children, independent)
         self._ctx = ctx.once()
-        self._children = children
         self._clock = clock
         self._resume = resume
         self._loop = asyncio.get_running_loop()
@@ -166,6 +164,14 @@ class WorkflowSteps:
                 )
         return self._answer(ended)
 
+    async def wait_for_run(
+        self, step_key: str, run: ExecutionHandle | str, timeout: float | None = None
+    ) -> Any:
+        """Wait for the end of a run that has a log of its own, and return its result."""
+        self._check_time(step_key, timeout)
+        with self._raising(step_key):
+            return await self._independent.end(step_key, run, timeout)
+
     async def resume(
         self,
         step_key: str,
@@ -220,83 +226,6 @@ class WorkflowSteps:
         with self._raising(step_key):
             await self._ctx.step(step_key, "event", body, abandons=True)
 
-    async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK
-        self,
-        step_key: str,
-        workflow: Any,
-        payload: Any = None,
-        initial_state: Any = None,
-        queue: Any = None,
-        concurrency_key: str | None = None,
-        run_timeout_seconds: float | None = None,
-    ) -> Any:
-        """Run a workflow or an agent inside this run, and return its result."""
-        refuse("ctx.step.invoke_and_wait", {"queue": queue, "concurrency_key": concurrency_key})
-        with self._raising(step_key):
-            return await self._children.call(
-                step_key, workflow, payload, initial_state, run_timeout_seconds
-            )
-
-    async def batch_invoke_and_wait(
-        self, step_key: str, workflows: Sequence[BatchWorkflowInput]
-    ) -> list[BatchStepResult]:
-        """Run workflows and agents inside this run, beside each other."""
-        return await self._batch(step_key, BatchWorkflowInput, workflows, lambda one: one)
-
-    async def agent_invoke_and_wait(self, step_key: str, config: AgentRunConfig) -> AgentResult:
-        """Run an agent inside this run, and return its result."""
-        if not isinstance(config, AgentRunConfig):
-            raise StepExecutionError(
-                f"{config!r:.80} of {step_key!r} must be an agent with an input: "
-                "agent.with_input(...)."
-            )
-        start = entry_of(config)
-        result: AgentResult = await self.invoke_and_wait(
-            step_key,
-            config.agent,
-            start.payload,
-            start.initial_state,
-            run_timeout_seconds=start.run_timeout_seconds,
-        )
-        return result
-
-    async def batch_agent_invoke_and_wait(
-        self, step_key: str, configs: Sequence[AgentRunConfig]
-    ) -> list[BatchStepResult]:
-        """Run agents inside this run, beside each other."""
-        return await self._batch(step_key, AgentRunConfig, configs, entry_of)
-
-    async def _batch(
-        self,
-        step_key: str,
-        kind: type[Any],
-        entries: Sequence[Any],
-        entry: Callable[[Any], BatchWorkflowInput],
-    ) -> list[BatchStepResult]:
-        """Run each entry in a step of its own, whose key is that of the batch and its number."""
-        wrong = [one for one in entries if not isinstance(one, kind)]
-        if wrong:
-            raise StepExecutionError(f"{wrong[0]!r:.80} of {step_key!r} must be a {kind.__name__}.")
-
-        with self._raising(f"{step_key}/{len(entries)}"):
-            pass  # the keys of the entries can be used
-
-        async def run(number: int, one: BatchWorkflowInput) -> BatchStepResult:
-            key = f"{step_key}/{number}"
-            try:
-                result = await self.invoke_and_wait(
-                    key,
-                    one.id,
-                    one.payload,
-                    one.initial_state,
-                    run_timeout_seconds=one.run_timeout_seconds,
-                )
-            except StepExecutionError as error:
-                return BatchStepResult(workflow_id=one.id, success=False, error=str(error))
-            return BatchStepResult(workflow_id=one.id, success=True, result=result)
-
-        return await asyncio.gather(*(run(at, entry(one)) for at, one in enumerate(entries)))
-
     async def uuid(self, step_key: str) -> str:
         """Return a random UUID."""
         return str(await self._made(step_key, "uuid", lambda: str(uuid.uuid4())))
@@ -332,7 +261,7 @@ class WorkflowSteps:
             log.info("traced", name=name, run_id=self._ctx.run_id, seconds=took, attributes=told)
 
     def __getattr__(self, name: str) -> NoReturn:
-        """Refuse what needs children or topics, which are not built yet."""
+        """Refuse what needs topics, which are not built yet."""
         if name in NOT_BUILT:
             raise DefinitionError(f"ctx.step.{name} is not built yet in this version")
         raise AttributeError(f"ctx.step has no attribute {name!r}")
@@ -392,21 +321,6 @@ class WorkflowSteps:
             after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
             text = f"Step {step_key!r} failed{after}: {error.message}"
             raise StepExecutionError(text) from None
-
-
-def entry_of(config: AgentRunConfig) -> BatchWorkflowInput:
-    """Return the entry of a batch that runs an agent with its input."""
-    payload = {
-        "input": config.input,
-        "streaming": config.streaming,
-        "provider_kwargs": dict(config.provider_kwargs),
-    }
-    return BatchWorkflowInput(
-        id=config.agent.id,
-        payload=payload,
-        initial_state=config.initial_state,
-        run_timeout_seconds=config.run_timeout_seconds,
-    )
 
 
 def is_key(key: object) -> bool:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 from bench.__main__ import COMPILED, ROWS
 from bench.compiled import costs, samples_of
-from bench.page import lines
+from bench.page import beside, expected, lines, write
 from bench.table import Cost, Goal, Row, above, at_least, at_most, missed_of
 
 SAMPLES = {"polos": [10.0, 40.0, 30.0], "plain": [5.0, 10.0, 10.0]}
@@ -57,6 +59,26 @@ def test_the_page_says_what_is_missed_and_why_and_what_a_token_took() -> None:
     assert "| cpu | by (c) | ≤ 0.7 x | 0.9 x | **missed** |" in page
     assert "- cpu by (c): The reason." in page
     assert "| cpu | polos serve | 99.6 | 20 | 9.5 | 98.1% |" in page
+
+
+def test_users_are_told_how_many_times_what_a_peer_does_the_product_does() -> None:
+    figures = {"polos": [300.0], "plain": [10.0], "a2a": [50.0]}
+    row = Row(name="relay", title="", unit="", figures=figures, goals=[])
+    short = replace(row, notes={"polos at 2000 tokens": 100.0})
+    assert "| a relay over gRPC, from the usual packages | 30 x |" in beside({"relay": short})
+    assert "| a2a-sdk, in memory | 2.0 x |" in beside({"relay": short})
+    assert "| DBOS, SQLite | - |" in beside({"relay": short})
+    table = expected({"relay": row}, {"machine": "2 cores"})
+    assert any(line.startswith("| 300 | tokens per second of one run") for line in table)
+
+
+def test_a_part_of_a_page_is_replaced_and_the_rest_stays(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    marks = ("<!-- expect: written by make bench -->\n", "<!-- end of expect -->\n")
+    page.write_text("before\n" + "".join(marks) + "after\n")
+    for text in (["a"], ["b", "c"]):
+        write(page, "expect", text)
+    assert page.read_text() == f"before\n{marks[0]}\nb\nc\n\n{marks[1]}after\n"
 
 
 def test_a_row_is_read_from_the_results_as_it_was_written() -> None:

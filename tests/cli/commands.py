@@ -91,15 +91,24 @@ class Cli:
     address: str
     api_key: str = ""
 
-    async def __call__(self, *arguments: str, input: bytes = b"") -> Ended:
+    async def __call__(self, *arguments: str, input: bytes = b"", **variables: str) -> Ended:
         """Run it to its end, in pipes."""
-        process = await self.start(*arguments, stdin=asyncio.subprocess.PIPE)
+        process = await self.start(*arguments, stdin=asyncio.subprocess.PIPE, **variables)
         async with asyncio.timeout(PATIENCE):
             out, err = await process.communicate(input)
         assert process.returncode is not None
         return Ended(process.returncode, out.decode(), err.decode())
 
-    async def start(self, *arguments: str, stdin: int | None = None) -> asyncio.subprocess.Process:
+    async def completed(self, *words: str) -> Ended:
+        """Ask it, as bash does, for what the last of the words can be."""
+        line = " ".join(["polos", *words])
+        return await self(
+            _POLOS_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words))
+        )
+
+    async def start(
+        self, *arguments: str, stdin: int | None = None, **variables: str
+    ) -> asyncio.subprocess.Process:
         """Start it in pipes."""
         return await asyncio.create_subprocess_exec(
             POLOS,
@@ -107,7 +116,7 @@ class Cli:
             stdin=asyncio.subprocess.DEVNULL if stdin is None else stdin,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=environment(POLOS_ADDRESS=self.address, POLOS_API_KEY=self.api_key),
+            env=environment(POLOS_ADDRESS=self.address, POLOS_API_KEY=self.api_key, **variables),
         )
 
     async def run_ids(self, *filters: str) -> list[str]:
@@ -119,10 +128,10 @@ class Cli:
         return str((await self("runs", "show", run_id, "--json")).objects[0]["state"])
 
     @contextlib.asynccontextmanager
-    async def terminal(self, *arguments: str) -> AsyncIterator[Terminal]:
+    async def terminal(self, *arguments: str, columns: int = 120) -> AsyncIterator[Terminal]:
         """Run it on a terminal of its own, for as long as the block."""
         ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", TAKE_TERMINAL, str(POLOS), *arguments),
             stdin=theirs,

@@ -29,9 +29,9 @@ async def test_a_workflow_is_shown_with_steps_retries_events_waits_and_its_resul
         assert terminal.text.count(shown) == 1, shown
     assert re.search(r"↻ charge starts over: .*the bank is closed\n", terminal.text)
     assert re.search(r'✓ charge · \d\.\d\d s · {"charged": 6}\n', terminal.text)
-    assert re.search(r'▶ ship after \d+\.\ds · answered by anonymous: {"go": 1}\n', terminal.text)
+    assert re.search(r'▶ ship after \d+\.\d s · answered by anonymous: {"go": 1}\n', terminal.text)
     assert re.search(r"⏸ nap · waits · until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \w+\n", terminal.text)
-    assert re.search(r"▶ nap after \d+\.\ds · the time has come\n", terminal.text)
+    assert re.search(r"▶ nap after \d+\.\d s · the time has come\n", terminal.text)
     assert re.search(rf"done · \d+\.\d\d s · run {run_id}\n", terminal.text)
     assert "✓ tell" not in terminal.text
 

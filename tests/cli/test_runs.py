@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.cli.commands import Cli, Ended
-from tests.support.process import ServiceProcess
+from tests.support.process import ServiceProcess, until
 
 
 async def two_runs(cli: Cli) -> tuple[str, str]:
@@ -35,6 +36,7 @@ async def test_list_filters_the_runs_and_has_a_line_with_tabs_for_each(cli: Cli)
     assert await cli.run_ids("--state", "running") == [second]
     assert await cli.run_ids("--session", "second") == [second]
     assert await cli.run_ids("--user", "ann") == [first]
+    assert await cli.run_ids("--parent", first) == []
     assert await cli.run_ids("--since", "1h") == [second, first]
     assert await cli.run_ids("--since", "2999-01-01") == []
 
@@ -56,6 +58,26 @@ async def test_list_on_a_terminal_is_a_table_with_headings(cli: Cli) -> None:
     headings, row = [line for line in terminal.text.splitlines() if line.strip()]
     assert headings.split() == ["ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION"]
     assert row.split()[:3] == [run_id, "sums", "completed"]
+
+
+async def test_a_narrow_terminal_has_a_paragraph_for_each_run_and_whole_words(cli: Cli) -> None:
+    await cli("run", "sums", "1 + 2?", "--session", "a session")
+    (run_id,) = await cli.run_ids()
+    async with cli.terminal("runs", "list", columns=60) as terminal:
+        assert await terminal.ended() == 0
+        await terminal.shows("session")
+    first, *rest = terminal.text.splitlines()
+    assert first == run_id
+    assert all(line.startswith("  ") and len(line) <= 60 for line in rest)
+    told = " ".join(" ".join(rest).split())
+    pattern = r"agent sums · state completed · age \d.* s · took \d.* s · session a session"
+    assert re.fullmatch(pattern, told)
+    async with cli.terminal("runs", "show", "last", columns=60) as terminal:
+        assert await terminal.ended() == 0
+        await terminal.shows("ago)")
+    assert all(len(line) <= 60 for line in terminal.text.splitlines())
+    assert re.search(r"\nduration         \d+\.\d\d s\n", terminal.text)
+    assert re.search(r"\nusage            \d+ tokens in, 7 out\n", terminal.text)
 
 
 @pytest.mark.parametrize("since", ["yesterday", "5x", "999999d"])
@@ -159,3 +181,19 @@ async def test_a_run_is_read_on_over_a_restart_of_the_service(
     assert gated.returncode == 0
     assert [one["sequence"] for one in log] == list(range(1, len(log) + 1))
     assert log[-1]["event_type"] == "agent_finish"
+
+
+async def test_a_lost_connection_and_its_return_are_told(
+    service: ServiceProcess, tmp_path: Path
+) -> None:
+    cli = Cli(service.address)
+    gated = await cli.start("run", "gated", "Go.")
+    assert gated.stderr is not None
+    await until((tmp_path / "waiting").exists, "the tool runs")
+    await service.kill()
+    assert await gated.stderr.readline() == b"Connection lost, trying again.\n"
+    await service.start()
+    assert await gated.stderr.readline() == b"Connected again.\n"
+    await cli("runs", "cancel", "last")
+    await gated.communicate()
+    assert gated.returncode == 4

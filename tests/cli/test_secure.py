@@ -35,6 +35,7 @@ def test_every_command_that_calls_a_service_has_all_options() -> None:
     found = commands(get_command(app))
     assert {path for path, options in found.items() if "--address" not in options} <= {
         "demo",
+        "new",
         "serve",
         "keys create",  # on a store, without a service
     }

@@ -23,9 +23,9 @@ async def test_the_commands_take_a_child_and_show_the_tree(served: Served) -> No
     cli = Cli(served.client.address)
     run_id, (child, other) = await started(served)
     shown = (await cli("runs", "show", run_id)).out
-    inner = r"inner: writer completed · \S+ · \d+ tokens in, 3 out · "
+    inner = r"inner: writer completed · \d\S* s · \d+ tokens in, 3 out · "
     lines = (
-        rf"top running · \S+ · \d+ tokens in, 6 out · {run_id}",
+        rf"top running · \d\S* s · \d+ tokens in, 6 out · {run_id}",
         rf"├ c0: asks suspended · waits for ok \(suspend \d+\) · .* · {child}",
         rf"│ └ {inner}{run_id}:\d+",
         rf"└ c1: asks suspended · waits for ok \(suspend \d+\) · .* · {other}",

@@ -74,9 +74,9 @@ def test_each_end_of_a_wait_is_told() -> None:
         '⏸ pay/approve · waits for approval: pay({"amount": 100})',
         "⏸ ask · waits for an answer: Sure?: Really",
         "⏸ race · waits for an answer",
-        '▶ pay/approve after 0.0s · approved by ann with changed arguments {"amount": 50}: less',
-        "▶ ask after 0.0s · nobody answered in time",
-        "▶ race after 0.0s · no longer waited for",
+        '▶ pay/approve after 0.0 s · approved by ann with changed arguments {"amount": 50}: less',
+        "▶ ask after 0.0 s · nobody answered in time",
+        "▶ race after 0.0 s · no longer waited for",
         "▶ gone · the time has come",
     ]
     waits = happened(events[:-1]).as_dict()["waits"]
@@ -87,7 +87,7 @@ def test_open_waits_are_named_with_their_age_in_the_region() -> None:
     view = View(Console(file=io.StringIO(), width=200))
     (began,) = log(suspended("ask", SUSPEND))
     view.show(began)
-    assert re.fullmatch(r"ask \d+d", str(view._status().text))
+    assert re.fullmatch(r"ask \d+ d", str(view._status().text))
     (_, over) = log(suspended("ask", SUSPEND), resumed("ask", 1, SUSPEND, data_json="1"))
     view.show(over)
     assert str(view._status().text) == "waiting"
@@ -180,8 +180,26 @@ def test_how_to_answer_names_a_wait_so_that_it_can_be_typed(key: str, named: str
     assert how_to_answer(wait, Way()) == f"Answer with: polos runs resume r {named} --data JSON"
 
 
+def test_a_terminal_breaks_lines_between_words_and_tells_of_a_lost_connection() -> None:
+    console = Console(file=io.StringIO(), width=24, force_terminal=True, color_system=None)
+    say = pb.Custom(type="say", data_json='"one two three four five"')
+    view = View(console)
+    view.show(Event(event(1, custom=say), RUN, AGENT))
+    began: dict[str, Any] = {"parent_step_key": "c", "parent_attempt": 1}
+    view.show(Event(event(2, run_id="child", parent=RUN, custom=say, **began), RUN, AGENT))
+    assert isinstance(console.file, io.StringIO)
+    assert [line.rstrip() for line in console.file.getvalue().splitlines()] == [
+        *('• say "one two three', 'four five"'),
+        *('│ c · • say "one two', '│ three four five"'),
+    ]
+    view.lost(12.3)
+    assert str(view._status().text) == "Connection lost, trying again (12 s)"
+    view.lost(None)
+    assert str(view._status().text) == "waiting"
+
+
 def test_a_long_pause_before_the_next_attempt_is_told() -> None:
     retry = pb.StepRetry(step_key="s", attempt=2, message="boom")
     retry.start_time.FromJsonString("2026-01-02T03:04:35Z")
     (soon,) = log({"step_retry": retry})
-    assert shown([soon]) == ["↻ s starts over in 29.5s: boom"]
+    assert shown([soon]) == ["↻ s starts over in 29.5 s: boom"]

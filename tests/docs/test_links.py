@@ -9,7 +9,8 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-FOLDERS = [ROOT, *(ROOT / name for name in ("docs", "docs/adr", "docs/reference", "examples"))]
+NAMES = ("bench", "docs", "docs/adr", "docs/guides", "docs/reference", "examples")
+FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
 PAGES = sorted(page for folder in FOLDERS for page in folder.glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

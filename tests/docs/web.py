@@ -1,4 +1,4 @@
-"""The README's page, served as a reader of the README does."""
+"""The page of the guide for SSE endpoints, served as its reader does."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.docs.pages import DOCS, write_files
 from tests.support.process import PATIENCE, environment
+
+FROM_SSE = DOCS / "guides" / "from-sse.md"
 
 
 @asynccontextmanager
 async def web_page(folder: Path, env: dict[str, str]) -> AsyncIterator[str]:
-    """Run the README's page, from its file in `folder`; give its address."""
+    """Run the page, with the README's agent in `folder`; give its address."""
+    write_files(FROM_SSE, folder)
     web = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "uvicorn", "web:app", "--port", "0"),
         cwd=folder,

@@ -73,6 +73,7 @@ async def test_serve_says_where_it_listens_what_it_serves_and_where_it_stores(
         f"polos {version('polos-grpc')} listens on 127.0.0.1:{service.port}",
         "  agent helper (scripted; add)",
         f"  store sqlite://{tmp_path}/runs.db",
+        f"Try it: polos run helper Hello --address {service.address}",
     ]
     assert (tmp_path / "runs.db").exists()
 
@@ -95,7 +96,7 @@ async def test_variables_choose_address_and_store_and_arguments_win(tmp_path: Pa
     (tmp_path / "app.py").write_text(AGENT)
     env = {"POLOS_LISTEN": "nonsense", "POLOS_STORE": "nonsense"}
     async with ServiceProcess(tmp_path / "app.py", tmp_path / "runs.db", **env) as service:
-        assert service.lines[-1] == f"  store sqlite://{tmp_path}/runs.db"
+        assert f"  store sqlite://{tmp_path}/runs.db" in service.lines
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = polos(tmp_path, "serve", "app.py", listen=address)
@@ -114,10 +115,21 @@ def test_a_module_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
     assert_one_sentence(polos(tmp_path, "serve", name), repr(name), ".py")
 
 
-@pytest.mark.parametrize("name", ["./package", ".", "", ".app", "package..app", "/package"])
+@pytest.mark.parametrize("name", ["", ".app", "package..app", "/package"])
 def test_what_is_neither_a_file_nor_a_module_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / "package").mkdir()
     assert_one_sentence(polos(tmp_path, "serve", name), repr(name))
+
+
+@pytest.mark.parametrize("name", ["./package", "package/"])
+def test_a_package_without_agents_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "package").mkdir()
+    assert_one_sentence(polos(tmp_path, "serve", name), name, "Agent(")
+
+
+def test_a_folder_that_cannot_be_a_package_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "my-app").mkdir()
+    assert_one_sentence(polos(tmp_path, "serve", "my-app"), "my-app", "polos serve my-app/*.py")
 
 
 def test_a_module_without_agents_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from polos_service.models.built_in import BUILT_IN
 from polos_service.models.openai.presets import OPENAI
 from polos_service.server import Service
 from tests.failures.scene import contents
-from tests.support.process import PATIENCE, POLOS, ServiceProcess, environment
+from tests.support.process import PATIENCE, POLOS, ServiceProcess, environment, until
 from tests.support.service import scripted, serving, settings_for
 
 FINE = scripted("fine", id="fine")
@@ -300,3 +301,20 @@ def serve(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
         timeout=PATIENCE,
         check=False,
     )
+
+
+async def test_the_banner_says_what_to_try_and_a_misspelt_variable_is_named(
+    tmp_path: Path,
+) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(GOOD)
+    more = tmp_path / "more.py"
+    more.write_text(HEAD + 'other = Agent("other", "scripted", scripted.script("other"))\n')
+    variables = {"POLOS_STOR": "x", "POLOS_LOG_FORMAT": "json"}
+    async with ServiceProcess(app, tmp_path / "runs.db", str(more), **variables) as service:
+        await until(lambda: "Try it:" in service.output, "the banner")
+        assert f"Try it: polos run fine Hello --address {service.address}" in service.lines
+        assert "  agent other (scripted; no tools)" in service.lines
+        (told,) = [json.loads(line) for line in service.lines if "POLOS_STOR" in line]
+        assert told["variable"] == "POLOS_STOR"
+        assert told["advice"] == "did you mean POLOS_STORE?"

@@ -70,7 +70,7 @@ async def test_an_agent_with_tools_runs(folder: Path, provider: MockProvider) ->
     assert output == (
         "answer: It is 21 degrees in Oslo: no coat.\n"
         "steps: 2 tokens: 20\n"
-        "tool: get_weather completed {'city': 'Oslo', 'degrees': 21, 'unit': 'celsius'}\n"
+        "tool: get_weather completed city='Oslo' degrees=21 unit='celsius'\n"
         "stopped by: max_steps after 3\n"
     )
     assert (folder / "polos.log").exists()
@@ -245,6 +245,22 @@ async def test_workflows_and_agents_run_inside_a_workflow(
         "titles: ['Tea time.', 'Tea time.']",
         "root: True",
     ]
+
+
+@pytest.mark.parametrize("folder", ["parallel"], indirect=True)
+async def test_workflows_start_others_in_parallel(folder: Path) -> None:
+    code, output, errors = await run(folder)
+    assert (code, errors) == (0, "")
+    assert output == (
+        "Tea ['kind', 'quick'] [3, 3, 3]\n"
+        "kind start_reviews/0 True\n"
+        "quick start_reviews/1 True\n"
+        "late one_more True\n"
+        "review_document outer\n"
+        "review_document strict\n"
+        "parallel_review ['kind', 'quick']\n"
+        "review_document\n"
+    )
 
 
 REVIEW = {

@@ -1,4 +1,4 @@
-"""Chromium: the pages of the examples and the README, over a service whose model is held back."""
+"""Chromium: the pages of the examples and the guide, over a service whose model is held back."""
 
 from __future__ import annotations
 
@@ -264,7 +264,7 @@ async def test_page_follows_the_color_scheme(stage: Stage) -> None:
     assert await stage.page.evaluate(color) == "rgb(19, 21, 25)"
 
 
-async def test_page_of_the_readme_takes_back_what_is_void_and_shows_why_a_run_failed(
+async def test_page_of_the_guide_takes_back_what_is_void_and_shows_why_a_run_failed(
     browser: Browser, tmp_path: Path
 ) -> None:
     write_files(README, tmp_path)

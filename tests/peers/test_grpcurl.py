@@ -218,7 +218,7 @@ async def test_python_reads_what_grpcurl_started_and_the_run_id_comes_first(
 
 async def test_grpcurl_answers_a_wait_as_the_documentation_shows(tmp_path: Path) -> None:
     page = ROOT / "docs" / "other-languages.md"
-    (script,) = [block.code for block in blocks_of(page, "sh") if block.tested]
+    *_, script = [block.code for block in blocks_of(page, "sh") if block.tested]
     (tmp_path / "app.py").write_text(REFUND)
     async with ServiceProcess(tmp_path / "app.py", tmp_path / "runs.db") as service:
         running = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""A real model: `make demo`, its service, and everything taken down after it."""
+"""A real model: `make demo`, whose service is killed in an answer, and `make model`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 from tests.support.mock_answers import call, say
 from tests.support.mock_provider import MockProvider
@@ -15,11 +16,13 @@ from tests.support.mock_provider import MockProvider
 ROOT = Path(__file__).resolve().parents[2]
 
 
-async def start(tmp_path: Path, **environment: str) -> asyncio.subprocess.Process:
-    """Start the demo, without this machine's key, in a process group of its own."""
+async def start(
+    tmp_path: Path, *, program: str = "examples.demo", **environment: str
+) -> asyncio.subprocess.Process:
+    """Start a program, the demo by default, without this machine's key, in a process group."""
     inherited = {name: value for name, value in os.environ.items() if "OPENAI" not in name}
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "examples.demo"),
+        *(sys.executable, "-m", program),
         cwd=ROOT,
         env={**inherited, "TMPDIR": str(tmp_path), **environment},
         stdout=asyncio.subprocess.PIPE,
@@ -30,7 +33,7 @@ async def start(tmp_path: Path, **environment: str) -> asyncio.subprocess.Proces
 
 async def output(demo: asyncio.subprocess.Process) -> str:
     """Wait for the demo's end, and return what it still says."""
-    text, _ = await asyncio.wait_for(demo.communicate(), 90)
+    text, _ = await asyncio.wait_for(demo.communicate(), 240)
     return text.decode()
 
 
@@ -43,17 +46,39 @@ def nothing_remains(demo: asyncio.subprocess.Process, tmp_path: Path) -> bool:
     return False
 
 
-async def test_demo_streams_an_answer_and_reads_it_again(tmp_path: Path) -> None:
+def fetch(url: str) -> str:
+    """Return what is at an address."""
+    with urlopen(url, timeout=60) as response:
+        return str(response.read().decode())
+
+
+async def test_demo_survives_the_kill_and_ends_on_a_whole_answer(tmp_path: Path) -> None:
     demo = await start(tmp_path)
     text = await output(demo)
     assert demo.returncode == 0, text
-    answer = re.search(r"▸ llm:1\n(.+)\n✓ llm:1 in [\d.]+ s\n", text, re.DOTALL)
+    (name,) = re.findall(r"✓ choose a name: (\w+) ", text)
+    killed = text.index("✗ kill -9: the service is gone, after event ")
+    assert killed < text.index("✓ started again on the same store") < text.index("↻ llm:1 starts")
+    answer = re.search(r"its text is void\n(.+)\n✓ llm:1 \([\d.]+ s\)\n", text, re.DOTALL)
     assert answer is not None, text
-    assert len(answer[1].split()) > 10, text
-    assert re.search(r"\n\d+ tokens, \d+ tokens/s, [\d.]+ s\n", text), text
-    assert re.search(r"The same \d+ events, with the same text", text), text
-    assert text.splitlines()[-1].startswith("Next: serve an agent of your own"), text
+    assert name in answer[1]
+    assert len(answer[1].split()) > 20, text
+    assert answer[1].rstrip('"')[-1] in ".!?", text
+    assert re.search(r"All \d+ events arrived once and in order", text), text
+    assert re.search(r"^  make model +\w", text, re.MULTILINE), text
     assert nothing_remains(demo, tmp_path)
+
+
+async def test_make_model_says_how_a_service_reaches_the_model(tmp_path: Path) -> None:
+    model = await start(tmp_path, program="examples.small_model")
+    assert model.stdout is not None
+    line = await asyncio.wait_for(model.stdout.readuntil(b"-needed\n"), 60)
+    settings = dict(one.split("=") for one in line.decode().split("export ")[1].split())
+    served = await asyncio.to_thread(fetch, f"{settings['OPENAI_BASE_URL']}/models")
+    assert '"object"' in served
+    os.killpg(model.pid, signal.SIGINT)
+    await output(model)
+    assert model.returncode == 0
 
 
 async def test_demo_with_a_key_uses_that_provider_and_a_tool(tmp_path: Path) -> None:
@@ -65,8 +90,9 @@ async def test_demo_with_a_key_uses_that_provider_and_a_tool(tmp_path: Path) -> 
     assert demo.returncode == 0, text
     assert [request.body["model"] for request in provider.requests] == ["gpt-4o-mini"] * 2
     assert re.search(r'get_weather\(\{"city": ?"Tokyo"\}\)', text), text
-    assert "✓ get_weather in " in text, text
+    assert "✓ get_weather: {'city': 'Tokyo'" in text, text
     assert "Tokyo is warmer." in text, text
+    assert "kill" not in text, text  # so short an answer ends before
     assert nothing_remains(demo, tmp_path)
 
 

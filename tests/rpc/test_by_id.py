@@ -98,8 +98,6 @@ async def test_what_is_not_built_is_refused(tmp_path: Path, options: dict[str, A
     async with serving(tmp_path, SUMS) as served:
         with pytest.raises(DefinitionError, match=f"client.invoke.{next(iter(options))}"):
             await served.client.invoke("sums", {"input": "Go."}, **options)
-        with pytest.raises(DefinitionError, match=r"client\.batch_invoke is not built yet"):
-            await served.client.batch_invoke([])
         assert [run async for run in served.client.list_runs()] == []
 
 

@@ -35,6 +35,9 @@ INDEXES = {
     "access_by_revision",
     "runs_waking",
     "waits_by_age",
+    "runs_by_step",
+    "runs_by_parent",
+    "watchers",
 }
 
 

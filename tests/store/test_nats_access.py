@@ -12,6 +12,7 @@ from pathlib import Path
 
 import nkeys
 import pytest
+from structlog.testing import capture_logs
 
 from polos_client.errors import StoreUnavailable
 from polos_service.store.nats import Endpoint, NatsStore
@@ -49,6 +50,14 @@ async def test_a_password_is_never_told() -> None:
         await soon(NatsStore.open(address))
     assert "127.0.0.1:1" in str(told.value)
     assert "secret" not in str(told.value)
+
+
+async def test_a_nats_that_is_not_there_is_logged_once_until_it_was_reached() -> None:
+    connection = Connection(Endpoint(servers=("nats://127.0.0.1:1",)))
+    with capture_logs() as told:
+        await connection._failed(OSError("refused"))
+        await connection._failed(OSError("refused"))
+    assert [one["error"] for one in told] == ["refused"]
 
 
 async def test_a_wrong_or_missing_password_is_refused_at_once(tmp_path: Path) -> None:

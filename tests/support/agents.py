@@ -19,7 +19,7 @@ from polos_service.models import Model, ModelAnswer, ModelRequest, Output
 from polos_service.models.messages import Message
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
-from polos_service.replay.replay import answers_nothing
+from polos_service.replay.replay import NO_OTHERS, answers_nothing
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.executor import Executor
 from polos_service.service import Runs
@@ -66,7 +66,7 @@ def catalog(
     """
     providers = Providers({"scripted": lambda _: model or Scripted()})
     loaded = Catalog(projects=projects or {})
-    means = Means(SystemClock(), answers_nothing, loaded.find)
+    means = Means(SystemClock(), answers_nothing, loaded.find, NO_OTHERS)
     for agent in with_tools(agents):
         loaded.add(AgentRunnable(agent, providers, means))
     return loaded

@@ -19,7 +19,8 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.runs.spending import TreeBudget
-from polos_service.store import CANCEL, Command, RunStore
+from polos_service.service import OtherRuns
+from polos_service.store import CANCEL, Command, NewRun, RunStore
 from polos_service.workflows.means import Means
 from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.service import until
@@ -46,12 +47,14 @@ class Flows:
         threshold: float = 60.0,
         max_retries: int = 2,
         clock: Clock | None = None,
+        limit: int = 10,
     ) -> None:
         self.store = store
         self.resumed: list[Resumed] = []
         self._clock = clock or SystemClock()
         self._threshold = threshold
-        self.means = Means(self._clock, self._resume, self._find)
+        self._limit = limit
+        self.means = Means(self._clock, self._resume, self._find, self)
         self._runnables: dict[str, Runnable] = {
             one.id: WorkflowRunnable(one, self.means, max_retries) for one in workflows
         }
@@ -60,6 +63,14 @@ class Flows:
     def add(self, runnable: Runnable) -> None:
         """Load what the workflows may start."""
         self._runnables[runnable.id] = runnable
+
+    async def create(self, run: NewRun) -> str:
+        """Store a run that a workflow starts."""
+        return await self.store.create(run)
+
+    async def outcome(self, project: str, run_id: str) -> str:
+        """Return what a run has ended with."""
+        return await OtherRuns(self.store).outcome(project, run_id)
 
     def _find(self, runnable_id: str, project: str) -> Runnable:
         del project
@@ -70,7 +81,7 @@ class Flows:
     def begin(self) -> None:
         """Take up runs."""
         self._executor = Executor(
-            self.store, self._runnables, self._clock, 10, threshold=self._threshold
+            self.store, self._runnables, self._clock, self._limit, threshold=self._threshold
         )
         self._executor.start()
 

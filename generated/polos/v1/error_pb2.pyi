@@ -335,7 +335,7 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_CHILD_CANCELLED: _FailureReason.ValueType  # 32
     """The child run that the step started was cancelled on its own."""
     FAILURE_REASON_TOO_DEEP: _FailureReason.ValueType  # 33
-    """The step would have started a child run below 32 others, one inside the other."""
+    """The step would have started a run below 32 others, one inside the other."""
     FAILURE_REASON_OUTPUT_INVALID: _FailureReason.ValueType  # 34
     """The model's answer does not conform to the agent's output schema, and neither does the
     one that it gave when it was told so.
@@ -443,7 +443,7 @@ FAILURE_REASON_CHILD_FAILED: FailureReason.ValueType  # 31
 FAILURE_REASON_CHILD_CANCELLED: FailureReason.ValueType  # 32
 """The child run that the step started was cancelled on its own."""
 FAILURE_REASON_TOO_DEEP: FailureReason.ValueType  # 33
-"""The step would have started a child run below 32 others, one inside the other."""
+"""The step would have started a run below 32 others, one inside the other."""
 FAILURE_REASON_OUTPUT_INVALID: FailureReason.ValueType  # 34
 """The model's answer does not conform to the agent's output schema, and neither does the
 one that it gave when it was told so.

@@ -40,6 +40,12 @@ class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.Val
     `approved` is true and `_editable` in the wait's data is true, `arguments` (an object
     with the arguments to change; those that it leaves out stay as shown).
     """
+    WAIT_KIND_RUN: _WaitKind.ValueType  # 4
+    """The end of another run of the same project, which has a log of its own. Nobody can answer
+    it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
+    `workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
+    deleted before its end was read), `result` or `error`, and `usage` and `cost` if it has any.
+    """
 
 class WaitKind(_WaitKind, metaclass=_WaitKindEnumTypeWrapper):
     """What a wait is for. Later versions may add kinds."""
@@ -55,6 +61,12 @@ WAIT_KIND_APPROVAL: WaitKind.ValueType  # 3
 object with `approved` (boolean, required), `feedback` (text for the model), and, if
 `approved` is true and `_editable` in the wait's data is true, `arguments` (an object
 with the arguments to change; those that it leaves out stay as shown).
+"""
+WAIT_KIND_RUN: WaitKind.ValueType  # 4
+"""The end of another run of the same project, which has a log of its own. Nobody can answer
+it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
+`workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
+deleted before its end was read), `result` or `error`, and `usage` and `cost` if it has any.
 """
 Global___WaitKind: _TypeAlias = WaitKind  # noqa: Y015
 
@@ -541,7 +553,8 @@ class StepStart(_message.Message):
     """
     step_type: _builtins.str
     """`llm` for a model call, `tool` for a tool call, `run` for a function that a workflow
-    calls, `agent` or `workflow` for a child run, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
+    calls, `agent` or `workflow` for a child run, `invoke` for a run with a log of its own that
+    is started, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
     `version` for such a value. Later versions may add types.
     """
     attempt: _builtins.int
@@ -583,6 +596,7 @@ class StepFinish(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
+    STARTED_RUN_ID_FIELD_NUMBER: _builtins.int
     RESULT_SCHEMA_FIELD_NUMBER: _builtins.int
     INVALID_OUTPUT_FIELD_NUMBER: _builtins.int
     step_key: _builtins.str
@@ -597,6 +611,10 @@ class StepFinish(_message.Message):
     """
     finish_reason: Global___FinishReason.ValueType
     """Why the model call ended. Unspecified in other steps."""
+    started_run_id: _builtins.str
+    """The run with a log of its own that the step has started: `StreamWorkflow` reads it, and its
+    events are not in this log. Empty in steps of other types than `invoke`.
+    """
     result_schema: _builtins.str
     """Name of the pydantic model that the output is an instance of, as `module.Class`: of a
     tool call, what the tool returned; of a model call whose answer conforms to the agent's
@@ -656,12 +674,13 @@ class StepFinish(_message.Message):
         cost: Global___Cost | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         tool_call: Global___ToolCall | None = ...,
+        started_run_id: _builtins.str = ...,
         result_schema: _builtins.str = ...,
         invalid_output: Global___InvalidOutput | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "duration", b"duration", "failure", b"failure", "invalid_output", b"invalid_output", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "invalid_output", b"invalid_output", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "result_schema", b"result_schema", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "cost", b"cost", "duration", b"duration", "failure", b"failure", "finish_reason", b"finish_reason", "invalid_output", b"invalid_output", "long_answer", b"long_answer", "outcome", b"outcome", "result_json", b"result_json", "result_schema", b"result_schema", "started_run_id", b"started_run_id", "step_key", b"step_key", "step_type", b"step_type", "tool_call", b"tool_call", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["result_json", "failure", "long_answer"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
@@ -1213,7 +1232,8 @@ class Suspended(_message.Message):
     member `_form` describes the answer: an object with `title`, `description`, `fields` (a
     list of objects with `key`, `type`, `label`, `description`, `required`, `default` and
     `options`) and `context`. In an approval `_form.context` has the `tool` and its
-    `input`, exactly as the tool will get it. Empty for a timer.
+    `input`, exactly as the tool will get it. Empty for a timer. For a wait of kind RUN it is
+    `{"run_id": ...}`.
     """
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
@@ -1259,7 +1279,9 @@ class Resumed(_message.Message):
     kind: Global___WaitKind.ValueType
     """What the run waited for."""
     data_json: _builtins.str
-    """The answer as JSON text, at most 256 KiB."""
+    """The answer as JSON text, at most 256 KiB; for a wait of kind RUN, what the run ended with,
+    at most 481 KiB.
+    """
     expired: _builtins.bool
     """Always true: nobody answered before `expire_time`."""
     cancelled: _builtins.bool

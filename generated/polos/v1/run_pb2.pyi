@@ -116,7 +116,11 @@ class Run(_message.Message):
     on since.
     """
     parent_run_id: _builtins.str
-    """The run in which this one was started. Empty for a run that was started from outside."""
+    """The run in which this one was started: of a child, the run whose step it is; of a run with
+    a log of its own, the run whose step has started it, which may have been deleted since. A
+    child's id is that of its root run with a colon and a number appended. Empty for a run
+    that was started from outside.
+    """
     parent_step_key: _builtins.str
     """The step of the parent in which this run was started. Empty if there is no parent."""
     root_workflow_id: _builtins.str
@@ -150,7 +154,8 @@ class Run(_message.Message):
     @_builtins.property
     def open_waits(self) -> _containers.RepeatedCompositeFieldContainer[Global___Wait]:
         """The open waits of the run and its children that can be answered, oldest first: at most
-        1000, and at most 1 MiB unless the first alone exceeds that. Timers are not included.
+        1000, and at most 1 MiB unless the first alone exceeds that. Timers, and waits for the ends
+        of runs, are not included.
         Set by `GetRun`.
         """
 
@@ -431,7 +436,7 @@ class Wait(_message.Message):
     wait_id: _builtins.int
     """The `sequence` of its `suspended`. Identifies the wait within the root run's log."""
     kind: _event_pb2.WaitKind.ValueType
-    """What the run waits for: never a timer."""
+    """What the run waits for: never a timer, or the end of a run."""
     data_json: _builtins.str
     """What is shown to whoever answers, as in `Suspended`: a JSON object as text, at most
     256 KiB.

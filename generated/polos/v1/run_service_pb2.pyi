@@ -348,6 +348,7 @@ class ListRunsRequest(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_ID_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Runs per page, 1 to 1000. 0 means 50. A larger value is treated as 1000
     (AIP-158).
@@ -364,6 +365,11 @@ class ListRunsRequest(_message.Message):
     """Only runs of this session."""
     user_id: _builtins.str
     """Only runs for this user."""
+    parent_run_id: _builtins.str
+    """Only runs of their own that a step of this run has started; for a root run, also those that
+    its children have started. Children, whose events are in the log of their root, are not
+    listed.
+    """
     @_builtins.property
     def created_from(self) -> _timestamp_pb2.Timestamp:
         """Only runs created at or after this time."""
@@ -383,10 +389,11 @@ class ListRunsRequest(_message.Message):
         user_id: _builtins.str = ...,
         created_from: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        parent_run_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "page_size", b"page_size", "page_token", b"page_token", "session_id", b"session_id", "state", b"state", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "page_size", b"page_size", "page_token", b"page_token", "parent_run_id", b"parent_run_id", "session_id", b"session_id", "state", b"state", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -48,6 +48,8 @@ def run_of(record: RunRecord) -> Run:
         finish_time=timestamp(record.finish_time),
         latest_sequence=record.latest,
         blocked_reason=record.left or None,
+        parent_run_id=record.parent.run_id if record.parent else "",
+        parent_step_key=record.parent.step_key if record.parent else "",
     )
 
 
@@ -110,6 +112,7 @@ def query_of(request: pb.ListRunsRequest) -> RunQuery:
         user_id=request.user_id or None,
         created_from=nanoseconds(request, "created_from"),
         created_before=nanoseconds(request, "created_before"),
+        parent_run_id=request.parent_run_id or None,
     )
 
 

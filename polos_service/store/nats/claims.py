@@ -39,6 +39,7 @@ from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import inbox_subject, log_subject, token
+from polos_service.store.nats.watching import Watchers
 from polos_service.store.wakeups import Wakeups
 
 RENEWALS = 3
@@ -61,6 +62,7 @@ class Claims:
         inbox: Inbox,
         queue: Queue,
         parking: Parking,
+        watchers: Watchers,
         feeds: Feeds,
         wakeups: Wakeups,
         tasks: ShieldedTasks,
@@ -71,6 +73,7 @@ class Claims:
         self._inbox = inbox
         self._queue = queue
         self._parking = parking
+        self._watchers = watchers
         self._feeds = feeds
         self._wakeups = wakeups
         self._tasks = tasks
@@ -113,7 +116,7 @@ class Claims:
             return None
         last = await self._log.last(log_subject(item.project, item.run_id))
         if last is not None and last.head.outcome:
-            await self._records.finish(record, last.head)
+            await self._watchers.finish(record, last.head)
             await self._queue.done(item)
             return None
         if item.stray:
@@ -132,7 +135,7 @@ class Claims:
                 return None
             last = await self._log.last(log_subject(project, run_id))
             if last is not None and last.head.outcome:
-                await self._records.finish(record, last.head)
+                await self._watchers.finish(record, last.head)
                 await self._queue.remove(record)
                 return None
             if last is not None and last.head.held and not force:
@@ -344,7 +347,7 @@ class Claims:
         lease.over = True
         self._let_go(lease)
         try:
-            await self._records.finish(lease.record, head)
+            await self._watchers.finish(lease.record, head)
             if lease.item is not None:
                 await self._queue.done(lease.item)
             else:

@@ -175,8 +175,9 @@ class Connection(Client):
         )
 
     async def _failed(self, error: Exception) -> None:
+        if self._established or self._failure is None:  # the first attempts fail alike
+            log.warning("nats_error", error=str(error) or type(error).__name__)
         self._failure = error
-        log.warning("nats_error", error=str(error) or type(error).__name__)
         if not self._established and hopeless(error):
             raise error  # ends the client's first attempts, of which there would be more
 

@@ -94,6 +94,7 @@ def taken(
         deadline=record.deadline,
         definition=definition,
         commands=tuple(inbox.commands),
+        parent=record.parent,
     )
     return Lease(
         record=record,

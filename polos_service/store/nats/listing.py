@@ -109,14 +109,20 @@ class Listing:
 
     async def _pages(self, project: str, query: RunQuery) -> AsyncIterator[list[str]]:
         """Yield the subjects of a project's records, a piece at a time, newest first."""
-        async for one in self._days(query):
-            names = await self._jetstream.subjects(RUNS, runs_of_day(project, one))
-            ids = sorted(
-                filter(None, (self._run_id(project, name) for name in names)), reverse=True
-            )
+        async for ids in self._ids(project, query):
             wanted = [one for one in ids if query.before is None or one < query.before]
+            wanted.sort(reverse=True)
             for start in range(0, len(wanted), PIECE):
                 yield [run_subject(project, one) for one in wanted[start : start + PIECE]]
+
+    async def _ids(self, project: str, query: RunQuery) -> AsyncIterator[list[str]]:
+        """Yield ids of runs: those of one step's log, or else those of one day after the other."""
+        if query.parent_root is not None:
+            yield await self._records.started_by(project, query.parent_root)
+            return
+        async for one in self._days(query):
+            names = await self._jetstream.subjects(RUNS, runs_of_day(project, one))
+            yield [*filter(None, (self._run_id(project, name) for name in names))]
 
     def _run_id(self, project: str, subject: str) -> str | None:
         """Return the id of the run whose record has this subject; None if no record has."""
@@ -173,6 +179,7 @@ def merged(record: Record, head: Head | None, *, suspended: bool = False) -> Run
         finish_time=record.finish_time,
         latest=record.latest if ended or head is None else head.last,
         left="" if ended or head is None else head.left,
+        parent=record.parent,
     )
 
 
@@ -182,6 +189,8 @@ def asked(record: Record, query: RunQuery) -> bool:
         (query.workflow_id, record.workflow_id),
         (query.session_id, record.session_id),
         (query.user_id, record.user_id),
+        (query.parent_root, record.parent and record.parent.root),
+        (query.parent_run_id, record.parent and record.parent.run_id),
     )
     since, until = query.created_from, query.created_before
     return (

@@ -20,7 +20,7 @@ import orjson
 from pydantic import Field, TypeAdapter
 
 from polos_client.errors import StoreUnavailable
-from polos_service.store import ENDED, NewRun
+from polos_service.store import ENDED, NewRun, Parent
 from polos_service.store.nats.frames import Head
 from polos_service.store.nats.jetstream import Conflict, JetStream
 from polos_service.store.nats.messages import NotOurs, StoredMessage
@@ -32,6 +32,8 @@ from polos_service.store.nats.subjects import (
     definition_subjects,
     request_subject,
     run_subject,
+    step_subject,
+    steps_of,
 )
 from polos_service.store.refusals import expired, not_found, reused
 
@@ -45,6 +47,9 @@ LOOKS = 3
 
 LOOK_PAUSE = 1.0
 """Seconds between two looks for a record."""
+
+PIECE = 200
+"""Messages that one request brings."""
 
 PIECE_BYTES = 512 * 1024
 """Bytes of a definition in one message: NATS takes 1 MiB at most by default."""
@@ -81,6 +86,7 @@ class Record:
         life: how far it is.
         outcome: the state that the run ended in; 0 if it is open.
         latest: the terminal event's sequence; 0 if it is open.
+        parent: the step that has started it; None if a caller has.
         revision: the bucket's sequence for this record; not stored.
 
     """
@@ -101,6 +107,7 @@ class Record:
     latest: Number = 0
     start_time: Number | None = None
     finish_time: Number | None = None
+    parent: Parent | None = None
     revision: int = 0
 
     @classmethod
@@ -122,7 +129,7 @@ class Record:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reservation:
-    """Which run a request id made. `digest` is of the request's payload, as hex."""
+    """Which run a request id or a step made. `digest` is of the request's payload, as hex."""
 
     run_id: str
     digest: str
@@ -151,15 +158,15 @@ class Records:
         self._jetstream = jetstream
 
     async def reserve(self, run: NewRun) -> str:
-        """Return the id of the run that this request id makes, or has made.
+        """Return the id of the run that this request id or step makes, or has made.
 
         Raises:
             RequestIdReused: it made a run of another payload.
 
         """
-        if run.request_id is None:
+        subject = reservation_subject(run)
+        if subject is None:
             return run.run_id
-        subject = request_subject(run.project, run.request_id)
         mine = Reservation(run_id=run.run_id, digest=run.digest.hex())
         try:
             await self._jetstream.put_value(
@@ -168,16 +175,28 @@ class Records:
         except Conflict as conflict:
             made = self._there(Reservation.of, conflict)
             if made.digest != mine.digest:
-                raise reused(run.request_id, made.run_id) from None
+                raise reused(run, made.run_id) from None
             return made.run_id
         return run.run_id
 
     async def reserved(self, run: NewRun) -> bool:
-        """Return whether this run's request id made a run before."""
-        if run.request_id is None:
+        """Return whether this run's request id or step made a run before."""
+        subject = reservation_subject(run)
+        if subject is None:
             return False
-        subject = request_subject(run.project, run.request_id)
         return await self._jetstream.value(Reservation.of, REQUESTS, subject) is not None
+
+    async def started_by(self, project: str, root: str) -> list[str]:
+        """Return the ids of the runs that were started by the steps in the log of a root run."""
+        subjects = await self._jetstream.subjects(REQUESTS, steps_of(project, root))
+        found: list[str] = []
+        for start in range(0, len(subjects), PIECE):
+            piece = subjects[start : start + PIECE]
+            async for message in self._jetstream.lasts(REQUESTS, piece):
+                made = self._jetstream.foreign.read(Reservation.of, message)
+                if made is not None:
+                    found.append(made.run_id)
+        return found
 
     async def create(self, run: NewRun) -> Record:
         """Store definition and record; return the record that there is then."""
@@ -206,6 +225,7 @@ class Records:
             streaming=run.streaming,
             create_time=run.create_time,
             deadline=run.deadline,
+            parent=run.parent,
         )
         try:
             return await self.write(record)
@@ -318,9 +338,9 @@ class Records:
         await self._jetstream.purge(DEFINITIONS, subjects)
 
     async def drop(self, record: Record) -> None:
-        """Remove the request id, unless it has made another run by now, then the record."""
-        if record.request_id is not None:
-            subject = request_subject(record.project, record.request_id)
+        """Remove what made the run, unless it has made another one by now, then the record."""
+        subject = reservation_subject(record)
+        if subject is not None:
             message = await self._jetstream.last(REQUESTS, subject)
             made = self._jetstream.foreign.read(Reservation.of, message)
             if message is not None and made is not None and made.run_id == record.run_id:
@@ -333,6 +353,13 @@ class Records:
         if found is None:
             raise conflict
         return found
+
+
+def reservation_subject(run: NewRun | Record) -> str | None:
+    """Return where it is kept that a request id or a step made this run; None if none did."""
+    if run.parent is not None:
+        return step_subject(run.project, run.parent)
+    return None if run.request_id is None else request_subject(run.project, run.request_id)
 
 
 def piece_of(message: StoredMessage) -> bytes:

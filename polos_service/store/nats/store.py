@@ -35,6 +35,7 @@ from polos_service.store.nats.upkeep import Parts, Removal, Sweep
 from polos_service.store.nats.usage import Usage
 from polos_service.store.nats.waits import Place, WaitIndex
 from polos_service.store.nats.waker import Waker
+from polos_service.store.nats.watching import Watchers
 from polos_service.store.refusals import not_finished
 from polos_service.store.wakeups import Wakeups
 
@@ -75,12 +76,14 @@ class NatsStore:
         self._queue = Queue(jetstream, self._tasks, lines)
         self._parking = Parking(jetstream, self._inbox, self._queue)
         self._waits = WaitIndex(jetstream, self._log, self._records)
+        self._watchers = Watchers(jetstream, self._log, self._records, self._order)
         self._claims = Claims(
             log=self._log,
             records=self._records,
             inbox=self._inbox,
             queue=self._queue,
             parking=self._parking,
+            watchers=self._watchers,
             feeds=self._feeds,
             wakeups=self._wakeups,
             tasks=self._tasks,
@@ -99,6 +102,7 @@ class NatsStore:
             queue=self._queue,
             parking=self._parking,
             waits=self._waits,
+            watchers=self._watchers,
         )
         self._due_runs = DueRuns(parts)
         self._waker = Waker(parts)
@@ -288,6 +292,10 @@ class NatsStore:
         self._waker.look()
         return parked
 
+    async def watch(self, project: str, run_id: str, root: str) -> bool:
+        """Have the end of a run told to a root run."""
+        return await self._tasks.finish(self._watchers.watch(project, run_id, root))
+
     async def open_wait(self, project: str, wait: port.WaitRecord) -> None:
         """Put a wait into the index of open waits."""
         await self._tasks.finish(self._waits.open(project, wait))
@@ -361,6 +369,14 @@ class NatsStore:
     ) -> port.Command | None:
         if (await self._settled(project, run_id)).life is not Life.OPEN:
             return None
+        return await self._put(project, run_id, command)
+
+    async def _order(self, project: str, run_id: str, command: port.Command) -> None:
+        """Put a command into the inbox of a run, unless its record says that it has ended."""
+        if await self._records.open(project, run_id):
+            await self._put(project, run_id, command)
+
+    async def _put(self, project: str, run_id: str, command: port.Command) -> port.Command | None:
         stands = await self._inbox.put(project, run_id, command)
         record = await self._records.sought(project, run_id)
         if record is None or record.life not in (Life.OPEN, Life.ENDED):
@@ -378,7 +394,7 @@ class NatsStore:
         if record.life is Life.OPEN:
             last = await self._log.last(log_subject(project, run_id))
             if last is not None and last.head.outcome:
-                return await self._records.finish(record, last.head)
+                return await self._watchers.finish(record, last.head)
         return record
 
     async def _delete(self, project: str, run_id: str) -> None:

@@ -27,6 +27,7 @@ from polos_service.store.nats.subjects import (
     RUNS,
     USAGE,
     WAITS,
+    WATCHERS,
     WORK,
 )
 from polos_service.store.usage import DAY
@@ -50,7 +51,7 @@ STREAMS: Mapping[str, Mapping[str, Any]] = {
     WORK: {"subjects": ["polos.work.>"], "retention": "workqueue"},
     **{
         bucket: {"subjects": [f"$KV.{bucket.removeprefix('KV_')}.>"], **BUCKET}
-        for bucket in (RUNS, REQUESTS, DEFINITIONS, ALARMS, WAITS)
+        for bucket in (RUNS, REQUESTS, DEFINITIONS, ALARMS, WAITS, WATCHERS)
     },
     COMMANDS: {
         "subjects": ["$KV.POLOS_COMMANDS.>"],

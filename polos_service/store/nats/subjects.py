@@ -11,6 +11,8 @@ import re
 import time
 import uuid
 
+from polos_service.store import Parent
+
 LOG = "POLOS_LOG"
 """The stream of the logs of all runs."""
 
@@ -21,7 +23,7 @@ RUNS = "KV_POLOS_RUNS"
 """The bucket of records."""
 
 REQUESTS = "KV_POLOS_REQUESTS"
-"""The bucket of request ids."""
+"""The bucket of which run each request id, and each step that starts a run, has made."""
 
 DEFINITIONS = "KV_POLOS_DEFINITIONS"
 """The bucket of definitions."""
@@ -40,6 +42,9 @@ WAITS = "KV_POLOS_WAITS"
 
 EVERY_WAIT = "$KV.POLOS_WAITS.>"
 """Where the values of that bucket are kept."""
+
+WATCHERS = "KV_POLOS_WATCHERS"
+"""The bucket of root runs that wait for the end of others."""
 
 ACCESS = "KV_POLOS_ACCESS"
 """The bucket of what access is decided by."""
@@ -177,6 +182,17 @@ def request_subject(project: str, request_id: str) -> str:
     return f"$KV.POLOS_REQUESTS.{token(project)}.{digest}"
 
 
+def step_subject(project: str, parent: Parent) -> str:
+    """Return where it is kept which run a step started: where no request id is kept."""
+    step = f"{parent.run_id} {parent.step_key}".encode(errors="surrogatepass")
+    return f"{steps_of(project, parent.root).removesuffix('*')}{hashlib.sha256(step).hexdigest()}"
+
+
+def steps_of(project: str, root: str) -> str:
+    """Return where it is kept which runs were started by the steps in the log of a root run."""
+    return f"$KV.POLOS_REQUESTS.{token(project)}.{token(root)}.*"
+
+
 def usage_subject(project: str, process: str) -> str:
     """Return where it is kept what a process has counted for a project; `*` for any process."""
     return f"$KV.POLOS_USAGE.{token(project)}.{process}"
@@ -225,6 +241,16 @@ def waits_of(project: str, run_id: str) -> str:
 def waits_of_project(project: str) -> str:
     """Return the subjects of all open waits of a project."""
     return f"$KV.POLOS_WAITS.{token(project)}.>"
+
+
+def watcher_subject(project: str, run_id: str, root: str) -> str:
+    """Return where it is kept that a root run waits for the end of a run."""
+    return f"{watchers_of(project, run_id).removesuffix('*')}{token(root)}"
+
+
+def watchers_of(project: str, run_id: str) -> str:
+    """Return the subjects of all who wait for the end of a run."""
+    return f"$KV.POLOS_WATCHERS.{token(project)}.{token(run_id)}.*"
 
 
 def inbox_of(published: str) -> str:

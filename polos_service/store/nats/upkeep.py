@@ -31,6 +31,7 @@ from polos_service.store.nats.subjects import (
     log_subject,
 )
 from polos_service.store.nats.waits import WaitIndex
+from polos_service.store.nats.watching import Watchers
 
 UNDER_WAY = 60.0
 """Seconds for which a start, an end or a removal is left to the replica that is at it."""
@@ -52,6 +53,7 @@ class Parts:
     queue: Queue
     parking: Parking
     waits: WaitIndex
+    watchers: Watchers
 
 
 class Removal:
@@ -103,6 +105,7 @@ class Removal:
             self._parts.inbox.remove(tomb.project, tomb.run_id),
             self._parts.parking.remove(tomb.project, tomb.run_id),
             self._parts.waits.remove(tomb.project, tomb.run_id),
+            self._parts.watchers.remove(tomb.project, tomb.run_id),
         )
         if tomb.life is Life.DELETING:
             await self._parts.records.drop(tomb)
@@ -178,7 +181,7 @@ class Sweep:
             return  # it has ended meanwhile
         last = await self._parts.log.last(log_subject(record.project, record.run_id))
         if last is not None and last.head.outcome:
-            await self._parts.records.finish(record, last.head)
+            await self._parts.watchers.finish(record, last.head)
         elif last is not None and last.head.parked:
             await self._parts.parking.complete(record, last.head)
             return

@@ -52,6 +52,7 @@ from polos_service.store.sqlite import (
     runs,
     spool,
     waits,
+    watching,
 )
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
@@ -211,11 +212,28 @@ class SqliteStore:
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
         self._open.appending((claim.project, claim.run_id))
+        if frame.outcome is not None:
+            return self._end(claim, frame, private)
         return self._committer.submit(
             lambda db: self._spool.append(db, claim, frame, private),
             lambda _: self._appended(claim, frame, len(frame.data) + len(private)),
             spools=spool.fits(frame, private),
         )
+
+    def _end(self, claim: Claim, frame: Frame, private: bytes) -> asyncio.Future[None]:
+        """Append the last frame, and tell those who wait for the run's end."""
+        told: list[str] = []
+
+        def end(db: sqlite3.Connection) -> None:
+            self._spool.append(db, claim, frame, private)
+            told[:] = watching.tell(db, claim.project, claim.run_id)
+
+        def ended(_: None) -> None:
+            self._appended(claim, frame, len(frame.data) + len(private))
+            for root in told:
+                self._open.commanded((claim.project, root))
+
+        return self._committer.submit(end, ended)
 
     async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
         """Read frames from the cursor on."""
@@ -306,6 +324,10 @@ class SqliteStore:
         return await self._committer.submit(
             lambda db: parking.wake_due(db, now), lambda _: self._wakeups.notify("queue")
         )
+
+    async def watch(self, project: str, run_id: str, root: str) -> bool:
+        """Have the end of a run told to a root run."""
+        return await self._committer.submit(lambda db: watching.watch(db, project, run_id, root))
 
     async def open_wait(self, project: str, wait: WaitRecord) -> None:
         """Put a wait into the index of open waits."""

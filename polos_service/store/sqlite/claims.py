@@ -9,6 +9,7 @@ from polos_service.store import Claim, Overdue
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.inbox import commands_after
 from polos_service.store.sqlite.log import HELD, LEFT, NEWEST_MARK, insert_mark, left_in
+from polos_service.store.sqlite.runs import PARENT, PARENT_TYPES, parent_in
 from polos_service.store.sqlite.schema import QUEUED, RUNNING
 from polos_service.store.sqlite.spool import Spool
 
@@ -31,11 +32,11 @@ def begin_claim(db: sqlite3.Connection, spool: Spool, run: int, writer: str) -> 
         "UPDATE runs SET state = ?, epoch = epoch + 1, start_time = coalesce(start_time, ?) "
         "WHERE id = ? "
         "RETURNING project, run_id, workflow_id, epoch, create_time, deadline, definition, "
-        f"{NEWEST_MARK}",
+        f"{NEWEST_MARK}, {PARENT}",
         (RUNNING, time.time_ns(), run),
     ).fetchone()
     project, run_id, workflow_id, epoch, create_time, deadline, definition, newest = fitting(
-        row, str, str, str, int, int, int | None, bytes, bytes | None
+        row[: -len(PARENT_TYPES)], str, str, str, int, int, int | None, bytes, bytes | None
     )
     spool.let_go(db, project, run_id)
     mark: dict[str, object] = {"epoch": epoch, "writer": writer}
@@ -52,6 +53,7 @@ def begin_claim(db: sqlite3.Connection, spool: Spool, run: int, writer: str) -> 
         deadline=deadline,
         definition=definition,
         commands=commands_after(db, run, 0),
+        parent=parent_in(row[-len(PARENT_TYPES) :]),
     )
     spool.hold(claim, run)
     return claim

@@ -30,12 +30,16 @@ whether they count for its project."""
 
 
 def begin_removal(db: sqlite3.Connection, project: str, run_id: str) -> int:
-    """Hide a run that has ended from everybody, its request id too; return its row."""
+    """Hide a run that has ended from everybody, and what made it; return its row."""
     run, state = row_of(db, project, run_id)
     if state not in ENDED:
         raise not_finished(run_id)
     forget_definition(db, run)
-    db.execute(f"UPDATE runs SET state = {REMOVING}, request_id = NULL WHERE id = ?", (run,))
+    db.execute(
+        f"UPDATE runs SET state = {REMOVING}, request_id = NULL, parent_root = NULL, "
+        "parent_run = NULL, parent_step = NULL WHERE id = ?",
+        (run,),
+    )
     return run
 
 

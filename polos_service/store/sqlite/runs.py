@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import astuple
 
 from polos.v1.run_pb2 import RunState
-from polos_service.store import NewRun, RunQuery, RunRecord
+from polos_service.store import NewRun, Parent, RunQuery, RunRecord
 from polos_service.store.refusals import expired, not_found, reused, too_many
 from polos_service.store.sqlite.damage import ForeignValueError, fitting
 from polos_service.store.sqlite.log import NEWEST_MARK, left_in
@@ -17,17 +18,23 @@ from polos_service.store.sqlite.usage import admit
 LATEST = "(SELECT coalesce(max(last), 0) FROM frames WHERE run = runs.id)"
 """SQL for the newest sequence in a run's log, 0 if it is empty."""
 
+PARENT = "parent_root, parent_run, parent_step, depth"
+"""SQL for what a Parent has, in the order of its fields."""
+
+PARENT_TYPES = (str | None, str | None, str | None, int | None)
+"""The types of the values of PARENT."""
+
 RECORD = (
     "run_id, workflow_id, state, session_id, user_id, streaming, "
     f"create_time, start_time, finish_time, {LATEST}, "
-    f"CASE WHEN state IN ({QUEUED:d}, {RUNNING:d}) THEN {NEWEST_MARK} END"
+    f"CASE WHEN state IN ({QUEUED:d}, {RUNNING:d}) THEN {NEWEST_MARK} END, {PARENT}"
 )
 """SQL for what a RunRecord has, in the order of its fields."""
 
 RECORD_TYPES = (
     *(str, str, int, str | None, str | None, int),
     *(int, int | None, int | None, int),
-    bytes | None,
+    *(bytes | None, *PARENT_TYPES),
 )
 """The types of the values of RECORD."""
 
@@ -36,24 +43,19 @@ STATES = frozenset(RunState.values())
 
 
 def insert_run(db: sqlite3.Connection, run: NewRun, rules: Rules) -> str:
-    """Insert a run, unless its request id made one before; return that run's id.
+    """Insert a run, unless its request id or its step made one before; return that run's id.
 
     Raises:
         QuotaExceeded: its project has reached a limit.
-        RequestIdReused: the request id made a run with another digest.
+        RequestIdReused: they made a run with another digest.
         TooManyRuns: as many runs are queued as may be.
 
     """
-    if run.request_id is not None:
-        row = db.execute(
-            "SELECT run_id, digest FROM runs WHERE project = ? AND request_id = ?",
-            (run.project, run.request_id),
-        ).fetchone()
-        if row is not None:
-            run_id, digest = fitting(row, str, bytes)
-            if digest != run.digest:
-                raise reused(run.request_id, run_id)
-            return str(run_id)
+    if (made := made_by(db, run)) is not None:
+        run_id, digest = made
+        if digest != run.digest:
+            raise reused(run, run_id)
+        return run_id
     most = rules.max_queued
     (queued,) = db.execute(
         # Left to itself, SQLite would go through the states of all runs.
@@ -66,8 +68,8 @@ def insert_run(db: sqlite3.Connection, run: NewRun, rules: Rules) -> str:
     admit(db, run, rules.quotas.of(run.project))
     db.execute(
         "INSERT INTO runs (project, run_id, workflow_id, state, epoch, session_id, user_id, "
-        "streaming, create_time, deadline, request_id, digest, definition) "
-        "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"streaming, create_time, deadline, request_id, digest, definition, {PARENT}) "
+        "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run.project,
             run.run_id,
@@ -81,9 +83,33 @@ def insert_run(db: sqlite3.Connection, run: NewRun, rules: Rules) -> str:
             run.request_id,
             run.digest,
             run.definition,
+            *((None,) * 4 if run.parent is None else astuple(run.parent)),
         ),
     )
     return run.run_id
+
+
+def made_by(db: sqlite3.Connection, run: NewRun) -> tuple[str, bytes] | None:
+    """Return id and digest of the run that a request id or a step has made; None: they have not."""
+    condition, given = "request_id = ?", [run.request_id]
+    if run.parent is not None:
+        condition = "parent_run = ? AND parent_step = ?"
+        given = [run.parent.run_id, run.parent.step_key]
+    row = db.execute(
+        f"SELECT run_id, digest FROM runs WHERE project = ? AND {condition}", (run.project, *given)
+    ).fetchone()
+    if row is None:
+        return None
+    run_id, digest = fitting(row, str, bytes)
+    return run_id, digest
+
+
+def parent_in(values: Sequence[object]) -> Parent | None:
+    """Return the parent in the values of PARENT; None if there is none."""
+    root, run_id, step_key, depth = fitting(values, *PARENT_TYPES)
+    if root is None:
+        return None
+    return Parent(root=root, run_id=run_id, step_key=step_key, depth=depth)
 
 
 def row_of(db: sqlite3.Connection, project: str, run_id: str) -> tuple[int, int]:
@@ -118,6 +144,8 @@ def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRe
         "user_id = ?": query.user_id,
         "create_time >= ?": query.created_from,
         "create_time < ?": query.created_before,
+        "parent_root = ?": query.parent_root,
+        "parent_run = ?": query.parent_run_id,
     }
     given = {term: value for term, value in conditions.items() if value is not None}
     rows = db.execute(
@@ -130,7 +158,9 @@ def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRe
 
 def to_record(row: Sequence[object]) -> RunRecord:
     """Build a record from a row of the columns in RECORD."""
-    values = dict(zip(RunRecord.__dataclass_fields__, fitting(row, *RECORD_TYPES), strict=True))
+    told = fitting(row, *RECORD_TYPES)
+    told = (*told[: -len(PARENT_TYPES)], parent_in(told[-len(PARENT_TYPES) :]))
+    values = dict(zip(RunRecord.__dataclass_fields__, told, strict=True))
     if values["state"] not in STATES:
         raise ForeignValueError(f"a run has the state {values['state']}")
     values["streaming"] = bool(values["streaming"])

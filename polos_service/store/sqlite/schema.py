@@ -186,7 +186,27 @@ CREATE INDEX inbox_unsettled ON inbox (run) WHERE kind != '{SETTLED}';
 """
 """Version 10: the commands that take room in the inbox of a run."""
 
-MIGRATIONS = (FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH)
+ELEVENTH = """
+ALTER TABLE runs ADD COLUMN parent_root TEXT;
+ALTER TABLE runs ADD COLUMN parent_run TEXT;
+ALTER TABLE runs ADD COLUMN parent_step TEXT;
+ALTER TABLE runs ADD COLUMN depth INTEGER;
+CREATE UNIQUE INDEX runs_by_step ON runs (project, parent_run, parent_step)
+    WHERE parent_run IS NOT NULL;
+CREATE INDEX runs_by_parent ON runs (project, parent_root, run_id) WHERE parent_root IS NOT NULL;
+CREATE TABLE watchers (
+    run INTEGER NOT NULL,
+    root TEXT NOT NULL,
+    PRIMARY KEY (run, root)
+) STRICT, WITHOUT ROWID;
+"""
+"""Version 11: the steps that have started runs, each of which has started one at most; and who
+waits for the end of a run."""
+
+MIGRATIONS = (
+    *(FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH),
+    ELEVENTH,
+)
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""
 

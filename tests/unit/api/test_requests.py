@@ -55,7 +55,7 @@ def test_a_request_becomes_a_value() -> None:
     assert [message["role"] for message in value.payload][:2] == ["user", "assistant"]
     assert (value.model_options, value.initial_state["unit"]) == ({"seed": 7}, "celsius")
     assert value.size == request().ByteSize()
-    assert value.origin is None
+    assert value.parent is None
 
 
 def test_what_is_not_said_is_none() -> None:

@@ -87,7 +87,7 @@ def test_a_refusal_of_a_long_value_is_short() -> None:
     ],
     ids=["call", "decorate", "instantiate", "attribute", "derive", "derive with others"],
 )
-@pytest.mark.parametrize("name", ["guardrail", "AgentContext", "schedules", "batch_invoke"])
+@pytest.mark.parametrize("name", ["guardrail", "AgentContext", "schedules", "publish"])
 def test_each_use_is_refused_by_name(name: str, use: Callable[[Any], Any]) -> None:
     with pytest.raises(DefinitionError, match=f"^{name} is not built yet in this version"):
         use(placeholder(name))
@@ -113,8 +113,8 @@ def test_what_a_context_does_not_have_yet_is_refused_by_name() -> None:
 
 
 def test_advice_is_given_where_there_is_some() -> None:
-    assert placeholder("batch_invoke").__doc__ == (
-        "batch_invoke is not built yet in this version; call agent.invoke for each"
+    assert placeholder("AgentContext").__doc__ == (
+        "AgentContext is not built yet in this version; tools get a WorkflowContext"
     )
     assert all(placeholder(name).__name__ == name for name in NAMES)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from polos import Agent, Polos, PolosClient, WorkflowContext, events, max_steps, scripted, tool
 from polos.testing import History, HistoryInvalid, ReplayDiffers, Replayed, replay
 from polos.v1.event_pb2 import Event
-from polos_client.define.workflow import Workflow
+from polos_client.define.workflow import Workflow, workflow
 
 PATIENCE = 0.3
 CALLED: list[str] = []
@@ -317,6 +317,29 @@ PLAY = scripted.script(
 
 def calculator(**options: Any) -> Agent:
     return Agent(id="calculator", provider="scripted", model=PLAY, **options)
+
+
+@workflow(id="noted")
+async def noted(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    return await ctx.step.run("note", note, payload["text"])
+
+
+async def test_runs_of_their_own_are_neither_started_nor_waited_for() -> None:
+    async def starts(ctx: WorkflowContext) -> Any:
+        handle = await ctx.step.invoke("go", "noted", {"text": "tea"})
+        return await ctx.step.wait_for_run("end", handle)
+
+    async def waits_longer(ctx: WorkflowContext) -> Any:
+        handle = await ctx.step.invoke("go", "noted", {"text": "tea"})
+        await ctx.step.wait_for_run("end", handle)
+        return await ctx.step.wait_for_run("again", handle)
+
+    history = await recorded(starts)
+    assert (await same(starts, history)).ended
+    assert (await same(starts, until(history, "suspended"))).goes_on == (
+        "goes on with 'end', which had begun"
+    )
+    assert "asks for the step 'again' (run)" in await differs(waits_longer, history)
 
 
 async def test_an_agent_is_replayed_without_model_and_tools() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -241,3 +242,18 @@ def test_without_a_standard_error_the_log_goes_nowhere(
         logs.flush()
     finally:
         structlog.reset_defaults()
+
+
+def test_json_is_an_object_a_line_and_a_level_drops_what_is_below(
+    written: Written,
+) -> None:
+    structlog.reset_defaults()
+    logs.log_to_stderr("warning", as_json=True)
+    log.info("not_told")
+    log.error("failed", exc_info=ValueError("no luck"), value=object, text="two\nlines")
+    log.warning("long", values=["x" * 100] * 1_000)
+    failed, long = map(json.loads, written.text.splitlines())
+    assert (failed["event"], failed["level"], failed["text"]) == ("failed", "error", "two\nlines")
+    assert failed["exception"].endswith("ValueError: no luck")
+    assert failed["timestamp"].endswith("Z")
+    assert long.keys() == {"event", "level", "timestamp", "omitted"}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from polos_service.config import Settings, SettingsInvalidError
+from polos_service.variables import misspelt
 
 
 @pytest.fixture(autouse=True)
@@ -281,3 +282,12 @@ def test_weights_of_projects_are_numbers_greater_than_0(monkeypatch: pytest.Monk
         assert refusal().endswith('; for example {"production": 3}')
     monkeypatch.setenv("POLOS_PROJECT_WEIGHTS", '{"a": 0}')
     assert "the weight of project 'a' is 0; it must be greater than 0" in refusal()
+
+
+def test_a_misspelt_variable_is_named_with_the_one_that_is_meant() -> None:
+    given = ["POLOS_STOR", "polos_max_run", "POLOS_XYZZY", "POLOS_STORE", "POLOS_TLS", "HOME"]
+    assert list(misspelt(given)) == [
+        ("POLOS_STOR", "POLOS_STORE"),
+        ("POLOS_XYZZY", ""),
+        ("polos_max_run", "POLOS_MAX_RUNS"),
+    ]

@@ -1,0 +1,86 @@
+"""Root runs that wait for the end of others, of every replica.
+
+Each has a message below the run that it waits for. Whoever ends that run reads them behind the
+end of its log, and whoever waits looks at the log behind its own message: so one of both sees the
+other. They are told before the record of the run says that it has ended, and before its work item
+is acknowledged: whoever finds either tells them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from polos_client.errors import RunExpired, RunNotFound
+from polos_service.store import Command, end_of
+from polos_service.store.nats.frames import Head
+from polos_service.store.nats.jetstream import Conflict, JetStream
+from polos_service.store.nats.log import Log
+from polos_service.store.nats.messages import NotOurs, StoredMessage
+from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.subjects import WATCHERS, log_subject, watcher_subject, watchers_of
+
+Order = Callable[[str, str, Command], Awaitable[Any]]
+"""Puts a command into the inbox of a root run of a project, and wakes it."""
+
+
+class Watchers:
+    """The bucket of those who wait for the ends of runs."""
+
+    def __init__(self, jetstream: JetStream, log: Log, records: Records, order: Order) -> None:
+        self._jetstream = jetstream
+        self._log = log
+        self._records = records
+        self._order = order
+
+    async def watch(self, project: str, run_id: str, root: str) -> bool:
+        """Have a run's end told to a root run; False if it has ended.
+
+        Raises:
+            RunExpired, RunNotFound: there is no such run.
+
+        """
+        record = await self._records.get(project, run_id)
+        if record.life is not Life.OPEN:
+            return False
+        subject = watcher_subject(project, run_id, root)
+        with suppress(Conflict):  # it waits for it already
+            await self._jetstream.put_value(
+                watcher_in, WATCHERS, subject, root.encode(), revision=0
+            )
+        last = await self._log.last(log_subject(project, run_id))
+        if last is None or not last.head.outcome:
+            await self._records.get(project, run_id)  # removed meanwhile?
+            return True
+        await self._jetstream.purge(WATCHERS, subject)
+        return False
+
+    async def finish(self, record: Record, head: Head) -> Record:
+        """Tell those who wait that a run has ended, then write it into its record."""
+        project, run_id = record.project, record.run_id
+        every = watchers_of(project, run_id)
+        while (message := await self._jetstream.last(WATCHERS, every)) is not None:
+            root = self._jetstream.foreign.read(watcher_in, message)
+            if root is not None:
+                with suppress(RunExpired, RunNotFound):  # it was removed meanwhile
+                    await self._order(project, root, end_of(run_id, root))
+            await self._jetstream.purge(WATCHERS, message.subject)
+        return await self._records.finish(record, head)
+
+    async def remove(self, project: str, run_id: str) -> None:
+        """Remove what is left of those who waited for a run."""
+        await self._jetstream.purge(WATCHERS, watchers_of(project, run_id))
+
+
+def watcher_in(message: StoredMessage) -> str:
+    """Return the root run that a message tells of.
+
+    Raises:
+        ValueError: it is not one of ours.
+
+    """
+    root = message.data.decode()
+    if not root or "KV-Operation" in message.headers:
+        raise NotOurs("it names no run")
+    return root

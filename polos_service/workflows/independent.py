@@ -1,0 +1,243 @@
+"""Runs that a workflow's code starts beside its own run: each has a log of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import WaitKind
+from polos_client.calls.handle import ExecutionHandle
+from polos_client.errors import (
+    QuotaExceeded,
+    RequestIdReused,
+    StepExecutionError,
+    StoreUnavailable,
+    TooManyRuns,
+)
+from polos_client.wire import NAME_LIMIT
+from polos_service.errors import Nondeterministic, StepError
+from polos_service.logs import get_logger
+from polos_service.runs.attempt import Attempt, StepOutput, check_size
+from polos_service.runs.clock import Clock
+from polos_service.runs.context import RunContext
+from polos_service.runs.frame import SECOND
+from polos_service.runs.runnable import RunRequest, new_run
+from polos_service.sidethread import SMALL
+from polos_service.store import NewRun
+from polos_service.tools.values import encode
+from polos_service.workflows.children import Children, checked_target
+from polos_service.workflows.functions import FAILED
+from polos_service.workflows.outcome import value_in
+
+KIND = "invoke"
+"""The type of a step that starts a run."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+"""Seconds after which a start is tried again that found no room, at first and at most."""
+
+
+class Others(Protocol):
+    """The runs with logs of their own, as the code of a run has to do with them."""
+
+    async def create(self, run: NewRun) -> str:
+        """Store a run, and return its id: see `RunStore.create`."""
+        ...
+
+    async def outcome(self, project: str, run_id: str) -> str:
+        """Return what a run has ended with, as `outcome_json` makes it.
+
+        Raises:
+            StoreUnavailable: the store does not have it yet, or is away.
+
+        """
+        ...
+
+
+log = get_logger(__name__)
+
+
+class Independent:
+    """The runs that one run of a workflow starts beside itself."""
+
+    def __init__(self, ctx: RunContext, clock: Clock, children: Children, others: Others) -> None:
+        self._ctx = ctx
+        self._clock = clock
+        self._children = children
+        self._others = others
+
+    async def start(
+        self, key: str, target: Any, payload: Any, state: Any, timeout: float | None
+    ) -> ExecutionHandle:
+        """Start a run of an agent or a workflow once, and return its handle.
+
+        Args:
+            key: the step's key.
+            target: an Agent, a Workflow, or the id of one.
+            payload: what it is given.
+            state: its initial state.
+            timeout: seconds that it may take; None: its own deadline.
+
+        Raises:
+            StepError: what is to run is not known, cannot be started with this, or is too deep.
+            StepExecutionError: an argument is of a wrong type.
+
+        """
+        target_id = checked_target(key, target, timeout)
+
+        async def body(attempt: Attempt) -> StepOutput:
+            run = await self._run(key, target_id, payload, state, timeout)
+            await attempt.checkpoint()  # a run is started by a step that the log has
+            try:
+                run = replace(run, run_id=await self._created(run))
+            except RequestIdReused as error:
+                raise Nondeterministic(
+                    "the run",
+                    run_id=self._ctx.run_id,
+                    step_key=key,
+                    recorded=error.metadata["run_id"],
+                    asked="another run: other code or another payload",
+                ) from error
+            handle = handle_of(run, self._ctx.run_id, key)
+            return StepOutput(result_json=handle.model_dump_json(), started_run_id=run.run_id)
+
+        # A start that a crash has cut short goes on: it finds the run that it has made.
+        output = await self._ctx.step(key, KIND, body, resumes=True, abandons=True)
+        return ExecutionHandle.model_validate_json(output.result_json)
+
+    async def end(self, key: str, run: Any, timeout: float | None) -> Any:
+        """Wait for the end of a run, and return its result.
+
+        Args:
+            key: the wait's key.
+            run: the run's handle, or its id.
+            timeout: seconds after which the wait fails; None: never.
+
+        Raises:
+            StepError: it failed, was cancelled, has not ended in time, or is not there.
+            StepExecutionError: it is not another run with a log of its own.
+
+        """
+        run_id = run.id if isinstance(run, ExecutionHandle) else run
+        if not is_root_id(run_id) or run_id == self._ctx.root.run_id:
+            raise StepExecutionError(
+                f"{run!r:.80} of {key!r} must be another run with a log of its own: the handle of "
+                "one, or its id."
+            )
+
+        async def outcome(awaited: str) -> str:
+            return await self._others.outcome(self._ctx.project, awaited)
+
+        ended = await self._ctx.waited(
+            key,
+            WaitKind.WAIT_KIND_RUN,
+            data_json=encode({"run_id": run_id})[0],
+            until=None if timeout is None else self._ctx.after(timeout),
+            outcome=outcome,
+        )
+        if ended.resumed.expired:
+            raise StepError(
+                FailureReason.FAILURE_REASON_WAIT_EXPIRED,
+                f"The run {run_id} has not ended in time.",
+            )
+        with self._ctx.handing_over():
+            told = ended.resumed.data_json
+            if len(told) <= SMALL:
+                return value_in(told, self._schema)
+            return await asyncio.to_thread(value_in, told, self._schema)
+
+    def _schema(self, agent_id: str) -> Any:
+        """Return the type of an agent's answers, if it is known here."""
+        return getattr(self._children.known(agent_id), "output_schema", None)
+
+    async def _run(
+        self, key: str, target_id: str, payload: Any, state: Any, timeout: float | None
+    ) -> NewRun:
+        """Return the run that a step starts.
+
+        Raises:
+            StepError: it cannot be started.
+
+        """
+        parent = self._ctx.below(key)
+        runnable = self._children.known(target_id)
+        if isinstance(runnable, StepError):
+            raise runnable
+        request, definition = await self._children.pinned(runnable, payload, state, timeout)
+        check_size("input of the run", len(definition))
+        request = replace(request, parent=parent, digest=digest(request))
+        return new_run(runnable, request, definition, self._clock.now())
+
+    async def _created(self, run: NewRun) -> str:
+        """Return the id of the run, once there is room for it.
+
+        Raises:
+            RequestIdReused: the step has made another run before.
+            StepError: there will be no room.
+
+        """
+        try:
+            with self._ctx.working():
+                return await self._others.create(run)
+        except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
+            self._require_hope(error)
+            log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
+        pause = FIRST_PAUSE
+        while True:
+            with self._ctx.waiting_for_room() as until:
+                while self._clock.now() < until:
+                    await self._clock.sleep(pause)
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                    try:
+                        return await self._others.create(run)
+                    except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
+                        self._require_hope(error)
+
+    def _require_hope(self, error: TooManyRuns | QuotaExceeded | StoreUnavailable) -> None:
+        """Refuse a start that waiting does not help.
+
+        Raises:
+            StepError: it does not.
+
+        """
+        if isinstance(error, QuotaExceeded) and error.retry_after is None:
+            raise StepError(FAILED, str(error)) from error
+
+
+def is_root_id(run_id: object) -> bool:
+    """Return whether something can be the id of a run with a log of its own."""
+    if not isinstance(run_id, str) or not run_id.isascii():
+        return False
+    return 1 <= len(run_id) <= NAME_LIMIT and ":" not in run_id
+
+
+def digest(request: RunRequest) -> bytes:
+    """Return what is the same for two starts that ask for the same run."""
+    asked = (
+        request.runnable_id,
+        request.payload,
+        request.payload_json,
+        request.model_options,
+        request.initial_state,
+        request.deadlines.run,
+        request.streaming,
+    )
+    return hashlib.sha256(repr(asked).encode()).digest()
+
+
+def handle_of(run: NewRun, parent_run_id: str, step_key: str) -> ExecutionHandle:
+    """Return the handle of a run that a step has started."""
+    return ExecutionHandle(
+        id=run.run_id,
+        workflow_id=run.workflow_id,
+        created_at=datetime.fromtimestamp(run.create_time / SECOND, UTC).isoformat(),
+        parent_execution_id=parent_run_id,
+        root_workflow_id=run.workflow_id,
+        root_execution_id=run.run_id,
+        session_id=run.session_id,
+        user_id=run.user_id,
+        step_key=step_key,
+    )

@@ -1,0 +1,97 @@
+"""What a run ended with, as a wait for its end tells it in the log of the run that waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from json import JSONDecoder
+from typing import Any
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import Event
+from polos.v1.run_pb2 import ToolResult
+from polos_client.event import dollars, usage_fields
+from polos_service.errors import StepError
+from polos_service.limits import OUTPUT_LIMIT
+from polos_service.runs.attempt import StepOutput
+from polos_service.runs.runnable import AGENT
+from polos_service.workflows.children import TYPED, agent_json, value_of
+from polos_service.workflows.definition import KIND as WORKFLOW
+from polos_service.workflows.functions import MODELS
+
+
+def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
+    """Return the outcome of a run as JSON text: a result of at most OUTPUT_LIMIT bytes, and some.
+
+    Args:
+        event: its terminal event.
+        tools: the results of its own tools, for an agent.
+
+    """
+    told: dict[str, Any] = {"run_id": event.run_id, "workflow_id": event.workflow_id}
+    name = event.WhichOneof("payload") or ""
+    payload = getattr(event, name)
+    told |= {"usage": usage_fields(payload.usage)} if payload.HasField("usage") else {}
+    told |= {"cost": dollars(payload.cost)} if payload.HasField("cost") else {}
+    result = None
+    match name:
+        case "workflow_finish":
+            result, schema = payload.result_json, payload.result_schema
+            told |= {"outcome": "completed", "kind": WORKFLOW}
+            told |= {"result_schema": schema} if schema else {}
+        case "agent_finish" if not payload.result_step_key:
+            ended = [(one.tool_call, one) for one in tools]
+            result = agent_json(event.run_id, payload, ended)
+            told |= {"outcome": "completed", "kind": AGENT}
+        case "agent_finish":
+            told |= too_large(event.run_id)
+        case "run_cancelled":
+            told |= {"outcome": "cancelled"}
+        case _:
+            told |= {"outcome": "failed", "error": payload.message}
+    text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+    if result is None:
+        return text
+    if len(result.encode()) > OUTPUT_LIMIT:
+        return json.dumps(told | too_large(event.run_id))
+    # The result as it is, so that its numbers stay exact; first, so that it is found again.
+    return f"{TYPED}{result},{text[1:]}"
+
+
+def too_large(run_id: str) -> dict[str, str]:
+    """Return how a run is told whose result cannot be handed on."""
+    what = f"The result exceeds {OUTPUT_LIMIT} bytes. It stands in the events of the run {run_id}."
+    return {"outcome": "failed", "error": what}
+
+
+def deleted_json(run_id: str) -> str:
+    """Return how a run is told that was deleted before its end was read, or never was there."""
+    return json.dumps({"run_id": run_id, "outcome": "deleted"})
+
+
+def value_in(text: str, schema_of: Callable[[str], Any] = lambda _: None) -> Any:
+    """Return what a run returned whose outcome this is.
+
+    `schema_of` returns the type of an agent's answers by its id, if it is known.
+
+    Raises:
+        StepError: it failed, was cancelled, or is not there.
+
+    """
+    told = json.loads(text)
+    run_id = told["run_id"]
+    match told["outcome"]:
+        case "completed":
+            schema = told.get("result_schema")
+            private = {MODELS: {"": schema}} if schema else {}
+            _, end = JSONDecoder().raw_decode(text, len(TYPED))
+            output = StepOutput(result_json=text[len(TYPED) : end], private=private)
+            return value_of(told["kind"], output, schema_of(told["workflow_id"]))
+        case "failed":
+            raise StepError(FailureReason.FAILURE_REASON_CHILD_FAILED, told["error"])
+        case "cancelled":
+            reason = FailureReason.FAILURE_REASON_CHILD_CANCELLED
+            raise StepError(reason, f"The run {run_id} was cancelled.")
+        case _:
+            reason = FailureReason.FAILURE_REASON_CHILD_FAILED
+            raise StepError(reason, f"There is no run {run_id!r:.80}, or no more.")

@@ -1,0 +1,293 @@
+"""Waits for the ends of runs that have logs of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from polos.v1.error_pb2 import FailureReason
+from polos.v1.event_pb2 import WaitKind
+from polos_client.define.context import WorkflowContext
+from polos_client.define.scripted import call, turn
+from polos_client.define.tool import tool
+from polos_client.define.workflow import workflow
+from polos_client.errors import StepExecutionError
+from polos_client.result import AgentResult
+from polos_service.agents.runnable import AgentRunnable
+from polos_service.models.providers import Providers
+from polos_service.models.scripted import Scripted
+from polos_service.store import RunQuery
+from polos_service.store.sqlite import SqliteStore
+from tests.support.flows import Flows, flowing, kinds, result_of
+from tests.support.service import scripted, until
+
+PARKING = 0.05
+"""Seconds after which runs are parked here."""
+
+
+class Order(BaseModel):
+    item: str
+
+
+@workflow(id="shout")
+async def shout(ctx: WorkflowContext, payload: Order) -> Order:
+    if payload.item == "gold":
+        raise StepExecutionError("no gold")
+    return Order(item=payload.item.upper())
+
+
+@workflow(id="asks")
+async def asks(ctx: WorkflowContext) -> Any:
+    return (await ctx.step.suspend("on"))["data"]
+
+
+@workflow(id="parent")
+async def parent(ctx: WorkflowContext) -> Any:
+    handle = await ctx.step.invoke("go", asks)
+    return await ctx.step.wait_for_run("end", handle)
+
+
+async def child_of(store: SqliteStore, run_id: str) -> str:
+    """Wait until a run has started another one, and return its id."""
+
+    async def begun() -> bool:
+        return bool(await store.list("default", RunQuery(limit=1, parent_root=run_id)))
+
+    await until(begun, "a run to be started")
+    (found,) = await store.list("default", RunQuery(limit=2, parent_root=run_id))
+    return found.run_id
+
+
+async def test_the_result_of_a_run_is_waited_for(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[str]:
+        handles = [
+            await ctx.step.invoke(f"go {item}", shout, Order(item=item)) for item in ("tea", "gold")
+        ]
+        model = await ctx.step.wait_for_run("first", handles[0])
+        assert isinstance(model, Order)
+        with pytest.raises(StepExecutionError, match=r"Step 'second' failed: .*no gold"):
+            await ctx.step.wait_for_run("second", handles[1].id)
+        with pytest.raises(StepExecutionError, match="There is no run 'nobody', or no more"):
+            await ctx.step.wait_for_run("third", "nobody")
+        again = await ctx.step.wait_for_run("again", handles[0].id)
+        return [model.item, again.item]
+
+    async with flowing(store, root, shout) as flows:
+        events = await flows.run(root)
+    assert result_of(events) == ["TEA", "TEA"]
+    waits = [one for one in kinds(events) if "first" in one or "third" in one]
+    assert waits == [
+        "suspended first",
+        "resumed first answered",
+        "suspended third",
+        "resumed third answered",
+    ]
+    first = next(one.suspended for one in events if one.HasField("suspended"))
+    assert first.kind == WaitKind.WAIT_KIND_RUN
+    assert await store.list_waits("default", 10) == []
+
+
+async def test_the_result_of_an_agent_is_that_of_the_agent(store: SqliteStore) -> None:
+    @tool(id="look")
+    def look() -> str:
+        """Look."""
+        return "seen"
+
+    agent = scripted(turn(call("look")), turn("Found."), tools=(look,), id="agent")
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        handle = await ctx.step.invoke("go", "agent", {"input": "Hi"})
+        result = await ctx.step.wait_for_run("end", handle)
+        assert isinstance(result, AgentResult)
+        return [result.result, result.tool_results[0].result, result.agent_run_id == handle.id]
+
+    flows = Flows(store, root)
+    flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+    flows.begin()
+    assert await flows.result(root) == ["Found.", "seen", True]
+    await flows.stop()
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["parked", "killed"])
+async def test_a_parked_run_is_woken_by_the_end_once(store: SqliteStore, *, killed: bool) -> None:
+    flows = Flows(store, parent, asks, threshold=PARKING)
+    flows.begin()
+    run_id = await flows.start(parent)
+    child = await child_of(store, run_id)
+    await flows.parked(run_id)
+    if killed:
+        await flows.restart()
+    await flows.holds(child, "suspended on")
+    await flows.answer(child, "on", "yes")
+    events = await flows.ended(run_id)
+    assert result_of(events) == "yes"
+    assert [one for one in kinds(events) if "end" in one] == [
+        "suspended end",
+        "resumed end answered",
+    ]
+    await flows.stop()
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_a_run_that_ends_while_nobody_serves_is_found(
+    store: SqliteStore, *, parked: bool
+) -> None:
+    flows = Flows(store, parent, asks, threshold=PARKING if parked else 60.0)
+    flows.begin()
+    run_id = await flows.start(parent)
+    child = await child_of(store, run_id)
+    await flows.holds(run_id, "suspended end")
+    if parked:
+        await flows.parked(run_id)
+    await flows.holds(child, "suspended on")
+    await flows.stop()
+    async with flowing(store, asks) as others:
+        await others.answer(child, "on", 7)
+        await others.ended(child)
+    await flows.restart()
+    assert result_of(await flows.ended(run_id)) == 7
+    await flows.stop()
+
+
+async def test_the_result_outlives_the_run(store: SqliteStore) -> None:
+    gate = asyncio.Event()
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        handle = await ctx.step.invoke("go", shout, Order(item="tea"))
+        order = await ctx.step.wait_for_run("end", handle)
+        await ctx.step.run("gate", gate.wait)
+        return order.item
+
+    async with flowing(store, root, shout) as flows:
+        run_id = await flows.start(root)
+        child = await child_of(store, run_id)
+        await flows.holds(run_id, "step_start gate 1")
+        await store.delete("default", child)
+        gate.set()
+        await flows.restart()
+        assert result_of(await flows.ended(run_id)) == "TEA"
+
+
+async def test_a_wait_for_a_run_expires_and_the_run_goes_on(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        handle = await ctx.step.invoke("go", asks)
+        with pytest.raises(StepExecutionError, match="has not ended in time"):
+            await ctx.step.wait_for_run("end", handle, timeout=0.05)
+        return str(handle.id)
+
+    async with flowing(store, root, asks) as flows:
+        events = await flows.run(root)
+        child = result_of(events)
+        await flows.holds(child, "suspended on")
+        await flows.answer(child, "on", 1)
+        assert result_of(await flows.ended(child)) == 1
+    assert "resumed end expired" in kinds(events)
+
+
+@pytest.mark.parametrize("parked", [False, True])
+async def test_runs_that_are_waited_for_are_cancelled_first(
+    store: SqliteStore, *, parked: bool
+) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext, payload: str) -> None:
+        handle = await ctx.step.invoke("go", asks)
+        await ctx.step.invoke("left alone", asks)
+        await asyncio.gather(
+            ctx.step.wait_for_run("own", handle), ctx.step.wait_for_run("other", payload)
+        )
+
+    async with flowing(store, root, asks, threshold=PARKING if parked else 60.0) as flows:
+        other = await flows.start(asks)
+        run_id = await flows.start(root, other)
+        await flows.holds(run_id, "suspended other")
+        alone, own = await store.list("default", RunQuery(limit=2, parent_root=run_id))
+        assert own.parent is not None
+        assert own.parent.step_key == "go"
+        for one in (own.run_id, alone.run_id, other):
+            await flows.holds(one, "suspended on")
+        if parked:
+            await flows.parked(run_id)
+        await flows.cancel(run_id)
+        assert kinds(await flows.ended(run_id))[-1] == "run_cancelled"
+        assert kinds(await flows.ended(own.run_id))[-1] == "run_cancelled"
+        for one in (alone.run_id, other):
+            await flows.answer(one, "on")
+            assert kinds(await flows.ended(one))[-1] == "workflow_finish"
+
+
+async def test_a_cancelled_run_fails_the_wait(store: SqliteStore) -> None:
+    async with flowing(store, parent, asks) as flows:
+        run_id = await flows.start(parent)
+        child = await child_of(store, run_id)
+        await flows.holds(child, "suspended on")
+        await flows.cancel(child)
+        events = await flows.ended(run_id)
+    assert events[-1].HasField("error")
+    assert f"The run {child} was cancelled" in events[-1].error.message
+    assert events[-1].error.reason == FailureReason.FAILURE_REASON_WORKFLOW_FAILED
+
+
+async def test_a_wait_that_lost_a_race_is_closed(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        handle = await ctx.step.invoke("go", asks)
+        wait = asyncio.ensure_future(ctx.step.wait_for_run("end", handle))
+        await ctx.step.wait_for("time", seconds=0.05)
+        wait.cancel()
+        await asyncio.wait({wait})
+        return str(handle.id)
+
+    async with flowing(store, root, asks) as flows:
+        events = await flows.run(root)
+        assert "resumed end cancelled" in kinds(events)
+        await flows.holds(result_of(events), "suspended on")
+
+
+async def test_what_cannot_be_waited_for_is_refused(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        wrong: list[Any] = [ctx.execution_id, f"{ctx.execution_id}:5", "", None, 7]
+        for number, one in enumerate(wrong):
+            with pytest.raises(StepExecutionError, match="must be another run"):
+                await ctx.step.wait_for_run(f"k{number}", one)
+        with pytest.raises(StepExecutionError, match="timeout"):
+            await ctx.step.wait_for_run("t", "run", timeout=0)
+        return "refused"
+
+    async with flowing(store, root) as flows:
+        assert await flows.result(root) == "refused"
+
+
+async def test_a_run_that_waits_gives_its_slot_to_the_one_it_waits_for(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        handle = await ctx.step.invoke("go", shout, Order(item="tea"))
+        return str((await ctx.step.wait_for_run("end", handle)).item)
+
+    async with flowing(store, root, shout, limit=1, threshold=PARKING) as flows:
+        assert await flows.result(root) == "TEA"
+
+
+async def test_a_child_waits_for_a_run_of_its_own(store: SqliteStore) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        return await ctx.step.invoke_and_wait("child", parent)
+
+    async with flowing(store, root, parent, asks, threshold=PARKING) as flows:
+        run_id = await flows.start(root)
+        child = await child_of(store, run_id)
+        await flows.parked(run_id)
+        await flows.holds(child, "suspended on")
+        await flows.answer(child, "on", "yes")
+        assert result_of(await flows.ended(run_id)) == "yes"
+        (record,) = await store.list("default", RunQuery(limit=2, parent_root=run_id))
+    assert record.parent is not None
+    assert record.parent.run_id.startswith(f"{run_id}:")
+    assert record.parent.depth == 2

@@ -21,7 +21,17 @@ from rich.table import Table
 from bench import compiled
 from bench.page import write_pages
 from bench.processes import ROOT, Server
-from bench.rows import latency, parked, reading, replicas, standing, steps, sustained, throughput
+from bench.rows import (
+    children,
+    latency,
+    parked,
+    reading,
+    replicas,
+    standing,
+    steps,
+    sustained,
+    throughput,
+)
 from bench.table import Row, missed_of
 from bench.targets import LABELS, provider
 
@@ -45,6 +55,7 @@ ROWS: dict[str, Callable[[Server, int], Row]] = {
     "nats-paced": replicas.paced,
     "workers": replicas.workers,
     "steps": steps.steps,
+    "children": children.children,
     "parked": parked.parked,
     "nats-parked": parked.nats_parked,
 }

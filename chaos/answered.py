@@ -6,11 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from chaos.plan import calls_of
 from chaos.questions import APPROVED, ASK_USER, Question, Said, asked_by, tool_of
 from chaos.story import Effect, Log, Story
+from chaos.work import calls_of
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import Event, Resumed, StepFinish, Suspended
+from polos.v1.event_pb2 import Event, Resumed, StepFinish, Suspended, WaitKind
 
 COMPLETED = ("agent_finish", "workflow_finish")
 """The terminal events of a run that has done all that it was to do."""
@@ -44,7 +44,11 @@ def waits(events: Sequence[Event], *, completed: bool) -> Iterator[str]:
     """Yield waits that begin or end twice, end before they begin, or end too early."""
     begun: dict[str, Event] = {}
     over: set[str] = set()
+    given_up: set[str] = set()
     for event in events:
+        if event.HasField("workflow_retry"):  # the code that starts over begins its timers anew
+            begun = {key: one for key, one in begun.items() if key not in given_up}
+            over, given_up = over - given_up, set()
         if event.HasField("suspended"):
             key = event.suspended.step_key
             if key in begun:
@@ -57,6 +61,9 @@ def waits(events: Sequence[Event], *, completed: bool) -> Iterator[str]:
             else:
                 yield from end_of(begun[key], event)
             over.add(key)
+            told = event.resumed
+            if told.kind == WaitKind.WAIT_KIND_TIMER and (told.given_up or told.cancelled):
+                given_up.add(key)
     if completed and begun.keys() != over:
         yield f"lost: the waits {sorted(begun.keys() - over)} are open in a run that has completed"
 

@@ -10,15 +10,18 @@ import asyncio
 import os
 import time
 import uuid
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 from chaos import launch
-from chaos.moves import FLOW, key_of
+from chaos.moves import FLOW, key_of, keys_of
 from chaos.places import Place
 from chaos.questions import HURRY
 from polos import (
     Agent,
+    AgentResult,
+    BatchWorkflowInput,
     MaxStepsConfig,
     StepExecutionError,
     WorkflowContext,
@@ -128,6 +131,8 @@ async def act_late(key: str, seconds: float) -> str:
 
 async def move(ctx: WorkflowContext, number: int, told: dict[str, Any]) -> Any:
     """Do one move."""
+    if told["children"]:
+        return await start(ctx, number, told)
     match told["kind"]:
         case "step":
             return await step(ctx, f"s{number}")
@@ -138,7 +143,20 @@ async def move(ctx: WorkflowContext, number: int, told: dict[str, Any]) -> Any:
         case "ask":
             return await ask(ctx, number, told["timeout"])
         case _:
-            return await race(ctx, number, told["seconds"])
+            key = f"r{number}"
+            late = ctx.step.run(key, act_late, f"{ctx.execution_id}/{key}", told["seconds"])
+            return await race(ctx, number, late)
+
+
+async def start(ctx: WorkflowContext, number: int, told: dict[str, Any]) -> Any:
+    """Do one move that starts children."""
+    children = told["children"]
+    if told["kind"] == "batch":
+        return await batch(ctx, f"k{number}", children)
+    keys = keys_of(told["kind"], number, len(children))
+    if told["kind"] == "dare":
+        return await race(ctx, number, child(ctx, keys[0], children[0]))
+    return [await child(ctx, key, one) for key, one in zip(keys, children, strict=True)]
 
 
 async def step(ctx: WorkflowContext, key: str) -> Any:
@@ -155,12 +173,9 @@ async def ask(ctx: WorkflowContext, number: int, timeout: float | None) -> Any:
     return answer["data"]
 
 
-async def race(ctx: WorkflowContext, number: int, seconds: float) -> Any:
-    """Race a step against a timer, and go on by who wins."""
-    key = f"r{number}"
-    work = asyncio.create_task(
-        ctx.step.run(key, act_late, f"{ctx.execution_id}/{key}", seconds), name="step"
-    )
+async def race(ctx: WorkflowContext, number: int, against: Coroutine[Any, Any, Any]) -> Any:
+    """Race a step, or a child, against a timer, and go on by who wins."""
+    work = asyncio.create_task(against, name="step")
     nap = asyncio.create_task(ctx.step.wait_for(f"t{number}", seconds=0.2), name="nap")
     done, left = await asyncio.wait({work, nap}, return_when=asyncio.FIRST_COMPLETED)
     for task in left:
@@ -169,10 +184,44 @@ async def race(ctx: WorkflowContext, number: int, seconds: float) -> Any:
     return await step(ctx, f"w{number}-{winner}")
 
 
+async def child(ctx: WorkflowContext, key: str, told: dict[str, Any]) -> Any:
+    """Run a child; return what it returns, or None if it fails."""
+    try:
+        if told["moves"]:
+            return await ctx.step.invoke_and_wait(key, FLOW, told)
+        found = await ctx.step.agent_invoke_and_wait(
+            key, agent.with_input(told["name"], streaming=True)
+        )
+    except StepExecutionError:
+        return None
+    return found.result
+
+
+async def batch(ctx: WorkflowContext, key: str, entries: list[dict[str, Any]]) -> Any:
+    """Run children beside each other; return what each returns, or None where it fails."""
+    if not any(one["moves"] for one in entries):
+        configs = [agent.with_input(one["name"], streaming=True) for one in entries]
+        done = await ctx.step.batch_agent_invoke_and_wait(key, configs)
+    else:
+        done = await ctx.step.batch_invoke_and_wait(key, [entry_of(one) for one in entries])
+    results = [one.result for one in done]
+    return [one.result if isinstance(one, AgentResult) else one for one in results]
+
+
+def entry_of(told: dict[str, Any]) -> BatchWorkflowInput:
+    """Return an entry of a batch."""
+    if told["moves"]:
+        return BatchWorkflowInput(id=FLOW, payload=told)
+    return BatchWorkflowInput(id=agent.id, payload={"input": told["name"], "streaming": True})
+
+
 @workflow(id=FLOW)
 async def flow(ctx: WorkflowContext, payload: dict[str, Any]) -> list[Any]:
-    """Do the moves that the payload names."""
-    return [await move(ctx, number, told) for number, told in enumerate(payload["moves"])]
+    """Do the moves that the payload names, and raise an exception as often as it says."""
+    done = [await move(ctx, number, told) for number, told in enumerate(payload["moves"])]
+    if ctx.retry_count < payload["falls"]:
+        raise RuntimeError("That is planned.")
+    return done
 
 
 agent = Agent(

@@ -14,10 +14,11 @@ from pathlib import Path
 from chaos.check import wrong
 from chaos.link import Link
 from chaos.places import Place
-from chaos.plan import CLIENTS, Cut, RunPlan
+from chaos.plan import CLIENTS, Cut
 from chaos.provider import Provider
 from chaos.readers import PatientClient, Readers
 from chaos.story import Log, Story, effects_of
+from chaos.work import RunPlan
 from polos import events
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from chaos.faults import Bug, Original, around
 from chaos.people_bugs import PEOPLE_BUGS
 from chaos.places import Place
+from chaos.tree_bugs import TREE_BUGS
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_service.errors import Fenced
@@ -173,5 +174,6 @@ BUGS: dict[str, Bug] = {
     ),
     "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
     **PEOPLE_BUGS,
+    **TREE_BUGS,
 }
 """The bugs by name."""

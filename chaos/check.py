@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from chaos.answered import EXPIRED, REJECTED, wrong_answers
+from chaos.grown import GIVEN_UP, of_branch, parts_of, wrong_tree
 from chaos.moves import wrong_moves
 from chaos.places import Place
-from chaos.plan import calls_of
 from chaos.questions import ASK_USER, tool_of
 from chaos.story import Effect, Log, Story
+from chaos.work import calls_of
 from polos import TextChunk
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event, StepFinish, StepRetry, StepStart
@@ -50,8 +51,23 @@ def wrong(
         readers["the reader that comes and goes"] = story.hopped
     for who, seen in readers.items():
         yield from difference(who, seen, log.events)
-    yield from attempts(log.events)
+    for run_id, seen in story.children.items():
+        yield from difference(f"the reader of {run_id}", seen, of_branch(run_id, log.events))
     yield from ending(story, log)
+    parts, strange = parts_of(story, log)
+    yield from wrong_tree(story, parts, strange)
+    for part in parts:
+        found = wrong_part(part.story, part.log, effects, asked)
+        yield from (part.name + one for one in found)
+    if log.events[-1].HasField("agent_finish"):
+        yield from read(story, log)
+
+
+def wrong_part(
+    story: Story, log: Log, effects: Mapping[str, Sequence[Effect]], asked: Counter[tuple[str, int]]
+) -> Iterator[str]:
+    """Yield what is wrong with what one run of a tree did, the root or a child."""
+    yield from attempts(log.events)
     yield from wrong_answers(story, log, effects)
     if story.plan.moves:
         yield from wrong_moves(story, log, effects)
@@ -85,9 +101,12 @@ def attempts(events: Sequence[Event]) -> Iterator[str]:
     """Yield steps that begin, speak or end out of their order."""
     current: dict[str, int] = {}
     finished: set[str] = set()
+    given_up: set[str] = set()
     for event in events:
         kind = str(event.WhichOneof("payload"))
         payload = getattr(event, kind)
+        if kind == "workflow_retry":
+            finished -= given_up  # the code that starts over begins them anew
         if not hasattr(payload, "attempt") or kind == "workflow_retry":
             continue
         key, attempt = payload.step_key, payload.attempt
@@ -98,6 +117,7 @@ def attempts(events: Sequence[Event]) -> Iterator[str]:
         current[key] = attempt
         if kind == "step_finish":
             finished.add(key)
+            (given_up.add if payload.failure.reason == GIVEN_UP else given_up.discard)(key)
 
 
 def ending(story: Story, log: Log) -> Iterator[str]:
@@ -116,32 +136,42 @@ def ending(story: Story, log: Log) -> Iterator[str]:
 
 
 def words(story: Story, log: Log, asked: Counter[tuple[str, int]]) -> Iterator[str]:
-    """Yield what is wrong with the run's text, from the model to `text()`."""
+    """Yield what is wrong with the run's text, from the model to its result."""
     finishes = {one.step_key: one for one in finishes_of(log.events)}
     texts = []
     for number, turn in enumerate(story.plan.turns, 1):
         finish = finishes.get(f"llm:{number}")
         if finish is None:
             continue
+        if finish.HasField("failure"):
+            if not was_given_up(story, finish):
+                yield f"state: {finish.step_key} failed: {finish.failure}"
+            continue
         requests = asked[story.plan.name, number]
-        # A holder that lost its claim may ask the model once more before it notices.
-        first = 1 if story.faults[Place.STOLEN] or story.faults[Place.TAKEOVER] else requests
+        # A holder that lost its claim may ask the model once more before it notices. And a child
+        # that was given up may begin anew when its parent starts over, under the same name.
+        lost = story.faults[Place.STOLEN] or story.faults[Place.TAKEOVER]
+        first = 1 if lost or story.plan.cancel is not None else requests
         content = json.loads(finish.result_json)["content"]
         if content not in [turn.text(number, one) for one in range(first, requests + 1)]:
             yield f"text: {finish.step_key} says {content!r}, asked {requests} times"
         if said(log.events, finish) != content:
             yield f"text: the deltas of {finish.step_key} do not make up its output"
         texts.append(content)
-    if log.events[-1].HasField("agent_finish"):
-        yield from whole(story, log.events[-1], texts)
-
-
-def whole(story: Story, end: Event, texts: Sequence[str]) -> Iterator[str]:
-    """Yield what is wrong with the text of a run that has completed."""
-    if len(texts) != len(story.plan.turns) or end.agent_finish.total_steps != len(texts):
+    end = log.events[-1].agent_finish
+    if not log.events[-1].HasField("agent_finish"):
+        return
+    if len(texts) != len(story.plan.turns) or end.total_steps != len(texts):
         yield f"text: {len(texts)} model calls finished, of {len(story.plan.turns)}"
-    if end.agent_finish.result != texts[-1]:
-        yield f"text: the result is {end.agent_finish.result!r}"
+    if end.result != texts[-1]:
+        yield f"text: the result is {end.result!r}"
+
+
+def read(story: Story, log: Log) -> Iterator[str]:
+    """Yield what is wrong with the text that readers got of a run that has completed."""
+    ends = sorted(finishes_of(log.events), key=lambda one: one.step_key)
+    told = [one.result_json for one in ends if one.step_type == "llm" and one.result_json]
+    texts = [json.loads(one)["content"] for one in told]
     if story.text != "".join(texts):
         yield f"text: text() returned {story.text!r}, not {''.join(texts)!r}"
     if story.chunks is not None and kept(story.chunks) != "".join(texts):
@@ -160,7 +190,7 @@ def tools(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]]) -> It
         if tool_of(key) in ONCE and len(done) > 1:
             yield f"twice: {key} must not, and ran {len(done)} times"
         if key in finishes:
-            yield from outcome(finishes[key], done)
+            yield from outcome(story, finishes[key], done)
 
 
 def executions(key: str, done: Sequence[Effect], events: Sequence[Event]) -> Iterator[str]:
@@ -179,12 +209,14 @@ def executions(key: str, done: Sequence[Effect], events: Sequence[Event]) -> Ite
         yield f"twice: {key} ran in the attempts {ran}, of which {sorted(begun)} were announced"
 
 
-def outcome(finish: StepFinish, done: Sequence[Effect]) -> Iterator[str]:
+def outcome(story: Story, finish: StepFinish, done: Sequence[Effect]) -> Iterator[str]:
     """Yield what is wrong with how a tool step ended."""
     results = [one.execution for one in done if one.attempt == finish.attempt]
     name = tool_of(finish.step_key)
     if name == ASK_USER or finish.failure.reason in {REJECTED, EXPIRED}:
         return  # that is compared with the answer
+    if was_given_up(story, finish):
+        return
     if name == "break" and finish.failure.reason != FAILED:
         yield f"state: {finish.step_key} must fail, and did not: {finish}"
     elif finish.HasField("failure"):
@@ -193,6 +225,11 @@ def outcome(finish: StepFinish, done: Sequence[Effect]) -> Iterator[str]:
             yield f"state: {finish.step_key} failed: {finish.failure.message}"
     elif json.loads(finish.result_json) not in results:
         yield f"twice: {finish.step_key} ran again after it had finished, or never ran"
+
+
+def was_given_up(story: Story, finish: StepFinish) -> bool:
+    """Return whether a step ended because its run was cancelled, or given up by its parent."""
+    return finish.failure.reason == GIVEN_UP and story.plan.cancel is not None
 
 
 def finishes_of(events: Sequence[Event]) -> list[StepFinish]:

@@ -28,6 +28,7 @@ from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore, claims, runs
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.spool import Spool
+from polos_service.workflows.children import Children
 
 Original = Callable[..., Any]
 
@@ -142,6 +143,7 @@ def install(faults: Faults) -> None:
     watch_steps(faults)
     watch_waits(faults, SqliteStore)
     watch_people(faults)
+    watch_children(faults)
 
 
 def lose_stderr() -> None:
@@ -291,3 +293,34 @@ def watch_people(faults: Faults) -> None:
         resumed = await original(*args, **named)
         faults.at(Place.RESUMED)
         return resumed
+
+
+def watch_children(faults: Faults) -> None:
+    """Put places around where children begin, continue and end, and where they wait."""
+
+    @around(RunContext, "begin_child")
+    async def _(original: Callable[..., Awaitable[Any]], *args: Any, **named: Any) -> Any:
+        ctx, attempt, *_ = args
+        recorded = ctx.child(attempt) is not None
+        child = await original(*args, **named)
+        faults.at(Place.CHILD_AGAIN if recorded else Place.CHILD)
+        return child
+
+    @around(RunContext, "finish")
+    async def _(original: Callable[..., Awaitable[None]], *args: Any) -> None:
+        await original(*args)
+        faults.at(Place.CHILD_END)
+
+    @around(Children, "call")
+    async def _(original: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        try:
+            return await original(*args)
+        finally:
+            if "/" in args[1]:  # the key of an entry of a batch
+                faults.at(Place.ENTRY)
+
+    @around(RunContext, "close")
+    def _(original: Original, ctx: RunContext) -> None:
+        if ctx._branch.children:  # noqa: SLF001
+            faults.at(Place.CHILD_PARK)
+        original(ctx)

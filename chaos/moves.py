@@ -1,4 +1,4 @@
-"""What the runs of the workflow do: steps, timers, races, and questions that somebody answers."""
+"""What the runs of the workflow do: steps, timers, races, questions, and children."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chaos.questions import EXPIRY
 from chaos.story import Effect, Log, Story
 from polos.v1.event_pb2 import Event
 
+if TYPE_CHECKING:
+    from chaos.work import Work
+
 FLOW = "chaos-flow"
 """The id of the workflow."""
 
 KINDS = ("step", "both", "nap", "ask", "ask", "race")
-"""The kinds of moves, as often as each stands here."""
+"""The kinds of moves without children, as often as each stands here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,42 +29,52 @@ class Move:
 
     Attributes:
         kind: `step`, or `both`: two steps at once; `nap`: a timer; `ask`: a wait for an answer;
-            `race`: a step against a timer.
+            `race`: a step against a timer; `child`: a child; `batch`: several at once; `retry`: a
+            child that fails, and then another in its place; `dare`: a child against a timer.
         seconds: how long the timer takes, or how long a step takes that races it.
         expires: whether a question expires, after `seconds`.
+        children: what the children do.
 
     """
 
     kind: str
     seconds: float
     expires: bool
+    children: tuple[Work, ...] = ()
 
     def told(self) -> dict[str, Any]:
         """Return what the workflow is told of it."""
         timeout = self.seconds if self.expires else None
-        return {"kind": self.kind, "seconds": self.seconds, "timeout": timeout}
+        children = [one.told() for one in self.children]
+        return {
+            "kind": self.kind,
+            "seconds": self.seconds,
+            "timeout": timeout,
+            "children": children,
+        }
 
 
-def moves(chance: random.Random) -> tuple[Move, ...]:
-    """Return the moves of a run."""
-    return tuple(
-        Move(
-            kind=chance.choice(KINDS),
-            seconds=chance.uniform(0.01, 0.4),
-            expires=chance.random() < EXPIRY,
-        )
-        for _ in range(chance.randint(3, 9))
+def move(chance: random.Random, kind: str, children: tuple[Work, ...] = ()) -> Move:
+    """Return a move."""
+    return Move(
+        kind=kind,
+        seconds=chance.uniform(0.01, 0.4),
+        expires=chance.random() < EXPIRY,
+        children=children,
     )
-
-
-def payload_of(moves: Sequence[Move]) -> dict[str, Any]:
-    """Return what the workflow is started with."""
-    return {"moves": [move.told() for move in moves]}
 
 
 def key_of(number: int) -> str:
     """Return the key of a question."""
     return f"a{number}"
+
+
+def keys_of(kind: str, number: int, children: int) -> list[str]:
+    """Return the keys of the steps whose children a move starts."""
+    key = f"k{number}"
+    if kind == "batch":
+        return [f"{key}/{index}" for index in range(children)]
+    return [key, f"{key}-again"][:children]
 
 
 def wrong_moves(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]]) -> Iterator[str]:
@@ -76,10 +89,12 @@ def wrong_moves(story: Story, log: Log, effects: Mapping[str, Sequence[Effect]])
 
 
 def races(story: Story, events: Sequence[Event]) -> Iterator[str]:
-    """Yield races that had both winners."""
+    """Yield races that had both winners, unless they were run again."""
+    if any(event.HasField("workflow_retry") for event in events):
+        return
     keys = {event.step_start.step_key for event in events if event.HasField("step_start")}
     for number, move in enumerate(story.plan.moves):
-        if move.kind == "race" and {f"w{number}-step", f"w{number}-nap"} <= keys:
+        if move.kind in {"race", "dare"} and {f"w{number}-step", f"w{number}-nap"} <= keys:
             yield f"race: both branches of move {number} were taken"
 
 

@@ -32,6 +32,11 @@ class Place(StrEnum):
     EXPIRED = "expired"
     RESUMED = "resumed"
     DECIDED = "decided"
+    CHILD = "child"
+    CHILD_END = "child-end"
+    ENTRY = "entry"
+    CHILD_PARK = "child-park"
+    CHILD_AGAIN = "child-again"
     STOLEN = "stolen-claim"
     MUTE = "mute"
     KILL = "kill"
@@ -85,6 +90,11 @@ WHAT: dict[Place, str] = {
     Place.EXPIRED: "killed when a question has expired, before that is stored",
     Place.RESUMED: "killed after the end of a wait is stored, before the run continues",
     Place.DECIDED: "killed after a person has decided about a call, before the tool's step begins",
+    Place.CHILD: "killed after a child's start is stored, before its code begins",
+    Place.CHILD_END: "killed after a child's end is stored, before its parent's step ends",
+    Place.ENTRY: "killed after an entry of a batch has ended, before its parent continues",
+    Place.CHILD_PARK: "killed while a run is parked in whose children something waits",
+    Place.CHILD_AGAIN: "killed during recovery, after a child of the log continues",
     Place.STOLEN: "another holder takes the claim while the old one continues",
     Place.MUTE: "standard error cannot be written from the start",
     Place.KILL: "killed from outside, at any time",
@@ -117,7 +127,7 @@ WHAT: dict[Place, str] = {
 INSIDE = tuple(Place)[: tuple(Place).index(Place.STOLEN)]
 """The places inside the service's process: it kills itself there."""
 
-RECOVERY = (Place.OPEN, Place.CLAIM, Place.FOLD)
+RECOVERY = (Place.OPEN, Place.CLAIM, Place.FOLD, Place.CHILD_AGAIN)
 """Those that a process without runs to recover never reaches."""
 
 OUTSIDE = (Place.KILL, Place.RESTART)

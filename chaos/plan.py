@@ -3,30 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from chaos.moves import Move, key_of, moves
 from chaos.places import INSIDE, LINKS, OUTSIDE, RECOVERY, Place
-from chaos.questions import (
-    APPROVED,
-    ASK_USER,
-    Question,
-    arguments_of,
-    asked_by,
-    question,
-    tool_of,
-)
-
-TOOLS = ("jot", "block", "once", "break", *APPROVED, ASK_USER)
-"""The tools of the app: `async def`, `def`, one that must not run twice, one that raises
-an exception that cannot be formatted, and those that ask people."""
-
-ID_SIZES = (4, 4, 4, 3_000, 150_000)
-"""Characters of the ids of a turn's tool calls: ordinary ones, some that hold a model's state,
-and some that are beyond every bound."""
+from chaos.tree import agent_work, flow_work, tree_work
+from chaos.work import RunPlan
 
 DEATHS = 4
 """Deaths of the service in a round; a run is claimed at most once more, and not given up."""
@@ -35,8 +17,8 @@ PATIENCE = 6.0
 """Seconds in which a process must reach the place that it is to die at; it takes well below
 one where the machine has nothing else to do."""
 
-FLOWS = 1 / 3
-"""The share of runs that are runs of the workflow."""
+FLOWS, TREES = 1 / 4, 1 / 4
+"""The shares of runs that are runs of the workflow without children, and with some."""
 
 CLIENTS = 3
 """Clients of a round, each behind a link of its own."""
@@ -67,69 +49,13 @@ PASSAGES: Mapping[Place, tuple[int, int]] = {
     Place.EXPIRED: (1, 2),
     Place.RESUMED: (1, 6),
     Place.DECIDED: (1, 5),
+    Place.CHILD: (1, 8),
+    Place.CHILD_END: (1, 8),
+    Place.ENTRY: (1, 4),
+    Place.CHILD_PARK: (1, 3),
+    Place.CHILD_AGAIN: (1, 4),
 }
 """At which passage of a place a fault strikes: from, to."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
-    """What the model does in a turn.
-
-    Attributes:
-        tokens: how many it says.
-        burst: how many come at once.
-        gap: seconds between two bursts.
-        calls: the tools it calls then.
-        breaks: tokens after which its first answer breaks off; None: it does not.
-        id_size: characters of the ids of its tool calls.
-
-    """
-
-    tokens: int
-    burst: int
-    gap: float
-    calls: tuple[str, ...]
-    breaks: int | None
-    id_size: int
-
-    def words(self, number: int, request: int, count: int | None = None) -> list[str]:
-        """Return the first `count` tokens of the answer to a request: no two answers are alike."""
-        size = self.tokens if count is None else count
-        return [f"{number}.{index}r{request} " for index in range(size)]
-
-    def text(self, number: int, request: int) -> str:
-        """Return the whole answer to a request."""
-        return "".join(self.words(number, request))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RunPlan:
-    """A run.
-
-    Attributes:
-        name: what it is started with; the provider knows the run by it.
-        turns: what the model does.
-        life: the service's process, from 0, in whose time the run is started.
-        delay: seconds that the start waits then.
-        client: the client that starts and reads it.
-        cancel: seconds after its start at which it is cancelled; None: it is not.
-        hops: events after which its second reader leaves and comes back; empty: there is none.
-        chunks: whether a third reader reads its text.
-        questions: what it asks people.
-        moves: what it does if it is a run of the workflow; it has no turns then.
-
-    """
-
-    name: str
-    turns: tuple[Turn, ...]
-    life: int
-    delay: float
-    client: int
-    cancel: float | None
-    hops: tuple[int, ...]
-    chunks: bool
-    questions: tuple[Question, ...]
-    moves: tuple[Move, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,58 +149,25 @@ def run_plan(
     chance: random.Random, name: str, life: int, index: int, slowness: float = 1
 ) -> RunPlan:
     """Return a run; the model of an agent's takes so many times longer between its bursts."""
-    flows = chance.random() < FLOWS
-    count = 0 if flows else chance.randint(1, 4)
-    turns = tuple(turn(chance, slowness, last=number == count - 1) for number in range(count))
-    does = moves(chance) if flows else ()
+    kind = chance.random()
+    if kind < TREES:
+        work = tree_work(chance, name, slowness)
+    elif kind < TREES + FLOWS:
+        work = flow_work(chance, name)
+    else:
+        work = agent_work(chance, name, chance.randint(1, 4), slowness)
     return RunPlan(
         name=name,
-        moves=does,
-        turns=turns,
-        questions=tuple(questions(chance, name, turns, does)),
+        turns=work.turns,
+        questions=work.questions,
+        moves=work.moves,
+        falls=work.falls,
         life=life,
         delay=chance.uniform(0, 0.6),
         client=index % CLIENTS,
         cancel=chance.uniform(0, 1.5) if chance.random() < 1 / 8 else None,
         hops=tuple(chance.randint(1, 9) for _ in range(40)) if chance.random() < 1 / 3 else (),
         chunks=chance.random() < 1 / 2,
-    )
-
-
-def questions(
-    chance: random.Random, run: str, turns: Sequence[Turn], does: Sequence[Move]
-) -> Iterator[Question]:
-    """Yield what a run asks people."""
-    for key in map(asked_by, calls_of(turns)):
-        if key is not None:
-            yield question(chance, run, key, expires=tool_of(key) == "hurry")
-    for number, move in enumerate(does):
-        if move.kind == "ask":
-            yield question(chance, run, key_of(number), expires=move.expires)
-
-
-def calls_of(turns: Sequence[Turn]) -> Mapping[str, Mapping[str, Any]]:
-    """Return the arguments of a run's tool calls, by the key of their step."""
-    uses: Counter[str] = Counter()
-    found = {}
-    for number, one in enumerate(turns, 1):
-        for index, name in enumerate(one.calls):
-            uses[name] += 1
-            key = name if uses[name] == 1 else f"{name}:{uses[name]}"
-            found[key] = arguments_of(name, number, index)
-    return found
-
-
-def turn(chance: random.Random, slowness: float, *, last: bool) -> Turn:
-    """Return a turn; the last one calls no tool."""
-    tokens = chance.randint(4, 40)
-    return Turn(
-        tokens=tokens,
-        burst=chance.randint(1, 5),
-        gap=chance.uniform(0.001, 0.02) * slowness,
-        calls=() if last else tuple(chance.choice(TOOLS) for _ in range(chance.randint(1, 3))),
-        breaks=chance.randint(0, tokens - 1) if chance.random() < 1 / 6 else None,
-        id_size=chance.choice(ID_SIZES),
     )
 
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
-from chaos.plan import RunPlan, Turn
 from chaos.questions import arguments_of
 from chaos.tasks import Tasks
+from chaos.work import Turn, Work
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n"
@@ -31,13 +31,13 @@ class Provider:
     def __init__(self) -> None:
         self.url = ""
         self.asked: Counter[tuple[str, int]] = Counter()
-        self._plans: dict[str, RunPlan] = {}
+        self._works: dict[str, Work] = {}
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
 
-    def expect(self, runs: Iterable[RunPlan]) -> None:
-        """Learn what to answer."""
-        self._plans |= {run.name: run for run in runs}
+    def expect(self, runs: Iterable[Work]) -> None:
+        """Learn what to answer them and their children."""
+        self._works |= {work.name: work for run in runs for work in run.all()}
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -62,7 +62,7 @@ class Provider:
         name = next(one["content"] for one in messages if one["role"] == "user")
         number = 1 + sum(one["role"] == "assistant" for one in messages)
         self.asked[name, number] += 1
-        return number, self.asked[name, number], self._plans[name].turns[number - 1]
+        return number, self.asked[name, number], self._works[name].turns[number - 1]
 
 
 async def receive(reader: asyncio.StreamReader) -> Any:
@@ -92,6 +92,9 @@ async def answer(writer: asyncio.StreamWriter, turn: Turn, number: int, request:
         }
         await send(writer, {"tool_calls": [call]})
     await send(writer, {}, finish="tool_calls" if turn.calls else "stop")
+    used = {"prompt_tokens": number, "completion_tokens": turn.tokens}
+    usage = {"id": "c", "model": "mock", "choices": [], "usage": used}
+    writer.write(chunked(f"data: {json.dumps(usage)}\n\n".encode()))
     writer.write(chunked(b"data: [DONE]\n\n") + b"0\r\n\r\n")
     await writer.drain()
 

@@ -33,12 +33,13 @@ class Said:
 
     Attributes:
         way: `racing` answers are sent when the question is asked. The others follow: a `late` one
-            once the question has its answer, a `misdirected` one with a key that no wait has, and
-            an `invalid` one is none that the question takes.
+            once the question has its answer, a `misdirected` one with a key that no wait has or
+            to another child, and an `invalid` one is none that the question takes.
         request_id: names the answer.
         data_json: the answer itself.
         delay: seconds for which whoever sends it waits before that.
         times: how often it is sent at once, with the same request id.
+        named: whether it names the run that waits where that is a child, and not its root.
 
     """
 
@@ -47,6 +48,7 @@ class Said:
     data_json: str
     delay: float
     times: int
+    named: bool = True
 
     @property
     def wrong(self) -> bool:
@@ -96,6 +98,7 @@ def question(chance: random.Random, run: str, key: str, *, expires: bool) -> Que
                 data_json=json.dumps(data_of(chance, key, way, number)),
                 delay=chance.choice((0, chance.uniform(0, 0.4))),
                 times=chance.choice((1, 1, 2)),
+                named=chance.random() < 1 / 2,
             )
             for number, way in enumerate(ways)
         ),

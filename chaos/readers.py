@@ -8,7 +8,7 @@ from contextlib import aclosing
 from itertools import cycle
 
 from chaos.answering import Answering
-from chaos.moves import FLOW, payload_of
+from chaos.moves import FLOW
 from chaos.story import Story
 from polos import (
     Agent,
@@ -20,9 +20,13 @@ from polos import (
     RunError,
     events,
 )
+from polos.v1.event_pb2 import Event as EventProto
 
 AGENT = Agent(id="chaos", provider="openai", model="mock")
 """The agent as callers define it: its id is what counts."""
+
+HOP = 5
+"""Events after which a reader of a child leaves, if it leaves."""
 
 
 class PatientClient(PolosClient):
@@ -78,14 +82,14 @@ class Readers:
     async def _flow(self, story: Story, clients: Sequence[PolosClient]) -> None:
         """Start a run of the workflow and read it."""
         client = clients[story.plan.client]
-        payload = payload_of(story.plan.moves)
+        payload = story.plan.told()
         story.run_id = (await client.invoke(FLOW, payload, request_id=story.plan.name)).id
         log = events.stream_workflow(client, workflow_run_id=story.run_id)
         async with asyncio.TaskGroup() as group:
             answering = self._answering(story, clients, group)
             group.create_task(self._hop(story, clients))
             group.create_task(self._cancel(story, client))
-            await self._iterate(story, log, answering)
+            await self._iterate(story, self._attended(story, log, clients, group), answering)
         story.done = True
 
     async def _iterate(
@@ -98,6 +102,44 @@ class Readers:
             story.live.append(event.proto)
             self._seen(story)
             answering.see(event)
+
+    async def _attended(
+        self,
+        story: Story,
+        log: AsyncIterator[Event],
+        clients: Sequence[PolosClient],
+        group: asyncio.TaskGroup,
+    ) -> AsyncIterator[Event]:
+        """Yield the events of a tree, and let somebody read each child that begins."""
+        async for event in log:
+            run_id = event.proto.run_id
+            if run_id != story.run_id and run_id not in story.children:
+                seen = story.children[run_id] = []
+                client = clients[len(story.children) % len(clients)]
+                stays = HOP if len(story.children) % 2 else None
+                group.create_task(self._read_child(story, client, run_id, seen, stays))
+            yield event
+
+    async def _read_child(
+        self,
+        story: Story,
+        client: PolosClient,
+        run_id: str,
+        seen: list[EventProto],
+        stays: int | None,
+    ) -> None:
+        """Read a child to its end; leave and come back after `stays` events, unless it is None."""
+        while not seen or not seen[-1].terminal:
+            begin = len(seen)
+            source = events.stream_workflow(
+                client, workflow_run_id=run_id, last_sequence_id=seen[-1].sequence if seen else 0
+            )
+            async with aclosing(source) as log:
+                async for event in log:
+                    seen.append(event.proto)
+                    self._seen(story)
+                    if len(seen) - begin == stays:
+                        break
 
     def _answering(
         self, story: Story, clients: Sequence[PolosClient], group: asyncio.TaskGroup

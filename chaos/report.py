@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chaos.base import Result, Tally
 from chaos.places import WHAT, Place
@@ -14,9 +14,16 @@ LAST_LINES = 40
 
 @dataclass(slots=True)
 class Total(Tally):
-    """The sum over rounds."""
+    """The sum over rounds.
+
+    Attributes:
+        told: the findings as they are printed, with what the service printed and the command
+            that plays their round again.
+
+    """
 
     rounds: int = 0
+    told: list[str] = field(default_factory=list)
 
     def add(self, again: str, result: Result) -> None:
         """Add a round; its findings say with which command it is played again."""
@@ -28,7 +35,8 @@ class Total(Tally):
         self.hits += result.hits
         if result.findings:
             tail = result.output.splitlines()[-LAST_LINES:]
-            self.findings += [*result.findings, *(f"    | {line}" for line in tail), f"  {again}"]
+            self.findings += result.findings
+            self.told += [*result.findings, *(f"    | {line}" for line in tail), f"  {again}"]
 
     def line(self, number: int, result: Result) -> str:
         """Return how far it has come, and what this round found."""
@@ -53,4 +61,4 @@ def table(total: Total, places: Sequence[Place], seed: int, seconds: float) -> s
 
 def findings(total: Total) -> str:
     """Return what was found."""
-    return "\n".join([*total.findings, f"{len(total.findings)} findings"])
+    return "\n".join([*total.told, f"{len(total.findings)} findings"])

@@ -16,7 +16,7 @@ from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 
 if TYPE_CHECKING:
-    from chaos.plan import RunPlan
+    from chaos.work import RunPlan
 
 
 @dataclass(slots=True)
@@ -30,6 +30,7 @@ class Story:
         hopped: the events that a reader saw which left and came back, again and again.
         cursors: the cursors with which that reader came back.
         replayed: the events that a reader saw after the round.
+        children: the events that a reader of each child saw, by the child's id.
         chunks: the chunks that its text reader received; None if it had no text reader.
         text: what `text()` returned; None if it raised.
         error: the name of the error that `text()` raised; empty if it raised none.
@@ -49,6 +50,7 @@ class Story:
     hopped: list[Event] = field(default_factory=list)
     cursors: list[int] = field(default_factory=list)
     replayed: list[Event] = field(default_factory=list)
+    children: dict[str, list[Event]] = field(default_factory=dict)
     chunks: list[TextChunk] | None = None
     text: str | None = None
     error: str = ""

@@ -16,7 +16,9 @@ REST = 2
 class Pacer:
     """Lets one piece of work begin in each turn of the loop; the others wait in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, crowd: float = CROWD) -> None:
+        """Let more than `crowd` pieces of work that wait rest after each; math.inf: none rests."""
+        self._crowd = crowd
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._taken = False
@@ -38,7 +40,7 @@ class Pacer:
 
     def _pass_on(self) -> None:
         """Run in the loop's next turn, when everything else that was ready has run."""
-        if len(self._waiting) > CROWD:
+        if len(self._waiting) > self._crowd:
             self._loop.call_later(REST * (self._loop.time() - self._began), self._give)
         else:
             self._give()

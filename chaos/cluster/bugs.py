@@ -15,6 +15,7 @@ from chaos.bugs import (
 from chaos.faults import Bug, Original, around
 from chaos.people_bugs import PEOPLE_BUGS
 from chaos.places import Place
+from chaos.tree_bugs import TREE_BUGS
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_service.store import Entry
@@ -84,30 +85,43 @@ def doubled_terminal() -> None:
         return int(await original(log, subject, second, data, sequence))
 
 
-CLUSTER_BUGS: dict[str, Bug] = {
-    "unfenced": Bug("a writer that lost its claim goes on", unfenced, Place.SERVICE_PAUSE),
-    "early-acknowledgement": Bug(
-        "a run leaves the queue before it has ended", early_acknowledgement, Place.MID_TOOL
-    ),
-    "stale-recovery": Bug(
-        "a run is recovered from a log that lacks its end", stale_recovery, Place.STEP_END
-    ),
-    "doubled-terminal-event": Bug("a run ends twice", doubled_terminal, Place.SERVICE_RESTART),
-    "lost-wake-up": Bug("a reader is not told of an event", lost_wakeup, Place.NODE_PAUSE),
-    "dropped-claim": Bug("a claimed run is forgotten", dropped_claim, Place.BEFORE_TOOL),
-    "finished-step-again": Bug("a finished tool runs again", finished_step_again, Place.STEP_END),
-    "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
-} | {
-    name: replace(PEOPLE_BUGS[name], place=place)
-    for name, place in {
-        "asked-again": Place.DECIDED,
-        "lost-answer": Place.ANSWERED,
-        "every-answer-accepted": Place.SERVICE_KILL,
-        "refused-repetition": Place.LEADER_KILL,
-        "called-twice": Place.SERVICE_PAUSE,
-        "early-expiry": Place.EXPIRED,
-    }.items()
-}
+CLUSTER_BUGS: dict[str, Bug] = (
+    {
+        "unfenced": Bug("a writer that lost its claim goes on", unfenced, Place.SERVICE_PAUSE),
+        "early-acknowledgement": Bug(
+            "a run leaves the queue before it has ended", early_acknowledgement, Place.MID_TOOL
+        ),
+        "stale-recovery": Bug(
+            "a run is recovered from a log that lacks its end", stale_recovery, Place.STEP_END
+        ),
+        "doubled-terminal-event": Bug("a run ends twice", doubled_terminal, Place.SERVICE_RESTART),
+        "lost-wake-up": Bug("a reader is not told of an event", lost_wakeup, Place.NODE_PAUSE),
+        "dropped-claim": Bug("a claimed run is forgotten", dropped_claim, Place.BEFORE_TOOL),
+        "finished-step-again": Bug(
+            "a finished tool runs again", finished_step_again, Place.STEP_END
+        ),
+        "silent-retry": Bug("what is said again is not taken back", silent_retry, Place.MID_DELTA),
+    }
+    | {
+        name: replace(PEOPLE_BUGS[name], place=place)
+        for name, place in {
+            "asked-again": Place.DECIDED,
+            "lost-answer": Place.ANSWERED,
+            "every-answer-accepted": Place.SERVICE_KILL,
+            "refused-repetition": Place.LEADER_KILL,
+            "called-twice": Place.SERVICE_PAUSE,
+            "early-expiry": Place.EXPIRED,
+        }.items()
+    }
+    | {
+        name: replace(TREE_BUGS[name], place=place)
+        for name, place in {
+            "lost-child-end": Place.SERVICE_KILL,
+            "child-again": Place.CHILD,
+            "shared-answer": Place.SERVICE_PAUSE,
+        }.items()
+    }
+)
 """The bugs by name."""
 
 WORKER_BUGS: dict[str, Bug] = {

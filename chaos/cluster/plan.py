@@ -6,7 +6,8 @@ import random
 from dataclasses import dataclass
 
 from chaos.places import BLOWS, REPLICA, SERVICES, Place
-from chaos.plan import CLIENTS, PASSAGES, Cut, RunPlan, cut, due_places, run_plan
+from chaos.plan import CLIENTS, PASSAGES, Cut, cut, due_places, run_plan
+from chaos.work import RunPlan
 
 SIZE = 3
 """Replicas of the service, and servers of NATS."""

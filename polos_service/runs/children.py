@@ -50,6 +50,7 @@ async def run_child(
         Unable: this process cannot go on with it.
 
     """
+    await parent.paced()
     recorded = parent.child(attempt)
     if recorded is None:
         pinned = await start.pin()

@@ -86,9 +86,9 @@ class RunContext:
         """Let the code begin, or begin anew."""
         self._branch = branch
         self._journal = branch.journal
-        self._steps = Stepping(branch)
+        self._steps = Stepping(branch, self._child_of)
         self._waits = Pausing(branch)
-        self._leftovers = Leftovers(branch, self._steps, self._waits, self._child_of)
+        self._leftovers = Leftovers(branch, self._steps, self._waits)
 
     @classmethod
     def of_root(
@@ -246,6 +246,11 @@ class RunContext:
     def working(self) -> AbstractContextManager[None]:
         """Keep the run from being parked, whatever else waits."""
         return self._branch.working()
+
+    async def paced(self) -> None:
+        """Return when a child may begin: one of the claim's does in each turn of the loop."""
+        with self.working():
+            await self._holding.pacer.next()
 
     def waiting_for_room(self) -> AbstractContextManager[int]:
         """Let the run be parked while it can only try again; give a time until when it can.

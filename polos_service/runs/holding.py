@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
 from polos_service.errors import Unable, Unrecorded
+from polos_service.pacer import Pacer
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.journal import Journals
@@ -46,6 +48,8 @@ class Holding:
         totals: what the model calls of the tree add up to, with those of this claim.
         spending: holds these calls within the budget of the tree.
         waiting: what the run can wait with; None in a context whose run cannot wait.
+        pacer: lets one child begin in each turn of the loop, so that many at once do not delay
+            those who read.
         parent: the step that has started the root run; None if a caller has.
 
     """
@@ -61,6 +65,7 @@ class Holding:
     broken: Unrecorded | None = None
     budget: Budget = NO_BUDGET
     waiting: Waiting | None = None
+    pacer: Pacer = field(default_factory=lambda: Pacer(crowd=math.inf))
     parent: Parent | None = None
     totals: TreeTotals = field(init=False)
     spending: Spending = field(init=False)

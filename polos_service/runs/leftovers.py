@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from polos_service.logs import get_logger
-from polos_service.runs.branch import Branch, Child
+from polos_service.runs.branch import Branch
 from polos_service.runs.gate import QUIET
-from polos_service.runs.journal import Journal
-from polos_service.runs.lineage import Origin
 from polos_service.runs.pausing import Pausing
 from polos_service.runs.stepping import Stepping
 
@@ -31,13 +29,11 @@ class Leftovers:
         branch: Branch,
         steps: Stepping,
         waits: Pausing,
-        child_of: Callable[[Journal], Child],
     ) -> None:
         self._branch = branch
         self._journal = branch.journal
         self._steps = steps
         self._waits = waits
-        self._child_of = child_of
 
     async def settle(self) -> None:
         """End what is open, once the code has returned or raised.
@@ -70,6 +66,8 @@ class Leftovers:
         """Record that every child is cancelled that is under way, or was left so by the log."""
         for key in self._branch.unasked():
             self._take_up(key)
+        for key in self._branch.open:
+            self._steps.take_up(key)
         for child in self._branch.children.values():
             child.cancel()
 
@@ -113,11 +111,8 @@ class Leftovers:
             return
         if key not in self._journal.attempts:  # a wait that was given up before a start anew
             return
-        attempt = self._branch.open[key] = self._steps.attempt(key, self._journal.kinds[key], None)
-        origin = Origin(self._branch.run_id, key, attempt.number)
-        journal = self._branch.holding.journals.child(origin)
-        if journal is not None:
-            self._branch.children[key] = self._child_of(journal)
+        self._branch.open[key] = self._steps.attempt(key, self._journal.kinds[key], None)
+        self._steps.take_up(key)
 
 
 def listed(keys: Collection[str]) -> dict[str, Any]:

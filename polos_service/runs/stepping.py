@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import NoReturn
@@ -13,7 +14,7 @@ from polos.v1.event_pb2 import RunCancelled, StepFinish, StepRetry, StepStart, T
 from polos_service.errors import Finished, LogFull, StepError, Unable, Unrecorded
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, Body, StepOutput
-from polos_service.runs.branch import Branch
+from polos_service.runs.branch import Branch, Child
 from polos_service.runs.frame import SECOND
 from polos_service.runs.journal import Journal
 from polos_service.runs.lineage import Origin
@@ -29,8 +30,9 @@ log = get_logger(__name__)
 class Stepping:
     """Performs the steps of one run."""
 
-    def __init__(self, branch: Branch) -> None:
+    def __init__(self, branch: Branch, child_of: Callable[[Journal], Child]) -> None:
         self._branch = branch
+        self._child_of = child_of
         self._holding = branch.holding
         self._journal = branch.journal
         self._writer = branch.holding.writer
@@ -71,6 +73,7 @@ class Stepping:
 
     def abandon(self, key: str) -> None:
         """Record that the run's code no longer waits for a step, unless the run stops here."""
+        self.take_up(key)
         attempt = self._branch.open.pop(key, None)
         if attempt is None or self._writer.closed or not self._branch.recording:
             return
@@ -79,6 +82,15 @@ class Stepping:
         error = StepError(CANCELLED, "The run's code did not wait for the step.")
         self._branch.emit(attempt.failed(error))
         self._branch.gate.stir()
+
+    def take_up(self, key: str) -> None:
+        """Have under way the child that the log has of an open step, also before the code has."""
+        attempt = self._branch.open.get(key)
+        if attempt is None or key in self._branch.children:
+            return
+        child = self._child(key, attempt.number)
+        if child is not None:
+            self._branch.children[key] = self._child_of(child)
 
     def attempt(
         self, key: str, kind: str, call: ToolCall | None, number: int | None = None

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from chaos.answered import wrong_answers
-from chaos.plan import RunPlan, Turn
 from chaos.questions import Question, Said
 from chaos.story import Effect, Log, Story
+from chaos.work import RunPlan, Turn
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import (
     AgentFinish,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,11 @@ def flow(function: Function) -> Workflow:
     return Workflow(function, globals(), id="order")
 
 
-async def recorded(function: Function, payload: Any = None, **start: Any) -> History:
+async def recorded(
+    function: Function, payload: Any = None, agents: Sequence[Agent] = (), **start: Any
+) -> History:
     """Run a function to its end, and return the history of its run."""
-    async with Polos() as polos:
+    async with Polos(agents) as polos:
         handle = await flow(function).invoke(polos, payload, **start)
         async for _ in events.stream_workflow(polos, workflow_run_id=handle.id):
             pass
@@ -356,6 +358,27 @@ async def test_an_agent_is_replayed_without_model_and_tools() -> None:
     cut = until(history, "step_finish", "add")
     assert "'add:2'" not in str(await replay(agent, cut))
     assert CALLED == []
+
+
+async def asking_agents(ctx: WorkflowContext) -> list[Any]:
+    one = await ctx.step.agent_invoke_and_wait("one", calculator().with_input("Add."))
+    both = await ctx.step.batch_agent_invoke_and_wait(
+        "both", [calculator().with_input("Add.", streaming=True) for _ in range(2)]
+    )
+    return [one.result, one.tool_results[0].result, [each.result.result for each in both]]
+
+
+async def test_agents_that_are_children_are_replayed_without_model_and_tools() -> None:
+    history = await recorded(asking_agents, agents=[calculator(tools=[add, double])])
+    found = await same(asking_agents, history)
+    assert (found.ended, found.goes_on, found.events) == (True, "", len(history.events))
+    for payload, key, goes_on in [
+        ("agent_start", "", "goes on with 'one', which had begun"),
+        ("agent_finish", "", "goes on with 'one', which had begun"),
+        ("step_start", "both/1", "goes on with 'both/0', 'both/1', which had begun"),
+    ]:
+        found = await same(asking_agents, until(history, payload, key))
+        assert (found.ended, found.goes_on) == (False, goes_on)
 
 
 async def test_an_agent_is_replayed_without_what_its_tools_begin() -> None:

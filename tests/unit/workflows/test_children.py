@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from google.protobuf.message import Message
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
+from polos.v1.run_pb2 import Wait
 from polos_client.define.children import BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, turn, usage
@@ -20,9 +23,11 @@ from polos_client.result import AgentResult
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
+from polos_service.store import Claim, Entry
 from polos_service.store.sqlite import SqliteStore
+from polos_service.workflows.runnable import WorkflowRunnable
 from tests.support.flows import flowing, kinds, result_of
-from tests.support.service import scripted
+from tests.support.service import scripted, until
 
 
 class Order(BaseModel):
@@ -507,6 +512,78 @@ async def test_siblings_that_start_over_together_lose_no_child(store: SqliteStor
     assert (after_end(events), unended(events)) == ([], set())
 
 
+async def test_siblings_that_start_over_together_share_one_reading_of_the_log(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readings: list[None] = []
+    history = store.history
+    run_id = ""
+
+    async def all_start_over() -> bool:
+        return kinds(await flows.events(run_id)).count("workflow_retry 2") == 10
+
+    async def counted(claim: Claim) -> AsyncIterator[Entry]:
+        readings.append(None)
+        if len(readings) == 1:
+            await until(all_start_over, "all to start over")
+        async for entry in history(claim):
+            yield entry
+
+    monkeypatch.setattr(store, "history", counted)
+
+    @workflow(id="again")
+    async def again(ctx: WorkflowContext, payload: dict[str, Any]) -> int:
+        if ctx.retry_count == 0:
+            raise RuntimeError("again")
+        return int(payload["at"])
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[Any]:
+        entries = [BatchWorkflowInput(id="again", payload={"at": at}) for at in range(10)]
+        return [one.result for one in await ctx.step.batch_invoke_and_wait("all", entries)]
+
+    async with flowing(store, root, again) as flows:
+        run_id = await flows.start(root)
+        assert result_of(await flows.ended(run_id)) == list(range(10))
+    assert len(readings) <= 2  # one for the first, and one for those who asked meanwhile
+
+
+async def test_waits_that_an_ended_child_left_open_are_closed_by_the_next_claim(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash between the end of the child and what follows it."""
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        child = asyncio.create_task(ctx.step.invoke_and_wait("c", asks, {}))
+        await ctx.step.suspend("enough")
+        child.cancel()
+        await asyncio.wait({child})
+        await ctx.step.suspend("after")
+
+    async def is_open(run_id: str, *keys: str) -> bool:
+        found = await store.open_waits("default", run_id)
+        return [Wait.FromString(one.data).step_key for one in found] == [*keys]
+
+    async def lost(*_: object) -> None:
+        return None
+
+    async with flowing(store, root, asks) as flows:
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "suspended ask")
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "close_wait", lost)
+            await flows.answer(run_id, "enough")
+            await flows.holds(run_id, "suspended after")
+            assert await is_open(run_id, "enough", "ask", "after")
+            await flows.stop()
+        flows.begin()
+        await until(lambda: is_open(run_id, "after"), "the waits that are over to be closed")
+        await flows.answer(run_id, "after")
+        events = await flows.ended(run_id)
+    assert (after_end(events), unended(events)) == ([], set())
+
+
 async def test_a_timer_given_up_before_a_start_anew_need_not_come_again(
     store: SqliteStore,
 ) -> None:
@@ -522,6 +599,101 @@ async def test_a_timer_given_up_before_a_start_anew_need_not_come_again(
 
     async with flowing(store, root) as flows:
         assert await flows.result(root) == 1
+
+
+async def test_what_a_child_used_that_was_given_up_counts_after_a_crash_too(
+    store: SqliteStore,
+) -> None:
+    agent = scripted(turn("Yes.", usage(input_tokens=5, output_tokens=2)), id="yes")
+
+    @workflow(id="uses")
+    async def uses(ctx: WorkflowContext) -> None:
+        await ctx.step.agent_invoke_and_wait("a", agent.with_input("?"))
+        await ctx.step.suspend("never")
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        child = asyncio.create_task(ctx.step.invoke_and_wait("c", uses))
+        await ctx.step.suspend("enough")
+        child.cancel()
+        await asyncio.wait({child})
+        await ctx.step.suspend("after")
+
+    async with flowing(store, root, uses) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "suspended never")
+        await flows.answer(run_id, "enough")
+        await flows.holds(run_id, "suspended after")
+        await flows.restart()
+        await flows.answer(run_id, "after")
+        end = (await flows.ended(run_id))[-1]
+    assert end.workflow_finish.usage.total_tokens == 7
+
+
+async def test_one_child_begins_in_each_turn_of_the_loop(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turn = 0
+    begun: list[int] = []
+    first = WorkflowRunnable.first
+
+    async def count() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def noted(runnable: WorkflowRunnable, pinned: bytes) -> Message:
+        begun.append(turn)
+        return await first(runnable, pinned)
+
+    monkeypatch.setattr(WorkflowRunnable, "first", noted)
+
+    @workflow(id="none")
+    async def none(ctx: WorkflowContext) -> None:
+        pass
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> int:
+        entries = [BatchWorkflowInput(id="none") for _ in range(50)]
+        return len(await ctx.step.batch_invoke_and_wait("all", entries))
+
+    async with flowing(store, root, none) as flows:
+        counting = asyncio.create_task(count())
+        assert await flows.result(root) == 50
+        counting.cancel()
+    assert len(begun) == len(set(begun)) == 50
+
+
+@pytest.mark.parametrize("how", ["cancelled", "given up"])
+async def test_a_child_ends_that_the_code_has_not_come_to_again(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        child = asyncio.create_task(ctx.step.invoke_and_wait("c", asks, {}))
+        await ctx.step.suspend("enough")
+        child.cancel()
+        await asyncio.wait({child})
+
+    come = asyncio.Event()
+
+    async def never(*_: object) -> Message:
+        come.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with flowing(store, root, asks) as flows:
+        run_id = await flows.start(root)
+        await flows.holds(run_id, "suspended ask")
+        await flows.stop()
+        monkeypatch.setattr(WorkflowRunnable, "first", never)
+        flows.begin()
+        await come.wait()
+        await (flows.cancel(run_id) if how == "cancelled" else flows.answer(run_id, "enough"))
+        events = await flows.ended(run_id)
+    assert (after_end(events), unended(events)) == ([], set())
 
 
 async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> None:

@@ -1,0 +1,105 @@
+"""Bugs seeded on purpose into how runs start others, and what becomes of these."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from chaos.faults import Bug, Original, around
+from chaos.places import Place
+from polos_service import waits
+from polos_service.runs import answers, context, inbox
+from polos_service.runs.context import RunContext
+from polos_service.runs.journal import Journals
+from polos_service.runs.lineage import Lineage, Origin
+from polos_service.runs.totals import Totals
+from polos_service.workflows.children import Children
+
+EACH = 3
+"""A bug that does not show each time shows each so-manieth time."""
+
+Async = Callable[..., Awaitable[Any]]
+
+
+def lost_child_end() -> None:
+    """Forget to record the end of some children."""
+    count = itertools.count(1)
+
+    @around(RunContext, "finish")
+    async def _(original: Async, ctx: RunContext, payload: Any) -> None:
+        if next(count) % EACH:
+            await original(ctx, payload)
+        else:
+            ctx.end_payload = payload
+
+
+def child_again() -> None:
+    """Forget, on recovery, which children the log has."""
+
+    @around(Journals, "child")
+    def _(_original: Original, *_args: Any) -> None:
+        return None
+
+
+def entry_twice() -> None:
+    """Run some entries of batches twice."""
+    count = itertools.count(1)
+
+    @around(Children, "call")
+    async def _(original: Async, children: Children, key: str, *more: Any) -> Any:
+        if "/" in key and next(count) % EACH == 0:
+            await original(children, f"{key}/0", *more)
+        return await original(children, key, *more)
+
+
+def guessed_child_id() -> None:
+    """Number a child before its first event has its own number."""
+    count = itertools.count(1)
+
+    @around(context, "Lineage")
+    def _(original: Original, run_id: str, workflow_id: str, origin: Origin | None = None) -> Any:
+        if origin is not None and next(count) % EACH == 0:
+            root, _, number = run_id.partition(":")
+            run_id = f"{root}:{int(number) + 1}"
+        lineage: Lineage = original(run_id, workflow_id, origin)
+        return lineage
+
+
+def shared_answer() -> None:
+    """Take an answer for each child that waits with the same key."""
+
+    def slot(original: Original, run_id: str, step_key: str) -> str:
+        shared: str = original(run_id.partition(":")[0], step_key)
+        return shared
+
+    for module in (answers, inbox, waits):
+        around(module, "slot")(slot)
+
+
+def uncounted_child() -> None:
+    """Leave out what children used."""
+
+    @around(Totals, "child")
+    def _(_original: Original, *_args: Any) -> Totals:
+        return Totals()
+
+
+def orphan() -> None:
+    """Leave a child to itself that its parent's code has given up."""
+
+    @around(RunContext, "cancel")
+    def _(_original: Original, *_args: Any) -> None:
+        pass
+
+
+TREE_BUGS: Mapping[str, Bug] = {
+    "lost-child-end": Bug("the end of a child is lost", lost_child_end, Place.KILL),
+    "child-again": Bug("a child is started a second time", child_again, Place.CHILD),
+    "entry-twice": Bug("an entry of a batch runs twice", entry_twice, Place.ENTRY),
+    "guessed-child-id": Bug("a child has another's number", guessed_child_id, Place.KILL),
+    "shared-answer": Bug("an answer goes to another child", shared_answer, Place.KILL),
+    "uncounted-child": Bug("what a child used is not counted", uncounted_child, Place.KILL),
+    "orphan": Bug("a child that was given up does not end", orphan, Place.KILL),
+}
+"""The bugs by name."""

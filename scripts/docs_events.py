@@ -220,9 +220,7 @@ def events(said: dict[str, str]) -> Iterator[str]:
     yield f"# Events\n\n{NOTE}"
     yield (
         "A run is a log of events. This page is generated from `proto/polos/v1/event.proto` and "
-        "from the Python client. Skip event types that you do not know: later versions add types. "
-        "`workflow_start` and `workflow_finish` are reserved for workflows, which are not "
-        "supported yet."
+        "from the Python client. Skip event types that you do not know: later versions add types."
     )
     yield "Types: " + ", ".join(
         f"[{one.name}](#{one.name})" for one in pb.Event.DESCRIPTOR.oneofs_by_name["payload"].fields

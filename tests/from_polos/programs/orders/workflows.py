@@ -1,6 +1,6 @@
 """An order: an agent looks at it, a person approves it if it is suspicious, then it is charged."""
 
-import json
+from typing import Literal
 
 from pydantic import BaseModel
 
@@ -11,6 +11,11 @@ class Order(BaseModel):
     order_id: str
     amount: float
     country: str = "NO"
+
+
+class Assessment(BaseModel):
+    risk: Literal["low", "high"]
+    why: str
 
 
 class Charge(BaseModel):
@@ -39,8 +44,9 @@ assessor = Agent(
     id="assessor",
     provider="openai",
     model="gpt-4o-mini",
-    system_prompt='Answer with JSON: {"risk": "low" or "high", "why": "..."}.',
+    system_prompt="Say how risky the order is, and why.",
     tools=[look_up],
+    output_schema=Assessment,
     stop_conditions=[max_steps(count=5)],
 )
 
@@ -57,7 +63,7 @@ async def process_order(ctx: WorkflowContext, payload: Order) -> Result:
         "assess", assessor.with_input(f"Assess the order {payload.order_id}: {payload.amount}.")
     )
     by = None
-    if json.loads(found.result)["risk"] == "high":
+    if found.result.risk == "high":
         answer = await ctx.step.suspend(
             "approve_order",
             data={

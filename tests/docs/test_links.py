@@ -9,7 +9,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 
-NAMES = ("bench", "docs", "docs/adr", "docs/guides", "docs/reference", "examples")
+NAMES = ("bench", "docs", "docs/adr", "docs/guides", "docs/reference", "examples", "examples/*")
 FOLDERS = [ROOT, *(ROOT / name for name in NAMES)]
 PAGES = sorted(page for folder in FOLDERS for page in folder.glob("*.md"))
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

@@ -212,11 +212,11 @@ async def test_a_crash_before_a_step_of_a_child_ends_leaves_its_own_child_in_its
     async with flowing(store, root, middle) as flows:
         load(flows, *known.values())
         run_id = await flows.start(root)
-        await flows.holds(run_id, "step_start note 1")
+        await until(lambda: gate.noted == 1, "the tool")
         gate.hangs = void
         await flows.restart()
         if void:
-            await flows.holds(run_id, "step_retry note 2")
+            await until(lambda: gate.noted == 2, "the tool once more")
         gate.go_on.set()
         events = await flows.ended(run_id)
     assert told(events) == ((15, 25) if void else (15, 15))

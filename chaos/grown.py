@@ -232,11 +232,15 @@ def wrong_usage(part: Part, children: Sequence[Part]) -> Iterator[str]:
     if part.end is None:
         return
     finishes = [one.step_finish for one in part.events if one.step_finish.step_type == "llm"]
-    calls = sum(one.usage.total_tokens for one in finishes if not one.HasField("failure"))
-    theirs = sum(tokens_of(one.end) for one in children if one.end and not is_void(one, part))
-    if tokens_of(part.end) != calls + theirs:
-        told = tokens_of(part.end)
-        yield f"usage: it tells {told} tokens, its calls took {calls}, its children {theirs}"
+    stand = sum(one.usage.total_tokens for one in finishes if not one.HasField("failure"))
+    made = sum(one.usage.total_tokens for one in finishes)
+    made += sum(one.step_retry.usage.total_tokens for one in part.events)
+    standing = [one for one in children if not is_void(one, part)]
+    for what, calls, below in (("usage", stand, standing), ("spent", made, children)):
+        told = tokens_of(part.end, what)
+        theirs = sum(tokens_of(one.end, what) for one in below if one.end)
+        if told != calls + theirs:
+            yield f"{what}: it tells {told} tokens, its calls took {calls}, its children {theirs}"
 
 
 def is_void(part: Part, parent: Part) -> bool:
@@ -246,9 +250,9 @@ def is_void(part: Part, parent: Part) -> bool:
     return any(one.attempt > attempt for one in retries)
 
 
-def tokens_of(end: Event) -> int:
-    """Return the tokens that the end of a run tells."""
-    return int(getattr(end, str(end.WhichOneof("payload"))).usage.total_tokens)
+def tokens_of(end: Event, what: str) -> int:
+    """Return the tokens that the end of a run tells: its `usage`, or what it has `spent`."""
+    return int(getattr(getattr(end, str(end.WhichOneof("payload"))), what).total_tokens)
 
 
 def value_of(part: Part) -> Any:

@@ -29,13 +29,21 @@ HOP = 5
 """Events after which a reader of a child leaves, if it leaves."""
 
 
+PATIENCE = 600.0
+"""Seconds for which a client tries to reach the service: longer than all processes of a round
+take to start on a busy machine. Whether a run hangs shows once the service is up for good."""
+
+
 class PatientClient(PolosClient):
-    """A client that waits longer than the 10 s of programs: a round is one long crash loop."""
+    """A client that waits longer than that of a program: a round is one long crash loop."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, reconnect_timeout=PATIENCE)
 
     @property
     def patience(self) -> float:
         """Seconds for which a call that reaches nobody is made again."""
-        return 60.0
+        return PATIENCE
 
 
 class Readers:

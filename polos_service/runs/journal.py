@@ -375,8 +375,10 @@ class Journals:
         journal = self._runs.get(event.run_id)
         if journal is None:
             journal = self._runs[event.run_id] = Journal()
-            if (origin := Lineage.of(event).origin) is not None:
-                self._children[origin] = journal
+            lineage = Lineage.of(event)
+            self.totals.of(lineage)  # before those of its children, which may count first
+            if lineage.origin is not None:
+                self._children[lineage.origin] = journal
         journal.add(event)
         kind = event.WhichOneof("payload")
         if kind in COUNTED and journal.lineage is not None:

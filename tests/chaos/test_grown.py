@@ -66,7 +66,7 @@ def begins(entry: int) -> Event:
 
 
 def child(number: int, entry: int) -> list[Event]:
-    finish = AgentFinish(result="yes", usage=SEVEN)
+    finish = AgentFinish(result="yes", usage=SEVEN, spent=SEVEN)
     return [
         of_child(number, entry, agent_start=AgentStart()),
         of_child(number, entry, step_finish=LLM),
@@ -80,7 +80,8 @@ def ends(entry: int) -> Event:
 
 
 START = of_root(workflow_start=WorkflowStart())
-END = of_root(workflow_finish=WorkflowFinish(result_json='[["yes", "yes"]]', usage=FOURTEEN))
+FINISH = WorkflowFinish(result_json='[["yes", "yes"]]', usage=FOURTEEN, spent=FOURTEEN)
+END = of_root(workflow_finish=FINISH)
 GOOD = (START, begins(0), *child(3, 0), ends(0), begins(1), *child(8, 1), ends(1), END)
 
 
@@ -104,7 +105,8 @@ def without(*left: int) -> Callable[[], list[Event]]:
 
 
 def with_end(**fields: object) -> Callable[[], list[Event]]:
-    finish = WorkflowFinish(result_json='[["yes", "yes"]]', usage=FOURTEEN)
+    finish = WorkflowFinish()
+    finish.CopyFrom(FINISH)
     finish.MergeFrom(WorkflowFinish(**fields))  # type: ignore[arg-type]
     return lambda: [*GOOD[:-1], of_root(workflow_finish=finish)]
 
@@ -139,6 +141,7 @@ FAILED.failure.reason = FailureReason.FAILURE_REASON_CHILD_FAILED
         (swapped, "r:8 (leaf): tree: its first event is 3"),
         (lambda: [*GOOD[:-2], of_root(step_finish=FAILED), END], "tree: its parent's step ended"),
         (with_end(usage=SEVEN), "usage: it tells 7 tokens"),
+        (with_end(spent=SEVEN), "spent: it tells 7 tokens"),
         (with_end(result_json='[["yes"]]'), "tree: move 0 came to ['yes']"),
         (
             lambda: [*GOOD[:9], of_child(8, 1, run_cancelled=RunCancelled()), *GOOD[10:]],
@@ -162,7 +165,7 @@ def test_the_stream_of_a_child_has_what_is_below_it_and_a_terminal_end() -> None
 def test_a_child_that_was_given_up_may_begin_anew_and_is_void_then() -> None:
     again = of_child(13, 0, agent_start=AgentStart())
     again.parent_attempt = 2
-    cancelled = of_child(3, 0, run_cancelled=RunCancelled(usage=SEVEN))
+    cancelled = of_child(3, 0, run_cancelled=RunCancelled(usage=SEVEN, spent=SEVEN))
     retry = of_root(step_retry=StepRetry(step_key="k0", attempt=2))
     events = []
     for event in (*GOOD[:4], cancelled, retry, again):
@@ -175,6 +178,6 @@ def test_a_child_that_was_given_up_may_begin_anew_and_is_void_then() -> None:
     finish = of_child(7, 0, agent_finish=AgentFinish(result="yes"))
     finish.parent_step_key, finish.parent_attempt = "k0", 2
     events[1].step_start.step_key = "k0"
-    end = of_root(workflow_finish=WorkflowFinish(result_json='["x"]'))
+    end = of_root(workflow_finish=WorkflowFinish(result_json='["x"]', spent=SEVEN))
     plan = replace(PLAN, moves=(replace(BATCH, kind="dare", children=(LEAF,)),))
     assert found(*events, finish, end, plan=plan) == []

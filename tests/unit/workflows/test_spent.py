@@ -20,6 +20,7 @@ from polos_service.agents.runnable import AgentRunnable
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
 from polos_service.runs import retries
+from polos_service.runs.journal import ENDS
 from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import Flows, flowing, kinds
 from tests.support.runs import SetClock
@@ -186,6 +187,45 @@ async def test_each_call_counts_once(
     for one in ends:
         end = end_of([one])
         assert (end.usage.total_tokens, end.spent.total_tokens) == total(events, one.run_id)
+
+
+@pytest.mark.parametrize("void", [False, True], ids=["stands", "void"])
+async def test_a_crash_before_a_step_of_a_child_ends_leaves_its_own_child_in_its_sums(
+    store: SqliteStore, gate: Gate, *, void: bool
+) -> None:
+    known, gate.hangs = agents(gate), True
+
+    @workflow(id="middle")
+    async def middle(ctx: WorkflowContext) -> None:
+        await asks("ends")(ctx, gate, known)
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        asking = asyncio.create_task(ctx.step.invoke_and_wait("middle", "middle", {}))
+        if void and not ctx.retry_count:
+            await ctx.step.run("hold", gate.go_on.wait)
+            asking.cancel()
+            await asyncio.wait({asking})
+            raise RuntimeError("once more")
+        await asking
+
+    async with flowing(store, root, middle) as flows:
+        load(flows, *known.values())
+        run_id = await flows.start(root)
+        await until(lambda: gate.noted == 1, "the tool")
+        gate.hangs = void
+        await flows.restart()
+        if void:
+            await until(lambda: gate.noted == 2, "the tool once more")
+        gate.go_on.set()
+        events = await flows.ended(run_id)
+    assert told(events) == ((15, 25) if void else (15, 15))
+    tree = [one for one in events if kinds([one])[0] in ENDS]
+    assert len(tree) == (5 if void else 3)
+    for one in tree:
+        end = end_of([one])
+        before = events[: one.sequence]
+        assert (end.usage.total_tokens, end.spent.total_tokens) == total(before, one.run_id)
 
 
 async def test_a_call_that_a_crash_cuts_off_counts_when_it_is_made_again(

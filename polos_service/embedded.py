@@ -188,7 +188,10 @@ class Polos(PolosClient):
 
     def _running(self) -> Service:
         if self._service is None:
-            raise RuntimeError("Polos runs inside `async with Polos() as polos:` only.")
+            raise RuntimeError(
+                "Polos runs inside `async with Polos() as polos:` only; without an event loop, "
+                "inside `with SyncClient(Polos()) as polos:`."
+            )
         return self._service
 
     def _clean_up(self) -> None:

@@ -133,7 +133,7 @@ def bootstrap_key(settings: Settings) -> KeyText | None:
         return parse(settings.bootstrap_key.get_secret_value())
     except Unauthenticated:
         raise SettingsInvalidError(
-            f"{named('bootstrap_key')}: is not polos_ID_SECRET with 1 to 32 lower-case letters and "
-            "digits and 32 to 128 letters, digits, _ and -; make one with "
+            f"{named('bootstrap_key')}: is not of the form polos_ID_SECRET, with 1 to 32 "
+            "lower-case letters and digits and 32 to 128 letters, digits, _ and -; make one with "
             "`echo polos_boot_$(openssl rand -hex 32)`, or unset the variable"
         ) from None

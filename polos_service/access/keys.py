@@ -100,7 +100,8 @@ def parse(token: str) -> KeyText:
     found = WRITTEN.fullmatch(token)
     if found is None:
         raise Unauthenticated(
-            "The API key is not polos_ID_SECRET. Copy the whole key.", cause="malformed"
+            "The API key does not have the form polos_ID_SECRET. Copy the whole key.",
+            cause="malformed",
         )
     return KeyText(found[1], found[2])
 

@@ -154,4 +154,7 @@ def new(
     except OSError as error:
         fail(f"{error.filename or project} cannot be written: {error.strerror}")
     typer.echo(f"{project} has {', '.join(FILES)}.")
-    typer.echo(f"Next: cd {shlex.quote(str(project))} && pytest && polos serve app.py")
+    typer.echo(
+        f"Next: cd {shlex.quote(str(project))} && pip install -r requirements.txt && pytest && "
+        "polos serve app.py"
+    )

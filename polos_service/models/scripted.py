@@ -117,7 +117,7 @@ def _turn(request: ModelRequest) -> scripted.Turn:
         raise _bad(str(error)) from error
     if request.turn > len(turns):
         raise _bad(
-            f"The script has {len(turns)} turns, and the run makes model call {request.turn}. "
+            f"The script has no turn for model call {request.turn} (it has {len(turns)}). "
             "Add a turn to the script."
         )
     return turns[request.turn - 1]

@@ -15,9 +15,8 @@ import sysconfig
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
-
-import nkeys
 
 from polos_client.errors import StoreUnavailable
 from polos_service import child, logs, tied
@@ -61,6 +60,13 @@ MISSING = (
     "POLOS_STORE)."
 )
 """The error where the program is not installed."""
+
+NO_NKEYS = (
+    "--workers without a NATS store needs the package nkeys, which is not installed: "
+    "pip install 'polos-grpc[workers]'. Or name NATS servers (--store nats://HOST:4222, "
+    "POLOS_STORE)."
+)
+"""The error where the program is installed, and what makes its keys is not."""
 
 IN_USE = (
     "The store {folder} is in use by another process. Stop that one, or name NATS servers "
@@ -163,6 +169,8 @@ class NatsServer:
 
     def _configure(self) -> None:
         """Write what the server reads, and a new key for its only user."""
+        import nkeys  # noqa: PLC0415 - `binary` has said what to install where it is missing
+
         seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
         write_private(self.seed, seed)
         configuration = {
@@ -232,13 +240,16 @@ def binary() -> str:
     """Return the path of nats-server: that of this environment, or any.
 
     Raises:
-        StoreUnavailable: it is not installed.
+        StoreUnavailable: it is not installed, or what makes its keys is not.
 
     """
     here = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
-    if found := here or shutil.which("nats-server"):
-        return found
-    raise StoreUnavailable(MISSING)
+    found = here or shutil.which("nats-server")
+    if found is None:
+        raise StoreUnavailable(MISSING)
+    if find_spec("nkeys") is None:
+        raise StoreUnavailable(NO_NKEYS)
+    return found
 
 
 async def locked(path: Path) -> int:

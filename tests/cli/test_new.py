@@ -20,7 +20,9 @@ async def test_a_new_project_passes_its_tests_and_is_served(tmp_path: Path) -> N
     project = tmp_path / "my.calendar"
     ended = await Cli("127.0.0.1:1")("new", str(project))
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.splitlines()[-1] == f"Next: cd {project} && pytest && polos serve app.py"
+    install = "pip install -r requirements.txt"
+    following = f"Next: cd {project} && {install} && pytest && polos serve app.py"
+    assert ended.out.splitlines()[-1] == following
     tested = await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],

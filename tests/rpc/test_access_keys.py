@@ -241,7 +241,7 @@ async def run_by(served: Served, header: tuple[tuple[str, str], ...]) -> str:
 async def test_a_bootstrap_key_that_is_none_does_not_open_the_service(
     tmp_path: Path, key: str
 ) -> None:
-    what = "POLOS_BOOTSTRAP_KEY.*is not polos_ID_SECRET"
+    what = "POLOS_BOOTSTRAP_KEY.*is not of the form polos_ID_SECRET"
     with pytest.raises(SettingsInvalidError, match=what) as told:
         async with guarded(tmp_path, FINE, bootstrap_key=key):
             pass

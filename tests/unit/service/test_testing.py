@@ -104,7 +104,7 @@ async def test_an_agent_without_a_script_says_so(polos: ScriptedPolos) -> None:
 
 async def test_a_script_that_is_too_short_says_so(polos: ScriptedPolos) -> None:
     polos.play(WEATHER, Script(CALL))
-    with pytest.raises(RunFailed, match="has 1 turns, and the run makes model call 2"):
+    with pytest.raises(RunFailed, match="has no turn for model call 2"):
         await WEATHER.run(polos, "Weather?")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
 from polos_client.wire import CHILD_MARK
-from polos_service.runs.frame import cut, decode
+from polos_service.runs.frame import after_event, decode
 from polos_service.runs.journal import ENDS
 from polos_service.store import Slice
 
@@ -15,8 +16,8 @@ NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 """The number of a child: a sequence. No log has as many events as the largest says."""
 
 MARKS = 8
-"""Runs at most whose ids are looked for in encoded events. To decode those is quicker than to look
-for more."""
+"""Runs at most whose ids are looked for in encoded events. To decode all of them is quicker than to
+look for more."""
 
 
 def number_of(run_id: str) -> int | None:
@@ -53,44 +54,49 @@ class Subtree:
 
         Args:
             part: what the log has behind the cursor.
-            limit: bytes of events at most; a frame more, or if a frame has more, a piece of it.
+            limit: bytes of events at most; an event more.
 
         """
         picked: list[Event] = []
-        size = 0
+        room = limit
         for frame in part.frames:
-            if self.ended or size >= limit:
-                break
-            data, last = frame.data, frame.last
-            if len(data) > limit:
-                if picked:
-                    break
-                skip = max(self.after + 1 - frame.first, 0)
-                data, events = cut(data, skip, limit)
-                last = frame.first - 1 + skip + events
-                size = limit
-            if self._has(data) or (part.ended and last == part.latest):
-                found = self._pick(data)
-                picked += found
-                size += sum(one.ByteSize() for one in found)
-            self.after = last
+            ends = part.ended and frame.last == part.latest
+            for piece in self._pieces(frame.data, ends=ends):
+                (event,) = decode(piece)
+                if event.sequence <= self.after or not self._has(event):
+                    continue
+                self.after = event.sequence
+                picked.append(event)
+                room -= len(piece)
+                if self.ended or room <= 0:
+                    return picked
+            self.after = frame.last
         return picked
 
-    def _pick(self, data: bytes) -> list[Event]:
-        """Return the events among these that belong to it."""
-        picked: list[Event] = []
-        for event in decode(data):
-            own = event.run_id == self._run_id
-            if event.sequence <= self.after or not (own or event.terminal or self._is_below(event)):
-                continue
-            picked.append(event)
-            if event.terminal or (own and event.WhichOneof("payload") in ENDS):
-                event.terminal = self.ended = True
-                break
-        return picked
+    def _pieces(self, data: bytes, *, ends: bool) -> Iterator[bytes]:
+        """Yield the encoded events of a frame that may belong to it; `ends`: its last, too."""
+        at, following = 0, self._find(data, 0)
+        while at < len(data) and (ends or following < len(data)):
+            end = after_event(data, at)
+            if following < end or (ends and end == len(data)):
+                yield data[at:end]
+                following = self._find(data, end)
+            at = end
 
-    def _has(self, data: bytes) -> bool:
-        return len(self._marks) > MARKS or any(one in data for one in self._marks)
+    def _find(self, data: bytes, start: int) -> int:
+        """Return where the next event may be that belongs to it."""
+        if len(self._marks) > MARKS:
+            return start
+        places = [place for one in self._marks if (place := data.find(one, start)) >= 0]
+        return min(places, default=len(data))
+
+    def _has(self, event: Event) -> bool:
+        own = event.run_id == self._run_id
+        if not (own or event.terminal or self._is_below(event)):
+            return False
+        if event.terminal or (own and event.WhichOneof("payload") in ENDS):
+            event.terminal = self.ended = True
+        return True
 
     def _is_below(self, event: Event) -> bool:
         if event.run_id not in self._runs:

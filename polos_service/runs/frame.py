@@ -113,17 +113,20 @@ def after_event(data: bytes, at: int) -> int:
         ValueError: there is no whole event: the frame is damaged.
 
     """
-    length = shift = 0
-    if at < len(data) and data[at] == EVENT_TAG:
-        while shift <= MAX_SHIFT and at + 1 < len(data):
+    try:
+        tag, length = data[at], data[at + 1]
+        at += 2
+        shift = 7
+        while length >> shift and shift <= MAX_SHIFT:
+            length = (length & ((1 << shift) - 1)) | (data[at] << shift)
             at += 1
-            length |= (data[at] & 0x7F) << shift
-            if data[at] < VARINT_MORE:
-                if at + length < len(data):
-                    return at + 1 + length
-                break
             shift += 7
-    raise ValueError("A frame of the log is damaged: it does not consist of whole events.")
+    except IndexError:
+        tag = length = -1
+    end = at + length
+    if tag != EVENT_TAG or length >> shift or end > len(data):
+        raise ValueError("A frame of the log is damaged: it does not consist of whole events.")
+    return end
 
 
 def position(latest: int, covered: int = 0) -> bytes:

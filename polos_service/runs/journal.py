@@ -352,13 +352,14 @@ class Journals:
             if told.kind == WaitKind.WAIT_KIND_RUN and key not in journal.resumed
         }
 
-    def answered(self) -> set[int]:
-        """Return the ids of the waits that have ended and that somebody could have answered."""
+    def open_waits(self) -> set[int]:
+        """Return the ids of the open waits of the runs that have not ended."""
         return {
-            resumed.wait_id
+            wait_id
             for journal in self._runs.values()
-            for resumed in journal.resumed.values()
-            if WAITS.get(resumed.kind) in ANSWERED
+            if journal.end is None
+            for key, (wait_id, _) in journal.waits.items()
+            if key not in journal.resumed
         }
 
     def of(self, lineage: Lineage) -> Journal:

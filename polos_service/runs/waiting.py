@@ -51,11 +51,14 @@ class Waiting:
         self._store = store
         self._claim = claim
         self._clock = clock
+        self._opened: set[int] = set()
+        """The ids of the waits that this claim has put into the index."""
 
     async def open(self, lineage: Lineage, wait_id: int, told: Suspended) -> None:
         """Put a wait that somebody can answer into the index of open waits."""
         if told.kind in UNANSWERED:
             return
+        self._opened.add(wait_id)
         now = self._clock.now()
         wait = Wait(
             run_id=lineage.run_id,
@@ -83,13 +86,17 @@ class Waiting:
         await self._close(wait_id)
 
     async def sweep(self, journals: Journals) -> None:
-        """Do for the waits that are over in the log what a claim before has left undone."""
+        """Do for waits what a claim before has left undone.
+
+        Those that are over in the log are settled. The index loses them, and those that the log
+        does not have: a wait stands in the index before its event is stored.
+        """
         for command in self._claim.commands:
             if command.kind == CANCEL and journals.has_ended(command.run_id):
                 await self.inbox.settle(command.run_id, "", CANCELLED)
-        over, left = journals.answered(), journals.left()
-        if not over and not left:
+        if not journals.size:
             return
+        left, still_open = journals.left(), journals.open_waits()
         for command in self._claim.commands:
             place = command.run_id, command.step_key
             if command.kind in UNSETTLED and journals.resumed(*place) is not None:
@@ -97,7 +104,7 @@ class Waiting:
         for record in await self._store.open_waits(self._claim.project, self._claim.run_id):
             if record.wait_id in left:
                 await self.inbox.end(*left[record.wait_id], CANCELLED)
-            if record.wait_id in over or record.wait_id in left:
+            if record.wait_id not in still_open | self._opened:
                 await self._close(record.wait_id)
 
     async def _close(self, wait_id: int) -> None:

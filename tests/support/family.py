@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 from polos.v1.event_pb2 import Event
@@ -11,7 +12,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import workflow
 from polos_client.errors import StepExecutionError
-from tests.support.service import Served, scripted, until
+from tests.support.service import Served, scripted
 
 ENDS = {"agent_finish", "workflow_finish", "error", "run_cancelled"}
 
@@ -54,13 +55,11 @@ async def started(served: Served) -> tuple[str, list[str]]:
 async def asking(served: Served, run_id: str) -> list[str]:
     """Wait until both children ask; return their ids, in the order of their numbers."""
     found: dict[int, str] = {}
-
-    async def both() -> bool:
-        waits = [one async for one in served.client.list_waits()]
-        found.update({one.data["n"]: one.run_id for one in waits if one.run_id.startswith(run_id)})
-        return len(found) == 2
-
-    await until(both, "both children ask")
+    async for event in served.follow(run_id):  # the list of waits is ahead of the log
+        if event.HasField("suspended"):
+            found[json.loads(event.suspended.data_json)["n"]] = event.run_id
+            if len(found) == 2:
+                break
     return [found[0], found[1]]
 
 

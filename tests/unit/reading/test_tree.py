@@ -208,7 +208,7 @@ def test_a_large_frame_is_taken_in_pieces(log: Log, *, own: bool) -> None:
         times += 1
         taken += subtree.take(Slice(frames=[whole], latest=whole.last, ended=False), 500)
     assert [one.sequence for one in taken] == [2, *(range(3, 33) if own else ()), 33]
-    assert times > 5
+    assert times > 5 if own else times == 1  # what is not the child's costs little
 
 
 def test_a_child_without_an_end_takes_its_root_s(log: Log) -> None:

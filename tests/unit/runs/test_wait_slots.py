@@ -13,10 +13,10 @@ from polos_service.runs.answers import CANCELLED, Answer
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
-from polos_service.store import SETTLED, Command, refusals
+from polos_service.store import SETTLED, Command, WaitRecord, refusals
 from polos_service.store.sqlite import SqliteStore
-from tests.support.runs import opened, runnable
-from tests.support.stores import events_of
+from tests.support.runs import executing, opened, runnable
+from tests.support.stores import events_of, new_run
 from tests.unit.runs.test_waits import (
     SUSPEND,
     TIMER,
@@ -196,3 +196,26 @@ async def test_what_a_lost_claim_left_in_inbox_and_index_is_tidied_by_the_next(
         assert YES.said_by(left) == YES
         await answer(store, run_id, "end")
         await ended(store, run_id)
+
+
+async def test_a_wait_that_the_log_does_not_have_leaves_the_index(store: SqliteStore) -> None:
+    """A process can die after it has listed a wait, and before it has stored its event."""
+
+    async def once(ctx: RunContext) -> None:
+        await ctx.wait("ok", SUSPEND)
+
+    run_id = await store.create(new_run())
+
+    async def listed() -> list[int]:
+        return [one.wait_id for one in await store.open_waits("default", run_id)]
+
+    async with executing(store, runnable(once)):
+        await until(partial(is_open, store, run_id, ["ok"]))
+    (own,) = await listed()
+    await store.open_wait("default", WaitRecord(run_id=run_id, wait_id=99, create_time=1, data=b""))
+    async with executing(store, runnable(once)):
+
+        async def swept() -> bool:
+            return await listed() == [own]
+
+        await until(swept)

@@ -10,6 +10,7 @@ from typing import Any
 
 from polos.v1.run_pb2 import Wait
 from polos_client.define.agent import Agent
+from polos_client.define.agent_tool import AgentTool
 from polos_client.define.tool import Tool
 from polos_client.define.workflow import Workflow
 from polos_client.errors import AgentNotFound, DefinitionError
@@ -163,7 +164,13 @@ class Catalog(Mapping[str, Runnable]):
         what = f"There is no agent or workflow {runnable_id!r}."
         if why is not None:
             what = f"The agent or workflow {runnable_id!r} cannot be loaded. {why}"
-        tools = (tool for agent in self.agents(project) for tool in agent.tools)
+        # Not the agents among the tools: they may be those of another project.
+        tools = [
+            one
+            for agent in self.agents(project)
+            for one in agent.tools
+            if not isinstance(one, AgentTool)
+        ]
         if runnable_id in known:
             what = f"{runnable_id!r} is a {self._runnables[runnable_id].kind}, not an agent."
         elif any(tool.id == runnable_id for tool in tools):

@@ -12,6 +12,7 @@ from polos.v1.event_pb2 import FinishReason, StepFinish
 from polos_client.define import scripted
 from polos_client.define.agent import Agent
 from polos_client.define.workflow import Workflow
+from polos_client.errors import DefinitionError
 from polos_service.embedded import Polos
 from polos_service.errors import StepError
 from polos_service.models import Model, ModelAnswer, ModelRequest, Output
@@ -103,7 +104,14 @@ class ScriptedPolos(Polos):
         self._scripts: dict[str, Script] = {}
 
     def play(self, agent: Agent | str, script: Script) -> None:
-        """Let the model of an agent, or of the one with this id, play a script in its runs."""
+        """Let the model of an agent, or of the one with this id, play a script in its runs.
+
+        Raises:
+            DefinitionError: it is not a `Script`.
+
+        """
+        if not isinstance(script, Script):
+            raise DefinitionError(f"{script!r:.80} is not a script: make one with Script(...)")
         self._scripts[agent if isinstance(agent, str) else agent.id] = script
 
     def _models(self) -> Providers:

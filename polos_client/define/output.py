@@ -6,7 +6,8 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, Any, NamedTuple, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
@@ -86,6 +87,7 @@ class Output:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(given)
             self.schema = self._adapter.json_schema()
+            json.dumps(self.schema)
         except Exception as error:
             where = f"{self.name}.{_culprit(given)}".removesuffix(".")
             raise DefinitionError(
@@ -114,10 +116,10 @@ class Output:
             raise Unfit([_plain("", f"The answer is not valid JSON: {where}")]) from error
         except Unfit:
             raise
-        except Exception as error:
+        except BaseException as error:  # even sys.exit() of a validator makes the answer invalid
             kind = type(error).__name__
-            found = Violation("", f"Validating it raised {kind}", f"validating it raised {error!r}")
-            raise Unfit([found]) from error
+            told = _shown(partial("validating it raised {!r}".format, error), f"it raised {kind}")
+            raise Unfit([Violation("", f"Validating it raised {kind}", told)]) from error
 
     def _unfit(self, error: ValidationError, value: Any) -> Unfit:
         errors = error.errors(include_url=False)
@@ -140,13 +142,23 @@ def _culprit(given: Any) -> str:
     return ""
 
 
-def _violation(error: ErrorDetails, value: Any, names: frozenset[str]) -> Violation:
-    path = ".".join(_public(error["loc"], value, names))[:SHOWN]
+def _violation(error: ErrorDetails, answer: Any, names: frozenset[str]) -> Violation:
+    path = ".".join(_public(error["loc"], answer, names))[:SHOWN]
     whole = ".".join(map(str, error["loc"])) or "the answer"
-    said = json.dumps(error["input"], ensure_ascii=False, default=str)
-    if len(said) > SHOWN:
-        said = f"{said[:SHOWN]}..."
+    value = error["input"]
+    said = _shown(
+        lambda: json.dumps(value, ensure_ascii=False, default=str), f"a {type(value).__name__}"
+    )
     return Violation(path, _rule(error)[:SHOWN], f"{whole}: {error['msg']} (got {said})")
+
+
+def _shown(text_of: Callable[[], str], otherwise: str) -> str:
+    """Return a text that code of the type's author makes, cut; another one if that code fails."""
+    try:
+        text = text_of()
+    except Exception:  # noqa: BLE001 - it is any code
+        return otherwise
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _public(loc: Sequence[int | str], value: Any, names: frozenset[str]) -> Iterator[str]:
@@ -166,7 +178,9 @@ def _rule(error: ErrorDetails) -> str:
     if error["type"] == "union_tag_invalid":
         return f"The tag {context['discriminator']} should be one of {context['expected_tags']}"
     if "error" in context:
-        return error["msg"].partition(str(context["error"]))[0].rstrip(" ,:") or "Violates a rule"
+        said = str(context["error"])
+        rule = error["msg"].partition(said)[0] if said else error["msg"]
+        return rule.rstrip(" ,:") or "Violates a rule"
     return error["msg"]
 
 

@@ -156,6 +156,9 @@ def script(*turns: Turn | Part | str) -> str:
     Args:
         turns: what each model call of a run plays, in order; one call more fails.
 
+    Raises:
+        DefinitionError: one of them is neither a turn, nor a part, nor a text.
+
     """
     return _Script(turns=tuple(_turn(one) for one in turns)).model_dump_json(exclude_none=True)
 
@@ -182,6 +185,9 @@ def turn(*parts: Part | str, retried: Sequence[Part | str] | None = None) -> Tur
     Args:
         parts: what is played, in order.
         retried: what is played instead from the second attempt of the step on.
+
+    Raises:
+        DefinitionError: one of them is neither a part nor a text.
 
     """
     again = None if retried is None else tuple(_part(one) for one in retried)
@@ -252,6 +258,8 @@ def _turn(one: Turn | Part | str) -> Turn:
 
 
 def _part(one: Part | str) -> Part:
+    if not isinstance(one, str | Part):
+        raise DefinitionError(f"{one!r:.80} must be a text, or a part such as scripted.call(...)")
     return say(one) if isinstance(one, str) else one
 
 

@@ -238,5 +238,5 @@ def check_size(what: str, size: int) -> None:
         raise StepError(
             FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
             f"The {what} has {size} bytes, the limit is {OUTPUT_LIMIT}. "
-            "Return less, or a reference to it.",
+            "Make it smaller, or use a reference to it.",
         )

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from polos_client.define.agent import Agent
-from polos_client.define.output import MAX_VIOLATIONS, SHOWN, Output, Unfit
+from polos_client.define.output import MAX_VIOLATIONS, SHOWN, Output, Unfit, Violation
 from polos_client.errors import DefinitionError
 from polos_client.typed import exact, name_of
 
@@ -30,6 +38,10 @@ class Outer(BaseModel):
     bad: Bad
 
 
+class Extra(BaseModel):
+    model_config = ConfigDict(json_schema_extra={"example": Thing()})  # type: ignore[dict-item]
+
+
 class Prices(BaseModel):
     model_config = ConfigDict(extra="forbid")
     price: Decimal = Decimal(0)
@@ -45,6 +57,7 @@ class Prices(BaseModel):
     [
         (Bad, r"output_schema .*\.Bad\.thing cannot be described as JSON Schema"),
         (Outer, r"output_schema .*\.Outer\.bad\.thing cannot be described"),
+        (Extra, "Extra cannot be described as JSON Schema: Object of type Thing is not JSON"),
         (Callable[[], int], "cannot be described"),
         ({"type": "object"}, "must be a pydantic model, or another type"),
         (Prices(), "must be a pydantic model"),
@@ -117,6 +130,50 @@ def test_a_violation_has_a_path_and_a_rule_without_the_value(
     (found,) = raised.value.violations
     assert (found.path, found.rule) == (path, rule)
     assert "Ann" not in f"{raised.value}"
+
+
+class Unspeakable(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+class Harsh(BaseModel):
+    """A model whose validators raise and return what nobody expects."""
+
+    kind: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def made(cls, given: Any) -> Any:
+        return {"kind": {("a", 1): 2}} if given["kind"] == "made" else given
+
+    @field_validator("kind")
+    @classmethod
+    def harsh(cls, kind: str) -> str:
+        if kind == "assert":
+            raise AssertionError
+        if kind == "exit":
+            sys.exit(kind)
+        if kind == "unspeakable":
+            raise Unspeakable
+        return kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "rule", "told"),
+    [
+        ("assert", "kind", "Assertion failed", 'kind: Assertion failed,  (got "assert")'),
+        ("exit", "", "Validating it raised SystemExit", "validating it raised SystemExit('exit')"),
+        ("unspeakable", "", "Validating it raised Unspeakable", "it raised Unspeakable"),
+        ("made", "kind", "Input should be a valid string", "kind: {rule} (got a dict)"),
+    ],
+)
+def test_whatever_a_validator_does_makes_the_answer_invalid(
+    kind: str, path: str, rule: str, told: str
+) -> None:
+    with pytest.raises(Unfit) as raised:
+        Output(Harsh).read(f'{{"kind": "{kind}"}}')
+    assert raised.value.violations == [Violation(path, rule, told.format(rule=rule))]
 
 
 def test_many_violations_and_long_values_are_cut() -> None:

@@ -12,6 +12,7 @@ from polos_client.define.scripted import script
 from polos_client.define.tool import Tool, tool
 from polos_client.errors import AgentNotFound, DefinitionError
 from polos_service.agents.runnable import AgentRunnable
+from polos_service.catalog import Catalog
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import Runnable
 from tests.support.agents import catalog
@@ -83,6 +84,14 @@ def test_a_tool_cannot_be_started_on_its_own() -> None:
     loaded = catalog(agent("a", named("search")))
     with pytest.raises(AgentNotFound, match="'search' is a tool, and a tool cannot be started"):
         loaded.find("search", "default")
+
+
+def test_an_agent_of_another_project_is_not_known_as_a_tool() -> None:
+    hr = agent("hr")
+    every = catalog(hr, agent("desk", hr.as_tool()))
+    loaded = Catalog(every.values(), projects={"hr": ["p"]})
+    with pytest.raises(AgentNotFound, match=r"^There is no agent or workflow 'hr'. Loaded: desk"):
+        loaded.find("hr", "q")
 
 
 def test_agents_may_have_different_tools_of_one_id() -> None:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from polos import Agent, RunFailed, WorkflowContext, events, scripted, tool, workflow
+from polos import (
+    Agent,
+    DefinitionError,
+    RunFailed,
+    WorkflowContext,
+    events,
+    scripted,
+    tool,
+    workflow,
+)
 from polos.testing import History, HistoryInvalid, Script, ScriptedPolos
 
 
@@ -100,6 +109,13 @@ async def test_children_play_scripts_too(polos: ScriptedPolos) -> None:
 async def test_an_agent_without_a_script_says_so(polos: ScriptedPolos) -> None:
     with pytest.raises(RunFailed, match=r"'testing-weather' has no script; give it one with"):
         await WEATHER.run(polos, "Weather?")
+
+
+async def test_what_is_not_a_script_is_refused(polos: ScriptedPolos) -> None:
+    with pytest.raises(DefinitionError, match=r"'It rains.' is not a script: make one with Script"):
+        polos.play(WEATHER, "It rains.")  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="5 must be a text, or a part such as"):
+        Script(5)  # type: ignore[arg-type]
 
 
 async def test_a_script_that_is_too_short_says_so(polos: ScriptedPolos) -> None:

@@ -137,7 +137,12 @@ class Cli:
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=environment(POLOS_ADDRESS=self.address, TERM="xterm-256color"),
+            env=environment(
+                POLOS_ADDRESS=self.address,
+                TERM="xterm-256color",
+                COLUMNS=str(columns),  # readline in the process that started this one sets it
+                LINES="30",
+            ),
         )
         os.close(theirs)
         terminal = Terminal(process, ours)

@@ -199,4 +199,6 @@ def test_two_tools_with_one_id_are_refused_where_the_agent_is_defined() -> None:
 
     with pytest.raises(DefinitionError) as raised:
         Agent("helper", "openai", "mock", tools=[first, second])
-    assert str(raised.value) == "two tools have the id 'add': give one @tool(id=...)"
+    assert str(raised.value) == (
+        "two tools have the id 'add': give one @tool(id=...), or agent.as_tool(id=...)"
+    )

@@ -21,6 +21,7 @@ THOROUGH = (
     "e2e/test_cancel.py",
     "e2e/test_cli.py",
     "e2e/test_http_provider.py",
+    "e2e/test_kill.py",
     "e2e/test_kill_approval.py",
     "e2e/test_kill_waits.py",
     "e2e/test_kill_workflow.py",

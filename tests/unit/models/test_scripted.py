@@ -106,7 +106,7 @@ async def test_one_model_call_too_many_says_so() -> None:
     error = await refused(script("one", "two"), turn=3)
     assert error.reason == FailureReason.FAILURE_REASON_MODEL_BAD_REQUEST
     assert not error.retryable
-    assert "2 turns" in error.message
+    assert "it has 2" in error.message
     assert "model call 3" in error.message
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -285,7 +286,7 @@ async def test_a_server_that_cannot_start_says_why_and_its_data_are_private(
 def test_what_workers_need_is_named_where_it_is_not_installed(
     monkeypatch: pytest.MonkeyPatch, program: str | None, what: str
 ) -> None:
-    monkeypatch.setattr(nats.shutil, "which", lambda *_, **__: program)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: program)
     monkeypatch.setattr(nats, "find_spec", lambda _: None)
     with pytest.raises(StoreUnavailable, match=rf"needs .*{what}, which is not installed: pip"):
         nats.binary()

@@ -72,7 +72,12 @@ CHAPTERS = {
 """The pages of docs/ in the order of the site's contents; a page that is missing is a warning."""
 
 BESIDE = {
-    "Start": ["examples/README"],
+    "Start": [
+        "examples/README",
+        "examples/support/README",
+        "examples/research/README",
+        "examples/nightly/README",
+    ],
     "Change it": ["CONTRIBUTING", "bench/README", "SECURITY", "CHANGELOG"],
 }
 """Pages from elsewhere, by the chapter that they follow."""

@@ -124,6 +124,8 @@ class Record:
         """Return the record as a message's payload."""
         fields = asdict(self)
         del fields["revision"]
+        if self.parent is None:  # earlier versions read no record with members that they lack
+            del fields["parent"]
         return orjson.dumps(fields)
 
 

@@ -20,7 +20,7 @@ from polos_service.runs.answers import EXPIRED, UNSETTLED, Answer
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.inbox import Inbox
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer

@@ -11,7 +11,7 @@ from chaos.places import Place
 from polos_service import waits
 from polos_service.runs import answers, context, inbox
 from polos_service.runs.context import RunContext
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.totals import Totals
 from polos_service.workflows.children import Children

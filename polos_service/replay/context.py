@@ -13,7 +13,8 @@ from polos_service.replay.course import Course
 from polos_service.runs.branch import Branch
 from polos_service.runs.context import RunContext
 from polos_service.runs.holding import Holding
-from polos_service.runs.journal import Journal, Journals
+from polos_service.runs.journal import Journal
+from polos_service.runs.journals import Journals
 from polos_service.runs.lineage import Lineage
 from polos_service.runs.writer import Writer
 

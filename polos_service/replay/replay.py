@@ -26,7 +26,7 @@ from polos_service.replay.history import History, HistoryInvalid
 from polos_service.runs.context import RunContext
 from polos_service.runs.drive import outcome, stopped
 from polos_service.runs.endings import ending_of
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.workflows.definition import Definition as WorkflowDefinition
 from polos_service.workflows.independent import Others

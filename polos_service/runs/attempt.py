@@ -25,7 +25,7 @@ from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND, Encoder
-from polos_service.runs.journal import private_line, private_lines
+from polos_service.runs.private import private_line, private_lines
 from polos_service.runs.said import NOTHING, Said
 from polos_service.runs.writer import Writer
 

@@ -28,10 +28,12 @@ from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.holding import Boundary, Holding, Load
-from polos_service.runs.journal import Journal, Journals, child_line
+from polos_service.runs.journal import Journal
+from polos_service.runs.journals import Journals
 from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.pausing import Ended, Outcome, Pausing
+from polos_service.runs.private import child_line
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping

@@ -28,7 +28,7 @@ from polos_service.runs.endings import (
 )
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import cancels
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.runnable import Runnable
 from polos_service.runs.waiting import THRESHOLD, Waiting
 from polos_service.runs.writer import Writer

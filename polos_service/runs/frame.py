@@ -30,9 +30,6 @@ EVENT_TAG = 0x0A
 MAX_SHIFT = 21
 """The shift of the last byte that a length may have: four bytes are enough for any event."""
 
-VARINT_MORE = 0x80
-"""The bit in a byte of a varint that says that another byte follows."""
-
 
 class Encoder:
     """Encodes the events of one run. It reuses one message: a new one each takes twice the time.

@@ -14,7 +14,7 @@ from polos_service.errors import Unable, Unrecorded
 from polos_service.pacer import Pacer
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.spending import Spending
 from polos_service.runs.totals import TreeTotals
 from polos_service.runs.waiting import Waiting

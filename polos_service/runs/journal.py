@@ -1,8 +1,8 @@
-"""What a log says about the steps of its runs: the fold that recovery starts from."""
+"""What a log says about one of its runs: its steps, its waits, and how it has ended."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,8 @@ from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event, Resumed, StepFinish, StepRetry, Suspended, WaitKind
-from polos_service.limits import PIECE_LIMIT
-from polos_service.runs.frame import decode
-from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.said import NOTHING, SAYS, Said, Saying, pieces
-from polos_service.runs.totals import TreeTotals
-from polos_service.store import Entry
+from polos_service.runs.lineage import Lineage
+from polos_service.runs.said import NOTHING, SAYS, Said, Saying
 
 ENDS = frozenset({"agent_finish", "workflow_finish", "error", "run_cancelled"})
 """The names of the payloads that end a run, a child as well as the root."""
@@ -29,9 +25,6 @@ WAITS = {
 }
 """What kind of step a wait is."""
 
-PROGRESS = frozenset({"step_finish", "resumed", "workflow_retry"})
-"""The names of the payloads that tell that a run gets on."""
-
 ANSWERED = frozenset({"suspend", "approval"})
 """The kinds of waits that end by an answer."""
 
@@ -40,61 +33,8 @@ UNANSWERED = frozenset({WaitKind.WAIT_KIND_TIMER, WaitKind.WAIT_KIND_RUN})
 
 STEP_CANCELLED = FailureReason.FAILURE_REASON_STEP_CANCELLED
 
-COUNTED = frozenset({"step_finish", "step_retry"})
-"""The names of the payloads that tell what a model call used, or that it is void."""
-
 INTERRUPTED = frozenset({STEP_CANCELLED, FailureReason.FAILURE_REASON_PROCESS_RESTARTED})
 """Why a step begins anew that has not failed."""
-
-
-def private_line(step_key: str, private: Any, child: str | None = None) -> bytes:
-    """Return what is stored beside a step's finish and never served; lines concatenate.
-
-    Args:
-        step_key: the step.
-        private: JSON values by name, or JSON text of such as an `orjson.Fragment`.
-        child: id of the child run that the step belongs to; None if it is a step of the root
-            run. The line of such a step has the form that version 0.1.0 writes and reads.
-
-    Raises:
-        TypeError: a value is not a JSON value.
-
-    """
-    if child is None:
-        return orjson.dumps({"step": step_key, "private": private}) + b"\n"
-    return orjson.dumps({"run": child, "key": step_key, "private": private}) + b"\n"
-
-
-def private_lines(
-    step_key: str, attempt: int, private: Mapping[str, Any], child: str | None = None
-) -> Iterator[bytes]:
-    """Yield what `private_line` returns, cut into lines of at most PIECE_LIMIT bytes.
-
-    They are stored beside several events of the attempt, in order; version 0.1.0 passes over
-    them. There is one line, that of `private_line`, if it is short enough.
-
-    Raises:
-        TypeError: a value is not a JSON value.
-
-    """
-    whole = orjson.dumps(private)
-    if len(whole) <= PIECE_LIMIT - ROOM:
-        yield private_line(step_key, orjson.Fragment(whole), child)
-        return
-    told = {"run": child, "step": step_key, "attempt": attempt}
-    # A character of JSON text takes two at most where the text stands in JSON text itself.
-    for piece in pieces(whole.decode(), PIECE_LIMIT // 2 - ROOM):
-        yield orjson.dumps({"piece": {**told, "json": piece}}) + b"\n"
-
-
-def child_line(child: str, definition: bytes, deadline: int | None) -> bytes:
-    """Return what is stored beside the first event of a child run and never served."""
-    told = {"child": child, "definition": definition.decode(), "deadline": deadline}
-    return orjson.dumps(told) + b"\n"
-
-
-ROOM = 8 * 1024
-"""Bytes of a line that are left for what tells where a piece belongs."""
 
 
 @dataclass(slots=True)
@@ -235,6 +175,10 @@ class Journal:
             self.sayings[told.step_key] = needed
         return finish
 
+    def open_waits(self) -> Iterator[tuple[int, Suspended]]:
+        """Yield the waits that have begun and not ended, with the sequences of their events."""
+        return (wait for key, wait in self.waits.items() if key not in self.resumed)
+
     def keep(self, piece: Mapping[str, Any]) -> None:
         """Take a piece of what is stored beside the events of a step into account."""
         key, attempt = piece["step"], piece["attempt"]
@@ -269,156 +213,3 @@ def awaited_run(told: Suspended) -> str:
 def is_given_up(resumed: Resumed) -> bool:
     """Return whether the code gave a wait up, and does not get its end."""
     return resumed.given_up or resumed.cancelled  # former versions set that alone
-
-
-class Journals:
-    """The fold of a log: a journal for the root run and for each of its children.
-
-    A child is found by the attempt that began it, and an attempt that was retried is never
-    looked up again: so a retry leaves behind all that was begun under the attempt before.
-
-    Attributes:
-        root: the root run's journal.
-        totals: what the model calls add up to.
-        claims: claims since the last event of PROGRESS, without those whose release lost
-            nothing.
-        damage: the first error met in reading the log; empty if there was none.
-        size: bytes of the log, private parts included.
-
-    """
-
-    def __init__(self, root: str, damage: str = "") -> None:
-        """Begin with an empty log of this root run."""
-        self._waits: set[tuple[str, str]] = set()
-        self._waited = 0
-        self._waits_since = 0
-        self.root = Journal()
-        self.totals = TreeTotals(root)
-        self.claims = 0
-        self.damage = damage
-        self.size = 0
-        self._runs = {root: self.root}
-        self._children: dict[Origin, Journal] = {}
-
-    @classmethod
-    async def load(cls, root: str, history: AsyncIterator[Entry]) -> Journals:
-        """Fold a whole log. An entry that cannot be read is left out, and `damage` says so.
-
-        Raises:
-            StoreUnavailable: the store cannot read the log.
-
-        """
-        journals = cls(root)
-        async for entry in history:
-            journals.size += len(entry.data) + len(entry.private)
-            try:
-                for event in decode(entry.data):
-                    journals.add(event)
-                for line in entry.private.splitlines():
-                    journals.add_private(orjson.loads(line))
-            except Exception as error:  # noqa: BLE001 - whatever is in it, the run can end
-                journals.damage = journals.damage or f"{type(error).__name__}: {error}"
-        for journal in journals._runs.values():
-            journal.settle()
-        return journals
-
-    def resumed(self, run_id: str, step_key: str) -> Resumed | None:
-        """Return how a wait of a run has ended; None if it has not."""
-        journal = self._runs.get(run_id)
-        return None if journal is None else journal.resumed.get(step_key)
-
-    def has_ended(self, run_id: str) -> bool:
-        """Return whether the log has the end of a run, root or child."""
-        journal = self._runs.get(run_id)
-        return journal is not None and journal.end is not None
-
-    def left(self) -> dict[int, tuple[str, str]]:
-        """Return the waits that children have left open which have ended: run and key, by id."""
-        return {
-            wait_id: (run_id, key)
-            for run_id, journal in self._runs.items()
-            if journal.end is not None and journal is not self.root
-            for key, (wait_id, _) in journal.waits.items()
-            if key not in journal.resumed
-        }
-
-    def awaited(self) -> dict[int, str]:
-        """Return the runs whose ends are waited for, by the ids of the waits."""
-        return {
-            wait_id: awaited_run(told)
-            for journal in self._runs.values()
-            if journal.end is None
-            for key, (wait_id, told) in journal.waits.items()
-            if told.kind == WaitKind.WAIT_KIND_RUN and key not in journal.resumed
-        }
-
-    def open_waits(self) -> set[int]:
-        """Return the ids of the open waits of the runs that have not ended."""
-        return {
-            wait_id
-            for journal in self._runs.values()
-            if journal.end is None
-            for key, (wait_id, _) in journal.waits.items()
-            if key not in journal.resumed
-        }
-
-    def of(self, lineage: Lineage) -> Journal:
-        """Return the journal of a run, root or child; an empty one if the log has none."""
-        return self._runs.get(lineage.run_id) or Journal(lineage if lineage.origin else None)
-
-    def child(self, origin: Origin) -> Journal | None:
-        """Return the journal of the child that this attempt began; None if it began none."""
-        return self._children.get(origin)
-
-    def add(self, event: Event) -> None:
-        """Take the log's next event into account."""
-        journal = self._runs.get(event.run_id)
-        if journal is None:
-            journal = self._runs[event.run_id] = Journal()
-            lineage = Lineage.of(event)
-            self.totals.of(lineage)  # before those of its children, which may count first
-            if lineage.origin is not None:
-                self._children[lineage.origin] = journal
-        journal.add(event)
-        kind = event.WhichOneof("payload")
-        if kind in COUNTED and journal.lineage is not None:
-            self.totals.of(journal.lineage).add(getattr(event, kind))
-        if kind in PROGRESS:
-            self.claims = 0
-        if kind in {"suspended", "resumed"}:
-            self._wait(event)
-
-    def waited(self, now: int) -> int:
-        """Return for how many nanoseconds, up to now, any wait of the tree was open."""
-        return self._waited + (now - self._waits_since if self._waits else 0)
-
-    def _wait(self, event: Event) -> None:
-        time = event.create_time.ToNanoseconds()
-        before = bool(self._waits)
-        if event.HasField("suspended"):
-            self._waits.add((event.run_id, event.suspended.step_key))
-        else:
-            self._waits.discard((event.run_id, event.resumed.step_key))
-        if self._waits and not before:
-            self._waits_since = time
-        elif before and not self._waits:
-            self._waited += time - self._waits_since
-
-    def add_private(self, line: Mapping[str, Any]) -> None:
-        """Take a private line into account: a step's, or that of a claim frame."""
-        if "step" in line:
-            self.root.private[line["step"]] = line["private"]
-        elif "run" in line:
-            self._runs[line["run"]].private[line["key"]] = line["private"]
-        elif "child" in line:
-            begun = self._runs[line["child"]]
-            begun.definition, begun.deadline = line["definition"].encode(), line["deadline"]
-        elif "piece" in line:
-            run = line["piece"]["run"]
-            (self.root if run is None else self._runs[run]).keep(line["piece"])
-        elif "lost" in line:
-            raise ValueError(f"events were lost with the rows {line['lost']['rows']} of the spool")
-        elif "claim" in line:
-            self.claims += 1
-        elif "released" in line and not line["released"].get("failed"):
-            self.claims = max(0, self.claims - 1)

@@ -12,7 +12,8 @@ from polos_service.runs.answers import CANCELLED, EXPIRED, UNSETTLED, Answer
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.inbox import Inbox
-from polos_service.runs.journal import UNANSWERED, Journals, awaited_run
+from polos_service.runs.journal import UNANSWERED, awaited_run
+from polos_service.runs.journals import Journals
 from polos_service.runs.lineage import Lineage
 from polos_service.store import CANCEL, Claim, RunStore, WaitRecord
 
@@ -104,7 +105,7 @@ class Waiting:
         for record in await self._store.open_waits(self._claim.project, self._claim.run_id):
             if record.wait_id in left:
                 await self.inbox.end(*left[record.wait_id], CANCELLED)
-            if record.wait_id not in still_open | self._opened:
+            if record.wait_id not in still_open.keys() | self._opened:
                 await self._close(record.wait_id)
 
     async def _close(self, wait_id: int) -> None:

@@ -30,8 +30,9 @@ from polos_client.calls.stream import _chunk
 from polos_client.fold import RunAccumulator
 from polos_service.errors import Fenced
 from polos_service.runs.frame import Encoder, cut, decode
-from polos_service.runs.journal import Journals, private_line
+from polos_service.runs.journals import Journals
 from polos_service.runs.lineage import Lineage
+from polos_service.runs.private import private_line
 from polos_service.store import Claim, Command, Frame
 from polos_service.store.sqlite import SqliteStore, spool
 from tests.support.runs import DONE

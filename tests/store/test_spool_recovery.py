@@ -12,7 +12,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from polos_service.errors import Fenced
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.store import Claim
 from polos_service.store.sqlite import SqliteStore
 from polos_service.store.sqlite.spool import recover, spooled_frames

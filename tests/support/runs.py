@@ -20,7 +20,7 @@ from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Frame, RunStore

@@ -27,8 +27,9 @@ from polos.v1.event_pb2 import (
 )
 from polos_service.limits import PIECE_LIMIT
 from polos_service.runs.frame import Encoder
-from polos_service.runs.journal import Journals, private_line, private_lines
+from polos_service.runs.journals import Journals
 from polos_service.runs.lineage import Lineage, Origin
+from polos_service.runs.private import private_line, private_lines
 from polos_service.runs.said import NOTHING, Said, pieces, size_of
 from polos_service.store import Entry
 

@@ -17,7 +17,7 @@ from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
 from polos_service.runs.frame import decode
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim
 from polos_service.store.sqlite import SqliteStore

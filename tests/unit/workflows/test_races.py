@@ -19,7 +19,7 @@ from polos_client.errors import StepExecutionError
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import SystemClock
 from polos_service.runs.context import RunContext
-from polos_service.runs.journal import Journals
+from polos_service.runs.journals import Journals
 from polos_service.runs.totals import MODEL_CALL
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer

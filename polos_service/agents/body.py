@@ -32,7 +32,7 @@ from polos_service.tools.approved import Approved
 from polos_service.tools.local import call_tool, in_time, unknown_outcome, validating
 from polos_service.tools.result import Returned
 from polos_service.tools.stint import Stint
-from polos_service.workflows.children import json_answer
+from polos_service.workflows.results import result_in
 from polos_service.workflows.steps import WorkflowSteps
 
 T = TypeVar("T")
@@ -259,5 +259,5 @@ async def input_of(
 def answer_in(output: StepOutput) -> StepOutput:
     """Return the output of a call whose child, an agent, has ended with this `AgentResult`."""
     result = AgentResult.model_validate_json(output.result_json)
-    text = json_answer(output) or json.dumps(result.result, ensure_ascii=False)
+    text = result_in(output.result_json) or json.dumps(result.result, ensure_ascii=False)
     return StepOutput(result_json=text, result_schema=result.result_schema or "")

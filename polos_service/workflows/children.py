@@ -4,53 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from json import JSONDecoder
 from typing import Any
 
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
-from polos.v1.event_pb2 import AgentFinish, Event, StepFinish, ToolCall, WorkflowFinish
-from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.calls.start import checked_payload
 from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
-from polos_client.errors import (
-    AgentNotFound,
-    InvalidRequest,
-    ResultMismatch,
-    StepExecutionError,
-)
-from polos_client.fold import conclude, tool_result
-from polos_client.result import AgentResult, ToolResult
-from polos_client.typed import answered
+from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionError
 from polos_service.caller import Caller
 from polos_service.errors import StepError, Unable
-from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.children import ChildStart, run_child
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import AGENT, Runnable, RunRequest
 from polos_service.sidethread import SMALL
-from polos_service.tools.values import decode, encode
+from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND as WORKFLOW
-from polos_service.workflows.functions import FAILED, MODELS
+from polos_service.workflows.functions import FAILED
+from polos_service.workflows.results import output_of, value_of
 
 Find = Callable[[str, str], Runnable]
 """Returns what a project knows by an id; raises AgentNotFound."""
-
-TYPED = '{"result":'
-"""How the output of a step begins whose child has answered with JSON text."""
 
 KINDS = frozenset({AGENT, WORKFLOW})
 """The kinds of steps that begin a child."""
 
 FOUND = "found"
 """The member of a step's private part that names the kind of what ran, if the step's is another."""
-
-TOOLS_LIMIT = OUTPUT_LIMIT // 2
-"""Bytes of tool results at most that stand in the result of an agent; the rest is left out."""
 
 
 class Children:
@@ -94,7 +77,7 @@ class Children:
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
         with self._ctx.handing_over():
-            return value_of(output.private.get(FOUND, kind), output, self._returned(target_id))
+            return value_of(output.private.get(FOUND, kind), output, self.answers_of(target_id))
 
     async def run(
         self,
@@ -132,10 +115,10 @@ class Children:
             return (await self.pinned(runnable, payload, state, own))[1]
 
         child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
-        return output_of(child, end), runnable.kind
+        return output_of(child.run_id, end, child.tools), runnable.kind
 
-    def _returned(self, target_id: str) -> Any:
-        """Return the type of an agent's answers, if it is known."""
+    def answers_of(self, target_id: str) -> Any:
+        """Return the type of an agent's answers, if it is known here."""
         return getattr(self.known(target_id), "output_schema", None)
 
     def _kind(self, target_id: str) -> str:
@@ -233,78 +216,3 @@ def _object(state: Any) -> dict[str, Any]:
         raise InvalidRequest({"initial_state": f"must be a dict or a pydantic model, not {told}"})
     found: dict[str, Any] = json.loads(encode(state)[0])
     return found
-
-
-def output_of(child: RunContext, end: Any) -> StepOutput:
-    """Return the output of the step whose child ended well.
-
-    Raises:
-        StepError: an agent's answer is larger than the output of a step.
-
-    """
-    if isinstance(end, WorkflowFinish):
-        models = {"": end.result_schema} if end.result_schema else {}
-        return StepOutput(result_json=end.result_json, private={MODELS: models} if models else {})
-    if end.result_step_key:
-        raise StepError(
-            FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-            f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
-            f"the child run {child.run_id}.",
-        )
-    return StepOutput(result_json=agent_json(child.run_id, end, child.tools))
-
-
-def agent_json(
-    run_id: str, end: AgentFinish, ended: Iterable[tuple[ToolCall, StepFinish | ToolResultMessage]]
-) -> str:
-    """Return the `AgentResult` of an agent whose run ended so as JSON text.
-
-    `ended` are its calls of tools with what they returned.
-    """
-    tools: list[ToolResult] = []
-    room = TOOLS_LIMIT
-    for call, finish in ended:
-        room -= len(finish.result_json) + len(call.arguments_json)
-        if room >= 0:
-            tools.append(tool_result(call, finish))
-    outcome = Event(run_id=run_id, agent_finish=end)
-    result = conclude(outcome, tools, read=lambda text, _: text)
-    if not end.result_is_json:
-        return result.model_dump_json()
-    # The JSON text as it is, so that its numbers stay exact; first, so that it is found again.
-    rest = result.model_dump_json(exclude={"result"})
-    return f"{TYPED}{end.result},{rest[1:]}"
-
-
-def value_of(kind: str, output: StepOutput, returned: Any = None) -> Any:
-    """Return what a child's step gives to the code.
-
-    `returned` is the type of an agent's answers, if it is known.
-
-    Raises:
-        StepError: the class of a model in it is not loaded.
-
-    """
-    text = output.result_json
-    if kind == AGENT:
-        result = AgentResult.model_validate_json(text)
-        if (answer := json_answer(output)) is not None:
-            result.result = _answered(answer, result.result_schema, returned)
-        return result
-    return decode(output.result_json, output.private.get(MODELS, {}))
-
-
-def json_answer(output: StepOutput) -> str | None:
-    """Return the JSON text that an agent has answered with, as it is; None if it was text."""
-    text = output.result_json
-    if not text.startswith(TYPED):
-        return None
-    _, end = JSONDecoder().raw_decode(text, len(TYPED))
-    return text[len(TYPED) : end]
-
-
-def _answered(text: str, schema: str | None, returned: Any) -> Any:
-    try:
-        return answered(text, schema or "", returned)
-    except ResultMismatch as error:
-        raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error

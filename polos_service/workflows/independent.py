@@ -146,12 +146,8 @@ class Independent:
         with self._ctx.handing_over():
             told = ended.resumed.data_json
             if len(told) <= SMALL:
-                return value_in(told, self._schema)
-            return await asyncio.to_thread(value_in, told, self._schema)
-
-    def _schema(self, agent_id: str) -> Any:
-        """Return the type of an agent's answers, if it is known here."""
-        return getattr(self._children.known(agent_id), "output_schema", None)
+                return value_in(told, self._children.answers_of)
+            return await asyncio.to_thread(value_in, told, self._children.answers_of)
 
     async def _run(
         self, key: str, target_id: str, payload: Any, state: Any, timeout: float | None

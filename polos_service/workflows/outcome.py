@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from json import JSONDecoder
-from typing import Any
+from typing import Any, cast
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
@@ -15,9 +14,9 @@ from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.runnable import AGENT
-from polos_service.workflows.children import TYPED, agent_json, value_of
 from polos_service.workflows.definition import KIND as WORKFLOW
 from polos_service.workflows.functions import MODELS
+from polos_service.workflows.results import agent_json, leading, result_in, value_of
 
 
 def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
@@ -54,8 +53,7 @@ def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
         return text
     if len(result.encode()) > OUTPUT_LIMIT:
         return json.dumps(told | too_large(event.run_id))
-    # The result as it is, so that its numbers stay exact; first, so that it is found again.
-    return f"{TYPED}{result},{text[1:]}"
+    return leading(result, text)
 
 
 def too_large(run_id: str) -> dict[str, str]:
@@ -84,8 +82,7 @@ def value_in(text: str, schema_of: Callable[[str], Any] = lambda _: None) -> Any
         case "completed":
             schema = told.get("result_schema")
             private = {MODELS: {"": schema}} if schema else {}
-            _, end = JSONDecoder().raw_decode(text, len(TYPED))
-            output = StepOutput(result_json=text[len(TYPED) : end], private=private)
+            output = StepOutput(result_json=cast("str", result_in(text)), private=private)
             return value_of(told["kind"], output, schema_of(told["workflow_id"]))
         case "failed":
             raise StepError(FailureReason.FAILURE_REASON_CHILD_FAILED, told["error"])

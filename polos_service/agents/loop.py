@@ -41,6 +41,7 @@ from polos_service.sidethread import SMALL
 from polos_service.tools.local import call_tool
 from polos_service.tools.result import Returned
 from polos_service.tools.stint import Limit, Stint
+from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.means import Means
 from polos_service.workflows.steps import WorkflowSteps
 
@@ -292,7 +293,7 @@ class AgentLoop:
         limit, approved = self._definition.deadlines.tool_call, decision.approved
         if isinstance(tool, AgentTool):
             given = {"input": await input_of(tool, asked(call), limit, approved)}
-            output, kind = await self._children.run(attempt, tool.agent.id, given)
+            output, kind = await self._children.run(attempt, Invocation(tool.agent.id, given))
             return answer_in(output) if kind == AGENT else output
         await attempt.checkpoint()
         if tool is None:

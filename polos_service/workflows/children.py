@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
 from polos_client.calls.start import checked_payload
-from polos_client.deadlines import MAX_RUN_SECONDS, Deadlines, is_duration
-from polos_client.errors import AgentNotFound, InvalidRequest, StepExecutionError
+from polos_client.deadlines import Deadlines
+from polos_client.errors import AgentNotFound, InvalidRequest
 from polos_service.caller import Caller
 from polos_service.errors import StepError, Unable
 from polos_service.runs.attempt import Attempt, StepOutput
@@ -24,6 +24,7 @@ from polos_service.sidethread import SMALL
 from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND as WORKFLOW
 from polos_service.workflows.functions import FAILED
+from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.results import output_of, value_of
 
 Find = Callable[[str, str], Runnable]
@@ -47,54 +48,30 @@ class Children:
         self._session_id = session_id
         self._user_id = user_id
 
-    async def call(
-        self, key: str, target: Any, payload: Any, state: Any, timeout: float | None
-    ) -> Any:
-        """Run an agent or a workflow as a child, and return its result.
-
-        Args:
-            key: the step's key.
-            target: an Agent, a Workflow, or the id of one.
-            payload: what it is given.
-            state: its initial state.
-            timeout: seconds that it may take; None: its own deadline.
+    async def call(self, key: str, invocation: Invocation) -> Any:
+        """Run an agent or a workflow as a child, in the step `key`, and return its result.
 
         Raises:
             StepError: it failed, is not known, or cannot be started with this.
-            StepExecutionError: an argument is of a wrong type.
 
         """
-        target_id = checked_target(key, target, timeout)
         # What was not loaded when the step began may be of another kind than it was taken for.
         recorded = self._ctx.kind(key)
-        kind = recorded if recorded in KINDS else self._kind(target_id)
+        kind = recorded if recorded in KINDS else self._kind(invocation.target_id)
 
         async def body(attempt: Attempt) -> StepOutput:
-            output, found = await self.run(attempt, target_id, payload, state, timeout)
+            output, found = await self.run(attempt, invocation)
             if found == kind:
                 return output
             return replace(output, private={**output.private, FOUND: found})
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
         with self._ctx.handing_over():
-            return value_of(output.private.get(FOUND, kind), output, self.answers_of(target_id))
+            found = output.private.get(FOUND, kind)
+            return value_of(found, output, self.answers_of(invocation.target_id))
 
-    async def run(
-        self,
-        attempt: Attempt,
-        target_id: str,
-        payload: Any,
-        state: Any = None,
-        timeout: float | None = None,
-    ) -> tuple[StepOutput, str]:
+    async def run(self, attempt: Attempt, invocation: Invocation) -> tuple[StepOutput, str]:
         """Run an agent or a workflow as the child of an attempt of a step.
-
-        Args:
-            attempt: the attempt.
-            target_id: the id of the agent or workflow.
-            payload: as in `call`.
-            state: as in `call`.
-            timeout: as in `call`.
 
         Returns:
             The step's output, and the kind of what ran.
@@ -104,17 +81,17 @@ class Children:
             Unable: it is not known here, and has begun.
 
         """
-        runnable = self.known(target_id)
+        runnable = self.known(invocation.target_id)
         if isinstance(runnable, StepError):
             if self._ctx.child(attempt) is not None:
                 raise Unable(f"{runnable.message} A child of this run executes it.")
             raise runnable
-        own = runnable.timeout if timeout is None else timeout
+        timeout = runnable.timeout if invocation.timeout is None else invocation.timeout
 
         async def pin() -> bytes:
-            return (await self.pinned(runnable, payload, state, own))[1]
+            return (await self.pinned(runnable, replace(invocation, timeout=timeout)))[1]
 
-        child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
+        child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, timeout))
         return output_of(child.run_id, end, child.tools), runnable.kind
 
     def answers_of(self, target_id: str) -> Any:
@@ -132,33 +109,30 @@ class Children:
         except AgentNotFound as error:
             return StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error))
 
-    async def pinned(
-        self, runnable: Runnable, payload: Any, state: Any, timeout: float | None
-    ) -> tuple[RunRequest, bytes]:
+    async def pinned(self, runnable: Runnable, invocation: Invocation) -> tuple[RunRequest, bytes]:
         """Return the start of a run, and its definition.
 
         Raises:
             StepError: it cannot be started with this.
 
         """
-        text, _ = encode(payload)
+        text, _ = encode(invocation.payload)
         try:
-            request = self._request(runnable, text, _object(state), timeout)
+            request = self._request(runnable, text, invocation)
             if len(text) <= SMALL:
                 return request, runnable.pin(request)
             return request, await asyncio.to_thread(runnable.pin, request)
         except InvalidRequest as error:
             raise StepError(FAILED, str(error)) from None
 
-    def _request(
-        self, runnable: Runnable, text: str, state: Mapping[str, Any], timeout: float | None
-    ) -> RunRequest:
-        """Return the start of a run.
+    def _request(self, runnable: Runnable, text: str, invocation: Invocation) -> RunRequest:
+        """Return the start of a run; `text` is its payload in JSON.
 
         Raises:
-            InvalidRequest: an agent cannot be given this payload.
+            InvalidRequest: an agent cannot be given this payload, or the state is of a wrong type.
 
         """
+        state = _object(invocation.initial_state)
         is_agent = runnable.kind == AGENT
         given = json.loads(text)
         streaming = checked_payload(given) if is_agent else False
@@ -171,32 +145,11 @@ class Children:
             size=len(text),
             model_options=(given.get("provider_kwargs") or {}) if is_agent else {},
             initial_state=state,
-            deadlines=Deadlines(run=timeout),
+            deadlines=Deadlines(run=invocation.timeout),
             session_id=self._session_id,
             user_id=self._user_id,
             streaming=streaming,
         )
-
-
-def checked_target(key: str, target: Any, timeout: Any) -> str:
-    """Return the id of what a step starts.
-
-    Raises:
-        StepExecutionError: it is neither a workflow nor an agent nor an id, or the timeout is not
-            one.
-
-    """
-    target_id = target if isinstance(target, str) else getattr(target, "id", None)
-    if not isinstance(target_id, str) or not target_id:
-        raise StepExecutionError(
-            f"{target!r:.80} of {key!r} must be a workflow, an agent, or the id of one."
-        )
-    if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
-        raise StepExecutionError(
-            f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
-            f"{MAX_RUN_SECONDS:.0f} s."
-        )
-    return target_id
 
 
 def _messages(given: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from functools import cached_property
@@ -104,23 +103,6 @@ class Function:
         except StepError as error:
             what = f"What the function returned cannot be read back. {error.message}"
             raise StepError(FailureReason.FAILURE_REASON_STEP_BAD_RESULT, what) from None
-
-
-def checked(key: str, max_retries: Any, base_delay: Any, max_delay: Any) -> None:
-    """Check the options of a step's retries.
-
-    Raises:
-        StepExecutionError: one is out of bounds.
-
-    """
-    if type(max_retries) is not int or max_retries < 0:
-        raise StepExecutionError(
-            f"max_retries={max_retries!r} of {key!r} must be a whole number from 0."
-        )
-    delays: dict[str, object] = {"base_delay": base_delay, "max_delay": max_delay}
-    for name, value in delays.items():
-        if not (isinstance(value, int | float) and 0 <= value < math.inf):
-            raise StepExecutionError(f"{name}={value!r} of {key!r} must be seconds from 0.")
 
 
 def _is_small(value: Any) -> bool:

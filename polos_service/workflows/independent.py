@@ -29,8 +29,9 @@ from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SMALL
 from polos_service.store import NewRun
 from polos_service.tools.values import encode
-from polos_service.workflows.children import Children, checked_target
+from polos_service.workflows.children import Children
 from polos_service.workflows.functions import FAILED
+from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.outcome import value_in
 
 KIND = "invoke"
@@ -69,27 +70,16 @@ class Independent:
         self._children = children
         self._others = others
 
-    async def start(
-        self, key: str, target: Any, payload: Any, state: Any, timeout: float | None
-    ) -> ExecutionHandle:
-        """Start a run of an agent or a workflow once, and return its handle.
-
-        Args:
-            key: the step's key.
-            target: an Agent, a Workflow, or the id of one.
-            payload: what it is given.
-            state: its initial state.
-            timeout: seconds that it may take; None: its own deadline.
+    async def start(self, key: str, invocation: Invocation) -> ExecutionHandle:
+        """Start a run of an agent or a workflow once, in the step `key`, and return its handle.
 
         Raises:
             StepError: what is to run is not known, cannot be started with this, or is too deep.
-            StepExecutionError: an argument is of a wrong type.
 
         """
-        target_id = checked_target(key, target, timeout)
 
         async def body(attempt: Attempt) -> StepOutput:
-            run = await self._run(key, target_id, payload, state, timeout)
+            run = await self._run(key, invocation)
             await attempt.checkpoint()  # a run is started by a step that the log has
             try:
                 run = replace(run, run_id=await self._created(run))
@@ -149,9 +139,7 @@ class Independent:
                 return value_in(told, self._children.answers_of)
             return await asyncio.to_thread(value_in, told, self._children.answers_of)
 
-    async def _run(
-        self, key: str, target_id: str, payload: Any, state: Any, timeout: float | None
-    ) -> NewRun:
+    async def _run(self, key: str, invocation: Invocation) -> NewRun:
         """Return the run that a step starts.
 
         Raises:
@@ -159,10 +147,10 @@ class Independent:
 
         """
         parent = self._ctx.below(key)
-        runnable = self._children.known(target_id)
+        runnable = self._children.known(invocation.target_id)
         if isinstance(runnable, StepError):
             raise runnable
-        request, definition = await self._children.pinned(runnable, payload, state, timeout)
+        request, definition = await self._children.pinned(runnable, invocation)
         check_size("input of the run", len(definition))
         request = replace(request, parent=parent, digest=digest(request))
         return new_run(runnable, request, definition, self._clock.now())

@@ -12,8 +12,10 @@ from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchW
 from polos_client.errors import StepExecutionError
 from polos_client.result import AgentResult
 from polos_client.unbuilt import refuse
+from polos_service.workflows.arguments import checked_entries, entry_of
 from polos_service.workflows.children import Children
 from polos_service.workflows.independent import Independent
+from polos_service.workflows.invocation import checked_invocation
 
 T = TypeVar("T")
 
@@ -42,25 +44,26 @@ class StartingSteps:
         """Start a run of its own, which goes on by itself, and return its handle."""
         refuse("ctx.step.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         with self._raising(step_key):
-            return await self._independent.start(
+            invocation = checked_invocation(
                 step_key, workflow, payload, initial_state, run_timeout_seconds
             )
+            return await self._independent.start(step_key, invocation)
 
     async def batch_invoke(
         self, step_key: str, workflows: Sequence[BatchWorkflowInput]
     ) -> list[ExecutionHandle]:
         """Start runs of their own, and return their handles in order."""
-        return await self._started(step_key, checked(step_key, BatchWorkflowInput, workflows))
+        return await self._started(step_key, checked_entries(step_key, workflows))
 
     async def agent_invoke(self, step_key: str, config: AgentRunConfig) -> ExecutionHandle:
         """Start a run of an agent of its own, and return its handle."""
-        return await self._invoke(step_key, entry_of(checked_config(step_key, config)))
+        return await self.invoke(step_key, *arguments(entry_of(step_key, config)))
 
     async def batch_agent_invoke(
         self, step_key: str, configs: Sequence[AgentRunConfig]
     ) -> list[ExecutionHandle]:
         """Start runs of agents of their own, and return their handles in order."""
-        entries = [entry_of(one) for one in checked(step_key, AgentRunConfig, configs)]
+        entries = [entry_of(step_key, one) for one in configs]
         return await self._started(step_key, entries)
 
     async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK
@@ -76,28 +79,29 @@ class StartingSteps:
         """Run a workflow or an agent inside this run, and return its result."""
         refuse("ctx.step.invoke_and_wait", {"queue": queue, "concurrency_key": concurrency_key})
         with self._raising(step_key):
-            return await self._children.call(
+            invocation = checked_invocation(
                 step_key, workflow, payload, initial_state, run_timeout_seconds
             )
+            return await self._children.call(step_key, invocation)
 
     async def batch_invoke_and_wait(
         self, step_key: str, workflows: Sequence[BatchWorkflowInput]
     ) -> list[BatchStepResult]:
         """Run workflows and agents inside this run, beside each other."""
-        entries = checked(step_key, BatchWorkflowInput, workflows)
+        entries = checked_entries(step_key, workflows)
         return await self._batch(step_key, entries, self._told)
 
     async def agent_invoke_and_wait(self, step_key: str, config: AgentRunConfig) -> AgentResult:
         """Run an agent inside this run, and return its result."""
-        entry = entry_of(checked_config(step_key, config))
-        result: AgentResult = await self._invoke_and_wait(step_key, entry)
+        entry = entry_of(step_key, config)
+        result: AgentResult = await self.invoke_and_wait(step_key, *arguments(entry))
         return result
 
     async def batch_agent_invoke_and_wait(
         self, step_key: str, configs: Sequence[AgentRunConfig]
     ) -> list[BatchStepResult]:
         """Run agents inside this run, beside each other."""
-        entries = [entry_of(one) for one in checked(step_key, AgentRunConfig, configs)]
+        entries = [entry_of(step_key, one) for one in configs]
         return await self._batch(step_key, entries, self._told)
 
     async def _started(
@@ -107,7 +111,7 @@ class StartingSteps:
 
         async def start(key: str, one: BatchWorkflowInput) -> ExecutionHandle | StepExecutionError:
             try:
-                return await self._invoke(key, one)
+                return await self.invoke(key, *arguments(one))
             except StepExecutionError as error:
                 return error
 
@@ -120,7 +124,7 @@ class StartingSteps:
 
     async def _told(self, key: str, one: BatchWorkflowInput) -> BatchStepResult:
         try:
-            result = await self._invoke_and_wait(key, one)
+            result = await self.invoke_and_wait(key, *arguments(one))
         except StepExecutionError as error:
             return BatchStepResult(workflow_id=one.id, success=False, error=str(error))
         return BatchStepResult(workflow_id=one.id, success=True, result=result)
@@ -137,62 +141,7 @@ class StartingSteps:
         steps = (step(f"{step_key}/{number}", one) for number, one in enumerate(entries))
         return await asyncio.gather(*steps)
 
-    async def _invoke(self, key: str, one: BatchWorkflowInput) -> ExecutionHandle:
-        return await self.invoke(
-            key,
-            one.id,
-            one.payload,
-            one.initial_state,
-            run_timeout_seconds=one.run_timeout_seconds,
-        )
 
-    async def _invoke_and_wait(self, key: str, one: BatchWorkflowInput) -> Any:
-        return await self.invoke_and_wait(
-            key,
-            one.id,
-            one.payload,
-            one.initial_state,
-            run_timeout_seconds=one.run_timeout_seconds,
-        )
-
-
-def checked(step_key: str, kind: type[T], entries: Sequence[Any]) -> Sequence[T]:
-    """Return the entries of a batch.
-
-    Raises:
-        StepExecutionError: one is of another kind.
-
-    """
-    for one in entries:
-        if not isinstance(one, kind):
-            raise StepExecutionError(f"{one!r:.80} of {step_key!r} must be a {kind.__name__}.")
-    return entries
-
-
-def checked_config(step_key: str, config: Any) -> AgentRunConfig:
-    """Return what a step runs an agent with.
-
-    Raises:
-        StepExecutionError: it is something else.
-
-    """
-    if not isinstance(config, AgentRunConfig):
-        raise StepExecutionError(
-            f"{config!r:.80} of {step_key!r} must be an agent with an input: agent.with_input(...)."
-        )
-    return config
-
-
-def entry_of(config: AgentRunConfig) -> BatchWorkflowInput:
-    """Return the entry of a batch that runs an agent with its input."""
-    payload = {
-        "input": config.input,
-        "streaming": config.streaming,
-        "provider_kwargs": dict(config.provider_kwargs),
-    }
-    return BatchWorkflowInput(
-        id=config.agent.id,
-        payload=payload,
-        initial_state=config.initial_state,
-        run_timeout_seconds=config.run_timeout_seconds,
-    )
+def arguments(one: BatchWorkflowInput) -> tuple[Any, ...]:
+    """Return an entry of a batch as the arguments of `invoke` and `invoke_and_wait`."""
+    return one.id, one.payload, one.initial_state, None, None, one.run_timeout_seconds

@@ -9,14 +9,14 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NoReturn, Protocol
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import WaitKind
 from polos_client.calls.handle import ExecutionHandle
-from polos_client.deadlines import MAX_RUN_SECONDS, is_duration
+from polos_client.deadlines import MAX_RUN_SECONDS
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
 from polos_service.errors import StepError
@@ -30,8 +30,16 @@ from polos_service.runs.pausing import Ended
 from polos_service.runs.retries import Growing
 from polos_service.tools.steps import publish, shown
 from polos_service.tools.values import decode, encode
+from polos_service.workflows.arguments import (
+    MICROSECOND,
+    check_retries,
+    check_seconds,
+    check_wait,
+    is_key,
+    nanoseconds,
+)
 from polos_service.workflows.children import Children
-from polos_service.workflows.functions import FAILED, Function, checked, inside
+from polos_service.workflows.functions import FAILED, Function, inside
 from polos_service.workflows.independent import Independent
 from polos_service.workflows.starting import StartingSteps
 
@@ -40,6 +48,8 @@ NOT_BUILT = frozenset({"publish_event", "wait_for_event"})
 
 STORE_RETRIES = Growing(tries=5, base=1.0, limit=10.0)
 """How often an answer to another run is tried while the store is away."""
+
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 log = get_logger(__name__)
 
@@ -94,8 +104,8 @@ class WorkflowSteps(StartingSteps):
         **kwargs: Any,
     ) -> Any:
         """Call a function, and return what it returns, as it comes back from the log."""
-        checked(step_key, max_retries, base_delay, max_delay)
-        self._check_time(step_key, timeout)
+        check_retries(step_key, max_retries, base_delay, max_delay)
+        check_seconds(step_key, "timeout", timeout)
         function = Function(func, partial(func, *args, **kwargs), timeout)
         retries = Growing(max_retries + 1, base_delay, max_delay)
         with self._raising(step_key):
@@ -122,18 +132,7 @@ class WorkflowSteps(StartingSteps):
             "days": days,
             "weeks": weeks,
         }
-        try:
-            total = timedelta(**{name: part or 0 for name, part in parts.items()})
-        except OverflowError:
-            raise StepExecutionError(f"The wait {step_key!r} is longer than 100 years.") from None
-        except (TypeError, ValueError):
-            told = {name: part for name, part in parts.items() if part is not None}
-            raise StepExecutionError(
-                f"The parts of the wait {step_key!r} must be numbers, not {told}."
-            ) from None
-        if total <= timedelta():
-            raise StepExecutionError(f"The wait {step_key!r} must be for more than 0 seconds.")
-        await self._timer(step_key, self._clock.now() + total // MICROSECOND * 1000)
+        await self._timer(step_key, self._clock.now() + nanoseconds(step_key, parts))
 
     async def wait_until(self, step_key: str, timestamp: datetime) -> None:
         """Wait until a time."""
@@ -151,7 +150,7 @@ class WorkflowSteps(StartingSteps):
         self, step_key: str, data: Data | None = None, timeout: float | None = None
     ) -> dict[str, Any]:
         """Wait for an answer from outside."""
-        self._check_time(step_key, timeout)
+        check_seconds(step_key, "timeout", timeout)
         until = None if timeout is None else self._clock.now() + round(timeout * SECOND)
         with self._raising(step_key):
             text = shown("data of a wait", {} if data is None else data)
@@ -168,7 +167,7 @@ class WorkflowSteps(StartingSteps):
         self, step_key: str, run: ExecutionHandle | str, timeout: float | None = None
     ) -> Any:
         """Wait for the end of a run that has a log of its own, and return its result."""
-        self._check_time(step_key, timeout)
+        check_seconds(step_key, "timeout", timeout)
         with self._raising(step_key):
             return await self._independent.end(step_key, run, timeout)
 
@@ -181,18 +180,12 @@ class WorkflowSteps(StartingSteps):
         data: Any,
     ) -> None:
         """Answer a wait of another run."""
-        for name, value in {
-            "suspend_step_key": suspend_step_key,
-            "suspend_execution_id": suspend_execution_id,
-            "suspend_workflow_id": suspend_workflow_id,
-        }.items():
-            if not isinstance(value, str):
-                raise StepExecutionError(f"{name}={value!r} of {step_key!r} must be a string.")
-        if not is_key(suspend_step_key):
-            raise StepExecutionError(
-                f"suspend_step_key={suspend_step_key!r:.80} of {step_key!r} must be a string of "
-                f"1 to {KEY_LIMIT} bytes."
-            )
+        check_wait(
+            step_key,
+            suspend_step_key,
+            suspend_execution_id=suspend_execution_id,
+            suspend_workflow_id=suspend_workflow_id,
+        )
         request_id = hashlib.sha256(f"{self._ctx.run_id} {step_key}".encode()).hexdigest()
 
         async def body(_: Attempt) -> StepOutput:
@@ -292,13 +285,6 @@ class WorkflowSteps(StartingSteps):
             "created_at": datetime.fromtimestamp(ended.time / SECOND, UTC).isoformat(),
         }
 
-    def _check_time(self, step_key: str, timeout: float | None) -> None:
-        if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
-            raise StepExecutionError(
-                f"timeout={timeout!r} of {step_key!r} must be from 0.001 s to "
-                f"{MAX_RUN_SECONDS:.0f} s."
-            )
-
     @contextmanager
     def _raising(self, step_key: str) -> Iterator[None]:
         """Raise what a step failed with as the user's code knows it; refuse steps elsewhere."""
@@ -321,16 +307,3 @@ class WorkflowSteps(StartingSteps):
             after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
             text = f"Step {step_key!r} failed{after}: {error.message}"
             raise StepExecutionError(text) from None
-
-
-def is_key(key: object) -> bool:
-    """Return whether something can be the key of a step."""
-    try:
-        return isinstance(key, str) and 1 <= len(key.encode()) <= KEY_LIMIT
-    except UnicodeEncodeError:
-        return False
-
-
-EPOCH = datetime.fromtimestamp(0, UTC)
-
-MICROSECOND = timedelta(microseconds=1)

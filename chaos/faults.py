@@ -18,6 +18,7 @@ from polos_service.agents import body
 from polos_service.agents.people import UNASKED, Decision, People
 from polos_service.runs.answers import EXPIRED, UNSETTLED, Answer
 from polos_service.runs.attempt import StepOutput
+from polos_service.runs.child_runs import ChildRuns
 from polos_service.runs.context import RunContext
 from polos_service.runs.inbox import Inbox
 from polos_service.runs.journals import Journals
@@ -298,10 +299,10 @@ def watch_people(faults: Faults) -> None:
 def watch_children(faults: Faults) -> None:
     """Put places around where children begin, continue and end, and where they wait."""
 
-    @around(RunContext, "begin_child")
+    @around(ChildRuns, "begin")
     async def _(original: Callable[..., Awaitable[Any]], *args: Any, **named: Any) -> Any:
-        ctx, attempt, *_ = args
-        recorded = ctx.child(attempt) is not None
+        children, attempt, *_ = args
+        recorded = children.recorded(attempt) is not None
         child = await original(*args, **named)
         faults.at(Place.CHILD_AGAIN if recorded else Place.CHILD)
         return child

@@ -9,7 +9,7 @@ from typing import Any
 from chaos.faults import Bug, Original, around
 from chaos.places import Place
 from polos_service import waits
-from polos_service.runs import answers, context, inbox
+from polos_service.runs import answers, child_runs, inbox
 from polos_service.runs.context import RunContext
 from polos_service.runs.journals import Journals
 from polos_service.runs.lineage import Lineage, Origin
@@ -57,7 +57,7 @@ def guessed_child_id() -> None:
     """Number a child before its first event has its own number."""
     count = itertools.count(1)
 
-    @around(context, "Lineage")
+    @around(child_runs, "Lineage")
     def _(original: Original, run_id: str, workflow_id: str, origin: Origin | None = None) -> Any:
         if origin is not None and next(count) % EACH == 0:
             root, _, number = run_id.partition(":")

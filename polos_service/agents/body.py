@@ -84,7 +84,7 @@ class Body:
             StepError: it failed; as `call_tool`.
 
         """
-        recorded = self._ctx.child(self._attempt)
+        recorded = self._ctx.children.recorded(self._attempt)
         if recorded is not None and (recorded.end is not None or self._tool.at_most_once):
             return await self._recorded()
         self._limit = limit = self._stint.limit(seconds)
@@ -133,9 +133,9 @@ class Body:
             raise StepExecutionError(error.message) from None
 
     async def _begin(self) -> WorkflowSteps:
-        child = await self._ctx.begin_child(self._attempt, self._tool.id, WorkflowStart())
+        child = await self._ctx.children.begin(self._attempt, self._tool.id, WorkflowStart())
         self._child = child
-        if child.has_been_cancelled:  # before its code goes on
+        if child.cancellation.has_come:  # before its code goes on
             await self._cut_short(child)
         else:
             self._watching = out_of_reach(self._cut_short(child))
@@ -143,7 +143,7 @@ class Body:
 
     async def _cut_short(self, child: RunContext) -> None:
         """Let the code end when somebody cancels the child run."""
-        await child.cancellation()
+        await child.cancellation.comes()
         self._limit.cut_short(failure(child.run_id, RunCancelled()))
 
     async def _end(self, outcome: Returned | StepError) -> None:
@@ -152,9 +152,7 @@ class Body:
         if child is None:
             return
         if self._limit.cut is not None and outcome is self._limit.cut:
-            child.cancel()
-            child.tidy(child.settle_cancellation())
-            await child.tidied()
+            await child.end_cancelled()
             return
         await child.settle()
         await child.tidied()
@@ -185,7 +183,7 @@ class Body:
             StepError: it failed, or was interrupted.
 
         """
-        child = await self._ctx.begin_child(self._attempt, self._tool.id, WorkflowStart())
+        child = await self._ctx.children.begin(self._attempt, self._tool.id, WorkflowStart())
         if child.end_payload is None:
             child.cancel()
             raise unknown_outcome(self._tool)

@@ -201,7 +201,7 @@ class AgentLoop:
         return answer_of(output), output
 
     def _can_call(self, tool: PinnedTool) -> bool:
-        return not (tool.agent and self._ctx.is_deepest)
+        return not (tool.agent and self._ctx.children.are_too_deep)
 
     async def _answer(self, attempt: Attempt, request: ModelRequest, *, last: bool) -> StepOutput:
         self._check_price(request)
@@ -273,7 +273,7 @@ class AgentLoop:
                 "tool",
                 lambda attempt: self._use(attempt, call, decision, stint),
                 call=event,
-                resumes=self._ctx.has_child(key),
+                resumes=self._ctx.children.last(key) is not None,
                 works=False,
             )
 
@@ -285,7 +285,7 @@ class AgentLoop:
         if decision.answer_json is not None:
             return StepOutput(result_json=decision.answer_json)
         tool = self._tools.get(call.name)
-        if tool is None and self._ctx.child(attempt) is not None:
+        if tool is None and self._ctx.children.recorded(attempt) is not None:
             raise Unable(
                 f"The agent {self._definition.agent_id!r} has no tool {call.name!r} here. A child "
                 "of this run executes it."

@@ -96,6 +96,5 @@ def context_of(journals: Journals, course: Course, clock: Stopped) -> RunContext
     lineage = cast("Lineage", journals.root.lineage)
     writer = cast("Writer", NoWriter(lineage))
     holding = Holding(lineage.run_id, "", journals, writer, clock, course.boundary)
-    context = RunContext(holding, lineage, journals.root, journals.root.start_time)
-    context._begin(ReplayBranch(holding, lineage, journals.root, course))  # noqa: SLF001
-    return context
+    branch = ReplayBranch(holding, lineage, journals.root, course)
+    return RunContext(branch, journals.root.start_time)

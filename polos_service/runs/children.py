@@ -51,14 +51,14 @@ async def run_child(
 
     """
     await parent.paced()
-    recorded = parent.child(attempt)
+    recorded = parent.children.recorded(attempt)
     if recorded is None:
         pinned = await start.pin()
         deadline = None if start.timeout is None else parent.after(start.timeout)
     else:
         pinned, deadline = recorded.definition, recorded.deadline
     first = await start.runnable.first(pinned)
-    child = await parent.begin_child(
+    child = await parent.children.begin(
         attempt, start.runnable.id, first, definition=pinned, deadline=deadline
     )
     # An agent's code runs again for the results of its tools, which its end does not hold.
@@ -66,10 +66,9 @@ async def run_child(
         # One that had ended is not late now, and cannot be cancelled.
         ending = await _ending(child, start.runnable, pinned, deadline)
         if ending is None:
-            child.cancel()
-            child.tidy(child.settle_cancellation())
-        await child.tidied()  # the log tells first how the waits ended that the code gave up
-        if ending is not None:
+            await child.end_cancelled()
+        else:
+            await child.tidied()  # the log tells first how the waits ended that the code gave up
             await child.finish(ending.payload)
             _tell(child, ending)
     end = cast("Message", child.end_payload)
@@ -86,16 +85,16 @@ async def _ending(
     None if somebody cancels the child. What has ended is neither late nor cancelled.
     """
     is_open = child.end_payload is None
-    if is_open and child.has_been_cancelled:
+    if is_open and child.cancellation.has_come:
         return None
     work = asyncio.create_task(outcome(runnable.run(child, pinned)))
-    cancellation = asyncio.create_task(child.cancellation())
+    cancellation = asyncio.create_task(child.cancellation.comes())
     ends = {work, cancellation} if is_open else {work}
     try:
         while True:
             left = child.left(deadline) if is_open else None
             done, _ = await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            if done != {cancellation} or child.has_been_cancelled:
+            if done != {cancellation} or child.cancellation.has_come:
                 break
             ends = {work}  # a tool has cancelled the task that looks for it
     finally:

@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterator
 from contextlib import AbstractContextManager
 from copy import copy
-from typing import Any, cast
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import (
     Resumed,
     RunCancelled,
@@ -20,20 +19,19 @@ from polos.v1.event_pb2 import (
     WaitKind,
     WorkflowRetry,
 )
-from polos_service.errors import LogFull, StepError, Unrecorded
-from polos_service.runs.answers import CANCELLED
-from polos_service.runs.attempt import Attempt, Body, StepOutput, check_size, duration
+from polos_service.errors import LogFull, Unrecorded
+from polos_service.runs.attempt import Body, StepOutput, duration
 from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
+from polos_service.runs.cancellation import Cancellation
+from polos_service.runs.child_runs import ChildRuns
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
 from polos_service.runs.holding import Boundary, Holding, Load
-from polos_service.runs.journal import Journal
 from polos_service.runs.journals import Journals
 from polos_service.runs.leftovers import Leftovers
-from polos_service.runs.lineage import Lineage, Origin
+from polos_service.runs.lineage import Lineage
 from polos_service.runs.pausing import Ended, Outcome, Pausing
-from polos_service.runs.private import child_line
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
@@ -43,52 +41,44 @@ from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Parent
 
-MAX_DEPTH = 32
-"""Runs above a child, one inside the other, at most."""
-
 
 class RunContext:
     """One run, the root or a child, as its runnable sees it.
 
     Attributes:
         run_id: the run.
+        create_time: when it was created, in nanoseconds since the epoch.
         end_payload: the payload of a child's last event; None if it has not ended.
+        children: what the run has begun inside its steps.
+        cancellation: that of a child by somebody, and not only of its root.
 
     """
 
-    def __init__(
-        self,
-        holding: Holding,
-        lineage: Lineage,
-        journal: Journal,
-        create_time: int,
-        depth: int = 0,
-    ) -> None:
+    def __init__(self, branch: Branch, create_time: int, depth: int = 0) -> None:
         """Begin at the first step.
 
         Args:
-            holding: what the runs of the claim share.
-            lineage: the run.
-            journal: what the log has of it.
+            branch: the run, and what the log has of it.
             create_time: when it was created, in nanoseconds since the epoch.
             depth: how many runs are above it, in other logs, too.
 
         """
-        self.run_id = lineage.run_id
-        self.end_payload = journal.end
+        self.run_id = branch.run_id
+        self.create_time = create_time
+        self.end_payload = branch.journal.end
         self._depth = depth
-        self._holding = holding
-        self._create_time = create_time
-        self._writer = holding.writer
-        self._clock = holding.clock
-        self._origins: set[Origin] = set()
-        self._begin(Branch(holding, lineage, journal))
+        self._holding = branch.holding
+        self._writer = branch.holding.writer
+        self._clock = branch.holding.clock
+        self.cancellation = Cancellation(branch.holding, branch.run_id)
+        self._begin(branch)
 
     def _begin(self, branch: Branch) -> None:
         """Let the code begin, or begin anew."""
         self._branch = branch
         self._journal = branch.journal
-        self._steps = Stepping(branch, self._child_of)
+        self.children = ChildRuns(branch, self._depth, RunContext)
+        self._steps = Stepping(branch, self.children)
         self._waits = Pausing(branch)
         self._leftovers = Leftovers(branch, self._steps, self._waits)
 
@@ -119,9 +109,9 @@ class RunContext:
             waiting=waiting,
             parent=claim.parent,
         )
-        lineage = Lineage(claim.run_id, claim.workflow_id)
+        branch = Branch(holding, Lineage(claim.run_id, claim.workflow_id), journals.root)
         depth = 0 if claim.parent is None else claim.parent.depth
-        return cls(holding, lineage, journals.root, claim.create_time, depth)
+        return cls(branch, claim.create_time, depth)
 
     @property
     def project(self) -> str:
@@ -139,11 +129,6 @@ class RunContext:
         above = self._branch.lineage.origin or self._holding.parent
         return None if above is None else above.run_id
 
-    @property
-    def is_deepest(self) -> bool:
-        """Whether there are MAX_DEPTH runs above it, so that it cannot begin children."""
-        return self._depth == MAX_DEPTH
-
     def below(self, step_key: str) -> Parent:
         """Return a step of this run as what starts a run with a log of its own.
 
@@ -151,18 +136,10 @@ class RunContext:
             StepError: there are MAX_DEPTH runs above that run.
 
         """
-        self._require_depth(step_key)
+        self.children.require_depth(step_key)
         return Parent(
             root=self._holding.root, run_id=self.run_id, step_key=step_key, depth=self._depth + 1
         )
-
-    def _require_depth(self, step_key: str) -> None:
-        if self.is_deepest:
-            raise StepError(
-                FailureReason.FAILURE_REASON_TOO_DEEP,
-                f"The step {step_key!r} cannot start a run: there are {MAX_DEPTH} runs above it, "
-                "one inside the other, which is the limit.",
-            )
 
     @property
     def tools(self) -> list[tuple[ToolCall, StepFinish]]:
@@ -178,11 +155,6 @@ class RunContext:
     def broken(self) -> Unrecorded | LogFull | None:
         """Why something could not be recorded, in the root run or a child; None: all could."""
         return self._branch.broken
-
-    @property
-    def create_time(self) -> int:
-        """When the run was created, in nanoseconds since the epoch."""
-        return self._create_time
 
     @property
     def retries(self) -> int:
@@ -267,7 +239,7 @@ class RunContext:
 
     def age(self) -> Duration:
         """Return the time since the run was created."""
-        return duration(self._clock.now() - self._create_time)
+        return duration(self._clock.now() - self.create_time)
 
     async def step(
         self,
@@ -356,84 +328,6 @@ class RunContext:
         """
         return await self._waits.wait(key, kind, data_json, until, outcome)
 
-    async def begin_child(
-        self,
-        attempt: Attempt,
-        workflow_id: str,
-        payload: Message,
-        *,
-        definition: bytes = b"",
-        deadline: int | None = None,
-    ) -> RunContext:
-        """Return the context of the child run that this attempt of a step begins, or has begun.
-
-        When this returns the child's first event is durable: its code may begin, and its id
-        be told. The child ends with `finish`.
-
-        Args:
-            attempt: an attempt of a step of this run; it begins one child at most.
-            workflow_id: the agent or workflow that the child executes.
-            payload: the child's first event, if it begins now.
-            definition: what it is started with, stored beside that event.
-            deadline: when it must have ended, in nanoseconds since the epoch; None: never.
-
-        Raises:
-            StepError: the first event or the definition is larger than every store takes, or
-                there are MAX_DEPTH runs above the child.
-            ValueError: the attempt has begun a child before.
-
-        """
-        origin = Origin(self.run_id, attempt.key, attempt.number)
-        if origin in self._origins:
-            raise ValueError(f"Step {attempt.key!r} of run {self.run_id} has a child already.")
-        self._origins.add(origin)
-        attempt.spoke = True
-        journal = self._holding.journals.child(origin)
-        if journal is None or journal.lineage is None:
-            return await self._begun(origin, workflow_id, payload, definition, deadline)
-        recorded = journal.lineage.workflow_id
-        if recorded != workflow_id:
-            await self._branch.leave(
-                self._branch.nondeterministic(attempt.key, "the child", recorded, workflow_id)
-            )
-        child = self._branch.children[attempt.key] = self._child_of(journal)
-        return child
-
-    async def _begun(
-        self,
-        origin: Origin,
-        workflow_id: str,
-        payload: Message,
-        definition: bytes,
-        deadline: int | None,
-    ) -> RunContext:
-        """Return the context of a child that begins now."""
-        self._require_depth(origin.step_key)
-        run_id = f"{self._holding.root}:{self._writer.latest + 1}"
-        private = child_line(run_id, definition, deadline) if definition else b""
-        check_size("input of the child", len(private))
-        lineage = Lineage(run_id, workflow_id, origin)
-        journal = Journal(lineage, definition=definition, deadline=deadline)
-        child = RunContext(self._holding, lineage, journal, self._clock.now(), self._depth + 1)
-        child._branch.emit(payload, private)
-        self._branch.children[origin.step_key] = child  # whoever gives the step up finds it
-        await self._writer.flush()
-        return child
-
-    def _child_of(self, journal: Journal) -> RunContext:
-        """Return the context of a child that the log has."""
-        lineage = cast("Lineage", journal.lineage)
-        return RunContext(self._holding, lineage, journal, journal.start_time, self._depth + 1)
-
-    def child(self, attempt: Attempt) -> Journal | None:
-        """Return what the log has of the child of an attempt; None if it has nothing."""
-        return self._holding.journals.child(Origin(self.run_id, attempt.key, attempt.number))
-
-    def has_child(self, key: str) -> bool:
-        """Return whether the log has a child that the last attempt of a step began."""
-        number = self._journal.attempts.get(key, 0)
-        return self._holding.journals.child(Origin(self.run_id, key, number)) is not None
-
     async def finish(self, payload: Message) -> None:
         """Emit the last event of a child, unless the log has it; durable when this returns.
 
@@ -447,26 +341,6 @@ class RunContext:
             await self._writer.flush()
         self.warn_of_unasked()
 
-    @property
-    def has_been_cancelled(self) -> bool:
-        """Whether somebody has cancelled this child, and not only its root."""
-        waiting = self._holding.waiting
-        return waiting is not None and waiting.inbox.has_cancelled(self.run_id)
-
-    async def cancellation(self) -> None:
-        """Return when somebody cancels this child, and not only its root."""
-        waiting = self._holding.waiting
-        if waiting is None:
-            await asyncio.Event().wait()
-        else:
-            await waiting.inbox.answer(self.run_id, "")
-
-    async def settle_cancellation(self) -> None:
-        """Give back the room that the cancellation takes in the inbox, once the child has ended."""
-        await self._writer.flush()
-        if self._holding.waiting is not None:
-            await self._holding.waiting.inbox.settle(self.run_id, "", CANCELLED)
-
     def cancel(self) -> None:
         """Record that a child is cancelled, with all that it has open, unless it has ended."""
         if self.end_payload is not None:
@@ -478,6 +352,12 @@ class RunContext:
         self._branch.emit(self.end_payload)
         self._branch.recording = False
         self._branch.cancelled = True
+
+    async def end_cancelled(self) -> None:
+        """Record that somebody has cancelled a child, once its code has stopped."""
+        self.cancel()
+        self.tidy(self.cancellation.settle())
+        await self.tidied()
 
     def cancelled_end(self) -> RunCancelled:
         """Return the last event of the run if it ends now because it is cancelled."""
@@ -550,7 +430,6 @@ class RunContext:
         branch.emit(retry)
         await self._holding.reload()
         journal = self._holding.journals.of(branch.lineage)
-        self._origins.clear()
         self._begin(Branch(self._holding, branch.lineage, journal))
 
     def warn_of_unasked(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import NoReturn
@@ -15,9 +14,8 @@ from polos_service.errors import Finished, LogFull, StepError, Unable, Unrecorde
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, Body, StepOutput
 from polos_service.runs.branch import Branch, Child
+from polos_service.runs.child_runs import ChildRuns
 from polos_service.runs.frame import SECOND
-from polos_service.runs.journal import Journal
-from polos_service.runs.lineage import Origin
 from polos_service.runs.retries import Retries
 from polos_service.runs.totals import MODEL_CALL
 
@@ -30,9 +28,9 @@ log = get_logger(__name__)
 class Stepping:
     """Performs the steps of one run."""
 
-    def __init__(self, branch: Branch, child_of: Callable[[Journal], Child]) -> None:
+    def __init__(self, branch: Branch, children: ChildRuns[Child]) -> None:
         self._branch = branch
-        self._child_of = child_of
+        self._children = children
         self._holding = branch.holding
         self._journal = branch.journal
         self._writer = branch.holding.writer
@@ -86,11 +84,8 @@ class Stepping:
     def take_up(self, key: str) -> None:
         """Have under way the child that the log has of an open step, also before the code has."""
         attempt = self._branch.open.get(key)
-        if attempt is None or key in self._branch.children:
-            return
-        child = self._child(key, attempt.number)
-        if child is not None:
-            self._branch.children[key] = self._child_of(child)
+        if attempt is not None and key not in self._branch.children:
+            self._children.take_up(attempt)
 
     def attempt(
         self, key: str, kind: str, call: ToolCall | None, number: int | None = None
@@ -110,7 +105,7 @@ class Stepping:
         """Begin a step's first attempt, or the one that follows what the log has of it."""
         begun = self._journal.attempts.get(key, 0)
         left = self._journal.starts.get(key, 0) - self._clock.now()
-        same = bool(begun) and (left > 0 or (resumes and not self._is_given_up(key, begun)))
+        same = bool(begun) and (left > 0 or (resumes and not self._is_given_up(key)))
         attempt = self.attempt(key, kind, call, begun if same else begun + 1)
         self._branch.open[key] = attempt
         if not begun:
@@ -127,18 +122,14 @@ class Stepping:
             self._announce(attempt, StepError(RESTARTED, message))
         return attempt
 
-    def _is_given_up(self, key: str, attempt: int) -> bool:
-        """Return whether the code gave up the child of an attempt before it started over."""
-        child = self._child(key, attempt)
+    def _is_given_up(self, key: str) -> bool:
+        """Return whether the code gave up the child of a step before it started over."""
+        child = self._children.last(key)
         return (
             key in self._journal.interrupted
             and child is not None
             and isinstance(child.end, RunCancelled)
         )
-
-    def _child(self, key: str, attempt: int) -> Journal | None:
-        """Return the child that the log has of an attempt; None if it has none."""
-        return self._holding.journals.child(Origin(self._branch.run_id, key, attempt))
 
     async def _pay(self, body: Body, reserve: int, attempt: Attempt) -> StepOutput:
         """Call a model, if the tree may spend anything more, and the project may today."""

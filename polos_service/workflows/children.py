@@ -83,7 +83,7 @@ class Children:
         """
         runnable = self.known(invocation.target_id)
         if isinstance(runnable, StepError):
-            if self._ctx.child(attempt) is not None:
+            if self._ctx.children.recorded(attempt) is not None:
                 raise Unable(f"{runnable.message} A child of this run executes it.")
             raise runnable
         timeout = runnable.timeout if invocation.timeout is None else invocation.timeout

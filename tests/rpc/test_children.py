@@ -46,7 +46,7 @@ class Family:
         await self.turn(ctx, "root")
 
         async def body(attempt: Attempt) -> StepOutput:
-            child = await ctx.begin_child(attempt, "sub", AgentStart(agent_id="sub"))
+            child = await ctx.children.begin(attempt, "sub", AgentStart(agent_id="sub"))
             await self.turn(child, "child")
 
             async def wait(_attempt: Attempt) -> StepOutput:

@@ -17,7 +17,7 @@ from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, fail, pause, script, turn, usage
 from polos_client.define.tool import tool
 from polos_client.errors import DefinitionError
-from polos_service.runs import context
+from polos_service.runs import child_runs
 from polos_service.store.sqlite import SqliteStore
 from tests.support.agents import Recorder, catalog, played, started
 from tests.support.flows import kinds
@@ -152,7 +152,7 @@ async def test_a_call_of_an_agent_can_need_approval(store: SqliteStore) -> None:
 async def test_agents_that_call_each_other_end_at_the_greatest_depth(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(context, "MAX_DEPTH", 4)
+    monkeypatch.setattr(child_runs, "MAX_DEPTH", 4)
     ping = scripted(turn(call("pong", input="Well?")), "done", id="ping")
     pong = scripted(turn(call("ping", input="Well?")), "done", id="pong", tools=(ping.as_tool(),))
     ping.tools = (pong,)

@@ -43,7 +43,7 @@ async def delegate(
     """Run a child in a step, as a call of a sub-agent will."""
 
     async def body(attempt: Attempt) -> StepOutput:
-        child = await ctx.begin_child(attempt, workflow, AgentStart(agent_id=workflow))
+        child = await ctx.children.begin(attempt, workflow, AgentStart(agent_id=workflow))
         await code(child)
         await child.finish(AgentFinish(result="told", total_steps=child.totals.steps))
         return StepOutput(result_json='"told"')
@@ -201,7 +201,7 @@ async def test_a_child_that_has_ended_ends_once(store: SqliteStore) -> None:
 
     async def cut(ctx: RunContext) -> None:
         async def body(attempt: Attempt) -> StepOutput:
-            child = await ctx.begin_child(attempt, "sub", AgentStart())
+            child = await ctx.children.begin(attempt, "sub", AgentStart())
             await talk(child)
             await child.finish(AgentFinish())
             raise asyncio.CancelledError
@@ -284,9 +284,9 @@ async def test_an_attempt_begins_one_child(store: SqliteStore) -> None:
     async with context(store, claim) as ctx:
 
         async def body(attempt: Attempt) -> StepOutput:
-            await ctx.begin_child(attempt, "sub", AgentStart())
+            await ctx.children.begin(attempt, "sub", AgentStart())
             with pytest.raises(ValueError, match="has a child already"):
-                await ctx.begin_child(attempt, "sub", AgentStart())
+                await ctx.children.begin(attempt, "sub", AgentStart())
             return StepOutput(result_json="1")
 
         await soon(ctx.step("ask", "agent", body, resumes=True))

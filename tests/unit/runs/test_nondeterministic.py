@@ -109,7 +109,7 @@ async def test_code_that_swallows_its_cancellation_records_nothing(
 
     async def run(ctx: RunContext) -> None:
         async def body(attempt: Attempt) -> StepOutput:
-            child = await ctx.begin_child(attempt, "sub", AgentStart())
+            child = await ctx.children.begin(attempt, "sub", AgentStart())
             try:
                 await child.step("a", "llm" if changed else "tool", done)
             except BaseException:  # noqa: BLE001 - as code may do
@@ -139,7 +139,7 @@ async def test_it_leaves_the_run_from_inside_a_task_group_and_a_child(
 
     async def run(ctx: RunContext) -> None:
         async def body(attempt: Attempt) -> StepOutput:
-            child = await ctx.begin_child(attempt, "sub", AgentStart())
+            child = await ctx.children.begin(attempt, "sub", AgentStart())
             await child.step("nested", "llm" if changed else "tool", done)
             with suppress(Exception):
                 async with asyncio.TaskGroup() as group:

@@ -61,7 +61,7 @@ async def family(ctx: RunContext) -> None:
     """Have two children; they and the root wait with the same key."""
 
     async def body(attempt: Attempt) -> StepOutput:
-        child = await ctx.begin_child(attempt, "sub", AgentStart(agent_id="sub"))
+        child = await ctx.children.begin(attempt, "sub", AgentStart(agent_id="sub"))
         resumed = await child.wait("ok", SUSPEND)
         await child.finish(AgentFinish(result=resumed.data_json))
         return StepOutput(result_json=resumed.data_json)

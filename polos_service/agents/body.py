@@ -155,7 +155,7 @@ class Body:
             await child.end_cancelled()
             return
         await child.settle()
-        await child.tidied()
+        await child.tidying.done()
         if isinstance(outcome, StepError):
             await child.finish(failed(child, outcome).payload)
             return

@@ -68,7 +68,8 @@ async def run_child(
         if ending is None:
             await child.end_cancelled()
         else:
-            await child.tidied()  # the log tells first how the waits ended that the code gave up
+            # The log tells first how the waits ended that the code gave up.
+            await child.tidying.done()
             await child.finish(ending.payload)
             _tell(child, ending)
     end = cast("Message", child.end_payload)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager
 from copy import copy
 from typing import Any
@@ -50,6 +50,7 @@ class RunContext:
         create_time: when it was created, in nanoseconds since the epoch.
         end_payload: the payload of a child's last event; None if it has not ended.
         children: what the run has begun inside its steps.
+        tidying: what is done beside the code of the whole tree.
         cancellation: that of a child by somebody, and not only of its root.
 
     """
@@ -70,6 +71,7 @@ class RunContext:
         self._holding = branch.holding
         self._writer = branch.holding.writer
         self._clock = branch.holding.clock
+        self.tidying = branch.holding.tidying
         self.cancellation = Cancellation(branch.holding, branch.run_id)
         self._begin(branch)
 
@@ -356,8 +358,8 @@ class RunContext:
     async def end_cancelled(self) -> None:
         """Record that somebody has cancelled a child, once its code has stopped."""
         self.cancel()
-        self.tidy(self.cancellation.settle())
-        await self.tidied()
+        self.tidying.begin(self.cancellation.settle())
+        await self.tidying.done()
 
     def cancelled_end(self) -> RunCancelled:
         """Return the last event of the run if it ends now because it is cancelled."""
@@ -372,14 +374,6 @@ class RunContext:
         """Record nothing of what a child has open: its code is stopped, and goes on later."""
         self._leftovers.leave_open()
 
-    def tidy(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the run's code."""
-        self._holding.tidy(work)
-
-    async def tidied(self) -> None:
-        """Wait for the end of what is done beside the run's code."""
-        await self._holding.tidied()
-
     def once(self) -> RunContext:
         """Return this context for the code as it runs now: it is over when that starts over."""
         return copy(self)
@@ -392,10 +386,6 @@ class RunContext:
         """Record nothing any more: code that goes on although it was cancelled gets Finished."""
         self.end()
         self._writer.close()
-
-    def drop(self) -> None:
-        """Stop what is still done beside the run's code."""
-        self._holding.drop()
 
     def end(self) -> None:
         """Begin nothing any more: every call is refused from now on."""
@@ -425,7 +415,7 @@ class RunContext:
         branch = self._branch
         self.leave_open()
         await self._leftovers.stop()
-        await self.tidied()  # the log tells first how the waits ended that the code gave up
+        await self.tidying.done()  # the log tells first how the waits ended that the code gave up
         retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
         branch.emit(retry)
         await self._holding.reload()

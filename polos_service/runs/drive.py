@@ -125,7 +125,7 @@ class Drive:
             budget=self._budget,
             waiting=self._waiting,
         )
-        ctx.tidy(self._waiting.sweep(journals))
+        ctx.tidying.begin(self._waiting.sweep(journals))
         try:
             ending = await self._ending(ctx, journals, runnable, writer)
             if ending.outcome == RunState.RUN_STATE_CANCELLED:
@@ -135,7 +135,7 @@ class Drive:
             writer.ended.result()
         finally:
             writer.close()
-            ctx.drop()
+            ctx.tidying.drop()
 
     async def _read(self, failures: int) -> Journals:
         """Fold the log; that it cannot be read does not keep a run from ending for ever."""
@@ -212,13 +212,13 @@ class Drive:
                 return order.result()(ctx)
         if rest is None:
             raise self._left.result()
-        await ctx.tidied()
+        await ctx.tidying.done()
         await self._park([rest.wake_at, *ctx.deadlines()], seen)
         raise Parked
 
     async def _tidied(self, ctx: RunContext, writer: Writer) -> None:
         """Wait until the log tells how the waits ended that the run's code gave up."""
-        tidying = asyncio.create_task(ctx.tidied())
+        tidying = asyncio.create_task(ctx.tidying.done())
         ends = {tidying, writer.ended, self._left}
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from polos_client.errors import StoreUnavailable
-from polos_service.cancelling import seen
 from polos_service.errors import Unable, Unrecorded
 from polos_service.pacer import Pacer
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
 from polos_service.runs.journals import Journals
 from polos_service.runs.spending import Spending
+from polos_service.runs.tidying import Tidying
 from polos_service.runs.totals import TreeTotals
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
@@ -51,6 +50,7 @@ class Holding:
         pacer: lets one child begin in each turn of the loop, so that many at once do not delay
             those who read.
         parent: the step that has started the root run; None if a caller has.
+        tidying: what is done beside the code.
 
     """
 
@@ -67,15 +67,14 @@ class Holding:
     waiting: Waiting | None = None
     pacer: Pacer = field(default_factory=lambda: Pacer(crowd=math.inf))
     parent: Parent | None = None
+    tidying: Tidying = field(init=False, default_factory=Tidying)
     totals: TreeTotals = field(init=False)
     spending: Spending = field(init=False)
-    _tidying: set[asyncio.Task[None]] = field(init=False)
     _reading: asyncio.Lock = field(init=False, default_factory=asyncio.Lock)
     _read: int = field(init=False, default=0)
     """The sequence up to which `journals` has the log, as far as it was read again."""
 
     def __post_init__(self) -> None:
-        self._tidying = set()
         self.totals = self.journals.totals
         self.spending = Spending(self.totals.root)
 
@@ -92,20 +91,3 @@ class Holding:
                 await self.writer.flush()
                 self._read = self.writer.durable
                 self.journals = await self.load()
-
-    def tidy(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do something beside the run's code, that nothing depends on."""
-        task = asyncio.create_task(work)
-        self._tidying.add(task)
-        task.add_done_callback(self._tidying.discard)
-        task.add_done_callback(seen)
-
-    def drop(self) -> None:
-        """Cancel what `tidy` has begun and is not done."""
-        for task in self._tidying:
-            task.cancel()
-
-    async def tidied(self) -> None:
-        """Wait for the end of what `tidy` has begun."""
-        if self._tidying:
-            await asyncio.wait(self._tidying)

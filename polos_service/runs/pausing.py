@@ -76,7 +76,7 @@ class Pausing:
         self._waiting.awaited.pop(wait_id, None)
         sequence, time = self._writer.latest, self._writer.latest_time
         if answer is not None and kind not in UNANSWERED:
-            self._holding.tidy(self._over(wait_id, key, answer))
+            self._holding.tidying.begin(self._over(wait_id, key, answer))
         if resumed.cancelled:  # by a claim before, whose end of the wait the log did not get
             self._journal.given_up[key] = time - self._journal.times.get(key, time)
             with self._branch.gate.holding(sequence):
@@ -98,13 +98,13 @@ class Pausing:
         if begun[1].kind in UNANSWERED:
             self._branch.emit(resumed_by(*begun, CANCELLED, given_up=True))
         else:
-            self._holding.tidy(self._end_given_up(*begun))
+            self._holding.tidying.begin(self._end_given_up(*begun))
 
     def drop(self, key: str) -> None:
         """Let nobody answer a wait any more whose run is cancelled; the log tells no end of it."""
         wait_id, told = self._branch.waits.pop(key)
         if told.kind not in UNANSWERED:
-            self._holding.tidy(self._drop(wait_id, key))
+            self._holding.tidying.begin(self._drop(wait_id, key))
 
     @property
     def _waiting(self) -> Waiting:

@@ -74,6 +74,26 @@ class Woken:
     late: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """What a round of measurements found.
+
+    Attributes:
+        empty: a service without runs.
+        filled: seconds in which the runs were started and suspended.
+        filler: the service that has started them, idle.
+        full: another service that keeps them.
+        woken: how runs were woken in it, in each round.
+
+    """
+
+    empty: Idle
+    filled: float
+    filler: Idle
+    full: Idle
+    woken: Sequence[Woken]
+
+
 def parked(upstream: Server, rounds: int) -> Row:
     """Keep and wake parked runs in a file."""
     return row("parked", upstream, rounds, nats=False)
@@ -86,77 +106,85 @@ def nats_parked(upstream: Server, rounds: int) -> Row:
 
 def row(name: str, upstream: Server, rounds: int, *, nats: bool) -> Row:
     """Measure idle services once, for a store is filled for minutes, and wakes in rounds."""
-    where = "on NATS JetStream" if nats else "in a file"
     with tempfile.TemporaryDirectory(prefix="bench-", dir=ROOT / "bench") as folder:
-        with (
-            stored(Path(folder, "empty"), nats=nats) as (url, beside),
-            up(url, upstream) as service,
-        ):
-            empty = idle(service, beside)
-        with stored(Path(folder, "full"), nats=nats) as (url, beside):
-            begun = time.monotonic()
-            with up(url, upstream, POLOS_WAIT_THRESHOLD_SECONDS=THRESHOLD) as service:
-                asyncio.run(fill(service.address))
-                filled = time.monotonic() - begun
-                filler = idle(service, beside)
-            with up(url, upstream) as service:
-                full = idle(service, beside)
-                woken = [asyncio.run(wakes(service.address)) for _ in range(rounds)]
-    goals = [
+        found = measured(Path(folder), upstream, rounds, nats=nats)
+    where = "on NATS JetStream" if nats else "in a file"
+    return Row(
+        name=name,
+        title=f"{PARKED:,} parked runs {where}: CPU of an idle service",
+        unit="% of a core",
+        figures={"polos": [found.full.cpu]},
+        goals=[*goals(found), *([nats_goal(found)] if nats else [])],
+        notes={
+            "with none": found.empty.cpu,
+            "where they were started": found.filler.cpu,
+            "memory in MB": found.full.memory,
+            "with none in MB": found.empty.memory,
+            "where they were started in MB": found.filler.memory,
+            f"{DUE:,} woken in s": median(one.took for one in found.woken),
+            f"{DUE:,} started and ended in s": median(one.started for one in found.woken),
+            "started and suspended per second": PARKED / found.filled,
+        },
+    )
+
+
+def measured(folder: Path, upstream: Server, rounds: int, *, nats: bool) -> Measured:
+    """Measure a service without runs, then one that fills a store, then one that keeps it."""
+    with stored(folder / "empty", nats=nats) as (url, beside), up(url, upstream) as service:
+        empty = idle(service, beside)
+    with stored(folder / "full", nats=nats) as (url, beside):
+        begun = time.monotonic()
+        with up(url, upstream, POLOS_WAIT_THRESHOLD_SECONDS=THRESHOLD) as service:
+            asyncio.run(fill(service.address))
+            filled = time.monotonic() - begun
+            filler = idle(service, beside)
+        with up(url, upstream) as service:
+            full = idle(service, beside)
+            woken = [asyncio.run(wakes(service.address)) for _ in range(rounds)]
+    return Measured(empty=empty, filled=filled, filler=filler, full=full, woken=woken)
+
+
+def goals(found: Measured) -> list[Goal]:
+    """Return what the parked runs may cost, wherever they are stored."""
+    return [
         Goal(
             text="CPU above an empty one's",
-            figure=full.cpu - empty.cpu,
+            figure=found.full.cpu - found.empty.cpu,
             bound=1,
             most=True,
             unit="% of a core",
         ),
         Goal(
             text="memory above an empty one's",
-            figure=full.memory - empty.memory,
+            figure=found.full.memory - found.empty.memory,
             bound=100,
             most=True,
             unit="MB",
         ),
         Goal(
             text="first wake after its time",
-            figure=median(one.late for one in woken),
+            figure=median(one.late for one in found.woken),
             bound=1,
             most=True,
             unit="s",
         ),
         Goal(
             text=f"{DUE:,} due at once, by {DUE:,} starts",
-            figure=median(one.took / one.started for one in woken),
+            figure=median(one.took / one.started for one in found.woken),
             bound=1.5,
             most=True,
         ),
     ]
-    if nats:
-        goals.append(
-            Goal(
-                text="memory of the NATS server above",
-                figure=full.nats - empty.nats,
-                bound=200,
-                most=True,
-                unit="MB",
-            )
-        )
-    return Row(
-        name=name,
-        title=f"{PARKED:,} parked runs {where}: CPU of an idle service",
-        unit="% of a core",
-        figures={"polos": [full.cpu]},
-        goals=goals,
-        notes={
-            "with none": empty.cpu,
-            "where they were started": filler.cpu,
-            "memory in MB": full.memory,
-            "with none in MB": empty.memory,
-            "where they were started in MB": filler.memory,
-            f"{DUE:,} woken in s": median(one.took for one in woken),
-            f"{DUE:,} started and ended in s": median(one.started for one in woken),
-            "started and suspended per second": PARKED / filled,
-        },
+
+
+def nats_goal(found: Measured) -> Goal:
+    """Return what the parked runs may cost the NATS server that stores them."""
+    return Goal(
+        text="memory of the NATS server above",
+        figure=found.full.nats - found.empty.nats,
+        bound=200,
+        most=True,
+        unit="MB",
     )
 
 

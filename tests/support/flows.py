@@ -17,6 +17,7 @@ from polos_service.runs.answers import Answer
 from polos_service.runs.clock import Clock, SystemClock
 from polos_service.runs.context import RunContext
 from polos_service.runs.executor import Executor
+from polos_service.runs.journal import ENDS
 from polos_service.runs.runnable import Runnable, RunRequest
 from polos_service.runs.spending import TreeBudget
 from polos_service.service import OtherRuns
@@ -223,3 +224,26 @@ def kind(event: Event) -> str:
     elif hasattr(payload, "attempt"):
         told.append(str(payload.attempt))
     return " ".join(told)
+
+
+def of_workflow(events: list[Event], workflow_id: str) -> list[Event]:
+    """Return the events of the runs of a workflow."""
+    return [one for one in events if one.workflow_id == workflow_id]
+
+
+def after_end(events: list[Event]) -> list[str]:
+    """Return what children did after their ends."""
+    ended: set[str] = set()
+    late = []
+    for event in events:
+        if event.run_id in ended:
+            late.append(kinds([event])[0])
+        if event.WhichOneof("payload") in ENDS:
+            ended.add(event.run_id)
+    return late
+
+
+def unended(events: list[Event]) -> set[str]:
+    """Return the runs that have begun and not ended."""
+    begun = {one.run_id for one in events if one.HasField("workflow_start")}
+    return begun - {one.run_id for one in events if one.WhichOneof("payload") in ENDS}

@@ -106,11 +106,6 @@ def parse(token: str) -> KeyText:
     return KeyText(found[1], found[2])
 
 
-def prefixed(key_id: str) -> str:
-    """Return the name of a key's entry in the store."""
-    return f"{ENTRY}{key_id}"
-
-
 def encode(key: Key) -> bytes:
     """Return a key as its entry has it."""
     value = {

@@ -70,7 +70,6 @@ DELAYS = {
 """Fields that say how long to wait, and how many seconds their unit is."""
 
 _TITLE = re.compile(r"<(title|message|h1)\b[^>]*>([^<]*)<", re.IGNORECASE)
-_TAGS = re.compile("<[^>]*>")
 _DATA = re.compile(r"^data:\s*(.+)$", re.MULTILINE)
 
 

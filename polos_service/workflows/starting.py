@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from polos_client.calls.handle import ExecutionHandle
@@ -16,6 +15,7 @@ from polos_service.workflows.arguments import checked_entries, entry_of
 from polos_service.workflows.children import Children
 from polos_service.workflows.independent import Independent
 from polos_service.workflows.invocation import checked_invocation
+from polos_service.workflows.raising import Raising
 
 T = TypeVar("T")
 
@@ -23,13 +23,10 @@ T = TypeVar("T")
 class StartingSteps:
     """The steps that start runs; see `polos_client.define.steps.Steps`."""
 
-    def __init__(self, children: Children, independent: Independent) -> None:
+    def __init__(self, raising: Raising, children: Children, independent: Independent) -> None:
+        self._raising = raising
         self._children = children
         self._independent = independent
-
-    def _raising(self, step_key: str) -> AbstractContextManager[None]:
-        """Raise what a step failed with as the user's code knows it; refuse steps elsewhere."""
-        raise NotImplementedError
 
     async def invoke(  # noqa: PLR0917 - the order of the original SDK
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import time
@@ -20,7 +19,6 @@ from polos_client.deadlines import MAX_RUN_SECONDS
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
 from polos_service.errors import StepError
-from polos_service.limits import KEY_LIMIT
 from polos_service.logs import get_logger
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.clock import Clock
@@ -35,12 +33,12 @@ from polos_service.workflows.arguments import (
     check_retries,
     check_seconds,
     check_wait,
-    is_key,
     nanoseconds,
 )
 from polos_service.workflows.children import Children
-from polos_service.workflows.functions import FAILED, Function, inside
+from polos_service.workflows.functions import FAILED, Function
 from polos_service.workflows.independent import Independent
+from polos_service.workflows.raising import Raising
 from polos_service.workflows.starting import StartingSteps
 
 NOT_BUILT = frozenset({"publish_event", "wait_for_event"})
@@ -86,11 +84,10 @@ class WorkflowSteps(StartingSteps):
         children: Children,
         independent: Independent,
     ) -> None:
-        super().__init__(children, independent)
+        super().__init__(Raising(), children, independent)
         self._ctx = ctx.once()
         self._clock = clock
         self._resume = resume
-        self._loop = asyncio.get_running_loop()
 
     async def run(
         self,
@@ -284,26 +281,3 @@ class WorkflowSteps(StartingSteps):
             "id": f"{root.run_id}:{ended.sequence}",
             "created_at": datetime.fromtimestamp(ended.time / SECOND, UTC).isoformat(),
         }
-
-    @contextmanager
-    def _raising(self, step_key: str) -> Iterator[None]:
-        """Raise what a step failed with as the user's code knows it; refuse steps elsewhere."""
-        if not is_key(step_key):
-            raise StepExecutionError(
-                f"The step key {step_key!r:.80} must be a string of 1 to {KEY_LIMIT} bytes."
-            )
-        if inside.get():
-            raise StepExecutionError(
-                "The function of a step cannot use ctx.step: only the workflow's own code can."
-            )
-        if asyncio.get_running_loop() is not self._loop:
-            raise StepExecutionError(
-                "ctx.step works in the service's event loop only. Write the workflow's function "
-                "with `async def`, and await its steps there."
-            )
-        try:
-            yield
-        except StepError as error:
-            after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
-            text = f"Step {step_key!r} failed{after}: {error.message}"
-            raise StepExecutionError(text) from None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from polos.v1 import agent_service_pb2 as pb
 from polos.v1.agent_pb2 import Agent as AgentMessage
@@ -19,6 +21,8 @@ from polos_service.api.grpc.handlers import needs
 from polos_service.api.grpc.messages import PAGE_BYTES, page_size
 from polos_service.caller import AGENTS_READ, Caller
 from polos_service.catalog import Catalog
+
+M = TypeVar("M", bound=Message)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,38 +48,41 @@ class AgentService:
         self, caller: Caller, request: pb.ListAgentsRequest, context: Context
     ) -> pb.ListAgentsResponse:
         """Return a page of agents; the token is the id of the last one on the page before."""
-        limit = page_size(request.page_size)
-        page = pb.ListAgentsResponse()
-        size = 0
-        for agent in self._catalog.agents(caller.project):
-            if agent.id <= request.page_token:
-                continue
-            message = message_of(agent)
-            size += message.ByteSize()
-            if len(page.agents) == limit or (page.agents and size > PAGE_BYTES):
-                page.next_page_token = page.agents[-1].agent_id
-                break
-            page.agents.append(message)
-        return page
+        after = request.page_token
+        agents, more = paged(
+            (message_of(one) for one in self._catalog.agents(caller.project) if one.id > after),
+            page_size(request.page_size),
+        )
+        return pb.ListAgentsResponse(
+            agents=agents, next_page_token=agents[-1].agent_id if more else ""
+        )
 
     @needs(AGENTS_READ)
     async def ListWorkflows(
         self, caller: Caller, request: pb.ListWorkflowsRequest, context: Context
     ) -> pb.ListWorkflowsResponse:
         """Return a page of workflows; the token is the id of the last one on the page before."""
-        limit = page_size(request.page_size)
-        page = pb.ListWorkflowsResponse()
-        size = 0
-        for workflow in self._catalog.workflows(caller.project):
-            if workflow.id <= request.page_token:
-                continue
-            message = workflow_message(workflow)
-            size += message.ByteSize()
-            if len(page.workflows) == limit or (page.workflows and size > PAGE_BYTES):
-                page.next_page_token = page.workflows[-1].workflow_id
-                break
-            page.workflows.append(message)
-        return page
+        after = request.page_token
+        found = self._catalog.workflows(caller.project)
+        workflows, more = paged(
+            (workflow_message(one) for one in found if one.id > after),
+            page_size(request.page_size),
+        )
+        return pb.ListWorkflowsResponse(
+            workflows=workflows, next_page_token=workflows[-1].workflow_id if more else ""
+        )
+
+
+def paged(messages: Iterable[M], limit: int) -> tuple[list[M], bool]:
+    """Return as many messages as one page holds, and whether there are more."""
+    page: list[M] = []
+    size = 0
+    for message in messages:
+        size += message.ByteSize()
+        if len(page) == limit or (page and size > PAGE_BYTES):
+            return page, True
+        page.append(message)
+    return page, False
 
 
 def workflow_message(workflow: Workflow) -> WorkflowMessage:

@@ -151,14 +151,9 @@ class AgentRunnable:
         return await self.side_thread.call(len(pinned), Definition.unpin, pinned)
 
 
-def check_storable(agent: Agent) -> None:
-    """Refuse an agent whose runs could not be stored: NaN in a schema, half a character.
-
-    Raises:
-        DefinitionError: it has what JSON cannot hold.
-
-    """
-    request = RunRequest(
+def bare_request(agent: Agent) -> RunRequest:
+    """Return a start of an agent by nobody, with nothing: one that no service has received."""
+    return RunRequest(
         caller=Caller(project="", principal="", scopes=frozenset()),
         runnable_id=agent.id,
         payload=[],
@@ -168,8 +163,17 @@ def check_storable(agent: Agent) -> None:
         initial_state={},
         deadlines=Deadlines(),
     )
+
+
+def check_storable(agent: Agent) -> None:
+    """Refuse an agent whose runs could not be stored: NaN in a schema, half a character.
+
+    Raises:
+        DefinitionError: it has what JSON cannot hold.
+
+    """
     try:
-        pinned = Definition.pin(agent, request, [])
+        pinned = Definition.pin(agent, bare_request(agent), [])
         json.dumps(pinned.model_dump(), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:
         raise DefinitionError(

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from os import PathLike
 from typing import Any, cast
 
 from google.protobuf.message import Message
 
 from polos_client.calls.client import PolosClient
-from polos_client.deadlines import Deadlines
 from polos_client.define.agent import Agent
 from polos_client.define.workflow import Workflow
 from polos_client.errors import AgentNotFound, DefinitionError
 from polos_service.agents.definition import Definition as AgentDefinition
 from polos_service.agents.definition import PinnedOutput, PinnedTool
 from polos_service.agents.loop import AgentLoop
-from polos_service.caller import Caller
+from polos_service.agents.runnable import bare_request
 from polos_service.errors import Finished, Unable
 from polos_service.models import Model
 from polos_service.replay.context import Stopped, context_of
@@ -27,7 +27,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.drive import outcome, stopped
 from polos_service.runs.endings import ending_of
 from polos_service.runs.journals import Journals
-from polos_service.runs.runnable import Runnable, RunRequest
+from polos_service.runs.runnable import Runnable
 from polos_service.workflows.definition import Definition as WorkflowDefinition
 from polos_service.workflows.independent import Others
 from polos_service.workflows.means import Means
@@ -178,15 +178,9 @@ def finds_nothing(runnable_id: str, project: str) -> Runnable:
 
 def _definition(agent: Agent, history: History) -> AgentDefinition:
     """Return what the run was started with, as far as its log tells; the rest is the agent's."""
-    request = RunRequest(
-        caller=Caller(project="", principal="", scopes=frozenset()),
-        runnable_id=agent.id,
-        payload=[],
-        digest=b"",
-        size=0,
-        model_options={},
+    request = replace(
+        bare_request(agent),
         initial_state=history.initial_state,
-        deadlines=Deadlines(),
         session_id=history.session_id,
         user_id=history.user_id,
         streaming=history.events[0].agent_start.streaming,

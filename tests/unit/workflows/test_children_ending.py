@@ -13,7 +13,7 @@ from polos.v1.run_pb2 import Wait
 from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, turn, usage
 from polos_client.define.tool import tool
-from polos_client.define.workflow import workflow
+from polos_client.define.workflow import Workflow, workflow
 from polos_client.errors import StepExecutionError
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.models.providers import Providers
@@ -165,6 +165,14 @@ async def asks(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
     return (await ctx.step.suspend("ask", payload))["data"]
 
 
+async def give_up(ctx: WorkflowContext, child: Workflow, payload: Any = None) -> None:
+    """Begin a child, and give it up once somebody answers `enough`."""
+    task = asyncio.create_task(ctx.step.invoke_and_wait("c", child, payload))
+    await ctx.step.suspend("enough")
+    task.cancel()
+    await asyncio.wait({task})
+
+
 @pytest.mark.parametrize("turns", [0, 1, 2, 5, 30])
 async def test_a_child_that_is_given_up_ends_once_and_last(store: SqliteStore, turns: int) -> None:
     @workflow(id="leaf")
@@ -226,10 +234,7 @@ async def test_waits_that_an_ended_child_left_open_are_closed_by_the_next_claim(
 
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> None:
-        child = asyncio.create_task(ctx.step.invoke_and_wait("c", asks, {}))
-        await ctx.step.suspend("enough")
-        child.cancel()
-        await asyncio.wait({child})
+        await give_up(ctx, asks, {})
         await ctx.step.suspend("after")
 
     async def is_open(run_id: str, *keys: str) -> bool:
@@ -284,10 +289,7 @@ async def test_what_a_child_used_that_was_given_up_counts_after_a_crash_too(
 
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> None:
-        child = asyncio.create_task(ctx.step.invoke_and_wait("c", uses))
-        await ctx.step.suspend("enough")
-        child.cancel()
-        await asyncio.wait({child})
+        await give_up(ctx, uses)
         await ctx.step.suspend("after")
 
     async with flowing(store, root, uses) as flows:
@@ -308,10 +310,7 @@ async def test_a_child_ends_that_the_code_has_not_come_to_again(
 ) -> None:
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> None:
-        child = asyncio.create_task(ctx.step.invoke_and_wait("c", asks, {}))
-        await ctx.step.suspend("enough")
-        child.cancel()
-        await asyncio.wait({child})
+        await give_up(ctx, asks, {})
 
     come = asyncio.Event()
 

@@ -11,6 +11,8 @@ from polos.v1 import event_pb2 as pb
 from polos_client.calls.connection import Connection
 from polos_client.calls.follow import LogCall, events, fold, follow
 from polos_client.calls.handle import ExecutionHandle
+from polos_client.draft import Draft
+from polos_client.errors import DefinitionError
 from polos_client.event import Event
 from polos_client.fold import RunAccumulator
 from polos_client.result import AgentResult
@@ -86,10 +88,10 @@ class AgentStream:
     if not TYPE_CHECKING:  # checkers refuse the loop by themselves, where there is no such method
 
         def __aiter__(self) -> NoReturn:
-            """Refuse: there are two ways to go through a stream."""
+            """Refuse: there are several ways to go through a stream."""
             raise TypeError(
-                "an AgentStream is not iterated itself: `async for` goes over stream.events or "
-                "stream.text_chunks"
+                "an AgentStream is not iterated itself: `async for` goes over stream.events, "
+                "stream.text_chunks or stream.partial"
             )
 
     @property
@@ -114,6 +116,27 @@ class AgentStream:
 
         """
         return self._text_chunks()
+
+    @property
+    def partial(self) -> AsyncGenerator[Any, None]:
+        """The answer of an agent with an output_schema, as far as it is written, as JSON values.
+
+        Each draft is the whole value so far and replaces the one before; the last one is the whole
+        answer. A draft is a dict, a list or a string, of the types that `json.loads` returns. It is
+        not validated, because it lacks members that the model has yet to write: `result()` returns
+        the instance. Only complete numbers, `true`, `false` and `null` are in it, but a string may
+        be cut. If the model starts over, after a failed call or an invalid answer, the next draft
+        starts from nothing. There are fewer drafts than pieces of text: one for each message of
+        the service at most, and a long text grows by 1/128 between two of them.
+
+        Raises:
+            DefinitionError: the agent has no output_schema.
+            RunError: at the end, if the run failed, was cancelled or timed out.
+            ConnectionLost: the service could not be reached, or broke its protocol.
+            CallError: the service refused: the run was removed, for example.
+
+        """
+        return self._partial()
 
     async def text(self) -> str:
         """Return the whole text of the agent's own model calls, once the run has ended.
@@ -169,15 +192,38 @@ class AgentStream:
         return self._folded
 
     async def _text_chunks(self) -> AsyncGenerator[TextChunk, None]:
-        folded = RunAccumulator(self.agent_run_id)
+        async with aclosing(self._said(RunAccumulator(self.id))) as said:
+            async for chunks in said:
+                for chunk in chunks:
+                    yield chunk
+
+    async def _partial(self) -> AsyncGenerator[Any, None]:
+        folded, draft = RunAccumulator(self.id), Draft()
+        async with aclosing(self._said(folded)) as said:
+            async for chunks in said:
+                if folded.is_typed is False:
+                    raise DefinitionError(
+                        f"The agent {self.workflow_id!r} has no output_schema: its answer is text. "
+                        "Define it with an output_schema, or read stream.text_chunks."
+                    )
+                for chunk in chunks:
+                    if chunk.reset:
+                        draft.clear()
+                    else:
+                        draft.add(chunk)
+                for value in draft.changed():
+                    yield value
+        for value in draft.ended(folded.text):
+            yield value
+
+    async def _said(self, folded: RunAccumulator) -> AsyncGenerator[list[TextChunk], None]:
+        """Yield what each batch of events adds to the text; `folded` takes the events."""
         said: set[str] = set()
         async with aclosing(self._batches()) as batches:
             async for batch in batches:
                 folded.add(batch)
-                for event in batch:
-                    own = event.run_id == self.agent_run_id
-                    if own and (chunk := _chunk(event, said, folded)) is not None:
-                        yield chunk
+                own = (event for event in batch if event.run_id == self.id)
+                yield [chunk for event in own if (chunk := _chunk(event, said, folded)) is not None]
         folded.check()  # raises what the run ended with: a cut answer is no whole one
 
 

@@ -121,13 +121,13 @@ class AgentStream:
     def partial(self) -> AsyncGenerator[Any, None]:
         """The answer of an agent with an output_schema, as far as it is written, as JSON values.
 
-        Each draft is the whole value so far and replaces the one before; the last one is the whole
-        answer. A draft is a dict, a list or a string, of the types that `json.loads` returns. It is
-        not validated, because it lacks members that the model has yet to write: `result()` returns
-        the instance. Only complete numbers, `true`, `false` and `null` are in it, but a string may
-        be cut. If the model starts over, after a failed call or an invalid answer, the next draft
-        starts from nothing. There are fewer drafts than pieces of text: one for each message of
-        the service at most, and a long text grows by 1/128 between two of them.
+        Each draft is the whole answer so far and replaces the draft before; the last one is the
+        complete answer, as `json.loads` returns it. Those before are dicts, lists or strings.
+        Drafts are not validated, because members are missing until the model has written them:
+        `result()` returns the instance. A string in a draft may be cut; a number, `true`, `false`
+        or `null` appears once it is complete. If a model call is retried, or its answer is
+        invalid, the next draft starts from nothing. At most one draft is made for each message of
+        the service, and a long text grows by 1/128 between two drafts.
 
         Raises:
             DefinitionError: the agent has no output_schema.

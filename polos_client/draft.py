@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic_core import from_json
@@ -23,36 +23,40 @@ class Draft:
     """What an answer is so far: JSON values, from a text that arrives in pieces."""
 
     def __init__(self) -> None:
-        """Begin with an empty text."""
-        self._pieces: list[str] = []
+        """Begin before the first piece."""
+        self._pieces: Sequence[str] = ()
+        self._read = 0
+        """How many of the pieces are in the text."""
+        self._text: list[str] = []
         self._size = 0
         self._due = 0
         """The size at which the text is parsed again."""
         self._shown: str | None = None
         """The value that was yielded last, as JSON text: a program may change the value itself."""
 
-    def add(self, piece: str) -> None:
-        """Append a piece to the text."""
-        self._pieces.append(piece)
-        self._size += len(piece)
-
-    def clear(self) -> None:
-        """Begin again with an empty text."""
-        self._pieces, self._size, self._due = [], 0, 0
-
-    def changed(self) -> Iterator[Any]:
+    def changed(self, pieces: Sequence[str]) -> Iterator[Any]:
         """Yield the value of the text so far, if it is an object, a list or a string and changed.
 
-        Of a string that is cut, its beginning counts. A number, `true`, `false` or `null` that is
-        cut does not. A text that is not JSON has no value.
+        A string that is cut counts as far as it goes. A number, `true`, `false` or `null` that is
+        cut does not count. A text that is not JSON has no value.
+
+        Args:
+            pieces: the pieces of the text so far. Another list than before is another text.
+
         """
+        if pieces is not self._pieces:
+            self._pieces, self._read, self._text, self._size, self._due = pieces, 0, [], 0, 0
+        self._text.append("".join(pieces[self._read :]))
+        self._read = len(pieces)
+        self._size += len(self._text[-1])
         if self._size < self._due:
             return
         self._due = self._size + self._size // _SHARE + 1
-        self._pieces = ["".join(self._pieces)]
+        text = "".join(self._text)
+        self._text = [text]
         try:
             value = from_json(
-                _without_number(self._pieces[0]),
+                _without_number(text),
                 allow_partial="trailing-strings",
                 allow_inf_nan=False,
             )

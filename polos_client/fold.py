@@ -92,6 +92,14 @@ class RunAccumulator:
         return "".join(piece for pieces in self._texts.values() for piece in pieces)
 
     @property
+    def pieces(self) -> Sequence[str]:
+        """The text of the last model call that has one, in pieces.
+
+        It is the same list as before if the text has only grown.
+        """
+        return next(reversed(self._texts.values()), ())
+
+    @property
     def tool_results(self) -> list[ToolResult]:
         """The calls of tools that have ended, in the order in which they did."""
         return [tool_result(self._call(step), step) for step in self._tools]

@@ -192,39 +192,32 @@ class AgentStream:
         return self._folded
 
     async def _text_chunks(self) -> AsyncGenerator[TextChunk, None]:
-        async with aclosing(self._said(RunAccumulator(self.id))) as said:
-            async for chunks in said:
-                for chunk in chunks:
-                    yield chunk
+        folded = RunAccumulator(self.agent_run_id)
+        said: set[str] = set()
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                folded.add(batch)
+                for event in batch:
+                    own = event.run_id == self.agent_run_id
+                    if own and (chunk := _chunk(event, said, folded)) is not None:
+                        yield chunk
+        folded.check()  # raises what the run ended with: a cut answer is no whole one
 
     async def _partial(self) -> AsyncGenerator[Any, None]:
-        folded, draft = RunAccumulator(self.id), Draft()
-        async with aclosing(self._said(folded)) as said:
-            async for chunks in said:
+        folded, draft = RunAccumulator(self.agent_run_id), Draft()
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                folded.add(batch)
                 if folded.is_typed is False:
                     raise DefinitionError(
                         f"The agent {self.workflow_id!r} has no output_schema: its answer is text. "
                         "Define it with an output_schema, or read stream.text_chunks."
                     )
-                for chunk in chunks:
-                    if chunk.reset:
-                        draft.clear()
-                    else:
-                        draft.add(chunk)
-                for value in draft.changed():
+                for value in draft.changed(folded.pieces):
                     yield value
+        folded.check()
         for value in draft.ended(folded.text):
             yield value
-
-    async def _said(self, folded: RunAccumulator) -> AsyncGenerator[list[TextChunk], None]:
-        """Yield what each batch of events adds to the text; `folded` takes the events."""
-        said: set[str] = set()
-        async with aclosing(self._batches()) as batches:
-            async for batch in batches:
-                folded.add(batch)
-                own = (event for event in batch if event.run_id == self.id)
-                yield [chunk for event in own if (chunk := _chunk(event, said, folded)) is not None]
-        folded.check()  # raises what the run ended with: a cut answer is no whole one
 
 
 def _chunk(event: pb.Event, said: set[str], folded: RunAccumulator) -> TextChunk | None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic_core import from_json
 
 from polos_client import draft as draft_module
 from polos_client.draft import Draft
@@ -26,7 +27,7 @@ def drafts(pieces: Iterable[str], draft: Draft | None = None) -> list[Any]:
     """Return every draft of a text that comes in these pieces, without its end."""
     draft = draft or Draft()
     said: list[str] = []
-    found = []
+    found: list[Any] = []
     for piece in pieces:
         said.append(piece)
         found += draft.changed(said)
@@ -161,12 +162,11 @@ def test_equal_values_of_other_types_are_a_change() -> None:
 
 def test_a_long_text_is_parsed_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed = 0
-    whole = draft_module.from_json
 
     def counted(text: str, **how: Any) -> Any:
         nonlocal parsed
         parsed += len(text)
-        return whole(text, **how)
+        return from_json(text, **how)
 
     monkeypatch.setattr(draft_module, "from_json", counted)
     text = json.dumps({"lines": [{"item": f"lamp {number}"} for number in range(5000)]})

@@ -55,12 +55,8 @@ class Draft:
         text = "".join(self._text)
         self._text = [text]
         try:
-            value = from_json(
-                _without_number(text),
-                allow_partial="trailing-strings",
-                allow_inf_nan=False,
-            )
-            shown = json.dumps(value, allow_nan=False)  # a number may exceed a double
+            value = from_json(_without_number(text), allow_partial="trailing-strings")
+            shown = json.dumps(value, allow_nan=False)  # of 1e400, `from_json` makes infinity
         except ValueError:
             return
         if isinstance(value, dict | list | str):

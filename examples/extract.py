@@ -1,4 +1,4 @@
-"""Extract typed data from a text: the result is a pydantic model.
+"""Extract typed data from a text: it grows while it is written, and ends as a pydantic model.
 
 It needs no other service, and no API key: a script plays the model, and gets one field wrong.
 """
@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from pydantic import BaseModel, Field
 
-from examples.agents import model
+from examples.agents import model, typed
 from polos import Agent, Polos
 
 TEXT = "Invoice 7 of 2 May 2026 from Lamp & Oil: two lamps at 45.50 each, one can of oil at 9.00."
@@ -39,7 +39,7 @@ RIGHT = """{"seller": "Lamp & Oil", "day": "2026-05-02", "lines": [
 
 extractor = Agent(
     "extractor",
-    *model(WRONG, RIGHT),
+    *model(typed(WRONG), typed(RIGHT)),
     system_prompt="Extract the invoice from the text.",
     output_schema=Invoice,
 )
@@ -48,7 +48,10 @@ extractor = Agent(
 async def main() -> None:
     """Extract an invoice, and add it up."""
     async with Polos() as client:
-        result = await extractor.run(client, TEXT)
+        stream = await extractor.stream(client, TEXT)
+        async for draft in stream.partial:  # as far as it is written
+            print(draft)
+        result = await stream.result()
     invoice: Invoice = result.result
     for line in invoice.lines:
         print(f"{line.count} x {line.item} at {line.price}")

@@ -29,6 +29,7 @@ class RunAccumulator:
     passed over, whether they stand or are void.
 
     Attributes:
+        is_typed: whether the agent has an output schema; None until its run has begun.
         outcome: the terminal event, of the root where a child has none; None until it was added.
         sequence: that of the last event that was added; 0 before the first.
 
@@ -36,6 +37,7 @@ class RunAccumulator:
 
     def __init__(self, run_id: str) -> None:
         """Begin to fold the events of the run `run_id`."""
+        self.is_typed: bool | None = None
         self.outcome: pb.Event | None = None
         self.sequence = 0
         self._run_id = run_id
@@ -47,7 +49,6 @@ class RunAccumulator:
         )
         """Of the calls whose arguments exceed an event: the pieces, by step and call."""
         self._tools: list[pb.StepFinish] = []
-        self._is_typed = False
         self._usages: list[pb.Usage] = []
 
     def add(self, events: Sequence[pb.Event]) -> None:
@@ -76,7 +77,7 @@ class RunAccumulator:
         elif kind == "step_finish":
             self._finish(event.step_finish)
         elif kind == "agent_start":
-            self._is_typed = bool(event.agent_start.output_schema_name)
+            self.is_typed = bool(event.agent_start.output_schema_name)
         elif kind == "tool_call_delta":
             piece = event.tool_call_delta
             if piece.attempt >= self._attempts.get(piece.step_key, 1):
@@ -89,6 +90,14 @@ class RunAccumulator:
         Of an agent with an output schema: the JSON text of its answer.
         """
         return "".join(piece for pieces in self._texts.values() for piece in pieces)
+
+    @property
+    def pieces(self) -> Sequence[str]:
+        """The text of the last model call that has one, in pieces.
+
+        It is the same list as before if the text has only grown.
+        """
+        return next(reversed(self._texts.values()), ())
 
     @property
     def tool_results(self) -> list[ToolResult]:
@@ -108,7 +117,7 @@ class RunAccumulator:
         Of an agent with an output schema only the answer itself is.
         """
         asks = step.finish_reason == pb.FinishReason.FINISH_REASON_TOOL_CALLS
-        return step.HasField("invalid_output") or (self._is_typed and asks)
+        return step.HasField("invalid_output") or (bool(self.is_typed) and asks)
 
     def result(self, output: Any = None) -> AgentResult:
         """Return the result.

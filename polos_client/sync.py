@@ -194,6 +194,11 @@ class SyncStream:
         """The text of the agent's own model calls, as it comes; as `AgentStream.text_chunks`."""
         return iterate(self.stream.text_chunks)
 
+    @property
+    def partial(self) -> Iterator[Any]:
+        """The answer as far as it is written, as JSON values; as `AgentStream.partial`."""
+        return iterate(self.stream.partial)
+
     def text(self) -> str:
         """Return the whole text, once the run has ended; as `AgentStream.text`."""
         return wait(self.stream.text())

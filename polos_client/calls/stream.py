@@ -11,6 +11,8 @@ from polos.v1 import event_pb2 as pb
 from polos_client.calls.connection import Connection
 from polos_client.calls.follow import LogCall, events, fold, follow
 from polos_client.calls.handle import ExecutionHandle
+from polos_client.draft import Draft
+from polos_client.errors import DefinitionError
 from polos_client.event import Event
 from polos_client.fold import RunAccumulator
 from polos_client.result import AgentResult
@@ -86,10 +88,10 @@ class AgentStream:
     if not TYPE_CHECKING:  # checkers refuse the loop by themselves, where there is no such method
 
         def __aiter__(self) -> NoReturn:
-            """Refuse: there are two ways to go through a stream."""
+            """Refuse: there are several ways to go through a stream."""
             raise TypeError(
-                "an AgentStream is not iterated itself: `async for` goes over stream.events or "
-                "stream.text_chunks"
+                "an AgentStream is not iterated itself: `async for` goes over stream.events, "
+                "stream.text_chunks or stream.partial"
             )
 
     @property
@@ -114,6 +116,27 @@ class AgentStream:
 
         """
         return self._text_chunks()
+
+    @property
+    def partial(self) -> AsyncGenerator[Any, None]:
+        """The answer of an agent with an output_schema, as far as it is written, as JSON values.
+
+        Each draft is the whole answer so far and replaces the draft before; the last one is the
+        complete answer, as `json.loads` returns it. Those before are dicts, lists or strings.
+        Drafts are not validated, because members are missing until the model has written them:
+        `result()` returns the instance. A string in a draft may be cut; a number, `true`, `false`
+        or `null` appears once it is complete. If a model call is retried, or its answer is
+        invalid, the next draft starts from nothing. At most one draft is made for each message of
+        the service, and a long text grows by 1/128 between two drafts.
+
+        Raises:
+            DefinitionError: the agent has no output_schema.
+            RunError: at the end, if the run failed, was cancelled or timed out.
+            ConnectionLost: the service could not be reached, or broke its protocol.
+            CallError: the service refused: the run was removed, for example.
+
+        """
+        return self._partial()
 
     async def text(self) -> str:
         """Return the whole text of the agent's own model calls, once the run has ended.
@@ -179,6 +202,22 @@ class AgentStream:
                     if own and (chunk := _chunk(event, said, folded)) is not None:
                         yield chunk
         folded.check()  # raises what the run ended with: a cut answer is no whole one
+
+    async def _partial(self) -> AsyncGenerator[Any, None]:
+        folded, draft = RunAccumulator(self.agent_run_id), Draft()
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                folded.add(batch)
+                if folded.is_typed is False:
+                    raise DefinitionError(
+                        f"The agent {self.workflow_id!r} has no output_schema: its answer is text. "
+                        "Define it with an output_schema, or read stream.text_chunks."
+                    )
+                for value in draft.changed(folded.pieces):
+                    yield value
+        folded.check()
+        for value in draft.ended(folded.text):
+            yield value
 
 
 def _chunk(event: pb.Event, said: set[str], folded: RunAccumulator) -> TextChunk | None:

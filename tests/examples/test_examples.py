@@ -123,13 +123,18 @@ async def test_result_prints_what_the_run_was_made_of(address: str) -> None:
     assert re.fullmatch(r"Tokens used: [1-9]\d*", tokens)
 
 
-async def test_extract_prints_typed_data(address: str) -> None:
-    assert (await printed("examples.extract", address=address)).splitlines() == [
+async def test_extract_prints_drafts_and_typed_data(address: str) -> None:
+    lines = (await printed("examples.extract", address=address)).splitlines()
+    assert lines[-4:] == [
         "2 x lamp at 45.50",
         "1 x oil at 9.00",
         "Lamp & Oil, 2026-05-02: 100.00",
         "__main__.Invoice after 2 model calls",
     ]
+    assert lines[-5] == (
+        "{'seller': 'Lamp & Oil', 'day': '2026-05-02', 'lines': ["
+        "{'item': 'lamp', 'count': 2, 'price': 45.5}, {'item': 'oil', 'count': 1, 'price': 9.0}]}"
+    )
 
 
 async def test_error_handling_tells_each_failure(address: str) -> None:

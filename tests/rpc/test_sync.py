@@ -13,12 +13,28 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from polos import Agent, Polos, RunNotFound, WorkflowContext, scripted, tool, workflow
+from polos import (
+    Agent,
+    DefinitionError,
+    Polos,
+    RunNotFound,
+    WorkflowContext,
+    scripted,
+    tool,
+    workflow,
+)
 from polos.sync import SyncClient, wait
 from tests.support.program import ROOT
 
 ECHO = Agent(
     id="sync-echo", provider="scripted", model=scripted.script(scripted.turn("One ", "two."))
+)
+
+TYPED = Agent(
+    id="sync-typed",
+    provider="scripted",
+    model=scripted.script(scripted.turn('{"one": ["two', '"]}')),
+    output_schema=dict[str, list[str]],
 )
 
 
@@ -47,7 +63,7 @@ LOOPING = Agent(
 
 @pytest.fixture(scope="module")
 def polos() -> Iterator[SyncClient]:
-    with SyncClient(Polos([ECHO, total, LOOPING])) as client:
+    with SyncClient(Polos([ECHO, TYPED, total, LOOPING])) as client:
         yield client
 
 
@@ -59,6 +75,14 @@ def test_runs_and_streams(polos: SyncClient) -> None:
     assert [event.proto.sequence for event in stream.events][:2] == [1, 2]
     assert stream.get()["status"] == "completed"
     assert not stream.cancel()
+
+
+def test_the_answer_so_far(polos: SyncClient) -> None:
+    stream = polos.stream(TYPED, "Hello")
+    *_, last = stream.partial
+    assert last == stream.result().result == {"one": ["two"]}
+    with pytest.raises(DefinitionError, match="has no output_schema"):
+        next(polos.stream(ECHO, "Hello").partial)
 
 
 def test_what_the_program_does_not_have_is_started_by_its_id(polos: SyncClient) -> None:

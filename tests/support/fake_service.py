@@ -300,13 +300,20 @@ async def connected(service: FakeService, **options: Any) -> AsyncIterator[Polos
 
 
 class Link:
-    """A TCP proxy whose connections can be cut."""
+    """A TCP proxy whose connections can be cut.
+
+    Attributes:
+        address: where it listens.
+        accepted: how many connections it has accepted.
+
+    """
 
     def __init__(self, target: str) -> None:
         self._host, port = target.split(":")
         self._port = int(port)
         self._writers: list[asyncio.StreamWriter] = []
         self.address = ""
+        self.accepted = 0
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Link]:
@@ -326,6 +333,7 @@ class Link:
         self._writers.clear()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         back, forth = await asyncio.open_connection(self._host, self._port)
         self._writers += [writer, forth]
         await asyncio.gather(_copy(reader, forth), _copy(back, writer))

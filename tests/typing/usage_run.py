@@ -41,6 +41,7 @@ async def text(agent: Agent, client: PolosClient) -> None:
         assert_type(a_string.upper(), str)
         assert_type(chunk.reset, bool)
         assert_type(chunk.step_key, str)
+    assert_type(stream.partial, AsyncGenerator[Any, None])
     assert_type(await stream.text(), str)
     aiter(stream)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(stream.id, str)

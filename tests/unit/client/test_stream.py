@@ -101,7 +101,7 @@ async def test_a_stream_shows_its_run_and_says_what_to_iterate() -> None:
     async with connected(FakeService()) as client:
         stream: Any = await demo().stream(client, "1 + 2?")
         assert repr(stream) == f"<AgentStream {RUN}>"
-        with pytest.raises(TypeError, match=r"stream\.events or stream\.text_chunks"):
+        with pytest.raises(TypeError, match=r"stream\.text_chunks or stream\.partial"):
             async for _ in stream:
                 pass
 

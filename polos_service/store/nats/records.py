@@ -86,7 +86,9 @@ class Record:
         life: how far it is.
         outcome: the state that the run ended in; 0 if it is open.
         latest: the terminal event's sequence; 0 if it is open.
-        parent: the step that has started it; None if a caller has.
+        parent: the step that has started it; None if a caller has. It is stored as JSON behind the
+            digest and a space: 0.1.0 reads no record with a member that it does not know, and
+            copies the digest unread when it writes the record again.
         revision: the bucket's sequence for this record; not stored.
 
     """
@@ -118,14 +120,19 @@ class Record:
             raise NotOurs("it is the record of another run than its subject says")
         if record.life is Life.ENDED and not (record.outcome in ENDED and record.finish_time):
             raise NotOurs("it is the record of a run that ended, without how or when")
+        digest, _, parent = record.digest.partition(" ")
+        if parent:
+            record = replace(
+                record, digest=digest, parent=PARENT.validate_json(parent, strict=True)
+            )
         return replace(record, revision=message.sequence)
 
     def encode(self) -> bytes:
         """Return the record as a message's payload."""
         fields = asdict(self)
         del fields["revision"]
-        if self.parent is None:  # earlier versions read no record with members that they lack
-            del fields["parent"]
+        if (parent := fields.pop("parent")) is not None:
+            fields["digest"] += f" {orjson.dumps(parent).decode()}"
         return orjson.dumps(fields)
 
 
@@ -148,6 +155,9 @@ class Reservation:
 
 RECORD = TypeAdapter(Record)
 """Reads records."""
+
+PARENT = TypeAdapter(Parent)
+"""Reads the parents in records."""
 
 RESERVATION = TypeAdapter(Reservation)
 """Reads reservations."""

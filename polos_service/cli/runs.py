@@ -40,7 +40,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel
 BLOCKED = "BLOCKED"
 """The column that is left out if no run is blocked."""
 
-COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", BLOCKED)
+COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", "INPUT", BLOCKED)
 
 RunIds = Annotated[
     list[str],
@@ -111,14 +111,14 @@ def list_runs(
 @app.command()
 @calls_service
 def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
-    """Show a run's record, outcome, usage, tool results, steps, waits and who answered them.
+    """Show a run's record, input, outcome, usage, tool results, steps, waits and their answers.
 
     If it has started other runs, the tree of all of them follows.
     """
 
     async def found(client: PolosClient) -> tuple[Run, History, RunTree]:
         named = await run_named(client, run_id)
-        run = await client.get_run(named)
+        run = await client.get_run(named, include_input=True)
         return run, await history_of(client, run), await client.get_tree(named)
 
     run, history, tree = call(way, found)

@@ -23,6 +23,7 @@ from polos_service.reading.subtree import Subtree, begin_of, number_of
 from polos_service.reading.tail import READ_LIMIT, events_of
 from polos_service.reading.tree import Member, Tree, resting, state_of
 from polos_service.runs.frame import cut, decode
+from polos_service.runs.journal import definition_in
 from polos_service.runs.lineage import Origin
 from polos_service.store import ENDED, RunRecord, RunStore, Slice
 
@@ -112,6 +113,18 @@ class Details:
         if event is None or event.run_id != run_id:
             raise RunNotFound(f"There is no run {run_id:.80}.", run_id=run_id)
         return event
+
+    async def definition(self, project: str, run_id: str) -> bytes:
+        """Return what a run or a child was started with; nothing if the store has lost it.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        root, number = root_of(run_id), number_of(run_id)
+        if number is None:
+            return await self._store.definition(project, root)
+        return definition_in(await self._store.private(project, root, number), run_id)
 
     async def ended(self, project: str, run_id: str) -> RunDetails:
         """Return the run with its outcome, if it has ended; without the results of its tools.

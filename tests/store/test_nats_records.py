@@ -55,8 +55,8 @@ async def test_a_record_with_a_member_for_the_parent_is_read(
     run = new_run(parent=PARENT)
     await one.create(run)
     fields = json.loads(await record(stranger, run.run_id))
-    digest, _, parent = fields["digest"].partition(" ")
-    earlier = fields | {"digest": digest, "parent": json.loads(parent)}
+    digest, _, added = fields["digest"].partition(" ")
+    earlier = fields | {"digest": digest, "parent": json.loads(added)["parent"]}
     await stranger.store(run_subject("default", run.run_id), json.dumps(earlier).encode())
     assert (await one.get("default", run.run_id)).parent == PARENT
 

@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 from polos_client.errors import StoreUnavailable
 from polos_service import store as port
 from polos_service.limits import MAX_QUEUED
+from polos_service.logs import get_logger
 from polos_service.quotas import UNLIMITED, Quotas
 from polos_service.store.fairness import EQUAL, Weights
 from polos_service.store.nats.access import Access
@@ -26,7 +27,7 @@ from polos_service.store.nats.log import Log
 from polos_service.store.nats.overdue import DueRuns
 from polos_service.store.nats.parking import Parking
 from polos_service.store.nats.queue import Queue
-from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
 from polos_service.store.nats.shares import Shares
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
@@ -44,6 +45,8 @@ CLAIM_TIMEOUT = 15.0
 
 RETRY_PAUSE = 1.0
 """Seconds before a reader who waits looks again for a NATS that was away."""
+
+log = get_logger(__name__)
 
 
 class NatsStore:
@@ -321,6 +324,20 @@ class NatsStore:
     async def list(self, project: str, query: port.RunQuery) -> Sequence[port.RunRecord]:
         """Return a page of records."""
         return await self._listing.page(project, query)
+
+    async def definition(self, project: str, run_id: str) -> bytes:
+        """Return what a run was created with."""
+        record = await self._records.get(project, run_id)
+        try:
+            return await self._records.definition(record)
+        except DefinitionLost as error:
+            log.warning("definition_lost", run_id=run_id, error=str(error))
+            return b""
+
+    async def private(self, project: str, run_id: str, sequence: int) -> bytes:
+        """Return what is stored beside an event."""
+        await self._records.get(project, run_id)
+        return await self._log.private(log_subject(project, run_id), sequence)
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox."""

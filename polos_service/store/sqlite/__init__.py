@@ -372,6 +372,25 @@ class SqliteStore:
             found = runs.records(self._reader, project, query)
         return [self._tails.up_to_date(project, one) for one in found]
 
+    async def definition(self, project: str, run_id: str) -> bytes:
+        """Return what a run was created with."""
+        with self._reading():
+            return runs.definition_of(self._reader, project, run_id)
+
+    async def private(self, project: str, run_id: str, sequence: int) -> bytes:
+        """Return what is stored beside an event."""
+        with self._reading():
+            run, _ = runs.row_of(self._reader, project, run_id)
+            found = log.private_beside(self._reader, run, sequence)
+        if found is None:  # the committing thread has the spool, and may empty it any time
+            found = await self._committer.submit(
+                lambda db: (
+                    self._spool.private_beside(project, run_id, sequence)
+                    or log.private_beside(db, run, sequence)
+                )
+            )
+        return found or b""
+
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
         # In a task of its own: if the caller goes away, the deletion goes on.

@@ -55,7 +55,7 @@ def line_of(text: str) -> str:
     line = " ".join("".join(map(shown, scanned)).split())
     if len(line) <= PREVIEW_LIMIT and len(text) <= SCANNED:
         return line
-    return line[: PREVIEW_LIMIT - 1] + CUT if line else ""
+    return line[: PREVIEW_LIMIT - 1].removesuffix(CUT) + CUT if line else ""
 
 
 def shown(character: str) -> str:

@@ -56,7 +56,7 @@ async def test_list_on_a_terminal_is_a_table_with_headings(cli: Cli) -> None:
         assert await terminal.ended() == 0
         await terminal.shows(run_id)
     headings, row = [line for line in terminal.text.splitlines() if line.strip()]
-    assert headings.split() == ["ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION"]
+    assert headings.split() == ["ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", "INPUT"]
     assert row.split()[:3] == [run_id, "sums", "completed"]
 
 
@@ -70,7 +70,7 @@ async def test_a_narrow_terminal_has_a_paragraph_for_each_run_and_whole_words(cl
     assert first == run_id
     assert all(line.startswith("  ") and len(line) <= 60 for line in rest)
     told = " ".join(" ".join(rest).split())
-    pattern = r"agent sums · state completed · age \d.* s · took \d.* s · session a session"
+    pattern = r"agent sums · state completed · age \d.* s · took \d.* s · session a session · input 1 \+ 2\?"
     assert re.fullmatch(pattern, told)
     async with cli.terminal("runs", "show", "last", columns=60) as terminal:
         assert await terminal.ended() == 0

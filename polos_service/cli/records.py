@@ -44,6 +44,10 @@ class State(Enum):
         return RunState.Value(f"RUN_STATE_{self.name}")
 
 
+STATES = ", ".join(state.value for state in State)
+"""The names of all states."""
+
+
 def state_of(run: Run) -> str:
     """Return where the run stands; "unknown" if a later version of the service says it."""
     return state_name(run.state)
@@ -162,6 +166,19 @@ def told(result: dict[str, Any]) -> str:
     ended = f"failed: {result['error']}" if "error" in result else text_of(result["result"])
     arguments = json.dumps(result["input"], ensure_ascii=False)
     return f"tool {result['step_key']}({arguments}) -> {ended}"
+
+
+def state_named(text: str) -> State:
+    """Return the state that `--state` names."""
+    try:
+        return State(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not one of {STATES}") from None
+
+
+def states(incomplete: str) -> list[str]:
+    """Return the names of states that the shell may complete to."""
+    return [state.value for state in State if state.value.startswith(incomplete)]
 
 
 def since_time(text: str) -> datetime:

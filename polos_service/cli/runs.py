@@ -16,13 +16,16 @@ from polos_service.cli.history import History, history_of
 from polos_service.cli.naming import RunId, run_named, run_names
 from polos_service.cli.output import exit_code, output_for, print_json, printable
 from polos_service.cli.records import (
+    STATES,
     State,
     as_dict,
     described,
     full_dict,
     row_of,
     since_time,
+    state_named,
     state_of,
+    states,
 )
 from polos_service.cli.service import AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table, print_text
@@ -60,7 +63,15 @@ def list_runs(
     agent: Annotated[
         str, typer.Option("--agent", "--workflow", help="Only runs of this agent or workflow.")
     ] = "",
-    state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
+    state: Annotated[
+        Any,
+        typer.Option(
+            metavar="STATE",
+            parser=state_named,
+            autocompletion=states,
+            help=f"Only runs in this state: {STATES}.",
+        ),
+    ] = None,
     session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
     parent: Annotated[

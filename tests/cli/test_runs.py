@@ -88,6 +88,18 @@ async def test_a_time_that_is_none_is_a_wrong_command_line(since: str) -> None:
     assert f"'{since}' is neither an age like 90s" in ended.err
 
 
+async def test_a_state_that_is_none_is_a_wrong_command_line() -> None:
+    ended = await Cli("127.0.0.1:1")("runs", "list", "--state", "runing", COLUMNS="200")
+    assert (ended.code, ended.out) == (2, "")
+    told = "'runing' is not one of queued, running, suspended, completed, failed, cancelled"
+    assert f"Invalid value for '--state': {told} " in ended.err
+
+
+async def test_the_shell_completes_states() -> None:
+    completed = await Cli("127.0.0.1:1").completed("runs", "list", "--state", "c")
+    assert completed.out.split() == ["completed", "cancelled"]
+
+
 async def test_show_tells_the_record_the_outcome_and_the_tools(cli: Cli) -> None:
     await cli("run", "sums", "1 + 2?")
     (run_id,) = await cli.run_ids()

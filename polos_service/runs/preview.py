@@ -16,7 +16,7 @@ SCANNED = 4096
 CUT = "…"
 """What stands for what is left out."""
 
-DATA_URL = re.compile(r"(data:[\w.+-]+/[\w.+-]+[^,\s]{0,64};base64,)[\w+/=-]+", re.ASCII)
+DATA_URL = re.compile(r"(data:[\w.+-]{1,64}/[\w.+-]{1,64}[^,\s]{0,64};base64,)[\w+/=-]+", re.ASCII)
 """A file in a text: the type, and its content."""
 
 SAYS_KIND = re.compile("^input_|_url$")

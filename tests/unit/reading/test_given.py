@@ -96,8 +96,8 @@ async def order(ctx: WorkflowContext, payload: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("payload", ['{"item":\n "tea"}', "null", None])
 def test_a_payload_is_given_as_it_was_sent(payload: str | None) -> None:
-    fields = {} if payload is None else {"payload_json": payload}
-    request = run_request(ANONYMOUS, CreateRunRequest(agent_id="order", **fields), "workflow")
+    sent = CreateRunRequest(agent_id="order", payload_json=payload)
+    request = run_request(ANONYMOUS, sent, "workflow")
     given = input_of(WorkflowDefinition.pin(order, request).model_dump_json().encode())
     if payload is None:
         assert given is None

@@ -206,8 +206,9 @@ def instance_of(
 def _instance(
     text: str, schema: str, returned: Any, read: Callable[[type[BaseModel], str], Any]
 ) -> Any:
-    """Return the model of this name that JSON text stands for: one of what is to be returned, if
-    that has the name; None if this process has none.
+    """Return the model of this name that JSON text stands for; None if this process has none.
+
+    If what is to be returned has models of this name, it is one of these.
 
     Raises:
         ResultMismatch: no class of that name takes the text.

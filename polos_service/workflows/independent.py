@@ -21,7 +21,7 @@ from polos_client.errors import (
 from polos_client.wire import NAME_LIMIT
 from polos_service.errors import Nondeterministic, StepError
 from polos_service.logs import get_logger
-from polos_service.runs.attempt import Attempt, StepOutput, check_size
+from polos_service.runs.attempt import Attempt, StepOutput, check_start
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
@@ -167,7 +167,7 @@ class Independent:
         if isinstance(runnable, StepError):
             raise runnable
         request, definition = await self._children.pinned(runnable, payload, state, timeout)
-        check_size("input of the run", len(definition))
+        check_start(target_id, len(definition))
         request = replace(request, parent=parent, digest=digest(request))
         return new_run(runnable, request, definition, self._clock.now())
 

@@ -711,3 +711,28 @@ async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> Non
     async with flowing(store, root, asks) as flows:
         await flows.answer(run_id, "ask", 7, child=child)
         assert result_of(await flows.ended(run_id)) == 7
+
+
+async def test_an_agent_that_is_too_large_for_a_child_is_refused_with_size_and_limit(
+    store: SqliteStore,
+) -> None:
+    large = scripted("Hello.", id="large", system_prompt="x" * 500_000)
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[str]:
+        told: list[str] = []
+        for start in (ctx.step.agent_invoke_and_wait, ctx.step.agent_invoke):
+            with pytest.raises(StepExecutionError) as raised:
+                await start(f"step {len(told)}", large.with_input("Go."))
+            told.append(str(raised.value))
+        return told
+
+    async with flowing(store, root) as flows:
+        flows.add(AgentRunnable(large, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        for one in result_of(await flows.run(root)):
+            assert (
+                "'large' cannot be started by a step: its definition and its input have 50" in one
+            )
+            assert (
+                "bytes as they are stored, the limit is 491520. The definition of an agent" in one
+            )

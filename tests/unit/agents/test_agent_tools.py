@@ -224,8 +224,8 @@ def large(size: int) -> Agent:
 def test_an_agent_that_is_too_large_for_a_child_cannot_be_a_tool() -> None:
     catalog(asking(large(480_000)))
     told = (
-        r"The agent 'asking' cannot have the tool 'large'. 'large' cannot be started by a step: its "
-        r"definition and its input have 50\d{4} bytes as they are stored, the limit is 491520\."
+        r"The agent 'asking' cannot have the tool 'large'. 'large' cannot be started by a step: "
+        r"its definition and its input have 50\d{4} bytes as they are stored, the limit is 491520\."
     )
     with pytest.raises(DefinitionError, match=told):
         catalog(asking(large(500_000)))

@@ -180,7 +180,7 @@ class Runs:
 
         """
         if (root := root_of(run_id)) != run_id:
-            what = f"is a child, which is deleted with its root run {root:.80} only"
+            what = f"is a child, which is deleted with its root run {root!r:.80} only"
             raise InvalidRequest({"run_id": what})
         await self._store.delete(caller.project, run_id)
 

@@ -141,7 +141,7 @@ class Independent:
         if ended.resumed.expired:
             raise StepError(
                 FailureReason.FAILURE_REASON_WAIT_EXPIRED,
-                f"The run {run_id} has not ended in time.",
+                f"The run {run_id!r} has not ended in time.",
             )
         with self._ctx.handing_over():
             told = ended.resumed.data_json

@@ -32,6 +32,7 @@ from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
 from polos_service.store.refusals import needed
 from polos_service.waits import Waits
 from polos_service.workflows.outcome import deleted_json, outcome_json
+from polos_service.workflows.room import Room
 
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
@@ -226,9 +227,15 @@ class Runs:
 
 
 class OtherRuns:
-    """The runs with logs of their own, as the code of a run has to do with them."""
+    """The runs with logs of their own, as the code of a run has to do with them.
+
+    Attributes:
+        room: the line of those who wait for room in the queue.
+
+    """
 
     def __init__(self, store: RunStore) -> None:
+        self.room = Room(store)
         self._store = store
         self._details = Details(store, Pacer())
 
@@ -239,7 +246,10 @@ class OtherRuns:
             QuotaExceeded, RequestIdReused, StoreUnavailable, TooManyRuns: as `RunStore.create`.
 
         """
-        return await self._store.create(run)
+        run_id = await self._store.create(run)
+        if run.parent is not None:
+            self.room.got(run.project, run.parent.root)
+        return run_id
 
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with, as a wait for its end tells it.

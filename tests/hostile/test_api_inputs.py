@@ -185,9 +185,12 @@ async def test_a_run_that_is_not_there_is_named_with_what_does_not_print(tmp_pat
         run_id = await served.start(FINE)
         await served.events(run_id)
         for asked in ("none\n", f"{run_id}:1\x1b[2J", f"{run_id}:3\n"):
-            for call in (served.runs.GetRun, served.runs.CancelRun):
+            for call in (
+                served.runs.GetRun(pb.GetRunRequest(run_id=asked)),
+                served.runs.CancelRun(pb.CancelRunRequest(run_id=asked)),
+            ):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await call(pb.GetRunRequest(run_id=asked))
+                    await call
                 assert caught.value.details() == f"There is no run {asked!r}."
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             options = RunOptions(provider_options_json=json.dumps({HOSTILE: 1}))

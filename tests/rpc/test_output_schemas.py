@@ -75,9 +75,8 @@ LONG = Order(item="x" * 600_000, price=Decimal(1))
 
 long = Agent("long", "scripted", script(LONG.model_dump_json()), output_schema=Order)
 
-FIRST, SECOND = (
-    create_model("Twin", __module__=__name__, **{name: (int, ...)}) for name in ("first", "second")
-)
+FIRST = create_model("Twin", __module__=__name__, first=(int, ...))
+SECOND = create_model("Twin", __module__=__name__, second=(int, ...))
 
 twins = Agent("twins", "scripted", script('{"first": 1}'), output_schema=FIRST | SECOND)
 

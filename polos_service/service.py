@@ -246,10 +246,7 @@ class OtherRuns:
             QuotaExceeded, RequestIdReused, StoreUnavailable, TooManyRuns: as `RunStore.create`.
 
         """
-        run_id = await self._store.create(run)
-        if run.parent is not None:
-            self.room.got(run.project, run.parent.root)
-        return run_id
+        return await self._store.create(run)
 
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with, as a wait for its end tells it.

@@ -186,13 +186,13 @@ class Independent:
             StepError: there will be no room.
 
         """
-        try:
-            with self._ctx.working():
-                return await self._others.create(run)
-        except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
-            self._require_hope(error)
-            log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
         with self._others.room.waiting(self._ctx.project, self._ctx.root.run_id) as freed:
+            try:
+                with self._ctx.working():
+                    return await self._others.create(run)
+            except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
+                self._require_hope(error)
+                log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
             return await self._created_in_turn(run, freed)
 
     async def _created_in_turn(self, run: NewRun, freed: asyncio.Event) -> str:

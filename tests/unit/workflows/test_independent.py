@@ -389,7 +389,8 @@ async def test_one_parked_run_at_a_time_is_woken_for_room(store: SqliteStore) ->
     await until(lambda: is_queued(store, first), "the first is woken")
     await store.claim_run("default", first.run_id)
     assert not await is_queued(store, second), "the first may come to its start"
-    room.got("default", first.run_id)
+    with room.waiting("default", first.run_id):
+        assert not await is_queued(store, second), "the first has its turn"
     await until(lambda: is_queued(store, second), "the second is woken")
 
 

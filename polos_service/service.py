@@ -32,8 +32,10 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SMALL, SideThread
 from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
+from polos_service.store.refusals import needed
 from polos_service.waits import Waits
 from polos_service.workflows.outcome import deleted_json, outcome_json
+from polos_service.workflows.room import Room
 
 T = TypeVar("T", NewRun, RunRecord)
 
@@ -198,14 +200,28 @@ class Runs:
 
         Raises:
             InvalidRequest: it is a child.
-            RunNotFinished: it has not ended.
+            RunNotFinished: it has not ended, or the run whose step has started it has not.
             RunNotFound: there is no such run.
 
         """
         if (root := root_of(run_id)) != run_id:
-            what = f"is a child, which is deleted with its root run {root:.80} only"
+            what = f"is a child, which is deleted with its root run {root!r:.80} only"
             raise InvalidRequest({"run_id": what})
+        record = await self._store.get(caller.project, run_id)
+        if record.state in ENDED and record.parent is not None:
+            await self._require_ended(caller.project, record.parent.root, run_id)
         await self._store.delete(caller.project, run_id)
+
+    async def _require_ended(self, project: str, parent: str, run_id: str) -> None:
+        """Refuse to delete a run that the code of another one may still ask for.
+
+        Raises:
+            RunNotFinished: that other one is open.
+
+        """
+        with contextlib.suppress(RunExpired, RunNotFound):
+            if (await self._store.get(project, parent)).state not in ENDED:
+                raise needed(run_id, parent)
 
     async def _cancel_child(self, caller: Caller, run_id: str) -> RunDetails:
         details = await self._details.ended(caller.project, run_id)
@@ -234,9 +250,15 @@ class Runs:
 
 
 class OtherRuns:
-    """The runs with logs of their own, as the code of a run has to do with them."""
+    """The runs with logs of their own, as the code of a run has to do with them.
+
+    Attributes:
+        room: the line of those who wait for room in the queue.
+
+    """
 
     def __init__(self, store: RunStore, *, show_inputs: bool = True) -> None:
+        self.room = Room(store)
         self._store = store
         self._show_inputs = show_inputs
         self._details = Details(store, Pacer())

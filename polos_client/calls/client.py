@@ -403,7 +403,7 @@ class PolosClient(Connection):
 
         Raises:
             RunNotFound: there is no such run.
-            RunNotFinished: it has not ended.
+            RunNotFinished: it has not ended, or a run has started it that has not.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 

@@ -14,7 +14,7 @@ from polos_service.cli import answer
 from polos_service.cli.exits import REFUSED, complain
 from polos_service.cli.history import History, history_of
 from polos_service.cli.naming import RunId, run_named, run_names
-from polos_service.cli.output import exit_code, output_for, print_json, printable
+from polos_service.cli.output import exit_code, output_for, print_json
 from polos_service.cli.records import (
     STATES,
     State,
@@ -29,6 +29,7 @@ from polos_service.cli.records import (
 )
 from polos_service.cli.service import AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table, print_text
+from polos_service.cli.text import printable
 from polos_service.cli.tree import tree_dicts, tree_lines
 from polos_service.cli.watch import Watch, detach
 

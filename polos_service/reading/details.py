@@ -14,7 +14,7 @@ from functools import partial
 
 from polos.v1.event_pb2 import Event, StepFinish, ToolCall
 from polos.v1.run_pb2 import RunTree, ToolResult
-from polos_client.errors import RunNotFound, StoreUnavailable
+from polos_client.errors import StoreUnavailable
 from polos_client.wire import RESULT_LIMIT, root_of
 from polos_service.pacer import Pacer
 from polos_service.reading.budget import Budget
@@ -26,6 +26,7 @@ from polos_service.runs.frame import cut, decode
 from polos_service.runs.journal import definition_in
 from polos_service.runs.lineage import Origin
 from polos_service.store import ENDED, RunRecord, RunStore, Slice
+from polos_service.store.refusals import not_found
 
 TOOL = b"\x12\x04tool"
 """What the bytes of every event of a tool's step hold: its `step_type`, which is field 2."""
@@ -111,7 +112,7 @@ class Details:
         number = number_of(run_id)
         event = await self.event(project, root_of(run_id), number) if number else None
         if event is None or event.run_id != run_id:
-            raise RunNotFound(f"There is no run {run_id:.80}.", run_id=run_id)
+            raise not_found(run_id)
         return event
 
     async def definition(self, project: str, run_id: str) -> bytes:

@@ -22,7 +22,7 @@ from polos.v1.event_pb2 import (
 )
 from polos_service.errors import LogFull, StepError, Unrecorded
 from polos_service.runs.answers import CANCELLED
-from polos_service.runs.attempt import Attempt, Body, StepOutput, check_size, duration
+from polos_service.runs.attempt import Attempt, Body, StepOutput, check_start, duration
 from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
 from polos_service.runs.clock import Clock
@@ -409,7 +409,7 @@ class RunContext:
         self._require_depth(origin.step_key)
         run_id = f"{self._holding.root}:{self._writer.latest + 1}"
         private = child_line(run_id, definition, deadline) if definition else b""
-        check_size("input of the child", len(private))
+        check_start(workflow_id, len(private))
         lineage = Lineage(run_id, workflow_id, origin)
         journal = Journal(lineage, definition=definition, deadline=deadline)
         child = RunContext(self._holding, lineage, journal, self._clock.now(), self._depth + 1)

@@ -487,6 +487,17 @@ class RunStore(Protocol):
         """
         ...
 
+    async def wake(self, project: str, run_id: str) -> bool:
+        """Queue a run again now, if it is suspended; return whether it was."""
+        ...
+
+    def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever runs have left the queue, until the returned function is.
+
+        On a store of many processes: whenever this process has claimed runs.
+        """
+        ...
+
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run that waits for it; again is the same as once.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -40,6 +41,14 @@ NOT_BUILT = frozenset({"publish_event", "wait_for_event"})
 
 STORE_RETRIES = Growing(tries=5, base=1.0, limit=10.0)
 """How often an answer to another run is tried while the store is away."""
+
+SHOWN = 80
+"""Characters of a key that the text of a failure shows."""
+
+QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+
+FAILED_BELOW = re.compile(rf"Step {QUOTED}(?: > {QUOTED})* failed(?: after \d+ attempts)?: ")
+"""How the message of a child begins in which a step failed: see `failure_text`."""
 
 log = get_logger(__name__)
 
@@ -318,9 +327,16 @@ class WorkflowSteps(StartingSteps):
         try:
             yield
         except StepError as error:
-            after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
-            text = f"Step {step_key!r} failed{after}: {error.message}"
-            raise StepExecutionError(text) from None
+            raise StepExecutionError(failure_text(step_key, error)) from None
+
+
+def failure_text(step_key: str, error: StepError) -> str:
+    """Return where a step failed and why: `Step 'a' > 'b' failed: ...` if it was 'b' in a child."""
+    key = repr(step_key if len(step_key) <= SHOWN else f"{step_key[:SHOWN]}...")
+    if FAILED_BELOW.match(error.message):
+        return error.message.replace("Step ", f"Step {key} > ", 1)
+    after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
+    return f"Step {key} failed{after}: {error.message}"
 
 
 def is_key(key: object) -> bool:

@@ -1,4 +1,4 @@
-"""A replica of a former version beside one of today, on NATS: both go on with plain agents."""
+"""A replica of a former version beside one of today, on NATS: both continue plain agents' runs."""
 
 from __future__ import annotations
 

@@ -43,6 +43,9 @@ from polos_service.store.wakeups import Wakeups
 CLAIM_TIMEOUT = 15.0
 """Seconds of silence after which a run passes to another replica."""
 
+ROOM = "room"
+"""The key of the wake-up when a run has left the queue."""
+
 RETRY_PAUSE = 1.0
 """Seconds before a reader who waits looks again for a NATS that was away."""
 
@@ -182,6 +185,7 @@ class NatsStore:
             item = await self._queue.next(workflows)
             claim = await self._tasks.finish(self._claims.take(item), self._give_back)
             if claim is not None:
+                self._wakeups.notify(ROOM)
                 return [claim]
 
     async def claim_run(
@@ -295,6 +299,14 @@ class NatsStore:
         self._waker.look()
         return parked
 
+    async def wake(self, project: str, run_id: str) -> bool:
+        """Queue a suspended run again."""
+        return await self._tasks.finish(self._wake(project, run_id))
+
+    def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever this replica has claimed a run from the queue."""
+        return self._wakeups.follow(ROOM, wake)
+
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run."""
         return await self._tasks.finish(self._watchers.watch(project, run_id, root))
@@ -400,10 +412,20 @@ class NatsStore:
             await self._inbox.remove(project, run_id)  # as its removal did a moment too early
             return None
         # Looked at behind the command: whoever parks the run looks for commands behind its mark.
-        last = await self._log.last(log_subject(project, run_id))
-        if last is not None and record.life is Life.OPEN:
-            await self._parking.wake(record, last.head)
+        await self._wake_open(record)
         return stands
+
+    async def _wake(self, project: str, run_id: str) -> bool:
+        record = await self._records.find(project, run_id)
+        return record is not None and await self._wake_open(record)
+
+    async def _wake_open(self, record: Record) -> bool:
+        """Queue a run that has not ended, if it is parked; return whether it is."""
+        last = await self._log.last(log_subject(record.project, record.run_id))
+        if last is None or record.life is not Life.OPEN:
+            return False
+        await self._parking.wake(record, last.head)
+        return last.head.parked is not None
 
     async def _settled(self, project: str, run_id: str) -> Record:
         """Return the record, brought in line with the log."""

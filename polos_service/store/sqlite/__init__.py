@@ -67,6 +67,9 @@ from polos_service.store.sqlite.spending import Usage
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
+ROOM = "room"
+"""The key of the wake-up when runs have left the queue."""
+
 PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
 
@@ -325,6 +328,17 @@ class SqliteStore:
             lambda db: parking.wake_due(db, now), lambda _: self._wakeups.notify("queue")
         )
 
+    async def wake(self, project: str, run_id: str) -> bool:
+        """Queue a suspended run again."""
+        return await self._committer.submit(
+            lambda db: parking.wake_run(db, project, run_id),
+            lambda _: self._wakeups.notify("queue"),
+        )
+
+    def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever runs were claimed."""
+        return self._wakeups.follow(ROOM, wake)
+
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run."""
         return await self._committer.submit(lambda db: watching.watch(db, project, run_id, root))
@@ -434,6 +448,8 @@ class SqliteStore:
         for claim in found:
             self._tails.drop((claim.project, claim.run_id))
             self._open.claimed(claim)
+        if found:
+            self._wakeups.notify(ROOM)
 
     def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
         if not (claiming.cancelled() or claiming.exception()):

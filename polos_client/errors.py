@@ -141,7 +141,7 @@ class RequestIdReused(CallError):
 
 
 class RunNotFinished(CallError):
-    """Only a finished run can be deleted."""
+    """Only a finished run can be deleted, and one that a run has started only after that one."""
 
     reason = "RUN_NOT_FINISHED"
 

@@ -264,6 +264,7 @@ class SyncClient:
     batch_invoke = _blocking(PolosClient.batch_invoke)
     resume = _blocking(PolosClient.resume)
     get_execution = _blocking(PolosClient.get_execution)
+    get_input = _blocking(PolosClient.get_input)
     get_tree = _blocking(PolosClient.get_tree)
     cancel_execution = _blocking(PolosClient.cancel_execution)
     delete_run = _blocking(PolosClient.delete_run)

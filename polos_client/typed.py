@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import typing
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
@@ -27,19 +28,17 @@ def typed(text: str, schema: str = "", returned: Any = None) -> Any:
         returned: the type that it should have; None if nothing is known of it.
 
     Returns:
-        The value as the class that `schema` names, if this process has one of that name; else as
-        `returned`, if it fits it exactly; else JSON values. Nothing is imported.
+        The value as the class that `schema` names, if this process has one of that name (see
+        `instance_of` for several); else as `returned`, if it fits it exactly; else JSON values.
+        Nothing is imported.
 
     Raises:
         ResultMismatch: the class of that name is another one here.
 
     """
-    cls = _class_of(schema, returned) if schema else None
-    if cls is not None:
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise _mismatch(text, schema, f"{error.error_count()} errors") from error
+    found = _instance(text, schema, returned, lax) if schema else None
+    if found is not None:
+        return found
     if returned is not None:
         try:
             return TypeAdapter(returned).validate_json(text, strict=True)
@@ -64,16 +63,27 @@ def answered(text: str, schema: str = "", returned: Any = None) -> Any:
         ResultMismatch: this process has no such class, or it is another one here.
 
     """
-    wanted = (_class_of(schema, returned) if schema else None) or returned
-    if wanted is None and schema:
+    found = _instance(text, schema, returned, strictly) if schema else None
+    if found is not None:
+        return found
+    if returned is None and schema:
         raise _mismatch(text, schema, "it has none")
-    if wanted is None:
+    if returned is None:
         return json.loads(text)
     try:
-        return exact(TypeAdapter(wanted), text)
+        return strictly(returned, text)
     except Exception as error:  # validators are any code
-        how = f"{error.error_count()} errors" if isinstance(error, ValidationError) else repr(error)
-        raise _mismatch(text, schema or repr(returned), how) from error
+        raise _mismatch(text, schema or repr(returned), _how(error)) from error
+
+
+def strictly(wanted: Any, text: str) -> Any:
+    """Return what JSON text stands for as `exact` does, given the type."""
+    return exact(TypeAdapter(wanted), text)
+
+
+def lax(wanted: type[BaseModel], text: str) -> BaseModel:
+    """Return what JSON text stands for as pydantic reads it by default."""
+    return wanted.model_validate_json(text)
 
 
 def exact(adapter: TypeAdapter[Any], text: str) -> Any:
@@ -153,11 +163,100 @@ def name_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _class_of(schema: str, returned: Any) -> type[BaseModel] | None:
-    """Return the model of this name: what is to be returned, or else what was defined last."""
-    if not (isinstance(returned, type) and issubclass(returned, BaseModel)):
-        return class_named(schema)
-    return returned if name_of(returned) == schema else class_named(schema)
+def instance_of(
+    name: str,
+    text: str,
+    read: Callable[[type[BaseModel], str], Any] = lax,
+    known: Sequence[type[BaseModel]] = (),
+) -> Any:
+    """Return the model of this name that JSON text stands for; None if this process has none.
+
+    Several classes may have one name. The first that takes every member of the text is chosen, or
+    else the first that takes the text.
+
+    Args:
+        name: `module.Class`, as `name_of` makes it.
+        text: the JSON text.
+        read: reads JSON text as a class.
+        known: the classes to choose from; if there are none, all of this name in this process, that
+            which was defined last first.
+
+    Raises:
+        Exception: no class takes the text; what `read` raised for the first one.
+
+    """
+    taken: list[Any] = []
+    refused: list[Exception] = []
+    for cls in known or _named(name):
+        try:
+            value = read(cls, text)
+        except Exception as error:  # noqa: BLE001 - validators are any code
+            refused.append(error)
+            continue
+        if _keeps(value, json.loads(text)):
+            return value
+        taken.append(value)
+    if refused and not taken:
+        if len(refused) > 1:
+            refused[0].add_note(f"this process has {len(refused)} classes of that name")
+        raise refused[0]
+    return taken[0] if taken else None
+
+
+def _instance(
+    text: str, schema: str, returned: Any, read: Callable[[type[BaseModel], str], Any]
+) -> Any:
+    """Return the model of this name that JSON text stands for; None if this process has none.
+
+    If what is to be returned has models of this name, it is one of these.
+
+    Raises:
+        ResultMismatch: no class of that name takes the text.
+
+    """
+    known = [one for one in _parts(returned) if name_of(one) == schema]
+    try:
+        return instance_of(schema, text, read, known)
+    except Exception as error:
+        raise _mismatch(text, schema, _how(error)) from error
+
+
+def _how(error: Exception) -> str:
+    """Return how a text does not fit a class, without what the text says."""
+    told = f"{error.error_count()} errors" if isinstance(error, ValidationError) else repr(error)
+    return "; ".join([told, *getattr(error, "__notes__", ())])
+
+
+def _parts(returned: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models that a type names: itself, or the members of a union."""
+    if isinstance(returned, type) and issubclass(returned, BaseModel):
+        yield returned
+    for one in typing.get_args(returned):
+        yield from _parts(one)
+
+
+def _named(name: str) -> Iterator[type[BaseModel]]:
+    """Yield the models of this name in this process, that which was defined last first."""
+    first = class_named(name)
+    if first is not None:
+        yield first
+        yield from (one for one in _models(BaseModel) if one is not first and name_of(one) == name)
+
+
+def _keeps(value: Any, plain: Any) -> bool:
+    """Return whether a model has every member that the JSON values have which it was read from."""
+    try:
+        return _holds(value.model_dump(mode="json", by_alias=True, warnings=False), plain)
+    except Exception:  # noqa: BLE001 - serializers are any code
+        return False
+
+
+def _holds(dumped: Any, plain: Any) -> bool:
+    if isinstance(plain, dict) and isinstance(dumped, dict):
+        return all(key in dumped and _holds(dumped[key], one) for key, one in plain.items())
+    if isinstance(plain, list) and isinstance(dumped, list):
+        return len(plain) == len(dumped) and all(map(_holds, dumped, plain))
+    return True
 
 
 def _models(cls: type[BaseModel]) -> Iterator[type[BaseModel]]:

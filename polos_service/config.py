@@ -50,6 +50,7 @@ OPTIONS = {
     "tls_key": "--tls-key",
     "tls_client_ca": "--tls-client-ca",
     "insecure": "--insecure",
+    "show_inputs": "--show-inputs",
     "store": "--store",
     "workers": "--workers",
 }
@@ -198,6 +199,11 @@ class Settings(ProviderSettings, AccessSettings):
     reflection: bool = True
     """Whether the service implements gRPC server reflection, which tools such as grpcurl read."""
 
+    show_inputs: bool = True
+    """Whether `GetRun` and `ListRuns`, and with them `polos runs`, show what runs were started
+    with. If not, no beginnings of inputs are stored for lists either. The stream of a workflow
+    shows its payload in any case."""
+
     grace: float = Field(default=5.0, ge=0, le=86_400)
     """Seconds that running runs have to finish when the service is asked to stop. The next process
     on the same store resumes the unfinished ones."""
@@ -295,11 +301,12 @@ class Settings(ProviderSettings, AccessSettings):
         return self
 
     @property
-    def transport_variables(self) -> dict[str, str]:
-        """The variables that give a child process what this one's options say of TLS."""
+    def option_variables(self) -> dict[str, str]:
+        """The variables that hand this process's options to a child, without the addresses."""
         paths = {name: getattr(self, name) for name in ("tls_cert", "tls_key", "tls_client_ca")}
         given = {variable(name): str(path) for name, path in paths.items() if path}
-        return given | {variable("insecure"): str(self.insecure)}
+        flags = {name: str(getattr(self, name)) for name in ("insecure", "show_inputs")}
+        return given | {variable(name): flag for name, flag in flags.items()}
 
     @property
     def store_path(self) -> Path:

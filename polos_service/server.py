@@ -90,7 +90,8 @@ class Service:
         self._defined = defined
         self._told: set[str] = set()
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
-        self._means = Means(clock, self._resume, self.catalog.find, OtherRuns(store))
+        others = OtherRuns(store, show_inputs=settings.show_inputs)
+        self._means = Means(clock, self._resume, self.catalog.find, others)
         for definition in definitions:
             self.load(definition)
         quotas = settings.quotas
@@ -104,7 +105,13 @@ class Service:
             threshold=settings.wait_threshold_seconds,
         )
         self._runs = Runs(
-            store, self.catalog, self._executor, clock, self._side_thread, quotas=quotas
+            store,
+            self.catalog,
+            self._executor,
+            clock,
+            self._side_thread,
+            quotas=quotas,
+            show_inputs=settings.show_inputs,
         )
         self._access = Access(settings, store.access, off=not credentials)
         self._server = GrpcServer(

@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TypeVar
 
+from polos.v1.run_pb2 import RunInput
 from polos_client.errors import (
     Draining,
     InvalidRequest,
@@ -22,6 +24,7 @@ from polos_service.limits import OUTPUT_LIMIT
 from polos_service.pacer import Pacer
 from polos_service.quotas import UNLIMITED, Quotas, exceeded
 from polos_service.reading.details import Details, RunDetails
+from polos_service.reading.given import input_of
 from polos_service.reading.tail import Readers, Tail
 from polos_service.runs.answers import cancelling
 from polos_service.runs.clock import Clock
@@ -29,8 +32,12 @@ from polos_service.runs.executor import Executor
 from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SMALL, SideThread
 from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
+from polos_service.store.refusals import needed
 from polos_service.waits import Waits
 from polos_service.workflows.outcome import deleted_json, outcome_json
+from polos_service.workflows.room import Room
+
+T = TypeVar("T", NewRun, RunRecord)
 
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
@@ -58,8 +65,10 @@ class Runs:
         side_thread: SideThread,
         *,
         quotas: Quotas = UNLIMITED,
+        show_inputs: bool = True,
     ) -> None:
         self._quotas = quotas
+        self._show_inputs = show_inputs
         self._store = store
         self._catalog = catalog
         self._executor = executor
@@ -96,7 +105,7 @@ class Runs:
         runnable = self._catalog.find(request.runnable_id, request.caller.project)
         definition = await self._side_thread.call(request.size, runnable.pin, request)
         run = new_run(runnable, request, definition, self._clock.now())
-        return await self._store.create(run)
+        return await self._store.create(run if self._show_inputs else without_preview(run))
 
     def kind(self, caller: Caller, runnable_id: str) -> str:
         """Return the kind of what a start names; empty if the caller cannot start it."""
@@ -136,6 +145,21 @@ class Runs:
         """
         return await self._details.whole(caller.project, run_id, max_result, tree=tree)
 
+    async def input(self, caller: Caller, run_id: str) -> RunInput | None:
+        """Return what a run or a child was started with.
+
+        None if there is nothing, or the caller may not see it: whoever has a run token sees what
+        the run does, and no more.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        if caller.run_id or not self._show_inputs:
+            return None
+        pinned = await self._details.definition(caller.project, run_id)
+        return await self._side_thread.call(len(pinned), input_of, pinned)
+
     def tail(self, caller: Caller, run_id: str, after: int) -> AbstractContextManager[Tail]:
         """Give a run's log to one reader: encoded responses, from a cursor on.
 
@@ -152,7 +176,8 @@ class Runs:
             root, _, child = query.parent_run_id.partition(":")
             parent = query.parent_run_id if child else None
             query = replace(query, parent_root=root, parent_run_id=parent)
-        return await self._store.list(caller.project, query)
+        found = await self._store.list(caller.project, query)
+        return found if self._show_inputs else [without_preview(one) for one in found]
 
     async def cancel(self, caller: Caller, run_id: str) -> RunDetails:
         """Cancel a run, wait up to CANCEL_WAIT for its end, and return it with its outcome.
@@ -175,14 +200,28 @@ class Runs:
 
         Raises:
             InvalidRequest: it is a child.
-            RunNotFinished: it has not ended.
+            RunNotFinished: it has not ended, or the run whose step has started it has not.
             RunNotFound: there is no such run.
 
         """
         if (root := root_of(run_id)) != run_id:
-            what = f"is a child, which is deleted with its root run {root:.80} only"
+            what = f"is a child, which is deleted with its root run {root!r:.80} only"
             raise InvalidRequest({"run_id": what})
+        record = await self._store.get(caller.project, run_id)
+        if record.state in ENDED and record.parent is not None:
+            await self._require_ended(caller.project, record.parent.root, run_id)
         await self._store.delete(caller.project, run_id)
+
+    async def _require_ended(self, project: str, parent: str, run_id: str) -> None:
+        """Refuse to delete a run that the code of another one may still ask for.
+
+        Raises:
+            RunNotFinished: that other one is open.
+
+        """
+        with contextlib.suppress(RunExpired, RunNotFound):
+            if (await self._store.get(project, parent)).state not in ENDED:
+                raise needed(run_id, parent)
 
     async def _cancel_child(self, caller: Caller, run_id: str) -> RunDetails:
         details = await self._details.ended(caller.project, run_id)
@@ -211,10 +250,17 @@ class Runs:
 
 
 class OtherRuns:
-    """The runs with logs of their own, as the code of a run has to do with them."""
+    """The runs with logs of their own, as the code of a run has to do with them.
 
-    def __init__(self, store: RunStore) -> None:
+    Attributes:
+        room: the line of those who wait for room in the queue.
+
+    """
+
+    def __init__(self, store: RunStore, *, show_inputs: bool = True) -> None:
+        self.room = Room(store)
         self._store = store
+        self._show_inputs = show_inputs
         self._details = Details(store, Pacer())
 
     async def create(self, run: NewRun) -> str:
@@ -224,7 +270,7 @@ class OtherRuns:
             QuotaExceeded, RequestIdReused, StoreUnavailable, TooManyRuns: as `RunStore.create`.
 
         """
-        return await self._store.create(run)
+        return await self._store.create(run if self._show_inputs else without_preview(run))
 
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with, as a wait for its end tells it.
@@ -247,3 +293,8 @@ class OtherRuns:
             return await asyncio.to_thread(outcome_json, found.outcome, found.tool_results)
         finally:
             found.release()
+
+
+def without_preview(run: T) -> T:
+    """Return a run without the beginning of its input."""
+    return replace(run, input_preview="")

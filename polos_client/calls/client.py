@@ -276,16 +276,17 @@ class PolosClient(Connection):
 
         Returns:
             `id`, `workflow_id`, `status` ("queued", "running", "waiting", "completed", "failed"
-            or "cancelled"), `result` (the AgentResult as a dict, or what the workflow returned;
-            None unless completed), `error` (the message; None unless failed), `created_at`,
-            `started_at`, `completed_at` and `cancelled_at` (ISO 8601 in UTC), `session_id`,
-            `user_id`, `parent_execution_id`, `root_execution_id`, `step_key`,
-            `output_schema_name`, `spent` (tokens that the run and its children have spent; None
-            until it has ended) and `spent_cost` (US dollars; None if unknown). A run with an open
-            wait that can be answered is "waiting". Always None, since the service does not tell
-            them: `payload`, `run_timeout_seconds`, `retry_count`, `queue_name`,
-            `concurrency_key`, `batch_id`, `deployment_id`, `assigned_to_worker` and
-            `cancelled_by`.
+            or "cancelled"), `payload` (that of a workflow; of an agent `{"input": ...,
+            "streaming": ...}`; None if the service does not show it), `result` (the AgentResult
+            as a dict, or what the workflow returned; None unless completed), `error` (the message;
+            None unless failed), `created_at`, `started_at`, `completed_at` and `cancelled_at`
+            (ISO 8601 in UTC), `session_id`, `user_id`, `parent_execution_id`,
+            `root_execution_id`, `step_key`, `output_schema_name`, `spent` (tokens that the run
+            and its children have spent; None until it has ended) and `spent_cost` (US dollars;
+            None if unknown). A run with an open wait that can be answered is "waiting". Always
+            None, since the service does not tell them: `run_timeout_seconds`, `retry_count`,
+            `queue_name`, `concurrency_key`, `batch_id`, `deployment_id`, `assigned_to_worker`
+            and `cancelled_by`.
 
         Raises:
             RunNotFound: there is no such run.
@@ -296,6 +297,27 @@ class PolosClient(Connection):
         from polos_client.calls import record  # noqa: PLC0415
 
         return await record.execution(self, execution_id)
+
+    async def get_input(self, run_id: str) -> Any:
+        """Return what a run or a child was started with.
+
+        Args:
+            run_id: the run.
+
+        Returns:
+            Of an agent, its input: a string, or a list of messages as dicts in the format of the
+            OpenAI chat API. Of a workflow, its payload as JSON values. None if it had none, or
+            the service does not show inputs, to nobody or to these credentials.
+
+        Raises:
+            RunNotFound: there is no such run.
+            CallError: the service refused.
+            ConnectionLost: it could not be reached.
+
+        """
+        from polos_client.calls import record  # noqa: PLC0415
+
+        return record.input_of(await self.get_run(run_id, include_input=True))
 
     async def get_tree(self, run_id: str) -> RunTree:
         """Return a run and the runs below it: who works, who waits for what, and what it costs.
@@ -339,6 +361,9 @@ class PolosClient(Connection):
     ) -> AsyncIterator[Run]:
         """Yield runs, the newest first; without their outcomes and tool results.
 
+        `input.preview` of each is the beginning of its input, a line of at most 200 characters;
+        `get_input` returns the whole.
+
         Args:
             workflow_id: only runs of this agent or workflow.
             state: only runs in this state: "queued", "running", "waiting", "completed",
@@ -378,7 +403,7 @@ class PolosClient(Connection):
 
         Raises:
             RunNotFound: there is no such run.
-            RunNotFinished: it has not ended.
+            RunNotFinished: it has not ended, or a run has started it that has not.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 

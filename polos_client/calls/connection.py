@@ -212,8 +212,12 @@ class Connection:
         """
         return (await self.call(lambda channel: RunServiceStub(channel).CreateRun, request)).run
 
-    async def get_run(self, run_id: str) -> Run:
+    async def get_run(self, run_id: str, *, include_input: bool = False) -> Run:
         """Return a run as it stands, with its result unless that exceeds RESULT_LIMIT bytes.
+
+        Args:
+            run_id: the run, a root run or a child.
+            include_input: whether its `input` has what it was started with.
 
         Raises:
             RunNotFound: there is no such run.
@@ -221,7 +225,11 @@ class Connection:
             ConnectionLost: it could not be reached.
 
         """
-        request = rpc.GetRunRequest(run_id=checked_id(run_id), max_result_bytes=wire.RESULT_LIMIT)
+        request = rpc.GetRunRequest(
+            run_id=checked_id(run_id),
+            max_result_bytes=wire.RESULT_LIMIT,
+            include_input=include_input,
+        )
         return (await self.call(lambda channel: RunServiceStub(channel).GetRun, request)).run
 
     async def cancel_run(self, run_id: str) -> Run:

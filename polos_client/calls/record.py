@@ -19,7 +19,7 @@ from polos_client.values import iso
 from polos_client.wire import root_of
 
 UNKNOWN = (
-    *("payload", "deployment_id", "assigned_to_worker", "retry_count", "queue_name"),
+    *("deployment_id", "assigned_to_worker", "retry_count", "queue_name"),
     *("concurrency_key", "batch_id", "cancelled_by", "run_timeout_seconds"),
 )
 """Documented keys of a record that this service does not tell."""
@@ -45,7 +45,7 @@ async def standing(connection: Connection, run_id: str) -> dict[str, Any]:
 
 async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
     """Return a run's record as JSON values: see `PolosClient.get_execution`."""
-    run = await connection.get_run(run_id)
+    run = await connection.get_run(run_id, include_input=True)
     if _is_finished_workflow(run):
         finish = run.outcome.workflow_finish
         value, schema = parsed(finish.result_json), finish.result_schema or None
@@ -58,6 +58,7 @@ async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
         "id": run.run_id,
         "workflow_id": run.workflow_id,
         **_common(run),
+        "payload": _payload(run),
         "result": value,
         "output_schema_name": schema,
         "spent": spent.model_dump() if (spent := _spent(run)) else None,
@@ -67,6 +68,18 @@ async def execution(connection: Connection, run_id: str) -> dict[str, Any]:
         "user_id": run.user_id if run.HasField("user_id") else None,
         **dict.fromkeys(UNKNOWN),
     }
+
+
+def input_of(run: Run) -> Any:
+    """Return what a run was started with as JSON values; None if the record does not have it."""
+    match run.input.WhichOneof("given"):
+        case "text":
+            return run.input.text
+        case "messages_json":
+            return parsed(run.input.messages_json)
+        case "payload_json":
+            return parsed(run.input.payload_json)
+    return None
 
 
 async def cancel(connection: Connection, run_id: str) -> bool:
@@ -85,6 +98,14 @@ def _common(run: Run) -> dict[str, Any]:
         "step_key": run.parent_step_key or None,
         "spent_cost": dollars(run.spent_cost) if run.HasField("spent_cost") else None,
     }
+
+
+def _payload(run: Run) -> Any:
+    """Return what `PolosClient.invoke` starts such a run with."""
+    given = input_of(run)
+    if given is None or run.input.HasField("payload_json"):
+        return given
+    return {"input": given, "streaming": run.streaming}
 
 
 def _spent(run: Run) -> Usage | None:

@@ -188,7 +188,8 @@ class ConfigurableStopCondition(Generic[_C]):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise DefinitionError(f"{self.name}(): {where}: {first['msg']}") from error
+            what = first["msg"].removeprefix("Value error, ")
+            raise DefinitionError(f"{self.name}(): {where}: {what}") from error
 
 
 @overload

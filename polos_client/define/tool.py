@@ -276,7 +276,7 @@ def describe(error: ValueError) -> str:
 def _problem(kind: str, loc: tuple[int | str, ...], message: str) -> str:
     if kind == "json_invalid" and not loc:
         return f"the arguments are not valid JSON: {message.removeprefix('Invalid JSON: ')}"
-    path = ".".join(str(part) for part in loc)
+    path, message = ".".join(str(part) for part in loc), message.removeprefix("Value error, ")
     return f"{path}: {message}" if path else message
 
 

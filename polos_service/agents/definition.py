@@ -23,6 +23,7 @@ from polos_client.define.stop import StopCondition, restore
 from polos_client.define.tool import Tool
 from polos_service.errors import StepError
 from polos_service.models.messages import Message, Text, dump, load
+from polos_service.models.openai.chat_messages import Writer
 from polos_service.models.openai.form import stored_messages_of
 from polos_service.runs.pinned import FIRST_VERSION, unpinned
 from polos_service.runs.runnable import AGENT, RunRequest
@@ -109,7 +110,7 @@ def _conversation(given: Any) -> list[Message]:
 
 
 class Definition(BaseModel):
-    """A run's definition. Private: it is stored beside the log and never served."""
+    """A run's definition. Private: it is stored beside the log; only the conversation is served."""
 
     kind: Literal["agent"] = AGENT
     v: Literal[2, 3, 4] = WITHOUT_APPROVALS
@@ -239,6 +240,22 @@ class Definition(BaseModel):
             return [restore(stop.name, stop.config, loaded) for stop in self.stop_conditions]
         except LookupError as error:
             raise StepError(FailureReason.FAILURE_REASON_CODE_MISSING, str(error)) from error
+
+
+def conversation_of(pinned: bytes) -> list[dict[str, Any]]:
+    """Return the conversation that a run was started with, in the form of the OpenAI chat API.
+
+    Version 1 has it as it was sent; others have the same content.
+
+    Raises:
+        Unable: the definition is of another kind, or a newer version.
+        LookupError, TypeError, ValueError: it is damaged.
+
+    """
+    stored = unpinned(pinned, AGENT, VERSION)
+    if stored.get("v", FIRST_VERSION) == FIRST_VERSION:
+        return list(stored["messages"])
+    return Writer(provider=stored["provider"]).messages(load(stored["conversation"]))
 
 
 def version_for(tools: Sequence[PinnedTool]) -> Literal[2, 3, 4]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import Message
 
@@ -15,10 +15,12 @@ from polos_client.errors import DefinitionError, InvalidRequest
 from polos_service.agents.definition import Definition
 from polos_service.agents.loop import AgentLoop
 from polos_service.caller import Caller
-from polos_service.errors import Unable
+from polos_service.errors import StepError, Unable
 from polos_service.models.openai.form import messages_of
 from polos_service.models.providers import Providers
+from polos_service.runs.attempt import check_start
 from polos_service.runs.context import RunContext
+from polos_service.runs.private import child_line
 from polos_service.runs.runnable import AGENT, RunRequest
 from polos_service.sidethread import SideThread
 from polos_service.workflows.means import Means
@@ -46,10 +48,14 @@ class AgentRunnable:
 
         Raises:
             DefinitionError: the agent has what JSON cannot hold, names a provider or an API of it
-                that this process does not have, or an address that is not allowed.
+                that this process does not have, or an address that is not allowed, or an agent
+                among its tools is too large to be a child.
 
         """
-        check_storable(self.agent)
+        definition_of(self.agent)
+        for tool in self.agent.tools:
+            if isinstance(tool, AgentTool):
+                check_child(self.agent, tool)
         try:
             agent = self.agent
             self.providers.find(agent.provider, agent.provider_llm_api, agent.provider_base_url)
@@ -165,17 +171,34 @@ def bare_request(agent: Agent) -> RunRequest:
     )
 
 
-def check_storable(agent: Agent) -> None:
-    """Refuse an agent whose runs could not be stored: NaN in a schema, half a character.
+def definition_of(agent: Agent) -> bytes:
+    """Return the definition of a run of an agent with an empty conversation, as it is stored.
 
     Raises:
-        DefinitionError: it has what JSON cannot hold.
+        DefinitionError: the agent has what JSON cannot hold: NaN in a schema, half a character.
 
     """
     try:
         pinned = Definition.pin(agent, bare_request(agent), [])
         json.dumps(pinned.model_dump(), allow_nan=False, ensure_ascii=False).encode()
+        return pinned.stored([])
     except (TypeError, ValueError) as error:
         raise DefinitionError(
             f"The agent {agent.id!r} cannot be written as JSON: {error}."
+        ) from error
+
+
+def check_child(agent: Agent, tool: AgentTool) -> None:
+    """Refuse a tool of an agent whose every call would fail: its agent is too large for a child.
+
+    Raises:
+        DefinitionError: it is.
+
+    """
+    definition = definition_of(cast("Agent", tool.agent))
+    try:
+        check_start(tool.agent.id, len(child_line("", definition, None)))
+    except StepError as error:
+        raise DefinitionError(
+            f"The agent {agent.id!r} cannot have the tool {tool.id!r}. {error}"
         ) from error

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from polos_service.cli.output import print_json, printable
+from polos_service.cli.output import print_json
 from polos_service.cli.service import AgentId, AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table, print_text
+from polos_service.cli.text import printable
 
 if TYPE_CHECKING:
     from polos.v1.agent_pb2 import Agent

@@ -15,9 +15,10 @@ from polos_service.cli.attending import answer_wait, send
 from polos_service.cli.exits import fail
 from polos_service.cli.keyboard import NothingTypedError, ask_line, forget_typed, person_there
 from polos_service.cli.naming import RunId, run_named
-from polos_service.cli.output import json_of, visible
+from polos_service.cli.output import json_of
 from polos_service.cli.prompts import YES_NO, show
 from polos_service.cli.service import Way, call, calls_service
+from polos_service.cli.text import visible
 from polos_service.cli.waits import asks, how_to_answer, kind_name
 
 if TYPE_CHECKING:

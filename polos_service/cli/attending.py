@@ -19,9 +19,10 @@ from polos_client.errors import (
 )
 from polos_service.cli.exits import complain
 from polos_service.cli.keyboard import NothingTypedError, person_there
-from polos_service.cli.output import ENDS, json_of, kind_of, visible
+from polos_service.cli.output import ENDS, json_of, kind_of
 from polos_service.cli.prompts import answer_to
 from polos_service.cli.service import Way
+from polos_service.cli.text import visible
 from polos_service.cli.waits import asks, how_to_answer, kind_name, wait_of
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import typer
 
 from polos_client.errors import PolosError
+from polos_service.cli.text import visible
 
 DONE = 0
 REFUSED = 1
@@ -38,8 +39,8 @@ def fail(message: str) -> NoReturn:
 
 
 def complain(message: str) -> None:
-    """Say on standard error what is wrong."""
-    typer.echo(f"Error: {message}", err=True)
+    """Say on standard error what is wrong; what the text quotes cannot steer the terminal."""
+    typer.echo(f"Error: {visible(message)}", err=True)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from polos_service.cli.exits import ANSWER_CUT, DONE, RUN_CANCELLED, RUN_FAILED, complain
+from polos_service.cli.text import printable
 
 if TYPE_CHECKING:
     from polos_client.event import Event
@@ -29,9 +30,6 @@ CUT = {
 
 ENDS = ("agent_finish", "workflow_finish", "error", "run_cancelled")
 """The kinds of events that end a run, a child as well as the root."""
-
-_CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
-"""Control characters except tab and newline, each mapped to nothing."""
 
 
 class Output(AbstractContextManager["Output"], Protocol):
@@ -205,18 +203,6 @@ def exit_code(event: Event) -> int:
         case "run_cancelled":
             return RUN_CANCELLED
     return RUN_FAILED
-
-
-def printable(text: str) -> str:
-    """Return text without control characters: a model's words must not steer the terminal."""
-    return text.translate(_CONTROL)
-
-
-def visible(text: str) -> str:
-    """Return a text in which all that a terminal does not show is escaped, but for newlines."""
-    return "".join(
-        one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text
-    )
 
 
 def output_for(*, as_json: bool) -> Output:

@@ -12,7 +12,8 @@ import typer
 
 from polos_service.cli.exits import complain
 from polos_service.cli.keyboard import NothingTypedError, ask_line, forget_typed
-from polos_service.cli.output import json_of, visible
+from polos_service.cli.output import json_of
+from polos_service.cli.text import visible
 from polos_service.cli.waits import approved_call, data_of, form_of, kind_name
 
 if TYPE_CHECKING:

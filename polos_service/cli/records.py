@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from polos_service.cli.output import brief
+from polos_service.cli.table import flat
+
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from polos.v1.run_pb2 import Run, RunState, ToolResult
     from polos_service.cli.history import History
+
+INPUT = 60
+"""Characters of an input that a list shows at most."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LENGTH = re.compile(r"(\d{1,6})([smhd])")
@@ -36,6 +42,10 @@ class State(Enum):
         from polos.v1.run_pb2 import RunState  # noqa: PLC0415 - protobuf: `--help` needs none
 
         return RunState.Value(f"RUN_STATE_{self.name}")
+
+
+STATES = ", ".join(state.value for state in State)
+"""The names of all states."""
 
 
 def state_of(run: Run) -> str:
@@ -65,15 +75,19 @@ def as_dict(run: Run) -> dict[str, Any]:
         "finished_at": iso(run.finish_time) if run.HasField("finish_time") else None,
         "latest_sequence": run.latest_sequence,
         "blocked_reason": run.blocked_reason if run.HasField("blocked_reason") else None,
+        "input_preview": run.input.preview or None,
     }
     return {name: value for name, value in record.items() if value is not None}
 
 
 def full_dict(run: Run, history: History) -> dict[str, Any]:
     """Return the record with what happened in the run, and how it ended."""
+    from polos_client.calls.record import input_of  # noqa: PLC0415 - likewise
     from polos_client.event import Event  # noqa: PLC0415 - protobuf: `--help` needs none
 
     record = as_dict(run)
+    if (given := input_of(run)) is not None:
+        record["input"] = given
     if run.HasField("outcome"):
         outcome = Event(run.outcome)
         record["outcome"] = {"event_type": outcome.event_type, **outcome.data}
@@ -100,18 +114,22 @@ def tool_result(result: ToolResult) -> dict[str, Any]:
 
 
 def row_of(run: Run, now: datetime) -> list[str]:
-    """Return the run as a table's row: id, agent, state, age, duration, session, why blocked."""
+    """Return the run as a table's row, as `COLUMNS` of `polos runs list` names the cells."""
     created = run.create_time.ToDatetime(tzinfo=UTC)
     ended = run.finish_time.ToDatetime(tzinfo=UTC) if run.HasField("finish_time") else None
     took = span(ended - created) if ended else ""
     state, age = state_of(run), span(now - created)
-    return [run.run_id, run.workflow_id, state, age, took, run.session_id, run.blocked_reason]
+    given = brief(run.input.preview, INPUT)
+    return [
+        *(run.run_id, run.workflow_id, state, age, took),
+        *(run.session_id, given, run.blocked_reason),
+    ]
 
 
 def described(record: dict[str, Any], history: History) -> str:
     """Return what `full_dict` made, to be read."""
     outcome = record.get("outcome", {})
-    apart = {"outcome", "tool_results", *history.as_dict()}
+    apart = {"outcome", "tool_results", "input", *history.as_dict()}
     now = datetime.now(UTC)
     facts = [(name, fact(name, record[name], now)) for name in record if name not in apart]
     facts += [(name, fact(name, outcome[name], now)) for name in outcome if name[0] != "_"]
@@ -131,6 +149,8 @@ def fact(name: str, value: Any, now: datetime) -> str:
             return f"${value:.6f}"
         case "usage" | "spent":
             return f"{value['input_tokens']} tokens in, {value['output_tokens']} out"
+        case "input_preview":
+            return flat(value)
     return text_of(value)
 
 
@@ -146,6 +166,19 @@ def told(result: dict[str, Any]) -> str:
     ended = f"failed: {result['error']}" if "error" in result else text_of(result["result"])
     arguments = json.dumps(result["input"], ensure_ascii=False)
     return f"tool {result['step_key']}({arguments}) -> {ended}"
+
+
+def state_named(text: str) -> State:
+    """Return the state that `--state` names."""
+    try:
+        return State(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not one of {STATES}") from None
+
+
+def states(incomplete: str) -> list[str]:
+    """Return the names of states that the shell may complete to."""
+    return [state.value for state in State if state.value.startswith(incomplete)]
 
 
 def since_time(text: str) -> datetime:

@@ -42,7 +42,7 @@ class Reloader:
         self._environment = (
             {"POLOS_GRACE": "0", **os.environ}
             | {"POLOS_STORE": settings.store}
-            | settings.transport_variables
+            | settings.option_variables
         )
         self._importer = Importer()
         self._stopping = asyncio.Event()

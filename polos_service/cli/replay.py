@@ -11,8 +11,9 @@ import typer
 from polos_client.errors import DefinitionError
 from polos_service.cli.exits import DIFFERS, reporting
 from polos_service.cli.naming import run_named, run_names
-from polos_service.cli.output import print_json, printable
+from polos_service.cli.output import print_json
 from polos_service.cli.service import AsJson, Way, call, calls_service
+from polos_service.cli.text import printable
 
 if TYPE_CHECKING:
     from polos_client.calls.client import PolosClient

@@ -14,18 +14,22 @@ from polos_service.cli import answer
 from polos_service.cli.exits import REFUSED, complain
 from polos_service.cli.history import History, history_of
 from polos_service.cli.naming import RunId, run_named, run_names
-from polos_service.cli.output import exit_code, output_for, print_json, printable
+from polos_service.cli.output import exit_code, output_for, print_json
 from polos_service.cli.records import (
+    STATES,
     State,
     as_dict,
     described,
     full_dict,
     row_of,
     since_time,
+    state_named,
     state_of,
+    states,
 )
 from polos_service.cli.service import AsJson, Way, call, calls_service
 from polos_service.cli.table import print_table, print_text
+from polos_service.cli.text import printable
 from polos_service.cli.tree import tree_dicts, tree_lines
 from polos_service.cli.watch import Watch, detach
 
@@ -40,7 +44,7 @@ app = typer.Typer(no_args_is_help=True, help="List, show, follow, answer, cancel
 BLOCKED = "BLOCKED"
 """The column that is left out if no run is blocked."""
 
-COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", BLOCKED)
+COLUMNS = ("ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", "INPUT", BLOCKED)
 
 RunIds = Annotated[
     list[str],
@@ -60,7 +64,15 @@ def list_runs(
     agent: Annotated[
         str, typer.Option("--agent", "--workflow", help="Only runs of this agent or workflow.")
     ] = "",
-    state: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
+    state: Annotated[
+        Any,
+        typer.Option(
+            metavar="STATE",
+            parser=state_named,
+            autocompletion=states,
+            help=f"Only runs in this state: {STATES}.",
+        ),
+    ] = None,
     session: Annotated[str, typer.Option(help="Only runs of this session.")] = "",
     user: Annotated[str, typer.Option(help="Only runs for this user.")] = "",
     parent: Annotated[
@@ -111,14 +123,14 @@ def list_runs(
 @app.command()
 @calls_service
 def show(run_id: RunId, *, as_json: AsJson = False, way: Way) -> None:
-    """Show a run's record, outcome, usage, tool results, steps, waits and who answered them.
+    """Show a run's record, input, outcome, usage, tool results, steps, waits and their answers.
 
     If it has started other runs, the tree of all of them follows.
     """
 
     async def found(client: PolosClient) -> tuple[Run, History, RunTree]:
         named = await run_named(client, run_id)
-        run = await client.get_run(named)
+        run = await client.get_run(named, include_input=True)
         return run, await history_of(client, run), await client.get_tree(named)
 
     run, history, tree = call(way, found)

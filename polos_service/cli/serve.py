@@ -71,6 +71,15 @@ def serve(
             "Default: POLOS_INSECURE.",
         ),
     ] = None,
+    show_inputs: Annotated[
+        bool | None,
+        typer.Option(
+            "--show-inputs/--hide-inputs",
+            help="Whether `polos runs`, GetRun and ListRuns show what runs were started with. "
+            "Default: POLOS_SHOW_INPUTS, or show.",
+            show_default=False,
+        ),
+    ] = None,
     reload: Annotated[
         bool,
         typer.Option(
@@ -97,6 +106,7 @@ def serve(
             tls_key=tls_key,
             tls_client_ca=tls_client_ca,
             insecure=insecure,
+            show_inputs=show_inputs,
             store=store,
             workers=workers,
         )

@@ -32,10 +32,10 @@ from polos_service.cli.output import (
     brief,
     json_of,
     kind_of,
-    printable,
     problem_of,
 )
 from polos_service.cli.records import span
+from polos_service.cli.text import printable
 from polos_service.cli.waits import asks, ending_of, wait_of
 
 EVENT = "event"

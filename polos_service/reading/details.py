@@ -14,7 +14,7 @@ from functools import partial
 
 from polos.v1.event_pb2 import Event, StepFinish, ToolCall
 from polos.v1.run_pb2 import RunTree, ToolResult
-from polos_client.errors import RunNotFound, StoreUnavailable
+from polos_client.errors import StoreUnavailable
 from polos_client.wire import RESULT_LIMIT, root_of
 from polos_service.pacer import Pacer
 from polos_service.reading.budget import Budget
@@ -24,7 +24,9 @@ from polos_service.reading.tail import READ_LIMIT, events_of
 from polos_service.reading.tree import Member, Tree, resting, state_of
 from polos_service.runs.frame import cut, decode
 from polos_service.runs.lineage import Origin
+from polos_service.runs.private import definition_in
 from polos_service.store import ENDED, RunRecord, RunStore, Slice
+from polos_service.store.refusals import not_found
 
 TOOL = b"\x12\x04tool"
 """What the bytes of every event of a tool's step hold: its `step_type`, which is field 2."""
@@ -110,8 +112,20 @@ class Details:
         number = number_of(run_id)
         event = await self.event(project, root_of(run_id), number) if number else None
         if event is None or event.run_id != run_id:
-            raise RunNotFound(f"There is no run {run_id:.80}.", run_id=run_id)
+            raise not_found(run_id)
         return event
+
+    async def definition(self, project: str, run_id: str) -> bytes:
+        """Return what a run or a child was started with; nothing if the store has lost it.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        root, number = root_of(run_id), number_of(run_id)
+        if number is None:
+            return await self._store.definition(project, root)
+        return definition_in(await self._store.private(project, root, number), run_id)
 
     async def ended(self, project: str, run_id: str) -> RunDetails:
         """Return the run with its outcome, if it has ended; without the results of its tools.

@@ -240,3 +240,24 @@ def check_size(what: str, size: int) -> None:
             f"The {what} has {size} bytes, the limit is {OUTPUT_LIMIT}. "
             "Make it smaller, or use a reference to it.",
         )
+
+
+def check_start(target_id: str, size: int) -> None:
+    """Check that a step can start a run: what the run is started with is stored in one line.
+
+    Args:
+        target_id: what is to run.
+        size: bytes of its definition and its input, as they are stored.
+
+    Raises:
+        StepError: it is too large.
+
+    """
+    if size > OUTPUT_LIMIT:
+        raise StepError(
+            FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
+            f"{target_id!r} cannot be started by a step: its definition and its input have {size} "
+            f"bytes as they are stored, the limit is {OUTPUT_LIMIT}. The definition of an agent "
+            "holds its system prompt, its tools and its output_schema. Make these or the input "
+            "smaller.",
+        )

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 
 from polos.v1.error_pb2 import FailureReason
 from polos_service.errors import StepError
-from polos_service.runs.attempt import Attempt, check_size
+from polos_service.runs.attempt import Attempt, check_start
 from polos_service.runs.branch import Branch, Child
 from polos_service.runs.journal import Journal
 from polos_service.runs.lineage import Lineage, Origin
@@ -116,11 +116,11 @@ class ChildRuns(Generic[C_co]):
             )
         return self._go_on(attempt.key, journal)
 
-    def take_up(self, attempt: Attempt) -> None:
-        """Have the child under way that the log has of an attempt, if it has one."""
-        journal = self.recorded(attempt)
-        if journal is not None:
-            self._go_on(attempt.key, journal)
+    def take_up(self, key: str, attempt: int) -> None:
+        """Have the child under way that the log has of an attempt of a step, if it has one."""
+        journal = self._found(key, attempt)
+        if journal is not None and key not in self._branch.children:
+            self._go_on(key, journal)
 
     async def _begun(
         self,
@@ -135,7 +135,7 @@ class ChildRuns(Generic[C_co]):
         writer = self._holding.writer
         run_id = f"{self._holding.root}:{writer.latest + 1}"
         private = child_line(run_id, definition, deadline) if definition else b""
-        check_size("input of the child", len(private))
+        check_start(workflow_id, len(private))
         lineage = Lineage(run_id, workflow_id, origin)
         journal = Journal(lineage, definition=definition, deadline=deadline)
         branch = Branch(self._holding, lineage, journal)

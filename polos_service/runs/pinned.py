@@ -1,4 +1,6 @@
-"""Pinned definitions: what a run was started with, stored beside its log and never served.
+"""Pinned definitions: what a run was started with, stored beside its log.
+
+Only the input is ever served.
 
 A pinned definition is a JSON object. Its members `kind` and `v` say what kind of runnable it
 is of, and which version of that kind's format it has; the rest is the kind's own.

@@ -58,3 +58,12 @@ def child_line(child: str, definition: bytes, deadline: int | None) -> bytes:
     """Return what is stored beside the first event of a child run and never served."""
     told = {"child": child, "definition": definition.decode(), "deadline": deadline}
     return orjson.dumps(told) + b"\n"
+
+
+def definition_in(lines: bytes, child: str) -> bytes:
+    """Return the definition of a child from private lines; nothing if none of them has it."""
+    begin = orjson.dumps({"child": child})[:-1] + b","
+    for line in lines.split(b"\n"):
+        if line.startswith(begin):
+            return str(orjson.loads(line)["definition"]).encode()
+    return b""

@@ -13,6 +13,7 @@ from polos_client.deadlines import Deadlines
 from polos_service.caller import Caller
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
+from polos_service.runs.preview import preview_of
 from polos_service.runs.spending import TreeBudget
 from polos_service.store import NewRun, Parent
 
@@ -154,4 +155,7 @@ def new_run(runnable: Runnable, request: RunRequest, definition: bytes, now: int
         create_time=now,
         deadline=now + round(timeout * SECOND) if timeout else None,
         parent=request.parent,
+        input_preview=preview_of(
+            request.payload if request.payload_json is None else request.payload_json
+        ),
     )

@@ -71,12 +71,10 @@ class Stepping:
 
     def abandon(self, key: str) -> None:
         """Record that the run's code no longer waits for a step, unless the run stops here."""
-        self.take_up(key)
         attempt = self._branch.open.pop(key, None)
         if attempt is None or self._writer.closed or not self._branch.recording:
             return
-        if key in self._branch.children:
-            self._branch.children.pop(key).cancel()
+        self._cancel_child(key, attempt.number)
         error = StepError(CANCELLED, "The run's code did not wait for the step.")
         self._branch.emit(attempt.failed(error))
         self._branch.gate.stir()
@@ -84,8 +82,15 @@ class Stepping:
     def take_up(self, key: str) -> None:
         """Have under way the child that the log has of an open step, also before the code has."""
         attempt = self._branch.open.get(key)
-        if attempt is not None and key not in self._branch.children:
-            self._children.take_up(attempt)
+        if attempt is not None:
+            self._children.take_up(key, attempt.number)
+
+    def _cancel_child(self, key: str, attempt: int) -> None:
+        """Record that the child of an attempt is cancelled, unless it has ended."""
+        self._children.take_up(key, attempt)
+        child = self._branch.children.pop(key, None)
+        if child is not None:
+            child.cancel()
 
     def attempt(
         self, key: str, kind: str, call: ToolCall | None, number: int | None = None
@@ -250,7 +255,11 @@ class Stepping:
             self._branch.tools.append((call, finish))
 
     def _announce(self, attempt: Attempt, error: StepError, *, start: float | None = None) -> None:
-        """Tell why an attempt begins, and what the one before has used."""
+        """Tell why an attempt begins, and what the one before has used.
+
+        A child of that one is void: it ends first, for whoever reads it alone.
+        """
+        self._cancel_child(attempt.key, attempt.number - 1)
         retry = StepRetry(
             step_key=attempt.key,
             attempt=attempt.number,

@@ -84,10 +84,11 @@ class NewRun:
     Attributes:
         request_id: makes the creation idempotent within the project, unless it is None.
         digest: hash of the payload, to tell a repeated request from a reused request id.
-        definition: everything that the run is started with; private, never served.
+        definition: everything that the run is started with. Of it, only the input is ever served.
         deadline: when the run must have ended; None if it may take any time.
         parent: the step that starts it; None if a caller does. With `digest` it makes the creation
             idempotent, as a request id does, and no request id is ever taken for it.
+        input_preview: the beginning of the input, for lists; empty if they do not show it.
 
     """
 
@@ -103,6 +104,7 @@ class NewRun:
     create_time: int
     deadline: int | None
     parent: Parent | None = None
+    input_preview: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +116,7 @@ class RunRecord:
         left: why the last process that had the run left it to others; empty if none did, or the
             run has gone on since: it has had an event, or was suspended.
         parent: the step that has started it; None if a caller has.
+        input_preview: as the run was created with it.
 
     """
 
@@ -129,6 +132,7 @@ class RunRecord:
     latest: int
     left: str = ""
     parent: Parent | None = None
+    input_preview: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -483,6 +487,17 @@ class RunStore(Protocol):
         """
         ...
 
+    async def wake(self, project: str, run_id: str) -> bool:
+        """Queue a run again now, if it is suspended; return whether it was."""
+        ...
+
+    def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever runs have left the queue, until the returned function is.
+
+        On a store of many processes: whenever this process has claimed runs.
+        """
+        ...
+
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run that waits for it; again is the same as once.
 
@@ -543,6 +558,26 @@ class RunStore(Protocol):
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return the runs that the query asks for."""
+        ...
+
+    async def definition(self, project: str, run_id: str) -> bytes:
+        """Return what a root run was created with; nothing if the store has lost it.
+
+        Raises:
+            RunExpired: it was removed by `expire`.
+            RunNotFound: there is no such run.
+
+        """
+        ...
+
+    async def private(self, project: str, run_id: str, sequence: int) -> bytes:
+        """Return what is stored beside the event of a root run's log, and beside those around it.
+
+        Raises:
+            RunExpired: it was removed by `expire`.
+            RunNotFound: there is no such run.
+
+        """
         ...
 
     async def delete(self, project: str, run_id: str) -> None:

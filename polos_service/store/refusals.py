@@ -97,6 +97,15 @@ def not_finished(run_id: str) -> RunNotFinished:
     )
 
 
+def needed(run_id: str, parent: str) -> RunNotFinished:
+    """Return the error for the deletion of a run while the run that has started it is open."""
+    return RunNotFinished(
+        f"Run {run_id} was started by run {parent}, which has not ended and may still ask for it. "
+        f"Cancel {parent} or wait for its end, then delete {run_id}.",
+        run_id=parent,
+    )
+
+
 def reused(run: NewRun, run_id: str) -> RequestIdReused:
     """Return the error for a request id or a step that started a run with another payload."""
     if run.parent is not None:

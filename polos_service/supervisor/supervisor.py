@@ -107,16 +107,16 @@ class Supervisor:
 
     async def _open_store(self) -> Mapping[str, str]:
         """Start a NATS server unless others are named; return the workers' environment."""
-        transport = self._settings.transport_variables
+        options = self._settings.option_variables
         if self._settings.nats_servers:
-            return environment({"POLOS_STORE": self._settings.store} | transport)
+            return environment({"POLOS_STORE": self._settings.store} | options)
         sync = self._settings.synchronous == "FULL"
         self._nats = nats = NatsServer(data_folder() / "nats", self._standard.err.put, sync=sync)
         await nats.start()
         self._tasks.append(asyncio.create_task(nats.keep()))
         store = {"POLOS_STORE": nats.url, "POLOS_NATS_NKEY": str(nats.seed)}
         return environment(
-            transport | store | {"POLOS_NATS_CREDS": None, "POLOS_NATS_REPLICAS": None}
+            options | store | {"POLOS_NATS_CREDS": None, "POLOS_NATS_REPLICAS": None}
         )
 
     async def _start(self, number: int) -> Worker:

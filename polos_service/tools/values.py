@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from polos.v1.error_pb2 import FailureReason
-from polos_client.typed import class_named, name_of
+from polos_client.typed import instance_of, name_of
 from polos_service.errors import StepError
 
 MAX_DEPTH = 100
@@ -168,17 +168,17 @@ def _replaced(value: Any, path: list[str], name: str) -> Any:
     return value
 
 
-def _built(name: str, value: Any) -> BaseModel:
+def _built(name: str, value: Any) -> Any:
     """Return a model of a loaded class; nothing is imported because a name says so.
 
     Raises:
         StepError: no class of this name is loaded, or the value does not fit it.
 
     """
-    cls = class_named(name)
     try:
-        if cls is not None:
-            return cls.model_validate_json(json.dumps(value))
+        found = instance_of(name, json.dumps(value))
+        if found is not None:
+            return found
         why = "is not loaded"
     except Exception:  # noqa: BLE001 - validators are any code
         why = "does not take the value that it gave"

@@ -26,7 +26,7 @@ WITHOUT_BUDGET: Literal[1] = 1
 
 
 class Definition(BaseModel):
-    """A run's definition. Private: it is stored beside the log and never served.
+    """A run's definition. Private: it is stored beside the log; only the payload is served.
 
     Attributes:
         payload_json: the payload as the caller sent it; None if there was none.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from polos_client.errors import (
 from polos_client.wire import NAME_LIMIT
 from polos_service.errors import Nondeterministic, StepError
 from polos_service.logs import get_logger
-from polos_service.runs.attempt import Attempt, StepOutput, check_size
+from polos_service.runs.attempt import Attempt, StepOutput, check_start
 from polos_service.runs.clock import Clock
 from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
@@ -33,16 +34,22 @@ from polos_service.workflows.children import Children
 from polos_service.workflows.functions import FAILED
 from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.outcome import value_in
+from polos_service.workflows.room import Room
 
 KIND = "invoke"
 """The type of a step that starts a run."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
-"""Seconds after which a start is tried again that found no room, at first and at most."""
+"""Seconds after which a start that found no room is tried again by itself, at first and at most."""
 
 
 class Others(Protocol):
     """The runs with logs of their own, as the code of a run has to do with them."""
+
+    @property
+    def room(self) -> Room:
+        """The line of those who wait for room in the queue."""
+        ...
 
     async def create(self, run: NewRun) -> str:
         """Store a run, and return its id: see `RunStore.create`."""
@@ -131,7 +138,7 @@ class Independent:
         if ended.resumed.expired:
             raise StepError(
                 FailureReason.FAILURE_REASON_WAIT_EXPIRED,
-                f"The run {run_id} has not ended in time.",
+                f"The run {run_id!r} has not ended in time.",
             )
         with self._ctx.handing_over():
             told = ended.resumed.data_json
@@ -151,7 +158,7 @@ class Independent:
         if isinstance(runnable, StepError):
             raise runnable
         request, definition = await self._children.pinned(runnable, invocation)
-        check_size("input of the run", len(definition))
+        check_start(invocation.target_id, len(definition))
         request = replace(request, parent=parent, digest=digest(request))
         return new_run(runnable, request, definition, self._clock.now())
 
@@ -163,17 +170,28 @@ class Independent:
             StepError: there will be no room.
 
         """
-        try:
-            with self._ctx.working():
-                return await self._others.create(run)
-        except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
-            self._require_hope(error)
-            log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
+        with self._others.room.waiting(self._ctx.project, self._ctx.root.run_id) as freed:
+            try:
+                with self._ctx.working():
+                    return await self._others.create(run)
+            except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
+                self._require_hope(error)
+                log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
+            return await self._created_in_turn(run, freed)
+
+    async def _created_in_turn(self, run: NewRun, freed: asyncio.Event) -> str:
+        """Return the id of the run, which is tried whenever the event is set, and after pauses.
+
+        Raises:
+            As `_created`.
+
+        """
         pause = FIRST_PAUSE
         while True:
             with self._ctx.waiting_for_room() as until:
                 while self._clock.now() < until:
-                    await self._clock.sleep(pause)
+                    await either(self._clock.sleep(pause), freed.wait())
+                    freed.clear()
                     pause = min(2 * pause, LONGEST_PAUSE)
                     try:
                         return await self._others.create(run)
@@ -189,6 +207,16 @@ class Independent:
         """
         if isinstance(error, QuotaExceeded) and error.retry_after is None:
             raise StepError(FAILED, str(error)) from error
+
+
+async def either(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of these is over, and stop the others."""
+    tasks = [asyncio.ensure_future(one) for one in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in tasks:
+            one.cancel()
 
 
 def is_root_id(run_id: object) -> bool:

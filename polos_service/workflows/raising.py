@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,14 @@ from polos_service.errors import StepError
 from polos_service.limits import KEY_LIMIT
 from polos_service.workflows.arguments import is_key
 from polos_service.workflows.functions import inside
+
+SHOWN = 80
+"""Characters of a key that the text of a failure shows."""
+
+QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+
+FAILED_BELOW = re.compile(rf"Step {QUOTED}(?: > {QUOTED})* failed(?: after \d+ attempts)?: ")
+"""How the message of a child begins in which a step failed: see `failure_text`."""
 
 
 class Raising:
@@ -38,6 +47,13 @@ class Raising:
         try:
             yield
         except StepError as error:
-            after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
-            text = f"Step {step_key!r} failed{after}: {error.message}"
-            raise StepExecutionError(text) from None
+            raise StepExecutionError(failure_text(step_key, error)) from None
+
+
+def failure_text(step_key: str, error: StepError) -> str:
+    """Return where a step failed and why: `Step 'a' > 'b' failed: ...` if it was 'b' in a child."""
+    key = repr(step_key if len(step_key) <= SHOWN else f"{step_key[:SHOWN]}...")
+    if FAILED_BELOW.match(error.message):
+        return error.message.replace("Step ", f"Step {key} > ", 1)
+    after = f" after {error.attempt} attempts" if error.attempt > 1 else ""
+    return f"Step {key} failed{after}: {error.message}"

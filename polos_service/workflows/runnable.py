@@ -35,6 +35,9 @@ FAILED = FailureReason.FAILURE_REASON_WORKFLOW_FAILED
 MAX_RETRIES = 2
 """How often a workflow's function starts over after an exception, if nothing else is said."""
 
+GROUP = "unhandled errors in a TaskGroup"
+"""The text of what an asyncio.TaskGroup raises."""
+
 log = get_logger(__name__)
 
 
@@ -225,5 +228,12 @@ def stored(result: Any) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return what readers are told of an exception; a step's failure names its cause already."""
+    """Return what readers are told of an exception; a step's failure names its cause already.
+
+    The group in which a TaskGroup raises one exception says nothing itself.
+    """
+    while isinstance(error, BaseExceptionGroup) and error.message == GROUP:
+        if len(error.exceptions) > 1:
+            break
+        error = error.exceptions[0]
     return told(error).removeprefix(f"{StepExecutionError.__name__}: ")

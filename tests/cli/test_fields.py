@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import typer
 
-from polos_service.cli.output import visible
+from polos_service.cli.exits import fail
 from polos_service.cli.prompts import NONE, Field, as_value, fields_of
+from polos_service.cli.text import visible
 
 
 def field(**given: Any) -> Field:
@@ -90,3 +92,9 @@ def test_what_a_terminal_does_not_show_is_escaped() -> None:
 def test_an_answer_that_is_not_json_is_refused(line: str) -> None:
     with pytest.raises(ValueError, match="is not valid JSON"):
         as_value(line)
+
+
+def test_an_error_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        fail("run 'a' failed: \x1b[2J\x07")
+    assert capsys.readouterr().err == "Error: run 'a' failed: \\u001b[2J\\u0007\n"

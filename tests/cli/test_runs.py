@@ -56,7 +56,7 @@ async def test_list_on_a_terminal_is_a_table_with_headings(cli: Cli) -> None:
         assert await terminal.ended() == 0
         await terminal.shows(run_id)
     headings, row = [line for line in terminal.text.splitlines() if line.strip()]
-    assert headings.split() == ["ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION"]
+    assert headings.split() == ["ID", "AGENT", "STATE", "AGE", "TOOK", "SESSION", "INPUT"]
     assert row.split()[:3] == [run_id, "sums", "completed"]
 
 
@@ -70,7 +70,8 @@ async def test_a_narrow_terminal_has_a_paragraph_for_each_run_and_whole_words(cl
     assert first == run_id
     assert all(line.startswith("  ") and len(line) <= 60 for line in rest)
     told = " ".join(" ".join(rest).split())
-    pattern = r"agent sums · state completed · age \d.* s · took \d.* s · session a session"
+    times = r"age \d.* s · took \d.* s"
+    pattern = rf"agent sums · state completed · {times} · session a session · input 1 \+ 2\?"
     assert re.fullmatch(pattern, told)
     async with cli.terminal("runs", "show", "last", columns=60) as terminal:
         assert await terminal.ended() == 0
@@ -85,6 +86,18 @@ async def test_a_time_that_is_none_is_a_wrong_command_line(since: str) -> None:
     ended = await Cli("127.0.0.1:1")("runs", "list", "--since", since)
     assert (ended.code, ended.out) == (2, "")
     assert f"'{since}' is neither an age like 90s" in ended.err
+
+
+async def test_a_state_that_is_none_is_a_wrong_command_line() -> None:
+    ended = await Cli("127.0.0.1:1")("runs", "list", "--state", "runing", COLUMNS="200")
+    assert (ended.code, ended.out) == (2, "")
+    told = "'runing' is not one of queued, running, suspended, completed, failed, cancelled"
+    assert f"Invalid value for '--state': {told} " in ended.err
+
+
+async def test_the_shell_completes_states() -> None:
+    completed = await Cli("127.0.0.1:1").completed("runs", "list", "--state", "c")
+    assert completed.out.split() == ["completed", "cancelled"]
 
 
 async def test_show_tells_the_record_the_outcome_and_the_tools(cli: Cli) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from polos.v1 import run_service_pb2 as pb
+from polos.v1.run_pb2 import RunOptions
 from polos_client.calls.status import to_error
 from polos_client.define.agent import Agent
 from polos_client.define.scripted import pause, turn
@@ -34,7 +34,21 @@ FOREVER = scripted(turn("So far", pause(None)), id="forever")
 
 MILLION = "x" * 1_000_000
 
-TEXTS = ["\x00", "a\nb\r\n", MILLION, "é" * 300, "../..", "a.b.*.>", "' OR 1=1", "\ufffe", " "]
+HOSTILE = "a\nb\r\n\t\x00\x1b[2J\x9b\u202eb\u2028"
+"""Line ends, and what steers a terminal or turns the direction of a text."""
+
+TEXTS = [
+    "\x00",
+    HOSTILE,
+    f"none:3{HOSTILE}",
+    MILLION,
+    "é" * 300,
+    "../..",
+    "a.b.*.>",
+    "' OR 1=1",
+    "\ufffe",
+    " ",
+]
 INTEGERS = [-1, 1, 2**31 - 1, -(2**31), 77]
 WIDE = [*INTEGERS, 2**63 - 1, -(2**63)]
 
@@ -121,15 +135,22 @@ async def served(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def code_of(served: Served, method: MethodDescriptor, request: Message) -> Code:
-    """Make a call and return how it ended; a stream is read to its end."""
+    """Make a call and return how it ended; a stream is read to its end.
+
+    What an error says is one line that a terminal shows, whatever it quotes.
+    """
     stubs: Any = served.runs if method.containing_service is RUN_SERVICE else served.agents
     call = getattr(stubs, method.name)(request, timeout=30)
-    with contextlib.suppress(grpc.aio.AioRpcError):
+    said = ""
+    try:
         if method.server_streaming:
             while await call.read() is not grpc.aio.EOF:
                 pass
         else:
             await call
+    except grpc.aio.AioRpcError as error:
+        said = f"{to_error(error, 'the service')} {error.details()}"
+    assert said.isprintable(), repr(said)
     code: Code = await call.code()
     return code
 
@@ -157,6 +178,26 @@ async def test_no_value_of_a_field_is_a_defect(served: Served, method: MethodDes
             request.ClearField("input")
         code = await code_of(served, method, request)
         assert code in allowed, f"{path} = {str(value)[:40]!r}: {code}"
+
+
+async def test_a_run_that_is_not_there_is_named_with_what_does_not_print(tmp_path: Path) -> None:
+    async with serving(tmp_path, FINE) as served:
+        run_id = await served.start(FINE)
+        await served.events(run_id)
+        for asked in ("none\n", f"{run_id}:1\x1b[2J", f"{run_id}:3\n"):
+            for call in (
+                served.runs.GetRun(pb.GetRunRequest(run_id=asked)),
+                served.runs.CancelRun(pb.CancelRunRequest(run_id=asked)),
+            ):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call
+                assert caught.value.details() == f"There is no run {asked!r}."
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            options = RunOptions(provider_options_json=json.dumps({HOSTILE: 1}))
+            await served.runs.CreateRun(
+                pb.CreateRunRequest(agent_id="demo", input="Go.", options=options)
+            )
+        assert r"a\nb\r\n\t\x00\x1b[2J\x9b\u202eb\u2028" in str(caught.value.details())
 
 
 REFUSED: dict[str, tuple[str, str]] = {

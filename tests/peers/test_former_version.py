@@ -1,9 +1,10 @@
-"""A replica of a former version beside one of today, on NATS: both go on with plain agent runs."""
+"""A replica of a former version beside one of today, on NATS: both continue plain agents' runs."""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import json
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,7 @@ from polos.v1.run_service_pb2 import (
     CancelRunRequest,
     CreateRunRequest,
     GetRunRequest,
+    ListRunsRequest,
     ResumeRunRequest,
 )
 from polos.v1.run_service_pb2_grpc import RunServiceStub
@@ -59,6 +61,11 @@ async def order(ctx):
     await ctx.step.suspend("ask", timeout=3600)
     await ctx.step.wait_for("nap", seconds=1)
     return "sent"
+
+@workflow(id="starts")
+async def starts(ctx):
+    handle = await ctx.step.invoke("go", "plain", {"input": "Go"})
+    return handle.id
 """
 
 LAUNCHER = """
@@ -155,6 +162,25 @@ async def test_a_former_replica_leaves_alone_what_it_cannot_run(
     async with grpc.aio.insecure_channel(former.address) as channel:
         await RunServiceStub(channel).CancelRun(CancelRunRequest(run_id=cancelled))
     await come_to(today, cancelled, CANCELLED)
+
+
+async def test_a_former_replica_goes_on_with_a_run_that_a_workflow_has_started(
+    replicas: tuple[Former, ServiceProcess], tmp_path: Path
+) -> None:
+    former, today = replicas
+    parent = await come_to(today, await start(today, "starts"), COMPLETED)
+    run_id = json.loads(parent.outcome.workflow_finish.result_json)
+    assert (await come_to(former, run_id, RUNNING)).run_id == run_id
+    await today.kill()
+    (tmp_path / "open").touch()
+    ended = await come_to(former, run_id, COMPLETED)
+    assert ended.outcome.agent_finish.result == "It is open."
+    async with grpc.aio.insecure_channel(former.address) as channel:
+        listed = (await RunServiceStub(channel).ListRuns(ListRunsRequest())).runs
+    assert run_id in [run.run_id for run in listed]
+    await today.start()
+    known = await come_to(today, run_id, COMPLETED)
+    assert (known.parent_run_id, known.parent_step_key) == (parent.run_id, "go")
 
 
 async def start(service: ServiceProcess, runnable: str) -> str:

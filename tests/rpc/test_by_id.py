@@ -51,7 +51,8 @@ async def test_a_run_is_started_by_id_and_its_record_is_read_as_json(tmp_path: P
     assert got["result"]["tool_results"][0]["result"] == 3
     assert got["created_at"] == handle.created_at
     assert got["created_at"] <= got["started_at"] <= got["completed_at"]
-    assert (got["error"], got["cancelled_at"], got["payload"]) == (None, None, None)
+    assert (got["error"], got["cancelled_at"]) == (None, None)
+    assert got["payload"] == {"input": "Go.", "streaming": False}
     assert isinstance(standing["result"], AgentResult)
     assert standing["result"].model_dump(mode="json") == got["result"]
     assert standing["root_execution_id"] == standing["result"].agent_run_id == handle.id

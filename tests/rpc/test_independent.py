@@ -14,8 +14,8 @@ from polos_client.define.children import BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import tool
 from polos_client.define.workflow import workflow
-from polos_client.errors import AgentNotFound, InvalidRequest
-from tests.support.service import Served, scripted, serving
+from polos_client.errors import AgentNotFound, InvalidRequest, RunNotFinished
+from tests.support.service import Served, scripted, serving, until
 
 AGENT = scripted("Hello.", id="agent")
 
@@ -60,6 +60,35 @@ async def test_a_run_is_found_by_the_run_that_started_it(tmp_path: Path) -> None
         await served.client.delete_run(handle.id)
         assert await listed(served, parent_id=handle.id) == [second, first]
         assert (await served.client.get_run(first)).parent_run_id == handle.id
+
+
+@workflow(id="patient")
+async def patient(ctx: WorkflowContext) -> Any:
+    """Start a run of its own, and ask for its result once somebody has answered."""
+    own = await ctx.step.invoke("own", echo, {"n": 1})
+    await ctx.step.suspend("go")
+    return await ctx.step.wait_for_run("end", own)
+
+
+async def test_a_run_is_not_deleted_while_the_run_that_started_it_is_open(tmp_path: Path) -> None:
+    async with serving(tmp_path, echo, patient) as served:
+        handle = await patient.invoke(served.client)
+        await until(lambda: suspended(served, handle.id), "the run waits")
+        (own,) = await listed(served, parent_id=handle.id)
+        await served.events(own)
+        told = f"Run {own} was started by run {handle.id}, which has not ended and may still ask"
+        with pytest.raises(RunNotFinished, match=told) as raised:
+            await served.client.delete_run(own)
+        assert raised.value.metadata == {"run_id": handle.id}
+        await served.client.resume("patient", handle.id, "go", {})
+        ended = (await served.events(handle.id))[-1]
+        assert ended.workflow_finish.result_json == '[{"n":1},null,null]'
+        await served.client.delete_run(own)
+        assert await listed(served, parent_id=handle.id) == []
+
+
+async def suspended(served: Served, run_id: str) -> bool:
+    return bool((await served.client.get_run(run_id)).open_waits)
 
 
 async def test_a_callers_request_id_is_never_that_of_a_step(tmp_path: Path) -> None:

@@ -75,7 +75,12 @@ LONG = Order(item="x" * 600_000, price=Decimal(1))
 
 long = Agent("long", "scripted", script(LONG.model_dump_json()), output_schema=Order)
 
-AGENTS = (ordering, mended, hopeless, several, selling, long)
+FIRST = create_model("Twin", __module__=__name__, first=(int, ...))
+SECOND = create_model("Twin", __module__=__name__, second=(int, ...))
+
+twins = Agent("twins", "scripted", script('{"first": 1}'), output_schema=FIRST | SECOND)
+
+AGENTS = (ordering, mended, hopeless, several, selling, long, twins)
 
 
 @workflow(id="family")
@@ -201,6 +206,13 @@ async def test_programs_with_a_changed_class_get_the_json(served: Served) -> Non
     with pytest.raises(ResultMismatch, match="1 errors; the result is") as raised:
         await changed.run(served.client, "Go.")
     assert raised.value.result_json == TEA
+
+
+async def test_of_two_classes_of_one_name_the_result_is_of_the_right_one(served: Served) -> None:
+    result = await twins.run(served.client, "Go.")
+    assert type(result.result) is FIRST
+    without = Agent("twins", "scripted", script("x"))
+    assert type((await without.run(served.client, "Go.")).result) is FIRST
 
 
 async def test_the_schema_is_part_of_the_agent(served: Served) -> None:

@@ -375,3 +375,31 @@ async def test_a_command_says_what_stands_in_its_place(store: RunStore) -> None:
 async def test_the_inbox_of_an_unknown_run_is_refused(store: RunStore) -> None:
     with pytest.raises(RunNotFound):
         await store.inbox("default", "nothing")
+
+
+async def test_a_suspended_run_is_woken_by_its_name(store: RunStore) -> None:
+    claim = await parked(store)
+    assert not await store.wake("default", "nobody")
+    assert not await store.wake("other", claim.run_id)
+    assert await state(store, claim) == SUSPENDED
+    assert await store.wake(claim.project, claim.run_id)
+    assert await state(store, claim) == QUEUED
+    again = await soon(first_claim(store, {"agent"}))
+    assert (again.run_id, again.latest) == (claim.run_id, 1)
+    assert not await store.wake(claim.project, claim.run_id)
+    assert await state(store, claim) == RunState.RUN_STATE_RUNNING
+    await store.append(again, frame(2, outcome=COMPLETED))
+    assert not await store.wake(claim.project, claim.run_id)
+    assert await state(store, claim) == COMPLETED
+
+
+async def test_who_waits_for_room_hears_of_runs_that_are_claimed(store: RunStore) -> None:
+    heard: list[str] = []
+    leave = store.on_room(lambda: heard.append("room"))
+    run_id = await store.create(new_run())
+    assert not heard
+    assert (await soon(first_claim(store, {"agent"}))).run_id == run_id
+    assert heard == ["room"]
+    leave()
+    await taken(store)
+    assert heard == ["room"]

@@ -10,9 +10,10 @@ import pytest
 
 from polos.v1.run_pb2 import RunState
 from polos_client.errors import StoreUnavailable
+from polos_service.store import RunQuery
 from polos_service.store.sqlite import SqliteStore
 from polos_service.store.sqlite.schema import MIGRATIONS, QUEUED, RUNNING
-from tests.support.stores import cancel, claimed, soon
+from tests.support.stores import cancel, claimed, new_run, soon
 
 INDEXES = {
     "runs_by_id",
@@ -113,6 +114,20 @@ async def test_the_queued_runs_of_a_former_file_are_claimed(tmp_path: Path, vers
     store = await SqliteStore.open(tmp_path / "runs.db")
     claims = await soon(store.claim({"agent"}, 2))
     assert [claim.run_id for claim in claims] == ["running", "queued"]
+    await store.close()
+
+
+@pytest.mark.parametrize("version", range(1, len(MIGRATIONS)))
+async def test_the_runs_of_a_former_file_have_no_previews(tmp_path: Path, version: int) -> None:
+    write_former(tmp_path / "runs.db", version)
+    store = await SqliteStore.open(tmp_path / "runs.db")
+    listed = await store.list("default", RunQuery(limit=10))
+    assert [one.input_preview for one in listed] == ["", "", ""]
+    assert await store.definition("default", "over") == b"over"
+    await store.create(new_run(input_preview="Hello."))
+    assert "Hello." in [
+        one.input_preview for one in await store.list("default", RunQuery(limit=10))
+    ]
     await store.close()
 
 

@@ -160,6 +160,17 @@ async def test_an_ended_run_is_as_it_was(old: Old, name: str) -> None:
     assert rest == log[2:]
 
 
+async def test_every_run_has_its_input(old: Old) -> None:
+    sent = {
+        one["request"].get("input") or json.loads(one["request"]["inputMessagesJson"])[0]["content"]
+        for one in old.runs.values()
+    }
+    async with old.serving() as served:
+        assert not any("input" in run for run in await listed(served))
+        given = {await served.client.get_input(old.run_id(name)) for name in old.runs}
+    assert given == sent
+
+
 @pytest.mark.parametrize("name", ["finished", "configured"])
 async def test_a_request_id_returns_the_run_that_it_has_started(old: Old, name: str) -> None:
     request = ParseDict(old.runs[name]["request"], pb.CreateRunRequest())

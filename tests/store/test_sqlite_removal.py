@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -159,3 +160,13 @@ async def test_a_full_inbox_goes_in_pieces_too(
         pass
     assert len(commits) >= 3
     assert left(tmp_path / "runs.db") == (1 if way == "delete" else 2, 1, 1)
+
+
+async def test_a_tombstone_has_no_input(store: SqliteStore) -> None:
+    claim = await claimed(store, input_preview="secret words", definition=b"secret words")
+    await store.append(claim, frame(1, outcome=COMPLETED))
+    while await store.expire(time.time_ns()):
+        pass
+    assert store._reader.execute("SELECT input_preview, definition FROM runs").fetchall() == [
+        ("", b"")
+    ]

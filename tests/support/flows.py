@@ -51,6 +51,8 @@ class Flows:
         limit: int = 10,
     ) -> None:
         self.store = store
+        self._others = OtherRuns(store)
+        self.room = self._others.room
         self.resumed: list[Resumed] = []
         self._clock = clock or SystemClock()
         self._threshold = threshold
@@ -67,11 +69,11 @@ class Flows:
 
     async def create(self, run: NewRun) -> str:
         """Store a run that a workflow starts."""
-        return await self.store.create(run)
+        return await self._others.create(run)
 
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with."""
-        return await OtherRuns(self.store).outcome(project, run_id)
+        return await self._others.outcome(project, run_id)
 
     def _find(self, runnable_id: str, project: str) -> Runnable:
         del project

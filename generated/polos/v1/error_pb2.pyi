@@ -45,7 +45,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `run_id`, the run that it started, or `key_id`, the key that it created.
     """
     ERROR_REASON_RUN_NOT_FINISHED: _ErrorReason.ValueType  # 6
-    """FAILED_PRECONDITION. Only a finished run can be deleted. Metadata: `run_id`."""
+    """FAILED_PRECONDITION. Only a finished run can be deleted, and a run that a step of another
+    run has started only once that run has finished, too. Metadata: `run_id`, the run that has
+    not finished.
+    """
     ERROR_REASON_CURSOR_AHEAD: _ErrorReason.ValueType  # 7
     """OUT_OF_RANGE. The cursor is past the newest event.
     Metadata: `run_id`, `after_sequence`, `latest_sequence`.
@@ -158,7 +161,10 @@ payload, or created a key with a different payload. Metadata: `request_id`;
 `run_id`, the run that it started, or `key_id`, the key that it created.
 """
 ERROR_REASON_RUN_NOT_FINISHED: ErrorReason.ValueType  # 6
-"""FAILED_PRECONDITION. Only a finished run can be deleted. Metadata: `run_id`."""
+"""FAILED_PRECONDITION. Only a finished run can be deleted, and a run that a step of another
+run has started only once that run has finished, too. Metadata: `run_id`, the run that has
+not finished.
+"""
 ERROR_REASON_CURSOR_AHEAD: ErrorReason.ValueType  # 7
 """OUT_OF_RANGE. The cursor is past the newest event.
 Metadata: `run_id`, `after_sequence`, `latest_sequence`.

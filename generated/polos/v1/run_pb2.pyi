@@ -89,6 +89,7 @@ class Run(_message.Message):
     ROOT_WORKFLOW_ID_FIELD_NUMBER: _builtins.int
     SPENT_FIELD_NUMBER: _builtins.int
     SPENT_COST_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """The run's id, assigned by the service. Ids of root runs sort by creation time. That of a
     child is `ROOT:N`: its root's id and the sequence of its first event in the root's log.
@@ -175,6 +176,14 @@ class Run(_message.Message):
     def spent_cost(self) -> _event_pb2.Cost:
         """Cost of what was spent. Absent if any part of it is unknown, and where `spent` is."""
 
+    @_builtins.property
+    def input(self) -> Global___RunInput:
+        """What the run was started with. Set by `ListRuns`, with the preview alone, and by `GetRun` if
+        `include_input` asks for it. Absent in all other responses; if the service does not show
+        inputs (POLOS_SHOW_INPUTS), or the caller has a run token; of a workflow without a payload;
+        and in `ListRuns` for a run that was started while either held, or by an earlier version.
+        """
+
     def __init__(
         self,
         *,
@@ -199,10 +208,11 @@ class Run(_message.Message):
         root_workflow_id: _builtins.str = ...,
         spent: _event_pb2.Usage | None = ...,
         spent_cost: _event_pb2.Cost | None = ...,
+        input: Global___RunInput | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "outcome", b"outcome", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "finish_time", b"finish_time", "input", b"input", "outcome", b"outcome", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "root_workflow_id", b"root_workflow_id", "run_id", b"run_id", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason", "_session_id", b"_session_id", "_user_id", b"_user_id", "blocked_reason", b"blocked_reason", "create_time", b"create_time", "early_answers", b"early_answers", "finish_time", b"finish_time", "input", b"input", "latest_sequence", b"latest_sequence", "open_waits", b"open_waits", "outcome", b"outcome", "parent_run_id", b"parent_run_id", "parent_step_key", b"parent_step_key", "root_workflow_id", b"root_workflow_id", "run_id", b"run_id", "session_id", b"session_id", "spent", b"spent", "spent_cost", b"spent_cost", "start_time", b"start_time", "state", b"state", "streaming", b"streaming", "tool_results", b"tool_results", "tool_results_omitted", b"tool_results_omitted", "user_id", b"user_id", "workflow_id", b"workflow_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__blocked_reason: _TypeAlias = _typing.Literal["blocked_reason"]  # noqa: Y015
     _WhichOneofArgType__blocked_reason: _TypeAlias = _typing.Literal["_blocked_reason", b"_blocked_reason"]  # noqa: Y015
@@ -218,6 +228,50 @@ class Run(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__user_id) -> _WhichOneofReturnType__user_id | None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunInput(_message.Message):
+    """What a run was started with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PREVIEW_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    MESSAGES_JSON_FIELD_NUMBER: _builtins.int
+    PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
+    preview: _builtins.str
+    """The beginning of the input on one line: at most 200 characters, of which the last is `…` if
+    there is more. Of a conversation, it is the text of the last message that has any, with
+    `[image]`, `[audio]`, `[video]` or `[file]` where such content stands; of a payload, its JSON
+    text. White space becomes single spaces, the content of data URLs becomes `…`, and characters
+    that are not displayed are removed. Empty if there is nothing to show.
+    """
+    text: _builtins.str
+    """The user's message to an agent, as `input` in the request that started the run."""
+    messages_json: _builtins.str
+    """The conversation with an agent, as `input_messages_json`: a JSON array of messages. Members
+    may be written differently than they were sent if the agent has an output schema, tools that
+    need approval or are agents, `provider_kwargs` or `provider_llm_api`, or the run a budget.
+    """
+    payload_json: _builtins.str
+    """The payload of a workflow as JSON text, as `payload_json`."""
+    def __init__(
+        self,
+        *,
+        preview: _builtins.str = ...,
+        text: _builtins.str = ...,
+        messages_json: _builtins.str = ...,
+        payload_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "messages_json", b"messages_json", "payload_json", b"payload_json", "text", b"text"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["given", b"given", "messages_json", b"messages_json", "payload_json", b"payload_json", "preview", b"preview", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_given: _TypeAlias = _typing.Literal["text", "messages_json", "payload_json"]  # noqa: Y015
+    _WhichOneofArgType_given: _TypeAlias = _typing.Literal["given", b"given"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_given) -> _WhichOneofReturnType_given | None: ...
+
+Global___RunInput: _TypeAlias = RunInput  # noqa: Y015
 
 @_typing.final
 class RunTree(_message.Message):

@@ -28,7 +28,7 @@ from polos.v1 import event_pb2 as polos_dot_v1_dot_event__pb2
 from polos.v1 import run_pb2 as polos_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apolos/v1/run_service.proto\x12\x08polos.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14polos/v1/event.proto\x1a\x12polos/v1/run.proto\"\xb7\x01\n\x10StreamRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x19\n\x0cpayload_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"f\n\x11StreamRunResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\x12\x17\n\x0f\x63overed_through\x18\x03 \x01(\x03\"H\n\x15StreamWorkflowRequest\x12\x17\n\x0fworkflow_run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"k\n\x16StreamWorkflowResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\x12\x17\n\x0f\x63overed_through\x18\x03 \x01(\x03\"\xca\x01\n\x10\x43reateRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12\x19\n\x0cpayload_json\x18\x07 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"/\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"O\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x18\n\x10max_result_bytes\x18\x02 \x01(\x05\x12\x14\n\x0cinclude_tree\x18\x03 \x01(\x08\"M\n\x0eGetRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\x12\x1f\n\x04tree\x18\x02 \x01(\x0b\x32\x11.polos.v1.RunTree\"\x92\x02\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.polos.v1.RunState\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rparent_run_id\x18\t \x01(\t\"H\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.polos.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x11\x43\x61ncelRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"T\n\x15\x43reateRunTokenRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x16\x43reateRunTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08step_key\x18\x02 \x01(\t\x12\x0f\n\x07wait_id\x18\x03 \x01(\x03\x12\x11\n\tdata_json\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x06 \x01(\t\"1\n\x11ResumeRunResponse\x12\x1c\n\x04wait\x18\x01 \x01(\x0b\x32\x0e.polos.v1.Wait\"N\n\x10ListWaitsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\"K\n\x11ListWaitsResponse\x12\x1d\n\x05waits\x18\x01 \x03(\x0b\x32\x0e.polos.v1.Wait\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xde\x05\n\nRunService\x12\x46\n\tStreamRun\x12\x1a.polos.v1.StreamRunRequest\x1a\x1b.polos.v1.StreamRunResponse0\x01\x12U\n\x0eStreamWorkflow\x12\x1f.polos.v1.StreamWorkflowRequest\x1a .polos.v1.StreamWorkflowResponse0\x01\x12\x44\n\tCreateRun\x12\x1a.polos.v1.CreateRunRequest\x1a\x1b.polos.v1.CreateRunResponse\x12;\n\x06GetRun\x12\x17.polos.v1.GetRunRequest\x1a\x18.polos.v1.GetRunResponse\x12\x41\n\x08ListRuns\x12\x19.polos.v1.ListRunsRequest\x1a\x1a.polos.v1.ListRunsResponse\x12\x44\n\tCancelRun\x12\x1a.polos.v1.CancelRunRequest\x1a\x1b.polos.v1.CancelRunResponse\x12\x44\n\tDeleteRun\x12\x1a.polos.v1.DeleteRunRequest\x1a\x1b.polos.v1.DeleteRunResponse\x12S\n\x0e\x43reateRunToken\x12\x1f.polos.v1.CreateRunTokenRequest\x1a .polos.v1.CreateRunTokenResponse\x12\x44\n\tResumeRun\x12\x1a.polos.v1.ResumeRunRequest\x1a\x1b.polos.v1.ResumeRunResponse\x12\x44\n\tListWaits\x12\x1a.polos.v1.ListWaitsRequest\x1a\x1b.polos.v1.ListWaitsResponseB>\n\x0c\x64\x65v.polos.v1B\x0fRunServiceProtoP\x01Z\x10polos/v1;polosv1\xaa\x02\x08Polos.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apolos/v1/run_service.proto\x12\x08polos.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14polos/v1/event.proto\x1a\x12polos/v1/run.proto\"\xb7\x01\n\x10StreamRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x19\n\x0cpayload_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"f\n\x11StreamRunResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\x12\x17\n\x0f\x63overed_through\x18\x03 \x01(\x03\"H\n\x15StreamWorkflowRequest\x12\x17\n\x0fworkflow_run_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"k\n\x16StreamWorkflowResponse\x12\x1f\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0f.polos.v1.Event\x12\x17\n\x0flatest_sequence\x18\x02 \x01(\x03\x12\x17\n\x0f\x63overed_through\x18\x03 \x01(\x03\"\xca\x01\n\x10\x43reateRunRequest\x12\x10\n\x08\x61gent_id\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x1b\n\x13input_messages_json\x18\x03 \x01(\t\x12%\n\x07options\x18\x04 \x01(\x0b\x32\x14.polos.v1.RunOptions\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x11\n\tstreaming\x18\x06 \x01(\x08\x12\x19\n\x0cpayload_json\x18\x07 \x01(\tH\x00\x88\x01\x01\x42\x0f\n\r_payload_json\"/\n\x11\x43reateRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x18\n\x10max_result_bytes\x18\x02 \x01(\x05\x12\x14\n\x0cinclude_tree\x18\x03 \x01(\x08\x12\x15\n\rinclude_input\x18\x04 \x01(\x08\"M\n\x0eGetRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\x12\x1f\n\x04tree\x18\x02 \x01(\x0b\x32\x11.polos.v1.RunTree\"\x92\x02\n\x0fListRunsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\x12!\n\x05state\x18\x04 \x01(\x0e\x32\x12.polos.v1.RunState\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x30\n\x0c\x63reated_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rparent_run_id\x18\t \x01(\t\"H\n\x10ListRunsResponse\x12\x1b\n\x04runs\x18\x01 \x03(\x0b\x32\r.polos.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"/\n\x11\x43\x61ncelRunResponse\x12\x1a\n\x03run\x18\x01 \x01(\x0b\x32\r.polos.v1.Run\"\"\n\x10\x44\x65leteRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteRunResponse\"T\n\x15\x43reateRunTokenRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12+\n\x08lifetime\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"X\n\x16\x43reateRunTokenResponse\x12\r\n\x05token\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x81\x01\n\x10ResumeRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08step_key\x18\x02 \x01(\t\x12\x0f\n\x07wait_id\x18\x03 \x01(\x03\x12\x11\n\tdata_json\x18\x04 \x01(\t\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x06 \x01(\t\"1\n\x11ResumeRunResponse\x12\x1c\n\x04wait\x18\x01 \x01(\x0b\x32\x0e.polos.v1.Wait\"N\n\x10ListWaitsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x13\n\x0bworkflow_id\x18\x03 \x01(\t\"K\n\x11ListWaitsResponse\x12\x1d\n\x05waits\x18\x01 \x03(\x0b\x32\x0e.polos.v1.Wait\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xde\x05\n\nRunService\x12\x46\n\tStreamRun\x12\x1a.polos.v1.StreamRunRequest\x1a\x1b.polos.v1.StreamRunResponse0\x01\x12U\n\x0eStreamWorkflow\x12\x1f.polos.v1.StreamWorkflowRequest\x1a .polos.v1.StreamWorkflowResponse0\x01\x12\x44\n\tCreateRun\x12\x1a.polos.v1.CreateRunRequest\x1a\x1b.polos.v1.CreateRunResponse\x12;\n\x06GetRun\x12\x17.polos.v1.GetRunRequest\x1a\x18.polos.v1.GetRunResponse\x12\x41\n\x08ListRuns\x12\x19.polos.v1.ListRunsRequest\x1a\x1a.polos.v1.ListRunsResponse\x12\x44\n\tCancelRun\x12\x1a.polos.v1.CancelRunRequest\x1a\x1b.polos.v1.CancelRunResponse\x12\x44\n\tDeleteRun\x12\x1a.polos.v1.DeleteRunRequest\x1a\x1b.polos.v1.DeleteRunResponse\x12S\n\x0e\x43reateRunToken\x12\x1f.polos.v1.CreateRunTokenRequest\x1a .polos.v1.CreateRunTokenResponse\x12\x44\n\tResumeRun\x12\x1a.polos.v1.ResumeRunRequest\x1a\x1b.polos.v1.ResumeRunResponse\x12\x44\n\tListWaits\x12\x1a.polos.v1.ListWaitsRequest\x1a\x1b.polos.v1.ListWaitsResponseB>\n\x0c\x64\x65v.polos.v1B\x0fRunServiceProtoP\x01Z\x10polos/v1;polosv1\xaa\x02\x08Polos.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,33 +49,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATERUNRESPONSE']._serialized_start=825
   _globals['_CREATERUNRESPONSE']._serialized_end=872
   _globals['_GETRUNREQUEST']._serialized_start=874
-  _globals['_GETRUNREQUEST']._serialized_end=953
-  _globals['_GETRUNRESPONSE']._serialized_start=955
-  _globals['_GETRUNRESPONSE']._serialized_end=1032
-  _globals['_LISTRUNSREQUEST']._serialized_start=1035
-  _globals['_LISTRUNSREQUEST']._serialized_end=1309
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1311
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1383
-  _globals['_CANCELRUNREQUEST']._serialized_start=1385
-  _globals['_CANCELRUNREQUEST']._serialized_end=1419
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1421
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1468
-  _globals['_DELETERUNREQUEST']._serialized_start=1470
-  _globals['_DELETERUNREQUEST']._serialized_end=1504
-  _globals['_DELETERUNRESPONSE']._serialized_start=1506
-  _globals['_DELETERUNRESPONSE']._serialized_end=1525
-  _globals['_CREATERUNTOKENREQUEST']._serialized_start=1527
-  _globals['_CREATERUNTOKENREQUEST']._serialized_end=1611
-  _globals['_CREATERUNTOKENRESPONSE']._serialized_start=1613
-  _globals['_CREATERUNTOKENRESPONSE']._serialized_end=1701
-  _globals['_RESUMERUNREQUEST']._serialized_start=1704
-  _globals['_RESUMERUNREQUEST']._serialized_end=1833
-  _globals['_RESUMERUNRESPONSE']._serialized_start=1835
-  _globals['_RESUMERUNRESPONSE']._serialized_end=1884
-  _globals['_LISTWAITSREQUEST']._serialized_start=1886
-  _globals['_LISTWAITSREQUEST']._serialized_end=1964
-  _globals['_LISTWAITSRESPONSE']._serialized_start=1966
-  _globals['_LISTWAITSRESPONSE']._serialized_end=2041
-  _globals['_RUNSERVICE']._serialized_start=2044
-  _globals['_RUNSERVICE']._serialized_end=2778
+  _globals['_GETRUNREQUEST']._serialized_end=976
+  _globals['_GETRUNRESPONSE']._serialized_start=978
+  _globals['_GETRUNRESPONSE']._serialized_end=1055
+  _globals['_LISTRUNSREQUEST']._serialized_start=1058
+  _globals['_LISTRUNSREQUEST']._serialized_end=1332
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1334
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1406
+  _globals['_CANCELRUNREQUEST']._serialized_start=1408
+  _globals['_CANCELRUNREQUEST']._serialized_end=1442
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1444
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1491
+  _globals['_DELETERUNREQUEST']._serialized_start=1493
+  _globals['_DELETERUNREQUEST']._serialized_end=1527
+  _globals['_DELETERUNRESPONSE']._serialized_start=1529
+  _globals['_DELETERUNRESPONSE']._serialized_end=1548
+  _globals['_CREATERUNTOKENREQUEST']._serialized_start=1550
+  _globals['_CREATERUNTOKENREQUEST']._serialized_end=1634
+  _globals['_CREATERUNTOKENRESPONSE']._serialized_start=1636
+  _globals['_CREATERUNTOKENRESPONSE']._serialized_end=1724
+  _globals['_RESUMERUNREQUEST']._serialized_start=1727
+  _globals['_RESUMERUNREQUEST']._serialized_end=1856
+  _globals['_RESUMERUNRESPONSE']._serialized_start=1858
+  _globals['_RESUMERUNRESPONSE']._serialized_end=1907
+  _globals['_LISTWAITSREQUEST']._serialized_start=1909
+  _globals['_LISTWAITSREQUEST']._serialized_end=1987
+  _globals['_LISTWAITSRESPONSE']._serialized_start=1989
+  _globals['_LISTWAITSRESPONSE']._serialized_end=2064
+  _globals['_RUNSERVICE']._serialized_start=2067
+  _globals['_RUNSERVICE']._serialized_end=2801
 # @@protoc_insertion_point(module_scope)

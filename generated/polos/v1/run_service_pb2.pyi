@@ -277,6 +277,7 @@ class GetRunRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     MAX_RESULT_BYTES_FIELD_NUMBER: _builtins.int
     INCLUDE_TREE_FIELD_NUMBER: _builtins.int
+    INCLUDE_INPUT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id of the run. Required. The call fails with NOT_FOUND if it does not exist."""
     max_result_bytes: _builtins.int
@@ -284,21 +285,24 @@ class GetRunRequest(_message.Message):
     result is put into `outcome.agent_finish.result`, and `result_step_key` is
     cleared. A longer result is omitted, and so is any such result while the service
     is busy with others: `result_step_key` then names the step whose events have it.
-    0 means 2.5 MiB: with the tool results, the response is below gRPC's default
-    limit of 4 MiB per message. A value above 16 MiB is treated as 16 MiB.
+    0 means 2.5 MiB, or 1.5 MiB with `include_input`: with the tool results, the response is
+    below gRPC's default limit of 4 MiB per message. A value above 16 MiB is treated as 16 MiB.
     """
     include_tree: _builtins.bool
     """If true, the response has the tree of the run and of all runs below it."""
+    include_input: _builtins.bool
+    """If true, the response has what the run was started with, in `run.input`."""
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         max_result_bytes: _builtins.int = ...,
         include_tree: _builtins.bool = ...,
+        include_input: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_tree", b"include_tree", "max_result_bytes", b"max_result_bytes", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_input", b"include_input", "include_tree", b"include_tree", "max_result_bytes", b"max_result_bytes", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -411,7 +415,7 @@ class ListRunsResponse(_message.Message):
     """Token of the next page. Empty on the last page."""
     @_builtins.property
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]:
-        """The runs, newest first, without `outcome` and `tool_results`."""
+        """The runs, newest first, without `outcome` and `tool_results`, and with the preview of `input`."""
 
     def __init__(
         self,

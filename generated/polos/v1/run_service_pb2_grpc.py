@@ -167,7 +167,8 @@ class RunServiceServicer:
 
     def DeleteRun(self, request, context):
         """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-        has not ended: cancel it first. A child is deleted with its root only.
+        has not ended: cancel it first. The same holds for a run that a step of another run
+        has started, until that run has ended, too. A child is deleted with its root only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -80,7 +80,8 @@ class RunServiceStub:
     """
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
     """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-    has not ended: cancel it first. A child is deleted with its root only.
+    has not ended: cancel it first. The same holds for a run that a step of another run
+    has started, until that run has ended, too. A child is deleted with its root only.
     """
     CreateRunToken: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]
     """Creates a token with which one run, with the runs below it if it is a root, can be
@@ -156,7 +157,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
     """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-    has not ended: cancel it first. A child is deleted with its root only.
+    has not ended: cancel it first. The same holds for a run that a step of another run
+    has started, until that run has ended, too. A child is deleted with its root only.
     """
     CreateRunToken: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
     """Creates a token with which one run, with the runs below it if it is a root, can be
@@ -271,7 +273,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
         """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-        has not ended: cancel it first. A child is deleted with its root only.
+        has not ended: cancel it first. The same holds for a run that a step of another run
+        has started, until that run has ended, too. A child is deleted with its root only.
         """
 
     @_abc_1.abstractmethod

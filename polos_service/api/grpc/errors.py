@@ -87,7 +87,7 @@ def to_status(error: errors.CallError) -> Status:
             BadRequest(
                 field_violations=[
                     BadRequest.FieldViolation(
-                        field=short(field, FIELD_LIMIT), description=short(what, WRONG_LIMIT)
+                        field=shown(field, FIELD_LIMIT), description=shown(what, WRONG_LIMIT)
                     )
                     for field, what in islice(error.violations.items(), VIOLATIONS)
                 ]
@@ -102,7 +102,7 @@ def to_status(error: errors.CallError) -> Status:
         details.append(retry)
     return Status(
         code=next(CODES[cls] for cls in type(error).__mro__ if cls in CODES),
-        message=short(str(error), MESSAGE_LIMIT),
+        message=shown(str(error), MESSAGE_LIMIT),
         details=map(packed, details),
     )
 
@@ -124,6 +124,15 @@ def short(text: str, limit: int) -> str:
     if len(encoded) <= limit:
         return encoded.decode()
     return encoded[: limit - 3].decode(errors="ignore") + "…"
+
+
+def shown(text: str, limit: int) -> str:
+    """Return a text for a person, cut to so many bytes. What it quotes of a caller is visible.
+
+    Control characters and line ends are escaped, and so is whatever else does not print.
+    """
+    kept = text[: limit + 1]
+    return short("".join(one if one.isprintable() else repr(one)[1:-1] for one in kept), limit)
 
 
 def packed(message: Message) -> AnyMessage:

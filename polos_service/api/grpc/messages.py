@@ -24,6 +24,9 @@ RESULT_BYTES = 2560 * 1024
 """Bytes of a long result where the request names no number: with the results of tools the response
 is below the 4 MiB that gRPC takes by default."""
 
+RESULT_BYTES_WITH_INPUT = 1536 * 1024
+"""The same where the response has the run's input, too."""
+
 FIRST_SECOND = -62_135_596_800
 """The least number of seconds since the epoch that a `google.protobuf.Timestamp` may hold."""
 
@@ -87,6 +90,8 @@ def page_of(records: Sequence[RunRecord], limit: int) -> pb.ListRunsResponse:
     size = 0
     for record in records:
         run = run_of(record)
+        if record.input_preview:
+            run.input.preview = record.input_preview
         size += run.ByteSize()
         if page.runs and size > PAGE_BYTES:
             break
@@ -116,16 +121,18 @@ def query_of(request: pb.ListRunsRequest) -> RunQuery:
     )
 
 
-def result_limit(asked: int) -> int:
+def result_limit(request: pb.GetRunRequest) -> int:
     """Return how many bytes a long result may have.
 
     Raises:
-        InvalidRequest: it is negative.
+        InvalidRequest: the number that the request names is negative.
 
     """
+    asked = request.max_result_bytes
     if asked < 0:
         raise InvalidRequest({"max_result_bytes": f"is {asked}, not 0 or more"})
-    return min(asked or RESULT_BYTES, RESULT_LIMIT)
+    default = RESULT_BYTES_WITH_INPUT if request.include_input else RESULT_BYTES
+    return min(asked or default, RESULT_LIMIT)
 
 
 def page_size(asked: int) -> int:

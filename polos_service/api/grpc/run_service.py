@@ -74,10 +74,14 @@ class RunService:
     ) -> pb.GetRunResponse:
         """Return a run with its outcome and tool results."""
         required("run_id", request.run_id)
-        limit = result_limit(request.max_result_bytes)
+        limit = result_limit(request)
         details = await self._runs.get(caller, request.run_id, limit, tree=request.include_tree)
         context.add_done_callback(lambda _: details.release())  # type: ignore[arg-type]  # as in slots
         run = details_of(details)
+        if request.include_input:
+            given = await self._runs.input(caller, request.run_id)
+            if given is not None:
+                run.input.CopyFrom(given)
         if details.record.state not in ENDED:
             root = root_of(request.run_id)
             waits = await self._waits.open(caller, root)

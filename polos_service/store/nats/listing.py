@@ -180,6 +180,7 @@ def merged(record: Record, head: Head | None, *, suspended: bool = False) -> Run
         latest=record.latest if ended or head is None else head.last,
         left="" if ended or head is None else head.left,
         parent=record.parent,
+        input_preview=record.input_preview,
     )
 
 

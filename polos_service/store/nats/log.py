@@ -153,6 +153,16 @@ class Log:
             known.add(frames[-1].last + 1, behind)
         return frames
 
+    async def private(self, subject: str, event: int) -> bytes:
+        """Return the private part of the frame that holds an event; nothing if there is none."""
+        position = await self._find(subject, event, self._positions.of(subject))
+        while found := await self._next(subject, position):
+            message, head = found
+            if head.mark is Mark.EVENTS and head.last >= event:
+                return head.entry(message.data).private
+            position = message.sequence + 1
+        return b""
+
     def _head(self, message: StoredMessage) -> Head | None:
         last = self._jetstream.foreign.read(LogEnd.of, message)
         return None if last is None else last.head

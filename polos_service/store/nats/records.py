@@ -12,6 +12,7 @@ import hashlib
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as members_of
 from enum import StrEnum
 from time import time_ns
 from typing import Annotated, TypeVar
@@ -87,6 +88,7 @@ class Record:
         outcome: the state that the run ended in; 0 if it is open.
         latest: the terminal event's sequence; 0 if it is open.
         parent: the step that has started it; None if a caller has.
+        input_preview: the beginning of its input; empty if lists do not show it.
         revision: the bucket's sequence for this record; not stored.
 
     """
@@ -108,6 +110,7 @@ class Record:
     start_time: Number | None = None
     finish_time: Number | None = None
     parent: Parent | None = None
+    input_preview: str = ""
     revision: int = 0
 
     @classmethod
@@ -118,15 +121,34 @@ class Record:
             raise NotOurs("it is the record of another run than its subject says")
         if record.life is Life.ENDED and not (record.outcome in ENDED and record.finish_time):
             raise NotOurs("it is the record of a run that ended, without how or when")
+        digest, _, added = record.digest.partition(" ")
+        if added:
+            told = ADDED.validate_json(added, strict=True)
+            record = replace(
+                record, digest=digest, parent=told.parent, input_preview=told.input_preview
+            )
         return replace(record, revision=message.sequence)
 
     def encode(self) -> bytes:
         """Return the record as a message's payload."""
         fields = asdict(self)
         del fields["revision"]
-        if self.parent is None:  # earlier versions read no record with members that they lack
-            del fields["parent"]
+        added = {one.name: fields.pop(one.name) for one in members_of(Added)}
+        if any(added.values()):
+            fields["digest"] += f" {orjson.dumps(added).decode()}"
         return orjson.dumps(fields)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Added:
+    """What a record has that 0.1.0 does not know; see `Record`.
+
+    It is stored as JSON behind the digest and a space: 0.1.0 reads no record with a member that it
+    does not know, and copies the digest unread when it writes the record again.
+    """
+
+    parent: Parent | None = None
+    input_preview: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +170,9 @@ class Reservation:
 
 RECORD = TypeAdapter(Record)
 """Reads records."""
+
+ADDED = TypeAdapter(Added)
+"""Reads what is behind the digests of records."""
 
 RESERVATION = TypeAdapter(Reservation)
 """Reads reservations."""
@@ -228,6 +253,7 @@ class Records:
             create_time=run.create_time,
             deadline=run.deadline,
             parent=run.parent,
+            input_preview=run.input_preview,
         )
         try:
             return await self.write(record)

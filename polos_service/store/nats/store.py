@@ -11,6 +11,7 @@ from nats.aio.msg import Msg
 from polos_client.errors import StoreUnavailable
 from polos_service import store as port
 from polos_service.limits import MAX_QUEUED
+from polos_service.logs import get_logger
 from polos_service.quotas import UNLIMITED, Quotas
 from polos_service.store.fairness import EQUAL, Weights
 from polos_service.store.nats.access import Access
@@ -26,7 +27,7 @@ from polos_service.store.nats.log import Log
 from polos_service.store.nats.overdue import DueRuns
 from polos_service.store.nats.parking import Parking
 from polos_service.store.nats.queue import Queue
-from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
 from polos_service.store.nats.shares import Shares
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
@@ -42,8 +43,13 @@ from polos_service.store.wakeups import Wakeups
 CLAIM_TIMEOUT = 15.0
 """Seconds of silence after which a run passes to another replica."""
 
+ROOM = "room"
+"""The key of the wake-up when a run has left the queue."""
+
 RETRY_PAUSE = 1.0
 """Seconds before a reader who waits looks again for a NATS that was away."""
+
+log = get_logger(__name__)
 
 
 class NatsStore:
@@ -179,6 +185,7 @@ class NatsStore:
             item = await self._queue.next(workflows)
             claim = await self._tasks.finish(self._claims.take(item), self._give_back)
             if claim is not None:
+                self._wakeups.notify(ROOM)
                 return [claim]
 
     async def claim_run(
@@ -292,6 +299,14 @@ class NatsStore:
         self._waker.look()
         return parked
 
+    async def wake(self, project: str, run_id: str) -> bool:
+        """Queue a suspended run again."""
+        return await self._tasks.finish(self._wake(project, run_id))
+
+    def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever this replica has claimed a run from the queue."""
+        return self._wakeups.follow(ROOM, wake)
+
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run."""
         return await self._tasks.finish(self._watchers.watch(project, run_id, root))
@@ -321,6 +336,20 @@ class NatsStore:
     async def list(self, project: str, query: port.RunQuery) -> Sequence[port.RunRecord]:
         """Return a page of records."""
         return await self._listing.page(project, query)
+
+    async def definition(self, project: str, run_id: str) -> bytes:
+        """Return what a run was created with."""
+        record = await self._records.get(project, run_id)
+        try:
+            return await self._records.definition(record)
+        except DefinitionLost as error:
+            log.warning("definition_lost", run_id=run_id, error=str(error))
+            return b""
+
+    async def private(self, project: str, run_id: str, sequence: int) -> bytes:
+        """Return what is stored beside an event."""
+        await self._records.get(project, run_id)
+        return await self._log.private(log_subject(project, run_id), sequence)
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox."""
@@ -383,10 +412,20 @@ class NatsStore:
             await self._inbox.remove(project, run_id)  # as its removal did a moment too early
             return None
         # Looked at behind the command: whoever parks the run looks for commands behind its mark.
-        last = await self._log.last(log_subject(project, run_id))
-        if last is not None and record.life is Life.OPEN:
-            await self._parking.wake(record, last.head)
+        await self._wake_open(record)
         return stands
+
+    async def _wake(self, project: str, run_id: str) -> bool:
+        record = await self._records.find(project, run_id)
+        return record is not None and await self._wake_open(record)
+
+    async def _wake_open(self, record: Record) -> bool:
+        """Queue a run that has not ended, if it is parked; return whether it is."""
+        last = await self._log.last(log_subject(record.project, record.run_id))
+        if last is None or record.life is not Life.OPEN:
+            return False
+        await self._parking.wake(record, last.head)
+        return last.head.parked is not None
 
     async def _settled(self, project: str, run_id: str) -> Record:
         """Return the record, brought in line with the log."""

@@ -66,7 +66,7 @@ class Removal:
     async def remove(self, record: Record, life: Life) -> None:
         """Remove an ended run; nothing happens if another replica is doing it."""
         try:
-            tomb = await self._parts.records.write(replace(record, life=life))
+            tomb = await self._parts.records.write(replace(record, life=life, input_preview=""))
         except Conflict:
             return
         await self.go_on(tomb)

@@ -67,6 +67,9 @@ from polos_service.store.sqlite.spending import Usage
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
+ROOM = "room"
+"""The key of the wake-up when runs have left the queue."""
+
 PAGE = 1024 * 1024
 """Bytes of history read before the loop gets a turn."""
 
@@ -325,6 +328,17 @@ class SqliteStore:
             lambda db: parking.wake_due(db, now), lambda _: self._wakeups.notify("queue")
         )
 
+    async def wake(self, project: str, run_id: str) -> bool:
+        """Queue a suspended run again."""
+        return await self._committer.submit(
+            lambda db: parking.wake_run(db, project, run_id),
+            lambda _: self._wakeups.notify("queue"),
+        )
+
+    def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called whenever runs were claimed."""
+        return self._wakeups.follow(ROOM, wake)
+
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run."""
         return await self._committer.submit(lambda db: watching.watch(db, project, run_id, root))
@@ -372,6 +386,25 @@ class SqliteStore:
             found = runs.records(self._reader, project, query)
         return [self._tails.up_to_date(project, one) for one in found]
 
+    async def definition(self, project: str, run_id: str) -> bytes:
+        """Return what a run was created with."""
+        with self._reading():
+            return runs.definition_of(self._reader, project, run_id)
+
+    async def private(self, project: str, run_id: str, sequence: int) -> bytes:
+        """Return what is stored beside an event."""
+        with self._reading():
+            run, _ = runs.row_of(self._reader, project, run_id)
+            found = log.private_beside(self._reader, run, sequence)
+        if found is None:  # the committing thread has the spool, and may empty it any time
+            found = await self._committer.submit(
+                lambda db: (
+                    self._spool.private_beside(project, run_id, sequence)
+                    or log.private_beside(db, run, sequence)
+                )
+            )
+        return found or b""
+
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
         # In a task of its own: if the caller goes away, the deletion goes on.
@@ -415,6 +448,8 @@ class SqliteStore:
         for claim in found:
             self._tails.drop((claim.project, claim.run_id))
             self._open.claimed(claim)
+        if found:
+            self._wakeups.notify(ROOM)
 
     def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
         if not (claiming.cancelled() or claiming.exception()):

@@ -106,6 +106,16 @@ def frames_after(db: sqlite3.Connection, run: int, after: int, limit: int) -> li
     return found
 
 
+def private_beside(db: sqlite3.Connection, run: int, sequence: int) -> bytes | None:
+    """Return the private part of the row that holds an event; None if the log has no such row."""
+    row = db.execute(
+        "SELECT private FROM frames WHERE run = ? AND last >= ? AND first <= ? "
+        "ORDER BY last LIMIT 1",
+        (run, sequence, sequence),
+    ).fetchone()
+    return None if row is None else bytes(*fitting(row, bytes))
+
+
 def history_page(
     db: sqlite3.Connection, run: int, place: tuple[int, int], limit: int
 ) -> tuple[tuple[int, int], list[Entry]]:

@@ -68,13 +68,22 @@ def earliest(*times: int | None) -> int | None:
     return min((one for one in times if one is not None), default=None)
 
 
-def wake(db: sqlite3.Connection, run: int) -> None:
-    """Queue a run again, if it is suspended."""
-    db.execute(
+def wake(db: sqlite3.Connection, run: int) -> bool:
+    """Queue a run again, if it is suspended; return whether it was."""
+    cursor = db.execute(
         f"UPDATE runs SET state = {QUEUED:d}, wake_time = NULL "
         f"WHERE id = ? AND state = {SUSPENDED:d}",
         (run,),
     )
+    return cursor.rowcount > 0
+
+
+def wake_run(db: sqlite3.Connection, project: str, run_id: str) -> bool:
+    """Queue a run again, if it is suspended; return whether it was."""
+    row = db.execute(
+        "SELECT id FROM runs WHERE project = ? AND run_id = ?", (project, run_id)
+    ).fetchone()
+    return row is not None and wake(db, *row)
 
 
 def wake_due(db: sqlite3.Connection, now: int) -> int | None:

@@ -44,10 +44,10 @@ def begin_removal(db: sqlite3.Connection, project: str, run_id: str) -> int:
 
 
 def forget_definition(db: sqlite3.Connection, run: int) -> None:
-    """Remove the definition of a run."""
+    """Remove the definition of a run, and the beginning of its input."""
     (size,) = db.execute("SELECT length(definition) FROM runs WHERE id = ?", (run,)).fetchone()
     add_stored(db, {run: -size})
-    db.execute("UPDATE runs SET definition = x'' WHERE id = ?", (run,))
+    db.execute("UPDATE runs SET definition = x'', input_preview = '' WHERE id = ?", (run,))
 
 
 def removals(db: sqlite3.Connection) -> list[int]:

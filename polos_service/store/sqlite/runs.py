@@ -27,14 +27,15 @@ PARENT_TYPES = (str | None, str | None, str | None, int | None)
 RECORD = (
     "run_id, workflow_id, state, session_id, user_id, streaming, "
     f"create_time, start_time, finish_time, {LATEST}, "
-    f"CASE WHEN state IN ({QUEUED:d}, {RUNNING:d}) THEN {NEWEST_MARK} END, {PARENT}"
+    f"CASE WHEN state IN ({QUEUED:d}, {RUNNING:d}) THEN {NEWEST_MARK} END, {PARENT}, "
+    "input_preview"
 )
 """SQL for what a RunRecord has, in the order of its fields."""
 
 RECORD_TYPES = (
     *(str, str, int, str | None, str | None, int),
     *(int, int | None, int | None, int),
-    *(bytes | None, *PARENT_TYPES),
+    *(bytes | None, *PARENT_TYPES, str),
 )
 """The types of the values of RECORD."""
 
@@ -68,8 +69,9 @@ def insert_run(db: sqlite3.Connection, run: NewRun, rules: Rules) -> str:
     admit(db, run, rules.quotas.of(run.project))
     db.execute(
         "INSERT INTO runs (project, run_id, workflow_id, state, epoch, session_id, user_id, "
-        f"streaming, create_time, deadline, request_id, digest, definition, {PARENT}) "
-        "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "streaming, create_time, deadline, request_id, digest, definition, input_preview, "
+        f"{PARENT}) "
+        "VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run.project,
             run.run_id,
@@ -83,6 +85,7 @@ def insert_run(db: sqlite3.Connection, run: NewRun, rules: Rules) -> str:
             run.request_id,
             run.digest,
             run.definition,
+            run.input_preview,
             *((None,) * 4 if run.parent is None else astuple(run.parent)),
         ),
     )
@@ -133,6 +136,14 @@ def record_of(db: sqlite3.Connection, project: str, run_id: str) -> RunRecord:
     return to_record(db.execute(f"SELECT {RECORD} FROM runs WHERE id = ?", (run,)).fetchone())
 
 
+def definition_of(db: sqlite3.Connection, project: str, run_id: str) -> bytes:
+    """Return what a run was created with that must exist."""
+    run, _ = row_of(db, project, run_id)
+    row = db.execute("SELECT definition FROM runs WHERE id = ?", (run,)).fetchone()
+    (definition,) = fitting(row, bytes)
+    return bytes(definition)
+
+
 def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRecord]:
     """Return the records that the query asks for."""
     conditions = {
@@ -158,8 +169,9 @@ def records(db: sqlite3.Connection, project: str, query: RunQuery) -> list[RunRe
 
 def to_record(row: Sequence[object]) -> RunRecord:
     """Build a record from a row of the columns in RECORD."""
-    told = fitting(row, *RECORD_TYPES)
-    told = (*told[: -len(PARENT_TYPES)], parent_in(told[-len(PARENT_TYPES) :]))
+    *told, preview = fitting(row, *RECORD_TYPES)
+    parent = parent_in(told[-len(PARENT_TYPES) :])
+    told[-len(PARENT_TYPES) :] = [parent, preview]
     values = dict(zip(RunRecord.__dataclass_fields__, told, strict=True))
     if values["state"] not in STATES:
         raise ForeignValueError(f"a run has the state {values['state']}")

@@ -203,9 +203,14 @@ CREATE TABLE watchers (
 """Version 11: the steps that have started runs, each of which has started one at most; and who
 waits for the end of a run."""
 
+TWELFTH = """
+ALTER TABLE runs ADD COLUMN input_preview TEXT NOT NULL DEFAULT '';
+"""
+"""Version 12: the beginnings of inputs, for lists. They are empty for runs of earlier versions."""
+
 MIGRATIONS = (
     *(FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH),
-    ELEVENTH,
+    *(ELEVENTH, TWELFTH),
 )
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""

@@ -115,6 +115,13 @@ class Spool:
         db.execute("DELETE FROM waits WHERE run = ?", (run,))
         self._put(key, None)
 
+    def private_beside(self, project: str, run_id: str, sequence: int) -> bytes | None:
+        """Return the private part of the frame that holds an event; None if it is not here."""
+        held = self._held.get((project, run_id))
+        frames = in_order(held.spooled) if held is not None else []
+        found = (private for frame, private in frames if frame.first <= sequence <= frame.last)
+        return next(found, None)
+
     def unspool(self, db: sqlite3.Connection, project: str, run_id: str) -> None:
         """Move a run's frames into its log."""
         held = self._held.get((project, run_id))

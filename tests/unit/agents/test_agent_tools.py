@@ -214,3 +214,18 @@ def test_names_that_cannot_be_used(ids: list[str], message: str) -> None:
     with pytest.raises(DefinitionError, match=message):
         caller.tools = agents
     assert caller.tools == ()
+
+
+def large(size: int) -> Agent:
+    """Return an agent whose definition has some bytes more than this."""
+    return scripted("Hello.", id="large", system_prompt="x" * size)
+
+
+def test_an_agent_that_is_too_large_for_a_child_cannot_be_a_tool() -> None:
+    catalog(asking(large(480_000)))
+    told = (
+        r"The agent 'asking' cannot have the tool 'large'. 'large' cannot be started by a step: "
+        r"its definition and its input have 50\d{4} bytes as they are stored, the limit is 491520\."
+    )
+    with pytest.raises(DefinitionError, match=told):
+        catalog(asking(large(500_000)))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import Tool, describe, tool
@@ -137,6 +137,26 @@ def test_what_is_wrong_with_arguments_is_said_shortly(text: str, message: str) -
     assert message in said
     assert "http" not in said
     assert len(said) < 200
+
+
+class Positive(BaseModel):
+    count: int
+
+    @field_validator("count")
+    @classmethod
+    def _positive(cls, count: int) -> int:
+        if count < 1:
+            raise ValueError("the count must be at least 1")
+        return count
+
+
+def test_what_a_validator_says_stands_alone() -> None:
+    @tool
+    def total(input: Positive) -> None: ...
+
+    with pytest.raises(ValidationError) as caught:
+        total.validate('{"count": 0}')
+    assert describe(caught.value) == "count: the count must be at least 1"
 
 
 def test_an_argument_that_is_not_known_is_a_misfit() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, create_model
 
-from polos_client.errors import DefinitionError
-from polos_client.typed import class_named, name_of, typed
+from polos_client.errors import DefinitionError, ResultMismatch
+from polos_client.typed import answered, class_named, name_of, typed
 
 
 class Order(BaseModel):
@@ -68,6 +68,35 @@ def test_the_class_that_was_defined_last_counts() -> None:
     second = create_model("Twice", b=(int, 2))
     assert name_of(first) == name_of(second)
     assert class_named(name_of(first)) is second
+
+
+def same_name(**fields: Any) -> type[BaseModel]:
+    """Return another model of the same name as all others that this returns."""
+    return create_model("Namesake", __module__=__name__, **fields)
+
+
+def test_of_several_classes_of_one_name_that_one_counts_which_takes_the_result() -> None:
+    small, other, large = (
+        same_name(a=(int, ...)),
+        same_name(b=(str, ...)),
+        same_name(a=(int, ...), c=(dict[str, int], ...)),
+    )
+    name = name_of(small)
+    for returned in (None, small | other | large, large | small | other):
+        for read in (typed, answered):
+            assert type(read('{"a": 1}', name, returned)) is small
+            assert type(read('{"b": "x"}', name, returned)) is other
+            assert type(read('{"a": 1, "c": {"d": 2}}', name, returned)) is large
+            how = "3 classes of that name" if returned is None else "3 classes"
+            with pytest.raises(ResultMismatch, match=f'{how}.*{{"q": 1}}'):
+                read('{"q": 1}', name, returned)
+
+
+def test_a_class_that_was_defined_anew_with_one_more_field_is_taken() -> None:
+    older = same_name(z=(int, ...))
+    newer = same_name(z=(int, ...), y=(int, 0))
+    assert type(typed('{"z": 1}', name_of(older))) is newer
+    assert type(typed('{"z": 1}', name_of(older), older)) is older
 
 
 def test_no_class_is_found_that_is_not_a_model() -> None:

@@ -11,6 +11,7 @@ import pytest
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentFinish, AgentStart, Event, WorkflowStart
 from polos_service.errors import Nondeterministic, StepError
+from polos_service.reading.subtree import Subtree
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.context import RunContext
 from polos_service.runs.retries import Backoff
@@ -251,6 +252,57 @@ async def test_a_retry_of_the_step_begins_a_child_anew(store: SqliteStore) -> No
     async with context(store, await reclaimed(store, claim)) as ctx:
         await soon(delegate(ctx, "ask", code, tries=2))
     assert len(ran) == 2
+
+
+async def test_a_child_ends_before_its_step_starts_over(store: SqliteStore) -> None:
+    """Who reads the child alone, or the one below it, gets to an end."""
+    claim = await claimed(store)
+    begun: list[str] = []
+
+    async def left_open(attempt: Attempt) -> StepOutput:
+        child = await ctx.begin_child(attempt, "sub", AgentStart())
+        begun.append(child.run_id)
+
+        async def below(attempt: Attempt) -> StepOutput:
+            begun.append((await child.begin_child(attempt, "leaf", AgentStart())).run_id)
+            raise asyncio.CancelledError
+
+        return await child.step("below", "agent", below, resumes=True)
+
+    async with context(store, claim) as ctx:
+        with pytest.raises(asyncio.CancelledError):
+            await soon(ctx.step("ask", "tool", left_open))
+    claim = await reclaimed(store, claim)
+    async with context(store, claim) as ctx:
+        await soon(ctx.step("ask", "tool", done))
+    events = await events_of(store, claim.run_id)
+    assert kinds(events) == [
+        "step_start ask/1",
+        "agent_start",
+        "step_start below/1",
+        "agent_start",
+        "run_cancelled",
+        "step_finish below/1",
+        "run_cancelled",
+        "step_retry ask/2",
+        "step_finish ask/2",
+    ]
+    for run_id in begun:
+        found = await whole(store, claim, run_id)
+        assert found[-1].run_id == run_id
+        assert found[-1].HasField("run_cancelled")
+        assert found[-1].terminal
+
+
+async def whole(store: SqliteStore, claim: Claim, run_id: str) -> list[Event]:
+    """Return the stream of a child, up to its end."""
+    subtree = Subtree(run_id)
+    found: list[Event] = []
+    while not subtree.ended:
+        part = await store.read(claim.project, claim.run_id, subtree.after, 1 << 20)
+        assert part.frames, "the child has no end"
+        found += subtree.take(part, 1 << 20)
+    return found
 
 
 async def test_after_a_crash_in_a_second_attempt_its_own_child_goes_on(store: SqliteStore) -> None:

@@ -291,3 +291,11 @@ def test_a_misspelt_variable_is_named_with_the_one_that_is_meant() -> None:
         ("POLOS_XYZZY", ""),
         ("polos_max_run", "POLOS_MAX_RUNS"),
     ]
+
+
+def test_processes_of_one_service_hide_inputs_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().show_inputs
+    for name, flag in Settings.load(show_inputs=False).option_variables.items():
+        monkeypatch.setenv(name, flag)
+    assert not Settings.load().show_inputs
+    assert Settings.load(show_inputs=True).show_inputs

@@ -383,3 +383,63 @@ async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> Non
     async with flowing(store, root, asks) as flows:
         await flows.answer(run_id, "ask", 7, child=child)
         assert result_of(await flows.ended(run_id)) == 7
+
+
+async def test_an_agent_that_is_too_large_for_a_child_is_refused_with_size_and_limit(
+    store: SqliteStore,
+) -> None:
+    large = scripted("Hello.", id="large", system_prompt="x" * 500_000)
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> list[str]:
+        told: list[str] = []
+        for start in (ctx.step.agent_invoke_and_wait, ctx.step.agent_invoke):
+            with pytest.raises(StepExecutionError) as raised:
+                await start(f"step {len(told)}", large.with_input("Go."))
+            told.append(str(raised.value))
+        return told
+
+    async with flowing(store, root) as flows:
+        flows.add(AgentRunnable(large, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        for one in result_of(await flows.run(root)):
+            assert (
+                "'large' cannot be started by a step: its definition and its input have 50" in one
+            )
+            assert (
+                "bytes as they are stored, the limit is 491520. The definition of an agent" in one
+            )
+
+
+@workflow(id="nested")
+async def nested(ctx: WorkflowContext, payload: dict[str, int]) -> Any:
+    """Fail below as many runs as the payload says."""
+    depth = payload["depth"]
+    if depth:
+        async with asyncio.TaskGroup() as group:
+            key = f'{depth}: it\'s > "deep"'
+            group.create_task(ctx.step.invoke_and_wait(key, "nested", {"depth": depth - 1}))
+
+    def fail() -> None:
+        raise ValueError("Step 'no' failed: really")
+
+    return await ctx.step.run("k" * 100, fail, max_retries=1, base_delay=0.0)
+
+
+async def test_the_failure_of_a_nested_child_says_once_where_and_why(store: SqliteStore) -> None:
+    async with flowing(store, nested, max_retries=0) as flows:
+        events = await flows.run(nested, {"depth": 3})
+    path = " > ".join(repr(f'{depth}: it\'s > "deep"') for depth in (3, 2, 1))
+    why = "failed after 2 attempts: ValueError: Step 'no' failed: really"
+    assert events[-1].error.message == f"Step {path} > '{'k' * 80}...' {why}"
+
+
+async def test_the_failure_of_the_deepest_child_has_room_for_its_cause(store: SqliteStore) -> None:
+    @workflow(id="deep")
+    async def deep(ctx: WorkflowContext, payload: int) -> None:
+        if not payload:
+            raise ValueError("the cause")
+        await ctx.step.invoke_and_wait("k" * 1000, "deep", payload - 1)
+
+    async with flowing(store, deep, max_retries=0) as flows:
+        events = await flows.run(deep, 32)
+    assert events[-1].error.message.endswith(" failed: ValueError: the cause")

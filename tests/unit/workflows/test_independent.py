@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from polos.v1.error_pb2 import FailureReason
+from polos.v1.run_pb2 import RunState
 from polos_client.calls.handle import ExecutionHandle
 from polos_client.define.children import AgentRunConfig, BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
@@ -25,12 +26,15 @@ from polos_client.errors import (
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
-from polos_service.store import NewRun, Parent, RunQuery
+from polos_service.runs import activity
+from polos_service.runs.frame import SECOND
+from polos_service.store import Claim, NewRun, Parent, RunQuery
 from polos_service.store.sqlite import SqliteStore
 from polos_service.workflows import independent
+from polos_service.workflows.room import Room
 from tests.support.flows import Flows, flowing, kinds, result_of
 from tests.support.service import scripted, until
-from tests.support.stores import new_run
+from tests.support.stores import first_claim, new_run, soon
 
 
 class Order(BaseModel):
@@ -334,6 +338,70 @@ async def test_parents_that_wait_for_room_give_their_slots_to_others(tmp_path: P
             assert result_of(await flows.ended(started)) == {"item": "TEA"}
         assert kinds(await flows.events(first)).count("step_start go 1") == 1
     await store.close()
+
+
+@pytest.fixture
+def no_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody try again by itself: neither a step that waits for room, nor a parked run."""
+    for name in ("FIRST_PAUSE", "LONGEST_PAUSE"):
+        monkeypatch.setattr(independent, name, 3600.0)
+    monkeypatch.setattr(activity, "LEAST_PAUSE", 3600 * SECOND)
+
+
+@pytest.mark.usefixtures("no_trying")
+@pytest.mark.parametrize("parked", [False, True])
+async def test_starts_that_wait_are_made_as_soon_as_there_is_room(
+    tmp_path: Path, *, parked: bool
+) -> None:
+    store = await SqliteStore.open(tmp_path / "full.db", max_queued=1)
+    gate = asyncio.Event()
+    parent = gated(gate)
+    async with flowing(store, parent, shout, threshold=0.05 if parked else 60.0) as flows:
+        run_ids = []
+        for _ in range(3):
+            run_ids.append(await flows.start(parent))
+            await flows.holds(run_ids[-1], "step_start gate 1")
+        blocker = new_run(workflow_id="nobody has it")
+        await store.create(blocker)
+        gate.set()
+        for run_id in run_ids:
+            await flows.holds(run_id, "step_start go 1")
+            if parked:
+                await flows.parked(run_id)
+        await store.claim_run("default", blocker.run_id)
+        for run_id in run_ids:
+            started = result_of(await flows.ended(run_id))
+            assert result_of(await flows.ended(started)) == {"item": "TEA"}
+    await store.close()
+
+
+async def test_one_parked_run_at_a_time_is_woken_for_room(store: SqliteStore) -> None:
+    """Woken runs are queued: all at once they would take the room."""
+    room = Room(store)
+    works, *claims = [await taken(store) for _ in range(3)]
+    for claim in (works, *claims):
+        with pytest.raises(asyncio.CancelledError), room.waiting("default", claim.run_id):
+            raise asyncio.CancelledError
+    for claim in claims:
+        await store.suspend(claim, wake_at=None, seen=0, deadline=None)
+    first, second = claims
+    await taken(store)  # the run before these is not suspended: it is passed over
+    await until(lambda: is_queued(store, first), "the first is woken")
+    await store.claim_run("default", first.run_id)
+    assert not await is_queued(store, second), "the first may come to its start"
+    with room.waiting("default", first.run_id):
+        assert not await is_queued(store, second), "the first has its turn"
+    await until(lambda: is_queued(store, second), "the second is woken")
+
+
+async def taken(store: SqliteStore) -> Claim:
+    await store.create(new_run())
+    return await soon(first_claim(store, {"agent"}))
+
+
+async def is_queued(store: SqliteStore, claim: Claim) -> bool:
+    record = await store.get(claim.project, claim.run_id)
+    return record.state == RunState.RUN_STATE_QUEUED
 
 
 class Refusing(Flows):

@@ -260,11 +260,11 @@ async def test_a_child_ends_before_its_step_starts_over(store: SqliteStore) -> N
     begun: list[str] = []
 
     async def left_open(attempt: Attempt) -> StepOutput:
-        child = await ctx.begin_child(attempt, "sub", AgentStart())
+        child = await ctx.children.begin(attempt, "sub", AgentStart())
         begun.append(child.run_id)
 
         async def below(attempt: Attempt) -> StepOutput:
-            begun.append((await child.begin_child(attempt, "leaf", AgentStart())).run_id)
+            begun.append((await child.children.begin(attempt, "leaf", AgentStart())).run_id)
             raise asyncio.CancelledError
 
         return await child.step("below", "agent", below, resumes=True)

@@ -65,8 +65,8 @@ class Event:
     def event_type(self) -> str:
         """The event's type; "unknown" if a later version of the service added it.
 
-        A wait for an answer is `suspend_KEY`, its end is `resume_KEY`, and a user's own event has
-        its own type.
+        A wait for an answer is `suspend_KEY`, and its end is `resume_KEY`. For an approval, KEY is
+        `approve_TOOL/approve@ID`, with the wait's id. A user's own event has its own type.
         """
         kind = self.proto.WhichOneof("payload") or "unknown"
         return TYPES[kind](self.proto) if kind in TYPES else kind

@@ -6,6 +6,7 @@ stands in `_metadata`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -73,12 +74,31 @@ SUSPEND, RESUME = PREFIXES = ("suspend_", "resume_")
 """What the types of waits and of their ends begin with."""
 
 
+_APPROVAL = re.compile(r"approve_(?P<key>.+/approve)@(?P<id>[1-9][0-9]*)", re.ASCII | re.DOTALL)
+"""The name of an approval."""
+
+
+def wait_named(name: str) -> tuple[str, int | None]:
+    """Return the key, and the id if it has one, of the wait that the type of an event names."""
+    approval = _APPROVAL.fullmatch(name)
+    return (approval["key"], int(approval["id"])) if approval else (name, None)
+
+
 def _named_after(kind: str, prefix: str) -> Callable[[pb.Event], str]:
-    """Return what names an event after its wait's key, if somebody can answer it."""
+    """Return what names an event after its wait, if somebody can answer it.
+
+    A wait is named by its key. An approval's name begins with `approve_` and the tool, as in the
+    original SDK, and ends with its id, because an answer says which call was shown.
+    """
 
     def name(event: pb.Event) -> str:
         wait = getattr(event, kind)
-        return kind if wait.kind in _UNANSWERED else f"{prefix}{wait.step_key}"
+        if wait.kind in _UNANSWERED:
+            return kind
+        if wait.kind != pb.WAIT_KIND_APPROVAL:
+            return f"{prefix}{wait.step_key}"
+        wait_id = event.sequence if kind == "suspended" else wait.wait_id
+        return f"{prefix}approve_{wait.step_key}@{wait_id}"
 
     return name
 

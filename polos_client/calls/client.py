@@ -218,11 +218,12 @@ class PolosClient(Connection):
             suspend_workflow_id: the agent or workflow that the run executes, or the child of it
                 that waits; empty: any.
             suspend_execution_id: the run.
-            suspend_step_key: the wait's key; None: `wait_id` alone names it.
+            suspend_step_key: the wait's key, or what follows `suspend_` in the type of its
+                event; None: `wait_id` alone names it.
             data: the answer: JSON values or a model, at most 256 KiB as JSON. To an approval,
                 `{"approved": True or False}`, and optionally `feedback` and `arguments`.
-            wait_id: the wait's id, as `list_waits` and `_metadata` of its event have it; an
-                approval needs it.
+            wait_id: the wait's id, as `list_waits` and `_metadata` of its event have it. An
+                approval needs it, unless `suspend_step_key` is from its event's type.
             request_id: makes it safe to repeat: the same id is the same answer; from 1 to 128
                 characters. None: a new one.
 

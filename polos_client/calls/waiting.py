@@ -13,7 +13,7 @@ from polos_client.calls.connection import Connection, checked_id
 from polos_client.calls.start import payload_json, request_id_or_new
 from polos_client.errors import InvalidRequest
 from polos_client.event import as_object
-from polos_client.waits import wait_kind
+from polos_client.waits import wait_kind, wait_named
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +77,9 @@ async def resume(
     workflow_id: str = "",
 ) -> None:
     """Answer a wait: see `PolosClient.resume`."""
+    if isinstance(step_key, str):
+        step_key, named = wait_named(step_key)
+        wait_id = named if wait_id is None else wait_id
     wrong: dict[str, str] = {}
     if not isinstance(workflow_id, str):
         wrong["workflow_id"] = f"must be a text, not {workflow_id!r:.80}"

@@ -15,6 +15,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos_client.errors import RunCancelled, RunFailed
 from polos_client.event import Event
 from polos_client.fold import RunAccumulator, Voids
+from polos_client.waits import wait_named
 from tests.support.fake_service import AGENT, RUN, delta, event, finish, numbered
 
 CALL = pb.ToolCall(id="c1", name="add", arguments_json='{"a": 1}')
@@ -338,7 +339,7 @@ def test_data_has_the_documented_keys_and_no_others(
         ),
         (
             pb.Suspended(step_key="ask/me", kind=pb.WAIT_KIND_APPROVAL, data_json='{"_form": {}}'),
-            "suspend_ask/me",
+            "suspend_approve_ask/me@3",
             {"_form": {}},
             {"kind": "approval", "wait_id": 3},
         ),
@@ -377,7 +378,7 @@ def test_data_has_the_documented_keys_and_no_others(
         ),
         (
             pb.Resumed(step_key="ask/me", wait_id=2, kind=pb.WAIT_KIND_APPROVAL, expired=True),
-            "resume_ask/me",
+            "resume_approve_ask/me@2",
             {},
             {"kind": "approval", "wait_id": 2, "outcome": "expired"},
         ),
@@ -411,6 +412,22 @@ def test_waits_and_events_of_users_have_their_own_types_and_data_as_given(
     assert made.event_type == kind
     metadata = {"execution_id": RUN, "workflow_id": AGENT, "step_key": "ask/me", **told}
     assert made.data == {**data, "_metadata": metadata}
+
+
+@pytest.mark.parametrize(
+    ("name", "wait"),
+    [
+        ("approve_pay/approve@17", ("pay/approve", 17)),
+        ("approve_pay:2/approve@17", ("pay:2/approve", 17)),
+        ("pay/approve", ("pay/approve", None)),
+        ("approve_order@17", ("approve_order@17", None)),
+        ("approve_pay/approve@017", ("approve_pay/approve@017", None)),
+        ("approve_pay/approve@17\n", ("approve_pay/approve@17\n", None)),
+        ("", ("", None)),
+    ],
+)
+def test_the_type_of_an_event_names_its_wait(name: str, wait: tuple[str, int | None]) -> None:
+    assert wait_named(name) == wait
 
 
 def test_an_event_of_a_user_is_no_text_of_the_agent() -> None:

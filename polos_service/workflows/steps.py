@@ -19,6 +19,7 @@ from polos_client.calls.handle import ExecutionHandle
 from polos_client.deadlines import MAX_RUN_SECONDS, is_duration
 from polos_client.define.steps import Data
 from polos_client.errors import DefinitionError, PolosError, StepExecutionError, StoreUnavailable
+from polos_client.waits import wait_named
 from polos_service.errors import StepError
 from polos_service.limits import KEY_LIMIT
 from polos_service.logs import get_logger
@@ -201,7 +202,7 @@ class WorkflowSteps(StartingSteps):
                 await self._resume(
                     self._ctx,
                     suspend_execution_id,
-                    suspend_step_key,
+                    wait_named(suspend_step_key)[0],
                     text,
                     request_id,
                     suspend_workflow_id,

@@ -18,7 +18,7 @@ from polos_client.errors import DefinitionError
 from polos_client.unbuilt import refuse
 from polos_service import logs
 from polos_service.addresses import MAX_PORT
-from polos_service.config import Settings
+from polos_service.config import Settings, SettingsInvalidError
 from polos_service.logfile import LogFile
 from polos_service.models.providers import Providers
 from polos_service.server import Service
@@ -60,7 +60,7 @@ class Polos(PolosClient):
             agents: the agents and workflows that are loaded from the start.
             store: `sqlite:///ABSOLUTE/PATH` or `nats://HOST:4222`; None: a temporary file,
                 gone at the end.
-            port: where on 127.0.0.1 to listen; None: a free one.
+            port: where on 127.0.0.1 to listen; None: POLOS_PORT, else a free one.
             max_concurrent_workflows: runs worked on at once, from 1 to 100000; None:
                 POLOS_MAX_RUNS, else 100.
             log_file: takes what `logging` and the service log, from the start to the end.
@@ -120,7 +120,7 @@ class Polos(PolosClient):
             if self._log_path is not None:
                 self._log_file = LogFile(self._log_path)
             settings = Settings.load(
-                listen=f"{HOST}:{self._port or 0}",
+                listen=f"{HOST}:{self._port if self._port is not None else default_port()}",
                 store=self._store or self._temporary(),
                 max_runs=self._max_runs,
             )
@@ -204,6 +204,19 @@ class Polos(PolosClient):
     def _temporary(self) -> str:
         self._folder = tempfile.TemporaryDirectory(prefix="polos-")
         return f"sqlite://{Path(self._folder.name).resolve() / 'runs.db'}"
+
+
+def default_port() -> int:
+    """Return the port of a `Polos` without one: POLOS_PORT, else 0, which is any free port.
+
+    Raises:
+        SettingsInvalidError: the variable is not a port.
+
+    """
+    value = os.environ.get("POLOS_PORT") or "0"
+    if not (value.isascii() and value.isdecimal() and int(value) <= MAX_PORT):
+        raise SettingsInvalidError(f"POLOS_PORT must be a port from 0 to {MAX_PORT}, not {value!r}")
+    return int(value)
 
 
 def _warn_of_ignored(**given: object) -> None:

@@ -15,10 +15,10 @@ OTHERS = frozenset(
     {
         *("POLOS_ADDRESS", "POLOS_API_KEY", "POLOS_API_KEY_FILE", "POLOS_API_URL", "POLOS_TLS"),
         *("POLOS_CLIENT_CERT", "POLOS_CLIENT_KEY", "POLOS_DEPLOYMENT_ID", "POLOS_PROJECT_ID"),
-        "POLOS_AGENT_MAX_STEPS",
+        *("POLOS_AGENT_MAX_STEPS", "POLOS_PORT"),
     }
 )
-"""The variables of clients, agents and the original SDK, which a service passes over."""
+"""The variables of clients, agents, `Polos` and the original SDK, which a service passes over."""
 
 LIKENESS = 0.75
 """How like a known variable one must be to be taken for it, from 0 to 1, as difflib measures it."""

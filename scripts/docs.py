@@ -32,6 +32,12 @@ STEPS = (
 )
 """What the configuration page says of the variable that agents read themselves."""
 
+PORT = (
+    "`POLOS_PORT` is the port on 127.0.0.1 where a `Polos` without a `port` listens, so that other "
+    "programs and the command line find it; by default any free port."
+)
+"""What the configuration page says of the variable that `Polos` reads itself."""
+
 PROVIDERS = (
     "Environment variables that an agent's provider reads. The key goes to the base URL, and to no "
     "other address. A base URL without a path, `http://gpu:11434` say, gets the path of the last "
@@ -54,6 +60,7 @@ def configuration(_: dict[str, str]) -> Iterator[str]:
     presets = sorted((ANTHROPIC, *PRESETS.values()), key=lambda one: one.name)
     yield table(COLUMNS, map(provider, presets))
     yield f"## Agents\n\n{STEPS}"
+    yield f"## A service in a program\n\n{PORT}"
     yield f"## The client\n\n`PolosClient{arguments(PolosClient)}`"
     client = attributes(PolosClient.__init__, "Args").items()
     yield table(["argument", "meaning"], [(f"`{name}`", what) for name, what in client])

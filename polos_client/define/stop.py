@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, computed_field, model_validator
 
 from polos_client.define.signature import is_model, label, parameters
 from polos_client.define.tool import Tool
@@ -264,11 +264,19 @@ class MaxStepsConfig(_Config):
 
     Attributes:
         count: model calls, at least 1. An agent without any `max_steps` is bounded by
-            `default_steps()` instead.
+            `default_steps()` instead. It may be given as `limit`, as early programs for the
+            original SDK do.
 
     """
 
     count: int = Field(default=20, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "limit" in given and "count" not in given:
+            return {"count" if name == "limit" else name: given[name] for name in given}
+        return given
 
 
 class MaxTokensConfig(_Config):

@@ -16,6 +16,14 @@ log = get_logger(__name__)
 GROWTH = 10
 """How many times longer than at the last warning the loop is held when the next one comes."""
 
+IN_TOOL = "make the tool a plain def, then it runs in a thread"
+"""What to do against a tool that holds the loop."""
+
+ELSEWHERE = (
+    "await asyncio.to_thread for what blocks, or serve the agents from a process of their own"
+)
+"""What to do against other code in the service's process that does."""
+
 
 class Watchdog:
     """A thread that asks the loop for a sign of life, and logs who keeps it from answering."""
@@ -67,7 +75,7 @@ class Watchdog:
             tool=tool,
             at=at,
             seconds=seconds,
-            advice="make the tool a plain def, then it runs in a thread",
+            advice=IN_TOOL if tool else ELSEWHERE,
         )
 
     def _culprit(self, frame: FrameType | None) -> str | None:

@@ -357,3 +357,29 @@ async def test_orders_are_approved_by_another_program(folder: Path, provider: Mo
         "completed order_id='o-3' status='not paid' charge_id=None by='eve'\n"
         "paid ch-o-4\n"
     )
+
+
+@pytest.mark.parametrize("folder", ["approvals"], indirect=True)
+async def test_people_approve_calls_by_the_keys_in_the_stream(
+    folder: Path, provider: MockProvider
+) -> None:
+    provider.reply(call("ask_user", {"question": "Which bills?", "title": "Bills"}))
+    provider.reply(
+        call("pay", {"euros": 5}), call("pay", {"euros": 900}, call_id="call_b", index=1)
+    )
+    provider.reply(say("Paid one of two."))
+    provider.reply(call("delegate", {"task": "Pay 700."}))
+    provider.reply(call("pay", {"euros": 700}))
+    provider.reply(say("Paid."))
+    provider.reply(say("The rent is paid."))
+    settings = {"OPENAI_BASE_URL": provider.url, "OPENAI_API_KEY": "sk-test"}
+    code, output, errors = await run(folder, "all\n", **settings)
+    assert (code, errors) == (0, "")
+    assert output == (
+        "Bills - Which bills?\n"
+        "Your answer: completed Paid one of two.\n"
+        "completed The rent is paid.\n"
+    )
+    told = [one["content"] for one in provider.requests[2].body["messages"][-2:]]
+    assert told[0] == '{"paid":5}'
+    assert told[1].endswith("The user's feedback: Too much.")

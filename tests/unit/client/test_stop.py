@@ -50,6 +50,11 @@ def test_a_configuration_is_a_model_a_dict_or_keywords() -> None:
     assert [one.config for one in forms] == [{"count": 3}] * 3
 
 
+def test_max_steps_takes_its_count_as_limit_as_early_programs_say_it() -> None:
+    forms = (max_steps(MaxStepsConfig(limit=3)), max_steps({"limit": 3}))  # type: ignore[call-arg]
+    assert [one.config for one in forms] == [{"count": 3}] * 2
+
+
 def test_max_steps_alone_is_twenty_and_an_agent_without_it_is_bounded_at_ten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -188,7 +193,9 @@ def test_a_function_with_other_parameters_is_no_stop_condition() -> None:
     "build",
     [
         lambda: max_steps(count=0),
-        lambda: max_steps(limit=1),
+        lambda: max_steps(limit=0),
+        lambda: max_steps(limit=1, count=1),
+        lambda: max_steps(steps=1),
         lambda: max_steps(MaxTokensConfig(limit=1)),  # type: ignore[arg-type]
         lambda: max_steps(MaxStepsConfig(), count=1),
         lambda: max_steps({"count": 0}),

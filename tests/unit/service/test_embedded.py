@@ -170,6 +170,21 @@ async def test_the_port_is_the_one_that_was_asked_for() -> None:
             await Polos(port=port).start()
 
 
+async def test_the_environment_says_the_port_that_the_program_leaves_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    polos = Polos()
+    port, another = free_port(), free_port()
+    monkeypatch.setenv("POLOS_PORT", str(port))
+    async with polos, Polos(port=another) as other, Polos(port=0) as third:
+        assert polos.address == f"127.0.0.1:{port}"
+        assert other.address == f"127.0.0.1:{another}"
+        assert third.address not in (polos.address, other.address)
+    monkeypatch.setenv("POLOS_PORT", "65536")
+    with pytest.raises(SettingsInvalidError, match=r"POLOS_PORT must be .* not '65536'"):
+        await Polos().start()
+
+
 async def test_variables_of_tls_are_for_other_services(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CERT", "KEY", "CLIENT_CA"):
         monkeypatch.setenv(f"POLOS_TLS_{name}", "/no/such/file.pem")

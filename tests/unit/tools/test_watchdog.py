@@ -79,6 +79,7 @@ async def test_it_tells_where_the_loop_is_held_by_what_is_no_tool(logs: LogCaptu
     (entry,) = logs.entries
     assert entry["tool"] is None
     assert "in hold" in entry["at"]
+    assert "to_thread" in entry["advice"]
 
 
 async def test_it_tells_again_while_the_loop_is_held_with_growing_distance(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos import launch
-from chaos.moves import FLOW, key_of, keys_of
+from chaos.moves import APART, FLOW, key_of, keys_of
 from chaos.places import Place
 from chaos.questions import HURRY
 from polos import (
@@ -154,9 +154,25 @@ async def start(ctx: WorkflowContext, number: int, told: dict[str, Any]) -> Any:
     if told["kind"] == "batch":
         return await batch(ctx, f"k{number}", children)
     keys = keys_of(told["kind"], number, len(children))
+    if told["kind"] in APART:
+        return await apart(ctx, number, told)
     if told["kind"] == "dare":
         return await race(ctx, number, child(ctx, keys[0], children[0]))
     return [await child(ctx, key, one) for key, one in zip(keys, children, strict=True)]
+
+
+async def apart(ctx: WorkflowContext, number: int, told: dict[str, Any]) -> Any:
+    """Start a run with a log of its own; return what it returns, or its id if it is left."""
+    entry = entry_of(told["children"][0])
+    run = await ctx.step.invoke(f"k{number}", entry.id, entry.payload)
+    if told["kind"] == "leave":
+        return run.id
+    await step(ctx, f"s{number}")
+    try:
+        found = await ctx.step.wait_for_run(f"e{number}", run)
+    except StepExecutionError:
+        return None
+    return found.result if isinstance(found, AgentResult) else found
 
 
 async def step(ctx: WorkflowContext, key: str) -> Any:

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chaos.apart import wrong_apart
 from chaos.check import wrong
 from chaos.link import Link
 from chaos.places import Place
@@ -97,10 +98,10 @@ class BaseRound(ABC):
             enter = stack.enter_async_context
             links = [await enter(Link(*self._ports(number))) for number in range(CLIENTS)]
             clients = [await enter(PatientClient(link.address)) for link in links]
-            readers = Readers(lambda story: self._saw(story, links))
+            readers = Readers(self._stories, lambda story: self._saw(story, links))
             tasks = [
                 asyncio.create_task(readers.live(story, clients, self._lives[story.plan.life]))
-                for story in self._stories
+                for story in tuple(self._stories)
             ]
             lives = asyncio.create_task(self._live_and_die(readers))
             try:
@@ -178,6 +179,7 @@ class BaseRound(ABC):
             about = f"{story.plan.name} ({story.run_id})"
             found = wrong(story, log, effects, self._provider.asked)
             result.findings += [f"{about}: {one}" for one in found]
+        result.findings += wrong_apart(self._stories, logs)
         if extra := set(logs) - {story.run_id for story in self._stories}:
             result.findings.append(f"twice: nobody asked for the runs {sorted(extra)}")
         result.faults = self._faults

@@ -12,18 +12,24 @@ from chaos.moves import wrong_moves
 from chaos.places import Place
 from chaos.questions import ASK_USER, tool_of
 from chaos.story import Effect, Log, Story
+from chaos.tree import FALLS_FOR_GOOD
 from chaos.work import calls_of
 from polos import TextChunk
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event, StepFinish, StepRetry, StepStart
 from polos.v1.run_pb2 import RunState
 
-ENDINGS = {
+COMPLETED = {
     "agent_finish": RunState.RUN_STATE_COMPLETED,
     "workflow_finish": RunState.RUN_STATE_COMPLETED,
-    "run_cancelled": RunState.RUN_STATE_CANCELLED,
 }
-"""The terminal events that may be, and the state that a run is in then."""
+"""The terminal events of a run that is to complete, and the state that it is in then."""
+
+FAILED = {"error": RunState.RUN_STATE_FAILED}
+"""That of a run that is to fail."""
+
+CANCELLED = {"run_cancelled": RunState.RUN_STATE_CANCELLED}
+"""That of a run that is cancelled."""
 
 SHOWN = 12
 """Numbers that a finding tells at most."""
@@ -32,7 +38,7 @@ ONCE = ("once", "sign")
 """The tools that must not run twice."""
 
 UNKNOWN = FailureReason.FAILURE_REASON_TOOL_OUTCOME_UNKNOWN
-FAILED = FailureReason.FAILURE_REASON_TOOL_FAILED
+TOOL_FAILED = FailureReason.FAILURE_REASON_TOOL_FAILED
 
 
 def wrong(
@@ -59,7 +65,7 @@ def wrong(
     for part in parts:
         found = wrong_part(part.story, part.log, effects, asked)
         yield from (part.name + one for one in found)
-    if log.events[-1].HasField("agent_finish"):
+    if log.events[-1].HasField("agent_finish") and story.origin is None:
         yield from read(story, log)
 
 
@@ -127,11 +133,13 @@ def ending(story: Story, log: Log) -> Iterator[str]:
         yield f"terminal: the events {shown(terminals)} of {len(log.events)} are terminal"
         return
     kind = str(log.events[-1].WhichOneof("payload"))
-    if kind not in ENDINGS or ENDINGS[kind] != log.state:
+    planned = FAILED if story.plan.falls == FALLS_FOR_GOOD else COMPLETED
+    if (planned | CANCELLED).get(kind) != log.state:
         yield f"state: the run ended with {kind} and is in state {log.state}: {log.events[-1]}"
     if kind == "run_cancelled" and story.plan.cancel is None:
         yield "state: the run was cancelled, and nobody had asked for that"
-    if not story.plan.moves and story.error != ("RunCancelled" if kind == "run_cancelled" else ""):
+    raised = "RunCancelled" if kind == "run_cancelled" else ""
+    if not story.plan.moves and story.origin is None and story.error != raised:
         yield f"state: the run ended with {kind}, and text() raised {story.error or 'nothing'}"
 
 
@@ -217,7 +225,7 @@ def outcome(story: Story, finish: StepFinish, done: Sequence[Effect]) -> Iterato
         return  # that is compared with the answer
     if was_given_up(story, finish):
         return
-    if name == "break" and finish.failure.reason != FAILED:
+    if name == "break" and finish.failure.reason != TOOL_FAILED:
         yield f"state: {finish.step_key} must fail, and did not: {finish}"
     elif finish.HasField("failure"):
         interrupted = finish.attempt > 1 and name in ONCE and finish.failure.reason == UNKNOWN

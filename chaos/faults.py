@@ -25,6 +25,7 @@ from polos_service.runs.journals import Journals
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
+from polos_service.service import OtherRuns
 from polos_service.store import Claim, Frame
 from polos_service.store.sqlite import SqliteStore, claims, runs
 from polos_service.store.sqlite.committer import Committer
@@ -145,6 +146,7 @@ def install(faults: Faults) -> None:
     watch_waits(faults, SqliteStore)
     watch_people(faults)
     watch_children(faults)
+    watch_apart(faults)
 
 
 def lose_stderr() -> None:
@@ -325,3 +327,16 @@ def watch_children(faults: Faults) -> None:
         if ctx._branch.children:  # noqa: SLF001
             faults.at(Place.CHILD_PARK)
         original(ctx)
+
+
+def watch_apart(faults: Faults) -> None:
+    """Put places around runs with logs of their own that other runs start and wait for."""
+    for name, place in {"create": Place.INVOKED, "outcome": Place.AWAITED}.items():
+
+        @around(OtherRuns, name)
+        async def _(
+            original: Callable[..., Awaitable[str]], *args: Any, place: Place = place
+        ) -> str:
+            found = await original(*args)
+            faults.at(place)
+            return found

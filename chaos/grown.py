@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chaos.moves import keys_of
+from chaos.moves import APART, keys_of
 from chaos.story import Log, Story
 from chaos.tree import FALLS_FOR_GOOD, Branch, branches
+from chaos.work import of_work
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event, StepFinish
 
@@ -81,20 +82,11 @@ def parts_of(story: Story, log: Log) -> tuple[Sequence[Part], Sequence[str]]:
 
 def child_of(parent: Story, run_id: str, branch: Branch) -> Story:
     """Return what is known of a child, as of a run of its own."""
-    work, plan = branch.work, parent.plan
-    may_end = 0.0 if branch.given_up else plan.cancel
+    may_end = 0.0 if branch.given_up else parent.plan.cancel
     return replace(
         parent,
         run_id=run_id,
-        plan=replace(
-            plan,
-            name=work.name,
-            turns=work.turns,
-            moves=work.moves,
-            questions=work.questions,
-            falls=work.falls,
-            cancel=may_end,
-        ),
+        plan=replace(of_work(parent.plan, branch.work), cancel=may_end),
     )
 
 
@@ -219,7 +211,7 @@ def wrong_values(part: Part, children: Mapping[str, Part], result: Sequence[Any]
     """Yield moves whose result is not what their children came to."""
     moves = enumerate(part.story.plan.moves)
     for (number, move), found in zip(moves, result, strict=False):
-        if not move.children or move.kind == "dare":
+        if not move.children or move.kind in {"dare", *APART}:
             continue
         keys = keys_of(move.kind, number, len(move.children))
         wanted = [value_of(children[key]) if key in children else None for key in keys]

@@ -22,6 +22,9 @@ FLOW = "chaos-flow"
 KINDS = ("step", "both", "nap", "ask", "ask", "race")
 """The kinds of moves without children, as often as each stands here."""
 
+APART = ("await", "leave")
+"""The kinds of moves that start a run with a log of its own."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Move:
@@ -30,10 +33,11 @@ class Move:
     Attributes:
         kind: `step`, or `both`: two steps at once; `nap`: a timer; `ask`: a wait for an answer;
             `race`: a step against a timer; `child`: a child; `batch`: several at once; `retry`: a
-            child that fails, and then another in its place; `dare`: a child against a timer.
+            child that fails, and then another in its place; `dare`: a child against a timer;
+            `await`: a run with a log of its own, whose end is awaited; `leave`: one that is left.
         seconds: how long the timer takes, or how long a step takes that races it.
         expires: whether a question expires, after `seconds`.
-        children: what the children do.
+        children: what the children do, or the run with a log of its own.
 
     """
 

@@ -37,6 +37,8 @@ class Place(StrEnum):
     ENTRY = "entry"
     CHILD_PARK = "child-park"
     CHILD_AGAIN = "child-again"
+    INVOKED = "invoked"
+    AWAITED = "awaited"
     STOLEN = "stolen-claim"
     MUTE = "mute"
     KILL = "kill"
@@ -95,6 +97,8 @@ WHAT: dict[Place, str] = {
     Place.ENTRY: "killed after an entry of a batch has ended, before its parent continues",
     Place.CHILD_PARK: "killed while a run is parked in whose children something waits",
     Place.CHILD_AGAIN: "killed during recovery, after a child of the log continues",
+    Place.INVOKED: "killed after a run is stored that a step starts, before the step ends",
+    Place.AWAITED: "killed when the end of an awaited run is read, before the wait ends",
     Place.STOLEN: "another holder takes the claim while the old one continues",
     Place.MUTE: "standard error cannot be written from the start",
     Place.KILL: "killed from outside, at any time",

@@ -54,6 +54,8 @@ PASSAGES: Mapping[Place, tuple[int, int]] = {
     Place.ENTRY: (1, 4),
     Place.CHILD_PARK: (1, 3),
     Place.CHILD_AGAIN: (1, 4),
+    Place.INVOKED: (1, 3),
+    Place.AWAITED: (1, 2),
 }
 """At which passage of a place a fault strikes: from, to."""
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import cycle
 
 from chaos.answering import Answering
 from chaos.moves import FLOW
 from chaos.story import Story
+from chaos.tree import apart
+from chaos.work import of_work
 from polos import (
     Agent,
     AgentStream,
@@ -50,12 +53,14 @@ class Readers:
     """All readers of a round.
 
     Attributes:
+        stories: the runs that they read, those included that other runs start.
         progress: when one of them saw something new the last time, by the loop's clock.
 
     """
 
-    def __init__(self, saw: Callable[[Story], None]) -> None:
+    def __init__(self, stories: list[Story], saw: Callable[[Story], None]) -> None:
         """Call `saw` whenever a reader of a run has seen something."""
+        self.stories = stories
         self._saw = saw
         self.progress = asyncio.get_running_loop().time()
 
@@ -92,6 +97,11 @@ class Readers:
         client = clients[story.plan.client]
         payload = story.plan.told()
         story.run_id = (await client.invoke(FLOW, payload, request_id=story.plan.name)).id
+        await self._follow(story, clients)
+
+    async def _follow(self, story: Story, clients: Sequence[PolosClient]) -> None:
+        """Read a run and all that it starts to their ends."""
+        client = clients[story.plan.client]
         log = events.stream_workflow(client, workflow_run_id=story.run_id)
         async with asyncio.TaskGroup() as group:
             answering = self._answering(story, clients, group)
@@ -118,15 +128,43 @@ class Readers:
         clients: Sequence[PolosClient],
         group: asyncio.TaskGroup,
     ) -> AsyncIterator[Event]:
-        """Yield the events of a tree, and let somebody read each child that begins."""
+        """Yield the events of a tree, and let somebody read each run that it starts."""
         async for event in log:
             run_id = event.proto.run_id
+            finish = event.proto.step_finish
+            if finish.started_run_id:
+                self._join(story, finish.started_run_id, finish.step_key, clients, group)
             if run_id != story.run_id and run_id not in story.children:
                 seen = story.children[run_id] = []
                 client = clients[len(story.children) % len(clients)]
                 stays = HOP if len(story.children) % 2 else None
                 group.create_task(self._read_child(story, client, run_id, seen, stays))
             yield event
+        # A run that was cancelled before its step ended does not tell what that has started.
+        async for run in clients[story.plan.client].list_runs(parent_id=story.run_id):
+            self._join(story, run.run_id, run.parent_step_key, clients, group)
+
+    def _join(
+        self,
+        story: Story,
+        run_id: str,
+        step_key: str,
+        clients: Sequence[PolosClient],
+        group: asyncio.TaskGroup,
+    ) -> None:
+        """Let somebody read a run that a step of another has started, unless somebody does."""
+        if any(one.run_id == run_id for one in self.stories):
+            return
+        for number, branch in apart(story.plan):
+            if branch.key == step_key:
+                plan = of_work(story.plan, branch.work)
+                if story.plan.moves[number].kind == "leave":  # the end of its parent is not its own
+                    plan = replace(plan, cancel=None)
+                joined = Story(plan, run_id, origin=(story.run_id, step_key), begun=True)
+                self.stories.append(joined)
+                group.create_task(self._follow(joined, clients))
+                return
+        story.problems.append(f"tree: nobody was to start the run {run_id} in step {step_key}")
 
     async def _read_child(
         self,
@@ -195,7 +233,7 @@ class Readers:
 
     async def _cancel(self, story: Story, client: PolosClient) -> None:
         """Cancel the run, again if nobody answers."""
-        if story.plan.cancel is None:
+        if story.plan.cancel is None or story.origin is not None:
             return
         await asyncio.sleep(story.plan.cancel)
         while not story.cancelled:

@@ -26,6 +26,7 @@ class Story:
     Attributes:
         plan: what the run was planned to do.
         run_id: its id; empty until its start was answered.
+        origin: the run that started it and the key of the step; None: a caller did.
         live: the events that a reader saw which only iterated, from the start on.
         hopped: the events that a reader saw which left and came back, again and again.
         cursors: the cursors with which that reader came back.
@@ -46,6 +47,7 @@ class Story:
 
     plan: RunPlan
     run_id: str = ""
+    origin: tuple[str, str] | None = None
     live: list[Event] = field(default_factory=list)
     hopped: list[Event] = field(default_factory=list)
     cursors: list[int] = field(default_factory=list)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from chaos.moves import KINDS, Move, keys_of, move
+from chaos.moves import APART, KINDS, Move, keys_of, move
 from chaos.work import Turn, Work, questions, turn
 
 DEPTH = 2
@@ -24,11 +24,11 @@ FALLS_FOR_GOOD = 3
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A child that a run starts.
+    """A run that another starts.
 
     Attributes:
         key: the key of the step.
-        work: what the child does.
+        work: what the run does.
         given_up: whether the code may give it up.
 
     """
@@ -41,9 +41,19 @@ class Branch:
 def branches(work: Work) -> Iterator[Branch]:
     """Yield the children that a run starts."""
     for number, one in enumerate(work.moves):
+        if one.kind in APART:
+            continue
         keys = keys_of(one.kind, number, len(one.children))
         for key, child in zip(keys, one.children, strict=True):
             yield Branch(key, child, one.kind == "dare")
+
+
+def apart(work: Work) -> Iterator[tuple[int, Branch]]:
+    """Yield the runs with logs of their own that a run starts, each with its move's number."""
+    for number, one in enumerate(work.moves):
+        if one.kind in APART:
+            (key,) = keys_of(one.kind, number, 1)
+            yield number, Branch(key, one.children[0], given_up=False)
 
 
 def agent_work(chance: random.Random, name: str, count: int, slowness: float) -> Work:
@@ -60,7 +70,8 @@ def flow_work(chance: random.Random, name: str) -> Work:
 def tree_work(chance: random.Random, name: str, slowness: float, depth: int = 0) -> Work:
     """Return what a run of the workflow does that has children."""
     steps = moves(chance, chance.randint(1, 3) if depth == 0 else 1)
-    kinds = [chance.choice(PARENTS) for _ in range(chance.choice((1, 2)) if depth == 0 else 1)]
+    count = chance.choice((1, 2, 3)) if depth == 0 else 1
+    kinds = [chance.choice(PARENTS if depth else (*PARENTS, *APART)) for _ in range(count)]
     starts = [
         move(chance, kind, tuple(children(chance, f"{name}.{number}", kind, slowness, depth + 1)))
         for number, kind in enumerate(kinds)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from chaos.faults import Bug, Original, around
@@ -14,7 +16,11 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.journals import Journals
 from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.totals import Totals
+from polos_service.service import OtherRuns
+from polos_service.store.sqlite import watching
 from polos_service.workflows.children import Children
+from polos_service.workflows.independent import Independent
+from polos_service.workflows.outcome import deleted_json
 
 EACH = 3
 """A bug that does not show each time shows each so-manieth time."""
@@ -93,6 +99,35 @@ def orphan() -> None:
         pass
 
 
+def run_again() -> None:
+    """Start a run beside the one that the step has started before a crash."""
+    count = itertools.count(1)
+
+    @around(Independent, "_run")
+    async def _(original: Async, *args: Any) -> Any:
+        run = await original(*args)
+        step_key = f"{run.parent.step_key}-{os.getpid()}-{next(count)}"
+        return replace(run, parent=replace(run.parent, step_key=step_key))
+
+
+def unheard_end() -> None:
+    """Tell nobody that a run has ended."""
+
+    @around(watching, "tell")
+    def _(_original: Original, *_args: Any) -> list[str]:
+        return []
+
+
+def other_end() -> None:
+    """Tell those who wait for a run what the run before it has come to."""
+    ends = [deleted_json("none")]
+
+    @around(OtherRuns, "outcome")
+    async def _(original: Async, *args: Any) -> str:
+        ends.append(await original(*args))
+        return ends[-2]
+
+
 TREE_BUGS: Mapping[str, Bug] = {
     "lost-child-end": Bug("the end of a child is lost", lost_child_end, Place.KILL),
     "child-again": Bug("a child is started a second time", child_again, Place.CHILD),
@@ -101,5 +136,8 @@ TREE_BUGS: Mapping[str, Bug] = {
     "shared-answer": Bug("an answer goes to another child", shared_answer, Place.KILL),
     "uncounted-child": Bug("what a child used is not counted", uncounted_child, Place.KILL),
     "orphan": Bug("a child that was given up does not end", orphan, Place.KILL),
+    "run-again": Bug("a step starts a second run", run_again, Place.INVOKED),
+    "unheard-end": Bug("the end of an awaited run is lost", unheard_end, Place.KILL),
+    "other-end": Bug("another run's end is told", other_end, Place.KILL),
 }
 """The bugs by name."""

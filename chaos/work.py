@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chaos.moves import Move, key_of
@@ -114,6 +114,18 @@ class RunPlan(Work):
     cancel: float | None
     hops: tuple[int, ...]
     chunks: bool
+
+
+def of_work(plan: RunPlan, work: Work) -> RunPlan:
+    """Return the plan of a run that another starts: as the plan of that, but with other work."""
+    return replace(
+        plan,
+        name=work.name,
+        turns=work.turns,
+        moves=work.moves,
+        questions=work.questions,
+        falls=work.falls,
+    )
 
 
 def questions(

@@ -63,6 +63,15 @@ class Activity:
         self._steps -= 1
         self._change()
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Keep the run from being parked."""
+        self.work()
+        try:
+            yield
+        finally:
+            self.rest()
+
     def wait(self, wait_id: object, until: int | None) -> None:
         """Note that a wait begins, and until when it takes at most."""
         if not self._waits:

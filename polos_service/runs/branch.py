@@ -187,11 +187,8 @@ class Branch:
         if waiting is None:
             yield
             return
-        waiting.activity.work()
-        try:
+        with waiting.activity.working():
             yield
-        finally:
-            waiting.activity.rest()
 
     @contextmanager
     def waiting_for_room(self) -> Iterator[int]:

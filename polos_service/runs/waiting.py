@@ -131,10 +131,11 @@ class Waiting:
         while until is None or until > self._clock.now():
             look = self._clock.now() + LOOK_AGAIN
             end = look if until is None else min(look, until)
-            self.activity.wait(wait_id, end)
             try:
-                if not await self._store.watch(self._claim.project, run_id, self._claim.run_id):
-                    return ENDED
+                with self.activity.working():  # nobody tells a parked run what came before
+                    if not await self._store.watch(self._claim.project, run_id, self._claim.run_id):
+                        return ENDED
+                    self.activity.wait(wait_id, end)
                 if await self._told(run_id, end):
                     return ENDED
             except (RunExpired, RunNotFound):

@@ -133,6 +133,30 @@ async def test_a_parked_run_is_woken_by_the_end_once(store: SqliteStore, *, kill
     await flows.stop()
 
 
+async def test_a_run_is_not_parked_while_it_learns_that_another_has_ended(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = store.watch
+
+    async def slow(*run: str) -> bool:
+        """Answer only after a time in which the run would have been parked."""
+        found = await watch(*run)
+        await asyncio.sleep(4 * PARKING)
+        return found
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        handle = await ctx.step.invoke("go", shout, Order(item="tea"))
+        await flows.ended(handle.id)
+        return await ctx.step.wait_for_run("end", handle)
+
+    monkeypatch.setattr(store, "watch", slow)
+    flows = Flows(store, root, shout, threshold=PARKING)
+    flows.begin()
+    assert await flows.result(root) == {"item": "TEA"}
+    await flows.stop()
+
+
 @pytest.mark.parametrize("parked", [False, True])
 async def test_a_run_that_ends_while_nobody_serves_is_found(
     store: SqliteStore, *, parked: bool

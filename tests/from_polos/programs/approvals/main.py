@@ -1,4 +1,4 @@
-"""Answers what agents ask in one stream of a run; tells the waits apart by the types of the events."""
+"""Answers what agents ask in one stream of a run; event types tell the waits apart."""
 
 import asyncio
 

@@ -23,6 +23,7 @@ from polos_client.errors import (
     StepExecutionError,
 )
 from polos_client.fold import conclude, tool_result
+from polos_client.names import in_python
 from polos_client.result import AgentResult, ToolResult
 from polos_client.typed import answered
 from polos_service.caller import Caller
@@ -165,7 +166,7 @@ class Children:
                 return request, runnable.pin(request)
             return request, await asyncio.to_thread(runnable.pin, request)
         except InvalidRequest as error:
-            raise StepError(FAILED, str(error)) from None
+            raise StepError(FAILED, str(in_python(error))) from None
 
     def _request(
         self, runnable: Runnable, text: str, state: Mapping[str, Any], timeout: float | None
@@ -248,8 +249,8 @@ def output_of(child: RunContext, end: Any) -> StepOutput:
     if end.result_step_key:
         raise StepError(
             FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-            f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
-            f"the child run {child.run_id}.",
+            f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. The events of the "
+            f"child run {child.run_id} have it.",
         )
     return StepOutput(result_json=agent_json(child.run_id, end, child.tools))
 

@@ -7,6 +7,7 @@ from polos_client.errors import (
     RunExpired,
     RunNotFinished,
     RunNotFound,
+    StoreUnavailable,
     TooManyCommands,
     TooManyRuns,
 )
@@ -23,6 +24,10 @@ from polos_service.store import (
 
 QUEUE_RETRY = 1.0
 """Seconds after which a start that found the queue full is worth another try."""
+
+
+class StoreInUse(StoreUnavailable):
+    """Another process has the store open, which belongs to one process at a time."""
 
 
 def too_many(queued: int) -> TooManyRuns:

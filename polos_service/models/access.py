@@ -23,7 +23,7 @@ REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 PATHLESS = (
     "Either the model does not exist, this key cannot access it, or the provider's base URL is "
-    "wrong: it has no path, and most servers want one, such as /v1."
+    "wrong: it has no path, and most servers need one, such as /v1."
 )
 """The advice where nothing was found below a base URL that is a host alone."""
 

@@ -123,7 +123,8 @@ class InvalidRequest(CallError):
     """One or more fields of a request are invalid.
 
     Attributes:
-        violations: what is wrong, by the field's path.
+        violations: what is wrong, by the path of the argument, for example `payload` or
+            `input[0].content`.
 
     """
 

@@ -9,8 +9,12 @@ from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-COMMAND = (sys.executable, "-c", "from polos_service.cli import main; main()")
-"""The command `polos`."""
+CODE = "from polos_service.cli import main; main()"
+"""What the command `polos` is."""
+
+COMMAND: tuple[str, ...] = (sys.executable, "-P", "-c", CODE)
+"""The command `polos`. With -P it imports nothing of its own from the current folder, as an
+installed command does not."""
 
 
 async def serve(

@@ -36,6 +36,8 @@ class Polos(PolosClient):
         async with Polos() as polos:
             result = await agent.run(polos, "Hello")
 
+    A notebook calls `start` and `stop` instead, in cells of their own.
+
     Every agent and workflow that this process has defined can be started, by itself or by its
     id; it is loaded when it is first used. `agents` are loaded from the start.
     """
@@ -189,8 +191,9 @@ class Polos(PolosClient):
     def _running(self) -> Service:
         if self._service is None:
             raise RuntimeError(
-                "Polos runs inside `async with Polos() as polos:` only; without an event loop, "
-                "inside `with SyncClient(Polos()) as polos:`."
+                "Polos is not running. Use it inside `async with Polos() as polos:`, or call "
+                "`await polos.start()` first; without an event loop, use it inside "
+                "`with SyncClient(Polos()) as polos:`."
             )
         return self._service
 

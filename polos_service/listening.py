@@ -21,8 +21,8 @@ OPEN = (
 """What the log advises where other machines may reach the address without credentials."""
 
 PLAINTEXT = (
-    "whoever is on the way to this port can read and change what calls carry, keys included: let "
-    "a proxy encrypt it, or give a certificate (--tls-cert, --tls-key)"
+    "anyone between the callers and this port can read and change calls, API keys included: let a "
+    "proxy encrypt them, or give a certificate (--tls-cert, --tls-key)"
 )
 """What the log advises where other machines may reach the address in plaintext."""
 

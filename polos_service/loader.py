@@ -102,7 +102,7 @@ def from_file(path: Path, known: AbstractSet[str]) -> ModuleType:
         if loaded.__file__ == str(file):
             return loaded
         raise DefinitionError(
-            f"{path} cannot be loaded beside {loaded.__file__}: both are the module "
+            f"{path} cannot be loaded together with {loaded.__file__}: both are the module "
             f"{path.stem!r}. Rename one of them."
         )
     sys.path.insert(0, str(file.parent))

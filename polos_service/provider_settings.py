@@ -109,5 +109,5 @@ class ProviderSettings(BaseSettings):
     @classmethod
     def _parameters(cls, value: list[str]) -> list[str]:
         if taken := sorted(RESERVED & set(value)):
-            raise ValueError(f"{taken[0]} is not a caller's to choose")
+            raise ValueError(f"{taken[0]} cannot be chosen by callers")
         return value

@@ -143,7 +143,7 @@ class Service:
     def lacks(self, agent: Agent) -> str:
         """Return what the model calls of a loaded agent lack; empty if nothing is known to."""
         missing = self._providers[agent.provider].lacks(agent.provider_base_url)
-        return f"{agent.provider}; {missing}: its calls will fail" if missing else ""
+        return f"calls to {agent.provider} will fail: {missing}" if missing else ""
 
     def _find_defined(self, runnable_id: str) -> Runnable | None:
         found = self._defined.get(runnable_id)

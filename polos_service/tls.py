@@ -196,7 +196,7 @@ def private_key(pem: bytes, path: Path) -> PrivateKeyTypes:
             ) from None
     elliptic = isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, CURVES)
     if not (elliptic or isinstance(key, rsa.RSAPrivateKey)):
-        raise TlsError(f"gRPC takes no private key like that in {path}: use RSA, P-256 or P-384.")
+        raise TlsError(f"gRPC does not support the key in {path}: use RSA, P-256 or P-384.")
     return key
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from polos_client.calls import connection as connection_module
 from polos_service import logs
 from tests.support.mock_provider import MockProvider
 from tests.support.process import PATIENCE
+from tests.support.wheel import Wheel, built
 
 TESTS = Path(__file__).parent
 
@@ -61,6 +63,13 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
 def logging() -> None:
     """Log to standard error: a test that captures logs would leave a log on standard output."""
     logs.log_to_stderr()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    """Return the wheel of this source."""
+    folder = tmp_path_factory.getbasetemp()
+    return built(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture

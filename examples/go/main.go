@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"regexp"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,6 +29,9 @@ const (
 	silence  = 45 * time.Second // without a response after which a stream is dead: 3 heartbeats
 	deadline = 30 * time.Second // for a unary call; a stream has no deadline
 )
+
+// local matches addresses on this machine.
+var local = regexp.MustCompile(`^(unix:|(localhost|127(\.\d+){3}|\[::1\]):)`)
 
 // refusal returns why the service refused a call; empty if no handler responded.
 func refusal(err error) string {
@@ -158,19 +162,45 @@ func show(event *polos.Event) {
 	}
 }
 
+// apiKey is sent with each call.
+type apiKey string
+
+func (key apiKey) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	if key == "" {
+		return nil, nil
+	}
+	return map[string]string{"authorization": "Bearer " + string(key)}, nil
+}
+
+func (apiKey) RequireTransportSecurity() bool { return false } // transport checks it
+
+// transport returns TLS or plaintext, as POLOS_TLS says: 1, 0, or a PEM file with the CA to trust.
+func transport(address string, key apiKey) (credentials.TransportCredentials, error) {
+	switch tls := os.Getenv("POLOS_TLS"); tls {
+	case "1", "true":
+		return credentials.NewTLS(nil), nil
+	case "", "0", "false":
+		if key != "" && !local.MatchString(address) {
+			return nil, fmt.Errorf("the API key would travel to %s in plaintext; set POLOS_TLS=1", address)
+		}
+		return insecure.NewCredentials(), nil
+	default:
+		return credentials.NewClientTLSFromFile(tls, "")
+	}
+}
+
 // connect returns a connection that is made when it is first used.
 func connect() (*grpc.ClientConn, error) {
-	address := os.Getenv("POLOS_ADDRESS")
-	if address == "" {
-		address = "127.0.0.1:50051"
-	}
-	secret := insecure.NewCredentials()
-	if os.Getenv("POLOS_TLS") == "1" { // SSL_CERT_FILE: a private CA
-		secret = credentials.NewTLS(nil)
+	address := cmp.Or(os.Getenv("POLOS_ADDRESS"), "127.0.0.1:50051")
+	key := apiKey(os.Getenv("POLOS_API_KEY"))
+	secret, err := transport(address, key)
+	if err != nil {
+		return nil, err
 	}
 	return grpc.NewClient(
 		address,
 		grpc.WithTransportCredentials(secret),
+		grpc.WithPerRPCCredentials(key),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time:    30 * time.Second, // at least 10 s, or the service closes the connection
 			Timeout: 10 * time.Second,

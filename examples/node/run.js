@@ -1,15 +1,25 @@
 // Starts a run and prints its output: node run.js AGENT INPUT
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
 import protobuf from "protobufjs";
 
-const ADDRESS = process.env.POLOS_ADDRESS ?? "127.0.0.1:50051";
+const ADDRESS = process.env.POLOS_ADDRESS || "127.0.0.1:50051";
+const KEY = process.env.POLOS_API_KEY;
+const TLS = process.env.POLOS_TLS || "0"; // 1, 0, or a PEM file with the CA to trust
 const PATIENCE = 60_000; // ms of consecutive failures after which we give up
 const SILENCE = 45_000; // ms without a response after which a connection is dead: 3 heartbeats
 const DEADLINE = 30_000; // ms for a unary call; a stream has no deadline
+const LOCAL = /^(unix:|(localhost|127(\.\d+){3}|\[::1\]):)/; // an address on this machine
+
+const plaintext = ["0", "false"].includes(TLS);
+if (KEY && plaintext && !LOCAL.test(ADDRESS)) {
+  console.error(`the API key would travel to ${ADDRESS} in plaintext; set POLOS_TLS=1`);
+  process.exit(2);
+}
 
 const definition = loadSync("polos/v1/run_service.proto", {
   includeDirs: [fileURLToPath(new URL("../../proto", import.meta.url))],
@@ -18,12 +28,15 @@ const definition = loadSync("polos/v1/run_service.proto", {
   oneofs: true, // event.payload is the name of the field that is set
 });
 const { RunService } = grpc.loadPackageDefinition(definition).polos.v1;
-const secure = process.env.POLOS_TLS === "1"; // GRPC_DEFAULT_SSL_ROOTS_FILE_PATH: a private CA
-const credentials = secure ? grpc.credentials.createSsl() : grpc.credentials.createInsecure();
+const authority = plaintext || ["1", "true"].includes(TLS) ? undefined : readFileSync(TLS);
+const { createInsecure, createSsl } = grpc.credentials;
+const credentials = plaintext ? createInsecure() : createSsl(authority);
 const runs = new RunService(ADDRESS, credentials, {
   "grpc.keepalive_time_ms": 30_000, // at least 10 s, or the service closes the connection
   "grpc.keepalive_timeout_ms": 10_000,
 });
+const metadata = new grpc.Metadata(); // sent with each call
+if (KEY) metadata.set("authorization", `Bearer ${KEY}`);
 
 const { root: rpc } = protobuf.parse(`
   syntax = "proto3";
@@ -78,7 +91,7 @@ async function start(agentId, input) {
     try {
       return await new Promise((resolve, reject) => {
         const options = { deadline: Date.now() + DEADLINE };
-        runs.CreateRun(request, options, (error, answer) =>
+        runs.CreateRun(request, metadata, options, (error, answer) =>
           error ? reject(error) : resolve(answer.run.runId),
         );
       });
@@ -92,7 +105,8 @@ async function start(agentId, input) {
 async function* follow(runId) {
   const backoff = new Backoff();
   for (let cursor = "0"; ; ) {
-    const call = runs.StreamWorkflow({ workflowRunId: runId, afterSequence: cursor });
+    const request = { workflowRunId: runId, afterSequence: cursor };
+    const call = runs.StreamWorkflow(request, metadata);
     const silence = setTimeout(() => call.cancel(), SILENCE);
     try {
       for await (const { events = [] } of call) {

@@ -1,5 +1,6 @@
 // Starts a run and prints its output: npx tsx run.ts AGENT INPUT
 import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
@@ -8,16 +9,27 @@ import { FailureReason } from "./gen/polos/v1/error_pb.js";
 import type { Event } from "./gen/polos/v1/event_pb.js";
 import { RunService } from "./gen/polos/v1/run_service_pb.js";
 
-const ADDRESS = process.env.POLOS_ADDRESS ?? "127.0.0.1:50051";
+const ADDRESS = process.env.POLOS_ADDRESS || "127.0.0.1:50051";
+const KEY = process.env.POLOS_API_KEY;
+const TLS = process.env.POLOS_TLS || "0"; // 1, 0, or a PEM file with the CA to trust
 const PATIENCE = 60_000; // ms of consecutive failures after which we give up
 const SILENCE = 45_000; // ms without a response after which a stream is dead: 3 heartbeats
 const DEADLINE = 30_000; // ms for a unary call; a stream has no deadline
+const LOCAL = /^(unix:|(localhost|127(\.\d+){3}|\[::1\]):)/; // an address on this machine
 
-const scheme = process.env.POLOS_TLS === "1" ? "https" : "http"; // NODE_EXTRA_CA_CERTS: a private CA
+const plaintext = ["0", "false"].includes(TLS);
+if (KEY && plaintext && !LOCAL.test(ADDRESS)) {
+  console.error(`the API key would travel to ${ADDRESS} in plaintext; set POLOS_TLS=1`);
+  process.exit(2);
+}
+
+const headers: Record<string, string> = KEY ? { authorization: `Bearer ${KEY}` } : {};
+const authority = plaintext || ["1", "true"].includes(TLS) ? undefined : readFileSync(TLS);
 const runs = createClient(
   RunService,
   createGrpcTransport({
-    baseUrl: `${scheme}://${ADDRESS}`,
+    baseUrl: `${plaintext ? "http" : "https"}://${ADDRESS}`,
+    nodeOptions: { ca: authority },
     pingIntervalMs: 30_000, // at least 10 s, or the service closes the connection
     pingTimeoutMs: 10_000,
   }),
@@ -72,7 +84,7 @@ async function start(agentId: string, input: string): Promise<string> {
   const request = { agentId, input, streaming: true, requestId: randomUUID() };
   for (const backoff = new Backoff(); ; ) {
     try {
-      const { run } = await runs.createRun(request, { timeoutMs: DEADLINE });
+      const { run } = await runs.createRun(request, { headers, timeoutMs: DEADLINE });
       return run!.runId;
     } catch (error) {
       await backoff.wait(error);
@@ -88,7 +100,8 @@ async function* follow(runId: string): AsyncGenerator<Event> {
     const silence = setTimeout(() => call.abort(), SILENCE);
     try {
       const request = { workflowRunId: runId, afterSequence: cursor };
-      for await (const { events } of runs.streamWorkflow(request, { signal: call.signal })) {
+      const options = { headers, signal: call.signal };
+      for await (const { events } of runs.streamWorkflow(request, options)) {
         silence.refresh(); // a response without events is a heartbeat
         backoff.reset();
         for (const event of events) {

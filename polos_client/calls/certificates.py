@@ -157,4 +157,4 @@ def _stamp_of(path: Path) -> tuple[int, int, int] | None:
 
 def _refuse_encrypted() -> NoReturn:
     """Refuse to be asked for a password; by default OpenSSL asks on the terminal."""
-    raise ValueError("the key is encrypted; grpc takes only keys without a password")
+    raise ValueError("the key is encrypted; gRPC supports only keys without a password")

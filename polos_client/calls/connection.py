@@ -23,6 +23,7 @@ from polos_client.calls.prober import UNKNOWN, Prober, fault_told_by, lost, way_
 from polos_client.calls.status import is_transient, to_error
 from polos_client.calls.target import Target
 from polos_client.errors import ConnectionLost, InvalidRequest, Unauthenticated
+from polos_client.names import in_python
 
 PATIENCE = 10.0
 """Seconds for which an unreachable service is retried, at most."""
@@ -274,6 +275,8 @@ class Connection:
             metadata = sent if isinstance(sent, tuple) else self._sent.get(sent)
             self._credential.renew(metadata)
             return
+        if isinstance(meaning, InvalidRequest):
+            raise in_python(meaning) from None
         if not is_transient(error, meaning):
             raise meaning from None
         bound = None

@@ -267,8 +267,8 @@ class _Reader:
         refusal.run_id, refusal.cursor = self._run_id, self._cursor
         if isinstance(refusal, Unauthenticated):
             told = (
-                f"{refusal}; run {self._run_id} goes on, and was read up to event {self._cursor}: "
-                "read on with another credential, or make the client with a function as api_key"
+                f"{refusal}; run {self._run_id} continues. It was read up to event {self._cursor}: "
+                "resume with another credential, or pass a function as api_key to the client"
             )
             refusal.args = (told,)
         return refusal

@@ -85,7 +85,7 @@ class Identities:
         verifier = self._run_tokens if token.startswith(RUN_TOKEN_PREFIX) else self._jwts
         if verifier is None:
             raise Unauthenticated(
-                "The service does not take this kind of token. Use an API key.", cause="unknown"
+                "The service does not accept this kind of token. Use an API key.", cause="unknown"
             )
         return await verifier.caller(token)
 

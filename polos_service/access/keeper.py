@@ -203,8 +203,9 @@ def require_credentials(caller: Caller) -> None:
     if not caller.credential:
         raise denied(
             ADMIN,
-            "Access is off. Set POLOS_BOOTSTRAP_KEY, or create the first key in the store with "
-            "`polos keys create --store`.",
+            "Access is off. Restart the service with POLOS_BOOTSTRAP_KEY, or create the first key "
+            "in its store with `polos keys create --store`; for a SQLite file, stop the service "
+            "first.",
         )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from polos_client.errors import StoreUnavailable
 from polos_service.cli.exits import fail, reporting
 from polos_service.cli.output import print_json
 from polos_service.cli.records import expiry_time, iso, span
@@ -175,10 +176,17 @@ async def over_store(store: str, method: str, request: Message) -> Any:
     from polos_service.caller import OPERATOR  # noqa: PLC0415
     from polos_service.config import Settings  # noqa: PLC0415
     from polos_service.server import open_store  # noqa: PLC0415
+    from polos_service.store.refusals import StoreInUse  # noqa: PLC0415
 
     logs.log_to_stderr()
     settings = Settings.load(store=store)
-    opened = await open_store(settings)
+    try:
+        opened = await open_store(settings)
+    except StoreInUse:
+        raise StoreUnavailable(
+            f"A service has the store {store} open. Leave out --store to call the service, or "
+            "stop it first."
+        ) from None
     try:
         access = Access(settings, opened.access)
         admin = AdminService(access.keeper, access.signing)

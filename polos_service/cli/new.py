@@ -11,10 +11,17 @@ from typing import Annotated
 
 import typer
 
+from polos_client.errors import DefinitionError
 from polos_service.cli.exits import fail
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 """What the name of a project may be: it becomes the id of its agent."""
+
+OPENAI = "openai"
+"""The provider of a new project's agent, if nobody names another one."""
+
+MODEL = "gpt-4o-mini"
+"""The model of OpenAI that a new project's agent has, if nobody names another one."""
 
 APP = '''\
 """An agent with a tool. Serve it with: polos serve app.py"""
@@ -90,12 +97,14 @@ pip install -r requirements.txt
 pytest
 ```
 
-Give the service the key of your provider, and start it:
+Set the key of the model's provider, for example `OPENAI_API_KEY`, and start the service. It names
+the variables that are missing:
 
 ```sh
-export OPENAI_API_KEY=...        # or OPENAI_BASE_URL=http://localhost:8080/v1 for a local model
 polos serve app.py --reload
 ```
+
+For a model on your machine, set `OPENAI_BASE_URL=http://localhost:8080/v1` or the like instead.
 
 Ask the agent in another terminal:
 
@@ -127,8 +136,11 @@ FILES: Mapping[str, str] = {
 
 def new(
     project: Annotated[Path, typer.Argument(metavar="NAME", help="The project's new folder.")],
-    provider: Annotated[str, typer.Option(help="The provider of the agent's model.")] = "openai",
-    model: Annotated[str, typer.Option(help="The agent's model.")] = "gpt-4o-mini",
+    provider: Annotated[str, typer.Option(help="The provider of the agent's model.")] = OPENAI,
+    model: Annotated[
+        str | None,
+        typer.Option(help=f"The agent's model. Default: {MODEL}, if the provider is openai."),
+    ] = None,
 ) -> None:
     """Make a small project: an agent with a tool, a test and a README."""
     name = project.resolve().name
@@ -138,12 +150,15 @@ def new(
             "the agent",
             param_hint="NAME",
         )
+    require_known(provider)
+    if model is None and provider != OPENAI:
+        raise typer.BadParameter(f"name a model of {provider!r}", param_hint="--model")
     values = {
         "name": name,
         "quoted": shlex.quote(name),
         "id": json.dumps(name),
         "provider": json.dumps(provider),
-        "model": json.dumps(model),
+        "model": json.dumps(model or MODEL),
     }
     try:
         if project.is_dir() and any(project.iterdir()):
@@ -158,3 +173,14 @@ def new(
         f"Next: cd {shlex.quote(str(project))} && pip install -r requirements.txt && pytest && "
         "polos serve app.py"
     )
+
+
+def require_known(provider: str) -> None:
+    """Refuse a provider that `polos serve` would not know here."""
+    from polos_service.models.built_in import BUILT_IN  # noqa: PLC0415 - other commands start sooner
+    from polos_service.models.providers import Providers  # noqa: PLC0415
+
+    try:
+        Providers(BUILT_IN).find(provider, None)
+    except DefinitionError as error:
+        raise typer.BadParameter(str(error), param_hint="--provider") from None

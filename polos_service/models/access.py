@@ -23,7 +23,7 @@ REFUSED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 PATHLESS = (
     "Either the model does not exist, this key cannot access it, or the provider's base URL is "
-    "wrong: it has no path, and most servers want one, such as /v1."
+    "wrong: it has no path, and most servers need one, such as /v1."
 )
 """The advice where nothing was found below a base URL that is a host alone."""
 
@@ -89,13 +89,16 @@ class Access:
         if setting := self._missing_key(address, where):
             other = self._preset.url_variable if setting != KEYS else None
             raise _unauthenticated(
-                f"There is no key for {address.host}: set {setting}"
-                + (f", or {other} for another server," if other else "")
+                f"There is no key for {address.host}: set {setting} in the environment of the "
+                + (f"service, or {other} for another server." if other else "service.")
             )
         key = self._keys.get(where, "")
         if flaw := _flaw(key):
             setting = self._setting(where)
-            raise _unauthenticated(f"The key for {address.host} {flaw}: correct {setting}")
+            raise _unauthenticated(
+                f"The key for {address.host} {flaw}: correct {setting} in the environment of the "
+                "service."
+            )
         headers = self._headers if where == self._base_url else {}
         there = Destination(base_url=where, address=address, key=key, headers=headers)
         return replace(there, advice=self._advice(there))
@@ -184,8 +187,5 @@ def lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {name.lower(): value for name, value in headers.items()}
 
 
-def _unauthenticated(what: str) -> StepError:
-    return StepError(
-        FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION,
-        f"{what} in the environment of the service, which sends it to the configured address only.",
-    )
+def _unauthenticated(message: str) -> StepError:
+    return StepError(FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION, message)

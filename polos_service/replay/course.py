@@ -166,7 +166,7 @@ class Course:
         if (key := self._unasked()) is not None:
             self._skips(key, f"does not ask for it, but adds {name}")
         elif self.due is None and self.end is None:
-            self.agree(f"goes on with {name}")
+            self.agree(f"continues with {name}")
         else:
             self.differ(f"the code adds the event {name}, which the log does not have.", self._next)
 
@@ -223,7 +223,7 @@ class Course:
             self.agree(f"asks for {asked}")
         elif begun := self._unended or self._cancelled:
             asked = ", ".join(repr(key) for key in begun)
-            self.agree(f"goes on with {asked}, which had begun")
+            self.agree(f"continues with {asked}, which had begun")
         else:
             self.agree(f"does not ask for anything{patience}")
 
@@ -251,7 +251,7 @@ class Course:
 
     @property
     def _next(self) -> int:
-        """The sequence of the event that the log goes on with."""
+        """The sequence of the event that the log continues with."""
         if self.due is not None:
             return self.due
         return len(self._events) if self.end is None else self.end.sequence
@@ -259,7 +259,7 @@ class Course:
     def _new_step(self, key: str, kind: str) -> None:
         self.differ(
             f"the code asks for the step {key!r} ({kind}), which the log does not have; the log "
-            f"goes on with {self._told(self._next)}.",
+            f"continues with {self._told(self._next)}.",
             self._next,
             key,
         )
@@ -267,7 +267,7 @@ class Course:
     def _skips(self, key: str, instead: str) -> None:
         sequence = self._begin_of(key)
         self.differ(
-            f"the log goes on with {self._told(sequence)}, and the code {instead}.", sequence, key
+            f"the log continues with {self._told(sequence)}, and the code {instead}.", sequence, key
         )
 
     def _unasked(self) -> str | None:

@@ -21,7 +21,7 @@ RUNS = "polos_service.runs."
 """The modules whose code is not a user's."""
 
 ADVICE = (
-    "While a run is parked, and when it goes on, the time of asyncio does not count: use "
+    "asyncio measures the time of this process, and starts again when a parked run continues: use "
     "ctx.step.suspend(..., timeout=...), or race ctx.step.wait_for against the step"
 )
 

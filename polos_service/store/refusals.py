@@ -7,6 +7,7 @@ from polos_client.errors import (
     RunExpired,
     RunNotFinished,
     RunNotFound,
+    StoreUnavailable,
     TooManyCommands,
     TooManyRuns,
 )
@@ -23,6 +24,10 @@ from polos_service.store import (
 
 QUEUE_RETRY = 1.0
 """Seconds after which a start that found the queue full is worth another try."""
+
+
+class StoreInUse(StoreUnavailable):
+    """Another process has the store open, which belongs to one process at a time."""
 
 
 def too_many(queued: int) -> TooManyRuns:
@@ -69,13 +74,13 @@ def require_room(run_id: str, kind: str, count: int, size: int) -> None:
     bound = f"{limit} with {most} bytes in all"
     if early:
         text = (
-            f"Run {run_id} keeps no more answers to waits that it has not come to: at most {bound}."
+            f"Run {run_id} keeps no more answers to waits that it has not reached: at most {bound}."
             " Answer waits that are open."
         )
     else:
         text = (
             f"The inbox of run {run_id} is full: it holds at most {bound} that the run has not "
-            "taken yet. Try again once it has. The run can still be cancelled."
+            "read yet. Try again later. The run can still be cancelled."
         )
     raise TooManyCommands(text, run_id=run_id)
 

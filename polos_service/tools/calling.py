@@ -59,7 +59,7 @@ async def outcome_of(
     """
     if not is_async and len(left()) >= LEFT_LIMIT:
         raise TooManyThreadsError(
-            f"{LEFT_LIMIT} functions work on in threads though nobody waits for them any more."
+            f"{LEFT_LIMIT} functions still run in threads although nothing waits for them any more."
         )
     task = start_tool(_settled(function, is_async=is_async))
     try:

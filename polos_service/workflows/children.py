@@ -14,6 +14,7 @@ from polos.v1.error_pb2 import FailureReason
 from polos_client.calls.start import checked_payload
 from polos_client.deadlines import Deadlines
 from polos_client.errors import AgentNotFound, InvalidRequest
+from polos_client.names import in_python
 from polos_service.caller import Caller
 from polos_service.errors import StepError, Unable
 from polos_service.runs.attempt import Attempt, StepOutput
@@ -123,7 +124,7 @@ class Children:
                 return request, runnable.pin(request)
             return request, await asyncio.to_thread(runnable.pin, request)
         except InvalidRequest as error:
-            raise StepError(FAILED, str(error)) from None
+            raise StepError(FAILED, str(in_python(error))) from None
 
     def _request(self, runnable: Runnable, text: str, invocation: Invocation) -> RunRequest:
         """Return the start of a run; `text` is its payload in JSON.

@@ -58,7 +58,7 @@ def outcome_json(event: Event, tools: Iterable[ToolResult]) -> str:
 
 def too_large(run_id: str) -> dict[str, str]:
     """Return how a run is told whose result cannot be handed on."""
-    what = f"The result exceeds {OUTPUT_LIMIT} bytes. It stands in the events of the run {run_id}."
+    what = f"The result exceeds {OUTPUT_LIMIT} bytes. The events of the run {run_id} have it."
     return {"outcome": "failed", "error": what}
 
 

@@ -188,8 +188,8 @@ class WorkflowRunnable:
         except ValueError as error:
             what = describe(error) if isinstance(error, ValidationError) else str(error)
             raise Unable(
-                f"The code of the workflow {self.id} does not take what the run was started with: "
-                f"{what}. Go back to the code that the run was started with, or cancel the run.",
+                f"The code of the workflow {self.id} does not accept what the run was started "
+                f"with: {what}. Deploy the code that the run was started with, or cancel the run.",
             ) from None
         context = WorkflowContext(
             workflow_id=self.id,

@@ -58,7 +58,7 @@ async def test_a_payload_comes_as_text_from_a_file_or_from_standard_input(
         (["order", "--payload", "@/no/file"], 2, "/no/file cannot be read: No such file"),
         (["order", "Hi", "--payload", "{}"], 2, "a workflow has a payload and an agent a prompt"),
         (["order", "--payload", "{}"], 1, "item"),
-        (["order"], 1, "payload_json is missing"),
+        (["order"], 1, "payload is missing"),
         (["nobody"], 1, "'nobody'. Loaded: "),
     ],
 )

@@ -47,6 +47,20 @@ def test_provider_and_model_are_chosen(tmp_path: Path) -> None:
     assert '    provider="anthropic",\n    model="claude",\n' in text
 
 
+@pytest.mark.parametrize(
+    ("provider", "told"),
+    [("opnai", "did you mean 'openai'?"), ("anthropic", "name a model of 'anthropic'")],
+)
+def test_a_provider_that_nobody_knows_or_a_missing_model_is_refused(
+    tmp_path: Path, provider: str, told: str
+) -> None:
+    options = ["new", str(tmp_path / "mine"), "--provider", provider]
+    result = CliRunner().invoke(app, options, env={"COLUMNS": "500"})
+    assert result.exit_code == 2
+    assert told in result.output
+    assert not (tmp_path / "mine").exists()
+
+
 @pytest.mark.parametrize(("name", "code", "why"), [("full", 1, "is not empty"), ("a b", 2, "a b")])
 def test_what_cannot_be_a_project_is_left_alone(
     tmp_path: Path, name: str, code: int, why: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -44,20 +45,20 @@ async def test_a_start_says_which_agents_lack_what(tmp_path: Path) -> None:
         printed = [line for line in lines if line.startswith("  agent ")]
         logged = "\n".join(line for line in lines if line not in printed)
         async with PolosClient(service.address) as client:
-            with pytest.raises(RunFailed, match="set GROQ_API_KEY, or GROQ_BASE_URL for another"):
+            with pytest.raises(RunFailed, match="set GROQ_API_KEY in the environment"):
                 await Agent("grey", "groq", "m").run(client, "Go.")
     assert printed == [
-        "  agent cloud: azure; AZURE_OPENAI_ENDPOINT is not set: its calls will fail",
-        f"  agent elsewhere: openai; {KEYS} has no key for eu.api.openai.com: its calls will fail",
-        "  agent grey: groq; GROQ_API_KEY is not set: its calls will fail",
-        "  agent keyless: openai; OPENAI_API_KEY is not set: its calls will fail",
+        "  agent cloud: calls to azure will fail: AZURE_OPENAI_ENDPOINT is not set",
+        f"  agent elsewhere: calls to openai will fail: {KEYS} has no key for eu.api.openai.com",
+        "  agent grey: calls to groq will fail: GROQ_API_KEY is not set",
+        "  agent keyless: calls to openai will fail: OPENAI_API_KEY is not set",
     ]
     assert logged.count("model_calls_will_fail") == len(printed)
-    assert "groq; GROQ_API_KEY is not set" in logged
+    assert "calls to groq will fail: GROQ_API_KEY is not set" in logged
 
 
 async def test_a_provider_of_an_installed_package_serves_agents(
-    tmp_path: Path, provider: MockProvider
+    tmp_path: Path, provider: MockProvider, installed: Path
 ) -> None:
     provider.reply(say("Hello"), finish(usage=tokens(5, 2)))
     app = tmp_path / "app.py"
@@ -65,10 +66,9 @@ async def test_a_provider_of_an_installed_package_serves_agents(
     packages = tmp_path / "packages"
     packages.mkdir()
     variables = {"ACME_BASE_URL": provider.url, "ACME_API_KEY": "the-key", "ECHO_SIGN": "!"}
+    path = f"{install(packages)}{os.pathsep}{installed}"
     async with (
-        ServiceProcess(
-            app, tmp_path / "runs.db", PYTHONPATH=str(install(packages)), **variables
-        ) as service,
+        ServiceProcess(app, tmp_path / "runs.db", PYTHONPATH=path, **variables) as service,
         PolosClient(service.address) as client,
     ):
         results = [

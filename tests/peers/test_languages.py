@@ -15,7 +15,7 @@ import pytest
 
 from tests.docs.pages import ROOT
 from tests.support.process import PATIENCE, ServiceProcess, environment
-from tests.support.talkers import end, write_app
+from tests.support.talkers import WRONG, GuardedService, end, write_app
 
 EXAMPLES = ROOT / "examples"
 BUF = str(Path(sysconfig.get_path("scripts")) / "buf")
@@ -78,12 +78,14 @@ def language(request: pytest.FixtureRequest) -> Language:
     return found
 
 
-async def start(language: Language, address: str, agent: str) -> asyncio.subprocess.Process:
+async def start(
+    language: Language, address: str, agent: str, **env: str
+) -> asyncio.subprocess.Process:
     """Start the program."""
     return await asyncio.create_subprocess_exec(
         *(*language.runs, agent, "Hi."),
         cwd=EXAMPLES / language.name,
-        env=environment(POLOS_ADDRESS=address),
+        env=environment(**{"POLOS_ADDRESS": address} | env),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -116,3 +118,19 @@ async def test_it_goes_on_after_the_service_was_killed(language: Language, tmp_p
     assert (code, before) == (0, b"No")
     assert after.startswith("\n[llm:1 starts over: ")
     assert "]\nYes.\n" in after
+
+
+@pytest.mark.timeout(2 * BUILD_SECONDS)
+async def test_it_calls_over_tls_with_a_key_that_it_sends_nowhere_else(
+    language: Language, tmp_path: Path
+) -> None:
+    async with GuardedService(tmp_path) as service:
+        settings = service.caller
+        said = await end(await start(language, service.address, "talker", **settings))
+        settings["POLOS_API_KEY"] = WRONG
+        refused = await end(await start(language, service.address, "talker", **settings))
+    exposed = await end(await start(language, "polos.example:50051", "talker", POLOS_API_KEY=WRONG))
+    assert said == (0, "Hello world\n3 tokens\n", "")
+    assert refused == (2, "", "UNAUTHENTICATED: There is no such API key.\n")
+    told = "the API key would travel to polos.example:50051 in plaintext; set POLOS_TLS=1\n"
+    assert exposed == (2, "", told)

@@ -12,7 +12,7 @@ import pytest
 from tests.docs.pages import ROOT
 from tests.support.process import PATIENCE, ServiceProcess, environment
 from tests.support.proxies import RECITED, Authority, Envoy, Nginx, Proxy, SecureService
-from tests.support.talkers import end, write_app
+from tests.support.talkers import WRONG, GuardedService, end, write_app
 
 PROGRAM = ROOT / "examples" / "node" / "run.js"
 NODE = shutil.which("node")
@@ -41,7 +41,7 @@ async def start(
     """Start the program."""
     return await asyncio.create_subprocess_exec(
         *(node, PROGRAM, agent, text),
-        env=environment(POLOS_ADDRESS=address, **env),
+        env=environment(**{"POLOS_ADDRESS": address} | env),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -79,6 +79,23 @@ async def test_program_goes_on_after_the_service_was_killed(
     assert "]\nYes.\n" in after
 
 
+async def test_program_calls_over_tls_with_a_key_that_it_sends_nowhere_else(
+    node: str, tmp_path: Path
+) -> None:
+    async with GuardedService(tmp_path) as service:
+        settings = service.caller
+        said = await end(await start(node, service.address, "talker", "Hi.", **settings))
+        settings["POLOS_API_KEY"] = WRONG
+        refused = await end(await start(node, service.address, "talker", "Hi.", **settings))
+    exposed = await end(
+        await start(node, "polos.example:50051", "talker", "Hi.", POLOS_API_KEY=WRONG)
+    )
+    assert said == (0, "Hello world\n3 tokens\n", "")
+    assert refused == (2, "", "UNAUTHENTICATED: There is no such API key.\n")
+    told = "the API key would travel to polos.example:50051 in plaintext; set POLOS_TLS=1\n"
+    assert exposed == (2, "", told)
+
+
 @pytest.mark.parametrize("kind", [Envoy, Nginx], ids=["envoy", "nginx"])
 async def test_program_goes_on_through_a_proxy(
     node: str, kind: type[Proxy], tmp_path: Path
@@ -89,8 +106,7 @@ async def test_program_goes_on_through_a_proxy(
         kind(tmp_path / "proxy", authority, [service.port]) as proxy,
     ):
         trusted = str(tmp_path / "proxy" / "authority.pem")
-        tls = {"POLOS_TLS": "1", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": trusted}
-        program = await start(node, proxy.address, "reciter", "Hi.", **tls)
+        program = await start(node, proxy.address, "reciter", "Hi.", POLOS_TLS=trusted)
         assert program.stdout is not None
         before = await asyncio.wait_for(program.stdout.readexactly(len("word0")), PATIENCE)
         await service.kill()

@@ -262,12 +262,12 @@ PAYLOADS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "another type": ({"payload_json": "[1]"}, {"payload_json": "should be"}),
     "input": (
         {"payload_json": "{}", "input": "Go."},
-        {"input": "cannot be given to a workflow: give it a payload_json"},
+        {"input": "cannot be given to a workflow: give it a payload"},
     ),
     "a conversation": (
         {"input_messages_json": "[]", "payload_json": "["},
         {
-            "input_messages_json": "cannot be given to a workflow: give it a payload_json",
+            "input_messages_json": "cannot be given to a workflow: give it a payload",
             "payload_json": "is not valid JSON",
         },
     ),

@@ -40,5 +40,5 @@ async def test_what_is_not_allowed_is_refused_by_its_field(
         options: dict[str, Any] = {"top_k": 4, name: {}}
         with pytest.raises(InvalidRequest) as raised:
             await AGENT.run(served.client, "Go.", **options)
-    assert list(raised.value.violations) == [f"options.provider_options_json.{name}"]
+    assert list(raised.value.violations) == [f"provider_kwargs.{name}"]
     assert provider.requests == []

@@ -145,7 +145,7 @@ async def test_a_failed_run_raises_with_the_error(served: Served) -> None:
 
 async def test_a_payload_that_does_not_fit_starts_nothing(served: Served) -> None:
     for start in (model.run(served.client, {"count": 1}), served.client.invoke("model", {"a": 1})):
-        with pytest.raises(InvalidRequest, match="does not fit the workflow 'model': item: Field"):
+        with pytest.raises(InvalidRequest, match=r"^payload does not fit the workflow"):
             await start
     with pytest.raises(InvalidRequest, match="the workflow model needs a payload"):
         await model.run(served.client)

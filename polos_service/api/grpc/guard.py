@@ -167,7 +167,7 @@ def permitted(method: str, caller: Caller, needs: Needs | None) -> Needs:
             )
     if caller.run_id and not needs.run_field:
         raise errors.PermissionDenied(
-            f"{method} does not take run tokens. Use an API key.", scope=needs.scopes[0]
+            f"{method} does not accept run tokens. Use an API key.", scope=needs.scopes[0]
         )
     return needs
 

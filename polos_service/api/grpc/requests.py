@@ -108,7 +108,7 @@ class Fields:
         if kind == WORKFLOW:
             for name in ("input", "input_messages_json"):
                 if getattr(request, name):
-                    self.violations[name] = "cannot be given to a workflow: give it a payload_json"
+                    self.violations[name] = "cannot be given to a workflow: give it a payload"
             return []
         if not kind and not (request.input or request.input_messages_json):
             return []  # what is to be started does not exist

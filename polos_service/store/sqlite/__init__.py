@@ -42,6 +42,7 @@ from polos_service.store import (
     WaitRecord,
 )
 from polos_service.store.fairness import EQUAL, Weights
+from polos_service.store.refusals import StoreInUse
 from polos_service.store.sqlite import (
     claims,
     inbox,
@@ -119,8 +120,9 @@ class SqliteStore:
         `weights` and `quotas` are those of the projects that share the queue.
 
         Raises:
-            StoreUnavailable: another process has it open, it has a second name, it cannot be
-                written, or it is not a store of this version or an older one.
+            StoreInUse: another process has it open.
+            StoreUnavailable: it has a second name, it cannot be written, or it is not a store of
+                this version or an older one.
 
         """
         try:
@@ -132,7 +134,7 @@ class SqliteStore:
                 file.close()
                 raise
         except InUseError:
-            raise StoreUnavailable(
+            raise StoreInUse(
                 f"The store {path} is in use by another process. Stop that one, or give this "
                 "one a store of its own (--store, POLOS_STORE)."
             ) from None

@@ -124,5 +124,5 @@ def test_callers_choose_no_address_key_or_header(provider: str) -> None:
 
 @pytest.mark.parametrize("name", NOT_A_CALLERS)
 def test_operators_cannot_give_it_to_callers(name: str) -> None:
-    with pytest.raises(ValueError, match="is not a caller's to choose"):
+    with pytest.raises(ValueError, match="cannot be chosen by callers"):
         Settings(caller_options=["top_k", name])

@@ -233,4 +233,4 @@ async def test_a_base_url_without_a_path_is_suspected_if_nothing_is_found(
         async with open_model(base_url=url) as model:
             with pytest.raises(StepError) as raised:
                 await ask(model)
-        assert ("it has no path, and most servers want one" in raised.value.message) == suspected
+        assert ("it has no path, and most servers need one" in raised.value.message) == suspected

@@ -187,7 +187,8 @@ async def test_a_provider_that_needs_a_key_names_its_variable(name: str) -> None
     assert model.lacks(None) == f"{preset.key_variable} is not set"
     failed = await failure(model)
     assert failed.reason == FailureReason.FAILURE_REASON_MODEL_AUTHENTICATION
-    assert f"set {preset.key_variable}, or {preset.url_variable} for another" in failed.message
+    there = f"set {preset.key_variable} in the environment of the service"
+    assert f"{there}, or {preset.url_variable} for another server." in failed.message
     assert not failed.retryable
 
 

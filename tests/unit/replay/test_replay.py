@@ -132,7 +132,7 @@ async def test_a_step_that_the_log_does_not_have() -> None:
     history = await ordered()
     assert await differs(changed, history) == (
         "event 3: the code asks for the step 'check' (run), which the log does not have; "
-        "the log goes on with step_finish of 'charge'."
+        "the log continues with step_finish of 'charge'."
     )
     cut = until(history, "step_finish", "number")
     assert "'check' (run), which the log does not have" in await differs(changed, cut)
@@ -145,7 +145,7 @@ async def test_a_step_that_the_code_no_longer_asks_for() -> None:
         return {"item": order.item, "number": number}
 
     history = await ordered()
-    assert "the log goes on with step_start of 'charge', and the code " in await differs(
+    assert "the log continues with step_start of 'charge', and the code " in await differs(
         changed, history
     )
 
@@ -217,9 +217,9 @@ async def test_a_run_that_has_not_ended_goes_on_from_the_end_of_its_log() -> Non
     history = await ordered()
     for payload, key, goes_on in [
         ("workflow_start", "", "asks for 'charge' (run)"),
-        ("step_start", "charge", "goes on with 'charge', which had begun"),
+        ("step_start", "charge", "continues with 'charge', which had begun"),
         ("step_finish", "charge", "asks for 'number' (uuid)"),
-        ("suspended", "nap", "goes on with 'nap', which had begun"),
+        ("suspended", "nap", "continues with 'nap', which had begun"),
         ("resumed", "nap", 'ends with the result {"item":"tea"'),
     ]:
         found = await same(two_steps, until(history, payload, key))
@@ -240,7 +240,7 @@ async def test_a_cancelled_run_is_one_that_has_not_ended() -> None:
         by_id = await replay(flow(waiting), handle.id, client=polos)
     found = await same(waiting, history)
     assert found == by_id
-    assert (found.ended, found.goes_on) == (False, "goes on with 'ask', which had begun")
+    assert (found.ended, found.goes_on) == (False, "continues with 'ask', which had begun")
 
 
 async def racing(ctx: WorkflowContext) -> str:
@@ -286,7 +286,7 @@ async def test_a_version_makes_a_change_fit() -> None:
     history = await recorded(before)
     assert (await same(after, history)).ended
     inside = await same(after, until(history, "step_start", "old"))
-    assert inside.goes_on == "goes on with 'old', which had begun"
+    assert inside.goes_on == "continues with 'old', which had begun"
     waiting = await same(after, until(history, "resumed", "nap"))
     assert waiting.goes_on == "asks for 'new path' (version)"
     fresh = await recorded(after)
@@ -337,7 +337,7 @@ async def test_runs_of_their_own_are_neither_started_nor_waited_for() -> None:
     history = await recorded(starts)
     assert (await same(starts, history)).ended
     assert (await same(starts, until(history, "suspended"))).goes_on == (
-        "goes on with 'end', which had begun"
+        "continues with 'end', which had begun"
     )
     assert "asks for the step 'again' (run)" in await differs(waits_longer, history)
 
@@ -373,9 +373,9 @@ async def test_agents_that_are_children_are_replayed_without_model_and_tools() -
     found = await same(asking_agents, history)
     assert (found.ended, found.goes_on, found.events) == (True, "", len(history.events))
     for payload, key, goes_on in [
-        ("agent_start", "", "goes on with 'one', which had begun"),
-        ("agent_finish", "", "goes on with 'one', which had begun"),
-        ("step_start", "both/1", "goes on with 'both/0', 'both/1', which had begun"),
+        ("agent_start", "", "continues with 'one', which had begun"),
+        ("agent_finish", "", "continues with 'one', which had begun"),
+        ("step_start", "both/1", "continues with 'both/0', 'both/1', which had begun"),
     ]:
         found = await same(asking_agents, until(history, payload, key))
         assert (found.ended, found.goes_on) == (False, goes_on)

@@ -158,7 +158,7 @@ async def test_it_is_started_and_stopped_by_hand_and_again() -> None:
         assert (await speaker("embedded-5").run(polos, "Go.")).result == "Hi."
         await polos.stop()
     await polos.stop()
-    with pytest.raises(RuntimeError, match="inside `async with"):
+    with pytest.raises(RuntimeError, match="Use it inside `async with"):
         await speaker("embedded-5").run(polos, "Go.")
 
 
@@ -270,4 +270,4 @@ async def test_an_agent_that_lacks_a_key_is_logged_once(monkeypatch: pytest.Monk
                 with pytest.raises(RunFailed, match="set GROQ_API_KEY"):
                     await grey.run(polos, "Go.")
     told = [(one["agent"], one["why"]) for one in logs if one["event"] == "model_calls_will_fail"]
-    assert told == [("embedded-grey", "groq; GROQ_API_KEY is not set: its calls will fail")]
+    assert told == [("embedded-grey", "calls to groq will fail: GROQ_API_KEY is not set")]

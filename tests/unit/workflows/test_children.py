@@ -98,7 +98,7 @@ async def test_a_child_that_fails_fails_its_step_with_its_message(store: SqliteS
         assert result_of(events) == "ended"
     assert "no tea" in told[0]
     assert "nobody" in told[1]
-    assert "item" in told[2]
+    assert "payload does not fit the workflow 'order': item: Field required" in told[2]
     reasons = [
         one.step_finish.failure.reason
         for one in of_workflow(events, "root")

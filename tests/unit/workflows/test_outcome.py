@@ -84,14 +84,14 @@ def test_an_agents_result_has_its_tool_results() -> None:
         (
             outcome_json(event(agent_finish=AgentFinish(result_step_key="llm:1")), []),
             FailureReason.FAILURE_REASON_CHILD_FAILED,
-            f"The result exceeds {OUTPUT_LIMIT} bytes. It stands in the events of the run run.",
+            f"The result exceeds {OUTPUT_LIMIT} bytes. The events of the run run have it.",
         ),
         (
             outcome_json(
                 event(agent_finish=AgentFinish(result="ü" * (OUTPUT_LIMIT // 2 + 600))), []
             ),
             FailureReason.FAILURE_REASON_CHILD_FAILED,
-            f"The result exceeds {OUTPUT_LIMIT} bytes. It stands in the events of the run run.",
+            f"The result exceeds {OUTPUT_LIMIT} bytes. The events of the run run have it.",
         ),
     ],
     ids=["failed", "cancelled", "deleted", "long", "too large"],

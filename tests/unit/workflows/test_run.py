@@ -242,8 +242,8 @@ async def test_no_function_begins_in_a_thread_while_too_many_are_left(
         return refused, await ctx.step.run("later", lambda: 2)
 
     async with flowing(store, threads) as flows:
-        text = "Step 'refused' failed: 1 functions work on in threads though nobody waits for them"
-        assert await flows.result(threads) == [f"{text} any more.", 2]
+        text = "1 functions still run in threads although nothing waits for them any more."
+        assert await flows.result(threads) == [f"Step 'refused' failed: {text}", 2]
 
 
 async def test_a_thread_that_outlives_its_step_can_do_nothing_with_the_run(

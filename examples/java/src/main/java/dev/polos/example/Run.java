@@ -6,14 +6,19 @@ import dev.polos.v1.CreateRunRequest;
 import dev.polos.v1.Event;
 import dev.polos.v1.RunServiceGrpc;
 import dev.polos.v1.StreamWorkflowRequest;
+import io.grpc.ChannelCredentials;
 import io.grpc.Context;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import io.grpc.TlsChannelCredentials;
 import io.grpc.protobuf.StatusProto;
+import io.grpc.stub.MetadataUtils;
+import java.io.File;
+import java.io.IOException;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.Set;
@@ -23,6 +28,7 @@ import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.TimeUnit;
+import java.util.regex.Pattern;
 
 /** Starts a run and prints its output: java -cp ... dev.polos.example.Run AGENT INPUT. */
 public final class Run {
@@ -34,6 +40,13 @@ public final class Run {
 
   /** Seconds for a unary call; a stream has no deadline. */
   private static final int DEADLINE = 30;
+
+  /** Matches the beginning of an address on this machine. */
+  private static final Pattern LOCAL =
+      Pattern.compile("unix:|(localhost|127(\\.\\d+){3}|\\[::1\\]):");
+
+  private static final Metadata.Key<String> AUTHORIZATION =
+      Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER);
 
   private final RunServiceGrpc.RunServiceBlockingStub runs;
   private final ScheduledExecutorService timer =
@@ -191,19 +204,46 @@ public final class Run {
     System.out.flush();
   }
 
+  /** Returns a variable of the environment, or what to use where it is not set. */
+  private static String setting(String name, String otherwise) {
+    String value = System.getenv(name);
+    return value == null || value.isEmpty() ? otherwise : value;
+  }
+
+  /** Returns TLS or plaintext, as POLOS_TLS says: 1, 0, or a PEM file with the CA to trust. */
+  private static ChannelCredentials transport(String address, String key) throws IOException {
+    String tls = setting("POLOS_TLS", "0");
+    switch (tls) {
+      case "1", "true" -> {
+        return TlsChannelCredentials.create();
+      }
+      case "0", "false" -> {
+        if (!key.isEmpty() && !LOCAL.matcher(address).lookingAt()) {
+          throw new IOException(
+              "the API key would travel to " + address + " in plaintext; set POLOS_TLS=1");
+        }
+        return InsecureChannelCredentials.create();
+      }
+      default -> {
+        return TlsChannelCredentials.newBuilder().trustManager(new File(tls)).build();
+      }
+    }
+  }
+
   /** Returns a channel that connects when it is first used. */
-  private static ManagedChannel connect() {
-    String address = System.getenv().getOrDefault("POLOS_ADDRESS", "127.0.0.1:50051");
-    boolean secure = "1".equals(System.getenv("POLOS_TLS"));
-    // -Djavax.net.ssl.trustStore=FILE: a private CA
-    var credentials = secure ? TlsChannelCredentials.create() : InsecureChannelCredentials.create();
-    return Grpc.newChannelBuilder(address, credentials)
+  private static ManagedChannel connect() throws IOException {
+    String address = setting("POLOS_ADDRESS", "127.0.0.1:50051");
+    String key = setting("POLOS_API_KEY", "");
+    var headers = new Metadata(); // sent with each call
+    if (!key.isEmpty()) headers.put(AUTHORIZATION, "Bearer " + key);
+    return Grpc.newChannelBuilder(address, transport(address, key))
+        .intercept(MetadataUtils.newAttachHeadersInterceptor(headers))
         .keepAliveTime(30, TimeUnit.SECONDS) // at least 10 s, or the service closes the connection
         .keepAliveTimeout(10, TimeUnit.SECONDS)
         .build();
   }
 
-  private static int run(String[] arguments) throws InterruptedException {
+  private static int run(String[] arguments) throws InterruptedException, IOException {
     ManagedChannel channel = connect();
     try {
       Run run = new Run(channel);
@@ -225,6 +265,11 @@ public final class Run {
       System.err.println("usage: Run AGENT INPUT");
       System.exit(2);
     }
-    System.exit(run(arguments));
+    try {
+      System.exit(run(arguments));
+    } catch (IOException unusable) {
+      System.err.println(unusable.getMessage());
+      System.exit(2);
+    }
   }
 }

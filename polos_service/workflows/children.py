@@ -299,8 +299,9 @@ def json_answer(output: StepOutput) -> str | None:
     text = output.result_json
     if not text.startswith(TYPED):
         return None
-    _, end = JSONDecoder().raw_decode(text, len(TYPED))
-    return text[len(TYPED) : end]
+    start = len(text) - len(text[len(TYPED) :].lstrip())  # models write line ends before JSON
+    _, end = JSONDecoder().raw_decode(text, start)
+    return text[start:end]
 
 
 def _answered(text: str, schema: str | None, returned: Any) -> Any:

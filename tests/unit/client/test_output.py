@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from polos_client.define.agent import Agent
 from polos_client.define.output import MAX_VIOLATIONS, SHOWN, Output, Unfit, Violation
@@ -137,6 +138,11 @@ class Unspeakable(Exception):
         raise RuntimeError
 
 
+class Deadly:
+    def __str__(self) -> str:
+        sys.exit("deadly")
+
+
 class Harsh(BaseModel):
     """A model whose validators raise and return what nobody expects."""
 
@@ -145,7 +151,8 @@ class Harsh(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def made(cls, given: Any) -> Any:
-        return {"kind": {("a", 1): 2}} if given["kind"] == "made" else given
+        made = {"made": {("a", 1): 2}, "deadly": Deadly()}
+        return {"kind": made.get(given["kind"], given["kind"])}
 
     @field_validator("kind")
     @classmethod
@@ -156,6 +163,10 @@ class Harsh(BaseModel):
             sys.exit(kind)
         if kind == "unspeakable":
             raise Unspeakable
+        if kind == "own":
+            raise PydanticCustomError("value_error", "not {kind}", {"kind": kind})
+        if kind == "bare":
+            raise PydanticCustomError("union_tag_invalid", "not bare")
         return kind
 
 
@@ -166,6 +177,9 @@ class Harsh(BaseModel):
         ("exit", "", "Validating it raised SystemExit", "validating it raised SystemExit('exit')"),
         ("unspeakable", "", "Validating it raised Unspeakable", "it raised Unspeakable"),
         ("made", "kind", "Input should be a valid string", "kind: {rule} (got a dict)"),
+        ("deadly", "kind", "Input should be a valid string", "kind: {rule} (got a Deadly)"),
+        ("own", "kind", "Violates the rule 'value_error'", 'kind: not own (got "own")'),
+        ("bare", "kind", "Violates the rule 'union_tag_invalid'", 'kind: not bare (got "bare")'),
     ],
 )
 def test_whatever_a_validator_does_makes_the_answer_invalid(

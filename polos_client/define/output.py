@@ -23,6 +23,7 @@ MAX_VIOLATIONS = 20
 SHOWN = 256
 """Characters of a path, a rule or a value that are shown at most."""
 
+
 class Violation(NamedTuple):
     """What an answer violates.
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from json import JSONDecoder
 from typing import Any
 
@@ -35,13 +36,14 @@ from polos_service.runs.runnable import AGENT, Runnable, RunRequest
 from polos_service.sidethread import SMALL
 from polos_service.tools.values import decode, encode
 from polos_service.workflows.definition import KIND as WORKFLOW
-from polos_service.workflows.functions import FAILED, MODELS
+from polos_service.workflows.functions import FAILED, MODELS, apart
 
 Find = Callable[[str, str], Runnable]
 """Returns what a project knows by an id; raises AgentNotFound."""
 
 TYPED = '{"result":'
-"""How the output of a step begins whose child has answered with JSON text."""
+"""How the output of a step begins whose child has answered with JSON text: validators run when it
+is read."""
 
 KINDS = frozenset({AGENT, WORKFLOW})
 """The kinds of steps that begin a child."""
@@ -93,8 +95,11 @@ class Children:
             return replace(output, private={**output.private, FOUND: found})
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
+        found = output.private.get(FOUND, kind)
         with self._ctx.handing_over():
-            return value_of(output.private.get(FOUND, kind), output, self._returned(target_id))
+            returned = self._returned(target_id)
+            value = partial(value_of, found, output, returned)
+            return await apart(value) if output.result_json.startswith(TYPED) else value()
 
     async def run(
         self,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 from polos.v1.error_pb2 import FailureReason
@@ -29,8 +29,8 @@ from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SMALL
 from polos_service.store import NewRun
 from polos_service.tools.values import encode
-from polos_service.workflows.children import Children, checked_target
-from polos_service.workflows.functions import FAILED
+from polos_service.workflows.children import TYPED, Children, checked_target
+from polos_service.workflows.functions import FAILED, apart
 from polos_service.workflows.outcome import value_in
 
 KIND = "invoke"
@@ -145,9 +145,9 @@ class Independent:
             )
         with self._ctx.handing_over():
             told = ended.resumed.data_json
-            if len(told) <= SMALL:
-                return value_in(told, self._schema)
-            return await asyncio.to_thread(value_in, told, self._schema)
+            value = partial(value_in, told, self._schema)
+            has_code = told.startswith(TYPED * 2)  # an agent's answer of a type
+            return await apart(value) if has_code or len(told) > SMALL else value()
 
     def _schema(self, agent_id: str) -> Any:
         """Return the type of an agent's answers, if it is known here."""

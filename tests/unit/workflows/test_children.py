@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from google.protobuf.message import Message
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
@@ -490,6 +491,39 @@ async def test_a_wait_that_a_child_leaves_is_told_before_its_end(store: SqliteSt
         events = await flows.run(root)
     assert result_of(events)[0] == 5
     assert (after_end(events), unended(events)) == ([], set())
+
+
+class Judged(BaseModel):
+    """An answer whose validators block the thread that they run in."""
+
+    threads: ClassVar[set[threading.Thread]] = set()
+
+    item: str
+
+    @field_validator("item")
+    @classmethod
+    def blocking(cls, item: str) -> str:
+        cls.threads.add(threading.current_thread())
+        return item
+
+
+async def test_validators_of_an_agents_answer_do_not_block_the_service(store: SqliteStore) -> None:
+    agent = scripted(turn('{"item": "tea"}'), id="agent", output_schema=Judged)
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        child = await ctx.step.agent_invoke_and_wait("child", agent.with_input("Go."))
+        handle = await ctx.step.agent_invoke("start", agent.with_input("Go."))
+        other = await ctx.step.wait_for_run("other", handle)
+        assert isinstance(child.result, Judged)
+        assert isinstance(other.result, Judged)
+        return len(Judged.threads)
+
+    async with flowing(store, root) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        Judged.threads.clear()
+        assert await flows.result(root) > 0
+    assert threading.current_thread() not in Judged.threads
 
 
 async def test_siblings_that_start_over_together_lose_no_child(store: SqliteStore) -> None:

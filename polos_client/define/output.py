@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from polos_client.define.signature import is_model
 from polos_client.errors import DefinitionError
 from polos_client.typed import exact, name_of
+from polos_client.wire import NESTING_LIMIT
 
 MAX_VIOLATIONS = 20
 """Violations that are told of one answer; further ones are counted."""
@@ -104,6 +105,7 @@ class Output:
             raise Unfit([_plain("", "The answer is empty")])
         try:
             value = json.loads(text, parse_constant=_constant, parse_float=_finite)
+            _check_nesting(value, NESTING_LIMIT)
             return exact(self._adapter, text)
         except ValidationError as error:
             raise self._unfit(error, value) from error
@@ -201,6 +203,15 @@ def _finite(text: str) -> float:
     if math.isinf(number):
         raise Unfit([Violation("", "A number is too large", f"the number {text} is too large")])
     return number
+
+
+def _check_nesting(value: Any, left: int) -> None:
+    if isinstance(value, dict | list):
+        if not left:
+            rule = f"The answer has more than {NESTING_LIMIT} values within values"
+            raise Unfit([_plain("", rule)])
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_nesting(one, left - 1)
 
 
 def _constant(text: str) -> NoReturn:

@@ -121,6 +121,7 @@ def test_values_are_exact(text: str, found: list[tuple[str, str]]) -> None:
         ('{"items": [1, "Ann"]}', "items.1", "Input should be a valid integer"),
         ('{"items": []}', "items", "List should have at least 1 item after validation, not 0"),
         ("[" * 100_000, "", "Validating it raised RecursionError"),
+        ("[" * 101 + "]" * 101, "", "The answer has more than 100 values within values"),
     ],
 )
 def test_a_violation_has_a_path_and_a_rule_without_the_value(
@@ -188,6 +189,10 @@ def test_whatever_a_validator_does_makes_the_answer_invalid(
     with pytest.raises(Unfit) as raised:
         Output(Harsh).read(f'{{"kind": "{kind}"}}')
     assert raised.value.violations == [Violation(path, rule, told.format(rule=rule))]
+
+
+def test_an_answer_may_be_nested_as_deep_as_a_value() -> None:
+    assert Output(list[Any]).read("[" * 100 + "]" * 100)
 
 
 def test_many_violations_and_long_values_are_cut() -> None:

@@ -31,7 +31,7 @@ from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journal import Journal, Journals, child_line
 from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage, Origin
-from polos_service.runs.pausing import Ended, Outcome, Pausing
+from polos_service.runs.pausing import Ended, Other, Pausing
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
@@ -346,13 +346,13 @@ class RunContext:
         *,
         data_json: str = "",
         until: int | None = None,
-        outcome: Outcome | None = None,
+        other: Other | None = None,
     ) -> Ended:
         """Wait as `wait` does, and return where the log has the end as well.
 
-        `outcome` returns what the run has ended with that a wait of kind RUN is for.
+        `other` is the run that a wait of kind RUN is for.
         """
-        return await self._waits.wait(key, kind, data_json, until, outcome)
+        return await self._waits.wait(key, kind, data_json, until, other)
 
     async def begin_child(
         self,

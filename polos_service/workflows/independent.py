@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Protocol
@@ -47,6 +47,15 @@ class Others(Protocol):
         """Store a run, and return its id: see `RunStore.create`."""
         ...
 
+    async def refusal(self, project: str, run_id: str, root: str) -> str:
+        """Return why a root run must not wait for a run's end, as `outcome` does; or nothing.
+
+        Raises:
+            StoreUnavailable: the store is away.
+
+        """
+        ...
+
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with, as `outcome_json` makes it.
 
@@ -58,6 +67,30 @@ class Others(Protocol):
 
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A run with a log of its own, to a run that waits for its end.
+
+    Attributes:
+        others: the runs with logs of their own.
+        project: that of both.
+        root: the root of the run that waits.
+
+    """
+
+    others: Others
+    project: str
+    root: str
+
+    async def refusal(self, run_id: str) -> str:
+        """Return why it must not be waited for, as `outcome` does; or nothing."""
+        return await self.others.refusal(self.project, run_id, self.root)
+
+    async def outcome(self, run_id: str) -> str:
+        """Return what the run has ended with."""
+        return await self.others.outcome(self.project, run_id)
 
 
 class Independent:
@@ -128,15 +161,13 @@ class Independent:
                 "one, or its id."
             )
 
-        async def outcome(awaited: str) -> str:
-            return await self._others.outcome(self._ctx.project, awaited)
-
+        other = Other(self._others, self._ctx.project, self._ctx.root.run_id)
         ended = await self._ctx.waited(
             key,
             WaitKind.WAIT_KIND_RUN,
             data_json=encode({"run_id": run_id})[0],
             until=None if timeout is None else self._ctx.after(timeout),
-            outcome=outcome,
+            other=other,
         )
         if ended.resumed.expired:
             raise StepError(

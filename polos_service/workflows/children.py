@@ -215,7 +215,7 @@ def checked_target(key: str, target: Any, timeout: Any) -> str:
         )
     if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
         raise StepExecutionError(
-            f"run_timeout_seconds={timeout!r} of {key!r} must be from 0.001 s to "
+            f"run_timeout_seconds={timeout!r:.80} of {key!r} must be from 0.001 s to "
             f"{MAX_RUN_SECONDS:.0f} s."
         )
     return target_id

@@ -156,13 +156,17 @@ class StartingSteps:
         )
 
 
-def checked(step_key: str, kind: type[T], entries: Sequence[Any]) -> Sequence[T]:
+def checked(step_key: str, kind: type[T], entries: Any) -> Sequence[T]:
     """Return the entries of a batch.
 
     Raises:
-        StepExecutionError: one is of another kind.
+        StepExecutionError: they are not a list, or one is of another kind.
 
     """
+    if not isinstance(entries, Sequence):
+        raise StepExecutionError(
+            f"{entries!r:.80} of {step_key!r} must be a list of {kind.__name__}."
+        )
     for one in entries:
         if not isinstance(one, kind):
             raise StepExecutionError(f"{one!r:.80} of {step_key!r} must be a {kind.__name__}.")

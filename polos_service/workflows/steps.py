@@ -295,7 +295,7 @@ class WorkflowSteps(StartingSteps):
     def _check_time(self, step_key: str, timeout: float | None) -> None:
         if timeout is not None and not is_duration(timeout, MAX_RUN_SECONDS):
             raise StepExecutionError(
-                f"timeout={timeout!r} of {step_key!r} must be from 0.001 s to "
+                f"timeout={timeout!r:.80} of {step_key!r} must be from 0.001 s to "
                 f"{MAX_RUN_SECONDS:.0f} s."
             )
 

@@ -83,8 +83,7 @@ class Output:
         self.name = name_of(plain) if isinstance(plain, type) else inspect.formatannotation(plain)
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(given)
-            self.schema = self._adapter.json_schema()
-            json.dumps(self.schema)
+            self.schema = _schema_of(self._adapter)
         except Exception as error:
             where = f"{self.name}.{_culprit(given)}".removesuffix(".")
             raise DefinitionError(
@@ -126,6 +125,13 @@ class Output:
         return Unfit(shown, len(errors) - len(shown))
 
 
+def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a type; raises whatever keeps it from being written as JSON."""
+    schema = adapter.json_schema()
+    json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
+    return schema
+
+
 def _culprit(given: Any) -> str:
     """Return the path of the first field that cannot be described; empty if none is found."""
     if not is_model(given):
@@ -133,7 +139,7 @@ def _culprit(given: Any) -> str:
     for name, field in given.model_fields.items():
         annotated: Any = Annotated[field.annotation, field]
         try:
-            TypeAdapter(annotated).json_schema()
+            _schema_of(TypeAdapter(annotated))
         except Exception:  # noqa: BLE001 - whatever it is, the field is what is looked for
             inner = "" if field.annotation is given else _culprit(field.annotation)
             return f"{name}.{inner}".removesuffix(".")

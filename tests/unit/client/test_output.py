@@ -53,9 +53,21 @@ class Prices(BaseModel):
     items: Annotated[list[int], Field(min_length=1)] = [1]
 
 
+class Numbers(BaseModel):
+    fine: float = 0
+    ratio: float = float("nan")
+
+
+class Halves(BaseModel):
+    fine: int = Field(description="🍵")
+    half: int = Field(description="\ud83c")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (Numbers, r"Numbers\.ratio cannot be described as JSON Schema: Out of range float values"),
+        (Halves, r"Halves\.half cannot be described as JSON Schema: .* surrogates not allowed"),
         (Bad, r"output_schema .*\.Bad\.thing cannot be described as JSON Schema"),
         (Outer, r"output_schema .*\.Outer\.bad\.thing cannot be described"),
         (Extra, "Extra cannot be described as JSON Schema: Object of type Thing is not JSON"),

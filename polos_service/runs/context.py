@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterator
 from contextlib import AbstractContextManager
 from copy import copy
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -20,7 +20,7 @@ from polos.v1.event_pb2 import (
     WaitKind,
     WorkflowRetry,
 )
-from polos_service.errors import LogFull, StepError, Unrecorded
+from polos_service.errors import LogFull, StepError, Unable, Unrecorded
 from polos_service.runs.answers import CANCELLED
 from polos_service.runs.attempt import Attempt, Body, StepOutput, check_size, duration
 from polos_service.runs.branch import Branch
@@ -262,6 +262,15 @@ class RunContext:
     def handing_over(self) -> AbstractContextManager[None]:
         """Hand out no result while what the code is about to get is made ready."""
         return self._branch.gate.holding()
+
+    async def leave_unread(self, key: str, why: StepError) -> NoReturn:
+        """Leave the run to code that can read what the log has of a step, as it could before."""
+        message = (
+            f"The log of run {self.run_id} has the result of step {key!r}, which the code cannot "
+            f"read any more. {why.message} Go back to the code that the run was started with, or "
+            "cancel the run."
+        )
+        await self._branch.leave(Unable(message, step_key=key))
 
     def age(self) -> Duration:
         """Return the time since the run was created."""

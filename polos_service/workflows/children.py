@@ -42,8 +42,7 @@ Find = Callable[[str, str], Runnable]
 """Returns what a project knows by an id; raises AgentNotFound."""
 
 TYPED = '{"result":'
-"""How the output of a step begins whose child has answered with JSON text: validators run when it
-is read."""
+"""How the output of a step begins whose child has answered with JSON text."""
 
 KINDS = frozenset({AGENT, WORKFLOW})
 """The kinds of steps that begin a child."""
@@ -88,18 +87,23 @@ class Children:
         recorded = self._ctx.kind(key)
         kind = recorded if recorded in KINDS else self._kind(target_id)
 
+        values: list[Any] = []
+
         async def body(attempt: Attempt) -> StepOutput:
             output, found = await self.run(attempt, target_id, payload, state, timeout)
+            values.append(await self._value(found, output, target_id))
             if found == kind:
                 return output
             return replace(output, private={**output.private, FOUND: found})
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
-        found = output.private.get(FOUND, kind)
+        if values:
+            return values[0]
         with self._ctx.handing_over():
-            returned = self._returned(target_id)
-            value = partial(value_of, found, output, returned)
-            return await apart(value) if output.result_json.startswith(TYPED) else value()
+            try:
+                return await self._value(output.private.get(FOUND, kind), output, target_id)
+            except StepError as error:  # it could be read when the step ended
+                await self._ctx.leave_unread(key, error)
 
     async def run(
         self,
@@ -138,6 +142,16 @@ class Children:
 
         child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, own))
         return output_of(child, end), runnable.kind
+
+    async def _value(self, kind: str, output: StepOutput, target_id: str) -> Any:
+        """Return what a child's step gives to the code: see `value_of`."""
+        value = partial(value_of, kind, output, self._returned(target_id))
+        if not (output.result_json.startswith(TYPED) or output.private.get(MODELS)):
+            return value()
+        try:
+            return await apart(value)
+        except RuntimeError as error:  # a validator has raised what no exception handler takes
+            raise StepError(FAILED, f"What the child returned cannot be read: {error}") from None
 
     def _returned(self, target_id: str) -> Any:
         """Return the type of an agent's answers, if it is known."""

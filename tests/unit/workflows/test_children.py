@@ -518,6 +518,45 @@ class Judged(BaseModel):
         return item
 
 
+class Moody(BaseModel):
+    """A model whose validator ends the process from the second time on."""
+
+    times: ClassVar[int] = 0
+
+    item: str
+
+    @field_validator("item")
+    @classmethod
+    def exit(cls, item: str) -> str:
+        cls.times += 1
+        if cls.times > 1:
+            raise SystemExit(item)
+        return item
+
+
+@pytest.mark.parametrize("target", ["agent", "workflow"])
+async def test_validators_that_exit_fail_the_step_alone(store: SqliteStore, target: str) -> None:
+    agent = scripted(turn('{"item": "tea"}'), id="agent", output_schema=Moody)
+
+    @workflow(id="workflow")
+    async def moody(ctx: WorkflowContext, payload: dict[str, Any]) -> Moody:
+        return Moody(item="tea")
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        try:
+            await ctx.step.invoke_and_wait("child", target, {"input": "Go."})
+        except StepExecutionError as error:
+            return str(error)
+        return ""
+
+    async with flowing(store, root, moody) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        Moody.times = 0
+        told = await flows.result(root)
+    assert told == "Step 'child' failed: What the child returned cannot be read: SystemExit: tea"
+
+
 async def test_validators_of_an_agents_answer_do_not_block_the_service(store: SqliteStore) -> None:
     agent = scripted(turn('{"item": "tea"}'), id="agent", output_schema=Judged)
 

@@ -23,8 +23,9 @@ from polos_client.errors import (
     ResultMismatch,
     StepExecutionError,
 )
+from polos_client.event import parsed
 from polos_client.fold import conclude, tool_result
-from polos_client.result import AgentResult, ToolResult
+from polos_client.result import AgentResult
 from polos_client.typed import answered
 from polos_service.caller import Caller
 from polos_service.errors import StepError, Unable
@@ -33,6 +34,7 @@ from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.runs.children import ChildStart, run_child
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import AGENT, Runnable, RunRequest
+from polos_service.runs.said import size_of
 from polos_service.sidethread import SMALL
 from polos_service.tools.values import decode, encode
 from polos_service.workflows.definition import KIND as WORKFLOW
@@ -278,16 +280,21 @@ def agent_json(
 ) -> str:
     """Return the `AgentResult` of an agent whose run ended so as JSON text.
 
-    `ended` are its calls of tools with what they returned.
+    `ended` are its calls of tools with what they returned: as many as there is room for.
     """
-    tools: list[ToolResult] = []
-    room = TOOLS_LIMIT
-    for call, finish in ended:
-        room -= len(finish.result_json) + len(call.arguments_json)
-        if room >= 0:
-            tools.append(tool_result(call, finish))
     outcome = Event(run_id=run_id, agent_finish=end)
-    result = conclude(outcome, tools, read=lambda text, _: text)
+    result = conclude(outcome, [], read=lambda text, _: text)
+    room = min(TOOLS_LIMIT, OUTPUT_LIMIT - size_of(_written(result, end)))
+    for call, finish in ended:
+        tool = tool_result(call, finish, read=lambda text, _: parsed(text))
+        room -= size_of(tool.model_dump_json()) + 1
+        if room < 0:
+            break
+        result.tool_results.append(tool)
+    return _written(result, end)
+
+
+def _written(result: AgentResult, end: AgentFinish) -> str:
     if not end.result_is_json:
         return result.model_dump_json()
     # The JSON text as it is, so that its numbers stay exact; first, so that it is found again.

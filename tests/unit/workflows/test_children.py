@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 from google.protobuf.message import Message
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Event
@@ -516,6 +516,46 @@ class Judged(BaseModel):
     def blocking(cls, item: str) -> str:
         cls.threads.add(threading.current_thread())
         return item
+
+
+class Renamed(BaseModel):
+    item: str = Field(alias="what is sold")
+
+
+async def test_what_the_tools_of_an_agent_returned_is_told_as_far_as_there_is_room(
+    store: SqliteStore,
+) -> None:
+    @tool
+    def sell() -> Renamed:
+        return Renamed(**{"what is sold": "tea"})
+
+    @tool
+    def long(count: int) -> str:
+        return "茶" * count
+
+    agent = scripted(
+        turn(call("sell"), call("long", count=70_000)),
+        turn(call("long", count=20_000)),
+        turn("x" * 300_000),
+        id="agent",
+        tools=(sell, long),
+    )
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        child = await ctx.step.agent_invoke_and_wait("child", agent.with_input("Go."))
+        handle = await ctx.step.agent_invoke("start", agent.with_input("Go."))
+        other = await ctx.step.wait_for_run("other", handle)
+        assert len(child.result) == len(other.result) == 300_000
+        return [
+            [one.result for one in result.tool_results if one.tool_name == "sell"]
+            + [len(one.result) for one in result.tool_results if one.tool_name == "long"]
+            for result in (child, other)
+        ]
+
+    async with flowing(store, root) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        assert await flows.result(root) == [[{"what is sold": "tea"}]] * 2
 
 
 class Moody(BaseModel):

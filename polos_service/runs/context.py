@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Coroutine, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from typing import Any, NoReturn, cast
 
@@ -259,9 +259,11 @@ class RunContext:
         """
         return self._branch.waiting_for_room()
 
-    def handing_over(self) -> AbstractContextManager[None]:
-        """Hand out no result while what the code is about to get is made ready."""
-        return self._branch.gate.holding()
+    @contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Hand out no result while what the code is about to get is made ready, and do not park."""
+        with self._branch.gate.holding(), self._branch.working():
+            yield
 
     async def leave_unread(self, key: str, why: StepError) -> NoReturn:
         """Leave the run to code that can read what the log has of a step, as it could before."""

@@ -93,7 +93,8 @@ class Children:
 
         async def body(attempt: Attempt) -> StepOutput:
             output, found = await self.run(attempt, target_id, payload, state, timeout)
-            values.append(await self._value(found, output, target_id))
+            with self._ctx.working():
+                values.append(await self._value(found, output, target_id))
             if found == kind:
                 return output
             return replace(output, private={**output.private, FOUND: found})

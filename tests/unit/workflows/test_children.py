@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
@@ -574,6 +575,26 @@ class Moody(BaseModel):
         return item
 
 
+PARKING = 0.02
+"""Seconds after which a run is parked that only waits."""
+
+
+class Slow(BaseModel):
+    """A model that takes longer to read than a run takes to be parked, from the second time on."""
+
+    times: ClassVar[int] = 0
+
+    item: str
+
+    @field_validator("item")
+    @classmethod
+    def slow(cls, item: str) -> str:
+        cls.times += 1
+        if cls.times > 1:
+            time.sleep(20 * PARKING)
+        return item
+
+
 @pytest.mark.parametrize("target", ["agent", "workflow"])
 async def test_validators_that_exit_fail_the_step_alone(store: SqliteStore, target: str) -> None:
     agent = scripted(turn('{"item": "tea"}'), id="agent", output_schema=Moody)
@@ -595,6 +616,30 @@ async def test_validators_that_exit_fail_the_step_alone(store: SqliteStore, targ
         Moody.times = 0
         told = await flows.result(root)
     assert told == "Step 'child' failed: What the child returned cannot be read: SystemExit: tea"
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["child", "own"])
+async def test_a_run_is_not_parked_while_an_answer_is_read(
+    store: SqliteStore, *, own: bool
+) -> None:
+    agent = scripted(turn('{"item": "tea"}'), id="agent", output_schema=Slow)
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> str:
+        long = asyncio.ensure_future(ctx.step.suspend("long"))
+        if own:
+            handle = await ctx.step.agent_invoke("start", agent.with_input("Go."))
+            found = await ctx.step.wait_for_run("end", handle)
+        else:
+            found = await ctx.step.agent_invoke_and_wait("child", agent.with_input("Go."))
+        long.cancel()
+        return str(found.result.item)
+
+    async with flowing(store, root, threshold=PARKING) as flows:
+        flows.add(AgentRunnable(agent, Providers({"scripted": lambda _: Scripted()}), flows.means))
+        Slow.times = 0
+        assert await flows.result(root) == "tea"
+    assert Slow.times == 2
 
 
 async def test_validators_of_an_agents_answer_do_not_block_the_service(store: SqliteStore) -> None:

@@ -269,8 +269,8 @@ class RunContext:
         """Leave the run to code that can read what the log has of a step, as it could before."""
         message = (
             f"The log of run {self.run_id} has the result of step {key!r}, which the code cannot "
-            f"read any more. {why.message} Go back to the code that the run was started with, or "
-            "cancel the run."
+            f"read any more: {why.message.rstrip('.')}. Go back to the code that the run was "
+            "started with, or cancel the run."
         )
         await self._branch.leave(Unable(message, step_key=key))
 

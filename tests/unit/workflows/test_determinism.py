@@ -268,6 +268,7 @@ async def test_a_result_that_the_code_cannot_read_any_more_is_not_a_failure(
             assert result_of(await flows.ended(run_id)) == "shipped for 5"
     (left, *_) = [one for one in logs if one["event"] == "run_left"]
     assert left["step_key"] == "charge"
+    assert "cannot read any more: " in left["reason"]
     assert "Go back to the code that the run was started with" in left["reason"]
 
 

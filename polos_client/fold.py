@@ -222,15 +222,23 @@ class Voids:
             self._void.add(first.run_id)
 
 
-def tool_result(call: pb.ToolCall, ended: pb.StepFinish | ToolResultMessage) -> ToolResult:
-    """Return how a call of a tool ended, as `ended` says."""
+def tool_result(
+    call: pb.ToolCall,
+    ended: pb.StepFinish | ToolResultMessage,
+    read: Callable[[str, str], Any] | None = None,
+) -> ToolResult:
+    """Return how a call of a tool ended, as `ended` says.
+
+    `read` returns what JSON text stands for; given the name of its class. None: an instance of
+    that class, if this process has it.
+    """
     failed = ended.WhichOneof("outcome") == "failure"
     schema = ended.result_schema
     return ToolResult(
         tool_name=call.name,
         status="failed" if failed else "completed",
         input=parsed(call.arguments_json or "{}"),
-        result=None if failed else _returned(ended.result_json, schema),
+        result=None if failed else (read or _returned)(ended.result_json, schema),
         error=ended.failure.message if failed else None,
         tool_call_id=call.id,
         result_schema=schema or None,

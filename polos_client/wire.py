@@ -41,6 +41,9 @@ RESPONSE_LIMIT = RESULT_LIMIT + 4 * 1024 * 1024
 PAGE_LIMIT = 1000
 """Runs or agents that a page of a list holds at most."""
 
+NESTING_LIMIT = 100
+"""Values within values at most, so that readers in every language can parse the JSON."""
+
 TOKEN_SECONDS = 24 * 3600
 """Seconds for which a run token is good at most."""
 

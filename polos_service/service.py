@@ -34,13 +34,16 @@ from polos_service.sidethread import SMALL, SideThread
 from polos_service.store import ENDED, NewRun, RunQuery, RunRecord, RunStore
 from polos_service.store.refusals import needed
 from polos_service.waits import Waits
-from polos_service.workflows.outcome import deleted_json, outcome_json
+from polos_service.workflows.outcome import circle_json, deleted_json, outcome_json
 from polos_service.workflows.room import Room
 
 T = TypeVar("T", NewRun, RunRecord)
 
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
+
+CIRCLE = 100
+"""Runs at most that are looked at to find out whether they wait for each other."""
 
 DRAIN_RETRY = 1.0
 """Seconds after which a start that was refused at the end may find the next process."""
@@ -271,6 +274,24 @@ class OtherRuns:
 
         """
         return await self._store.create(run if self._show_inputs else without_preview(run))
+
+    async def refusal(self, project: str, run_id: str, root: str) -> str:
+        """Return why a root run must not wait for a run's end, as `outcome` does; or nothing.
+
+        It must not if that run waits for the root run, itself or through others.
+
+        Raises:
+            StoreUnavailable: the store is away.
+
+        """
+        ahead, seen = {run_id}, set[str]()
+        while ahead and len(seen) < CIRCLE:
+            seen.add(one := ahead.pop())
+            with contextlib.suppress(RunExpired, RunNotFound):
+                ahead |= await self._details.awaited(project, one) - seen
+            if root in ahead:
+                return circle_json(run_id)
+        return ""
 
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with, as a wait for its end tells it.

@@ -12,20 +12,17 @@ from typing import Annotated, Any, NamedTuple, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_core.core_schema import ErrorType
 
 from polos_client.define.signature import is_model
 from polos_client.errors import DefinitionError
 from polos_client.typed import exact, name_of
+from polos_client.wire import NESTING_LIMIT
 
 MAX_VIOLATIONS = 20
 """Violations that are told of one answer; further ones are counted."""
 
 SHOWN = 256
 """Characters of a path, a rule or a value that are shown at most."""
-
-_BUILT_IN = frozenset(typing.get_args(ErrorType))
-"""The kinds of violations that pydantic itself has: what it says of the others is user code's."""
 
 
 class Violation(NamedTuple):
@@ -86,8 +83,7 @@ class Output:
         self.name = name_of(plain) if isinstance(plain, type) else inspect.formatannotation(plain)
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(given)
-            self.schema = self._adapter.json_schema()
-            json.dumps(self.schema)
+            self.schema = _schema_of(self._adapter)
         except Exception as error:
             where = f"{self.name}.{_culprit(given)}".removesuffix(".")
             raise DefinitionError(
@@ -108,6 +104,7 @@ class Output:
             raise Unfit([_plain("", "The answer is empty")])
         try:
             value = json.loads(text, parse_constant=_constant, parse_float=_finite)
+            _check_nesting(value, NESTING_LIMIT)
             return exact(self._adapter, text)
         except ValidationError as error:
             raise self._unfit(error, value) from error
@@ -122,10 +119,17 @@ class Output:
             raise Unfit([Violation("", f"Validating it raised {kind}", told)]) from error
 
     def _unfit(self, error: ValidationError, value: Any) -> Unfit:
-        errors = error.errors(include_url=False)
+        errors = error.errors()
         names = frozenset(_names(self.schema))
         shown = [_violation(one, value, names) for one in errors[:MAX_VIOLATIONS]]
         return Unfit(shown, len(errors) - len(shown))
+
+
+def _schema_of(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """Return the JSON Schema of a type; raises whatever keeps it from being written as JSON."""
+    schema = adapter.json_schema()
+    json.dumps(schema, ensure_ascii=False, allow_nan=False).encode()
+    return schema
 
 
 def _culprit(given: Any) -> str:
@@ -135,7 +139,7 @@ def _culprit(given: Any) -> str:
     for name, field in given.model_fields.items():
         annotated: Any = Annotated[field.annotation, field]
         try:
-            TypeAdapter(annotated).json_schema()
+            _schema_of(TypeAdapter(annotated))
         except Exception:  # noqa: BLE001 - whatever it is, the field is what is looked for
             inner = "" if field.annotation is given else _culprit(field.annotation)
             return f"{name}.{inner}".removesuffix(".")
@@ -156,7 +160,7 @@ def _shown(text_of: Callable[[], str], otherwise: str) -> str:
     """Return a text that code of the type's author makes, cut; another one if that code fails."""
     try:
         text = text_of()
-    except Exception:  # noqa: BLE001 - it is any code
+    except BaseException:  # noqa: BLE001 - it is any code
         return otherwise
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
@@ -173,7 +177,7 @@ def _public(loc: Sequence[int | str], value: Any, names: frozenset[str]) -> Iter
 def _rule(error: ErrorDetails) -> str:
     """Return what a violation says without what the answer says."""
     context = error.get("ctx", {})
-    if error["type"] not in _BUILT_IN:
+    if "url" not in error:  # user code says this, whatever the type: pydantic documents its own
         return f"Violates the rule {error['type']!r}"
     if error["type"] == "union_tag_invalid":
         return f"The tag {context['discriminator']} should be one of {context['expected_tags']}"
@@ -205,6 +209,15 @@ def _finite(text: str) -> float:
     if math.isinf(number):
         raise Unfit([Violation("", "A number is too large", f"the number {text} is too large")])
     return number
+
+
+def _check_nesting(value: Any, left: int) -> None:
+    if isinstance(value, dict | list):
+        if not left:
+            rule = f"The answer has more than {NESTING_LIMIT} values within values"
+            raise Unfit([_plain("", rule)])
+        for one in value.values() if isinstance(value, dict) else value:
+            _check_nesting(one, left - 1)
 
 
 def _constant(text: str) -> NoReturn:

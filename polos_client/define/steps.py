@@ -143,7 +143,8 @@ class Steps(Protocol):
 
         Returns:
             What the workflow returned; a model as the class of its name. For an agent, its
-            `AgentResult`. If it failed or was cancelled, StepExecutionError is raised.
+            `AgentResult`. If it failed or was cancelled, StepExecutionError is raised; also if it
+            waits for this run, itself or through others, and none of the waits has a timeout.
 
         """
         ...

@@ -24,10 +24,11 @@ from polos_client.errors import StepExecutionError
 from polos_client.result import AgentResult
 from polos_service.cancelling import seen
 from polos_service.errors import StepError
-from polos_service.runs.attempt import Attempt, StepOutput
+from polos_service.runs.attempt import Attempt, StepOutput, check_size
 from polos_service.runs.children import failure
 from polos_service.runs.context import RunContext
 from polos_service.runs.endings import failed
+from polos_service.runs.said import size_of
 from polos_service.tools.approved import Approved
 from polos_service.tools.local import call_tool, in_time, unknown_outcome, validating
 from polos_service.tools.result import Returned
@@ -94,6 +95,7 @@ class Body:
         with self._ctx.working() if self._tool.at_most_once else nullcontext():
             try:
                 result = await call_tool({call.name: self._tool}, call, context, limit, approved)
+                check_size("output", size_of(result))
             except StepError as error:
                 await self._end(error)
                 raise

@@ -128,7 +128,8 @@ def _strict(schema: Any, *, all_required: bool) -> Schema:
 
 
 def _members(schema: Mapping[str, Any], *, all_required: bool) -> Schema:
-    if "properties" not in schema or schema.get("additionalProperties", False) is not False:
+    listed = isinstance(schema.get("properties"), dict)
+    if not listed or schema.get("additionalProperties", False) is not False:
         raise _NotStrictError  # it is a mapping
     members = {
         name: _strict(one, all_required=all_required) for name, one in schema["properties"].items()
@@ -140,7 +141,7 @@ def _members(schema: Mapping[str, Any], *, all_required: bool) -> Schema:
 def _described(schema: Mapping[str, Any]) -> Schema:
     """Return the description of a schema, with the constraints that are left out of it."""
     left_out = {name: schema[name] for name in schema.keys() - _KEPT - _DROPPED - {"required"}}
-    parts = [schema.get("description", "")]
+    parts = [str(schema.get("description", ""))]
     parts += [f"{name}: {json.dumps(left_out[name])}" for name in schema if name in left_out]
     text = ". ".join(part.rstrip(".") for part in parts if part)
     return {"description": text} if text else {}

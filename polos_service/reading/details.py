@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from polos.v1.event_pb2 import Event, StepFinish, ToolCall
+from polos.v1.event_pb2 import Event, StepFinish, ToolCall, WaitKind
 from polos.v1.run_pb2 import RunTree, ToolResult
 from polos_client.errors import StoreUnavailable
 from polos_client.wire import RESULT_LIMIT, root_of
@@ -23,6 +23,7 @@ from polos_service.reading.subtree import Subtree, begin_of, number_of
 from polos_service.reading.tail import READ_LIMIT, events_of
 from polos_service.reading.tree import Member, Tree, resting, state_of
 from polos_service.runs.frame import cut, decode
+from polos_service.runs.journal import awaited_run
 from polos_service.runs.lineage import Origin
 from polos_service.runs.private import definition_in
 from polos_service.store import ENDED, RunRecord, RunStore, Slice
@@ -199,6 +200,27 @@ class Details:
                     waits = event.HasField("suspended") or event.HasField("resumed")
                     if waits or (key and event.step_start.step_key == key):
                         yield event
+
+    async def awaited(self, project: str, run_id: str) -> set[str]:
+        """Return the runs for whose ends a root run or its children wait, however long it takes.
+
+        Raises:
+            RunNotFound: there is no such run.
+
+        """
+        waits = {
+            event.sequence: awaited_run(event.suspended)
+            async for event in self.waits(project, run_id)
+            if event.suspended.kind == WaitKind.WAIT_KIND_RUN
+            and not event.suspended.HasField("expire_time")
+        }
+        if not waits:
+            return set()
+        tree = Tree()
+        async for data in self._log(project, await self._store.get(project, run_id)):
+            tree.add(decode(data))
+        still_open = {wait_id for member in tree.standing() for wait_id in member.waits}
+        return {awaited for wait_id, awaited in waits.items() if wait_id in still_open}
 
     async def _room(self, size: int) -> bool:
         """Take room for a result; False if there is none."""

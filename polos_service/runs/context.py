@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from typing import Any
+from typing import Any, NoReturn
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -19,7 +19,7 @@ from polos.v1.event_pb2 import (
     WaitKind,
     WorkflowRetry,
 )
-from polos_service.errors import LogFull, Unrecorded
+from polos_service.errors import LogFull, StepError, Unable, Unrecorded
 from polos_service.runs.attempt import Body, StepOutput, duration
 from polos_service.runs.branch import Branch
 from polos_service.runs.budget import NO_BUDGET, Budget
@@ -31,7 +31,7 @@ from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journals import Journals
 from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage
-from polos_service.runs.pausing import Ended, Outcome, Pausing
+from polos_service.runs.pausing import Ended, Other, Pausing
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
@@ -235,9 +235,20 @@ class RunContext:
         """
         return self._branch.waiting_for_room()
 
-    def handing_over(self) -> AbstractContextManager[None]:
-        """Hand out no result while what the code is about to get is made ready."""
-        return self._branch.gate.holding()
+    @contextmanager
+    def handing_over(self) -> Iterator[None]:
+        """Hand out no result while what the code is about to get is made ready, and do not park."""
+        with self._branch.gate.holding(), self._branch.working():
+            yield
+
+    async def leave_unread(self, key: str, why: StepError) -> NoReturn:
+        """Leave the run to code that can read what the log has of a step, as it could before."""
+        message = (
+            f"The log of run {self.run_id} has the result of step {key!r}, which the code cannot "
+            f"read any more: {why.message.rstrip('.')}. Go back to the code that the run was "
+            "started with, or cancel the run."
+        )
+        await self._branch.leave(Unable(message, step_key=key))
 
     def age(self) -> Duration:
         """Return the time since the run was created."""
@@ -322,13 +333,13 @@ class RunContext:
         *,
         data_json: str = "",
         until: int | None = None,
-        outcome: Outcome | None = None,
+        other: Other | None = None,
     ) -> Ended:
         """Wait as `wait` does, and return where the log has the end as well.
 
-        `outcome` returns what the run has ended with that a wait of kind RUN is for.
+        `other` is the run that a wait of kind RUN is for.
         """
-        return await self._waits.wait(key, kind, data_json, until, outcome)
+        return await self._waits.wait(key, kind, data_json, until, other)
 
     async def finish(self, payload: Message) -> None:
         """Emit the last event of a child, unless the log has it; durable when this returns.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Resumed, Suspended, WaitKind
@@ -15,8 +15,17 @@ from polos_service.runs.branch import Branch
 from polos_service.runs.journal import UNANSWERED, WAITS, awaited_run, is_given_up
 from polos_service.runs.waiting import RUN, Waiting
 
-Outcome = Callable[[str], Awaitable[str]]
-"""Returns what a run has ended with, as JSON text; may raise StoreUnavailable."""
+
+class Other(Protocol):
+    """The run that a wait is for. Each method may raise StoreUnavailable."""
+
+    async def refusal(self, run_id: str) -> str:
+        """Return why it must not be waited for, as `outcome` tells an end; or nothing."""
+        ...
+
+    async def outcome(self, run_id: str) -> str:
+        """Return what it has ended with, as JSON text."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,7 +59,7 @@ class Pausing:
         kind: WaitKind.ValueType,
         data_json: str,
         until: int | None,
-        outcome: Outcome | None = None,
+        other: Other | None = None,
     ) -> Ended:
         """Wait, and return how the wait has ended, the same whenever it is asked for."""
         await self._branch.ask(key, WAITS[kind])
@@ -64,9 +73,7 @@ class Pausing:
         await self._holding.boundary(None)
         wait_id, told = self._begin(key, kind, data_json, until)
         try:
-            answer = await self._answer(wait_id, told)
-            if outcome is not None and answer is not None and answer.ending == "answered":
-                answer = Answer(data_json=await self._outcome(outcome, told))
+            answer = await self._answer(wait_id, told, other)
         except asyncio.CancelledError:
             self.cease(key)
             raise
@@ -139,20 +146,21 @@ class Pausing:
             self._waiting.awaited[begun[0]] = awaited_run(begun[1])
         return begun
 
-    async def _answer(self, wait_id: int, told: Suspended) -> Answer | None:
+    async def _answer(self, wait_id: int, told: Suspended, other: Other | None) -> Answer | None:
         try:
             with self._branch.working():  # a run that is parked knows when this wait ends
                 # Before the event can be seen: whoever sees it may look the wait up.
                 await self._waiting.open(self._branch.lineage, wait_id, told)
                 await self._writer.flush()
-            return await self._waiting.ending(self._branch.run_id, wait_id, told)
-        except StoreUnavailable as error:
-            await self._branch.leave(error)
-
-    async def _outcome(self, outcome: Outcome, told: Suspended) -> str:
-        try:
-            with self._branch.working():
-                return await outcome(awaited_run(told))
+                # After that: of two runs that begin to wait for each other, one sees the other.
+                endless = None if told.HasField("expire_time") else other
+                if endless and (refusal := await endless.refusal(awaited_run(told))):
+                    return Answer(data_json=refusal)
+            answer = await self._waiting.ending(self._branch.run_id, wait_id, told)
+            if other is not None and answer is not None and answer.ending == "answered":
+                with self._branch.working():
+                    return Answer(data_json=await other.outcome(awaited_run(told)))
+            return answer
         except StoreUnavailable as error:
             await self._branch.leave(error)
 

@@ -19,10 +19,8 @@ from pydantic_core import to_jsonable_python
 
 from polos.v1.error_pb2 import FailureReason
 from polos_client.typed import instance_of, name_of
+from polos_client.wire import NESTING_LIMIT
 from polos_service.errors import StepError
-
-MAX_DEPTH = 100
-"""Values within values at most, so that readers in every language can parse the JSON."""
 
 SHOWN = 1000
 """Characters of a value that an error shows."""
@@ -40,7 +38,7 @@ def encode(value: Any) -> tuple[str, Models]:
     """
     models: dict[str, str] = {}
     try:
-        plain = _plain(value, "", models, MAX_DEPTH)
+        plain = _plain(value, "", models, NESTING_LIMIT)
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
     except Exception as error:
@@ -115,7 +113,7 @@ def _plain(value: Any, place: str, models: dict[str, str], depth: int) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if not depth:
-        raise ValueError(f"it has more than {MAX_DEPTH} values within values")
+        raise ValueError(f"it has more than {NESTING_LIMIT} values within values")
     if isinstance(value, BaseModel):
         models[place] = name_of(type(value))
         return to_jsonable_python(value, by_alias=True)

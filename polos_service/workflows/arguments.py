@@ -32,7 +32,7 @@ def check_seconds(key: str, name: str, value: Any) -> None:
     """
     if value is not None and not is_duration(value, MAX_RUN_SECONDS):
         raise StepExecutionError(
-            f"{name}={value!r} of {key!r} must be from 0.001 s to {MAX_RUN_SECONDS:.0f} s."
+            f"{name}={value!r:.80} of {key!r} must be from 0.001 s to {MAX_RUN_SECONDS:.0f} s."
         )
 
 
@@ -91,14 +91,26 @@ def nanoseconds(key: str, parts: Mapping[str, Any]) -> int:
     return total // MICROSECOND * 1000
 
 
-def checked_entries(key: str, entries: Sequence[Any]) -> Sequence[BatchWorkflowInput]:
+def checked_list(key: str, entries: Any) -> Sequence[Any]:
     """Return the entries of a batch.
 
     Raises:
-        StepExecutionError: one is something else.
+        StepExecutionError: they are not a list.
 
     """
-    for one in entries:
+    if not isinstance(entries, Sequence):
+        raise StepExecutionError(f"{entries!r:.80} of {key!r} must be a list of entries.")
+    return entries
+
+
+def checked_entries(key: str, entries: Any) -> Sequence[BatchWorkflowInput]:
+    """Return the entries of a batch that names what it runs.
+
+    Raises:
+        StepExecutionError: they are not a list, or one is something else.
+
+    """
+    for one in checked_list(key, entries):
         if not isinstance(one, BatchWorkflowInput):
             raise StepExecutionError(f"{one!r:.80} of {key!r} must be a BatchWorkflowInput.")
     return entries

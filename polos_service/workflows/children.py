@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -24,9 +25,9 @@ from polos_service.runs.runnable import AGENT, Runnable, RunRequest
 from polos_service.sidethread import SMALL
 from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND as WORKFLOW
-from polos_service.workflows.functions import FAILED
+from polos_service.workflows.functions import FAILED, MODELS, apart
 from polos_service.workflows.invocation import Invocation
-from polos_service.workflows.results import output_of, value_of
+from polos_service.workflows.results import LEADING, output_of, value_of
 
 Find = Callable[[str, str], Runnable]
 """Returns what a project knows by an id; raises AgentNotFound."""
@@ -60,16 +61,25 @@ class Children:
         recorded = self._ctx.kind(key)
         kind = recorded if recorded in KINDS else self._kind(invocation.target_id)
 
+        values: list[Any] = []
+
         async def body(attempt: Attempt) -> StepOutput:
             output, found = await self.run(attempt, invocation)
+            with self._ctx.working():
+                values.append(await self._value(found, output, invocation.target_id))
             if found == kind:
                 return output
             return replace(output, private={**output.private, FOUND: found})
 
         output = await self._ctx.step(key, kind, body, resumes=True, abandons=True)
+        if values:
+            return values[0]
         with self._ctx.handing_over():
             found = output.private.get(FOUND, kind)
-            return value_of(found, output, self.answers_of(invocation.target_id))
+            try:
+                return await self._value(found, output, invocation.target_id)
+            except StepError as error:  # it could be read when the step ended
+                await self._ctx.leave_unread(key, error)
 
     async def run(self, attempt: Attempt, invocation: Invocation) -> tuple[StepOutput, str]:
         """Run an agent or a workflow as the child of an attempt of a step.
@@ -94,6 +104,16 @@ class Children:
 
         child, end = await run_child(self._ctx, attempt, ChildStart(runnable, pin, timeout))
         return output_of(child.run_id, end, child.tools), runnable.kind
+
+    async def _value(self, kind: str, output: StepOutput, target_id: str) -> Any:
+        """Return what a child's step gives to the code: see `value_of`."""
+        value = partial(value_of, kind, output, self.answers_of(target_id))
+        if not (output.result_json.startswith(LEADING) or output.private.get(MODELS)):
+            return value()
+        try:
+            return await apart(value)
+        except RuntimeError as error:  # a validator has raised what no exception handler takes
+            raise StepError(FAILED, f"What the child returned cannot be read: {error}") from None
 
     def answers_of(self, target_id: str) -> Any:
         """Return the type of an agent's answers, if it is known here."""

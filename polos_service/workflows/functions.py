@@ -60,7 +60,7 @@ class Function:
         if _is_small(outcome.value):
             text, models, value = self._stored(outcome.value)
         else:
-            text, models, value = await _in_thread(lambda: self._stored(outcome.value))
+            text, models, value = await apart(lambda: self._stored(outcome.value))
         self._kept = [value]
         return StepOutput(result_json=text, private={MODELS: models} if models else {})
 
@@ -76,7 +76,7 @@ class Function:
         text, models = output.result_json, output.private.get(MODELS, {})
         if len(text) <= SMALL:
             return decode(text, models, self._returned)
-        return await _in_thread(lambda: decode(text, models, self._returned))
+        return await apart(lambda: decode(text, models, self._returned))
 
     async def _outcome(self) -> Outcome:
         token = inside.set(True)
@@ -121,8 +121,14 @@ def _is_flat(value: Any) -> bool:
     )
 
 
-async def _in_thread(function: Callable[[], Any]) -> Any:
-    """Call a function in a thread; raise the StepError that it raises."""
+async def apart(function: Callable[[], Any]) -> Any:
+    """Call a function in a thread: it takes long, or runs code of the user's.
+
+    Raises:
+        StepError: the function raised it.
+        RuntimeError: it raised anything else, even SystemExit; or no thread can be started.
+
+    """
 
     def attempted() -> Any:
         try:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Coroutine
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Protocol
 
 from polos.v1.error_pb2 import FailureReason
@@ -31,9 +32,10 @@ from polos_service.sidethread import SMALL
 from polos_service.store import NewRun
 from polos_service.tools.values import encode
 from polos_service.workflows.children import Children
-from polos_service.workflows.functions import FAILED
+from polos_service.workflows.functions import FAILED, apart
 from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.outcome import value_in
+from polos_service.workflows.results import LEADING
 from polos_service.workflows.room import Room
 
 KIND = "invoke"
@@ -55,6 +57,15 @@ class Others(Protocol):
         """Store a run, and return its id: see `RunStore.create`."""
         ...
 
+    async def refusal(self, project: str, run_id: str, root: str) -> str:
+        """Return why a root run must not wait for a run's end, as `outcome` does; or nothing.
+
+        Raises:
+            StoreUnavailable: the store is away.
+
+        """
+        ...
+
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with, as `outcome_json` makes it.
 
@@ -66,6 +77,30 @@ class Others(Protocol):
 
 
 log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A run with a log of its own, to a run that waits for its end.
+
+    Attributes:
+        others: the runs with logs of their own.
+        project: that of both.
+        root: the root of the run that waits.
+
+    """
+
+    others: Others
+    project: str
+    root: str
+
+    async def refusal(self, run_id: str) -> str:
+        """Return why it must not be waited for, as `outcome` does; or nothing."""
+        return await self.others.refusal(self.project, run_id, self.root)
+
+    async def outcome(self, run_id: str) -> str:
+        """Return what the run has ended with."""
+        return await self.others.outcome(self.project, run_id)
 
 
 class Independent:
@@ -125,15 +160,13 @@ class Independent:
                 "one, or its id."
             )
 
-        async def outcome(awaited: str) -> str:
-            return await self._others.outcome(self._ctx.project, awaited)
-
+        other = Other(self._others, self._ctx.project, self._ctx.root.run_id)
         ended = await self._ctx.waited(
             key,
             WaitKind.WAIT_KIND_RUN,
             data_json=encode({"run_id": run_id})[0],
             until=None if timeout is None else self._ctx.after(timeout),
-            outcome=outcome,
+            other=other,
         )
         if ended.resumed.expired:
             raise StepError(
@@ -142,9 +175,9 @@ class Independent:
             )
         with self._ctx.handing_over():
             told = ended.resumed.data_json
-            if len(told) <= SMALL:
-                return value_in(told, self._children.answers_of)
-            return await asyncio.to_thread(value_in, told, self._children.answers_of)
+            value = partial(value_in, told, self._children.answers_of)
+            has_code = told.startswith(LEADING * 2)  # an agent's answer of a type
+            return await apart(value) if has_code or len(told) > SMALL else value()
 
     async def _run(self, key: str, invocation: Invocation) -> NewRun:
         """Return the run that a step starts.

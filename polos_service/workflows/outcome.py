@@ -62,6 +62,15 @@ def too_large(run_id: str) -> dict[str, str]:
     return {"outcome": "failed", "error": what}
 
 
+def circle_json(run_id: str) -> str:
+    """Return how a run is told that must not wait for a run, because that one waits for it."""
+    what = (
+        f"The run {run_id} waits for the end of this run, itself or through others, so that none "
+        "of them would ever end. Give one of these waits a timeout."
+    )
+    return json.dumps({"run_id": run_id, "outcome": "failed", "error": what})
+
+
 def deleted_json(run_id: str) -> str:
     """Return how a run is told that was deleted before its end was read, or never was there."""
     return json.dumps({"run_id": run_id, "outcome": "deleted"})

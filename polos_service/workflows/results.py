@@ -10,13 +10,15 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import AgentFinish, Event, StepFinish, ToolCall, WorkflowFinish
 from polos.v1.run_pb2 import ToolResult as ToolResultMessage
 from polos_client.errors import ResultMismatch
+from polos_client.event import parsed
 from polos_client.fold import conclude, tool_result
-from polos_client.result import AgentResult, ToolResult
+from polos_client.result import AgentResult
 from polos_client.typed import answered
 from polos_service.errors import StepError
 from polos_service.limits import OUTPUT_LIMIT
 from polos_service.runs.attempt import StepOutput
 from polos_service.runs.runnable import AGENT
+from polos_service.runs.said import size_of
 from polos_service.tools.values import decode
 from polos_service.workflows.functions import MODELS
 
@@ -53,16 +55,21 @@ def agent_json(
 ) -> str:
     """Return the `AgentResult` of an agent whose run ended so as JSON text.
 
-    `ended` are its calls of tools with what they returned.
+    `ended` are its calls of tools with what they returned: as many as there is room for.
     """
-    tools: list[ToolResult] = []
-    room = TOOLS_LIMIT
-    for call, finish in ended:
-        room -= len(finish.result_json) + len(call.arguments_json)
-        if room >= 0:
-            tools.append(tool_result(call, finish))
     outcome = Event(run_id=run_id, agent_finish=end)
-    result = conclude(outcome, tools, read=lambda text, _: text)
+    result = conclude(outcome, [], read=lambda text, _: text)
+    room = min(TOOLS_LIMIT, OUTPUT_LIMIT - size_of(_written(result, end)))
+    for call, finish in ended:
+        tool = tool_result(call, finish, read=lambda text, _: parsed(text))
+        room -= size_of(tool.model_dump_json()) + 1
+        if room < 0:
+            break
+        result.tool_results.append(tool)
+    return _written(result, end)
+
+
+def _written(result: AgentResult, end: AgentFinish) -> str:
     if not end.result_is_json:
         return result.model_dump_json()
     return leading(end.result, result.model_dump_json(exclude={"result"}))
@@ -102,5 +109,6 @@ def result_in(text: str) -> str | None:
     """Return the JSON text of the result in what `leading` has made; None if it has not."""
     if not text.startswith(LEADING):
         return None
-    _, end = JSONDecoder().raw_decode(text, len(LEADING))
-    return text[len(LEADING) : end]
+    start = len(text) - len(text[len(LEADING) :].lstrip())  # models write line ends before JSON
+    _, end = JSONDecoder().raw_decode(text, start)
+    return text[start:end]

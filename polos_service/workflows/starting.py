@@ -11,7 +11,7 @@ from polos_client.define.children import AgentRunConfig, BatchStepResult, BatchW
 from polos_client.errors import StepExecutionError
 from polos_client.result import AgentResult
 from polos_client.unbuilt import refuse
-from polos_service.workflows.arguments import checked_entries, entry_of
+from polos_service.workflows.arguments import checked_entries, checked_list, entry_of
 from polos_service.workflows.children import Children
 from polos_service.workflows.independent import Independent
 from polos_service.workflows.invocation import checked_invocation
@@ -60,7 +60,7 @@ class StartingSteps:
         self, step_key: str, configs: Sequence[AgentRunConfig]
     ) -> list[ExecutionHandle]:
         """Start runs of agents of their own, and return their handles in order."""
-        entries = [entry_of(step_key, one) for one in configs]
+        entries = [entry_of(step_key, one) for one in checked_list(step_key, configs)]
         return await self._started(step_key, entries)
 
     async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK
@@ -98,7 +98,7 @@ class StartingSteps:
         self, step_key: str, configs: Sequence[AgentRunConfig]
     ) -> list[BatchStepResult]:
         """Run agents inside this run, beside each other."""
-        entries = [entry_of(step_key, one) for one in configs]
+        entries = [entry_of(step_key, one) for one in checked_list(step_key, configs)]
         return await self._batch(step_key, entries, self._told)
 
     async def _started(

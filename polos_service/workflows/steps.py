@@ -110,7 +110,10 @@ class WorkflowSteps(StartingSteps):
                 step_key, "run", function.body, retries=retries, abandons=True
             )
             with self._ctx.handing_over():
-                return await function.value(output)
+                try:
+                    return await function.value(output)
+                except StepError as error:  # it could be read when the step ended
+                    await self._ctx.leave_unread(step_key, error)
 
     async def wait_for(  # noqa: PLR0917 - the order of the original SDK
         self,

@@ -68,6 +68,10 @@ mended = Agent(
 
 hopeless = Agent("hopeless", "scripted", script("one", "two"), output_schema=Order)
 
+SPACED = f"\n\t {TEA}\r\n"
+
+spaced = Agent("spaced", "scripted", script(SPACED), output_schema=Order)
+
 several = Agent("several", "scripted", script(f"[{TEA}]"), output_schema=list[Order])
 
 
@@ -80,7 +84,7 @@ SECOND = create_model("Twin", __module__=__name__, second=(int, ...))
 
 twins = Agent("twins", "scripted", script('{"first": 1}'), output_schema=FIRST | SECOND)
 
-AGENTS = (ordering, mended, hopeless, several, selling, long, twins)
+AGENTS = (ordering, spaced, mended, hopeless, several, selling, long, twins)
 
 
 @workflow(id="family")
@@ -103,9 +107,23 @@ async def family(ctx: WorkflowContext) -> Any:
     return [str(one.result.price), both[2].error]
 
 
+asking = Agent(
+    "asking", "scripted", script(turn(call("spaced", input="Go.")), "Sold."), tools=[spaced]
+)
+
+
+@workflow(id="spaces")
+async def spaces(ctx: WorkflowContext) -> str:
+    child = await ctx.step.agent_invoke_and_wait("child", spaced.with_input("Go."))
+    handle = await ctx.step.agent_invoke("start", spaced.with_input("Go."))
+    other = await ctx.step.wait_for_run("wait", handle)
+    assert child.result == other.result == ORDER
+    return str(other.result.price)
+
+
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path, *AGENTS, family) as one:
+    async with serving(tmp_path, *AGENTS, asking, family, spaces) as one:
         yield one
 
 
@@ -182,6 +200,14 @@ async def test_children_give_instances(served: Served) -> None:
     price, error = await family.run(served.client)
     assert price == "12.10"
     assert "does not conform to the output schema" in error
+
+
+async def test_space_around_the_json_stays_in_the_text_alone(served: Served) -> None:
+    stream = await spaced.stream(served.client, "Go.")
+    assert ((await stream.result()).result, await stream.text()) == (ORDER, SPACED)
+    assert await spaces.run(served.client) == "12.10"
+    (sold,) = (await asking.run(served.client, "Go.")).tool_results
+    assert (sold.status, sold.result, sold.result_schema) == ("completed", ORDER, SCHEMA)
 
 
 async def test_programs_without_the_class_get_the_json(

@@ -71,6 +71,10 @@ class Flows:
         """Store a run that a workflow starts."""
         return await self._others.create(run)
 
+    async def refusal(self, project: str, run_id: str, root: str) -> str:
+        """Return why a run must not be waited for."""
+        return await OtherRuns(self.store).refusal(project, run_id, root)
+
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with."""
         return await self._others.outcome(project, run_id)

@@ -23,6 +23,7 @@ from polos_client.errors import StepExecutionError
 from polos_service.agents.body import Body
 from polos_service.agents.loop import PARALLEL_TOOLS
 from polos_service.caller import ANONYMOUS
+from polos_service.limits import OUTPUT_LIMIT
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools.stint import Stint
 from tests.support.agents import Recorder, played, use_cases
@@ -267,6 +268,24 @@ async def test_what_a_step_fails_with_is_told_to_the_model(store: SqliteStore) -
         told for told, said in zip(TOLD.values(), results(model), strict=True) if told not in said
     ] == []
     assert kinds(events)[-1] == "agent_finish"
+
+
+@pytest.mark.parametrize("size", [OUTPUT_LIMIT - 1, OUTPUT_LIMIT + 100_000])
+async def test_a_body_that_returns_too_much_fails_as_its_child_does(
+    store: SqliteStore, size: int
+) -> None:
+    @tool
+    async def long(ctx: WorkflowContext) -> str:
+        await ctx.step.run("count", len, "tea")
+        return "x" * size
+
+    model = Recorder()
+    events = await played(store, agent_of([long], call("long")), model)
+    (child,) = children(events)
+    assert of(events, child)[-1] == "error"
+    end = next(one.error for one in events if one.run_id == child and one.HasField("error"))
+    assert f"The output has {size + 2} bytes, the limit is {OUTPUT_LIMIT}." in end.message
+    assert results(model) == [f"Error: {end.message}"]
 
 
 async def test_a_tool_that_must_not_run_twice_has_steps_but_no_waits(store: SqliteStore) -> None:

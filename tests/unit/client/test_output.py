@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from polos_client.define.agent import Agent
 from polos_client.define.output import MAX_VIOLATIONS, SHOWN, Output, Unfit, Violation
@@ -52,9 +53,21 @@ class Prices(BaseModel):
     items: Annotated[list[int], Field(min_length=1)] = [1]
 
 
+class Numbers(BaseModel):
+    fine: float = 0
+    ratio: float = float("nan")
+
+
+class Halves(BaseModel):
+    fine: int = Field(description="🍵")
+    half: int = Field(description="\ud83c")
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (Numbers, r"Numbers\.ratio cannot be described as JSON Schema: Out of range float values"),
+        (Halves, r"Halves\.half cannot be described as JSON Schema: .* surrogates not allowed"),
         (Bad, r"output_schema .*\.Bad\.thing cannot be described as JSON Schema"),
         (Outer, r"output_schema .*\.Outer\.bad\.thing cannot be described"),
         (Extra, "Extra cannot be described as JSON Schema: Object of type Thing is not JSON"),
@@ -120,6 +133,7 @@ def test_values_are_exact(text: str, found: list[tuple[str, str]]) -> None:
         ('{"items": [1, "Ann"]}', "items.1", "Input should be a valid integer"),
         ('{"items": []}', "items", "List should have at least 1 item after validation, not 0"),
         ("[" * 100_000, "", "Validating it raised RecursionError"),
+        ("[" * 101 + "]" * 101, "", "The answer has more than 100 values within values"),
     ],
 )
 def test_a_violation_has_a_path_and_a_rule_without_the_value(
@@ -137,6 +151,11 @@ class Unspeakable(Exception):
         raise RuntimeError
 
 
+class Deadly:
+    def __str__(self) -> str:
+        raise SystemExit
+
+
 class Harsh(BaseModel):
     """A model whose validators raise and return what nobody expects."""
 
@@ -145,7 +164,8 @@ class Harsh(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def made(cls, given: Any) -> Any:
-        return {"kind": {("a", 1): 2}} if given["kind"] == "made" else given
+        made = {"made": {("a", 1): 2}, "deadly": Deadly()}
+        return {"kind": made.get(given["kind"], given["kind"])}
 
     @field_validator("kind")
     @classmethod
@@ -156,6 +176,10 @@ class Harsh(BaseModel):
             sys.exit(kind)
         if kind == "unspeakable":
             raise Unspeakable
+        if kind == "own":
+            raise PydanticCustomError("value_error", "not {kind}", {"kind": kind})
+        if kind == "bare":
+            raise PydanticCustomError("union_tag_invalid", "not bare")
         return kind
 
 
@@ -166,6 +190,9 @@ class Harsh(BaseModel):
         ("exit", "", "Validating it raised SystemExit", "validating it raised SystemExit('exit')"),
         ("unspeakable", "", "Validating it raised Unspeakable", "it raised Unspeakable"),
         ("made", "kind", "Input should be a valid string", "kind: {rule} (got a dict)"),
+        ("deadly", "kind", "Input should be a valid string", "kind: {rule} (got a Deadly)"),
+        ("own", "kind", "Violates the rule 'value_error'", 'kind: not own (got "own")'),
+        ("bare", "kind", "Violates the rule 'union_tag_invalid'", 'kind: not bare (got "bare")'),
     ],
 )
 def test_whatever_a_validator_does_makes_the_answer_invalid(
@@ -174,6 +201,10 @@ def test_whatever_a_validator_does_makes_the_answer_invalid(
     with pytest.raises(Unfit) as raised:
         Output(Harsh).read(f'{{"kind": "{kind}"}}')
     assert raised.value.violations == [Violation(path, rule, told.format(rule=rule))]
+
+
+def test_an_answer_may_be_nested_as_deep_as_a_value() -> None:
+    assert Output(list[Any]).read("[" * 100 + "]" * 100)
 
 
 def test_many_violations_and_long_values_are_cut() -> None:

@@ -147,6 +147,18 @@ def test_the_copy_of_openai_has_all_members_and_tells_what_it_cannot_enforce() -
     }
 
 
+@pytest.mark.parametrize(
+    ("written", "strict"),
+    [
+        ({"type": "object", "properties": ["a"]}, None),
+        ({"type": "object", "properties": {}, "description": 5}, "5"),
+    ],
+)
+def test_a_schema_that_was_written_by_hand_may_be_odd(written: Any, strict: str | None) -> None:
+    found = OutputFormat(name="odd", schema=written).strict(all_required=True, recursive=True)
+    assert (found and found["description"]) == strict
+
+
 def test_a_recursive_schema_stays_one() -> None:
     made = form(Node).strict(all_required=True, recursive=True)
     assert made is not None

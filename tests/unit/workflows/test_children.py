@@ -270,6 +270,17 @@ async def test_what_cannot_be_a_child_is_refused(store: SqliteStore, target: Any
     assert "must be a workflow, an agent, or the id of one" in events[-1].error.message
 
 
+@pytest.mark.parametrize("entries", [None, 7, (BatchWorkflowInput(id="none") for _ in range(1))])
+async def test_a_batch_is_a_list(store: SqliteStore, entries: Any) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        await ctx.step.batch_invoke_and_wait("k", entries)
+
+    async with flowing(store, root) as flows:
+        events = await flows.run(root)
+    assert "of 'k' must be a list of entries" in events[-1].error.message
+
+
 assert isinstance(double, Workflow)
 
 

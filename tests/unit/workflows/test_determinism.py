@@ -8,13 +8,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, create_model
 from structlog.testing import capture_logs
 
 from polos_client.define.context import WorkflowContext
+from polos_client.define.scripted import turn
 from polos_client.define.workflow import Workflow, workflow
+from polos_client.errors import StepExecutionError
+from polos_service.agents.runnable import AgentRunnable
+from polos_service.models.providers import Providers
+from polos_service.models.scripted import Scripted
 from polos_service.runs import branch
 from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import Flows, flowing, kinds, result_of
+from tests.support.service import scripted, until
 
 
 async def replayed(flows: Flows, function: Workflow) -> list[Any]:
@@ -207,6 +214,61 @@ async def test_a_step_of_another_kind_leaves_the_run_to_the_code_it_began_with(
                 await asyncio.sleep(0.01)
             asks = True
             assert result_of(await flows.ended(run_id)) == "done"
+
+
+class Payment(BaseModel):
+    cents: int
+
+
+@workflow(id="pay")
+async def pay(ctx: WorkflowContext) -> Payment:
+    return Payment(cents=5)
+
+
+PAYING = scripted(turn('{"cents": 5}'), id="paying", output_schema=Payment)
+
+
+async def charged(ctx: WorkflowContext, way: str) -> Any:
+    match way:
+        case "step":
+            return await ctx.step.run("charge", lambda: Payment(cents=5))
+        case "workflow":
+            return await ctx.step.invoke_and_wait("charge", pay)
+        case _:
+            return (await ctx.step.agent_invoke_and_wait("charge", PAYING.with_input("Go"))).result
+
+
+@pytest.mark.parametrize("way", ["step", "workflow", "agent"])
+async def test_a_result_that_the_code_cannot_read_any_more_is_not_a_failure(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    @workflow(id="saga")
+    async def saga(ctx: WorkflowContext) -> str:
+        try:
+            paid = await charged(ctx, way)
+        except StepExecutionError:
+            return await ctx.step.run("give back", lambda: "given back")
+        await ctx.step.suspend("ship")
+        return f"shipped for {paid.cents}"
+
+    newer = create_model("Newer", cents=(int, ...), currency=(str, ...))
+    with capture_logs() as logs:
+        async with flowing(store, saga, pay, threshold=0.02) as flows:
+            models = Providers({"scripted": lambda _: Scripted()})
+            flows.add(AgentRunnable(PAYING, models, flows.means))
+            run_id = await flows.start(saga)
+            await flows.parked(run_id)
+            with monkeypatch.context() as deployed:
+                deployed.setattr("polos_client.typed._named", lambda _: iter([newer]))
+                deployed.setattr(PAYING, "output_schema", newer)
+                await flows.answer(run_id, "ship")
+                await until(lambda: any(one["event"] == "run_left" for one in logs), "it is left")
+                assert kinds(await flows.events(run_id))[-1] == "suspended ship"
+            assert result_of(await flows.ended(run_id)) == "shipped for 5"
+    (left, *_) = [one for one in logs if one["event"] == "run_left"]
+    assert left["step_key"] == "charge"
+    assert "cannot read any more: " in left["reason"]
+    assert "Go back to the code that the run was started with" in left["reason"]
 
 
 async def test_steps_that_nobody_awaits_end_before_the_run(store: SqliteStore) -> None:

@@ -207,14 +207,14 @@ async def test_a_result_whose_cost_is_being_counted_keeps_back_those_behind_it(
 async def test_a_long_result_that_is_being_decoded_keeps_back_those_behind_it(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_thread = functions._in_thread
+    in_thread = functions.apart
     orders: list[list[str]] = []
 
     async def slowly(function: Callable[[], Any]) -> Any:
         await asyncio.sleep(0.02)
         return await in_thread(function)
 
-    monkeypatch.setattr(functions, "_in_thread", slowly)
+    monkeypatch.setattr(functions, "apart", slowly)
 
     @workflow(id="long")
     async def function(ctx: WorkflowContext) -> None:

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import workflow
+from polos_client.wire import NESTING_LIMIT
 from polos_service.errors import StepError
 from polos_service.store.sqlite import SqliteStore
-from polos_service.tools import values
 from polos_service.tools.values import decode, encode
 from tests.support.flows import flowing, kinds
 
@@ -116,7 +116,7 @@ def endless() -> Any:
 
 def deep() -> list[Any]:
     found: list[Any] = []
-    for _ in range(values.MAX_DEPTH + 1):
+    for _ in range(NESTING_LIMIT + 1):
         found = [found]
     return found
 

@@ -289,6 +289,65 @@ async def test_what_cannot_be_waited_for_is_refused(store: SqliteStore) -> None:
         assert await flows.result(root) == "refused"
 
 
+@workflow(id="waits-for")
+async def waits_for(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    """Wait for a run, or start one more of these between that run and this one."""
+    if payload["between"]:
+        below = {**payload, "between": payload["between"] - 1}
+        handle = await ctx.step.invoke("below", "waits-for", below)
+        return await ctx.step.wait_for_run("end", handle)
+    return await ctx.step.wait_for_run("end", payload["run"], timeout=payload["timeout"])
+
+
+@workflow(id="circle")
+async def circle(ctx: WorkflowContext, payload: dict[str, Any]) -> Any:
+    below = {**payload, "run": ctx.execution_id}
+    handle = await ctx.step.invoke("below", waits_for, below)
+    if payload["first"]:
+        await ctx.step.suspend("go")
+    if payload["waits"]:
+        return await ctx.step.wait_for_run("end", handle)
+    return handle.id
+
+
+def going(
+    *, between: int = 0, first: bool = False, waits: bool = True, timeout: float | None = None
+) -> dict[str, Any]:
+    return {"between": between, "first": first, "waits": waits, "timeout": timeout}
+
+
+@pytest.mark.parametrize("between", [0, 2])
+async def test_a_wait_that_closes_a_circle_is_refused(store: SqliteStore, between: int) -> None:
+    async with flowing(store, circle, waits_for, threshold=PARKING) as flows:
+        events = await flows.run(circle, going(between=between))
+    assert "waits for the end of this run, itself or through others" in events[-1].error.message
+
+
+async def test_who_waits_last_is_refused(store: SqliteStore) -> None:
+    async with flowing(store, circle, waits_for, threshold=PARKING) as flows:
+        run_id = await flows.start(circle, going(first=True))
+        below = await child_of(store, run_id)
+        await flows.holds(below, "suspended end")
+        await flows.answer(run_id, "go", "yes")
+        events = await flows.ended(run_id)
+        step, why = events[-1].error.message.split(" failed: ")
+        assert why.startswith(f"The run {below} waits for the end of this run")
+        told = (await flows.ended(below))[-1].error.message
+        assert told == f"Step 'end' > {step.removeprefix('Step ')} failed: {why}"
+
+
+async def test_a_run_may_wait_for_the_one_that_started_it(store: SqliteStore) -> None:
+    async with flowing(store, circle, waits_for, threshold=PARKING) as flows:
+        below = result_of(await flows.run(circle, going(waits=False)))
+        assert result_of(await flows.ended(below)) == below
+
+
+async def test_a_circle_with_a_timeout_is_none(store: SqliteStore) -> None:
+    async with flowing(store, circle, waits_for, threshold=PARKING) as flows:
+        events = await flows.run(circle, going(timeout=0.2))
+    assert "has not ended in time" in events[-1].error.message
+
+
 async def test_a_run_that_waits_gives_its_slot_to_the_one_it_waits_for(store: SqliteStore) -> None:
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> str:

@@ -61,6 +61,8 @@ class RunContext:
         journal: Journal,
         create_time: int,
         depth: int = 0,
+        *,
+        above: frozenset[int] = frozenset(),
     ) -> None:
         """Begin at the first step.
 
@@ -70,6 +72,7 @@ class RunContext:
             journal: what the log has of it.
             create_time: when it was created, in nanoseconds since the epoch.
             depth: how many runs are above it, in other logs, too.
+            above: the numbers of the children above it.
 
         """
         self.run_id = lineage.run_id
@@ -80,7 +83,7 @@ class RunContext:
         self._writer = holding.writer
         self._clock = holding.clock
         self._origins: set[Origin] = set()
-        self._begin(Branch(holding, lineage, journal))
+        self._begin(Branch(holding, lineage, journal, above))
 
     def _begin(self, branch: Branch) -> None:
         """Let the code begin, or begin anew."""
@@ -412,7 +415,8 @@ class RunContext:
         check_size("input of the child", len(private))
         lineage = Lineage(run_id, workflow_id, origin)
         journal = Journal(lineage, definition=definition, deadline=deadline)
-        child = RunContext(self._holding, lineage, journal, self._clock.now(), self._depth + 1)
+        now, depth, above = self._clock.now(), self._depth + 1, self._branch.numbers
+        child = RunContext(self._holding, lineage, journal, now, depth, above=above)
         child._branch.emit(payload, private)
         self._branch.children[origin.step_key] = child  # whoever gives the step up finds it
         await self._writer.flush()
@@ -421,7 +425,8 @@ class RunContext:
     def _child_of(self, journal: Journal) -> RunContext:
         """Return the context of a child that the log has."""
         lineage = cast("Lineage", journal.lineage)
-        return RunContext(self._holding, lineage, journal, journal.start_time, self._depth + 1)
+        depth, above = self._depth + 1, self._branch.numbers
+        return RunContext(self._holding, lineage, journal, journal.start_time, depth, above=above)
 
     def child(self, attempt: Attempt) -> Journal | None:
         """Return what the log has of the child of an attempt; None if it has nothing."""
@@ -549,7 +554,7 @@ class RunContext:
         await self._holding.reload()
         journal = self._holding.journals.of(branch.lineage)
         self._origins.clear()
-        self._begin(Branch(self._holding, branch.lineage, journal))
+        self._begin(Branch(self._holding, branch.lineage, journal, branch.numbers))
 
     def warn_of_unasked(self) -> None:
         """Say in the service's log which recorded steps the run's code no longer asked for."""

@@ -203,9 +203,25 @@ CREATE TABLE watchers (
 """Version 11: the steps that have started runs, each of which has started one at most; and who
 waits for the end of a run."""
 
+ANY = 0
+"""Stands in `branches` for every number: nobody knows whose events the row of frames has."""
+
+TWELFTH = f"""
+CREATE TABLE branches (
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (run, number, last)
+) STRICT, WITHOUT ROWID;
+INSERT OR IGNORE INTO branches (run, number, last)
+    SELECT run, {ANY}, last FROM frames WHERE first <= last;
+"""
+"""Version 12: the rows of frames in which a child, or a run below it, has events. `last` is that of
+the row. What was there before may have events of any child."""
+
 MIGRATIONS = (
     *(FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH),
-    ELEVENTH,
+    *(ELEVENTH, TWELFTH),
 )
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""

@@ -636,6 +636,7 @@ async def test_one_child_begins_in_each_turn_of_the_loop(
 ) -> None:
     turn = 0
     begun: list[int] = []
+    at_work: list[int] = []
     first = WorkflowRunnable.first
 
     async def count() -> None:
@@ -652,7 +653,7 @@ async def test_one_child_begins_in_each_turn_of_the_loop(
 
     @workflow(id="none")
     async def none(ctx: WorkflowContext) -> None:
-        pass
+        at_work.append(turn)
 
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> int:
@@ -664,6 +665,7 @@ async def test_one_child_begins_in_each_turn_of_the_loop(
         assert await flows.result(root) == 50
         counting.cancel()
     assert len(begun) == len(set(begun)) == 50
+    assert len(at_work) == len(set(at_work)) == 50, "though many were durable in the same turn"
 
 
 @pytest.mark.parametrize("how", ["cancelled", "given up"])

@@ -20,6 +20,7 @@ EXPECTED = {
     "fanout": "events per second to 1,000 readers of one run",
     "idle": "KiB of memory for an idle reader",
     "steps": "seconds until a workflow of 10,000 steps goes on after a kill",
+    "children": "ms for each of 1,000 agents that a workflow runs at once",
     "parked": "% of a core for 100,000 runs that wait",
 }
 """Rows that tell users what to expect, with what the product's figure in them is."""

@@ -19,14 +19,14 @@ from polos_client.wire import RESULT_LIMIT, root_of
 from polos_service.pacer import Pacer
 from polos_service.reading.budget import Budget
 from polos_service.reading.parts import TEXT, Parts, Place, place_of
-from polos_service.reading.subtree import Subtree, begin_of, number_of
+from polos_service.reading.subtree import Subtree, begin_of
 from polos_service.reading.tail import READ_LIMIT, events_of
 from polos_service.reading.tree import Member, Tree, resting, state_of
-from polos_service.runs.frame import cut, decode
+from polos_service.runs.frame import decode, split
 from polos_service.runs.journal import awaited_run
-from polos_service.runs.lineage import Origin
+from polos_service.runs.lineage import Origin, number_of
 from polos_service.runs.private import definition_in
-from polos_service.store import ENDED, RunRecord, RunStore, Slice
+from polos_service.store import ENDED, Frame, RunRecord, RunStore, Slice
 from polos_service.store.refusals import not_found
 
 TOOL = b"\x12\x04tool"
@@ -100,8 +100,9 @@ class Details:
 
         """
         found = await self._store.read(project, root, sequence - 1, 1)
-        events = (one for frame in found.frames for one in decode(frame.data))
-        return next((one for one in events if one.sequence == sequence), None)
+        if not found.frames or found.frames[0].first > sequence:
+            return None
+        return event_in(found.frames[0], sequence)
 
     async def first(self, project: str, run_id: str) -> Event:
         """Return the first event of a child.
@@ -141,9 +142,8 @@ class Details:
         if record.state not in ENDED:
             return RunDetails(record=record, outcome=None)
         part = await self._read(project, run_id, record.latest - 1, 1)
-        frame = part.frames[0]
-        data, _ = cut(frame.data, record.latest - frame.first, 1)
-        return RunDetails(record=record, outcome=decode(data)[0])
+        outcome = event_in(part.frames[0], record.latest)
+        return RunDetails(record=record, outcome=outcome)
 
     async def whole(
         self, project: str, run_id: str, max_result: int, *, tree: bool = False
@@ -255,7 +255,7 @@ class Details:
         latest = max(root.latest, subtree.after + 1)  # its first event was there
         while subtree.after < latest and not subtree.ended:
             await self._pacer.next()
-            part = await self._read(project, root.run_id, subtree.after, READ_LIMIT)
+            part = await self._read(project, run_id, subtree.after)
             picked = subtree.take(part, READ_LIMIT)
             if subtree.ended:
                 outcome = Event()
@@ -276,30 +276,35 @@ class Details:
 
         Of a child it has what its root's log says from the child's begin to its newest event.
         """
-        root = root_of(record.run_id)
         after = max(after, begin_of(record.run_id))
         while after < record.latest:
             await self._pacer.next()
-            part = await self._read(project, root, after, READ_LIMIT)
+            part = await self._read(project, record.run_id, after)
             data, after = events_of(part, after)
             yield data
 
-    async def _read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
-        """Return frames behind a cursor; the record says that there are some.
+    async def _read(self, project: str, run_id: str, after: int, limit: int = READ_LIMIT) -> Slice:
+        """Return frames behind a cursor, of a child those of its branch; there is more of the log.
 
         Raises:
-            StoreUnavailable: the store does not have them.
+            StoreUnavailable: the store does not have it.
 
         """
-        part = await self._store.read(project, run_id, after, limit)
-        if not part.frames:  # this replica has not heard yet of what the record counts
+        run_id, branch = root_of(run_id), number_of(run_id)
+        part = await self._store.read(project, run_id, after, limit, branch)
+        if part.covered <= after:  # this replica has not heard yet of what the record counts
             await self._store.wait(project, run_id, after)
-            part = await self._store.read(project, run_id, after, limit)
-        if not part.frames:
+            part = await self._store.read(project, run_id, after, limit, branch)
+        if part.covered <= after:
             raise StoreUnavailable(
                 f"The store lacks events of run {run_id} behind {after}. Restore it from a back-up."
             )
         return part
+
+
+def event_in(frame: Frame, sequence: int) -> Event:
+    """Return an event of a frame."""
+    return Event.FromString(split(frame.data)[sequence - frame.first])
 
 
 class Results:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import re
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import accumulate
 
 from polos.v1.event_pb2 import Event
 from polos.v1.run_service_pb2 import StreamRunResponse
-from polos_client.wire import CHILD_MARK
-from polos_service.runs.frame import after_event, decode
+from polos_service.runs.frame import split
 from polos_service.runs.journal import ENDS
+from polos_service.runs.lineage import number_of
 from polos_service.store import Slice
-
-NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-"""The number of a child: a sequence. No log has as many events as the largest says."""
 
 MARKS = 8
 """Runs at most whose ids are looked for in encoded events. To decode all of them is quicker than to
 look for more."""
-
-
-def number_of(run_id: str) -> int | None:
-    """Return the sequence with which a child, `ROOT:N`, has begun; None if it is not such an id."""
-    number = run_id.partition(CHILD_MARK)[2]
-    return int(number) if NUMBER.fullmatch(number) else None
 
 
 def begin_of(run_id: str) -> int:
@@ -62,7 +54,7 @@ class Subtree:
         for frame in part.frames:
             ends = part.ended and frame.last == part.latest
             for piece in self._pieces(frame.data, ends=ends):
-                (event,) = decode(piece)
+                event = Event.FromString(piece)
                 if event.sequence <= self.after or not self._has(event):
                     continue
                 self.after = event.sequence
@@ -71,20 +63,25 @@ class Subtree:
                 if self.ended or room <= 0:
                     return picked
             self.after = frame.last
+        self.after = max(self.after, part.covered)
         return picked
 
     def _pieces(self, data: bytes, *, ends: bool) -> Iterator[bytes]:
         """Yield the encoded events of a frame that may belong to it; `ends`: its last, too."""
-        at, following = 0, self._find(data, 0)
-        while at < len(data) and (ends or following < len(data)):
-            end = after_event(data, at)
-            if following < end or (ends and end == len(data)):
-                yield data[at:end]
-                following = self._find(data, end)
-            at = end
+        if not ends and self._find(data, 0) == len(data):
+            return
+        pieces = split(data)
+        whole, following = b"".join(pieces), [*accumulate(map(len, pieces))]
+        place, at = -1, self._find(whole, 0)
+        while at < len(whole):
+            place = bisect_right(following, at)
+            yield pieces[place]
+            at = self._find(whole, following[place])
+        if ends and place < len(pieces) - 1:
+            yield pieces[-1]
 
     def _find(self, data: bytes, start: int) -> int:
-        """Return where the next event may be that belongs to it."""
+        """Return where the next event may be that belongs to it; the end if nowhere."""
         if len(self._marks) > MARKS:
             return start
         places = [place for one in self._marks if (place := data.find(one, start)) >= 0]

@@ -12,6 +12,7 @@ from polos_client.wire import HEARTBEAT, root_of
 from polos_service.pacer import Pacer
 from polos_service.reading.subtree import Subtree, encoded
 from polos_service.runs.frame import cut, position
+from polos_service.runs.lineage import number_of
 from polos_service.store import RunStore, Slice
 
 READ_LIMIT = 64 * 1024
@@ -78,6 +79,7 @@ class Tail:
         self._store = store
         self._run = (project, root_of(run_id))
         self._run_id = run_id
+        self._branch = number_of(run_id)
         self._cursor = self._after = after
         self._subtree: Subtree | None = None
         if self._run[1] != run_id:  # which runs are below a child is told from its begin on
@@ -132,7 +134,7 @@ class Tail:
             # Before the read: what a run wrote until then is still sent.
             self._leaving = self._readers.closed
             self._woken = False
-            part = await self._store.read(*self._run, self._after, READ_LIMIT)
+            part = await self._store.read(*self._run, self._after, READ_LIMIT, self._branch)
             if self._covered > part.latest:
                 raise ahead(self._run_id, self._covered, part.latest)
             covered = 0
@@ -168,11 +170,10 @@ class Tail:
             self._after = subtree.after
             fresh += [one for one in picked if one.sequence > self._cursor]
             size += sum(one.ByteSize() for one in picked)
-            whole = self._after >= part.latest or not part.frames
-            if subtree.ended or whole or size >= READ_LIMIT // 2:
+            if subtree.ended or self._after >= part.latest or size >= READ_LIMIT // 2:
                 break
             await self._readers.pacer.next()
-            part = await self._store.read(*self._run, self._after, READ_LIMIT)
+            part = await self._store.read(*self._run, self._after, READ_LIMIT, self._branch)
         return encoded(fresh), part
 
     async def _wait(self) -> None:
@@ -208,7 +209,8 @@ def events_of(part: Slice, after: int) -> tuple[bytes, int]:
             after = frame.first - 1 + skip + events
         pieces.append(piece)
         size += len(piece)
-    return b"".join(pieces), after
+    whole = not part.frames or after >= part.frames[-1].last
+    return b"".join(pieces), max(after, part.covered) if whole else after
 
 
 def ahead(run_id: str, after: int, latest: int) -> CursorAhead:

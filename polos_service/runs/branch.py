@@ -19,7 +19,7 @@ from polos_service.runs.frame import SECOND, Encoder
 from polos_service.runs.gate import Gate
 from polos_service.runs.holding import Holding
 from polos_service.runs.journal import Journal
-from polos_service.runs.lineage import Lineage
+from polos_service.runs.lineage import Lineage, number_of
 
 REFUSALS = 100
 """Calls that are refused by raising once the code is over. Further calls do not return: code
@@ -58,6 +58,7 @@ class Branch:
         lineage: the same, with its parent.
         holding: what it shares with the other runs of the claim.
         journal: what the log said of it when the code began.
+        numbers: the numbers of the child and of the children above it; none at the root run.
         encoder: that of a child; None at the root run, whose writer has one.
         totals: what its model calls add up to, with those of its children.
         open: the attempts under way, by step.
@@ -72,12 +73,21 @@ class Branch:
 
     """
 
-    def __init__(self, holding: Holding, lineage: Lineage, journal: Journal) -> None:
+    def __init__(
+        self,
+        holding: Holding,
+        lineage: Lineage,
+        journal: Journal,
+        above: frozenset[int] = frozenset(),
+    ) -> None:
+        """Begin at the first step; `above` has the numbers of the children above the run."""
         self.run_id = lineage.run_id
         self.lineage = lineage
         self.holding = holding
         self.journal = journal
-        self.encoder = Encoder(lineage) if lineage.origin else None
+        number = number_of(lineage.run_id)
+        self.numbers = above if number is None else above | {number}
+        self.encoder = Encoder(lineage, self.numbers) if lineage.origin else None
         self.totals = holding.totals.of(lineage)
         self.open: dict[str, Attempt] = {}
         self.waits: dict[str, tuple[int, Suspended]] = {}

@@ -138,7 +138,7 @@ class ChildRuns(Generic[C_co]):
         check_start(workflow_id, len(private))
         lineage = Lineage(run_id, workflow_id, origin)
         journal = Journal(lineage, definition=definition, deadline=deadline)
-        branch = Branch(self._holding, lineage, journal)
+        branch = Branch(self._holding, lineage, journal, self._branch.numbers)
         child = self._context(branch, self._holding.clock.now(), self._depth + 1)
         branch.emit(payload, private)
         self._branch.children[origin.step_key] = child  # whoever gives the step up finds it
@@ -147,7 +147,8 @@ class ChildRuns(Generic[C_co]):
 
     def _go_on(self, key: str, journal: Journal) -> C_co:
         """Return the context of a child that the log has."""
-        branch = Branch(self._holding, cast("Lineage", journal.lineage), journal)
+        lineage = cast("Lineage", journal.lineage)
+        branch = Branch(self._holding, lineage, journal, self._branch.numbers)
         child = self._context(branch, journal.start_time, self._depth + 1)
         self._branch.children[key] = child
         return child

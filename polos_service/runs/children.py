@@ -61,6 +61,7 @@ async def run_child(
     child = await parent.children.begin(
         attempt, start.runnable.id, first, definition=pinned, deadline=deadline
     )
+    await parent.paced()  # children that were stored together are told so in the same turn
     # An agent's code runs again for the results of its tools, which its end does not hold.
     if child.end_payload is None or isinstance(child.end_payload, AgentFinish):
         # One that had ended is not late now, and cannot be cancelled.

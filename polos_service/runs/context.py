@@ -431,7 +431,7 @@ class RunContext:
         branch.emit(retry)
         await self._holding.reload()
         journal = self._holding.journals.of(branch.lineage)
-        self._begin(Branch(self._holding, branch.lineage, journal))
+        self._begin(Branch(self._holding, branch.lineage, journal, branch.numbers))
 
     def warn_of_unasked(self) -> None:
         """Say in the service's log which recorded steps the run's code no longer asked for."""

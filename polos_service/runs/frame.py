@@ -7,6 +7,10 @@ what a reader gets are the bytes that were written when the event happened.
 
 from __future__ import annotations
 
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
@@ -36,11 +40,13 @@ class Encoder:
 
     Attributes:
         lineage: the run.
+        branches: the numbers of the child and of the children above it; none of a root run.
 
     """
 
-    def __init__(self, lineage: Lineage) -> None:
+    def __init__(self, lineage: Lineage, branches: frozenset[int] = frozenset()) -> None:
         self.lineage = lineage
+        self.branches = branches
         self._frame = StreamRunResponse()
         self._event = self._frame.events.add(run_id=lineage.run_id, workflow_id=lineage.workflow_id)
         if (origin := lineage.origin) is not None:
@@ -72,6 +78,29 @@ class Encoder:
 def decode(data: bytes) -> list[Event]:
     """Return the events of one or more frames."""
     return list(StreamRunResponse.FromString(data).events)
+
+
+def split(data: bytes) -> list[bytes]:
+    """Return the events of one or more frames, each encoded: far quicker than to decode them."""
+    return list(_ENCODED.FromString(data).events)
+
+
+def _encoded() -> Any:
+    """Return the class of a message that reads a frame, and leaves its events as they are."""
+    events = FieldDescriptorProto(
+        name="events",
+        number=1,
+        type=FieldDescriptorProto.TYPE_BYTES,
+        label=FieldDescriptorProto.LABEL_REPEATED,
+    )
+    file = FileDescriptorProto(name="encoded.proto")
+    file.message_type.add(name="Encoded", field=[events])
+    pool = DescriptorPool()
+    pool.Add(file)
+    return GetMessageClass(pool.FindMessageTypeByName("Encoded"))
+
+
+_ENCODED = _encoded()
 
 
 def cut(data: bytes, skip: int, limit: int) -> tuple[bytes, int]:

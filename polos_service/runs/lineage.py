@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from polos.v1.event_pb2 import Event
+from polos_client.wire import CHILD_MARK
+
+NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+"""The number of a child: a sequence. No log has as many events as the largest says."""
+
+
+def number_of(run_id: str) -> int | None:
+    """Return the sequence with which a child, `ROOT:N`, has begun; None if it is not such an id."""
+    number = run_id.partition(CHILD_MARK)[2]
+    return int(number) if NUMBER.fullmatch(number) else None
 
 
 @dataclass(frozen=True, slots=True)

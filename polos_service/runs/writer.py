@@ -76,7 +76,7 @@ class Writer:
         # Not that of the code which emits: what it sees of tasks it may cancel.
         self._context = copy_context()
         self._root = Encoder(Lineage(claim.run_id, claim.workflow_id))
-        self._pending: deque[tuple[bytes, bytes]] = deque()
+        self._pending: deque[tuple[bytes, bytes, frozenset[int]]] = deque()
         self._backlog = 0
         self._log_limit = log_limit
         self.log_full: LogFull | None = None
@@ -91,6 +91,9 @@ class Writer:
         self._under_way = (0, 0)
         """Sequence of the last event of the append that is under way, and its bytes."""
         self._waiting: list[asyncio.Future[None]] = []
+        """Those who wait for room."""
+        self._flushing: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """Those who wait for a sequence to be durable, the smallest first."""
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self.ended.add_done_callback(seen)  # whoever has closed the writer does not ask
 
@@ -120,7 +123,8 @@ class Writer:
             raise Finished(f"Run {self._claim.run_id} has ended and takes no events.")
         self._check_open()
         now = self._clock.now()
-        data = (encoder or self._root).encode(
+        encoder = encoder or self._root
+        data = encoder.encode(
             payload,
             sequence=self.latest + 1,
             time=now,
@@ -132,7 +136,7 @@ class Writer:
         self._outcome = outcome
         self.latest += 1
         self.latest_time = now
-        self._pending.append((data, private))
+        self._pending.append((data, private, encoder.branches))
         self._backlog = backlog
         if not self._appending:
             self._appending = True
@@ -161,13 +165,19 @@ class Writer:
     async def room(self) -> None:
         """Wait while the writer is full; raises Finished if it is closed."""
         while self.full:
-            await self._progress()
+            self._check_open()
+            progress = self._loop.create_future()
+            self._waiting.append(progress)
+            await progress
 
     async def flush(self) -> None:
         """Wait until all that was emitted is durable; raises Finished if the writer is closed."""
         target = self.latest
         while self._durable < target:
-            await self._progress()
+            self._check_open()
+            durable = self._loop.create_future()
+            self._flushing.append((target, durable))
+            await durable
 
     def close(self) -> None:
         """Let whoever still emits or waits know that nothing is appended any more."""
@@ -189,14 +199,11 @@ class Writer:
         if self._closed:
             raise Finished(f"This process has released run {self._claim.run_id}.")
 
-    async def _progress(self) -> None:
-        self._check_open()
-        progress = self._loop.create_future()
-        self._waiting.append(progress)
-        await progress
-
     def _wake(self) -> None:
+        """Wake those whose time has come; all of them if the writer is closed."""
         waiting, self._waiting = self._waiting, []
+        while self._flushing and (self._closed or self._flushing[0][0] <= self._durable):
+            waiting.append(self._flushing.popleft()[1])
         for one in waiting:
             if not one.done():
                 one.set_result(None)
@@ -240,16 +247,23 @@ class Writer:
         """Return the frame that is appended next, and what is stored beside it."""
         data: list[bytes] = []
         private: list[bytes] = []
+        branches: set[int] = set()
         size = 0
         while self._pending:
-            event, beside = self._pending[0]
+            event, beside, numbers = self._pending[0]
             size += len(event) + len(beside)
             if data and size > FRAME_LIMIT:
                 break
             self._pending.popleft()
             data.append(event)
             private.append(beside)
+            branches |= numbers
         last = self._durable + len(data)
-        outcome = self._outcome if last == self.latest else None
-        frame = Frame(first=self._durable + 1, last=last, data=b"".join(data), outcome=outcome)
+        frame = Frame(
+            first=self._durable + 1,
+            last=last,
+            data=b"".join(data),
+            outcome=self._outcome if last == self.latest else None,
+            branches=frozenset(branches),
+        )
         return frame, b"".join(private)

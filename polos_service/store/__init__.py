@@ -240,21 +240,39 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """Events `first` to `last`, encoded. `outcome` is the state that a terminal frame leads to."""
+    """Events `first` to `last`, encoded.
+
+    Attributes:
+        outcome: the state that a terminal frame leads to.
+        branches: the numbers under which the frame is found by `read`: of the children that its
+            events belong to, and of the children above these. None: not known.
+
+    """
 
     first: int
     last: int
     data: bytes
     outcome: RunState.ValueType | None = None
+    branches: frozenset[int] | None = field(default=None, compare=False)
+
+    def may_hold(self, branch: int) -> bool:
+        """Return whether it may hold events of a branch."""
+        return self.branches is None or branch in self.branches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Slice:
-    """A piece of a log. If `ended`, no event after `latest` will ever come."""
+    """A piece of a log. If `ended`, no event after `latest` will ever come.
+
+    Attributes:
+        covered: the last sequence of the piece, the frames that were left out included.
+
+    """
 
     frames: Sequence[Frame]
     latest: int
     ended: bool
+    covered: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -365,11 +383,22 @@ class RunStore(Protocol):
         """
         ...
 
-    async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
+    async def read(
+        self, project: str, run_id: str, after: int, limit: int, branch: int | None = None
+    ) -> Slice:
         """Return the frames that hold events after `after`, whole, in order.
 
-        Stops at the frame that reaches `limit` bytes, or earlier: only a Slice without frames
-        says that there are no more. The first frame may begin at or before `after`.
+        Stops at the frame that reaches `limit` bytes, or earlier: only a Slice that covers nothing
+        after `after` says that there are no more. The first frame may begin at or before `after`.
+
+        Args:
+            project: the run's project.
+            run_id: the root run.
+            after: the cursor.
+            limit: bytes.
+            branch: the number of a child. Frames that hold no event of it, nor of the runs below
+                it, may be left out; the last one of a run that has ended never is. A store leaves
+                out what it can without reading it.
 
         Raises:
             RunExpired: it was removed by `expire`.

@@ -134,8 +134,8 @@ class CountingStore:
         self._store = store
         self.bytes: Counter[asyncio.Task[Any] | None] = Counter()
 
-    async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
-        part = await self._store.read(project, run_id, after, limit)
+    async def read(self, *args: Any) -> Slice:
+        part = await self._store.read(*args)
         self.bytes[asyncio.current_task()] += sum(len(frame.data) for frame in part.frames)
         return part
 

@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 
 from polos.v1 import run_service_pb2 as pb
+from polos.v1.event_pb2 import Event
 from polos.v1.run_pb2 import RunState
 from polos_client.calls import events
 from polos_client.calls.follow import fold
 from polos_client.calls.handle import ExecutionHandle
 from polos_client.calls.stream import AgentStream
+from polos_client.define.children import BatchWorkflowInput
+from polos_client.define.context import WorkflowContext
+from polos_client.define.workflow import workflow
 from polos_client.errors import CursorAhead, InvalidRequest, RunNotFound
 from polos_service.reading import tail
 from polos_service.reading.tail import Readers
-from tests.support.family import DEFINITIONS, below, ended, started
+from polos_service.store.sqlite import spool
+from tests.support.family import DEFINITIONS, below, ended, started, writer
 from tests.support.service import Served, events_in, serving
 from tests.support.stores import soon
 from tests.support.tails import response
@@ -252,3 +257,52 @@ async def test_a_child_is_read_on_after_a_restart(tmp_path: Path) -> None:
         log = await served.events(run_id)
         cursor = seen[-1].sequence
         assert seen + await served.events(child, after=cursor) == below(log, child)
+
+
+@workflow(id="many")
+async def many(ctx: WorkflowContext) -> int:
+    """Run children at once, each of which asks an agent."""
+    entries = [BatchWorkflowInput(id="deep", payload={"n": number}) for number in range(12)]
+    return len(await ctx.step.batch_invoke_and_wait("all", entries))
+
+
+@workflow(id="deep")
+async def deep(ctx: WorkflowContext, payload: dict[str, int]) -> str:
+    """Ask an agent, then wait where the run is parked for, then ask it again."""
+    for key in ("once", "again"):
+        said = await ctx.step.agent_invoke_and_wait(key, writer().with_input("Go.", streaming=True))
+        if key == "once":
+            await ctx.step.suspend("ok", payload)
+    return str(said.result)
+
+
+async def test_each_of_many_children_has_all_of_its_events_wherever_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "SPOOL_LIMIT", 3_000)
+    monkeypatch.setattr(spool, "BRANCHED", 500)
+    definitions = (many, deep, writer())
+    children: set[str] = set()
+    async with serving(tmp_path, *definitions) as served:
+        start = pb.CreateRunRequest(agent_id="many")
+        run_id = (await served.runs.CreateRun(start)).run.run_id
+        async for event in served.follow(run_id):
+            if event.HasField("suspended"):
+                children.add(event.run_id)
+            if len(children) == 12:
+                break
+    async with serving(tmp_path, *definitions) as served:  # it goes on from the log
+        live = {child: asyncio.ensure_future(responses(served, child)) for child in children}
+        for child in children:
+            await served.client.resume("deep", child, "ok", "yes")
+        log = await served.events(run_id)
+        children.update(one.run_id for one in log if one.HasField("agent_start"))
+        assert len(children) == 12 + 24
+        for child in children:
+            assert events_of(await responses(served, child)) == below(log, child)
+        for child, reading in live.items():
+            assert events_of(await soon(reading)) == below(log, child)
+
+
+def events_of(answers: list[Any]) -> list[Event]:
+    return [event for one in answers for event in one.events]

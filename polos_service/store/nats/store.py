@@ -218,21 +218,28 @@ class NatsStore:
         """Append a frame, then wake the run's readers here; the stream wakes the others."""
         return asyncio.shield(self._tasks.begin(self._claims.append(claim, frame, private)))
 
-    async def read(self, project: str, run_id: str, after: int, limit: int) -> port.Slice:
-        """Read frames from the cursor on."""
+    async def read(
+        self, project: str, run_id: str, after: int, limit: int, branch: int | None = None
+    ) -> port.Slice:
+        """Read frames from the cursor on, those of all branches: JetStream cannot tell them apart.
+
+        A log is one subject, and a message may have events of many children.
+        """
+        del branch
         feed = await self._feeds.of(project, run_id)
         if after > feed.latest:  # the reader comes from a replica that has heard more
             await self._feeds.look(feed)
         latest, ended = feed.latest, feed.ended
         if after >= latest:
-            return port.Slice(frames=(), latest=latest, ended=ended)
+            return port.Slice(frames=(), latest=latest, ended=ended, covered=after)
         frames = await self._feeds.read(feed, after, limit)
         if not frames:
             await self._records.get(project, run_id)  # removed meanwhile?
             raise StoreUnavailable(
                 f"NATS lacks events of run {run_id} after {after}. Restore the stream."
             )
-        return port.Slice(frames=frames, latest=max(latest, frames[-1].last), ended=ended)
+        covered = frames[-1].last
+        return port.Slice(frames=frames, latest=max(latest, covered), ended=ended, covered=covered)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor; while NATS is away, too."""

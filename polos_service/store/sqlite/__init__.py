@@ -240,23 +240,33 @@ class SqliteStore:
 
         return self._committer.submit(end, ended)
 
-    async def read(self, project: str, run_id: str, after: int, limit: int) -> Slice:
+    async def read(
+        self, project: str, run_id: str, after: int, limit: int, branch: int | None = None
+    ) -> Slice:
         """Read frames from the cursor on."""
         key = (project, run_id)
-        if frames := self._tails.after(key, after, limit):
-            return Slice(frames=frames, latest=self._tails.latest(key), ended=False)
+        if newest := self._tails.after(key, after, limit):
+            latest, covered = self._tails.latest(key), newest[-1].last
+            return Slice(frames=of(branch, newest), latest=latest, ended=False, covered=covered)
         if self._open.is_unwritten(key):
-            return Slice(frames=(), latest=0, ended=False)
+            return Slice(frames=(), latest=0, ended=False, covered=after)
         with self._reading():
             run, state = runs.row_of(self._reader, project, run_id)
-            frames = log.frames_after(self._reader, run, after, limit)
+            ended = state in ENDED
+            if branch is None:
+                frames, covered = log.frames_after(self._reader, run, after, limit)
+            else:
+                frames, covered = log.frames_of(
+                    self._reader, run, branch, after, limit, ended=ended
+                )
             left = limit - sum(len(one.data) for one in frames)
-            if left > 0:
-                frames += self._tails.after(key, frames[-1].last if frames else after, left)
+            if left > 0 and (newest := self._tails.after(key, covered, left)):
+                frames += of(branch, newest)
+                covered = newest[-1].last
             latest = max(log.latest_of(self._reader, run), self._tails.latest(key))
-            if not frames and after < latest:
+            if covered <= after < latest:
                 raise ForeignValueError(f"events after {after} are missing")
-            return Slice(frames=frames, latest=latest, ended=state in ENDED)
+            return Slice(frames=frames, latest=latest, ended=ended, covered=covered)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
@@ -524,3 +534,8 @@ class SqliteStore:
         with self._reading():
             run, state = runs.row_of(self._reader, project, run_id)
             return state in ENDED or log.latest_of(self._reader, run) > after
+
+
+def of(branch: int | None, frames: list[Frame]) -> list[Frame]:
+    """Return the frames that may hold events of a branch; None: all of them."""
+    return frames if branch is None else [one for one in frames if one.may_hold(branch)]

@@ -7,10 +7,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import NamedTuple
 
 from polos_service.store import Entry, Frame
 from polos_service.store.sqlite.damage import ForeignValueError, fitting
-from polos_service.store.sqlite.schema import RUNNING
+from polos_service.store.sqlite.schema import ANY, RUNNING
 from polos_service.store.sqlite.usage import add_stored
 
 HELD = f"project = ? AND run_id = ? AND epoch = ? AND state = {RUNNING:d}"
@@ -20,8 +21,23 @@ TOGETHER = 64
 """Rows that one statement inserts at most."""
 
 
-def insert_rows(db: sqlite3.Connection, rows: Iterable[tuple[int, int, int, bytes, bytes]]) -> None:
-    """Insert rows of frames: run, first and last sequence, data, and private part.
+NOBODY: frozenset[int] = frozenset()
+"""The branches of frames in which no child has events."""
+
+
+class Row(NamedTuple):
+    """A row of frames, which follow each other, with the branches that have events in it."""
+
+    run: int
+    first: int
+    last: int
+    data: bytes
+    private: bytes
+    branches: frozenset[int] | None
+
+
+def insert_rows(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Insert rows of frames, so that each of their branches finds them.
 
     One statement inserts many: each time that SQLite returns, the thread waits for its turn.
     """
@@ -29,16 +45,29 @@ def insert_rows(db: sqlite3.Connection, rows: Iterable[tuple[int, int, int, byte
     if not left:
         return
     sizes: Counter[int] = Counter()
-    for run, _, _, data, private in left:
-        sizes[run] += len(data) + len(private)
+    for one in left:
+        sizes[one.run] += len(one.data) + len(one.private)
     add_stored(db, sizes)
     for at in range(0, len(left), TOGETHER):
         some = left[at : at + TOGETHER]
         db.execute(
             "INSERT INTO frames (run, first, last, data, private) VALUES "
             + ", ".join(["(?, ?, ?, ?, ?)"] * len(some)),
-            tuple(chain.from_iterable(some)),
+            tuple(chain.from_iterable(one[:5] for one in some)),
         )
+    if branched := [one for one in left if one.branches != NOBODY]:
+        insert_branches(db, branched)
+
+
+def insert_branches(db: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    """Let rows of frames be found by the branches that have events in them."""
+    found = [(one.run, one.last, [*(one.branches or (ANY,))]) for one in rows]
+    db.execute(
+        "INSERT INTO branches (run, number, last) SELECT json_extract(row.value, '$[0]'), "
+        "number.value, json_extract(row.value, '$[1]') "
+        "FROM json_each(?) AS row, json_each(row.value, '$[2]') AS number",
+        (json.dumps(found),),
+    )
 
 
 def insert_mark(db: sqlite3.Connection, run: int, mark: Mapping[str, object]) -> int:
@@ -77,10 +106,13 @@ def latest_of(db: sqlite3.Connection, run: int) -> int:
     return int(latest)
 
 
-def frames_after(db: sqlite3.Connection, run: int, after: int, limit: int) -> list[Frame]:
+def frames_after(
+    db: sqlite3.Connection, run: int, after: int, limit: int
+) -> tuple[list[Frame], int]:
     """Return the frames that hold events after the cursor, up to the one that reaches `limit`.
 
-    `limit` is in bytes. Marks of claims hold no events, and are left out.
+    With them comes the last sequence that was looked at. `limit` is in bytes. Marks of claims hold
+    no events, and are left out.
 
     Raises:
         ForeignValueError: events are missing, or a row is damaged.
@@ -103,7 +135,51 @@ def frames_after(db: sqlite3.Connection, run: int, after: int, limit: int) -> li
         size += len(data)
         if size >= limit:
             break
-    return found
+    return found, following - 1
+
+
+def frames_of(
+    db: sqlite3.Connection, run: int, branch: int, after: int, limit: int, *, ended: bool
+) -> tuple[list[Frame], int]:
+    """Return the frames that may hold events of a branch, as `frames_after` returns all frames.
+
+    The last frame of a run that has ended is one of them.
+
+    Raises:
+        ForeignValueError: a row is missing, or damaged.
+
+    """
+    found = []
+    size = 0
+    latest = latest_of(db, run)
+    for (last,) in db.execute(
+        "SELECT last FROM branches WHERE run = :run AND number = :any AND last > :after "
+        "UNION SELECT last FROM branches WHERE run = :run AND number = :branch AND last > :after "
+        "UNION SELECT :end WHERE :end > :after ORDER BY last",
+        {"run": run, "any": ANY, "branch": branch, "after": after, "end": latest if ended else 0},
+    ):
+        found.append(frame_to(db, run, last))
+        size += len(found[-1].data)
+        if size >= limit:
+            return found, last
+    return found, max(after, latest)
+
+
+def frame_to(db: sqlite3.Connection, run: int, last: int) -> Frame:
+    """Return the frame whose last event has this sequence.
+
+    Raises:
+        ForeignValueError: it is missing, or damaged.
+
+    """
+    row = db.execute(
+        "SELECT first, last, data FROM frames WHERE run = ? AND last = ? AND first <= last",
+        (run, last),
+    ).fetchone()
+    if row is None:
+        raise ForeignValueError(f"the events up to {last} are missing")
+    first, last, data = fitting(row, int, int, bytes)
+    return Frame(first=first, last=last, data=data)
 
 
 def private_beside(db: sqlite3.Connection, run: int, sequence: int) -> bytes | None:

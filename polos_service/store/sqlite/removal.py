@@ -86,7 +86,7 @@ def expire(db: sqlite3.Connection, before: int) -> bool:
 
 
 def remove_piece(db: sqlite3.Connection, run: int) -> bool:
-    """Delete a piece of the run's log or of its inbox; return whether there may be more."""
+    """Delete a piece of what the run has in each table; return whether there may be more."""
     for table, (length, counts) in CONTENT.items():
         rows = []
         size = counted = 0
@@ -106,4 +106,9 @@ def remove_piece(db: sqlite3.Connection, run: int) -> bool:
             add_stored(db, {run: -counted})
         if size >= PIECE_BYTES or len(rows) == PIECE:
             return True
-    return False
+    found = db.execute(
+        "DELETE FROM branches WHERE (run, number, last) IN "
+        "(SELECT run, number, last FROM branches WHERE run = ? LIMIT ?)",
+        (run, PIECE),
+    )
+    return found.rowcount == PIECE

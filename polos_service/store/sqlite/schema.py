@@ -208,9 +208,25 @@ ALTER TABLE runs ADD COLUMN input_preview TEXT NOT NULL DEFAULT '';
 """
 """Version 12: the beginnings of inputs, for lists. They are empty for runs of earlier versions."""
 
+ANY = 0
+"""Stands in `branches` for every number: nobody knows whose events the row of frames has."""
+
+THIRTEENTH = f"""
+CREATE TABLE branches (
+    run INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    PRIMARY KEY (run, number, last)
+) STRICT, WITHOUT ROWID;
+INSERT OR IGNORE INTO branches (run, number, last)
+    SELECT run, {ANY}, last FROM frames WHERE first <= last;
+"""
+"""Version 13: the rows of frames in which a child, or a run below it, has events. `last` is that of
+the row. What was there before may have events of any child."""
+
 MIGRATIONS = (
     *(FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH, EIGHTH, NINTH, TENTH),
-    *(ELEVENTH, TWELFTH),
+    *(ELEVENTH, TWELFTH, THIRTEENTH),
 )
 """The step from each version of the schema to the next; a new file takes them all. The file
 keeps its version in `user_version`."""

@@ -16,14 +16,14 @@ import sqlite3
 import struct
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from polos_service.errors import Fenced
 from polos_service.logs import get_logger
 from polos_service.store import Claim, Frame, Key
 from polos_service.store.sqlite.damage import fitting
-from polos_service.store.sqlite.log import HELD, insert_mark, insert_rows, latest_of
+from polos_service.store.sqlite.log import HELD, Row, insert_mark, insert_rows, latest_of
 from polos_service.store.sqlite.runs import LATEST
 from polos_service.store.sqlite.schema import RUNNING
 
@@ -32,6 +32,9 @@ SPOOL_LIMIT = 256 * 1024
 
 ROW_LIMIT = 64 * 1024
 """Bytes of a row of the log that holds several frames: as many as a response to a reader."""
+
+BRANCHED = 4 * 1024
+"""Bytes of such a row that has events of children: to read one child, all of it is read."""
 
 LARGE = 16 * 1024
 """Bytes of a frame that goes into the log at once: to write it twice costs more than a row."""
@@ -104,7 +107,7 @@ class Spool:
             self._put(key, Held(run, epoch, frame.last, Spooled(frame, private, spooled)))
             return
         self._unspool(db, key, held)
-        insert_rows(db, [(run, frame.first, frame.last, frame.data, private)])
+        insert_rows(db, joined(run, [(frame, private)]))
         if frame.outcome is None:
             self._put(key, Held(run, epoch, frame.last, None))
             return
@@ -215,26 +218,35 @@ def in_order(newest: Spooled | None) -> list[tuple[Frame, bytes]]:
     return found
 
 
-def joined(
-    run: int, frames: Iterable[tuple[Frame, bytes]]
-) -> Iterator[tuple[int, int, int, bytes, bytes]]:
+def joined(run: int, frames: Iterable[tuple[Frame, bytes]]) -> Iterator[Row]:
     """Yield rows of the log that hold frames which follow each other."""
-    first = last = size = 0
-    data: list[bytes] = []
-    private: list[bytes] = []
-    for frame, beside in frames:
-        added = len(frame.data) + len(beside)
-        if data and size + added > ROW_LIMIT:
-            yield run, first, last, b"".join(data), b"".join(private)
-            data, private, size = [], [], 0
-        if not data:
-            first = frame.first
-        last = frame.last
-        data.append(frame.data)
-        private.append(beside)
+    together: list[tuple[Frame, bytes]] = []
+    size, branched = 0, False
+    for frame, private in frames:
+        added = len(frame.data) + len(private)
+        limit = BRANCHED if branched or frame.branches else ROW_LIMIT
+        if together and size + added > limit:
+            yield row_of(run, together)
+            together, size, branched = [], 0, False
+        together.append((frame, private))
         size += added
-    if data:
-        yield run, first, last, b"".join(data), b"".join(private)
+        branched = branched or bool(frame.branches)
+    if together:
+        yield row_of(run, together)
+
+
+def row_of(run: int, together: Sequence[tuple[Frame, bytes]]) -> Row:
+    """Return the row that holds these frames."""
+    frames = [frame for frame, _ in together]
+    known = [frame.branches for frame in frames if frame.branches is not None]
+    return Row(
+        run=run,
+        first=frames[0].first,
+        last=frames[-1].last,
+        data=b"".join(frame.data for frame in frames),
+        private=b"".join(private for _, private in together),
+        branches=frozenset().union(*known) if len(known) == len(frames) else None,
+    )
 
 
 def entry(run: int, frame: Frame, private: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,10 @@ from polos.v1.run_pb2 import RunState
 from polos_client.errors import RunCancelled, RunFailed
 from polos_client.event import Event as ClientEvent
 from polos_client.fold import RunAccumulator
-from polos_service.reading.subtree import Subtree, begin_of, number_of
+from polos_service.reading.subtree import Subtree, begin_of
 from polos_service.reading.tree import Tree
 from polos_service.runs.frame import Encoder, decode
-from polos_service.runs.lineage import Lineage, Origin
+from polos_service.runs.lineage import Lineage, Origin, number_of
 from polos_service.store import Frame, RunRecord, Slice
 
 ROOT = "root"
@@ -51,7 +52,8 @@ class Log:
         self.add(run, pb.StepFinish(step_key="llm:1", step_type="llm", usage=usage, cost=cost))
 
     def part(self, *, ended: bool = False) -> Slice:
-        return Slice(frames=self.frames, latest=len(self.frames), ended=ended)
+        latest = len(self.frames)
+        return Slice(frames=self.frames, latest=latest, ended=ended, covered=latest)
 
     def tree(self, state: RunState.ValueType = RUNNING, run_id: str = ROOT) -> dict[str, Any]:
         """Return the nodes of the tree, by run."""
@@ -190,7 +192,7 @@ def test_a_subtree_is_the_same_however_much_is_taken_at_once(log: Log, limit: in
     subtree, taken = Subtree(a.run_id), []
     while not subtree.ended:
         frames = [one for one in log.frames if one.last > subtree.after]
-        taken += subtree.take(Slice(frames=frames, latest=len(log.frames), ended=False), limit)
+        taken += subtree.take(replace(log.part(), frames=frames), limit)
     assert {one.run_id for one in taken} == {a.run_id, *(one.run_id for one in runs)}
     assert len(taken) == 1 + 12 + 1 + 12 + 1
     assert [one.terminal for one in taken] == [False] * (len(taken) - 1) + [True]
@@ -206,7 +208,7 @@ def test_a_large_frame_is_taken_in_pieces(log: Log, *, own: bool) -> None:
     subtree, taken, times = Subtree(child.run_id), [], 0
     while not subtree.ended:
         times += 1
-        taken += subtree.take(Slice(frames=[whole], latest=whole.last, ended=False), 500)
+        taken += subtree.take(replace(log.part(), frames=[whole]), 500)
     assert [one.sequence for one in taken] == [2, *(range(3, 33) if own else ()), 33]
     assert times > 5 if own else times == 1  # what is not the child's costs little
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from polos.v1.run_pb2 import RunState
 from polos_service.errors import Fenced, Finished, StepError
 from polos_service.limits import EVENT_LIMIT
 from polos_service.runs.clock import SystemClock
-from polos_service.runs.frame import decode
+from polos_service.runs.frame import Encoder, decode
+from polos_service.runs.lineage import Lineage, Origin
 from polos_service.runs.writer import BACKLOG_LIMIT, FRAME_LIMIT, Writer
 from polos_service.store import Claim
 from tests.support.runs import DONE, FakeClock, text, writing
@@ -101,6 +103,42 @@ async def test_flush_waits_until_all_that_was_emitted_is_durable(
     store.allow(1)
     await soon(flushing)
     assert store.asked[1].last == 2
+
+
+async def test_an_append_wakes_nobody_whose_events_are_not_durable(
+    store: HeldStore, writer: Writer
+) -> None:
+    writer.emit(text("a"))
+    await until(lambda: len(store.asked) == 1)
+    writer.emit(text("b"))
+    flush: Any = writer.flush()
+    flushing = asyncio.create_task(flush)
+    await settled()
+    waits_for = flush.cr_await
+    store.allow(1)
+    await until(lambda: len(store.asked) == 2)
+    await settled()
+    assert flush.cr_await is waits_for is not None
+    store.allow(1)
+    await soon(flushing)
+
+
+async def test_a_frame_tells_which_branches_its_events_belong_to(
+    store: HeldStore, claim: Claim, writer: Writer
+) -> None:
+    child = Lineage(f"{claim.run_id}:2", "sub", Origin(claim.run_id, "a", 1))
+    inner = Lineage(f"{claim.run_id}:3", "sub", Origin(child.run_id, "a", 1))
+    encoders = {2: Encoder(child, frozenset({2})), 3: Encoder(inner, frozenset({2, 3}))}
+    writer.emit(text("the root's"))
+    await until(lambda: len(store.asked) == 1)
+    writer.emit(text("the child's"), encoder=encoders[2])
+    store.allow(1)
+    await until(lambda: len(store.asked) == 2)
+    writer.emit(text("the root's"))
+    writer.emit(text("that of the run below it"), encoder=encoders[3])
+    store.allow_all()
+    await soon(writer.flush())
+    assert [one.branches for one in store.asked] == [frozenset(one) for one in ((), (2,), (2, 3))]
 
 
 async def test_room_waits_only_beyond_the_backlog_s_bound(store: HeldStore, writer: Writer) -> None:

@@ -345,6 +345,7 @@ async def test_one_child_begins_in_each_turn_of_the_loop(
 ) -> None:
     turn = 0
     begun: list[int] = []
+    at_work: list[int] = []
     first = WorkflowRunnable.first
 
     async def count() -> None:
@@ -361,7 +362,7 @@ async def test_one_child_begins_in_each_turn_of_the_loop(
 
     @workflow(id="none")
     async def none(ctx: WorkflowContext) -> None:
-        pass
+        at_work.append(turn)
 
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> int:
@@ -373,6 +374,7 @@ async def test_one_child_begins_in_each_turn_of_the_loop(
         assert await flows.result(root) == 50
         counting.cancel()
     assert len(begun) == len(set(begun)) == 50
+    assert len(at_work) == len(set(at_work)) == 50, "though many were durable in the same turn"
 
 
 async def test_a_root_waits_for_the_code_of_its_child(store: SqliteStore) -> None:

@@ -60,7 +60,7 @@ class Room:
             del self._line[freed]
             if self._woken == run:
                 self._woken = None
-            if not is_cut_off:
+            if freed.is_set() or not is_cut_off:  # cut off, it leaves its turn to the next
                 self._next()
 
     def _next(self) -> None:

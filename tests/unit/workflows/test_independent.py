@@ -394,6 +394,21 @@ async def test_one_parked_run_at_a_time_is_woken_for_room(store: SqliteStore) ->
     await until(lambda: is_queued(store, second), "the second is woken")
 
 
+async def test_a_step_that_is_cut_off_before_it_tries_leaves_its_turn_to_the_next(
+    store: SqliteStore,
+) -> None:
+    room = Room(store)
+    with room.waiting("default", "next") as freed:
+        with pytest.raises(asyncio.CancelledError), room.waiting("default", "cut off") as own:
+            await taken(store)
+            assert freed.is_set()
+            freed.clear()
+            await taken(store)
+            assert own.is_set()
+            raise asyncio.CancelledError
+        assert freed.is_set()
+
+
 async def taken(store: SqliteStore) -> Claim:
     await store.create(new_run())
     return await soon(first_claim(store, {"agent"}))

@@ -31,13 +31,13 @@ from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journals import Journals
 from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage
-from polos_service.runs.pausing import Ended, Other, Pausing
+from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.timing import warn_of_timing
 from polos_service.runs.totals import Totals
-from polos_service.runs.waiting import Waiting
+from polos_service.runs.waiting import Other, Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Parent
 

@@ -544,6 +544,13 @@ class RunStore(Protocol):
         """
         ...
 
+    async def watched(self, project: str, run_id: str) -> bool:
+        """Return whether the end of a run is told to anybody: `watch` has said so before.
+
+        It may have said so for a wait that is over by now.
+        """
+        ...
+
     async def open_wait(self, project: str, wait: WaitRecord) -> None:
         """Put a wait into the index of open waits; again is the same as once.
 

@@ -318,6 +318,10 @@ class NatsStore:
         """Have the end of a run told to a root run."""
         return await self._tasks.finish(self._watchers.watch(project, run_id, root))
 
+    async def watched(self, project: str, run_id: str) -> bool:
+        """Return whether the end of a run is told to anybody."""
+        return await self._watchers.any(project, run_id)
+
     async def open_wait(self, project: str, wait: port.WaitRecord) -> None:
         """Put a wait into the index of open waits."""
         await self._tasks.finish(self._waits.open(project, wait))

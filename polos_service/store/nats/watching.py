@@ -56,6 +56,10 @@ class Watchers:
         await self._jetstream.purge(WATCHERS, subject)
         return False
 
+    async def any(self, project: str, run_id: str) -> bool:
+        """Return whether any root run is told of a run's end."""
+        return await self._jetstream.last(WATCHERS, watchers_of(project, run_id)) is not None
+
     async def finish(self, record: Record, head: Head) -> Record:
         """Tell those who wait that a run has ended, then write it into its record."""
         project, run_id = record.project, record.run_id

@@ -355,6 +355,11 @@ class SqliteStore:
         """Have the end of a run told to a root run."""
         return await self._committer.submit(lambda db: watching.watch(db, project, run_id, root))
 
+    async def watched(self, project: str, run_id: str) -> bool:
+        """Return whether the end of a run is told to anybody."""
+        with self._reading():
+            return watching.watched(self._reader, project, run_id)
+
     async def open_wait(self, project: str, wait: WaitRecord) -> None:
         """Put a wait into the index of open waits."""
         await self._committer.submit(lambda db: waits.open_wait(db, project, wait))

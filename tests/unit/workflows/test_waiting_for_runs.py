@@ -23,6 +23,7 @@ from polos_service.store import RunQuery
 from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import Flows, flowing, kinds, result_of
 from tests.support.service import scripted, until
+from tests.support.stores import new_run
 
 PARKING = 0.05
 """Seconds after which runs are parked here."""
@@ -321,6 +322,19 @@ async def test_a_wait_that_closes_a_circle_is_refused(store: SqliteStore, betwee
     async with flowing(store, circle, waits_for, threshold=PARKING) as flows:
         events = await flows.run(circle, going(between=between))
     assert "waits for the end of this run, itself or through others" in events[-1].error.message
+
+
+async def test_a_circle_of_many_runs_is_refused(store: SqliteStore) -> None:
+    """Each run waits for the next one, and the last one for the first: they begin together."""
+    flows = Flows(store, waits_for, threshold=PARKING)
+    ring = [new_run().run_id for _ in range(120)]
+    for run_id, following in zip(ring, [*ring[1:], ring[0]], strict=True):
+        await flows.start(waits_for, {**going(), "run": following}, run_id=run_id)
+    flows.begin()
+    told = [(await flows.ended(run_id))[-1].error.message for run_id in ring]
+    assert any("waits for the end of this run, itself or through others" in one for one in told)
+    assert all("failed: " in one for one in told)
+    await flows.stop()
 
 
 async def test_who_waits_last_is_refused(store: SqliteStore) -> None:

@@ -228,12 +228,12 @@ class RunContext:
         with self.working():
             await self._holding.pacer.next()
 
-    def waiting_for_room(self) -> AbstractContextManager[int]:
-        """Let the run be parked while it can only try again; give a time until when it can.
+    def waiting_for_room(self, key: str) -> AbstractContextManager[int]:
+        """Let the run be parked while a step can only try again; give a time until when it can.
 
         The time is in nanoseconds since the epoch. A parked run is woken then.
         """
-        return self._branch.waiting_for_room()
+        return self._branch.waiting_for_room(key)
 
     @contextmanager
     def handing_over(self) -> Iterator[None]:

@@ -124,7 +124,7 @@ class Independent:
             run = await self._run(key, invocation)
             await attempt.checkpoint()  # a run is started by a step that the log has
             try:
-                run = replace(run, run_id=await self._created(run))
+                run = replace(run, run_id=await self._created(key, run))
             except RequestIdReused as error:
                 raise Nondeterministic(
                     "the run",
@@ -195,8 +195,8 @@ class Independent:
         request = replace(request, parent=parent, digest=digest(request))
         return new_run(runnable, request, definition, self._clock.now())
 
-    async def _created(self, run: NewRun) -> str:
-        """Return the id of the run, once there is room for it.
+    async def _created(self, key: str, run: NewRun) -> str:
+        """Return the id of the run of a step, once there is room for it.
 
         Raises:
             RequestIdReused: the step has made another run before.
@@ -210,9 +210,9 @@ class Independent:
             except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
                 self._require_hope(error)
                 log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
-            return await self._created_in_turn(run, freed)
+            return await self._created_in_turn(key, run, freed)
 
-    async def _created_in_turn(self, run: NewRun, freed: asyncio.Event) -> str:
+    async def _created_in_turn(self, key: str, run: NewRun, freed: asyncio.Event) -> str:
         """Return the id of the run, which is tried whenever the event is set, and after pauses.
 
         Raises:
@@ -221,7 +221,7 @@ class Independent:
         """
         pause = FIRST_PAUSE
         while True:
-            with self._ctx.waiting_for_room() as until:
+            with self._ctx.waiting_for_room(key) as until:
                 while self._clock.now() < until:
                     await either(self._clock.sleep(pause), freed.wait())
                     freed.clear()

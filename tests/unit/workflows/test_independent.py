@@ -340,6 +340,34 @@ async def test_parents_that_wait_for_room_give_their_slots_to_others(tmp_path: P
     await store.close()
 
 
+async def test_parents_that_look_for_room_leave_their_slot_to_those_that_make_it(
+    tmp_path: Path,
+) -> None:
+    """Parents go first, as they are older: if they looked in turn for ever, nothing else would."""
+
+    @workflow(id="parent")
+    async def parent(ctx: WorkflowContext) -> str:
+        await ctx.step.suspend("on")
+        return (await ctx.step.invoke("go", shout, Order(item="tea"))).id
+
+    store = await SqliteStore.open(tmp_path / "full.db", max_queued=1)
+    async with flowing(store, parent, shout, limit=1, threshold=0.1) as flows:
+        parents = []
+        for _ in range(8):
+            parents.append(await flows.start(parent))
+            await flows.parked(parents[-1])
+        blocker = new_run(workflow_id="nobody has it")
+        await store.create(blocker)
+        for run_id in parents:
+            await flows.answer(run_id, "on")
+            await flows.holds(run_id, "step_start go 1")
+        await store.claim_run("default", blocker.run_id)
+        for run_id in parents:
+            started = result_of(await flows.ended(run_id))
+            assert result_of(await flows.ended(started)) == {"item": "TEA"}
+    await store.close()
+
+
 @pytest.fixture
 def no_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody try again by itself: neither a step that waits for room, nor a parked run."""

@@ -123,8 +123,8 @@ def reused(run: NewRun, run_id: str) -> RequestIdReused:
     request_id = run.request_id or ""
     return RequestIdReused(
         f"The request id {request_id!r} already started run {run_id} with other arguments: the "
-        "input or an option, such as the session, the budget or the timeout, differs. Pass the "
-        "same ones to get that run, or use a new request id for a new run.",
+        "input or an option, such as the session, the budget or the timeout, differs. "
+        "Use a new request id for a new run.",
         request_id=request_id,
         run_id=run_id,
     )

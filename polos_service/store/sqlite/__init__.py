@@ -15,11 +15,10 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +63,7 @@ from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
 from polos_service.store.sqlite.queue import Rules
 from polos_service.store.sqlite.schema import Synchronous, connect
+from polos_service.store.sqlite.snapshots import Snapshots
 from polos_service.store.sqlite.spending import Usage
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
@@ -90,6 +90,7 @@ class SqliteStore:
         self._reader.execute("PRAGMA query_only = ON")
         self._condition = Condition(file)
         self._condition.require_owner(self._reader)
+        self._reading = Snapshots(self._reader, self._condition)
         file.remember()
         self._wakeups = Wakeups()
         self._spool = spool.Spool(file.token)
@@ -100,8 +101,8 @@ class SqliteStore:
         """Bytes in the spool at most."""
         self._unspooling: asyncio.Future[None] | None = None
         self._committer = Committer(self._db, self._condition, self._spool)
-        self.access = Access(self._committer, self._reader, self._reading)
-        self.usage = Usage(self._committer, self._reader, self._reading)
+        self.access = Access(self._committer, self._reading)
+        self.usage = Usage(self._committer, self._reading)
         self._waker = parking.Waker(self._wake_due, parking.next_wake(self._reader))
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
@@ -151,8 +152,8 @@ class SqliteStore:
             return False
         with suppress(StoreUnavailable, TimeoutError):
             self._condition.inspect()
-            with self._reading():
-                self._condition.require_owner(self._reader)
+            with self._reading() as db:
+                self._condition.require_owner(db)
             await self._condition.look()
             await self._condition.probe(self._committer.submit)
             self._condition.inspect()
@@ -200,13 +201,13 @@ class SqliteStore:
 
     async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
         """Return queued runs that should have ended, and held runs that should have long ago."""
-        with self._reading():
-            return claims.overdue(self._reader, now, stuck)
+        with self._reading() as db:
+            return claims.overdue(db, now, stuck)
 
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
-        with self._reading():
-            return queue.waiting(self._reader)
+        with self._reading() as db:
+            return queue.waiting(db)
 
     async def release(self, claim: Claim, *, failed: bool = False, left: str = "") -> None:
         """Queue the run again."""
@@ -250,20 +251,18 @@ class SqliteStore:
             return Slice(frames=of(branch, newest), latest=latest, ended=False, covered=covered)
         if self._open.is_unwritten(key):
             return Slice(frames=(), latest=0, ended=False, covered=after)
-        with self._reading():
-            run, state = runs.row_of(self._reader, project, run_id)
+        with self._reading() as db:
+            run, state = runs.row_of(db, project, run_id)
             ended = state in ENDED
             if branch is None:
-                frames, covered = log.frames_after(self._reader, run, after, limit)
+                frames, covered = log.frames_after(db, run, after, limit)
             else:
-                frames, covered = log.frames_of(
-                    self._reader, run, branch, after, limit, ended=ended
-                )
+                frames, covered = log.frames_of(db, run, branch, after, limit, ended=ended)
             left = limit - sum(len(one.data) for one in frames)
             if left > 0 and (newest := self._tails.after(key, covered, left)):
                 frames += of(branch, newest)
                 covered = newest[-1].last
-            latest = max(log.latest_of(self._reader, run), self._tails.latest(key))
+            latest = max(log.latest_of(db, run), self._tails.latest(key))
             if covered <= after < latest:
                 raise ForeignValueError(f"events after {after} are missing")
             return Slice(frames=frames, latest=latest, ended=ended, covered=covered)
@@ -291,9 +290,9 @@ class SqliteStore:
         while True:
             # A page at a time: a statement left open would keep the reader's snapshot, and
             # with it every tail, from moving on.
-            with self._reading(f"log of run {claim.run_id}"):
-                run, _ = runs.row_of(self._reader, *key)
-                place, page = log.history_page(self._reader, run, place, PAGE)
+            with self._reading(f"log of run {claim.run_id}") as db:
+                run, _ = runs.row_of(db, *key)
+                place, page = log.history_page(db, run, place, PAGE)
             if not page:
                 return
             for entry in page:
@@ -313,9 +312,9 @@ class SqliteStore:
 
     async def inbox(self, project: str, run_id: str) -> Sequence[Command]:
         """Return what the run's inbox holds now."""
-        with self._reading():
-            run, state = runs.row_of(self._reader, project, run_id)
-            return () if state in ENDED else inbox.commands_after(self._reader, run, 0)
+        with self._reading() as db:
+            run, state = runs.row_of(db, project, run_id)
+            return () if state in ENDED else inbox.commands_after(db, run, 0)
 
     async def suspend(
         self, claim: Claim, *, wake_at: int | None, seen: int, deadline: int | None
@@ -365,15 +364,15 @@ class SqliteStore:
 
     async def open_waits(self, project: str, run_id: str) -> Sequence[WaitRecord]:
         """Return the open waits of a run."""
-        with self._reading():
-            return waits.waits_of(self._reader, project, run_id)
+        with self._reading() as db:
+            return waits.waits_of(db, project, run_id)
 
     async def list_waits(
         self, project: str, limit: int, after: tuple[int, str, int] | None = None
     ) -> Sequence[WaitRecord]:
         """Return a page of the open waits of a project."""
-        with self._reading():
-            return waits.page_of(self._reader, project, limit, after)
+        with self._reading() as db:
+            return waits.page_of(db, project, limit, after)
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait for commands behind the first `seen`."""
@@ -381,33 +380,33 @@ class SqliteStore:
             key = (claim.project, claim.run_id)
             arrived = self._wakeups.event(("inbox", *key))
             if self._open.is_commanded(key, seen):
-                with self._reading():
-                    run, _ = runs.row_of(self._reader, *key)
-                    if found := inbox.commands_after(self._reader, run, seen):
+                with self._reading() as db:
+                    run, _ = runs.row_of(db, *key)
+                    if found := inbox.commands_after(db, run, seen):
                         return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
-        with self._reading():
-            return self._tails.up_to_date(project, runs.record_of(self._reader, project, run_id))
+        with self._reading() as db:
+            return self._tails.up_to_date(project, runs.record_of(db, project, run_id))
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
-        with self._reading():
-            found = runs.records(self._reader, project, query)
+        with self._reading() as db:
+            found = runs.records(db, project, query)
         return [self._tails.up_to_date(project, one) for one in found]
 
     async def definition(self, project: str, run_id: str) -> bytes:
         """Return what a run was created with."""
-        with self._reading():
-            return runs.definition_of(self._reader, project, run_id)
+        with self._reading() as db:
+            return runs.definition_of(db, project, run_id)
 
     async def private(self, project: str, run_id: str, sequence: int) -> bytes:
         """Return what is stored beside an event."""
-        with self._reading():
-            run, _ = runs.row_of(self._reader, project, run_id)
-            found = log.private_beside(self._reader, run, sequence)
+        with self._reading() as db:
+            run, _ = runs.row_of(db, project, run_id)
+            found = log.private_beside(db, run, sequence)
         if found is None:  # the committing thread has the spool, and may empty it any time
             found = await self._committer.submit(
                 lambda db: (
@@ -477,20 +476,6 @@ class SqliteStore:
             self._released,
         )
 
-    @contextmanager
-    def _reading(self, what: str = "store") -> Iterator[None]:
-        """Raise StoreUnavailable for what SQLite refuses, and for values that are damaged."""
-        try:
-            self._reader.execute("BEGIN")  # a commit between two reads would look like damage
-            try:
-                yield
-            finally:
-                if self._reader.in_transaction:  # SQLite ends it by itself if the disk fails
-                    self._reader.execute("COMMIT")
-        except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
-            self._condition.saw(error)
-            raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
-
     def _released(self, released: Sequence[Claim]) -> None:
         for claim in released:
             self._tails.drop((claim.project, claim.run_id))
@@ -531,9 +516,9 @@ class SqliteStore:
         newest = self._tails.latest((project, run_id))
         if newest:
             return newest > after
-        with self._reading():
-            run, state = runs.row_of(self._reader, project, run_id)
-            return state in ENDED or log.latest_of(self._reader, run) > after
+        with self._reading() as db:
+            run, state = runs.row_of(db, project, run_id)
+            return state in ENDED or log.latest_of(db, run) > after
 
 
 def of(branch: int | None, frames: list[Frame]) -> list[Frame]:

@@ -45,7 +45,6 @@ from polos_service.store.refusals import StoreInUse
 from polos_service.store.sqlite import (
     claims,
     inbox,
-    log,
     parking,
     queue,
     removal,
@@ -57,11 +56,11 @@ from polos_service.store.sqlite import (
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver
-from polos_service.store.sqlite.damage import ForeignValueError
 from polos_service.store.sqlite.file import InUseError, StoreFile
 from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
 from polos_service.store.sqlite.queue import Rules
+from polos_service.store.sqlite.reading import Reader
 from polos_service.store.sqlite.schema import Synchronous, connect
 from polos_service.store.sqlite.snapshots import Snapshots
 from polos_service.store.sqlite.spending import Usage
@@ -70,9 +69,6 @@ from polos_service.store.wakeups import Wakeups
 
 ROOM = "room"
 """The key of the wake-up when runs have left the queue."""
-
-PAGE = 1024 * 1024
-"""Bytes of history read before the loop gets a turn."""
 
 
 class SqliteStore:
@@ -103,6 +99,7 @@ class SqliteStore:
         self._committer = Committer(self._db, self._condition, self._spool)
         self.access = Access(self._committer, self._reading)
         self.usage = Usage(self._committer, self._reading)
+        self._logs = Reader(self._reading, self._tails, self._open, self._committer, self._spool)
         self._waker = parking.Waker(self._wake_due, parking.next_wake(self._reader))
         for run in removal.removals(self._reader):
             self._spawn(self._remove(run))
@@ -245,33 +242,13 @@ class SqliteStore:
         self, project: str, run_id: str, after: int, limit: int, branch: int | None = None
     ) -> Slice:
         """Read frames from the cursor on."""
-        key = (project, run_id)
-        if newest := self._tails.after(key, after, limit):
-            latest, covered = self._tails.latest(key), newest[-1].last
-            return Slice(frames=of(branch, newest), latest=latest, ended=False, covered=covered)
-        if self._open.is_unwritten(key):
-            return Slice(frames=(), latest=0, ended=False, covered=after)
-        with self._reading() as db:
-            run, state = runs.row_of(db, project, run_id)
-            ended = state in ENDED
-            if branch is None:
-                frames, covered = log.frames_after(db, run, after, limit)
-            else:
-                frames, covered = log.frames_of(db, run, branch, after, limit, ended=ended)
-            left = limit - sum(len(one.data) for one in frames)
-            if left > 0 and (newest := self._tails.after(key, covered, left)):
-                frames += of(branch, newest)
-                covered = newest[-1].last
-            latest = max(log.latest_of(db, run), self._tails.latest(key))
-            if covered <= after < latest:
-                raise ForeignValueError(f"events after {after} are missing")
-            return Slice(frames=frames, latest=latest, ended=ended, covered=covered)
+        return self._logs.read(project, run_id, after, limit, branch)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
         while True:
             appended = self._wakeups.event(("log", project, run_id))
-            if self._grown(project, run_id, after):
+            if self._logs.grown(project, run_id, after):
                 return
             await appended.wait()
 
@@ -279,25 +256,9 @@ class SqliteStore:
         """Have `wake` called whenever the log has grown, or the run was removed."""
         return self._wakeups.follow(("log", project, run_id), wake)
 
-    async def history(self, claim: Claim) -> AsyncIterator[Entry]:
+    def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
-        key = (claim.project, claim.run_id)
-        if self._tails.latest(key):
-            await self._committer.submit(
-                lambda db: self._spool.unspool(db, *key), lambda _: self._tails.unspooled(key)
-            )
-        place = (-1, 0)
-        while True:
-            # A page at a time: a statement left open would keep the reader's snapshot, and
-            # with it every tail, from moving on.
-            with self._reading(f"log of run {claim.run_id}") as db:
-                run, _ = runs.row_of(db, *key)
-                place, page = log.history_page(db, run, place, PAGE)
-            if not page:
-                return
-            for entry in page:
-                yield entry
-            await asyncio.sleep(0)
+        return self._logs.history(claim)
 
     async def command(self, project: str, run_id: str, command: Command) -> Command | None:
         """Put a command into the inbox of a run that has not ended."""
@@ -404,17 +365,7 @@ class SqliteStore:
 
     async def private(self, project: str, run_id: str, sequence: int) -> bytes:
         """Return what is stored beside an event."""
-        with self._reading() as db:
-            run, _ = runs.row_of(db, project, run_id)
-            found = log.private_beside(db, run, sequence)
-        if found is None:  # the committing thread has the spool, and may empty it any time
-            found = await self._committer.submit(
-                lambda db: (
-                    self._spool.private_beside(project, run_id, sequence)
-                    or log.private_beside(db, run, sequence)
-                )
-            )
-        return found or b""
+        return await self._logs.private(project, run_id, sequence)
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
@@ -511,16 +462,3 @@ class SqliteStore:
     def _all_unspooled(self, _: None) -> None:
         self._spooled = 0
         self._tails.all_unspooled()
-
-    def _grown(self, project: str, run_id: str, after: int) -> bool:
-        newest = self._tails.latest((project, run_id))
-        if newest:
-            return newest > after
-        with self._reading() as db:
-            run, state = runs.row_of(db, project, run_id)
-            return state in ENDED or log.latest_of(db, run) > after
-
-
-def of(branch: int | None, frames: list[Frame]) -> list[Frame]:
-    """Return the frames that may hold events of a branch; None: all of them."""
-    return frames if branch is None else [one for one in frames if one.may_hold(branch)]

@@ -14,14 +14,12 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
-    Coroutine,
     Mapping,
     Sequence,
 )
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
@@ -92,7 +90,6 @@ class SqliteStore:
         self._spool = spool.Spool(file.token)
         self._tails = Tails()
         self._open = OpenRuns(self._wakeups)
-        self._removing: set[asyncio.Task[None]] = set()
         self._spooled = 0
         """Bytes in the spool at most."""
         self._unspooling: asyncio.Future[None] | None = None
@@ -101,8 +98,9 @@ class SqliteStore:
         self.usage = Usage(self._committer, self._reading)
         self._logs = Reader(self._reading, self._tails, self._open, self._committer, self._spool)
         self._waker = parking.Waker(self._wake_due, parking.next_wake(self._reader))
+        self._removal = removal.Removal(self._committer, self._wakeups)
         for run in removal.removals(self._reader):
-            self._spawn(self._remove(run))
+            self._removal.go_on(run)
 
     @classmethod
     async def open(
@@ -369,30 +367,7 @@ class SqliteStore:
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
-        # In a task of its own: if the caller goes away, the deletion goes on.
-        await asyncio.shield(self._spawn(self._delete(project, run_id)))
-
-    async def _delete(self, project: str, run_id: str) -> None:
-        def begin(db: sqlite3.Connection) -> int | None:
-            run = removal.begin_removal(db, project, run_id)
-            return run if removal.remove(db, run) else None
-
-        run = await self._committer.submit(
-            begin, lambda _: self._wakeups.notify(("log", project, run_id))
-        )
-        if run is not None:
-            await self._remove(run)
-
-    async def _remove(self, run: int) -> None:
-        while await self._committer.submit(lambda db: removal.remove(db, run)):
-            pass
-
-    def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(removing)
-        self._removing.add(task)
-        task.add_done_callback(self._removing.discard)
-        task.add_done_callback(seen)  # the next process finishes the removal
-        return task
+        await self._removal.delete(project, run_id)
 
     async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
         claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(

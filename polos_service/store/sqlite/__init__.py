@@ -8,7 +8,6 @@ while it is open (see `condition`).
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import (
     AsyncIterator,
@@ -65,9 +64,6 @@ from polos_service.store.sqlite.spending import Usage
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
 
-ROOM = "room"
-"""The key of the wake-up when runs have left the queue."""
-
 
 class SqliteStore:
     """A RunStore in one file, made by `open`."""
@@ -78,7 +74,6 @@ class SqliteStore:
     def __init__(self, file: StoreFile, synchronous: Synchronous, rules: Rules) -> None:
         self._file = file
         self._rules = rules
-        self._writer = f"{os.uname().nodename}:{os.getpid()}"
         self._db = connect(file.path, synchronous)
         self._reader = connect(file.path)
         self._reader.execute("PRAGMA query_only = ON")
@@ -96,6 +91,9 @@ class SqliteStore:
         self._committer = Committer(self._db, self._condition, self._spool)
         self.access = Access(self._committer, self._reading)
         self.usage = Usage(self._committer, self._reading)
+        self._claims = claims.Claims(
+            self._committer, self._spool, self._tails, self._open, self._wakeups
+        )
         self._logs = Reader(self._reading, self._tails, self._open, self._committer, self._spool)
         self._waker = parking.Waker(self._wake_due, parking.next_wake(self._reader))
         self._removal = removal.Removal(self._committer, self._wakeups)
@@ -184,14 +182,14 @@ class SqliteStore:
         while True:
             arrived = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            found = await self._claim(partial(queue.find_queued, names, limit, self._rules))
+            found = await self._claims.take(partial(queue.find_queued, names, limit, self._rules))
             if found:
                 return found
             await arrived.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
-        found = await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        found = await self._claims.take(lambda db: claims.find_run(db, project, run_id, held=force))
         return found[0] if found else None
 
     async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
@@ -208,7 +206,7 @@ class SqliteStore:
         """Queue the run again."""
         if (claim.project, claim.run_id) in self._open:
             with suppress(TakenOver):  # the claim was lost, with all others
-                await self._requeue([claim], failed=failed, left=left)
+                await self._claims.requeue([claim], failed=failed, left=left)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
@@ -307,7 +305,7 @@ class SqliteStore:
 
     def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called whenever runs were claimed."""
-        return self._wakeups.follow(ROOM, wake)
+        return self._wakeups.follow(claims.ROOM, wake)
 
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run."""
@@ -368,45 +366,6 @@ class SqliteStore:
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
         await self._removal.delete(project, run_id)
-
-    async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
-        claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
-            lambda db: [claims.begin_claim(db, self._spool, r, self._writer) for r in find(db)],
-            self._claimed,
-        )
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            # The commit is under way all the same, and nobody would ever hold those claims.
-            claiming.add_done_callback(self._give_back)
-            raise
-
-    def _claimed(self, found: Sequence[Claim]) -> None:
-        for claim in found:
-            self._tails.drop((claim.project, claim.run_id))
-            self._open.claimed(claim)
-        if found:
-            self._wakeups.notify(ROOM)
-
-    def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
-        if not (claiming.cancelled() or claiming.exception()):
-            with suppress(StoreUnavailable):  # closed: the next process queues the runs
-                self._requeue(claiming.result(), failed=False).add_done_callback(seen)
-
-    def _requeue(
-        self, held: Sequence[Claim], *, failed: bool, left: str = ""
-    ) -> asyncio.Future[Sequence[Claim]]:
-        queued = partial(claims.requeue, failed=failed, left=left)
-        return self._committer.submit(
-            lambda db: [c for c in held if queued(db, self._spool, c)],
-            self._released,
-        )
-
-    def _released(self, released: Sequence[Claim]) -> None:
-        for claim in released:
-            self._tails.drop((claim.project, claim.run_id))
-            self._open.left((claim.project, claim.run_id))
-        self._wakeups.notify("queue")
 
     def _appended(self, claim: Claim, frame: Frame, size: int) -> None:
         key = (claim.project, claim.run_id)

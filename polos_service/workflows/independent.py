@@ -121,8 +121,9 @@ class Independent:
         """
 
         async def body(attempt: Attempt) -> StepOutput:
-            run = await self._run(key, invocation)
-            await attempt.checkpoint()  # a run is started by a step that the log has
+            with self._ctx.working():
+                run = await self._run(key, invocation)
+                await attempt.checkpoint()  # a run is started by a step that the log has
             try:
                 run = replace(run, run_id=await self._created(run))
             except RequestIdReused as error:

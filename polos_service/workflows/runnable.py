@@ -141,7 +141,8 @@ class WorkflowRunnable:
                 raise StepError(FAILED, message_of(error)) from error
             await ctx.start_over(StepError(FAILED, message_of(error)).message)
         await ctx.settle()
-        result = await in_thread(lambda: attempted(lambda: stored(outcome.value)))
+        with ctx.working():
+            result = await in_thread(lambda: attempted(lambda: stored(outcome.value)))
         if isinstance(result, StepError):
             raise result
         return WorkflowFinish(

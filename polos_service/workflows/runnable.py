@@ -25,7 +25,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
-from polos_service.tools.local import attempted, in_thread, told
+from polos_service.tools.local import apart, told
 from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND, Definition
 from polos_service.workflows.means import Means
@@ -142,9 +142,7 @@ class WorkflowRunnable:
             await ctx.start_over(StepError(FAILED, message_of(error)).message)
         await ctx.settle()
         with ctx.working():
-            result = await in_thread(lambda: attempted(lambda: stored(outcome.value)))
-        if isinstance(result, StepError):
-            raise result
+            result = await apart(lambda: stored(outcome.value))
         return WorkflowFinish(
             result_json=result,
             result_schema=schema_of(outcome.value),

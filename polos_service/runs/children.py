@@ -50,7 +50,7 @@ async def run_child(
         Unable: this process cannot go on with it.
 
     """
-    with parent.working():
+    with parent.working():  # nothing would wake the run for it if it were parked here
         child, pinned, deadline = await _begun(parent, attempt, start)
     # An agent's code runs again for the results of its tools, which its end does not hold.
     if child.end_payload is None or isinstance(child.end_payload, AgentFinish):

@@ -53,7 +53,7 @@ from polos_service.store.sqlite import (
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver
-from polos_service.store.sqlite.file import InUseError, StoreFile
+from polos_service.store.sqlite.file import InUseError, StoreFile, holder
 from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
 from polos_service.store.sqlite.queue import Rules
@@ -114,7 +114,7 @@ class SqliteStore:
         `weights` and `quotas` are those of the projects that share the queue.
 
         Raises:
-            StoreInUse: another process has it open.
+            StoreInUse: another process, or another service in this one, has it open.
             StoreUnavailable: it has a second name, it cannot be written, or it is not a store of
                 this version or an older one.
 
@@ -129,7 +129,7 @@ class SqliteStore:
                 raise
         except InUseError:
             raise StoreInUse(
-                f"The store {path} is in use by another process. Stop that one, or give this "
+                f"The store {path} is in use by {holder(path)}. Stop that one, or give this "
                 "one a store of its own (--store, POLOS_STORE)."
             ) from None
         except (OSError, sqlite3.Error) as error:

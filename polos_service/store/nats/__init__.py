@@ -14,7 +14,8 @@ upwards:
 - `delivery` brings commands to runs, and wakes them; `watching` tells the ends of runs to others.
 - `listing` looks over many runs; `overdue` finds those that should have ended; `upkeep`
   removes and mends them.
-- `store` is all of it behind the port. `shielded` tasks go on though their caller leaves.
+- `store` is all of it behind the port; `parts` hands what works on all runs to who needs it.
+  `shielded` tasks go on though their caller leaves.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from polos_service.logs import get_logger
 from polos_service.store import PARKED, Claim, Command, Frame, Key
 from polos_service.store.nats.feeds import Feeds
 from polos_service.store.nats.frames import Head, LogEnd, Mark, Parked
-from polos_service.store.nats.inbox import Inbox, InboxView
+from polos_service.store.nats.inbox import InboxView
 from polos_service.store.nats.items import WorkItem
 from polos_service.store.nats.lease import (
     Lease,
@@ -33,13 +33,11 @@ from polos_service.store.nats.lease import (
     stale,
     taken,
 )
-from polos_service.store.nats.log import Log, Superseded
-from polos_service.store.nats.parking import Parking
-from polos_service.store.nats.queue import Queue
-from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
+from polos_service.store.nats.log import Superseded
+from polos_service.store.nats.parts import Parts
+from polos_service.store.nats.records import DefinitionLost, Life, Record
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.subjects import inbox_subject, log_subject, token
-from polos_service.store.nats.watching import Watchers
 from polos_service.store.wakeups import Wakeups
 
 RENEWALS = 3
@@ -56,24 +54,19 @@ class Claims:
 
     def __init__(
         self,
+        parts: Parts,
         *,
-        log: Log,
-        records: Records,
-        inbox: Inbox,
-        queue: Queue,
-        parking: Parking,
-        watchers: Watchers,
         feeds: Feeds,
         wakeups: Wakeups,
         tasks: ShieldedTasks,
         claim_timeout: float,
     ) -> None:
-        self._log = log
-        self._records = records
-        self._inbox = inbox
-        self._queue = queue
-        self._parking = parking
-        self._watchers = watchers
+        self._log = parts.log
+        self._records = parts.records
+        self._inbox = parts.inbox
+        self._queue = parts.queue
+        self._parking = parts.parking
+        self._watchers = parts.watchers
         self._feeds = feeds
         self._wakeups = wakeups
         self._tasks = tasks

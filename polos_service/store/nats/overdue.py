@@ -16,6 +16,7 @@ from polos_service.store.nats.frames import LogEnd
 from polos_service.store.nats.inbox import cancelled_run
 from polos_service.store.nats.items import Queued
 from polos_service.store.nats.messages import SECOND, StoredMessage, seconds_of
+from polos_service.store.nats.parts import Parts
 from polos_service.store.nats.records import Life, Record
 from polos_service.store.nats.subjects import (
     COMMANDS,
@@ -25,7 +26,6 @@ from polos_service.store.nats.subjects import (
     log_subject,
     run_subject,
 )
-from polos_service.store.nats.upkeep import Parts
 
 PIECE = 200
 """Runs that are looked at together."""

@@ -27,13 +27,14 @@ from polos_service.store.nats.listing import Listing
 from polos_service.store.nats.log import Log
 from polos_service.store.nats.overdue import DueRuns
 from polos_service.store.nats.parking import Parking
+from polos_service.store.nats.parts import Parts
 from polos_service.store.nats.queue import Queue
 from polos_service.store.nats.records import DefinitionLost, Life, Records
 from polos_service.store.nats.shares import Shares
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
 from polos_service.store.nats.subjects import COMMANDED, inbox_of, log_subject
-from polos_service.store.nats.upkeep import Parts, Removal, Sweep
+from polos_service.store.nats.upkeep import Removal, Sweep
 from polos_service.store.nats.usage import Usage
 from polos_service.store.nats.waits import Place, WaitIndex
 from polos_service.store.nats.waker import Waker
@@ -85,23 +86,6 @@ class NatsStore:
         self._waits = WaitIndex(jetstream, self._log, self._records)
         self._delivery = Delivery(self._log, self._records, self._inbox, self._parking)
         self._watchers = Watchers(jetstream, self._log, self._records, self._delivery.order)
-        self._claims = Claims(
-            log=self._log,
-            records=self._records,
-            inbox=self._inbox,
-            queue=self._queue,
-            parking=self._parking,
-            watchers=self._watchers,
-            feeds=self._feeds,
-            wakeups=self._wakeups,
-            tasks=self._tasks,
-            claim_timeout=claim_timeout,
-        )
-        bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
-        self._admission = Admission(
-            bound, ProjectBound(jetstream), self.usage, self._records, quotas
-        )
-        self._listing = Listing(jetstream, self._log, self._records, self._queue)
         parts = Parts(
             jetstream=jetstream,
             log=self._log,
@@ -112,6 +96,18 @@ class NatsStore:
             waits=self._waits,
             watchers=self._watchers,
         )
+        self._claims = Claims(
+            parts,
+            feeds=self._feeds,
+            wakeups=self._wakeups,
+            tasks=self._tasks,
+            claim_timeout=claim_timeout,
+        )
+        bound = Bound(jetstream, max_queued, lambda: self._claims.past_queue)
+        self._admission = Admission(
+            bound, ProjectBound(jetstream), self.usage, self._records, quotas
+        )
+        self._listing = Listing(jetstream, self._log, self._records, self._queue)
         self._due_runs = DueRuns(parts)
         self._waker = Waker(parts)
         self._sweep = Sweep(parts)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from polos_client.errors import StoreUnavailable
 from polos_service.logs import get_logger
 from polos_service.store import Key
-from polos_service.store.nats.inbox import Inbox
-from polos_service.store.nats.jetstream import Conflict, JetStream
-from polos_service.store.nats.log import Log
+from polos_service.store.nats.jetstream import Conflict
 from polos_service.store.nats.messages import SECOND, seconds_of
-from polos_service.store.nats.parking import Parking
-from polos_service.store.nats.queue import Queue
-from polos_service.store.nats.records import Life, Record, Records
+from polos_service.store.nats.parts import Parts
+from polos_service.store.nats.records import Life, Record
 from polos_service.store.nats.subjects import (
     ALARMS,
     COMMANDS,
@@ -30,8 +27,6 @@ from polos_service.store.nats.subjects import (
     inbox_subject,
     log_subject,
 )
-from polos_service.store.nats.waits import WaitIndex
-from polos_service.store.nats.watching import Watchers
 
 UNDER_WAY = 60.0
 """Seconds for which a start, an end or a removal is left to the replica that is at it."""
@@ -40,20 +35,6 @@ PIECE = 200
 """Records that are looked at together."""
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """What a replica keeps all runs of the store with, those of other replicas included."""
-
-    jetstream: JetStream
-    log: Log
-    records: Records
-    inbox: Inbox
-    queue: Queue
-    parking: Parking
-    waits: WaitIndex
-    watchers: Watchers
 
 
 class Removal:

@@ -17,9 +17,9 @@ from polos_service.store.nats.agenda import Agenda
 from polos_service.store.nats.frames import LogEnd
 from polos_service.store.nats.messages import SECOND, StoredMessage
 from polos_service.store.nats.parking import Alarm
+from polos_service.store.nats.parts import Parts
 from polos_service.store.nats.records import Life
 from polos_service.store.nats.subjects import ALARMS, EVERY_ALARM, log_subject, run_subject
-from polos_service.store.nats.upkeep import Parts
 
 PIECE = 200
 """Runs that are woken together."""

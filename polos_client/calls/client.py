@@ -372,8 +372,8 @@ class PolosClient(Connection):
             user_id: only runs for this user.
             created_from: only runs created then or later; a time without a zone is in UTC.
             created_before: only runs created before; likewise.
-            parent_id: only runs of their own that steps of this run have started, or those of its
-                children; see `ctx.step.invoke`.
+            parent_id: only independent runs that steps of this run or of its children have started;
+                see `ctx.step.invoke`.
             limit: how many at most, from 0; None: all.
 
         Raises:

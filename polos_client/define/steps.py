@@ -187,10 +187,10 @@ class Steps(Protocol):
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
     ) -> ExecutionHandle:
-        """Start a run of its own of a workflow or an agent, and return its handle.
+        """Start an independent run of a workflow or an agent, and return its handle.
 
-        It is started once, and goes on by itself, also after the end of this run: nothing waits
-        for it. Its events are in a log of its own. Its session and user are those of this run.
+        It is started once, and continues even after the end of this run: nothing waits for it.
+        Its events are in its own log. Its session and user are those of this run.
         If the queue of the service is full, the step waits for room.
 
         Args:
@@ -209,21 +209,21 @@ class Steps(Protocol):
     async def batch_invoke(
         self, step_key: str, workflows: Sequence[BatchWorkflowInput]
     ) -> list[ExecutionHandle]:
-        """Start runs of their own, and return their handles in order; see `invoke`.
+        """Start independent runs, and return their handles in order; see `invoke`.
 
-        Each is started in a step of its own, `step_key/0`, `step_key/1` and so on. If one cannot
-        be started, that is raised once all others are.
+        Each is started in a separate step: `step_key/0`, `step_key/1` and so on. If one cannot
+        be started, the error is raised once all others are started.
         """
         ...
 
     async def agent_invoke(self, step_key: str, config: AgentRunConfig) -> ExecutionHandle:
-        """Start a run of its own of an agent, and return its handle; see `invoke`."""
+        """Start an independent run of an agent, and return its handle; see `invoke`."""
         ...
 
     async def batch_agent_invoke(
         self, step_key: str, configs: Sequence[AgentRunConfig]
     ) -> list[ExecutionHandle]:
-        """Start runs of their own of agents, and return their handles; see `batch_invoke`."""
+        """Start independent runs of agents, and return their handles; see `batch_invoke`."""
         ...
 
     async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK

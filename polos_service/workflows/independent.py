@@ -1,4 +1,4 @@
-"""Runs that a workflow's code starts beside its own run: each has a log of its own."""
+"""Independent runs that a workflow's code starts: each has its own log."""
 
 from __future__ import annotations
 

@@ -370,7 +370,7 @@ class ListRunsRequest(_message.Message):
     user_id: _builtins.str
     """Only runs for this user."""
     parent_run_id: _builtins.str
-    """Only runs of their own that a step of this run has started; for a root run, also those that
+    """Only independent runs that a step of this run has started; for a root run, also those that
     its children have started. Children, whose events are in the log of their root, are not
     listed.
     """

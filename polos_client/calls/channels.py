@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import time
 import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import grpc.aio
 
@@ -45,12 +50,42 @@ _inherited: list[grpc.aio.Channel] = []
 """Channels that were open when this process was forked; to close or drop one would hang."""
 
 
+_closed = threading.Event()
+"""Set from when a channel is closed until gRPC's threads have ended."""
+
+THREADS = frozenset({"event_engine", "grpc_global_tim", "lifeguard"})
+"""What gRPC names its threads, cut to 15 bytes as Linux does."""
+
+FORK_PATIENCE = 1.0
+"""Seconds that a fork waits for them to end; it takes a few milliseconds."""
+
+
+def _before_fork() -> None:
+    """Wait for gRPC's threads to end once all channels are closed.
+
+    A lock that one of them holds now would stay locked in the new process. Where there is no /proc,
+    as on macOS, nothing says whether they have ended.
+    """
+    end = time.monotonic() + FORK_PATIENCE
+    while _closed.is_set() and not _open and time.monotonic() < end:
+        if THREADS.isdisjoint(_names_of_threads()):
+            _closed.clear()
+        else:
+            time.sleep(0.001)
+
+
+def _names_of_threads() -> Iterator[str]:
+    for name in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # that thread has ended meanwhile
+            yield name.read_text().strip()
+
+
 def _after_fork() -> None:
     _inherited.extend(_open)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 class Channels:
@@ -109,6 +144,7 @@ class Channels:
         made = self._made.pop(loop, None)
         for channel in [*([made[0]] if made else []), *self._retired.pop(loop, ())]:
             _open.discard(channel)
+            _closed.set()
             await channel.close()
 
     def _current(self) -> grpc.ChannelCredentials | None:

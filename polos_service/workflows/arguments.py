@@ -110,10 +110,11 @@ def checked_entries(key: str, entries: Any) -> Sequence[BatchWorkflowInput]:
         StepExecutionError: they are not a list, or one is something else.
 
     """
-    for one in checked_list(key, entries):
+    found = checked_list(key, entries)
+    for one in found:
         if not isinstance(one, BatchWorkflowInput):
             raise StepExecutionError(f"{one!r:.80} of {key!r} must be a BatchWorkflowInput.")
-    return entries
+    return found
 
 
 def entry_of(key: str, config: Any) -> BatchWorkflowInput:

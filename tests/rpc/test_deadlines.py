@@ -89,4 +89,4 @@ async def test_the_service_refuses_a_deadline_out_of_bounds(tmp_path: Path) -> N
         request.options.deadlines.token_gap.FromSeconds(10**10)
         with pytest.raises(InvalidRequest) as refused:
             await served.client.create_run(request)
-    assert list(refused.value.violations) == ["options.deadlines.token_gap"]
+    assert list(refused.value.violations) == ["deadlines.token_gap"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from polos_client.calls import channels
 from tests.support.fake_service import RUN, FakeService, serving
 
 ROOT = Path(__file__).parents[3]
@@ -61,3 +63,16 @@ async def test_a_connected_client_makes_every_client_say_so_after_the_fork(
     assert said.startswith("child this process was forked from one with a connected client")
     assert "make the client after the fork" in said
     assert (first, ended, last) == (f"parent {RUN}", "child ended with 0", f"parent {RUN}")
+
+
+def test_a_fork_waits_until_the_threads_of_closed_channels_have_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = [["python", "event_engine"], ["lifeguard"], ["python"]]
+    monkeypatch.setattr(channels, "_names_of_threads", lambda: threads.pop(0))
+    channels._before_fork()
+    assert len(threads) == 3  # no channel was closed
+    monkeypatch.setattr(channels, "_closed", closed := threading.Event())
+    closed.set()
+    channels._before_fork()
+    assert (threads, closed.is_set()) == ([], False)

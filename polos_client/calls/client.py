@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class PolosClient(Connection):
-    """A service. May be made anywhere, also outside an event loop.
+    """A client of a service. May be created anywhere, even outside an event loop.
 
     It connects when it is first used, once in each event loop, and may be used by any
-    number of tasks. After `close` it connects anew if it is used again.
+    number of tasks. After `close` it connects again if it is used again.
 
     Attributes:
         address: where the service is, as `host:port`, `unix:path` or `dns:///host:port`.
@@ -61,26 +61,26 @@ class PolosClient(Connection):
                 POLOS_API_URL, else 127.0.0.1:50051.
             api_key: an API key or a token, sent with each call as `authorization: Bearer`, over
                 TLS or to this machine only; or a function, async or not, that returns the
-                current one. It is called for a call if it was not within the last 30 s, and once
-                more where the service refuses what it returned; a stream that ends because its
-                credential does then goes on from its cursor. It has 10 s, and may be called in
-                another thread. None: POLOS_API_KEY, else what the file POLOS_API_KEY_FILE holds,
+                current one. What it returns is kept for up to 30 s; the function is called once
+                more if the service refuses it. A stream whose credential ends continues from its
+                cursor with the next one. The function has 10 s, and may be called in another
+                thread. None: POLOS_API_KEY, else the contents of the file POLOS_API_KEY_FILE,
                 else none is sent.
-            project_id: accepted and not used: only credentials choose a project.
+            project_id: accepted but not used: only credentials choose a project.
             deployment_id: ignored, with a warning: a service has one deployment.
             api_url: another name for an address that is a URL.
             tls: True: TLS with the certificate authorities of this machine; a path: those of
-                that PEM file alone; `grpc.ChannelCredentials`: as they say; False: plaintext.
-                None: as the URL or POLOS_TLS (true, false or a path) says, else plaintext. New
-                connections are made with what the file holds then.
-            client_cert: a path: the PEM file with the client's own certificate, for a service
-                that demands one (mTLS), and what leads to its authority; implies TLS, and is read
-                again like `tls`. None: POLOS_CLIENT_CERT, else none is shown.
+                that PEM file alone; `grpc.ChannelCredentials`: these; False: plaintext.
+                None: as the URL or POLOS_TLS (true, false or a path) says, else plaintext. The
+                file is read again for new connections.
+            client_cert: a path: the PEM file with the client's own certificate and any
+                intermediate certificates, for a service that requires one (mTLS); implies TLS,
+                and is read again like `tls`. None: POLOS_CLIENT_CERT, else none is presented.
             client_key: a path: the PEM file with its key, without a password. None:
                 POLOS_CLIENT_KEY, else it is in the same file as the certificate.
-            reconnect_timeout: seconds for which a reader of a run tries to reach a service
-                that has gone before it raises ConnectionLost; other calls try no longer, and
-                10 s at most.
+            reconnect_timeout: seconds for which a reader of a run tries to reach an unreachable
+                service before it raises ConnectionLost; other calls try for the same time, but
+                for at most 10 s.
 
         Raises:
             DefinitionError: a value cannot be used, or two contradict each other; or the key

@@ -53,14 +53,14 @@ class Tool(Generic[_P, _R]):
     """A function that a model may call, made by `@tool`. Called itself, it is the plain function.
 
     Attributes:
-        id: the name the model calls it by.
-        description: what it does, for the model; empty if nothing was said.
+        id: the name of the tool for the model.
+        description: what it does, for the model; empty if none was given.
         parameters: JSON Schema of the arguments, as the model sees it.
         fn: the plain function.
         is_async: True if `fn` is an `async def`.
         at_most_once: True if an interrupted call is not made again.
         approval: "always" if a person must approve each call.
-        approval_timeout: seconds after which a call that nobody has approved fails; None: never.
+        approval_timeout: seconds after which an unanswered call fails; None: never.
         editable: True if whoever approves a call may change its arguments.
         asks: True if the function returns a question, whose answer is the call's result.
         has_sets: True if an argument contains a set, whose JSON has no fixed order.
@@ -126,7 +126,7 @@ class Tool(Generic[_P, _R]):
         An empty text is taken as no arguments: models send that for tools without any.
 
         Raises:
-            pydantic.ValidationError: the text is no JSON object, or does not fit the
+            pydantic.ValidationError: the text is not a JSON object, or does not fit the
                 parameters.
 
         """
@@ -318,7 +318,7 @@ def _check_waits(tool: Tool) -> None:
     if tool.asks and (tool.at_most_once or tool.approval == "always"):
         raise DefinitionError(
             f"the tool {tool.id!r} asks a person itself: it takes no approval, and at_most_once "
-            "means nothing for a question"
+            "has no effect on a question"
         )
 
 

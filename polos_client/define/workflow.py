@@ -310,7 +310,7 @@ def workflow(  # noqa: PLR0917 - the order of the original SDK
             function's source.
 
     Raises:
-        DefinitionError: the workflow cannot be made, or asks for what is not built yet.
+        DefinitionError: the workflow is invalid, or requests a feature that is not built yet.
 
     """
     refuse(

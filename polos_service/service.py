@@ -42,9 +42,6 @@ T = TypeVar("T", NewRun, RunRecord)
 CANCEL_WAIT = 5.0
 """Seconds that `cancel` waits for the terminal event."""
 
-CIRCLE = 100
-"""Runs at most that are looked at to find out whether they wait for each other."""
-
 DRAIN_RETRY = 1.0
 """Seconds after which a start that was refused at the end may find the next process."""
 
@@ -98,7 +95,7 @@ class Runs:
             Draining: the service is about to stop.
             InvalidRequest: the runnable cannot be started with this.
             QuotaExceeded: the project has reached a limit.
-            RequestIdReused: the request id started a run with another payload.
+            RequestIdReused: the request id started a run with other arguments.
             TooManyRuns: as many runs wait as may.
 
         """
@@ -278,14 +275,17 @@ class OtherRuns:
     async def refusal(self, project: str, run_id: str, root: str) -> str:
         """Return why a root run must not wait for a run's end, as `outcome` does; or nothing.
 
-        It must not if that run waits for the root run, itself or through others.
+        It must not if that run waits for the root run, itself or through others. Nobody waits for
+        most root runs: then there is nothing to look for.
 
         Raises:
             StoreUnavailable: the store is away.
 
         """
+        if not await self._store.watched(project, root):
+            return ""
         ahead, seen = {run_id}, set[str]()
-        while ahead and len(seen) < CIRCLE:
+        while ahead:
             seen.add(one := ahead.pop())
             with contextlib.suppress(RunExpired, RunNotFound):
                 ahead |= await self._details.awaited(project, one) - seen

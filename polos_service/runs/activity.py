@@ -89,13 +89,19 @@ class Activity:
         self._change()
 
     @contextmanager
-    def pausing(self) -> Iterator[int]:
+    def pausing(self, since: int) -> Iterator[int]:
         """Wait for what no event tells of; give the time at which a run is woken that is parked.
 
-        It is far enough away for the run to be parked, and near enough to look again.
+        It is far enough away for the run to be parked, and near enough to look again. Who has
+        waited for long looks seldom: each look takes a slot that others wait for.
+
+        Args:
+            since: when the run began to wait for it, in nanoseconds since the epoch.
+
         """
         pause = object()
-        until = self._clock.now() + max(4 * self._threshold, LEAST_PAUSE)
+        now = self._clock.now()
+        until = now + max(4 * self._threshold, LEAST_PAUSE, now - since)
         self.wait(pause, until)
         try:
             yield until

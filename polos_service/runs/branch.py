@@ -201,13 +201,14 @@ class Branch:
             yield
 
     @contextmanager
-    def waiting_for_room(self) -> Iterator[int]:
-        """Let the run be parked while it can only try again; give a time until when it can."""
+    def waiting_for_room(self, key: str) -> Iterator[int]:
+        """Let the run be parked while a step can only try again; give a time until when it can."""
         waiting = self.holding.waiting
         if waiting is None:
             yield self.holding.clock.now() + SECOND
             return
-        with waiting.activity.pausing() as until:
+        since = self.journal.times.get(key, self.holding.clock.now())
+        with waiting.activity.pausing(since) as until:
             yield until
 
     async def never(self, key: str) -> NoReturn:

@@ -31,13 +31,13 @@ from polos_service.runs.holding import Boundary, Holding, Load
 from polos_service.runs.journals import Journals
 from polos_service.runs.leftovers import Leftovers
 from polos_service.runs.lineage import Lineage
-from polos_service.runs.pausing import Ended, Other, Pausing
+from polos_service.runs.pausing import Ended, Pausing
 from polos_service.runs.retries import ONCE, Retries
 from polos_service.runs.spending import TreeBudget
 from polos_service.runs.stepping import Stepping
 from polos_service.runs.timing import warn_of_timing
 from polos_service.runs.totals import Totals
-from polos_service.runs.waiting import Waiting
+from polos_service.runs.waiting import Other, Waiting
 from polos_service.runs.writer import Writer
 from polos_service.store import Claim, Parent
 
@@ -225,15 +225,14 @@ class RunContext:
 
     async def paced(self) -> None:
         """Return when a child may begin: one of the claim's does in each turn of the loop."""
-        with self.working():
-            await self._holding.pacer.next()
+        await self._holding.pacer.next()
 
-    def waiting_for_room(self) -> AbstractContextManager[int]:
-        """Let the run be parked while it can only try again; give a time until when it can.
+    def waiting_for_room(self, key: str) -> AbstractContextManager[int]:
+        """Let the run be parked while a step can only try again; give a time until when it can.
 
         The time is in nanoseconds since the epoch. A parked run is woken then.
         """
-        return self._branch.waiting_for_room()
+        return self._branch.waiting_for_room(key)
 
     @contextmanager
     def handing_over(self) -> Iterator[None]:
@@ -415,7 +414,8 @@ class RunContext:
 
         Each step and each wait is recorded as cancelled, whether it was begun now or before.
         """
-        await self._leftovers.settle()
+        with self.working():
+            await self._leftovers.settle()
 
     async def start_over(self, message: str) -> None:
         """Let the run's code begin anew, after it raised an exception with this message.
@@ -425,11 +425,11 @@ class RunContext:
         """
         branch = self._branch
         self.leave_open()
-        await self._leftovers.stop()
-        await self.tidying.done()  # the log tells first how the waits ended that the code gave up
-        retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
-        branch.emit(retry)
-        await self._holding.reload()
+        with self.working():
+            await self._leftovers.stop()
+            await self.tidying.done()  # the log tells first how the waits ended that it gave up
+            branch.emit(WorkflowRetry(attempt=self._journal.retries + 2, message=message))
+            await self._holding.reload()
         journal = self._holding.journals.of(branch.lineage)
         self._begin(Branch(self._holding, branch.lineage, journal, branch.numbers))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Protocol
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import Resumed, Suspended, WaitKind
@@ -13,19 +12,7 @@ from polos_service.errors import StepError
 from polos_service.runs.answers import CANCELLED, Answer
 from polos_service.runs.branch import Branch
 from polos_service.runs.journal import UNANSWERED, WAITS, awaited_run, is_given_up
-from polos_service.runs.waiting import RUN, Waiting
-
-
-class Other(Protocol):
-    """The run that a wait is for. Each method may raise StoreUnavailable."""
-
-    async def refusal(self, run_id: str) -> str:
-        """Return why it must not be waited for, as `outcome` tells an end; or nothing."""
-        ...
-
-    async def outcome(self, run_id: str) -> str:
-        """Return what it has ended with, as JSON text."""
-        ...
+from polos_service.runs.waiting import ENDED, RUN, Other, Waiting
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,13 +82,18 @@ class Pausing:
         """Record that the run's code no longer waits, unless the run stops here.
 
         If somebody can answer the wait, its slot decides, and the log tells how it ended later.
+        When the root run is cancelled, the log keeps a wait for another run open: a claim that
+        goes on with the cancellation finds it there.
         """
         begun = self._branch.waits.pop(key, None)
         if begun is None or self._writer.closed or not self._branch.recording:
             return
         self._branch.gate.stir()
-        if not self._branch.over:
-            self._waiting.awaited.pop(begun[0], None)
+        waiting = self._holding.waiting
+        if waiting is not None and begun[1].kind == RUN:
+            if waiting.cancelled:
+                return
+            waiting.awaited.pop(begun[0], None)
         if begun[1].kind in UNANSWERED:
             self._branch.emit(resumed_by(*begun, CANCELLED, given_up=True))
         else:
@@ -152,12 +144,8 @@ class Pausing:
                 # Before the event can be seen: whoever sees it may look the wait up.
                 await self._waiting.open(self._branch.lineage, wait_id, told)
                 await self._writer.flush()
-                # After that: of two runs that begin to wait for each other, one sees the other.
-                endless = None if told.HasField("expire_time") else other
-                if endless and (refusal := await endless.refusal(awaited_run(told))):
-                    return Answer(data_json=refusal)
-            answer = await self._waiting.ending(self._branch.run_id, wait_id, told)
-            if other is not None and answer is not None and answer.ending == "answered":
+            answer = await self._waiting.ending(self._branch.run_id, wait_id, told, other)
+            if other is not None and answer is ENDED:
                 with self._branch.working():
                     return Answer(data_json=await other.outcome(awaited_run(told)))
             return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Protocol
 
 from polos.v1.event_pb2 import Suspended, WaitKind
 from polos.v1.run_pb2 import Wait
@@ -33,6 +34,18 @@ LOOK_AGAIN = 3600 * SECOND
 former version of the service may have ended it."""
 
 
+class Other(Protocol):
+    """The run that a wait is for. Each method may raise StoreUnavailable."""
+
+    async def refusal(self, run_id: str) -> str:
+        """Return why it must not be waited for, as `outcome` tells an end; or nothing."""
+        ...
+
+    async def outcome(self, run_id: str) -> str:
+        """Return what it has ended with, as JSON text."""
+        ...
+
+
 class Waiting:
     """The waits of a root run and its children, while one claim is worked on.
 
@@ -40,6 +53,7 @@ class Waiting:
         inbox: what has come for the run.
         activity: whether the run works, or only waits.
         awaited: the runs whose ends are waited for, by the ids of the waits.
+        cancelled: True once the root run ends because somebody has cancelled it.
 
     """
 
@@ -49,6 +63,7 @@ class Waiting:
         self.activity = Activity(clock, threshold)
         self.inbox = Inbox(store, claim, self.activity.touch)
         self.awaited: dict[int, str] = {}
+        self.cancelled = False
         self._store = store
         self._claim = claim
         self._clock = clock
@@ -112,11 +127,16 @@ class Waiting:
         """Take a wait out of the index."""
         await self._store.close_wait(self._claim.project, self._claim.run_id, wait_id)
 
-    async def ending(self, run_id: str, wait_id: int, told: Suspended) -> Answer | None:
-        """Return how a wait ends, once it does; None if the time of a timer has come."""
+    async def ending(
+        self, run_id: str, wait_id: int, told: Suspended, other: Other | None = None
+    ) -> Answer | None:
+        """Return how a wait ends, once it does; None if the time of a timer has come.
+
+        ENDED says that the run has ended that the wait is for, which is `other`.
+        """
         until = told.expire_time.ToNanoseconds() if told.HasField("expire_time") else None
         if told.kind == RUN:
-            return await self._ended(wait_id, awaited_run(told), until)
+            return await self._ended(wait_id, awaited_run(told), until, other)
         self.activity.wait(wait_id, until)
         try:
             if told.kind == TIMER:
@@ -126,8 +146,14 @@ class Waiting:
         finally:
             self.activity.over(wait_id)
 
-    async def _ended(self, wait_id: int, run_id: str, until: int | None) -> Answer:
-        """Return how a wait for the end of a run ends: EXPIRED, or answered without data."""
+    async def _ended(
+        self, wait_id: int, run_id: str, until: int | None, other: Other | None
+    ) -> Answer:
+        """Return how a wait for the end of a run ends: EXPIRED, ENDED, or with why it is refused.
+
+        It is watched before it is asked whether that must be refused: of two runs that begin to
+        wait for each other, one sees the other.
+        """
         while until is None or until > self._clock.now():
             look = self._clock.now() + LOOK_AGAIN
             end = look if until is None else min(look, until)
@@ -135,6 +161,9 @@ class Waiting:
                 with self.activity.working():  # nobody tells a parked run what came before
                     if not await self._store.watch(self._claim.project, run_id, self._claim.run_id):
                         return ENDED
+                    endless = other if until is None else None
+                    if endless and (refusal := await endless.refusal(run_id)):
+                        return Answer(data_json=refusal)
                     self.activity.wait(wait_id, end)
                 if await self._told(run_id, end):
                     return ENDED

@@ -30,9 +30,10 @@ from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SMALL
 from polos_service.store import NewRun
+from polos_service.tools.local import apart
 from polos_service.tools.values import encode
 from polos_service.workflows.children import Children
-from polos_service.workflows.functions import FAILED, apart
+from polos_service.workflows.functions import FAILED
 from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.outcome import value_in
 from polos_service.workflows.results import LEADING
@@ -121,10 +122,11 @@ class Independent:
         """
 
         async def body(attempt: Attempt) -> StepOutput:
-            run = await self._run(key, invocation)
-            await attempt.checkpoint()  # a run is started by a step that the log has
+            with self._ctx.working():
+                run = await self._run(key, invocation)
+                await attempt.checkpoint()  # a run is started by a step that the log has
             try:
-                run = replace(run, run_id=await self._created(run))
+                run = replace(run, run_id=await self._created(key, run))
             except RequestIdReused as error:
                 raise Nondeterministic(
                     "the run",
@@ -156,7 +158,7 @@ class Independent:
         run_id = run.id if isinstance(run, ExecutionHandle) else run
         if not is_root_id(run_id) or run_id == self._ctx.root.run_id:
             raise StepExecutionError(
-                f"{run!r:.80} of {key!r} must be an independent run: the handle of one, or its id."
+                f"{run!r:.80} of {key!r} must be another run with its own log: its handle, or its id."
             )
 
         other = Other(self._others, self._ctx.project, self._ctx.root.run_id)
@@ -194,8 +196,8 @@ class Independent:
         request = replace(request, parent=parent, digest=digest(request))
         return new_run(runnable, request, definition, self._clock.now())
 
-    async def _created(self, run: NewRun) -> str:
-        """Return the id of the run, once there is room for it.
+    async def _created(self, key: str, run: NewRun) -> str:
+        """Return the id of the run of a step, once there is room for it.
 
         Raises:
             RequestIdReused: the step has made another run before.
@@ -209,9 +211,9 @@ class Independent:
             except (TooManyRuns, QuotaExceeded, StoreUnavailable) as error:
                 self._require_hope(error)
                 log.info("start_waits", run_id=self._ctx.run_id, reason=str(error))
-            return await self._created_in_turn(run, freed)
+            return await self._created_in_turn(key, run, freed)
 
-    async def _created_in_turn(self, run: NewRun, freed: asyncio.Event) -> str:
+    async def _created_in_turn(self, key: str, run: NewRun, freed: asyncio.Event) -> str:
         """Return the id of the run, which is tried whenever the event is set, and after pauses.
 
         Raises:
@@ -220,7 +222,7 @@ class Independent:
         """
         pause = FIRST_PAUSE
         while True:
-            with self._ctx.waiting_for_room() as until:
+            with self._ctx.waiting_for_room(key) as until:
                 while self._clock.now() < until:
                     await either(self._clock.sleep(pause), freed.wait())
                     freed.clear()

@@ -23,6 +23,9 @@ async def test_the_end_of_a_run_is_told_to_those_who_wait(store: RunStore) -> No
     parked = await suspended(store, "parked")
     for root in (held.run_id, parked.run_id, held.run_id):
         assert await store.watch("default", target.run_id, root)
+    found = [await store.watched("default", one.run_id) for one in (target, held, parked)]
+    assert found == [True, False, False]
+    assert not await store.watched("other", target.run_id)
     await store.append(target, frame(1))
     assert await store.inbox("default", held.run_id) in ((), [])
     await store.append(target, frame(2, outcome=COMPLETED))

@@ -20,6 +20,16 @@ def watch(db: sqlite3.Connection, project: str, run_id: str, root: str) -> bool:
     return True
 
 
+def watched(db: sqlite3.Connection, project: str, run_id: str) -> bool:
+    """Return whether any root run is told of a run's end."""
+    row = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM watchers WHERE run = "
+        "(SELECT id FROM runs WHERE project = ? AND run_id = ?))",
+        (project, run_id),
+    ).fetchone()
+    return bool(row[0])
+
+
 def tell(db: sqlite3.Connection, project: str, run_id: str) -> list[str]:
     """Tell a run's end to those who wait for it; return their ids."""
     roots = [

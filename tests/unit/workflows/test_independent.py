@@ -340,6 +340,34 @@ async def test_parents_that_wait_for_room_give_their_slots_to_others(tmp_path: P
     await store.close()
 
 
+async def test_parents_that_look_for_room_leave_their_slot_to_those_that_make_it(
+    tmp_path: Path,
+) -> None:
+    """Parents go first, as they are older: if they looked in turn for ever, nothing else would."""
+
+    @workflow(id="parent")
+    async def parent(ctx: WorkflowContext) -> str:
+        await ctx.step.suspend("on")
+        return (await ctx.step.invoke("go", shout, Order(item="tea"))).id
+
+    store = await SqliteStore.open(tmp_path / "full.db", max_queued=1)
+    async with flowing(store, parent, shout, limit=1, threshold=0.1) as flows:
+        parents = []
+        for _ in range(8):
+            parents.append(await flows.start(parent))
+            await flows.parked(parents[-1])
+        blocker = new_run(workflow_id="nobody has it")
+        await store.create(blocker)
+        for run_id in parents:
+            await flows.answer(run_id, "on")
+            await flows.holds(run_id, "step_start go 1")
+        await store.claim_run("default", blocker.run_id)
+        for run_id in parents:
+            started = result_of(await flows.ended(run_id))
+            assert result_of(await flows.ended(started)) == {"item": "TEA"}
+    await store.close()
+
+
 @pytest.fixture
 def no_trying(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nobody try again by itself: neither a step that waits for room, nor a parked run."""
@@ -392,6 +420,21 @@ async def test_one_parked_run_at_a_time_is_woken_for_room(store: SqliteStore) ->
     with room.waiting("default", first.run_id):
         assert not await is_queued(store, second), "the first has its turn"
     await until(lambda: is_queued(store, second), "the second is woken")
+
+
+async def test_a_step_that_is_cut_off_before_it_tries_leaves_its_turn_to_the_next(
+    store: SqliteStore,
+) -> None:
+    room = Room(store)
+    with room.waiting("default", "next") as freed:
+        with pytest.raises(asyncio.CancelledError), room.waiting("default", "cut off") as own:
+            await taken(store)
+            assert freed.is_set()
+            freed.clear()
+            await taken(store)
+            assert own.is_set()
+            raise asyncio.CancelledError
+        assert freed.is_set()
 
 
 async def taken(store: SqliteStore) -> Claim:

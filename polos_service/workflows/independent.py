@@ -158,7 +158,8 @@ class Independent:
         run_id = run.id if isinstance(run, ExecutionHandle) else run
         if not is_root_id(run_id) or run_id == self._ctx.root.run_id:
             raise StepExecutionError(
-                f"{run!r:.80} of {key!r} must be another run with its own log: its handle, or its id."
+                f"{run!r:.80} of {key!r} must be another run with its own log: its handle, or its "
+                "id."
             )
 
         other = Other(self._others, self._ctx.project, self._ctx.root.run_id)

@@ -12,14 +12,14 @@ from bench.targets import LABELS
 
 EXPECTED = {
     "sustained": "streams at 50 tokens per second of one process, 99% of their tokens within 50 ms",
-    "paced": "ms from the provider to the reader, in the middle, with 50 such streams",
+    "paced": "ms from the provider to the reader (median), with 50 such streams",
     "first": "ms from a start to its first event, on an idle service",
     "relay": "tokens per second of one run, if the model were that fast",
     "relay50": "tokens per second of 50 such runs together",
     "client": "events per second that the Python client reads again from a finished run",
     "fanout": "events per second to 1,000 readers of one run",
     "idle": "KiB of memory for an idle reader",
-    "steps": "seconds until a workflow of 10,000 steps goes on after a kill",
+    "steps": "seconds until a workflow of 10,000 steps continues after a kill",
     "children": "ms for each of 1,000 agents that a workflow runs at once",
     "parked": "% of a core for 100,000 runs that wait",
 }

@@ -19,13 +19,13 @@ MAX_MICROS = 10**15
 class Budget:
     """What the model calls of a run and of all its children may use together.
 
-    Once it is used up, every further model call fails with reason "budget_exceeded". Calls at
-    work go on, so what is spent exceeds the budget by one call of each run at most.
+    Once it is used up, every further model call fails with reason "budget_exceeded". Calls in
+    progress continue, so the run may exceed the budget by at most one call of each agent.
 
     Attributes:
         tokens: input and output tokens, from 1 to 10^15; None: any number.
-        cost: US dollars, from 0.000001 to 10^9; None: any cost. A model whose price is not
-            known is not called then: reason "price_unknown".
+        cost: US dollars, from 0.000001 to 10^9; None: any cost. With a cost, a model whose price is
+            not known is not called: reason "price_unknown".
 
     """
 

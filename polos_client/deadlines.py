@@ -31,17 +31,17 @@ class Deadlines:
 
     From 0.001 to 2592000 (30 days); `run` up to 3153600000 (100 years).
 
-    None leaves a bound as it is: that of the call goes before the agent's, and the
-    agent's before DEFAULTS.
+    None leaves a deadline unchanged: that of the call takes precedence over the agent's, and the
+    agent's over DEFAULTS.
 
     Attributes:
-        first_token: from the request to the model's first sign of life; 120 by default.
-            The call then fails with reason "model_first_token_timeout", and is tried again.
-        token_gap: between two signs of life in an answer; 120 by default. The call then
-            fails with reason "model_stalled", and is tried again.
+        first_token: from the request to the first data from the model; 120 by default. The call
+            then fails with reason "model_first_token_timeout", and is retried.
+        token_gap: between two pieces of data in an answer; 120 by default. The call then fails with
+            reason "model_stalled", and is retried.
         tool_call: the work of one call of a tool, without its waits and children; 600 by
             default. It is cancelled, and the model is told: reason "tool_timeout".
-        run: the whole run from its creation, waiting included; 86400 (a day) by default.
+        run: the whole run from its creation, time in the queue included; 86400 (a day) by default.
             It ends with reason "run_timeout".
 
     """

@@ -64,11 +64,11 @@ class DefinitionError(PolosError):
 
 
 class ResultMismatch(DefinitionError):
-    """A run's result is of a class that this process does not have, or has as another one.
+    """A run's result is of a class that this process does not have, or that it does not fit.
 
     Attributes:
         result_json: the result as JSON text.
-        result_schema: the class that it is of, as `module.Class`.
+        result_schema: its class, as `module.Class`.
 
     """
 
@@ -87,7 +87,7 @@ class CallError(PolosError):
         retry_after: seconds after which the same call may succeed; None if retrying
             does not help.
         run_id: the run that was being read; None if none was.
-        cursor: sequence of the last event of it that was received; 0 if there was none.
+        cursor: sequence of the last event of that run that was received; 0 if there was none.
 
     """
 
@@ -142,7 +142,7 @@ class RequestIdReused(CallError):
 
 
 class RunNotFinished(CallError):
-    """Only a finished run can be deleted, and one that a run has started only after that one."""
+    """Only a finished run can be deleted; an independent run only after the run that started it."""
 
     reason = "RUN_NOT_FINISHED"
 
@@ -240,7 +240,7 @@ class WaitNotOpen(CallError):
 class AmbiguousWait(CallError):
     """Several open waits of a run and its children have this key.
 
-    `metadata["waits"]` lists the first of them as `WAIT_ID RUN_ID`, one a line.
+    `metadata["waits"]` lists the first of them as `WAIT_ID RUN_ID`, one per line.
     """
 
     reason = "AMBIGUOUS_WAIT"
@@ -281,7 +281,7 @@ class RunError(PolosError):
         run_id: the run.
         reason: the `polos.v1.FailureReason` in lower case without its prefix.
         retryable: True if a new run with the same input may succeed.
-        text: the text that the agent generated until then.
+        text: the text that the agent had generated.
         usage: the tokens of the model calls that finished.
         spent: these, and the tokens of failed model calls and void attempts.
         error_id: if reason is "internal", identifies the details in the service's log.

@@ -36,9 +36,9 @@ class ToolResult(BaseModel):
     Attributes:
         tool_name: the tool, as the model named it.
         status: "completed" with a `result`, or "failed" with an `error`.
-        input: the arguments; the model's raw text where that is not valid JSON.
-        result: what the tool returned: a model as an instance if this process has its class, all
-            else as JSON values; None if it failed.
+        input: the arguments; the model's raw text if that is not valid JSON.
+        result: the return value of the tool: a model as an instance if this process has its class,
+            anything else as JSON values; None if the call failed.
         error: why it failed, in a sentence; None if it did not.
         tool_call_id: the provider's id of the call.
         result_schema: name of the pydantic model that the tool returned, as `module.Class`; None
@@ -62,25 +62,26 @@ class ToolResult(BaseModel):
 
 
 class AgentResult(BaseModel):
-    """The result of a run that ended well.
+    """The result of a completed run.
 
     Attributes:
         agent_run_id: the run.
-        result: the text of the last model call; of an agent with an output_schema, the value
-            that it stands for: an instance of the model.
+        result: the text of the last model call; for an agent with an output_schema, the value, for
+            example an instance of the model.
         result_schema: name of the pydantic model that `result` is an instance of, as
             `module.Class`; None if it is not one.
         tool_results: every call of a tool, in the order in which they ended.
-        total_steps: model calls made.
-        usage: tokens of all model calls that stand, those of child runs included.
-        cost: US dollars of these model calls; None if that of any is unknown.
+        total_steps: number of model calls.
+        usage: tokens of all model calls that finished and are not void, those of child runs
+            included.
+        cost: US dollars of these model calls; None if the cost of any is unknown.
         spent: tokens that the run and its children have spent: those of `usage`, and those of
             failed model calls and of attempts that were void, as far as they were reported.
         spent_cost: US dollars of what was spent; None if any part of it is unknown.
         finish_reason: "stop", "length", "content_filter", "refusal" or "stop_condition"; None
             if the provider did not say.
         stop_condition: name of the stop condition that ended the run; None if none did.
-        duration: seconds since the run was created, waiting included.
+        duration: seconds since the run was created, time in the queue and in waits included.
 
     """
 

@@ -82,24 +82,24 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
 
 
 def wait(work: Awaitable[T]) -> T:
-    """Return what comes of any coroutine of the async API, for example `wait(handle.get(client))`.
+    """Return the result of any coroutine of the async API: `wait(handle.get(client))`.
 
     Ctrl-C, or another exception in the waiting thread, cancels it.
 
     Raises:
-        RuntimeError: the code runs in the loop that would have to do the work.
+        RuntimeError: it is called in the event loop that would have to do the work.
 
     """
     return _background.wait(work)
 
 
 def iterate(source: AsyncIterator[T]) -> Iterator[T]:
-    """Go through any async iterator of the async API, for example `iterate(stream.events)`.
+    """Iterate over any async iterator of the async API, for example `iterate(stream.events)`.
 
     A loop that is left early closes it.
 
     Raises:
-        RuntimeError: the code runs in the loop that would have to do the work.
+        RuntimeError: it is called in the event loop that would have to do the work.
 
     """
     background = _background
@@ -167,7 +167,7 @@ class Streams(Protocol):
 
 
 class SyncStream:
-    """A run of an agent, to be read as it goes: `AgentStream` for code without an event loop.
+    """The stream of an agent's run: `AgentStream` for code without an event loop.
 
     Its members may be used in any order, more than once, and in several threads.
 
@@ -191,7 +191,7 @@ class SyncStream:
 
     @property
     def text_chunks(self) -> Iterator[TextChunk]:
-        """The text of the agent's own model calls, as it comes; as `AgentStream.text_chunks`."""
+        """The text of the agent's model calls, as it is generated; as `AgentStream.text_chunks`."""
         return iterate(self.stream.text_chunks)
 
     @property
@@ -208,11 +208,11 @@ class SyncStream:
         return wait(self.stream.result())
 
     def get(self) -> dict[str, Any]:
-        """Return how the run stands; as `ExecutionHandle.get`."""
+        """Return the state of the run; as `ExecutionHandle.get`."""
         return wait(self.stream.get())
 
     def cancel(self) -> bool:
-        """Cancel the run; False if it had ended otherwise before."""
+        """Cancel the run; False if it had already ended otherwise."""
         return wait(self.stream.cancel())
 
 
@@ -222,7 +222,7 @@ class SyncClient:
         polos = SyncClient(PolosClient("localhost:50051"))
         result = polos.run(agent, "Hello")
 
-    Make it before or after a process forks, but use it after: gRPC does not survive a fork.
+    Create it before or after a process forks, but use it only after: gRPC does not survive a fork.
     `with` closes its connection at the end, and starts and stops a service in this process
     (`SyncClient(Polos())`).
 
@@ -232,7 +232,7 @@ class SyncClient:
     """
 
     def __init__(self, client: PolosClient | None = None) -> None:
-        """Take over an async client; None: one that takes its address from the environment."""
+        """Wrap an async client; None: one with the address from the environment."""
         self.client = client if client is not None else PolosClient()
 
     def __enter__(self) -> Self:
@@ -252,7 +252,7 @@ class SyncClient:
     def start(self, target: Starts, *args: Any, **kwargs: Any) -> ExecutionHandle:
         """Start an agent or a workflow, and return its handle; as its own `invoke`.
 
-        `invoke` starts what this program does not have, by its id.
+        `invoke` starts an agent or a workflow by its id, without its definition.
         """
         return wait(target.invoke(self.client, *args, **kwargs))
 

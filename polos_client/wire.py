@@ -36,16 +36,16 @@ RESULT_LIMIT = 16 * 1024 * 1024
 """Bytes of a run's result that a response carries at most, if its caller asks for so many."""
 
 RESPONSE_LIMIT = RESULT_LIMIT + 4 * 1024 * 1024
-"""Bytes of a response that a client takes; the service cuts its responses well below it."""
+"""Bytes of a response that a client accepts; the service keeps its responses well below it."""
 
 PAGE_LIMIT = 1000
 """Runs or agents that a page of a list holds at most."""
 
 NESTING_LIMIT = 100
-"""Values within values at most, so that readers in every language can parse the JSON."""
+"""Levels of nesting at most, so that readers in every language can parse the JSON."""
 
 TOKEN_SECONDS = 24 * 3600
-"""Seconds for which a run token is good at most."""
+"""Seconds for which a run token is valid at most."""
 
 CHILD_MARK = ":"
 """What stands between the id of a root run and the number of one of its children."""

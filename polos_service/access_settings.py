@@ -27,7 +27,7 @@ Scope = Literal["agents:read", "runs:read", "runs:write", "runs:resume", "admin"
 
 
 class ClientIdentity(BaseModel, extra="forbid"):
-    """Whom the certificate of a client stands for.
+    """The caller whom the certificate of a client identifies.
 
     Attributes:
         project: whose runs they see.
@@ -49,21 +49,21 @@ class AccessSettings(BaseSettings):
     bootstrap_key: SecretStr | None = Field(default=None, repr=False)
     """An API key in full, `polos_ID_SECRET`, that may do everything in every project; its runs are
     those of the project `default`. It is for creating the first keys with AdminService, and is not
-    in the store: it ends when the service starts without it. ID has 1 to 32 lower-case letters and
-    digits, SECRET 32 to 128 letters, digits, `_` and `-`; make SECRET with `openssl rand -hex 32`.
-    While this is set, every call needs credentials."""
+    in the store: it is no longer valid when the service starts without it. ID has 1 to 32
+    lower-case letters and digits, SECRET 32 to 128 letters, digits, `_` and `-`; make SECRET with
+    `openssl rand -hex 32`. While this is set, every call needs credentials."""
 
     agent_projects: dict[str, list[str]] = Field(default_factory=dict)
     """A JSON object that maps the id of an agent to the list of the projects that may use it. For
-    callers of other projects the agent does not exist. An agent that is not named here is for every
-    project."""
+    callers of other projects the agent does not exist. Every project may use an agent that is
+    not named here."""
 
     jwt_audience: str | None = None
     """What tokens of `POLOS_JWT_ISSUER` must name in their claim `aud`: tokens for other services
     are refused. Separate several with commas."""
 
     jwt_issuer: str | None = None
-    """The URL of an issuer whose JWTs callers may send, exactly as it stands in their claim `iss`.
+    """The URL of an issuer whose JWTs callers may send, exactly as in their claim `iss`.
     With it, calls need credentials. The issuer need not be reachable when the service starts."""
 
     jwt_jwks_url: str | None = None
@@ -78,8 +78,8 @@ class AccessSettings(BaseSettings):
     """Seconds by which the clocks of issuer and service may differ."""
 
     jwt_refresh: float = Field(default=60.0, ge=5, le=3_600)
-    """Seconds after which the issuer's key set is fetched anew. Tokens of a key that the issuer has
-    withdrawn are accepted for so long at most, and 5 seconds for the fetch."""
+    """Seconds after which the issuer's key set is fetched again. Tokens of a key that the issuer
+    has withdrawn are accepted for at most this time, plus 5 seconds for the fetch."""
 
     jwt_project_claim: str = Field(default="project", min_length=1)
     """The claim with the caller's project, a string; dots lead into objects, as in `org.name`."""
@@ -93,12 +93,12 @@ class AccessSettings(BaseSettings):
 
     jwt_scopes: dict[str, list[Scope]] = Field(default_factory=dict)
     """A JSON object that maps words of the scopes claim to lists of scopes, `*` for all. Other
-    words are left out. By default a word counts if it is the name of a scope."""
+    words are ignored. By default the words that are names of scopes are used."""
 
     client_identities: dict[str, ClientIdentity] | None = None
     """A JSON object that maps names in client certificates to `{"project": ..., "scopes": [...],
     "principal": ...}`. A name is a URI, DNS name or email address of the certificate's alternative
-    names, or its common name if it has none of these; `*` stands for characters other than `/` and
+    names, or its common name if it has none of these; `*` matches characters other than `/` and
     `@`. With it, calls need credentials."""
 
     project_weights: dict[str, float] = Field(default_factory=dict)
@@ -109,11 +109,11 @@ class AccessSettings(BaseSettings):
 
     project_limits: dict[str, Quota] = Field(default_factory=dict)
     """A JSON object that maps projects to their limits, for example
-    `{"*": {"queued": 100}, "production": {"tokens_per_day": 1000000}}`. `*` stands for each project
-    that is not named; a project that is named has only the limits that are given with it. The
+    `{"*": {"queued": 100}, "production": {"tokens_per_day": 1000000}}`. `*` applies to every
+    project without an entry; a project with an entry has only the limits in that entry. The
     limits are `runs`, `starts_per_minute`, `streams`, `queued`, `input_bytes`, `log_bytes`,
-    `stored_bytes`, `tokens_per_day` and `cost_per_day` (US dollars). By default a project has no
-    limits of its own. docs/operations.md describes each limit. Set the same limits for all
+    `stored_bytes`, `tokens_per_day` and `cost_per_day` (US dollars). By default there are no
+    limits. docs/operations.md describes each limit. Set the same limits for all
     processes on a store."""
 
     @property

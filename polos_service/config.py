@@ -91,9 +91,9 @@ class Settings(ProviderSettings, AccessSettings):
     TLS, or POLOS_INSECURE."""
 
     tls_cert: Path | None = None
-    """Path to a PEM file with the certificate of the service, followed by those between it and its
-    authority. With it, the service speaks TLS only. The three files are read again when they
-    change; docs/operations.md describes it."""
+    """Path to a PEM file with the certificate of the service, followed by any intermediate
+    certificates. With it, the service speaks TLS only. The three files are read again when they
+    change: see docs/operations.md."""
 
     tls_key: Path | None = None
     """Path to a PEM file with the private key of POLOS_TLS_CERT: RSA, P-256 or P-384, without a
@@ -147,12 +147,12 @@ class Settings(ProviderSettings, AccessSettings):
     start runs at the same time, each may accept a few more."""
 
     max_retries: int = Field(default=2, ge=0, le=1_000)
-    """How often a workflow's function is started over at most after it raised an exception. What
-    its steps returned is kept."""
+    """Maximum number of times that a workflow's function is started over after it raised an
+    exception. The results of its finished steps are kept."""
 
     wait_threshold_seconds: float = Field(default=10.0, ge=0.01, le=86_400)
     """Seconds beyond which a wait suspends its run, if nothing else is at work: a suspended run
-    takes neither memory nor one of POLOS_MAX_RUNS until it goes on."""
+    takes neither memory nor one of POLOS_MAX_RUNS until it continues."""
 
     max_connections: int = Field(default=10_000, ge=1)
     """Maximum number of open connections. Further connections are closed."""
@@ -169,12 +169,12 @@ class Settings(ProviderSettings, AccessSettings):
     use half of them. Further calls fail with TOO_MANY_CALLS. Streams are not counted."""
 
     max_connection_age: float | None = Field(default=None, ge=1, le=MAX_SECONDS)
-    """Seconds after which a connection is sent away (GOAWAY), varied by up to 10 %. Its client
-    opens another one for further calls, thereby finds other replicas, and presents its certificate
-    anew. By default a connection may last forever."""
+    """Seconds after which a connection is closed gracefully (GOAWAY), varied by up to 10 %. Its
+    client opens another one for further calls, may thereby reach another replica, and presents its
+    certificate again. By default a connection may last forever."""
 
     max_connection_age_grace: float = Field(default=30.0, ge=0, le=MAX_SECONDS)
-    """Seconds that the calls of a connection have to end once it was sent away. Then streams end
+    """Seconds that the open calls of a connection have to end after its GOAWAY. Then streams end
     with UNAVAILABLE, and their readers continue from their cursors."""
 
     min_ping_interval: float = Field(default=PING_SECONDS, ge=0.1, le=15)
@@ -182,16 +182,16 @@ class Settings(ProviderSettings, AccessSettings):
     more often are closed. The Python client sends a ping after 30 s of silence."""
 
     max_metadata: int = Field(default=8 * 1024, ge=1024, le=1024 * 1024)
-    """Maximum size of a call's metadata in bytes, its credentials included. Between this and twice
-    as many, some calls are refused; beyond that, all are."""
+    """Maximum size of a call's metadata in bytes, its credentials included. Between this size and
+    twice this size, some calls are refused; above that, all are."""
 
     log_level: LogLevel = "info"
     """Least severe records that the service logs: `debug`, `info`, `warning` or `error`."""
 
     log_format: Literal["text", "json"] = "text"
-    """How records are written to standard error: `text`, a line each and tracebacks below it, or
-    `json`, one object per line with `event`, `level`, `timestamp` (ISO 8601, UTC), the record's
-    values, and `exception`, the traceback."""
+    """How records are written to standard error: `text`, one line per record with any traceback
+    below it, or `json`, one object per line with `event`, `level`, `timestamp` (ISO 8601, UTC), the
+    record's values, and `exception`, the traceback."""
 
     health: bool = True
     """Whether the service implements grpc.health.v1."""
@@ -257,7 +257,7 @@ class Settings(ProviderSettings, AccessSettings):
         if limited and self.nats_servers:
             raise SettingsInvalidError(
                 f"{named('project_limits')}: {limited[0]}: stored_bytes works with SQLite stores "
-                "only; remove it, and bound what NATS stores with POLOS_RETENTION"
+                "only; remove it, and limit what NATS stores with POLOS_RETENTION"
             )
         return self
 
@@ -295,8 +295,8 @@ class Settings(ProviderSettings, AccessSettings):
             raise ValueError(f"TLS needs {' and '.join(map(named, lacking))} as well")
         if self.client_identities is not None and self.tls_client_ca is None:
             raise ValueError(
-                f"{named('client_identities')} needs {named('tls_client_ca')}: no client shows a "
-                "certificate otherwise, and every call would be refused"
+                f"{named('client_identities')} needs {named('tls_client_ca')}: without it, no "
+                "client presents a certificate, and every call would be refused"
             )
         return self
 

@@ -63,17 +63,17 @@ class ProviderSettings(BaseSettings):
 
     provider_allow: list[str] | None = None
     """A JSON list of the addresses that agents may call: `HOST`, `HOST:PORT` (without a port, that
-    of http:// or https://), or a base URL, which stands for what is below it, too; `*.` before a
-    host stands for all hosts below it. An agent with another address is not loaded, and a run that
-    was started with one fails. By default all addresses are allowed."""
+    of http:// or https://), or a base URL, which allows everything below it; `*.` before a
+    host allows all hosts below it. An agent with another address is not loaded, and a run that was
+    started with one fails. By default all addresses are allowed."""
 
     caller_options: list[str] = Field(default_factory=list)
     """A JSON list of further model options that a caller may choose for a run, for example
     `["top_k"]`. Providers get them unchecked."""
 
     prices: Path | None = None
-    """Path to a JSON file with the prices of models that the built-in price list does not know, or
-    knows otherwise. docs/providers.md describes it."""
+    """Path to a JSON file with prices of models, which add to the built-in price list and take
+    precedence over it: see docs/providers.md."""
 
     provider_switches: dict[str, list[SwitchName]] = Field(default_factory=dict, repr=False)
     """A JSON object that maps a base URL to a list of the fields that its server refuses. They are

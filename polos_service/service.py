@@ -47,7 +47,7 @@ DRAIN_RETRY = 1.0
 
 
 class Runs:
-    """The use cases. A caller sees the runs of their own project only.
+    """The use cases. A caller sees only the runs of their own project.
 
     Every one of them may raise StoreUnavailable.
 

@@ -27,21 +27,21 @@ from scripts.docs_events import events
 from scripts.docs_source import NOTE, ROOT, attributes, comments, enum, table, text
 
 STEPS = (
-    "`POLOS_AGENT_MAX_STEPS` bounds the model calls of a run whose agent has no `max_steps`; "
-    "by default 10. The service reads it when it starts a run."
+    "`POLOS_AGENT_MAX_STEPS` limits the model calls of a run whose agent has no `max_steps`; "
+    "the default is 10. The service reads it when it starts a run."
 )
 """What the configuration page says of the variable that agents read themselves."""
 
 PORT = (
     "`POLOS_PORT` is the port on 127.0.0.1 where a `Polos` without a `port` listens, so that other "
-    "programs and the command line find it; by default any free port."
+    "programs and the command line find it; by default it takes any free port."
 )
 """What the configuration page says of the variable that `Polos` reads itself."""
 
 PROVIDERS = (
     "Environment variables that an agent's provider reads. The key goes to the base URL, and to no "
-    "other address. A base URL without a path, `http://gpu:11434` say, gets the path of the last "
-    "column. An optional key is for servers that demand one."
+    "other address. A base URL without a path, for example `http://gpu:11434`, gets the path in "
+    "the last column. An optional key is for servers that require one."
 )
 """What the configuration page says of the variables of providers."""
 

@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class PolosClient(Connection):
-    """A service. May be made anywhere, also outside an event loop.
+    """A client of a service. May be created anywhere, even outside an event loop.
 
     It connects when it is first used, once in each event loop, and may be used by any
-    number of tasks. After `close` it connects anew if it is used again.
+    number of tasks. After `close` it connects again if it is used again.
 
     Attributes:
         address: where the service is, as `host:port`, `unix:path` or `dns:///host:port`.
@@ -61,26 +61,26 @@ class PolosClient(Connection):
                 POLOS_API_URL, else 127.0.0.1:50051.
             api_key: an API key or a token, sent with each call as `authorization: Bearer`, over
                 TLS or to this machine only; or a function, async or not, that returns the
-                current one. It is called for a call if it was not within the last 30 s, and once
-                more where the service refuses what it returned; a stream that ends because its
-                credential does then goes on from its cursor. It has 10 s, and may be called in
-                another thread. None: POLOS_API_KEY, else what the file POLOS_API_KEY_FILE holds,
+                current one. What it returns is kept for up to 30 s; the function is called once
+                more if the service refuses it. A stream whose credential ends continues from its
+                cursor with the next one. The function has 10 s, and may be called in another
+                thread. None: POLOS_API_KEY, else the contents of the file POLOS_API_KEY_FILE,
                 else none is sent.
-            project_id: accepted and not used: only credentials choose a project.
+            project_id: accepted but not used: only credentials choose a project.
             deployment_id: ignored, with a warning: a service has one deployment.
             api_url: another name for an address that is a URL.
             tls: True: TLS with the certificate authorities of this machine; a path: those of
-                that PEM file alone; `grpc.ChannelCredentials`: as they say; False: plaintext.
-                None: as the URL or POLOS_TLS (true, false or a path) says, else plaintext. New
-                connections are made with what the file holds then.
-            client_cert: a path: the PEM file with the client's own certificate, for a service
-                that demands one (mTLS), and what leads to its authority; implies TLS, and is read
-                again like `tls`. None: POLOS_CLIENT_CERT, else none is shown.
+                that PEM file alone; `grpc.ChannelCredentials`: these; False: plaintext.
+                None: as the URL or POLOS_TLS (true, false or a path) says, else plaintext. The
+                file is read again for new connections.
+            client_cert: a path: the PEM file with the client's own certificate and any
+                intermediate certificates, for a service that requires one (mTLS); implies TLS,
+                and is read again like `tls`. None: POLOS_CLIENT_CERT, else none is presented.
             client_key: a path: the PEM file with its key, without a password. None:
                 POLOS_CLIENT_KEY, else it is in the same file as the certificate.
-            reconnect_timeout: seconds for which a reader of a run tries to reach a service
-                that has gone before it raises ConnectionLost; other calls try no longer, and
-                10 s at most.
+            reconnect_timeout: seconds for which a reader of a run tries to reach an unreachable
+                service before it raises ConnectionLost; other calls try for the same time, but
+                for at most 10 s.
 
         Raises:
             DefinitionError: a value cannot be used, or two contradict each other; or the key
@@ -127,17 +127,18 @@ class PolosClient(Connection):
             concurrency_key: not built yet.
             session_id: groups runs for listing; at most 256 characters.
             user_id: who it is for, for listing; at most 256 characters.
-            initial_state: what tools find in their context, and what a workflow's state begins
-                with: a dict of JSON values, or a model; at most 256 KiB as JSON.
-            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; None: what
-                the agent's deadlines say, and for a workflow any time.
-            budget: what the model calls of the run and its children may use together; None: any.
-            request_id: makes it safe to repeat: the same id with the same arguments is the same
-                run; from 1 to 128 characters. None: a new one.
+            initial_state: what tools find in their context, and the initial state of a workflow:
+                a dict of JSON values, or a model; at most 256 KiB as JSON.
+            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; None: as in
+                the agent's deadlines, and for a workflow any time.
+            budget: what the model calls of the run and its children may use together; None: no
+                limit.
+            request_id: makes the start safe to repeat: the same id with the same arguments is the
+                same run; 1 to 128 characters. None: a new one.
 
         Raises:
             DefinitionError: an option that is not built yet was given. Nothing was started.
-            InvalidRequest: an argument cannot be used. Nothing was started.
+            InvalidRequest: an argument is invalid. Nothing was started.
             AgentNotFound: the service has no such agent or workflow.
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
@@ -175,19 +176,19 @@ class PolosClient(Connection):
     ) -> list[ExecutionHandle]:
         """Start runs of agents and workflows by their ids, one after the other.
 
-        If one is refused, its error is raised; those before it go on.
+        If a start is refused, its error is raised; the runs that were already started continue.
 
         Args:
-            workflows: `BatchWorkflowInput`s: what runs, with what; see `invoke` for the payload.
+            workflows: `BatchWorkflowInput`s; see `invoke` for the payload.
             session_id: groups runs for listing; at most 256 characters.
-            user_id: who they are for, for listing; at most 256 characters.
+            user_id: the user that they are for, for listing; at most 256 characters.
 
         Returns:
-            The handles of the runs in order, when all of them are on disk.
+            The handles of the runs in order, once all of them are stored.
 
         Raises:
             InvalidRequest: an entry is of another type, and nothing was started; or an argument
-                cannot be used.
+                is invalid.
             AgentNotFound: the service has no such agent or workflow.
             CallError: the service refused a start.
             ConnectionLost: the service could not be reached.
@@ -211,29 +212,29 @@ class PolosClient(Connection):
     ) -> None:
         """Answer a wait of a run, which continues with the first answer that is accepted.
 
-        An answer to a `suspend` may come before the run waits: it is kept until then, as one of
-        100 at most.
+        An answer to a `suspend` may come before the run waits: it is kept until then. A run keeps
+        at most 100 of these.
 
         Args:
-            suspend_workflow_id: the agent or workflow that the run executes, or the child of it
-                that waits; empty: any.
+            suspend_workflow_id: the agent or workflow that the run, or its child that waits,
+                executes; empty: any.
             suspend_execution_id: the run.
             suspend_step_key: the wait's key; None: `wait_id` alone names it.
             data: the answer: JSON values or a model, at most 256 KiB as JSON. To an approval,
                 `{"approved": True or False}`, and optionally `feedback` and `arguments`.
             wait_id: the wait's id, as `list_waits` and `_metadata` of its event have it; an
                 approval needs it.
-            request_id: makes it safe to repeat: the same id is the same answer; from 1 to 128
+            request_id: makes the answer safe to repeat: the same id is the same answer; 1 to 128
                 characters. None: a new one.
 
         Raises:
             AlreadyAnswered: another answer was accepted before.
             AmbiguousWait: several open waits have this key.
-            InvalidRequest: an argument cannot be used, the run executes something else than
-                `suspend_workflow_id`, or the wait cannot be answered with it.
-            RunNotFound: there is no such run.
-            TooManyCommands: the run keeps as many answers as it may that it has not taken yet.
-            WaitExpired: the wait expired before.
+            InvalidRequest: an argument is invalid, the run does not execute
+                `suspend_workflow_id`, or the wait does not accept the answer.
+            RunNotFound: the run does not exist.
+            TooManyCommands: the run has too many answers that it has not processed yet.
+            WaitExpired: the wait has expired.
             WaitNotOpen: the run no longer waits for it, the key is that of a step, an approval is
                 not open yet, or the run has ended.
             CallError: the service refused.
@@ -259,10 +260,10 @@ class PolosClient(Connection):
 
         Args:
             workflow_id: only waits of runs of this agent or workflow.
-            limit: how many at most, from 0; None: all.
+            limit: the maximum number, from 0; None: all.
 
         Raises:
-            InvalidRequest: an argument cannot be used.
+            InvalidRequest: an argument is invalid.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -284,12 +285,12 @@ class PolosClient(Connection):
             `root_execution_id`, `step_key`, `output_schema_name`, `spent` (tokens that the run
             and its children have spent; None until it has ended) and `spent_cost` (US dollars;
             None if unknown). A run with an open wait that can be answered is "waiting". Always
-            None, since the service does not tell them: `run_timeout_seconds`, `retry_count`,
+            None, since the service does not return them: `run_timeout_seconds`, `retry_count`,
             `queue_name`, `concurrency_key`, `batch_id`, `deployment_id`, `assigned_to_worker`
             and `cancelled_by`.
 
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: the run does not exist.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -305,12 +306,12 @@ class PolosClient(Connection):
             run_id: the run.
 
         Returns:
-            Of an agent, its input: a string, or a list of messages as dicts in the format of the
-            OpenAI chat API. Of a workflow, its payload as JSON values. None if it had none, or
-            the service does not show inputs, to nobody or to these credentials.
+            For an agent, its input: a string, or a list of messages as dicts in the format of the
+            OpenAI chat API. For a workflow, its payload as JSON values. None if there was none,
+            or if the service does not show inputs, or not with these credentials.
 
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: the run does not exist.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -320,13 +321,13 @@ class PolosClient(Connection):
         return record.input_of(await self.get_run(run_id, include_input=True))
 
     async def get_tree(self, run_id: str) -> RunTree:
-        """Return a run and the runs below it: who works, who waits for what, and what it costs.
+        """Return a run and the runs below it: their states, steps, waits and costs.
 
         Args:
             run_id: the root run, or a child for a part of the tree.
 
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: the run does not exist.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -335,10 +336,10 @@ class PolosClient(Connection):
         return (await self.call(lambda channel: RunServiceStub(channel).GetRun, request)).tree
 
     async def cancel_execution(self, execution_id: str) -> bool:
-        """Cancel a run, or a child with the runs below it; False if it had ended otherwise.
+        """Cancel a run, or a child with the runs below it; False if it had already ended otherwise.
 
         Raises:
-            RunNotFound: there is no such run.
+            RunNotFound: the run does not exist.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -362,7 +363,7 @@ class PolosClient(Connection):
         """Yield runs, the newest first; without their outcomes and tool results.
 
         `input.preview` of each is the beginning of its input, a line of at most 200 characters;
-        `get_input` returns the whole.
+        `get_input` returns the whole input.
 
         Args:
             workflow_id: only runs of this agent or workflow.
@@ -372,12 +373,12 @@ class PolosClient(Connection):
             user_id: only runs for this user.
             created_from: only runs created then or later; a time without a zone is in UTC.
             created_before: only runs created before; likewise.
-            parent_id: only runs of their own that steps of this run have started, or those of its
-                children; see `ctx.step.invoke`.
-            limit: how many at most, from 0; None: all.
+            parent_id: only independent runs that steps of this run or of its children have started;
+                see `ctx.step.invoke`.
+            limit: the maximum number, from 0; None: all.
 
         Raises:
-            InvalidRequest: an argument cannot be used.
+            InvalidRequest: an argument is invalid.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -399,11 +400,11 @@ class PolosClient(Connection):
     async def delete_run(self, run_id: str) -> None:
         """Remove an ended root run, with its log and its children.
 
-        The client does not repeat it: after a lost answer the run would not be found.
+        The client does not repeat the call: after a lost response the run would not be found.
 
         Raises:
-            RunNotFound: there is no such run.
-            RunNotFinished: it has not ended, or a run has started it that has not.
+            RunNotFound: the run does not exist.
+            RunNotFinished: the run, or the run that started it, has not ended.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -412,18 +413,18 @@ class PolosClient(Connection):
         await self.call(lambda channel: RunServiceStub(channel).DeleteRun, request, again=False)
 
     async def run_token(self, run_id: str, seconds: float = 3600.0) -> str:
-        """Return a token with which whoever has it can read one run, and nothing else.
+        """Return a token with which anyone can read one run, and nothing else.
 
-        It is sent as an API key is, `PolosClient(api_key=token)` for example.
+        It is sent like an API key, for example `PolosClient(api_key=token)`.
 
         Args:
             run_id: the run.
-            seconds: how long it is good, from 1 to 86400; at most as long as the credential of
+            seconds: how long it is valid, from 1 to 86400; at most as long as the credential of
                 this client.
 
         Raises:
-            InvalidRequest: an argument cannot be used.
-            RunNotFound: there is no such run.
+            InvalidRequest: an argument is invalid.
+            RunNotFound: the run does not exist.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -439,7 +440,7 @@ class PolosClient(Connection):
         """Return an agent that the service has loaded.
 
         Raises:
-            AgentNotFound: there is no such agent.
+            AgentNotFound: the agent is not loaded.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 

@@ -16,7 +16,7 @@ from polos_client.wire import root_of
 
 
 class ExecutionHandle(BaseModel):
-    """A run that was started. Its id alone makes one, too.
+    """A run that was started. An id alone also makes a handle.
 
     Attributes:
         id: the run.
@@ -26,7 +26,7 @@ class ExecutionHandle(BaseModel):
         root_workflow_id: the agent or workflow of the root run; the same if it has its own log.
         root_execution_id: the root run, whose log has its events; the same if it has its own log.
         session_id: the session it was started in; None if none was given.
-        user_id: who it is for; None if nobody was named.
+        user_id: the user that the run is for; None if none was given.
         step_key: the step of the parent that started it; None if a caller did.
 
     """
@@ -74,7 +74,7 @@ class ExecutionHandle(BaseModel):
         return self.model_dump()
 
     async def get(self, client: Connection) -> dict[str, Any]:
-        """Return how the run stands; a key without a value is None.
+        """Return the state of the run; a key without a value is None.
 
         Returns:
             `status` ("queued", "running", "waiting", "completed", "failed" or "cancelled"),
@@ -86,7 +86,7 @@ class ExecutionHandle(BaseModel):
             unknown). A run with an open wait that can be answered is "waiting".
 
         Raises:
-            RunNotFound: there is no such run any more.
+            RunNotFound: the run does not exist, or no longer exists.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 
@@ -108,10 +108,10 @@ class ExecutionHandle(BaseModel):
         )
 
     async def cancel(self, client: Connection) -> bool:
-        """Cancel the run; False if it had ended otherwise before.
+        """Cancel the run; False if it had already ended otherwise.
 
         Raises:
-            RunNotFound: there is no such run any more.
+            RunNotFound: the run does not exist, or no longer exists.
             CallError: the service refused.
             ConnectionLost: it could not be reached.
 

@@ -22,10 +22,10 @@ class TextChunk(str):
     """A piece of an agent's text.
 
     Attributes:
-        reset: True in an empty chunk that takes back every chunk before it of the same
-            `step_key`: that model call begins anew, or it is not part of the result of an
-            agent with an output_schema.
-        step_key: the model call that says it, for example `llm:1`.
+        reset: True in an empty chunk that voids every earlier chunk with the same `step_key`: that
+            model call starts over, or its text is not part of the result of an agent with an
+            output_schema.
+        step_key: the model call that generated the text, for example `llm:1`.
 
     """
 
@@ -42,15 +42,15 @@ class TextChunk(str):
 
 
 class AgentStream:
-    """A run, to be read as it goes.
+    """The stream of a run.
 
-    Its members may be used in any order, more than once and beside each other: the first
-    reads the run live, each further one reads it again from its log. Leaving a loop early
-    leaks nothing. To drop the stream detaches from the run, which goes on.
+    Its members may be used in any order, more than once, and concurrently: the first one reads the
+    run live, the others read it from its log. Leaving a loop early leaks nothing. Dropping the
+    stream detaches from the run, which continues.
 
     Attributes:
-        client: where the service is.
-        handle: the run's handle, whose attributes the stream has, too.
+        client: the client of the service.
+        handle: the run's handle; the stream has its attributes as well.
         agent_run_id: the run, as `id`.
         topic: where its events are published: `workflow/{workflow_id}/{id}`.
 
@@ -99,20 +99,20 @@ class AgentStream:
         """Every event from the start, until the terminal one. A failed run raises nothing.
 
         Raises:
-            ConnectionLost: the service could not be reached, or broke its protocol.
-            CallError: the service refused: the run was removed, for example.
+            ConnectionLost: the service could not be reached, or violated its protocol.
+            CallError: the service refused, for example because the run was removed.
 
         """
         return events(self.client, self.id, self.workflow_id, opened=self._take())
 
     @property
     def text_chunks(self) -> AsyncGenerator[TextChunk, None]:
-        """The text of the agent's own model calls, as it comes.
+        """The text of the agent's own model calls, as it is generated.
 
         Raises:
             RunError: at the end, if the run failed, was cancelled or timed out.
-            ConnectionLost: the service could not be reached, or broke its protocol.
-            CallError: the service refused: the run was removed, for example.
+            ConnectionLost: the service could not be reached, or violated its protocol.
+            CallError: the service refused, for example because the run was removed.
 
         """
         return self._text_chunks()
@@ -121,19 +121,19 @@ class AgentStream:
     def partial(self) -> AsyncGenerator[Any, None]:
         """The answer of an agent with an output_schema, as far as it is written, as JSON values.
 
-        Each draft is the whole answer so far and replaces the draft before; the last one is the
-        complete answer, as `json.loads` returns it. Those before are dicts, lists or strings.
+        Each draft is the whole answer so far and replaces the previous one; the last one is the
+        complete answer, as `json.loads` returns it. Earlier drafts are dicts, lists or strings.
         Drafts are not validated, because members are missing until the model has written them:
-        `result()` returns the instance. A string in a draft may be cut; a number, `true`, `false`
-        or `null` appears once it is complete. If a model call is retried, or its answer is
+        `result()` returns the instance. A string in a draft may be incomplete; a number, `true`,
+        `false` or `null` appears once it is complete. If a model call is retried, or its answer is
         invalid, the next draft starts from nothing. At most one draft is made for each message of
         the service, and a long text grows by 1/128 between two drafts.
 
         Raises:
             DefinitionError: the agent has no output_schema.
             RunError: at the end, if the run failed, was cancelled or timed out.
-            ConnectionLost: the service could not be reached, or broke its protocol.
-            CallError: the service refused: the run was removed, for example.
+            ConnectionLost: the service could not be reached, or violated its protocol.
+            CallError: the service refused, for example because the run was removed.
 
         """
         return self._partial()
@@ -141,12 +141,12 @@ class AgentStream:
     async def text(self) -> str:
         """Return the whole text of the agent's own model calls, once the run has ended.
 
-        Of an agent with an output_schema it is the JSON text of the result.
+        For an agent with an output_schema, it is the JSON text of the result.
 
         Raises:
             RunError: the run failed, was cancelled or timed out.
-            ConnectionLost: the service could not be reached, or broke its protocol.
-            CallError: the service refused: the run was removed, for example.
+            ConnectionLost: the service could not be reached, or violated its protocol.
+            CallError: the service refused, for example because the run was removed.
 
         """
         folded = await self._fold()
@@ -158,23 +158,23 @@ class AgentStream:
 
         Raises:
             RunError: the run failed, was cancelled or timed out.
-            ConnectionLost: the service could not be reached, or broke its protocol.
-            CallError: the service refused: the run was removed, for example.
+            ConnectionLost: the service could not be reached, or violated its protocol.
+            CallError: the service refused, for example because the run was removed.
             ResultMismatch: the result is of a class that this process does not have.
 
         """
         return (await self._fold()).result(self._output)
 
     async def get(self) -> dict[str, Any]:
-        """Return how the run stands, as `ExecutionHandle.get` does."""
+        """Return the state of the run, as `ExecutionHandle.get` does."""
         return await self.handle.get(self.client)
 
     async def cancel(self) -> bool:
-        """Cancel the run; False if it had ended otherwise before."""
+        """Cancel the run; False if it had already ended otherwise."""
         return await self.handle.cancel(self.client)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the handle tells, with `agent_run_id` and `topic`."""
+        """Return the attributes of the handle, with `agent_run_id` and `topic`."""
         return {**self.handle.to_dict(), "agent_run_id": self.id, "topic": self.topic}
 
     def _batches(self) -> AsyncGenerator[Sequence[pb.Event], None]:

@@ -40,25 +40,25 @@ Stop = StopCondition | Callable[[StopConditionContext], Any]
 class Agent:
     """A language model with instructions and tools.
 
-    The service that loads it runs it; a caller needs only a definition of the same id.
+    The service that loads it runs it; a caller needs only a definition with the same id.
 
     Attributes:
-        id: unique in a service.
-        provider: who serves the model: "openai" (any server of that API), "anthropic",
+        id: unique within a service.
+        provider: the provider of the model: "openai" (any server with that API), "anthropic",
             "scripted", or another provider that the service has.
-        model: the model's name; the script, at provider "scripted".
-        description: what it does; empty if nothing was said.
+        model: the model's name; for the provider "scripted", the script.
+        description: what it does; empty if none was given.
         system_prompt: the instructions; None if there are none.
-        tools: what the model may call. It can be set later, where agents call each other; an
-            agent in it stands for `agent.as_tool()`.
-        temperature: sampling temperature; None is the provider's default.
-        max_output_tokens: bound on the tokens of one model call; None is the provider's.
-        provider_base_url: the provider's address; None is the service's own setting.
-        provider_llm_api: which of the provider's APIs; None is its default.
+        tools: the tools that the model may call. They can be set later, for agents that call each
+            other; an agent among them is the same as `agent.as_tool()`.
+        temperature: sampling temperature; None: the provider's default.
+        max_output_tokens: limit on the tokens of one model call; None: the provider's default.
+        provider_base_url: the provider's address; None: the service's setting.
+        provider_llm_api: which of the provider's APIs is used; None: its default.
         provider_kwargs: the provider's own parameters, sent with each model call. `extra_body`
             is merged into them, `extra_headers` are sent as headers.
-        deadlines: how long a run and its parts may take, all of them given.
-        bounded: True if the author has said how long a run may take.
+        deadlines: how long a run and its parts may take, without None.
+        bounded: True if the author set how long a run may take.
         stream_to_workflow: True if the agent streams wherever a workflow runs it.
         output: the type of its answers; None if it answers with text.
         output_schema: that type, as it was given; None if it answers with text.
@@ -97,7 +97,7 @@ class Agent:
         """Define an agent.
 
         Raises:
-            DefinitionError: a value cannot be used, or asks for what is not built yet: see
+            DefinitionError: a value is invalid, or requests a feature that is not built yet: see
                 `polos_client.unbuilt`.
 
         """
@@ -170,12 +170,12 @@ class Agent:
     ) -> AgentTool:
         """Return this agent as a tool of another one: a call is a run of it with the `input`.
 
-        The run is a child of the caller's run. Its result is that of the call; a failure is told
-        to the caller's model.
+        The run is a child of the caller's run. Its result is the result of the call; a failure is
+        reported to the caller's model.
 
         Args:
-            id: the name that the model calls it by, as that of a tool; None: the agent's id, with
-                `_` for each dot, and cut after 64 characters.
+            id: the name of the tool for the model; None: the agent's id, with `_` for each dot,
+                truncated after 64 characters.
             description: what it does, for the model; None: the agent's description.
             approval: see `@tool`.
             approval_timeout: see `@tool`.
@@ -199,7 +199,7 @@ class Agent:
         """Asked in this order; where none is a `max_steps`, one of `default_steps()` comes last.
 
         Raises:
-            DefinitionError: POLOS_AGENT_MAX_STEPS, which is read each time, is no such bound.
+            DefinitionError: POLOS_AGENT_MAX_STEPS, which is read each time, is invalid.
 
         """
         given = self._stop_conditions
@@ -223,18 +223,18 @@ class Agent:
         """Run to the end and return the result.
 
         Args:
-            client: where the service is.
+            client: a client of the service.
             input: the user's message, or a conversation.
-            initial_state: what tools find in their context, as JSON values or a model.
+            initial_state: what tools find in their context: a dict of JSON values, or a model.
             session_id: groups runs for listing.
-            user_id: who it is for, for listing.
-            timeout: seconds after which the run is cancelled, above 0; None: only the
-                deadline of the run bounds it, 24 h by default. If it is not given, the call
-                raises after 600 s, and the run continues.
-            deadlines: bounds of this run, before the agent's own.
-            budget: what the run may use, with all that its tools start inside it; None: any.
-            request_id: makes it safe to repeat: the same id with the same arguments is the same
-                run; from 1 to 128 characters. None: a new one.
+            user_id: the user that the run is for, for listing.
+            timeout: seconds after which the run is cancelled, above 0; None: only the deadline of
+                the run limits it, 24 h by default. If no timeout is given, the call raises after
+                600 s, and the run continues.
+            deadlines: deadlines of this run, which take precedence over the agent's.
+            budget: what the model calls of the run and of all its children may use; None: no limit.
+            request_id: makes the start safe to repeat: the same id with the same arguments is the
+                same run; 1 to 128 characters. None: a new one.
             provider_kwargs: model parameters of this run, for example `seed=7`.
 
         Raises:
@@ -243,7 +243,7 @@ class Agent:
             RunTimeout: the run took longer than `timeout`, and was cancelled.
             ResultMismatch: the result is of a class that this process does not have.
             WorkflowTimeoutError: no timeout was given, and the run has not ended within 600 s.
-            InvalidRequest: an argument cannot be used; nothing was started.
+            InvalidRequest: an argument is invalid; nothing was started.
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
             ConnectionLost: the service could not be reached.
@@ -282,7 +282,7 @@ class Agent:
         request_id: str | None = None,
         **provider_kwargs: Any,
     ) -> AgentStream:
-        """Start a run and return its stream, when the run is on disk.
+        """Start a run and return its stream once the run is stored.
 
         Args:
             client: see `run`.
@@ -290,15 +290,15 @@ class Agent:
             initial_state: see `run`.
             session_id: see `run`.
             user_id: see `run`.
-            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; the
-                same as the deadline `run`. None: what the deadlines say, 24 h by default.
+            run_timeout_seconds: how long the run may take, from 0.001 s to 100 years; the same as
+                the deadline `run`. None: as in the deadlines, 24 h by default.
             deadlines: see `run`.
             budget: see `run`.
             request_id: see `run`.
             provider_kwargs: see `run`.
 
         Raises:
-            InvalidRequest: an argument cannot be used; nothing was started.
+            InvalidRequest: an argument is invalid; nothing was started.
             CallError, ConnectionLost, RuntimeError: the run was not started; see `run`.
 
         """
@@ -336,7 +336,7 @@ class Agent:
         budget: Budget | None = None,
         request_id: str | None = None,
     ) -> ExecutionHandle:
-        """Start a run and return its handle at once.
+        """Start a run and return its handle once the run is stored.
 
         Args:
             client: see `run`.
@@ -354,8 +354,8 @@ class Agent:
 
         Raises:
             DefinitionError: `queue` or `concurrency_key` was given. Nothing was started.
-            InvalidRequest: the payload is not a dict, has no input, or a key that is not known; or
-                another argument cannot be used. Nothing was started.
+            InvalidRequest: the payload is not a dict, has no input or an unknown key; or another
+                argument is invalid. Nothing was started.
             CallError, ConnectionLost, RuntimeError: the run was not started; see `run`.
 
         """
@@ -394,10 +394,10 @@ class Agent:
         Args:
             input: the user's message, or a conversation.
             initial_state: what tools find in their context.
-            session_id: groups runs, where `batch_agent_invoke` starts it; an agent that a run
+            session_id: groups runs, if `batch_agent_invoke` starts the run; an agent that a run
                 starts has the session of that run.
-            user_id: who it is for, likewise.
-            streaming: whether the run's stream has the agent's text as it comes.
+            user_id: the user that the run is for, likewise.
+            streaming: whether the run's stream has the agent's text as it is generated.
             run_timeout_seconds: how long it may take, from 0.001 s to 100 years; None: its own
                 deadline.
             provider_kwargs: model parameters of this run.

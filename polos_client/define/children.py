@@ -26,12 +26,13 @@ class AgentRunConfig:
         agent: the agent.
         input: the user's message, or a conversation.
         initial_state: what the agent's tools find in their context.
-        streaming: whether the run's stream has the agent's text and tool calls as they come.
+        streaming: whether the run's stream has the agent's text and tool calls as they are
+            generated.
         run_timeout_seconds: how long the agent may take, from 0.001 s to 100 years; None: its own
             deadline.
         provider_kwargs: model parameters of this run.
-        session_id: groups runs, where no run starts it; in a run, that of the run counts.
-        user_id: who it is for, likewise.
+        session_id: groups runs, if no run starts it; inside a run, the session of that run applies.
+        user_id: the user that the run is for, likewise.
 
     """
 
@@ -50,7 +51,7 @@ class BatchWorkflowInput(BaseModel):
 
     Attributes:
         id: the agent or workflow.
-        payload: what it is given: JSON values or a model; for an agent
+        payload: its payload: JSON values or a model; for an agent
             `{"input": ..., "streaming": False, "provider_kwargs": {...}}`.
         initial_state: its state; None: empty.
         run_timeout_seconds: how long it may take, from 0.001 s to 100 years; None: its own

@@ -20,16 +20,16 @@ class WorkflowContext:
         session_id: the session the run was started in; None if none was given.
         user_id: the user it was started for; None if none was given.
         step_key: the step's key, unique in the run; empty in a workflow.
-        attempt: which attempt of the step this is, from 1; a crash of the service begins
-            another. In a workflow, how often its function has started over, plus 1.
-        idempotency_key: the same for each attempt of the step, and for no other step:
-            pass it to what must not happen twice. In a workflow, the run's id.
+        attempt: the number of the attempt of the step, from 1; a crash of the service starts
+            another one. In a workflow, how often its function has started over, plus 1.
+        idempotency_key: the same for all attempts of the step, and unique to the step: pass it to
+            anything that must not happen twice. In a workflow, the run's id.
         initial_state: what the run was started with, as JSON values.
         step: the durable steps; in a tool, those of a child that begins with the first of them.
         state: the workflow's state; None without a `state_schema`, and in tools.
-        root_execution_id: the run whose log has the events of this one; mostly this run itself.
-        root_workflow_id: what that run executes.
-        parent_execution_id: the run whose step began this one; None if a caller did.
+        root_execution_id: the run whose log has the events of this run; usually this run itself.
+        root_workflow_id: the agent or workflow that the root run executes.
+        parent_execution_id: the run whose step started this one; None if a caller did.
         retry_count: how often the workflow's function has started over.
         created_at: when the run was created, in UTC; None in tools.
         workflow_type: `workflow`, or `tool`.
@@ -60,7 +60,7 @@ class WorkflowContext:
             object.__setattr__(self, "root_workflow_id", self.workflow_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what it knows of the run as JSON values; None where one has no value."""
+        """Return the attributes of the run as JSON values; None if one has no value."""
         return {
             "workflow_id": self.workflow_id,
             "execution_id": self.execution_id,

@@ -214,7 +214,7 @@ def _finite(text: str) -> float:
 def _check_nesting(value: Any, left: int) -> None:
     if isinstance(value, dict | list):
         if not left:
-            rule = f"The answer has more than {NESTING_LIMIT} values within values"
+            rule = f"The answer is nested more than {NESTING_LIMIT} levels deep"
             raise Unfit([_plain("", rule)])
         for one in value.values() if isinstance(value, dict) else value:
             _check_nesting(one, left - 1)

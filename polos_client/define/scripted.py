@@ -41,7 +41,7 @@ class Call(_Part):
     Attributes:
         kind: tells parts apart.
         name: the tool.
-        arguments_json: the arguments as the model writes them; may be no JSON.
+        arguments_json: the arguments as the model writes them; need not be valid JSON.
 
     """
 
@@ -85,7 +85,7 @@ class Pause(_Part):
 
 
 class Finish(_Part):
-    """The answer ends here, for a reason of its own.
+    """The answer ends here, for a given reason.
 
     Attributes:
         kind: tells parts apart.
@@ -109,7 +109,7 @@ class Cut(_Part):
 
 
 class Tokens(_Part):
-    """The provider tells what the call used.
+    """The provider reports what the call used.
 
     Attributes:
         kind: tells parts apart.
@@ -151,7 +151,7 @@ class _Script(_Part):
 
 
 def script(*turns: Turn | Part | str) -> str:
-    """Return the text that is given as the agent's `model`.
+    """Return a script as text, for the `model` of an agent.
 
     Args:
         turns: what each model call of a run plays, in order; one call more fails.
@@ -167,7 +167,7 @@ def parse(text: str) -> list[Turn]:
     """Return the turns of what `script` made.
 
     Raises:
-        DefinitionError: the text is no script.
+        DefinitionError: the text is not a script.
 
     """
     try:
@@ -205,7 +205,7 @@ def call(name: str, /, *, raw: str | None = None, **arguments: Any) -> Call:
 
     Args:
         name: the tool.
-        raw: the arguments' text as it stands, instead of `arguments`; may be no JSON.
+        raw: the text of the arguments, instead of `arguments`; need not be valid JSON.
         arguments: the arguments, as JSON values.
 
     """
@@ -234,12 +234,12 @@ def fail(
 
 
 def pause(seconds: float | None = None) -> Pause:
-    """Let nothing happen for `seconds`; None: until the call is cancelled."""
+    """Do nothing for `seconds`; None: until the call is cancelled."""
     return Pause(seconds=seconds)
 
 
 def finish(reason: Literal["stop", "length", "content_filter", "refusal", "tool_calls"]) -> Finish:
-    """End the answer for a reason of its own; default: tool_calls after a call, else stop."""
+    """End the answer for a given reason; default: tool_calls after a call, else stop."""
     return Finish(reason=reason)
 
 
@@ -249,7 +249,7 @@ def cut() -> Cut:
 
 
 def usage(*, input_tokens: int = 0, output_tokens: int = 0) -> Tokens:
-    """Tell what the call used."""
+    """Report what the call used."""
     return Tokens(input_tokens=input_tokens, output_tokens=output_tokens)
 
 

@@ -30,9 +30,9 @@ Data = Mapping[str, Any] | BaseModel
 class Steps(Protocol):
     """The durable steps of a run.
 
-    Each has a key, any text of 1 to 1024 bytes, used once in a run. What has ended stands in the
-    run's log: when the code runs again, after a crash or a wait, the step returns what it returned
-    before. Code between steps runs again each time.
+    Each has a key, any text of 1 to 1024 bytes, used once in a run. The run's log records how a
+    step ended: when the code runs again, after a crash or a wait, the step returns what it
+    returned before. Code between steps runs again each time.
 
     Every method may raise StepExecutionError: the step failed, now or when it was recorded.
     """
@@ -76,20 +76,20 @@ class Steps(Protocol):
     ) -> Any:
         """Call a function, and return what it returns, as it comes back from the log.
 
-        An `async def` runs in the service's event loop, a `def` in a thread. What it returns must
+        An `async def` runs in the service's event loop, a `def` in a thread. The return value must
         be a JSON value, a pydantic model, or a list or dict of models; with a return annotation,
-        whatever pydantic makes of it.
+        any type that pydantic can read.
 
         Args:
             step_key: the step's key.
-            func: what is called; it must not use `ctx.step` itself.
+            func: the function; it must not use `ctx.step` itself.
             args: its arguments.
             max_retries: how often it is called again if it raises, from 0; a crash of the service
                 does not count.
             base_delay: seconds before the second call, doubled before each further one.
-            max_delay: seconds before a call at most.
-            timeout: seconds that one call may take; None: any time. A `def` that takes longer is
-                left to itself, and its result is dropped.
+            max_delay: the maximum number of seconds before a call.
+            timeout: seconds that one call may take; None: any time. A `def` that takes longer
+                keeps running, and its result is dropped.
             kwargs: its keyword arguments.
 
         """
@@ -131,7 +131,7 @@ class Steps(Protocol):
     async def wait_for_run(
         self, step_key: str, run: ExecutionHandle | str, timeout: float | None = None
     ) -> Any:
-        """Wait for the end of a run that has a log of its own, and return its result.
+        """Wait for the end of an independent run, and return its result.
 
         This run can be parked meanwhile. If it is cancelled, the runs that it has started and
         waits for are cancelled first.
@@ -139,12 +139,12 @@ class Steps(Protocol):
         Args:
             step_key: the wait's key.
             run: the run of the same project: its handle, or its id.
-            timeout: seconds after which the wait fails, and the run goes on; None: never.
+            timeout: seconds after which the wait fails, and the other run continues; None: never.
 
         Returns:
-            What the workflow returned; a model as the class of its name. For an agent, its
-            `AgentResult`. If it failed or was cancelled, StepExecutionError is raised; also if it
-            waits for this run, itself or through others, and none of the waits has a timeout.
+            What the workflow returned, a model as an instance of its class. For an agent, its
+            `AgentResult`. StepExecutionError is raised if the run failed or was cancelled, or if
+            it waits for this run, directly or through others, and none of the waits has a timeout.
 
         """
         ...
@@ -157,9 +157,9 @@ class Steps(Protocol):
         suspend_workflow_id: str,
         data: Any,
     ) -> None:
-        """Answer a wait of another run of the same project; approvals cannot be answered so.
+        """Answer a wait of another run of the same project, except an approval.
 
-        `suspend_workflow_id` is what the run executes; empty: anything.
+        `suspend_workflow_id` is the workflow or agent that the run executes; empty: any.
         """
         ...
 
@@ -170,7 +170,7 @@ class Steps(Protocol):
 
         Args:
             step_key: the step's key.
-            data: what the event carries, at most 256 KiB as JSON.
+            data: the data of the event, at most 256 KiB as JSON.
             event_type: its type, 1 to 128 characters; None: `custom`. The types of the service's
                 own events, such as `workflow_finish` or `suspend_KEY`, are refused.
 
@@ -187,10 +187,10 @@ class Steps(Protocol):
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
     ) -> ExecutionHandle:
-        """Start a run of its own of a workflow or an agent, and return its handle.
+        """Start an independent run of a workflow or an agent, and return its handle.
 
-        It is started once, and goes on by itself, also after the end of this run: nothing waits
-        for it. Its events are in a log of its own. Its session and user are those of this run.
+        It is started once, and continues even after the end of this run: nothing waits for it.
+        Its events are in its own log. Its session and user are those of this run.
         If the queue of the service is full, the step waits for room.
 
         Args:
@@ -209,21 +209,21 @@ class Steps(Protocol):
     async def batch_invoke(
         self, step_key: str, workflows: Sequence[BatchWorkflowInput]
     ) -> list[ExecutionHandle]:
-        """Start runs of their own, and return their handles in order; see `invoke`.
+        """Start independent runs, and return their handles in order; see `invoke`.
 
-        Each is started in a step of its own, `step_key/0`, `step_key/1` and so on. If one cannot
-        be started, that is raised once all others are.
+        Each is started in a separate step: `step_key/0`, `step_key/1` and so on. If one cannot
+        be started, the error is raised once all others are started.
         """
         ...
 
     async def agent_invoke(self, step_key: str, config: AgentRunConfig) -> ExecutionHandle:
-        """Start a run of its own of an agent, and return its handle; see `invoke`."""
+        """Start an independent run of an agent, and return its handle; see `invoke`."""
         ...
 
     async def batch_agent_invoke(
         self, step_key: str, configs: Sequence[AgentRunConfig]
     ) -> list[ExecutionHandle]:
-        """Start runs of their own of agents, and return their handles; see `batch_invoke`."""
+        """Start independent runs of agents, and return their handles; see `batch_invoke`."""
         ...
 
     async def invoke_and_wait(  # noqa: PLR0917 - the order of the original SDK
@@ -238,13 +238,13 @@ class Steps(Protocol):
     ) -> Any:
         """Run a workflow or an agent inside this run, and return its result.
 
-        It is a child: its events stand in this run's log, and it is cancelled with this run. Its
+        It is a child: its events are in this run's log, and it is cancelled with this run. Its
         session and user are those of this run.
 
         Args:
             step_key: the step's key.
             workflow: what runs, or its id.
-            payload: what it is given, at most 480 KiB as JSON; an agent takes
+            payload: its payload, at most 480 KiB as JSON; an agent takes
                 `{"input": ..., "streaming": False, "provider_kwargs": {...}}`.
             initial_state: its state.
             queue: not built yet.
@@ -253,7 +253,7 @@ class Steps(Protocol):
                 deadline of an agent, any time for a workflow.
 
         Returns:
-            What the workflow returned; a model as the class of its name. For an agent, its
+            What the workflow returned, a model as an instance of its class. For an agent, its
             `AgentResult`.
 
         """
@@ -262,10 +262,10 @@ class Steps(Protocol):
     async def batch_invoke_and_wait(
         self, step_key: str, workflows: Sequence[BatchWorkflowInput]
     ) -> list[BatchStepResult]:
-        """Run workflows and agents inside this run, beside each other.
+        """Run workflows and agents inside this run, in parallel.
 
-        Each runs in a step of its own, `step_key/0`, `step_key/1` and so on. One that fails is
-        told in its result, and does not end the others.
+        Each runs in a separate step: `step_key/0`, `step_key/1` and so on. If one fails, its
+        result says so, and the others continue.
         """
         ...
 
@@ -276,7 +276,7 @@ class Steps(Protocol):
     async def batch_agent_invoke_and_wait(
         self, step_key: str, configs: Sequence[AgentRunConfig]
     ) -> list[BatchStepResult]:
-        """Run agents inside this run, beside each other; see `batch_invoke_and_wait`."""
+        """Run agents inside this run, in parallel; see `batch_invoke_and_wait`."""
         ...
 
     async def uuid(self, step_key: str) -> str:
@@ -292,22 +292,22 @@ class Steps(Protocol):
         ...
 
     async def version(self, step_key: str, current: int = 1) -> int:
-        """Return which version of the code at this place the run follows.
+        """Return which version of the code the run follows at this point.
 
-        A run that comes here for the first time gets `current`, and gets it again each time. A run
-        that had gone beyond this place before the call was written gets 0.
+        A run that gets here for the first time gets `current`, and the same value each time after
+        that. A run that was already beyond this point when the call was added gets 0.
         """
         ...
 
     def trace(
         self, name: str, attributes: Mapping[str, Any] | None = None
     ) -> AbstractContextManager[None]:
-        """Name a part of the code in the service's log; this is not durable."""
+        """Measure a part of the code in the service's log; this is not durable."""
         ...
 
 
 class NoSteps:
-    """The steps of a context that no run has: one that a test makes of itself."""
+    """The steps of a context without a run: one that a test creates."""
 
     def __reduce__(self) -> str:
         """Let a copy be NO_STEPS itself."""
@@ -320,4 +320,4 @@ class NoSteps:
 
 
 NO_STEPS = cast("Steps", NoSteps())
-"""The steps of a context that no run has."""
+"""The steps of a context without a run."""

@@ -53,14 +53,14 @@ class Tool(Generic[_P, _R]):
     """A function that a model may call, made by `@tool`. Called itself, it is the plain function.
 
     Attributes:
-        id: the name the model calls it by.
-        description: what it does, for the model; empty if nothing was said.
+        id: the name of the tool for the model.
+        description: what it does, for the model; empty if none was given.
         parameters: JSON Schema of the arguments, as the model sees it.
         fn: the plain function.
         is_async: True if `fn` is an `async def`.
         at_most_once: True if an interrupted call is not made again.
         approval: "always" if a person must approve each call.
-        approval_timeout: seconds after which a call that nobody has approved fails; None: never.
+        approval_timeout: seconds after which an unanswered call fails; None: never.
         editable: True if whoever approves a call may change its arguments.
         asks: True if the function returns a question, whose answer is the call's result.
         has_sets: True if an argument contains a set, whose JSON has no fixed order.
@@ -126,7 +126,7 @@ class Tool(Generic[_P, _R]):
         An empty text is taken as no arguments: models send that for tools without any.
 
         Raises:
-            pydantic.ValidationError: the text is no JSON object, or does not fit the
+            pydantic.ValidationError: the text is not a JSON object, or does not fit the
                 parameters.
 
         """
@@ -220,35 +220,36 @@ def tool(
 def tool(
     fn: Callable[..., Any] | None = None, /, **options: Any
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a tool of a function: `@tool`, or `@tool(id=..., ...)`.
+    """Make a function a tool: `@tool`, or `@tool(id=..., ...)`.
 
     The function takes a `WorkflowContext` first, if it wants one, and then either one
     pydantic model or typed parameters. `async def` runs in the service's event loop,
     `def` in a thread.
 
     Args:
-        fn: the function, where the decorator stands bare.
-        id: the name the model calls it by, 1 to 64 of letters, digits, `_` and `-`;
-            default: the function's name.
+        fn: the function, for a bare `@tool`.
+        id: the name of the tool for the model, 1 to 64 letters, digits, `_` or `-`; default: the
+            function's name.
         description: what it does, for the model; default: the docstring.
         parameters: JSON Schema that the model sees instead of the one made from the
             signature; arguments are still validated by the signature.
-        at_most_once: what happens to a call in whose middle the service's process ends:
-            False, it is made again with the same idempotency key; True, it is not, and
-            the model is told that its outcome is unknown.
+        at_most_once: what happens to a call if the process of the service ends during it. False: it
+            is made again with the same idempotency key. True: it is not, and the model is told that
+            its outcome is unknown.
         queue: not built yet.
-        approval: "always": before each call a person sees the arguments, as the function will
-            get them, and approves or rejects it. "none", the default: calls are made at once.
-        approval_timeout: seconds after which a call that nobody has approved or rejected fails,
-            and the model is told so; default: it waits without a bound of its own.
-        editable: True, whoever approves a call may change its arguments; the model is told.
-        asks: True, the function returns a question, which is a dict or a model as
-            `ctx.step.suspend` takes it, and the answer is the result of the call. The function
-            may run more than once for one question.
-        options: all of these but `fn`; any other is refused.
+        approval: "always": before each call, a person sees the arguments that the function will
+            get, and approves or rejects the call. "none", the default: calls are made immediately.
+        approval_timeout: seconds after which an unanswered call fails, and the model is told so;
+            default: only the deadline of the run applies.
+        editable: True: the person who approves a call may change its arguments, and the model is
+            told.
+        asks: True: the function returns a question, a dict or a model as for `ctx.step.suspend`,
+            and the answer is the result of the call. The function may run more than once for one
+            question.
+        options: all of these except `fn`; any other is refused.
 
     Raises:
-        DefinitionError: the tool cannot be made, or asks for what is not built yet.
+        DefinitionError: the tool is invalid, or requests a feature that is not built yet.
 
     """
     refuse("@tool", {name: value for name, value in options.items() if name not in _BUILT})
@@ -318,7 +319,7 @@ def _check_waits(tool: Tool) -> None:
     if tool.asks and (tool.at_most_once or tool.approval == "always"):
         raise DefinitionError(
             f"the tool {tool.id!r} asks a person itself: it takes no approval, and at_most_once "
-            "means nothing for a question"
+            "has no effect on a question"
         )
 
 

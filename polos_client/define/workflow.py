@@ -35,17 +35,17 @@ _VERSION_LIMIT = 64
 class Workflow:
     """A function whose steps are durable, made by `@workflow`.
 
-    The service that loads it runs it; a caller needs only a definition of the same id.
+    The service that loads it runs it; a caller needs only a definition with the same id.
 
     Attributes:
-        id: unique in a service.
-        description: what it does; empty if nothing was said.
+        id: unique within a service.
+        description: what it does; empty if none was given.
         fn: the plain function.
         is_async: True if `fn` is an `async def`.
         state_schema: the class of `ctx.state`; None if there is none.
         takes_payload: True if `fn` has a second parameter.
-        returns: the type that `fn` says it returns; None if it says nothing.
-        version: what tells this code from another: given, or a hash of the source.
+        returns: the return annotation of `fn`; None if it has none.
+        version: identifies this version of the code: given, or a hash of the source.
 
     """
 
@@ -144,32 +144,33 @@ class Workflow:
         """Run to the end and return what the function returned.
 
         Args:
-            client: where the service is.
-            payload: what the function is given: JSON values or a model, at most 256 KiB as JSON.
+            client: a client of the service.
+            payload: the payload: JSON values or a model, at most 256 KiB as JSON.
             queue: not built yet.
             concurrency_key: not built yet.
             session_id: groups runs for listing; at most 256 characters.
-            user_id: who it is for, for listing; at most 256 characters.
-            timeout: seconds after which the run is cancelled, above 0; None: never. If it is not
-                given, the call raises after 600 s, and the run continues.
-            initial_state: what `ctx.state` begins with: a dict of JSON values, or a model; at
+            user_id: the user that the run is for, for listing; at most 256 characters.
+            timeout: seconds after which the run is cancelled, above 0; None: never. If no timeout
+                is given, the call raises after 600 s, and the run continues.
+            initial_state: the initial value of `ctx.state`: a dict of JSON values, or a model; at
                 most 256 KiB as JSON.
-            budget: what the model calls of the run's children may use together; None: any.
-            request_id: makes it safe to repeat: the same id with the same arguments is the same
-                run; from 1 to 128 characters. None: a new one.
+            budget: what the model calls of the run's children may use together; None: no limit.
+            request_id: makes the start safe to repeat: the same id with the same arguments is the
+                same run; 1 to 128 characters. None: a new one.
 
         Returns:
-            JSON values; or what the function's return annotation says, if they fit it; or the
-            model that the function returned, if this process has a class of its name.
+            The model that the function returned, if this process has a class with its name;
+            otherwise the type of the function's return annotation, if the JSON fits it; otherwise
+            JSON values.
 
         Raises:
             RunFailed: the run failed.
             RunCancelled: the run was cancelled.
             RunTimeout: the run took longer than `timeout`, and was cancelled.
             WorkflowTimeoutError: no timeout was given, and the run has not ended within 600 s.
-            DefinitionError: `queue` or `concurrency_key` was given, and nothing was started; or
-                the class of the result is another one in this process.
-            InvalidRequest: an argument cannot be used, or the payload does not fit the workflow.
+            DefinitionError: `queue` or `concurrency_key` was given, and nothing was started; or the
+                result does not fit its class in this process.
+            InvalidRequest: an argument is invalid, or the payload does not fit the workflow.
                 Nothing was started.
             RequestIdReused: `request_id` started a run with other arguments.
             CallError: the service refused the start.
@@ -206,7 +207,7 @@ class Workflow:
         budget: Budget | None = None,
         request_id: str | None = None,
     ) -> ExecutionHandle:
-        """Start a run and return its handle, when the run is on disk.
+        """Start a run and return its handle once the run is stored.
 
         Args:
             client: see `run`.
@@ -287,15 +288,15 @@ def workflow(  # noqa: PLR0917 - the order of the original SDK
     *,
     version: str | None = None,
 ) -> Workflow | Callable[[Callable[..., Any]], Workflow]:
-    """Make a workflow of a function: `@workflow`, or `@workflow(id=..., ...)`.
+    """Make a function a workflow: `@workflow`, or `@workflow(id=..., ...)`.
 
     The function takes a `WorkflowContext`, and may take a payload: a dict, a pydantic model, a
     union of these, or any other type that pydantic can read from JSON. A payload with a default
     may be left out. `async def` runs in the service's event loop, `def` in a thread.
 
     Args:
-        id: 1 to 128 of letters, digits, `_`, `.` and `-`; default: the function's name. Where the
-            decorator stands bare, the function.
+        id: 1 to 128 letters, digits, `_`, `.` or `-`; default: the function's name. In a bare
+            `@workflow`, the function itself.
         description: what it does; default: the docstring.
         queue: not built yet.
         trigger_on_event: not built yet.
@@ -304,12 +305,12 @@ def workflow(  # noqa: PLR0917 - the order of the original SDK
         schedule: not built yet.
         on_start: not built yet.
         on_end: not built yet.
-        state_schema: a subclass of `WorkflowState`, of which `ctx.state` is made.
-        version: what tells this code from another, at most 64 characters; default: a hash of the
+        state_schema: a subclass of `WorkflowState`, the class of `ctx.state`.
+        version: identifies this version of the code, at most 64 characters; default: a hash of the
             function's source.
 
     Raises:
-        DefinitionError: the workflow cannot be made, or asks for what is not built yet.
+        DefinitionError: the workflow is invalid, or requests a feature that is not built yet.
 
     """
     refuse(
@@ -341,7 +342,7 @@ def workflow(  # noqa: PLR0917 - the order of the original SDK
 
 
 def get_workflow(workflow_id: str) -> Workflow | None:
-    """Return the workflow that this process has defined last with this id; None if it has none."""
+    """Return the latest workflow with this id in this process; None if there is none."""
     found = DEFINED.get(workflow_id)
     return found if isinstance(found, Workflow) else None
 

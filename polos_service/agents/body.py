@@ -112,7 +112,7 @@ class Body:
         if self._tool.at_most_once and (name == "suspend" or name.startswith("wait_")):
             raise StepExecutionError(
                 f"The tool {self._tool.id} is at_most_once and cannot use ctx.step.{name}: a run "
-                "that waits is stopped, and the tool's code would begin anew after that."
+                "that waits is stopped, and the tool's code would start over after that."
             )
         steps = await self._begun()
         if name in CALLS:

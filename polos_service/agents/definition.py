@@ -274,5 +274,5 @@ def _first_conversation(stored: Mapping[str, Any]) -> list[Message]:
 
 
 def shown(provider: str, model: str) -> str:
-    """Return the model's name for readers: a script is a whole play, and no name."""
+    """Return the model's name for readers: for a script, a fixed word."""
     return "script" if provider == "scripted" else model

@@ -78,7 +78,7 @@ def list_runs(
     parent: Annotated[
         str,
         typer.Option(
-            metavar="ID", help="Only runs of their own that a step of this run has started."
+            metavar="ID", help="Only independent runs that a step of this run has started."
         ),
     ] = "",
     since: Annotated[

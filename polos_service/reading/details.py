@@ -297,7 +297,7 @@ class Details:
             part = await self._store.read(project, run_id, after, limit, branch)
         if part.covered <= after:
             raise StoreUnavailable(
-                f"The store lacks events of run {run_id} behind {after}. Restore it from a back-up."
+                f"The store lacks events of run {run_id} after {after}. Restore it from a backup."
             )
         return part
 

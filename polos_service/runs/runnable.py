@@ -42,7 +42,7 @@ class RunRequest:
         user_id: whom it is for; at most 256 characters.
         streaming: whether the log carries text and tool calls as they come.
         request_id: makes the start idempotent within the project; at most 128 characters.
-        parent: the step that starts it, as a run of its own; None if a caller does.
+        parent: the step that starts it, as an independent run; None if a caller does.
         budget: what it and its children may use; None: any. Children have that of the root run.
 
     """

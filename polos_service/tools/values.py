@@ -113,7 +113,7 @@ def _plain(value: Any, place: str, models: dict[str, str], depth: int) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if not depth:
-        raise ValueError(f"it has more than {NESTING_LIMIT} values within values")
+        raise ValueError(f"it is nested more than {NESTING_LIMIT} levels deep")
     if isinstance(value, BaseModel):
         models[place] = name_of(type(value))
         return to_jsonable_python(value, by_alias=True)

@@ -1,4 +1,4 @@
-"""Runs that a workflow's code starts beside its own run: each has a log of its own."""
+"""Independent runs that a workflow's code starts: each has its own log."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ class Independent:
         run_id = run.id if isinstance(run, ExecutionHandle) else run
         if not is_root_id(run_id) or run_id == self._ctx.root.run_id:
             raise StepExecutionError(
-                f"{run!r:.80} of {key!r} must be another run with a log of its own: the handle of "
-                "one, or its id."
+                f"{run!r:.80} of {key!r} must be another run with its own log: its handle, or its "
+                "id."
             )
 
         other = Other(self._others, self._ctx.project, self._ctx.root.run_id)

@@ -44,7 +44,7 @@ def output_of(run_id: str, end: Any, ended: Iterable[tuple[ToolCall, StepFinish]
     if end.result_step_key:
         raise StepError(
             FailureReason.FAILURE_REASON_OUTPUT_TOO_LARGE,
-            f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It stands in the events of "
+            f"The answer of the agent exceeds {OUTPUT_LIMIT} bytes. It is in the events of "
             f"the child run {run_id}.",
         )
     return StepOutput(result_json=agent_json(run_id, end, ended))

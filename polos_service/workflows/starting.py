@@ -1,4 +1,4 @@
-"""The part of `ctx.step` that starts runs: children, and runs with logs of their own."""
+"""The part of `ctx.step` that starts runs: children and independent runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class StartingSteps:
         concurrency_key: str | None = None,
         run_timeout_seconds: float | None = None,
     ) -> ExecutionHandle:
-        """Start a run of its own, which goes on by itself, and return its handle."""
+        """Start an independent run and return its handle."""
         refuse("ctx.step.invoke", {"queue": queue, "concurrency_key": concurrency_key})
         with self._raising(step_key):
             invocation = checked_invocation(
@@ -49,7 +49,7 @@ class StartingSteps:
     async def batch_invoke(
         self, step_key: str, workflows: Sequence[BatchWorkflowInput]
     ) -> list[ExecutionHandle]:
-        """Start runs of their own, and return their handles in order."""
+        """Start independent runs and return their handles in order."""
         return await self._started(step_key, checked_entries(step_key, workflows))
 
     async def agent_invoke(self, step_key: str, config: AgentRunConfig) -> ExecutionHandle:

@@ -25,7 +25,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
     ERROR_REASON_AGENT_NOT_FOUND: _ErrorReason.ValueType  # 1
-    """NOT_FOUND. The service has not loaded this agent.
+    """NOT_FOUND. The service has not loaded this agent or workflow.
     Metadata: `agent_id`; `known`, the ids of the loaded agents, comma-separated.
     """
     ERROR_REASON_RUN_NOT_FOUND: _ErrorReason.ValueType  # 2
@@ -45,8 +45,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `run_id`, the run that it started, or `key_id`, the key that it created.
     """
     ERROR_REASON_RUN_NOT_FINISHED: _ErrorReason.ValueType  # 6
-    """FAILED_PRECONDITION. Only a finished run can be deleted, and a run that a step of another
-    run has started only once that run has finished, too. Metadata: `run_id`, the run that has
+    """FAILED_PRECONDITION. Only a finished run can be deleted, and an independent run only once
+    the run that started it has also finished. Metadata: `run_id`, the run that has
     not finished.
     """
     ERROR_REASON_CURSOR_AHEAD: _ErrorReason.ValueType  # 7
@@ -95,15 +95,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_TOO_MANY_COMMANDS: _ErrorReason.ValueType  # 16
     """RESOURCE_EXHAUSTED. The run's inbox is full. For an answer to an open wait,
-    retrying helps once the run has taken others; for one to a wait that the run has
-    not come to, it helps once the run has come to others. The message names the bound.
+    retrying helps once the run has processed others; for an early answer, it helps once
+    the run has reached the waits of others. The message names the limit.
     The run can still be cancelled. Metadata: `run_id`.
     """
     ERROR_REASON_KEY_NOT_FOUND: _ErrorReason.ValueType  # 17
     """NOT_FOUND. There is no such API key. Metadata: `key_id`."""
     ERROR_REASON_TOO_MANY_KEYS: _ErrorReason.ValueType  # 18
-    """RESOURCE_EXHAUSTED. The project has as many API keys as it may, ended ones
-    included; retrying does not help. Metadata: `limit`, the maximum number.
+    """RESOURCE_EXHAUSTED. The project has as many API keys as it may, expired and revoked
+    ones included; retrying does not help. Metadata: `limit`, the maximum number.
     """
     ERROR_REASON_QUOTA_EXCEEDED: _ErrorReason.ValueType  # 19
     """RESOURCE_EXHAUSTED, with `google.rpc.QuotaFailure`, and `google.rpc.RetryInfo`
@@ -129,7 +129,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Several open waits of the run and its children have this key.
     Name one by its `wait_id`.
     Metadata: `run_id`; `step_key`; `waits`, the first of these waits as `WAIT_ID RUN_ID`,
-    one a line.
+    one per line.
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -141,7 +141,7 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
 ERROR_REASON_AGENT_NOT_FOUND: ErrorReason.ValueType  # 1
-"""NOT_FOUND. The service has not loaded this agent.
+"""NOT_FOUND. The service has not loaded this agent or workflow.
 Metadata: `agent_id`; `known`, the ids of the loaded agents, comma-separated.
 """
 ERROR_REASON_RUN_NOT_FOUND: ErrorReason.ValueType  # 2
@@ -161,8 +161,8 @@ payload, or created a key with a different payload. Metadata: `request_id`;
 `run_id`, the run that it started, or `key_id`, the key that it created.
 """
 ERROR_REASON_RUN_NOT_FINISHED: ErrorReason.ValueType  # 6
-"""FAILED_PRECONDITION. Only a finished run can be deleted, and a run that a step of another
-run has started only once that run has finished, too. Metadata: `run_id`, the run that has
+"""FAILED_PRECONDITION. Only a finished run can be deleted, and an independent run only once
+the run that started it has also finished. Metadata: `run_id`, the run that has
 not finished.
 """
 ERROR_REASON_CURSOR_AHEAD: ErrorReason.ValueType  # 7
@@ -211,15 +211,15 @@ Metadata: `kind`, which is `call` or `stream`; `limit`, the maximum number.
 """
 ERROR_REASON_TOO_MANY_COMMANDS: ErrorReason.ValueType  # 16
 """RESOURCE_EXHAUSTED. The run's inbox is full. For an answer to an open wait,
-retrying helps once the run has taken others; for one to a wait that the run has
-not come to, it helps once the run has come to others. The message names the bound.
+retrying helps once the run has processed others; for an early answer, it helps once
+the run has reached the waits of others. The message names the limit.
 The run can still be cancelled. Metadata: `run_id`.
 """
 ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 17
 """NOT_FOUND. There is no such API key. Metadata: `key_id`."""
 ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 18
-"""RESOURCE_EXHAUSTED. The project has as many API keys as it may, ended ones
-included; retrying does not help. Metadata: `limit`, the maximum number.
+"""RESOURCE_EXHAUSTED. The project has as many API keys as it may, expired and revoked
+ones included; retrying does not help. Metadata: `limit`, the maximum number.
 """
 ERROR_REASON_QUOTA_EXCEEDED: ErrorReason.ValueType  # 19
 """RESOURCE_EXHAUSTED, with `google.rpc.QuotaFailure`, and `google.rpc.RetryInfo`
@@ -245,7 +245,7 @@ ERROR_REASON_AMBIGUOUS_WAIT: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION. Several open waits of the run and its children have this key.
 Name one by its `wait_id`.
 Metadata: `run_id`; `step_key`; `waits`, the first of these waits as `WAIT_ID RUN_ID`,
-one a line.
+one per line.
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
@@ -316,7 +316,7 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_BUDGET_EXHAUSTED: _FailureReason.ValueType  # 22
     """The project has used up its tokens or its cost of the day. The message names
     the limit, its value and the time when it resets. Model calls are refused
-    until then; tools that have run are not undone.
+    until then; the effects of tools are not undone.
     """
     FAILURE_REASON_LOG_FULL: _FailureReason.ValueType  # 23
     """The log of the run has reached the limit `log_bytes` of its project."""
@@ -325,7 +325,7 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_STEP_TIMEOUT: _FailureReason.ValueType  # 25
     """The function of a workflow's step exceeded its timeout."""
     FAILURE_REASON_STEP_BAD_RESULT: _FailureReason.ValueType  # 26
-    """What the function of a step returned, or what was to be shown in a wait, cannot be
+    """The value that the function of a step returned, or the data of a wait, cannot be
     stored as JSON or is too large. The step is not retried.
     """
     FAILURE_REASON_WORKFLOW_FAILED: _FailureReason.ValueType  # 27
@@ -341,10 +341,10 @@ class _FailureReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Failure
     FAILURE_REASON_CHILD_CANCELLED: _FailureReason.ValueType  # 32
     """The child run that the step started was cancelled on its own."""
     FAILURE_REASON_TOO_DEEP: _FailureReason.ValueType  # 33
-    """The step would have started a run below 32 others, one inside the other."""
+    """The step would have started a run that is nested more than 32 levels deep."""
     FAILURE_REASON_OUTPUT_INVALID: _FailureReason.ValueType  # 34
-    """The model's answer does not conform to the agent's output schema, and neither does the
-    one that it gave when it was told so.
+    """The model's answer does not conform to the agent's output schema, and neither does its
+    second answer, after it was told the violations.
     """
     FAILURE_REASON_MODEL_REFUSED: _FailureReason.ValueType  # 35
     """The model refused to give the answer that the agent's output schema describes, or the
@@ -424,7 +424,7 @@ step; no event carries this reason.
 FAILURE_REASON_BUDGET_EXHAUSTED: FailureReason.ValueType  # 22
 """The project has used up its tokens or its cost of the day. The message names
 the limit, its value and the time when it resets. Model calls are refused
-until then; tools that have run are not undone.
+until then; the effects of tools are not undone.
 """
 FAILURE_REASON_LOG_FULL: FailureReason.ValueType  # 23
 """The log of the run has reached the limit `log_bytes` of its project."""
@@ -433,7 +433,7 @@ FAILURE_REASON_STEP_FAILED: FailureReason.ValueType  # 24
 FAILURE_REASON_STEP_TIMEOUT: FailureReason.ValueType  # 25
 """The function of a workflow's step exceeded its timeout."""
 FAILURE_REASON_STEP_BAD_RESULT: FailureReason.ValueType  # 26
-"""What the function of a step returned, or what was to be shown in a wait, cannot be
+"""The value that the function of a step returned, or the data of a wait, cannot be
 stored as JSON or is too large. The step is not retried.
 """
 FAILURE_REASON_WORKFLOW_FAILED: FailureReason.ValueType  # 27
@@ -449,10 +449,10 @@ FAILURE_REASON_CHILD_FAILED: FailureReason.ValueType  # 31
 FAILURE_REASON_CHILD_CANCELLED: FailureReason.ValueType  # 32
 """The child run that the step started was cancelled on its own."""
 FAILURE_REASON_TOO_DEEP: FailureReason.ValueType  # 33
-"""The step would have started a run below 32 others, one inside the other."""
+"""The step would have started a run that is nested more than 32 levels deep."""
 FAILURE_REASON_OUTPUT_INVALID: FailureReason.ValueType  # 34
-"""The model's answer does not conform to the agent's output schema, and neither does the
-one that it gave when it was told so.
+"""The model's answer does not conform to the agent's output schema, and neither does its
+second answer, after it was told the violations.
 """
 FAILURE_REASON_MODEL_REFUSED: FailureReason.ValueType  # 35
 """The model refused to give the answer that the agent's output schema describes, or the

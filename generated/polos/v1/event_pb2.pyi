@@ -41,8 +41,7 @@ class _WaitKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_WaitKind.Val
     with the arguments to change; those that it leaves out stay as shown).
     """
     WAIT_KIND_RUN: _WaitKind.ValueType  # 4
-    """The end of another run of the same project, which has a log of its own. Nobody can answer
-    it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
+    """The end of another root run of the same project. Nobody can answer it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
     `workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
     deleted before its end was read), `result` or `error`, and `usage` and `cost` if it has any.
     """
@@ -63,8 +62,7 @@ object with `approved` (boolean, required), `feedback` (text for the model), and
 with the arguments to change; those that it leaves out stay as shown).
 """
 WAIT_KIND_RUN: WaitKind.ValueType  # 4
-"""The end of another run of the same project, which has a log of its own. Nobody can answer
-it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
+"""The end of another root run of the same project. Nobody can answer it. `Suspended.data_json` is `{"run_id": ...}`; `Resumed.data_json` has `run_id`,
 `workflow_id`, `outcome` (`completed`, `failed`, `cancelled`, or `deleted` if the run was
 deleted before its end was read), `result` or `error`, and `usage` and `cost` if it has any.
 """
@@ -553,8 +551,8 @@ class StepStart(_message.Message):
     """
     step_type: _builtins.str
     """`llm` for a model call, `tool` for a tool call, `run` for a function that a workflow
-    calls, `agent` or `workflow` for a child run, `invoke` for a run with a log of its own that
-    is started, `event` for an event of the code's own type, and `uuid`, `now`, `random` or
+    calls, `agent` or `workflow` for a child run, `invoke` for the start of an independent run,
+    `event` for an event of the code's own type, and `uuid`, `now`, `random` or
     `version` for such a value. Later versions may add types.
     """
     attempt: _builtins.int
@@ -612,8 +610,8 @@ class StepFinish(_message.Message):
     finish_reason: Global___FinishReason.ValueType
     """Why the model call ended. Unspecified in other steps."""
     started_run_id: _builtins.str
-    """The run with a log of its own that the step has started: `StreamWorkflow` reads it, and its
-    events are not in this log. Empty in steps of other types than `invoke`.
+    """The independent run that the step has started: `StreamWorkflow` reads it, and its events are
+    not in this log. Empty in steps of other types than `invoke`.
     """
     result_schema: _builtins.str
     """Name of the pydantic model that the output is an instance of, as `module.Class`: of a
@@ -838,7 +836,7 @@ class StepRetry(_message.Message):
     """The same reason as a sentence."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the attempt starts. Absent if it starts at once."""
+        """When the attempt starts. Absent if it starts immediately."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -984,7 +982,9 @@ class AgentFinish(_message.Message):
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used by all model calls that stand, those of child runs included."""
+        """Tokens used by all model calls that finished and are not void, those of child runs
+        included.
+        """
 
     @_builtins.property
     def cost(self) -> Global___Cost:
@@ -1087,8 +1087,8 @@ class WorkflowFinish(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """Tokens used by the model calls of its children that stand. Absent if the children made
-        no model calls.
+        """Tokens used by the model calls of its children that finished and are not void. Absent if
+        the children made no model calls.
         """
 
     @_builtins.property
@@ -1209,8 +1209,8 @@ Global___Error: _TypeAlias = Error  # noqa: Y015
 @_typing.final
 class Suspended(_message.Message):
     """The run waits. The wait is open until the `resumed` event with its `wait_id`, or until
-    the run ends. The run's other code goes on meanwhile. A run whose open work is all waits
-    may be suspended (`RUN_STATE_SUSPENDED`); no event tells that.
+    the run ends. The run's other code continues meanwhile. A run that only waits may be
+    suspended (`RUN_STATE_SUSPENDED`); no event reports that.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -1295,8 +1295,8 @@ class Resumed(_message.Message):
     it. Empty without an answer.
     """
     given_up: _builtins.bool
-    """The run's code had given the wait up when its end came: the code does not get what
-    `outcome` says. Always true if that is `cancelled`.
+    """The run's code had given the wait up before it ended: the code does not get `outcome`.
+    Always true if `outcome` is `cancelled`.
     """
     def __init__(
         self,
@@ -1336,11 +1336,11 @@ class Custom(_message.Message):
     payloads of `Event`, and texts that begin with `suspend_` or `resume_`.
     """
     data_json: _builtins.str
-    """What the code tells, as JSON text, at most 256 KiB."""
+    """The data that the code published, as JSON text, at most 256 KiB."""
     step_key: _builtins.str
-    """The step that tells it. A `step_retry` of that step voids it as it does a `TextDelta`."""
+    """The step that published it. A `step_retry` of that step voids it like a `TextDelta`."""
     attempt: _builtins.int
-    """Which attempt of the step tells it, counted from 1."""
+    """The attempt of the step that published it, counted from 1."""
     def __init__(
         self,
         *,

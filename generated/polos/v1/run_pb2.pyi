@@ -105,22 +105,20 @@ class Run(_message.Message):
     streaming: _builtins.bool
     """True if the log contains `text_delta`, `reasoning_delta` and `tool_call` events."""
     latest_sequence: _builtins.int
-    """Sequence of the newest event in the log; 0 while the log is empty. Of a child, that of the
-    newest event of its stream.
+    """Sequence of the newest event in the log; 0 while the log is empty. For a child, the
+    sequence of the newest event of its stream.
     """
     tool_results_omitted: _builtins.int
     """Number of tool results omitted because of that limit; the log has them."""
     blocked_reason: _builtins.str
-    """Why the last process that tried to go on with the run has left it to others, in at most
-    1024 characters: its code does not fit the run's log, for example. The run is tried again,
-    after pauses of up to a minute. Absent if no process has left the run, or if it has gone
-    on since.
+    """Why the last process that tried to continue the run has left it to others, in at most
+    1024 characters, for example because its code does not fit the run's log. Processes try
+    again after pauses of up to a minute. Absent if no process has left the run, or if the run
+    has continued since.
     """
     parent_run_id: _builtins.str
-    """The run in which this one was started: of a child, the run whose step it is; of a run with
-    a log of its own, the run whose step has started it, which may have been deleted since. A
-    child's id is that of its root run with a colon and a number appended. Empty for a run
-    that was started from outside.
+    """The run whose step started this one, a child or an independent run. The parent of an
+    independent run may have been deleted since. Empty for a run that was started from outside.
     """
     parent_step_key: _builtins.str
     """The step of the parent in which this run was started. Empty if there is no parent."""
@@ -141,7 +139,7 @@ class Run(_message.Message):
     @_builtins.property
     def outcome(self) -> _event_pb2.Event:
         """The event that ended the run. Absent until then, and in `ListRuns` responses. In
-        `GetRun` responses it has a result that exceeds one event, too; see
+        `GetRun` responses it also has a result that exceeds one event; see
         `GetRunRequest.max_result_bytes`.
         """
 
@@ -162,9 +160,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def early_answers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The keys of answers that came before their waits, and that no wait has taken yet, at
-        most 1000. Set by `GetRun`.
-        """
+        """The keys of early answers, whose waits have not begun yet, at most 1000. Set by `GetRun`."""
 
     @_builtins.property
     def spent(self) -> _event_pb2.Usage:
@@ -179,9 +175,9 @@ class Run(_message.Message):
     @_builtins.property
     def input(self) -> Global___RunInput:
         """What the run was started with. Set by `ListRuns`, with the preview alone, and by `GetRun` if
-        `include_input` asks for it. Absent in all other responses; if the service does not show
-        inputs (POLOS_SHOW_INPUTS), or the caller has a run token; of a workflow without a payload;
-        and in `ListRuns` for a run that was started while either held, or by an earlier version.
+        `include_input` is true. Absent in all other responses; if the service does not show inputs
+        (POLOS_SHOW_INPUTS) or the caller has a run token; for a workflow without a payload; and in
+        `ListRuns` for a run that was started while inputs were not shown, or by an earlier version.
         """
 
     def __init__(
@@ -241,9 +237,9 @@ class RunInput(_message.Message):
     PAYLOAD_JSON_FIELD_NUMBER: _builtins.int
     preview: _builtins.str
     """The beginning of the input on one line: at most 200 characters, of which the last is `…` if
-    there is more. Of a conversation, it is the text of the last message that has any, with
-    `[image]`, `[audio]`, `[video]` or `[file]` where such content stands; of a payload, its JSON
-    text. White space becomes single spaces, the content of data URLs becomes `…`, and characters
+    there is more. For a conversation, the text of the last message that has any, with `[image]`,
+    `[audio]`, `[video]` or `[file]` in place of such content; for a payload, its JSON text.
+    White space becomes single spaces, the content of data URLs becomes `…`, and characters
     that are not displayed are removed. Empty if there is nothing to show.
     """
     text: _builtins.str
@@ -275,7 +271,7 @@ Global___RunInput: _TypeAlias = RunInput  # noqa: Y015
 
 @_typing.final
 class RunTree(_message.Message):
-    """A run and all runs below it that stand: those of attempts that were retried are left out."""
+    """A run and all runs below it, without those that void attempts started."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -288,7 +284,7 @@ class RunTree(_message.Message):
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunNode]:
         """The run itself, then the others in the order in which they started, so that each comes
-        after its parent. At most 1000 and at most 1 MiB: of a larger tree, the first ones.
+        after its parent. At most 1000 and at most 1 MiB: the first ones of a larger tree.
         """
 
     def __init__(
@@ -446,8 +442,8 @@ class OpenWait(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """When a timer's time comes, or from when on the wait can no longer be answered. Absent if
-        it never ends by itself.
+        """For a timer, the time that it waits for; otherwise the time from which the wait can no
+        longer be answered. Absent if it never ends by itself.
         """
 
     def __init__(
@@ -503,7 +499,7 @@ class Wait(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """From when on the wait can no longer be answered. Absent if it never expires."""
+        """The time from which the wait can no longer be answered. Absent if it never expires."""
 
     def __init__(
         self,
@@ -601,8 +597,8 @@ class RunOptions(_message.Message):
     """
     budget_tokens: _builtins.int
     """Maximum number of tokens, input and output, that the model calls of the run and of all
-    its children may use together; void attempts count, too. From 1 to 10^15. Once it is
-    reached, every further model call fails with reason BUDGET_EXCEEDED; calls at work are
+    its children may use together, void attempts included. From 1 to 10^15. Once it is
+    reached, every further model call fails with reason BUDGET_EXCEEDED; calls in progress are
     not stopped. Absent means no limit.
     """
     @_builtins.property
@@ -620,7 +616,7 @@ class RunOptions(_message.Message):
     @_builtins.property
     def budget_cost(self) -> _event_pb2.Cost:
         """Maximum cost of these model calls, at least one millionth of a US dollar. A model whose
-        price is not known is not called: that fails with reason PRICE_UNKNOWN. Absent means no
+        price is not known is not called: the call fails with reason PRICE_UNKNOWN. Absent means no
         limit.
         """
 

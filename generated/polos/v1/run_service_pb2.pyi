@@ -45,8 +45,8 @@ class StreamRunRequest(_message.Message):
     input_messages_json: _builtins.str
     """A conversation as JSON text: an array of objects with `role` and `content`,
     in the format of the OpenAI chat API, with text, images, audio, files, tool calls
-    and their results. At most 1 MiB, in which inline images and files count; give
-    the URL of larger ones, which the provider opens and the service does not. The
+    and their results. At most 1 MiB, including inline images and files; pass larger
+    ones as URLs, which the provider opens and the service does not. The
     call fails with INVALID_ARGUMENT if a message is wrong, and names its field, for
     example `input_messages_json[0].content[1].image_url.url`.
     """
@@ -101,15 +101,15 @@ class StreamRunResponse(_message.Message):
     difference to the last sequence received is the reader's lag.
     """
     covered_through: _builtins.int
-    """Set only if the run is a child, of whose root's log the stream has a part: the last
-    sequence that was looked at, in heartbeats too. The stream has every event of the child
-    and of the runs below it up to here, and resumes from here.
+    """Set only if the run is a child, in heartbeats as well: the last sequence of the root's log
+    that the service has examined. The stream has had every event of the child and of the runs
+    below it up to here; resume from here.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order; without gaps, unless the run is a child. Empty in a heartbeat, which is sent immediately
-        if there is no event yet, and after 15 s without events, so that readers can
-        distinguish a slow model from a dead connection.
+        """Events in order, without gaps unless the run is a child. Empty in a heartbeat,
+        which is sent immediately if there is no event yet, and after 15 s without events,
+        so that readers can distinguish a slow model from a dead connection.
         """
 
     def __init__(
@@ -139,8 +139,8 @@ class StreamWorkflowRequest(_message.Message):
     """Id of the run, a root run or a child. Required."""
     after_sequence: _builtins.int
     """The cursor: the stream starts with the first event after it. 0 is the beginning of
-    the log. Must not be negative or exceed the newest sequence of the root's log. Of a
-    child, any sequence is a cursor, also that of an event that is not the child's.
+    the log. Must not be negative or exceed the newest sequence of the root's log. For a
+    child, any sequence of that log is a cursor, even that of an event of another run.
     """
     def __init__(
         self,
@@ -168,12 +168,14 @@ class StreamWorkflowResponse(_message.Message):
     latest_sequence: _builtins.int
     """Sequence of the newest event in the log when this response was sent."""
     covered_through: _builtins.int
-    """The last sequence that was looked at, if the run is a child, as in `StreamRunResponse`."""
+    """The last sequence that the service has examined, if the run is a child, as in
+    `StreamRunResponse`.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """Events in order; without gaps, unless the run is a child. Empty in a heartbeat, which is sent immediately
-        if there is no event yet, and after 15 s without events, so that readers can
-        distinguish a slow model from a dead connection.
+        """Events in order, without gaps unless the run is a child. Empty in a heartbeat,
+        which is sent immediately if there is no event yet, and after 15 s without events,
+        so that readers can distinguish a slow model from a dead connection.
         """
 
     def __init__(
@@ -322,7 +324,7 @@ class GetRunResponse(_message.Message):
 
     @_builtins.property
     def tree(self) -> _run_pb2.RunTree:
-        """The run and the runs below it. Absent unless `include_tree` asks for it."""
+        """The run and the runs below it. Absent unless `include_tree` is true."""
 
     def __init__(
         self,
@@ -362,7 +364,7 @@ class ListRunsRequest(_message.Message):
     must be the same as for the previous page.
     """
     workflow_id: _builtins.str
-    """Only runs of this agent."""
+    """Only runs of this agent or workflow."""
     state: _run_pb2.RunState.ValueType
     """Only runs in this state."""
     session_id: _builtins.str
@@ -370,7 +372,7 @@ class ListRunsRequest(_message.Message):
     user_id: _builtins.str
     """Only runs for this user."""
     parent_run_id: _builtins.str
-    """Only runs of their own that a step of this run has started; for a root run, also those that
+    """Only independent runs that a step of this run has started; for a root run, also those that
     its children have started. Children, whose events are in the log of their root, are not
     listed.
     """
@@ -635,7 +637,7 @@ class ResumeRunResponse(_message.Message):
     @_builtins.property
     def wait(self) -> _run_pb2.Wait:
         """The wait that was answered, without `data_json` if the caller lacks the scope
-        `runs:read`. Absent if the run has not come to it yet, and the answer is kept.
+        `runs:read`. Absent if the run has not reached the wait yet, and the answer is kept.
         """
 
     def __init__(

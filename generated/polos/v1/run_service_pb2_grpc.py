@@ -125,8 +125,8 @@ class RunServiceServicer:
 
         The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
         Their sequences are those of the root's log, so there are gaps. It ends with the event
-        that ends the child, which has `terminal` here; or if the root ends before, with the
-        event that ends the root, whose outcome the child takes.
+        that ends the child, which is `terminal` in this stream; or, if the root ends first, with
+        the event that ends the root, whose outcome the child takes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,7 +159,7 @@ class RunServiceServicer:
         terminal event; a run that takes longer is returned in its current state, with
         the cancellation stored. A run that has ended is returned unchanged, however it
         ended. A child is cancelled with the runs below it: its parent's step fails with reason
-        CHILD_CANCELLED, and the other runs of the tree go on.
+        CHILD_CANCELLED, and the other runs of the tree continue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -167,8 +167,8 @@ class RunServiceServicer:
 
     def DeleteRun(self, request, context):
         """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-        has not ended: cancel it first. The same holds for a run that a step of another run
-        has started, until that run has ended, too. A child is deleted with its root only.
+        has not ended: cancel it first. It also fails for an independent run while the run that
+        started it has not ended. A child can only be deleted with its root.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

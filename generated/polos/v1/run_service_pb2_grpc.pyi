@@ -60,8 +60,8 @@ class RunServiceStub:
 
     The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
     Their sequences are those of the root's log, so there are gaps. It ends with the event
-    that ends the child, which has `terminal` here; or if the root ends before, with the
-    event that ends the root, whose outcome the child takes.
+    that ends the child, which is `terminal` in this stream; or, if the root ends first, with
+    the event that ends the root, whose outcome the child takes.
     """
     CreateRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]
     """Starts a run and returns as soon as the run is stored."""
@@ -76,12 +76,12 @@ class RunServiceStub:
     terminal event; a run that takes longer is returned in its current state, with
     the cancellation stored. A run that has ended is returned unchanged, however it
     ended. A child is cancelled with the runs below it: its parent's step fails with reason
-    CHILD_CANCELLED, and the other runs of the tree go on.
+    CHILD_CANCELLED, and the other runs of the tree continue.
     """
     DeleteRun: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]
     """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-    has not ended: cancel it first. The same holds for a run that a step of another run
-    has started, until that run has ended, too. A child is deleted with its root only.
+    has not ended: cancel it first. It also fails for an independent run while the run that
+    started it has not ended. A child can only be deleted with its root.
     """
     CreateRunToken: _grpc.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]
     """Creates a token with which one run, with the runs below it if it is a root, can be
@@ -137,8 +137,8 @@ class RunServiceAsyncStub(RunServiceStub):
 
     The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
     Their sequences are those of the root's log, so there are gaps. It ends with the event
-    that ends the child, which has `terminal` here; or if the root ends before, with the
-    event that ends the root, whose outcome the child takes.
+    that ends the child, which is `terminal` in this stream; or, if the root ends first, with
+    the event that ends the root, whose outcome the child takes.
     """
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunRequest, _run_service_pb2.CreateRunResponse]  # type: ignore[assignment]
     """Starts a run and returns as soon as the run is stored."""
@@ -153,12 +153,12 @@ class RunServiceAsyncStub(RunServiceStub):
     terminal event; a run that takes longer is returned in its current state, with
     the cancellation stored. A run that has ended is returned unchanged, however it
     ended. A child is cancelled with the runs below it: its parent's step fails with reason
-    CHILD_CANCELLED, and the other runs of the tree go on.
+    CHILD_CANCELLED, and the other runs of the tree continue.
     """
     DeleteRun: _aio.UnaryUnaryMultiCallable[_run_service_pb2.DeleteRunRequest, _run_service_pb2.DeleteRunResponse]  # type: ignore[assignment]
     """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-    has not ended: cancel it first. The same holds for a run that a step of another run
-    has started, until that run has ended, too. A child is deleted with its root only.
+    has not ended: cancel it first. It also fails for an independent run while the run that
+    started it has not ended. A child can only be deleted with its root.
     """
     CreateRunToken: _aio.UnaryUnaryMultiCallable[_run_service_pb2.CreateRunTokenRequest, _run_service_pb2.CreateRunTokenResponse]  # type: ignore[assignment]
     """Creates a token with which one run, with the runs below it if it is a root, can be
@@ -223,8 +223,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The stream of a child, `ROOT:N`, has the events of the child and of the runs below it.
         Their sequences are those of the root's log, so there are gaps. It ends with the event
-        that ends the child, which has `terminal` here; or if the root ends before, with the
-        event that ends the root, whose outcome the child takes.
+        that ends the child, which is `terminal` in this stream; or, if the root ends first, with
+        the event that ends the root, whose outcome the child takes.
         """
 
     @_abc_1.abstractmethod
@@ -263,7 +263,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         terminal event; a run that takes longer is returned in its current state, with
         the cancellation stored. A run that has ended is returned unchanged, however it
         ended. A child is cancelled with the runs below it: its parent's step fails with reason
-        CHILD_CANCELLED, and the other runs of the tree go on.
+        CHILD_CANCELLED, and the other runs of the tree continue.
         """
 
     @_abc_1.abstractmethod
@@ -273,8 +273,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_run_service_pb2.DeleteRunResponse, _abc.Awaitable[_run_service_pb2.DeleteRunResponse]]:
         """Deletes a finished root run and its log. Fails with FAILED_PRECONDITION if the run
-        has not ended: cancel it first. The same holds for a run that a step of another run
-        has started, until that run has ended, too. A child is deleted with its root only.
+        has not ended: cancel it first. It also fails for an independent run while the run that
+        started it has not ended. A child can only be deleted with its root.
         """
 
     @_abc_1.abstractmethod

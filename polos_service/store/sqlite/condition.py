@@ -16,7 +16,7 @@ from polos_service.store.sqlite.damage import Pages, is_damage
 from polos_service.store.sqlite.file import StoreFile
 
 RESTORE = (
-    "Nothing more is stored. Stop the service, put the file or a back-up in place, and start again."
+    "Nothing more is stored. Stop the service, put the file or a backup in place, and start again."
 )
 """What to do about a file that is gone or damaged."""
 

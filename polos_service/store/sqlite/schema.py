@@ -267,7 +267,7 @@ def migrate(db: sqlite3.Connection) -> None:
     if version > len(MIGRATIONS):
         raise sqlite3.DatabaseError(
             f"it has schema version {version}, and this service reads up to version "
-            f"{len(MIGRATIONS)}; start a newer service, or restore a back-up"
+            f"{len(MIGRATIONS)}; start a newer service, or restore a backup"
         )
     for step in range(version, len(MIGRATIONS)):
         db.executescript(f"BEGIN;{MIGRATIONS[step]}PRAGMA user_version = {step + 1};COMMIT;")

@@ -133,7 +133,7 @@ def test_values_are_exact(text: str, found: list[tuple[str, str]]) -> None:
         ('{"items": [1, "Ann"]}', "items.1", "Input should be a valid integer"),
         ('{"items": []}', "items", "List should have at least 1 item after validation, not 0"),
         ("[" * 100_000, "", "Validating it raised RecursionError"),
-        ("[" * 101 + "]" * 101, "", "The answer has more than 100 values within values"),
+        ("[" * 101 + "]" * 101, "", "The answer is nested more than 100 levels deep"),
     ],
 )
 def test_a_violation_has_a_path_and_a_rule_without_the_value(

@@ -142,8 +142,8 @@ async def test_an_unknown_agent_is_refused_with_the_known_ones(cli: Cli) -> None
         (["sums", ""], "input is empty"),
         (["s p", "Go."], "There is no agent or workflow 's p'. Loaded: "),
         (["sums", "Go.", "--timeout", "0"], "run_timeout_seconds is 0.0; it must be from"),
-        (["sums", "Go.", "--option", "colour=3"], "options.provider_options_json.colour cannot"),
-        (["sums", "Go.", "--option", f"x={'[' * 5000}"], "options.provider_options_json.x cannot"),
+        (["sums", "Go.", "--option", "colour=3"], "provider_kwargs.colour cannot"),
+        (["sums", "Go.", "--option", f"x={'[' * 5000}"], "provider_kwargs.x cannot"),
     ],
 )
 async def test_what_cannot_be_run_is_refused(cli: Cli, arguments: list[str], said: str) -> None:

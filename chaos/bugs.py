@@ -55,7 +55,7 @@ def notify_before_commit() -> None:
     @around(SqliteStore, "__init__")
     def _(original: Original, store: Any, *args: Any) -> None:
         original(store, *args)
-        store._reader = store._db  # noqa: SLF001 - it sees the transaction that it has open
+        store._reading._db = store._db  # noqa: SLF001 - it sees the transaction that it has open
 
 
 def reused_sequence() -> None:

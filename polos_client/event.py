@@ -52,6 +52,11 @@ class Event:
         return self.proto.sequence
 
     @property
+    def run_id(self) -> str:
+        """The run that it belongs to: the run that was read, or one below it."""
+        return self.proto.run_id
+
+    @property
     def topic(self) -> str:
         """The log that was read: `workflow/{workflow_id}/{run_id}` of the root run or the child."""
         return f"workflow/{self._workflow_id}/{self._run_id}"

@@ -84,7 +84,7 @@ def file_problem(value: str) -> str | None:
     """Return why the value does not name a SQLite file; None if it does."""
     path = value.removeprefix(SCHEME)
     if path == value:
-        return "write sqlite:// before an absolute path, which gives three slashes in total"
+        return scheme_problem(value)
     if not path.strip("/") or "\0" in path:
         return "it does not name a file"
     if path.lstrip("/").startswith("~"):
@@ -94,6 +94,14 @@ def file_problem(value: str) -> str | None:
     if not path.startswith("/"):
         return f"the path is relative; the absolute one is sqlite://{Path.cwd() / path}"
     return None
+
+
+def scheme_problem(value: str) -> str:
+    """Return how to write a value that does not start with sqlite://."""
+    if not value or ":" in value or "\0" in value:
+        return "write sqlite:// before an absolute path, which gives three slashes in total"
+    path = f"/{value}" if value.startswith("~") else Path(value).absolute()
+    return f"the address of that file is sqlite://{path}"
 
 
 def home_problem(path: str) -> str | None:

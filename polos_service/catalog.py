@@ -25,6 +25,10 @@ EDIT_PATIENCE = 10.0
 """Seconds that the code which checks changed arguments may take."""
 
 
+class DuplicateError(DefinitionError):
+    """A definition has the id of another one that is loaded."""
+
+
 class Catalog(Mapping[str, Runnable]):
     """Runnables by id. More can be added at any time.
 
@@ -46,7 +50,7 @@ class Catalog(Mapping[str, Runnable]):
             projects: which projects a runnable is for, by its id; all others are for every project.
 
         Raises:
-            DefinitionError: two of the runnables have one id.
+            DuplicateError: two of the runnables have one id.
 
         """
         self._defined = defined
@@ -78,13 +82,13 @@ class Catalog(Mapping[str, Runnable]):
         """Load a runnable; the same one again changes nothing.
 
         Raises:
-            DefinitionError: another one has its id.
+            DuplicateError: another one has its id.
 
         """
         loaded = self._runnables.setdefault(runnable.id, runnable)
         if loaded != runnable:
             what = f"{runnable.kind}s" if loaded.kind == runnable.kind else "runnables"
-            raise DefinitionError(
+            raise DuplicateError(
                 f"Two {what} have the id {runnable.id!r}. Give one of them another id."
             )
 

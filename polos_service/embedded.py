@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import tempfile
 import warnings
@@ -18,6 +19,7 @@ from polos_client.errors import DefinitionError
 from polos_client.unbuilt import refuse
 from polos_service import logs
 from polos_service.addresses import MAX_PORT
+from polos_service.catalog import DuplicateError
 from polos_service.config import Settings, SettingsInvalidError
 from polos_service.logfile import LogFile
 from polos_service.models.providers import Providers
@@ -28,6 +30,12 @@ log = logs.get_logger(__name__)
 
 HOST = "127.0.0.1"
 """Where the service in this process listens: no other machine reaches it."""
+
+REDEFINED = (
+    "If this one replaces the other, as in a notebook, stop the service and start it again: "
+    "`stop` and `start` of its Polos."
+)
+"""What to do about a definition whose id is taken by an earlier one."""
 
 
 class Polos(PolosClient):
@@ -46,7 +54,7 @@ class Polos(PolosClient):
         self,
         agents: Iterable[Agent | Workflow] = (),
         *,
-        store: str | None = None,
+        store: str | os.PathLike[str] | None = None,
         port: int | None = None,
         max_concurrent_workflows: int | None = None,
         log_file: str | os.PathLike[str] | None = None,
@@ -60,8 +68,9 @@ class Polos(PolosClient):
 
         Args:
             agents: the agents and workflows that are loaded from the start.
-            store: `sqlite:///ABSOLUTE/PATH` or `nats://HOST:4222`; None: a temporary file,
-                gone at the end.
+            store: where runs are kept: a `pathlib.Path` of an SQLite file, which is created if it
+                is missing, `sqlite:///ABSOLUTE/PATH` or `nats://HOST:4222`; None: a temporary
+                file, gone at the end.
             port: where on 127.0.0.1 to listen; None: POLOS_PORT, else a free one.
             max_concurrent_workflows: runs worked on at once, from 1 to 100000; None:
                 POLOS_MAX_RUNS, else 100.
@@ -88,13 +97,14 @@ class Polos(PolosClient):
                 raise DefinitionError(
                     f"{one!r:.80} is not an Agent or a Workflow; name all other arguments"
                 )
-        self._store = store
+        self._store = store if isinstance(store, str | None) else file_address(Path(store))
         self._port = port
         self._max_runs = max_concurrent_workflows
         self._log_path = log_file
         self._log_file: LogFile | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._service: Service | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         """Start, as `start` does."""
@@ -134,10 +144,21 @@ class Polos(PolosClient):
         except BaseException:
             self._clean_up()
             raise
+        self._loop = asyncio.get_running_loop()
         self.address = f"{HOST}:{self._service.port}"
 
     async def stop(self) -> None:
-        """Stop the service; runs that have not finished go on with the next on their store."""
+        """Stop the service; runs that have not finished go on with the next on their store.
+
+        Raises:
+            RuntimeError: it was started in another event loop.
+
+        """
+        if self._service is not None and self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(
+                "Polos was started in another event loop. Stop it there: what "
+                "`wait(polos.start())` has started, `wait(polos.stop())` stops."
+            )
         await self.close()
         if self._service is not None:
             await self._service.stop(0)
@@ -172,7 +193,10 @@ class Polos(PolosClient):
         """
         service = self._running()
         if isinstance(definition, Agent | Workflow):
-            service.load(definition)
+            try:
+                service.load(definition)
+            except DuplicateError as error:
+                raise DefinitionError(f"{error} {REDEFINED}") from None
 
     async def channel(self) -> Any:
         """Return the channel to the service in this process.
@@ -207,6 +231,11 @@ class Polos(PolosClient):
     def _temporary(self) -> str:
         self._folder = tempfile.TemporaryDirectory(prefix="polos-")
         return f"sqlite://{Path(self._folder.name).resolve() / 'runs.db'}"
+
+
+def file_address(path: Path) -> str:
+    """Return the address of a store in an SQLite file; `~` at its start is the home folder."""
+    return f"sqlite://{path.expanduser().absolute()}"
 
 
 def default_port() -> int:

@@ -98,7 +98,7 @@ class Runs:
             Draining: the service is about to stop.
             InvalidRequest: the runnable cannot be started with this.
             QuotaExceeded: the project has reached a limit.
-            RequestIdReused: the request id started a run with another payload.
+            RequestIdReused: the request id started a run with other arguments.
             TooManyRuns: as many runs wait as may.
 
         """

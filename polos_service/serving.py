@@ -12,6 +12,7 @@ from typing import Any
 
 import uvloop
 
+from polos_client.define.agent_tool import AgentTool
 from polos_service import logs
 from polos_service.cancelling import cancel_until_done
 from polos_service.config import Settings
@@ -125,7 +126,9 @@ def try_this(service: Service, settings: Settings) -> Iterator[str]:
     way += " --tls" if settings.tls_cert else ""
     agents, workflows = service.catalog.agents(), service.catalog.workflows()
     if agents:
-        yield f"Try it: polos run {agents[0].id} Hello{way}"
+        helpers = {one.agent.id for one in service.catalog.tools() if isinstance(one, AgentTool)}
+        first = min(agents, key=lambda agent: agent.id in helpers)
+        yield f"Try it: polos run {first.id} Hello{way}"
     elif workflows:
         yield f"Try it: polos run {workflows[0].id}{way}"
 

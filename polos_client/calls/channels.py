@@ -100,7 +100,8 @@ class Channels:
         """Remember how to encrypt; nothing connects."""
         self.credentials = credentials
         self._made: dict[
-            asyncio.AbstractEventLoop, tuple[grpc.aio.Channel, grpc.ChannelCredentials | None]
+            asyncio.AbstractEventLoop,
+            tuple[grpc.aio.Channel, tuple[str, grpc.ChannelCredentials | None]],
         ] = {}
         self._retired: weakref.WeakKeyDictionary[
             asyncio.AbstractEventLoop, weakref.WeakSet[grpc.aio.Channel]
@@ -114,8 +115,9 @@ class Channels:
     def get(self, address: str) -> grpc.aio.Channel:
         """Return the running loop's channel to the address.
 
-        It is another one once the files of the certificates have changed. The one before goes on
-        for as long as somebody refers to it: whoever opens a stream does until the stream ends.
+        It is another one once the address or the files of the certificates have changed. The one
+        before goes on for as long as somebody refers to it: whoever opens a stream does until the
+        stream ends.
 
         Raises:
             DefinitionError: the process was forked from one whose client was connected.
@@ -125,14 +127,14 @@ class Channels:
             raise DefinitionError(FORKED)
         loop = asyncio.get_running_loop()
         self._drop_closed()
-        current = self._current()
+        target = (address, self._current())
         made = self._made.get(loop)
-        if made is not None and made[1] is current:
+        if made is not None and made[1] == target:
             return made[0]
         if made is not None:
             self._retired.setdefault(loop, weakref.WeakSet()).add(made[0])
-        channel = _make(address, current)
-        self._made[loop] = (channel, current)
+        channel = _make(*target)
+        self._made[loop] = (channel, target)
         return channel
 
     async def close(self) -> None:

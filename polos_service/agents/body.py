@@ -151,8 +151,12 @@ class Body:
     async def _end(self, outcome: Returned | StepError) -> None:
         """Record how the child run has ended, if it has begun."""
         child = await self._ended()
-        if child is None:
-            return
+        if child is not None:
+            with child.working():  # although tasks that the code has left may wait
+                await self._record(child, outcome)
+
+    async def _record(self, child: RunContext, outcome: Returned | StepError) -> None:
+        """Record how the child run ends."""
         if self._limit.cut is not None and outcome is self._limit.cut:
             await child.end_cancelled()
             return

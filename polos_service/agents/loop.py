@@ -103,8 +103,9 @@ class AgentLoop:
                 return await self._conclude(key, number, answer, output)
             outcomes = await self._call_all(key, answer.calls)
             self._messages += [answer.message(), *(outcome.message() for outcome in outcomes)]
-            self._turns.append(await self._turn(number, answer, outcomes))
-            stop = await self._stop()
+            with self._ctx.working():  # a run above may wait for something else meanwhile
+                self._turns.append(await self._turn(number, answer, outcomes))
+                stop = await self._stop()
             if stop is not None:
                 if self._answers is not None:
                     key, answer, output = await self._demand(number + 1)
@@ -292,7 +293,8 @@ class AgentLoop:
             )
         limit, approved = self._definition.deadlines.tool_call, decision.approved
         if isinstance(tool, AgentTool):
-            given = {"input": await input_of(tool, asked(call), limit, approved)}
+            with self._ctx.working():
+                given = {"input": await input_of(tool, asked(call), limit, approved)}
             output, kind = await self._children.run(attempt, Invocation(tool.agent.id, given))
             return answer_in(output) if kind == AGENT else output
         await attempt.checkpoint()

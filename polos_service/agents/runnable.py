@@ -139,7 +139,8 @@ class AgentRunnable:
                 that this process does not have.
 
         """
-        definition = await self._read(pinned)
+        with ctx.working():
+            definition = await self._read(pinned)
         try:
             model = self.providers[definition.provider]
         except (KeyError, DefinitionError):

@@ -13,7 +13,7 @@ from polos_service.pacer import Pacer
 from polos_service.reading.subtree import Subtree, encoded
 from polos_service.runs.frame import cut, position
 from polos_service.runs.lineage import number_of
-from polos_service.store import RunStore, Slice
+from polos_service.store import Logs, Slice
 
 READ_LIMIT = 64 * 1024
 """Bytes of events in a response at most, unless its first event alone is larger.
@@ -38,7 +38,7 @@ class Readers:
 
     """
 
-    def __init__(self, store: RunStore, heartbeat: float = HEARTBEAT) -> None:
+    def __init__(self, store: Logs, heartbeat: float = HEARTBEAT) -> None:
         self.pacer = Pacer()
         self.heartbeat = heartbeat
         self.closed = False
@@ -73,7 +73,7 @@ class Tail:
     """
 
     def __init__(
-        self, readers: Readers, store: RunStore, project: str, run_id: str, after: int
+        self, readers: Readers, store: Logs, project: str, run_id: str, after: int
     ) -> None:
         self._readers = readers
         self._store = store

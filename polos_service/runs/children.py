@@ -50,6 +50,24 @@ async def run_child(
         Unable: this process cannot go on with it.
 
     """
+    with parent.working():  # nothing would wake the run for it if it were parked here
+        child, pinned, deadline = await _begun(parent, attempt, start)
+    # An agent's code runs again for the results of its tools, which its end does not hold.
+    if child.end_payload is None or isinstance(child.end_payload, AgentFinish):
+        # One that had ended is not late now, and cannot be cancelled.
+        ending = await _ending(child, start.runnable, pinned, deadline)
+        with child.working():
+            await _end(child, ending)
+    end = cast("Message", child.end_payload)
+    if isinstance(end, Error | RunCancelled):
+        raise failure(child.run_id, end)
+    return child, end
+
+
+async def _begun(
+    parent: RunContext, attempt: Attempt, start: ChildStart
+) -> tuple[RunContext, bytes, int | None]:
+    """Return the child, which begins if the log does not have it, its definition and deadline."""
     await parent.paced()
     recorded = parent.children.recorded(attempt)
     if recorded is None:
@@ -62,21 +80,7 @@ async def run_child(
         attempt, start.runnable.id, first, definition=pinned, deadline=deadline
     )
     await parent.paced()  # children that were stored together are told so in the same turn
-    # An agent's code runs again for the results of its tools, which its end does not hold.
-    if child.end_payload is None or isinstance(child.end_payload, AgentFinish):
-        # One that had ended is not late now, and cannot be cancelled.
-        ending = await _ending(child, start.runnable, pinned, deadline)
-        if ending is None:
-            await child.end_cancelled()
-        else:
-            # The log tells first how the waits ended that the code gave up.
-            await child.tidying.done()
-            await child.finish(ending.payload)
-            _tell(child, ending)
-    end = cast("Message", child.end_payload)
-    if isinstance(end, Error | RunCancelled):
-        raise failure(child.run_id, end)
-    return child, end
+    return child, pinned, deadline
 
 
 async def _ending(
@@ -112,6 +116,16 @@ async def _ending(
     if isinstance(result, Finished | Unable):
         raise result
     return ending_of(child, result)
+
+
+async def _end(child: RunContext, ending: Ending | None) -> None:
+    """Record how the child ends; None: somebody has cancelled it."""
+    if ending is None:
+        await child.end_cancelled()
+        return
+    await child.tidying.done()  # the log tells first how the waits ended that the code gave up
+    await child.finish(ending.payload)
+    _tell(child, ending)
 
 
 def failure(run_id: str, end: Error | RunCancelled) -> StepError:

@@ -225,8 +225,7 @@ class RunContext:
 
     async def paced(self) -> None:
         """Return when a child may begin: one of the claim's does in each turn of the loop."""
-        with self.working():
-            await self._holding.pacer.next()
+        await self._holding.pacer.next()
 
     def waiting_for_room(self) -> AbstractContextManager[int]:
         """Let the run be parked while it can only try again; give a time until when it can.
@@ -415,7 +414,8 @@ class RunContext:
 
         Each step and each wait is recorded as cancelled, whether it was begun now or before.
         """
-        await self._leftovers.settle()
+        with self.working():
+            await self._leftovers.settle()
 
     async def start_over(self, message: str) -> None:
         """Let the run's code begin anew, after it raised an exception with this message.
@@ -425,11 +425,11 @@ class RunContext:
         """
         branch = self._branch
         self.leave_open()
-        await self._leftovers.stop()
-        await self.tidying.done()  # the log tells first how the waits ended that the code gave up
-        retry = WorkflowRetry(attempt=self._journal.retries + 2, message=message)
-        branch.emit(retry)
-        await self._holding.reload()
+        with self.working():
+            await self._leftovers.stop()
+            await self.tidying.done()  # the log tells first how the waits ended that it gave up
+            branch.emit(WorkflowRetry(attempt=self._journal.retries + 2, message=message))
+            await self._holding.reload()
         journal = self._holding.journals.of(branch.lineage)
         self._begin(Branch(self._holding, branch.lineage, journal, branch.numbers))
 

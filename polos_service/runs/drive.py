@@ -193,6 +193,7 @@ class Drive:
             if rest is not None:
                 ctx.warn_of_timing()
             if any(map(concludes, done & {work, *orders})):
+                self._waiting.cancelled = work not in done and orders[0] in done
                 ctx.end()
             else:  # the run goes on in another claim, which finds its waits as they are
                 ctx.close()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 from polos_service.logs import get_logger
 from polos_service.runs.answers import CANCELLED, KINDS, Answer, slot
-from polos_service.store import CANCEL, ENDED_RUN, SETTLED, Claim, Command, RunStore, end_of
+from polos_service.store import CANCEL, ENDED_RUN, SETTLED, Claim, Command, Inboxes, end_of
 
 log = get_logger(__name__)
 
@@ -17,7 +17,7 @@ def cancels(claim: Claim, commands: Iterable[Command]) -> bool:
     return any(one.cancels(claim.run_id) for one in commands)
 
 
-async def cancellation(store: RunStore, claim: Claim) -> None:
+async def cancellation(store: Inboxes, claim: Claim) -> None:
     """Return when a command that cancels the run has come after the claim began.
 
     Raises:
@@ -37,7 +37,7 @@ class Inbox:
     """
 
     def __init__(
-        self, store: RunStore, claim: Claim, came: Callable[[], None] = lambda: None
+        self, store: Inboxes, claim: Claim, came: Callable[[], None] = lambda: None
     ) -> None:
         """Read the inbox; `came` is called when a wait that is open gets its answer."""
         self._came = came

@@ -117,10 +117,15 @@ class Journals:
         }
 
     def awaited(self) -> dict[int, str]:
-        """Return the runs whose ends are waited for, by the ids of the waits."""
+        """Return the runs whose ends are waited for, by the ids of the waits.
+
+        Children that have ended count, too: when their root is cancelled, they end first, and then
+        the runs that they wait for are cancelled.
+        """
         return {
             wait_id: awaited_run(told)
-            for wait_id, told in self.open_waits().items()
+            for journal in self._runs.values()
+            for wait_id, told in journal.open_waits()
             if told.kind == WaitKind.WAIT_KIND_RUN
         }
 

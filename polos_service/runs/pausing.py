@@ -95,13 +95,18 @@ class Pausing:
         """Record that the run's code no longer waits, unless the run stops here.
 
         If somebody can answer the wait, its slot decides, and the log tells how it ended later.
+        When the root run is cancelled, the log keeps a wait for another run open: a claim that
+        goes on with the cancellation finds it there.
         """
         begun = self._branch.waits.pop(key, None)
         if begun is None or self._writer.closed or not self._branch.recording:
             return
         self._branch.gate.stir()
-        if not self._branch.over:
-            self._waiting.awaited.pop(begun[0], None)
+        waiting = self._holding.waiting
+        if waiting is not None and begun[1].kind == RUN:
+            if waiting.cancelled:
+                return
+            waiting.awaited.pop(begun[0], None)
         if begun[1].kind in UNANSWERED:
             self._branch.emit(resumed_by(*begun, CANCELLED, given_up=True))
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from polos_service.logs import get_logger
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import SECOND
-from polos_service.store import RunStore
+from polos_service.store import Runs
 
 PERIOD = 60.0
 """Seconds between two looks for runs that have expired."""
@@ -16,7 +16,7 @@ PAUSE = 0.01
 log = get_logger(__name__)
 
 
-async def retain(store: RunStore, clock: Clock, seconds: float) -> None:
+async def retain(store: Runs, clock: Clock, seconds: float) -> None:
     """Remove, for ever, what ended more than so many seconds ago."""
     while True:
         try:

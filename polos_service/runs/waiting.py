@@ -40,6 +40,7 @@ class Waiting:
         inbox: what has come for the run.
         activity: whether the run works, or only waits.
         awaited: the runs whose ends are waited for, by the ids of the waits.
+        cancelled: True once the root run ends because somebody has cancelled it.
 
     """
 
@@ -49,6 +50,7 @@ class Waiting:
         self.activity = Activity(clock, threshold)
         self.inbox = Inbox(store, claim, self.activity.touch)
         self.awaited: dict[int, str] = {}
+        self.cancelled = False
         self._store = store
         self._claim = claim
         self._clock = clock

@@ -23,7 +23,7 @@ from polos_service.quotas import SETTING
 from polos_service.runs.clock import Clock
 from polos_service.runs.frame import Encoder
 from polos_service.runs.lineage import Lineage
-from polos_service.store import Claim, Frame, RunStore
+from polos_service.store import Claim, Frame, Logs
 
 FRAME_LIMIT = 256 * 1024
 """Bytes, private ones included, beyond which a frame takes no second event."""
@@ -52,7 +52,7 @@ class Writer:
 
     def __init__(
         self,
-        store: RunStore,
+        store: Logs,
         claim: Claim,
         clock: Clock,
         *,

@@ -27,7 +27,7 @@ QUEUE_RETRY = 1.0
 
 
 class StoreInUse(StoreUnavailable):
-    """Another process has the store open, which belongs to one process at a time."""
+    """Another service has the store open, which belongs to one at a time."""
 
 
 def too_many(queued: int) -> TooManyRuns:
@@ -112,7 +112,7 @@ def needed(run_id: str, parent: str) -> RunNotFinished:
 
 
 def reused(run: NewRun, run_id: str) -> RequestIdReused:
-    """Return the error for a request id or a step that started a run with another payload."""
+    """Return the error for a request id or a step that started a run with other arguments."""
     if run.parent is not None:
         return RequestIdReused(
             f"The step {run.parent.step_key!r} of run {run.parent.run_id} already started run "
@@ -122,8 +122,9 @@ def reused(run: NewRun, run_id: str) -> RequestIdReused:
         )
     request_id = run.request_id or ""
     return RequestIdReused(
-        f"The request id {request_id!r} already started run {run_id} with another "
-        "payload. Use a new request id for a new run.",
+        f"The request id {request_id!r} already started run {run_id} with other arguments: the "
+        "input or an option, such as the session, the budget or the timeout, differs. "
+        "Use a new request id for a new run.",
         request_id=request_id,
         run_id=run_id,
     )

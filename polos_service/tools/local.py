@@ -119,10 +119,7 @@ class Use:
         """Return the arguments; long ones are parsed in a thread."""
         if len(self._call.arguments_json) <= SMALL:
             return self._arguments()
-        arguments = await in_thread(partial(attempted, self._arguments))
-        if isinstance(arguments, StepError):
-            raise arguments
-        return arguments
+        return await apart(self._arguments)
 
     def _invoke(self) -> Any:
         return self._tool.invoke(self._ctx, self._arguments())
@@ -172,14 +169,11 @@ async def in_time(tool: Tool, function: Callable[[], T], limit: float) -> T:
     """
     try:
         async with asyncio.timeout(limit):
-            found = await in_thread(partial(attempted, function))
+            return await apart(function)
     except TimeoutError:
         raise timed_out(tool, limit) from None
     except RuntimeError as error:
         raise failed(tool, f"cannot run: {error}") from error
-    if isinstance(found, StepError):
-        raise found
-    return found
 
 
 async def in_thread(function: Callable[[], T]) -> T:
@@ -211,6 +205,20 @@ async def in_thread(function: Callable[[], T]) -> T:
 
     Thread(target=run, name="polos-tool", daemon=True).start()
     return await result
+
+
+async def apart(function: Callable[[], T]) -> T:
+    """Return what a function returns, from a thread: it takes long, or runs code of the user's.
+
+    Raises:
+        StepError: the function raised it.
+        RuntimeError: it raised anything else, even SystemExit; or no thread can be started.
+
+    """
+    found = await in_thread(partial(attempted, function))
+    if isinstance(found, StepError):
+        raise found
+    return found
 
 
 def attempted(function: Callable[[], T]) -> T | StepError:

@@ -23,9 +23,10 @@ from polos_service.runs.children import ChildStart, run_child
 from polos_service.runs.context import RunContext
 from polos_service.runs.runnable import AGENT, Runnable, RunRequest
 from polos_service.sidethread import SMALL
+from polos_service.tools.local import apart
 from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND as WORKFLOW
-from polos_service.workflows.functions import FAILED, MODELS, apart
+from polos_service.workflows.functions import FAILED, MODELS
 from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.results import LEADING, output_of, value_of
 

@@ -14,7 +14,7 @@ from polos_service.errors import StepError
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.sidethread import SMALL
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
-from polos_service.tools.local import in_thread, told
+from polos_service.tools.local import apart, told
 from polos_service.tools.values import Models, decode, encode, returned_by
 
 MODELS = "models"
@@ -119,24 +119,3 @@ def _is_flat(value: Any) -> bool:
         or type(value) in (bool, int, float)
         or (type(value) is str and len(value) <= SMALL // MEMBERS)
     )
-
-
-async def apart(function: Callable[[], Any]) -> Any:
-    """Call a function in a thread: it takes long, or runs code of the user's.
-
-    Raises:
-        StepError: the function raised it.
-        RuntimeError: it raised anything else, even SystemExit; or no thread can be started.
-
-    """
-
-    def attempted() -> Any:
-        try:
-            return function()
-        except StepError as error:
-            return error
-
-    found = await in_thread(attempted)
-    if isinstance(found, StepError):
-        raise found
-    return found

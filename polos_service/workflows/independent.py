@@ -30,9 +30,10 @@ from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest, new_run
 from polos_service.sidethread import SMALL
 from polos_service.store import NewRun
+from polos_service.tools.local import apart
 from polos_service.tools.values import encode
 from polos_service.workflows.children import Children
-from polos_service.workflows.functions import FAILED, apart
+from polos_service.workflows.functions import FAILED
 from polos_service.workflows.invocation import Invocation
 from polos_service.workflows.outcome import value_in
 from polos_service.workflows.results import LEADING
@@ -121,8 +122,9 @@ class Independent:
         """
 
         async def body(attempt: Attempt) -> StepOutput:
-            run = await self._run(key, invocation)
-            await attempt.checkpoint()  # a run is started by a step that the log has
+            with self._ctx.working():
+                run = await self._run(key, invocation)
+                await attempt.checkpoint()  # a run is started by a step that the log has
             try:
                 run = replace(run, run_id=await self._created(run))
             except RequestIdReused as error:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from polos_client.errors import StoreUnavailable
 from polos_service.logs import get_logger
-from polos_service.store import Key, RunStore
+from polos_service.store import Claims, Key
 
 log = get_logger(__name__)
 
@@ -29,7 +29,7 @@ class Room:
     as well, and a parked run has a time at which it is woken.
     """
 
-    def __init__(self, store: RunStore) -> None:
+    def __init__(self, store: Claims) -> None:
         self._store = store
         self._line: dict[asyncio.Event, None] = {}
         self._cut_off: dict[Key, float] = {}

@@ -25,7 +25,7 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
-from polos_service.tools.local import attempted, in_thread, told
+from polos_service.tools.local import apart, told
 from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND, Definition
 from polos_service.workflows.means import Means
@@ -141,9 +141,8 @@ class WorkflowRunnable:
                 raise StepError(FAILED, message_of(error)) from error
             await ctx.start_over(StepError(FAILED, message_of(error)).message)
         await ctx.settle()
-        result = await in_thread(lambda: attempted(lambda: stored(outcome.value)))
-        if isinstance(result, StepError):
-            raise result
+        with ctx.working():
+            result = await apart(lambda: stored(outcome.value))
         return WorkflowFinish(
             result_json=result,
             result_schema=schema_of(outcome.value),

@@ -69,8 +69,9 @@ class Session:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Return a folder whose modules can be imported, and are forgotten afterwards."""
+    """Work in a folder whose modules can be imported, and are forgotten afterwards."""
     before = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     for name in set(sys.modules) - before:

@@ -306,6 +306,14 @@ def serve(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+async def test_the_banner_names_an_agent_that_is_no_tool_of_another(tmp_path: Path) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(GOOD + 'lead = Agent("lead", "scripted", scripted.script("x"), tools=[fine])\n')
+    async with ServiceProcess(app, tmp_path / "runs.db") as service:
+        await until(lambda: "Try it:" in service.output, "the banner")
+        assert f"Try it: polos run lead Hello --address {service.address}" in service.lines
+
+
 async def test_the_banner_says_what_to_try_and_a_misspelt_variable_is_named(
     tmp_path: Path,
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from polos_client.budget import Budget
 from polos_client.calls.client import PolosClient
 from polos_client.define.agent import Agent
 from polos_client.define.scripted import pause, turn
@@ -57,6 +58,8 @@ async def test_the_same_id_with_other_arguments_is_refused(tmp_path: Path, start
         with pytest.raises(RequestIdReused) as refused:
             await start(FINE, served.client, "Stop.", request_id="once")
         assert refused.value.metadata == {"request_id": "once", "run_id": first}
+        with pytest.raises(RequestIdReused, match=r"other arguments: .* the budget"):
+            await start(FINE, served.client, request_id="once", budget=Budget(tokens=7))
         with pytest.raises(RequestIdReused):
             await start(OTHER, served.client, request_id="once")
 

@@ -73,7 +73,7 @@ class Flows:
 
     async def refusal(self, project: str, run_id: str, root: str) -> str:
         """Return why a run must not be waited for."""
-        return await OtherRuns(self.store).refusal(project, run_id, root)
+        return await self._others.refusal(project, run_id, root)
 
     async def outcome(self, project: str, run_id: str) -> str:
         """Return what a run has ended with."""

@@ -11,6 +11,7 @@ upwards:
 - `records` and `inbox` are the buckets; `queue` hands out the runs that have not ended, from
   `lines`, and with regard to the `shares` of projects; `bound` limits it.
 - `claims` holds runs, each by a `lease`; `feeds` are the logs that readers follow.
+- `delivery` brings commands to runs, and wakes them; `watching` tells the ends of runs to others.
 - `listing` looks over many runs; `overdue` finds those that should have ended; `upkeep`
   removes and mends them.
 - `store` is all of it behind the port. `shielded` tasks go on though their caller leaves.

@@ -18,6 +18,7 @@ from polos_service.store.nats.access import Access
 from polos_service.store.nats.bound import Admission, Bound, ProjectBound
 from polos_service.store.nats.claims import Claims
 from polos_service.store.nats.connection import Connection, Endpoint
+from polos_service.store.nats.delivery import Delivery
 from polos_service.store.nats.feeds import Feeds
 from polos_service.store.nats.inbox import Inbox, InboxView
 from polos_service.store.nats.jetstream import JetStream
@@ -27,7 +28,7 @@ from polos_service.store.nats.log import Log
 from polos_service.store.nats.overdue import DueRuns
 from polos_service.store.nats.parking import Parking
 from polos_service.store.nats.queue import Queue
-from polos_service.store.nats.records import DefinitionLost, Life, Record, Records
+from polos_service.store.nats.records import DefinitionLost, Life, Records
 from polos_service.store.nats.shares import Shares
 from polos_service.store.nats.shielded import ShieldedTasks
 from polos_service.store.nats.streams import Health, make_streams
@@ -82,7 +83,8 @@ class NatsStore:
         self._queue = Queue(jetstream, self._tasks, lines)
         self._parking = Parking(jetstream, self._inbox, self._queue)
         self._waits = WaitIndex(jetstream, self._log, self._records)
-        self._watchers = Watchers(jetstream, self._log, self._records, self._order)
+        self._delivery = Delivery(self._log, self._records, self._inbox, self._parking)
+        self._watchers = Watchers(jetstream, self._log, self._records, self._delivery.order)
         self._claims = Claims(
             log=self._log,
             records=self._records,
@@ -293,7 +295,7 @@ class NatsStore:
     async def inbox(self, project: str, run_id: str) -> Sequence[port.Command]:
         """Return what the run's inbox holds now."""
         view = InboxView()
-        if (await self._settled(project, run_id)).life is Life.OPEN:
+        if (await self._watchers.settled(project, run_id)).life is Life.OPEN:
             await self._inbox.look(project, run_id, view)
         return view.commands
 
@@ -308,7 +310,7 @@ class NatsStore:
 
     async def wake(self, project: str, run_id: str) -> bool:
         """Queue a suspended run again."""
-        return await self._tasks.finish(self._wake(project, run_id))
+        return await self._tasks.finish(self._delivery.wake(project, run_id))
 
     def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called whenever this replica has claimed a run from the queue."""
@@ -403,48 +405,12 @@ class NatsStore:
     async def _command(
         self, project: str, run_id: str, command: port.Command
     ) -> port.Command | None:
-        if (await self._settled(project, run_id)).life is not Life.OPEN:
+        if (await self._watchers.settled(project, run_id)).life is not Life.OPEN:
             return None
-        return await self._put(project, run_id, command)
-
-    async def _order(self, project: str, run_id: str, command: port.Command) -> None:
-        """Put a command into the inbox of a run, unless its record says that it has ended."""
-        if await self._records.open(project, run_id):
-            await self._put(project, run_id, command)
-
-    async def _put(self, project: str, run_id: str, command: port.Command) -> port.Command | None:
-        stands = await self._inbox.put(project, run_id, command)
-        record = await self._records.sought(project, run_id)
-        if record is None or record.life not in (Life.OPEN, Life.ENDED):
-            await self._inbox.remove(project, run_id)  # as its removal did a moment too early
-            return None
-        # Looked at behind the command: whoever parks the run looks for commands behind its mark.
-        await self._wake_open(record)
-        return stands
-
-    async def _wake(self, project: str, run_id: str) -> bool:
-        record = await self._records.find(project, run_id)
-        return record is not None and await self._wake_open(record)
-
-    async def _wake_open(self, record: Record) -> bool:
-        """Queue a run that has not ended, if it is parked; return whether it is."""
-        last = await self._log.last(log_subject(record.project, record.run_id))
-        if last is None or record.life is not Life.OPEN:
-            return False
-        await self._parking.wake(record, last.head)
-        return last.head.parked is not None
-
-    async def _settled(self, project: str, run_id: str) -> Record:
-        """Return the record, brought in line with the log."""
-        record = await self._records.get(project, run_id)
-        if record.life is Life.OPEN:
-            last = await self._log.last(log_subject(project, run_id))
-            if last is not None and last.head.outcome:
-                return await self._watchers.finish(record, last.head)
-        return record
+        return await self._delivery.put(project, run_id, command)
 
     async def _delete(self, project: str, run_id: str) -> None:
-        record = await self._settled(project, run_id)
+        record = await self._watchers.settled(project, run_id)
         if record.life is Life.OPEN:
             raise not_finished(run_id)
         await self._removal.remove(record, Life.DELETING)

@@ -40,9 +40,6 @@ EVERY_ALARM = "$KV.POLOS_ALARMS.>"
 WAITS = "KV_POLOS_WAITS"
 """The bucket of open waits."""
 
-EVERY_WAIT = "$KV.POLOS_WAITS.>"
-"""Where the values of that bucket are kept."""
-
 WATCHERS = "KV_POLOS_WATCHERS"
 """The bucket of root runs that wait for the end of others."""
 

@@ -68,6 +68,20 @@ class Watchers:
             await self._jetstream.purge(WATCHERS, message.subject)
         return await self._records.finish(record, head)
 
+    async def settled(self, project: str, run_id: str) -> Record:
+        """Return a run's record; if the log tells of its end, the record does then.
+
+        Raises:
+            RunExpired, RunNotFound: there is no such run.
+
+        """
+        record = await self._records.get(project, run_id)
+        if record.life is Life.OPEN:
+            last = await self._log.last(log_subject(project, run_id))
+            if last is not None and last.head.outcome:
+                return await self.finish(record, last.head)
+        return record
+
     async def remove(self, project: str, run_id: str) -> None:
         """Remove what is left of those who waited for a run."""
         await self._jetstream.purge(WATCHERS, watchers_of(project, run_id))

@@ -8,21 +8,17 @@ while it is open (see `condition`).
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
-    Coroutine,
-    Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from polos_client.errors import StoreUnavailable
 from polos_service.cancelling import seen
@@ -46,7 +42,6 @@ from polos_service.store.refusals import StoreInUse
 from polos_service.store.sqlite import (
     claims,
     inbox,
-    log,
     parking,
     queue,
     removal,
@@ -58,21 +53,16 @@ from polos_service.store.sqlite import (
 from polos_service.store.sqlite.access import Access
 from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.condition import Condition, TakenOver
-from polos_service.store.sqlite.damage import ForeignValueError
-from polos_service.store.sqlite.file import InUseError, StoreFile
+from polos_service.store.sqlite.file import InUseError, StoreFile, holder
 from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.opening import prepare
 from polos_service.store.sqlite.queue import Rules
+from polos_service.store.sqlite.reading import Reader
 from polos_service.store.sqlite.schema import Synchronous, connect
+from polos_service.store.sqlite.snapshots import Snapshots
 from polos_service.store.sqlite.spending import Usage
 from polos_service.store.sqlite.tails import Tails
 from polos_service.store.wakeups import Wakeups
-
-ROOM = "room"
-"""The key of the wake-up when runs have left the queue."""
-
-PAGE = 1024 * 1024
-"""Bytes of history read before the loop gets a turn."""
 
 
 class SqliteStore:
@@ -84,27 +74,31 @@ class SqliteStore:
     def __init__(self, file: StoreFile, synchronous: Synchronous, rules: Rules) -> None:
         self._file = file
         self._rules = rules
-        self._writer = f"{os.uname().nodename}:{os.getpid()}"
         self._db = connect(file.path, synchronous)
         self._reader = connect(file.path)
         self._reader.execute("PRAGMA query_only = ON")
         self._condition = Condition(file)
         self._condition.require_owner(self._reader)
+        self._reading = Snapshots(self._reader, self._condition)
         file.remember()
         self._wakeups = Wakeups()
         self._spool = spool.Spool(file.token)
         self._tails = Tails()
         self._open = OpenRuns(self._wakeups)
-        self._removing: set[asyncio.Task[None]] = set()
         self._spooled = 0
         """Bytes in the spool at most."""
         self._unspooling: asyncio.Future[None] | None = None
         self._committer = Committer(self._db, self._condition, self._spool)
-        self.access = Access(self._committer, self._reader, self._reading)
-        self.usage = Usage(self._committer, self._reader, self._reading)
+        self.access = Access(self._committer, self._reading)
+        self.usage = Usage(self._committer, self._reading)
+        self._claims = claims.Claims(
+            self._committer, self._spool, self._tails, self._open, self._wakeups
+        )
+        self._logs = Reader(self._reading, self._tails, self._open, self._committer, self._spool)
         self._waker = parking.Waker(self._wake_due, parking.next_wake(self._reader))
+        self._removal = removal.Removal(self._committer, self._wakeups)
         for run in removal.removals(self._reader):
-            self._spawn(self._remove(run))
+            self._removal.go_on(run)
 
     @classmethod
     async def open(
@@ -120,7 +114,7 @@ class SqliteStore:
         `weights` and `quotas` are those of the projects that share the queue.
 
         Raises:
-            StoreInUse: another process has it open.
+            StoreInUse: another process, or another service in this one, has it open.
             StoreUnavailable: it has a second name, it cannot be written, or it is not a store of
                 this version or an older one.
 
@@ -135,7 +129,7 @@ class SqliteStore:
                 raise
         except InUseError:
             raise StoreInUse(
-                f"The store {path} is in use by another process. Stop that one, or give this "
+                f"The store {path} is in use by {holder(path)}. Stop that one, or give this "
                 "one a store of its own (--store, POLOS_STORE)."
             ) from None
         except (OSError, sqlite3.Error) as error:
@@ -151,8 +145,8 @@ class SqliteStore:
             return False
         with suppress(StoreUnavailable, TimeoutError):
             self._condition.inspect()
-            with self._reading():
-                self._condition.require_owner(self._reader)
+            with self._reading() as db:
+                self._condition.require_owner(db)
             await self._condition.look()
             await self._condition.probe(self._committer.submit)
             self._condition.inspect()
@@ -188,31 +182,31 @@ class SqliteStore:
         while True:
             arrived = self._wakeups.event("queue")
             names = list(workflows)  # in the loop, where names are added
-            found = await self._claim(partial(queue.find_queued, names, limit, self._rules))
+            found = await self._claims.take(partial(queue.find_queued, names, limit, self._rules))
             if found:
                 return found
             await arrived.wait()
 
     async def claim_run(self, project: str, run_id: str, *, force: bool = False) -> Claim | None:
         """Claim this run, if it is queued, or with `force` if it has not ended."""
-        found = await self._claim(lambda db: claims.find_run(db, project, run_id, held=force))
+        found = await self._claims.take(lambda db: claims.find_run(db, project, run_id, held=force))
         return found[0] if found else None
 
     async def overdue(self, now: int, stuck: int) -> Sequence[Overdue]:
         """Return queued runs that should have ended, and held runs that should have long ago."""
-        with self._reading():
-            return claims.overdue(self._reader, now, stuck)
+        with self._reading() as db:
+            return claims.overdue(db, now, stuck)
 
     async def waiting(self) -> Mapping[str, int]:
         """Return how many runs are queued, by workflow."""
-        with self._reading():
-            return queue.waiting(self._reader)
+        with self._reading() as db:
+            return queue.waiting(db)
 
     async def release(self, claim: Claim, *, failed: bool = False, left: str = "") -> None:
         """Queue the run again."""
         if (claim.project, claim.run_id) in self._open:
             with suppress(TakenOver):  # the claim was lost, with all others
-                await self._requeue([claim], failed=failed, left=left)
+                await self._claims.requeue([claim], failed=failed, left=left)
 
     def append(self, claim: Claim, frame: Frame, private: bytes = b"") -> asyncio.Future[None]:
         """Append a frame, then wake the run's readers."""
@@ -244,35 +238,13 @@ class SqliteStore:
         self, project: str, run_id: str, after: int, limit: int, branch: int | None = None
     ) -> Slice:
         """Read frames from the cursor on."""
-        key = (project, run_id)
-        if newest := self._tails.after(key, after, limit):
-            latest, covered = self._tails.latest(key), newest[-1].last
-            return Slice(frames=of(branch, newest), latest=latest, ended=False, covered=covered)
-        if self._open.is_unwritten(key):
-            return Slice(frames=(), latest=0, ended=False, covered=after)
-        with self._reading():
-            run, state = runs.row_of(self._reader, project, run_id)
-            ended = state in ENDED
-            if branch is None:
-                frames, covered = log.frames_after(self._reader, run, after, limit)
-            else:
-                frames, covered = log.frames_of(
-                    self._reader, run, branch, after, limit, ended=ended
-                )
-            left = limit - sum(len(one.data) for one in frames)
-            if left > 0 and (newest := self._tails.after(key, covered, left)):
-                frames += of(branch, newest)
-                covered = newest[-1].last
-            latest = max(log.latest_of(self._reader, run), self._tails.latest(key))
-            if covered <= after < latest:
-                raise ForeignValueError(f"events after {after} are missing")
-            return Slice(frames=frames, latest=latest, ended=ended, covered=covered)
+        return self._logs.read(project, run_id, after, limit, branch)
 
     async def wait(self, project: str, run_id: str, after: int) -> None:
         """Wait for an event after the cursor."""
         while True:
             appended = self._wakeups.event(("log", project, run_id))
-            if self._grown(project, run_id, after):
+            if self._logs.grown(project, run_id, after):
                 return
             await appended.wait()
 
@@ -280,25 +252,9 @@ class SqliteStore:
         """Have `wake` called whenever the log has grown, or the run was removed."""
         return self._wakeups.follow(("log", project, run_id), wake)
 
-    async def history(self, claim: Claim) -> AsyncIterator[Entry]:
+    def history(self, claim: Claim) -> AsyncIterator[Entry]:
         """Yield every frame with its private part."""
-        key = (claim.project, claim.run_id)
-        if self._tails.latest(key):
-            await self._committer.submit(
-                lambda db: self._spool.unspool(db, *key), lambda _: self._tails.unspooled(key)
-            )
-        place = (-1, 0)
-        while True:
-            # A page at a time: a statement left open would keep the reader's snapshot, and
-            # with it every tail, from moving on.
-            with self._reading(f"log of run {claim.run_id}"):
-                run, _ = runs.row_of(self._reader, *key)
-                place, page = log.history_page(self._reader, run, place, PAGE)
-            if not page:
-                return
-            for entry in page:
-                yield entry
-            await asyncio.sleep(0)
+        return self._logs.history(claim)
 
     async def command(self, project: str, run_id: str, command: Command) -> Command | None:
         """Put a command into the inbox of a run that has not ended."""
@@ -313,9 +269,9 @@ class SqliteStore:
 
     async def inbox(self, project: str, run_id: str) -> Sequence[Command]:
         """Return what the run's inbox holds now."""
-        with self._reading():
-            run, state = runs.row_of(self._reader, project, run_id)
-            return () if state in ENDED else inbox.commands_after(self._reader, run, 0)
+        with self._reading() as db:
+            run, state = runs.row_of(db, project, run_id)
+            return () if state in ENDED else inbox.commands_after(db, run, 0)
 
     async def suspend(
         self, claim: Claim, *, wake_at: int | None, seen: int, deadline: int | None
@@ -349,7 +305,7 @@ class SqliteStore:
 
     def on_room(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Have `wake` called whenever runs were claimed."""
-        return self._wakeups.follow(ROOM, wake)
+        return self._wakeups.follow(claims.ROOM, wake)
 
     async def watch(self, project: str, run_id: str, root: str) -> bool:
         """Have the end of a run told to a root run."""
@@ -365,15 +321,15 @@ class SqliteStore:
 
     async def open_waits(self, project: str, run_id: str) -> Sequence[WaitRecord]:
         """Return the open waits of a run."""
-        with self._reading():
-            return waits.waits_of(self._reader, project, run_id)
+        with self._reading() as db:
+            return waits.waits_of(db, project, run_id)
 
     async def list_waits(
         self, project: str, limit: int, after: tuple[int, str, int] | None = None
     ) -> Sequence[WaitRecord]:
         """Return a page of the open waits of a project."""
-        with self._reading():
-            return waits.page_of(self._reader, project, limit, after)
+        with self._reading() as db:
+            return waits.page_of(db, project, limit, after)
 
     async def commands(self, claim: Claim, seen: int) -> Sequence[Command]:
         """Wait for commands behind the first `seen`."""
@@ -381,121 +337,35 @@ class SqliteStore:
             key = (claim.project, claim.run_id)
             arrived = self._wakeups.event(("inbox", *key))
             if self._open.is_commanded(key, seen):
-                with self._reading():
-                    run, _ = runs.row_of(self._reader, *key)
-                    if found := inbox.commands_after(self._reader, run, seen):
+                with self._reading() as db:
+                    run, _ = runs.row_of(db, *key)
+                    if found := inbox.commands_after(db, run, seen):
                         return found
             await arrived.wait()
 
     async def get(self, project: str, run_id: str) -> RunRecord:
         """Return the run's record."""
-        with self._reading():
-            return self._tails.up_to_date(project, runs.record_of(self._reader, project, run_id))
+        with self._reading() as db:
+            return self._tails.up_to_date(project, runs.record_of(db, project, run_id))
 
     async def list(self, project: str, query: RunQuery) -> Sequence[RunRecord]:
         """Return a page of records."""
-        with self._reading():
-            found = runs.records(self._reader, project, query)
+        with self._reading() as db:
+            found = runs.records(db, project, query)
         return [self._tails.up_to_date(project, one) for one in found]
 
     async def definition(self, project: str, run_id: str) -> bytes:
         """Return what a run was created with."""
-        with self._reading():
-            return runs.definition_of(self._reader, project, run_id)
+        with self._reading() as db:
+            return runs.definition_of(db, project, run_id)
 
     async def private(self, project: str, run_id: str, sequence: int) -> bytes:
         """Return what is stored beside an event."""
-        with self._reading():
-            run, _ = runs.row_of(self._reader, project, run_id)
-            found = log.private_beside(self._reader, run, sequence)
-        if found is None:  # the committing thread has the spool, and may empty it any time
-            found = await self._committer.submit(
-                lambda db: (
-                    self._spool.private_beside(project, run_id, sequence)
-                    or log.private_beside(db, run, sequence)
-                )
-            )
-        return found or b""
+        return await self._logs.private(project, run_id, sequence)
 
     async def delete(self, project: str, run_id: str) -> None:
         """Remove an ended run with its log and inbox: at once for readers, in pieces on disk."""
-        # In a task of its own: if the caller goes away, the deletion goes on.
-        await asyncio.shield(self._spawn(self._delete(project, run_id)))
-
-    async def _delete(self, project: str, run_id: str) -> None:
-        def begin(db: sqlite3.Connection) -> int | None:
-            run = removal.begin_removal(db, project, run_id)
-            return run if removal.remove(db, run) else None
-
-        run = await self._committer.submit(
-            begin, lambda _: self._wakeups.notify(("log", project, run_id))
-        )
-        if run is not None:
-            await self._remove(run)
-
-    async def _remove(self, run: int) -> None:
-        while await self._committer.submit(lambda db: removal.remove(db, run)):
-            pass
-
-    def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(removing)
-        self._removing.add(task)
-        task.add_done_callback(self._removing.discard)
-        task.add_done_callback(seen)  # the next process finishes the removal
-        return task
-
-    async def _claim(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
-        claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
-            lambda db: [claims.begin_claim(db, self._spool, r, self._writer) for r in find(db)],
-            self._claimed,
-        )
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            # The commit is under way all the same, and nobody would ever hold those claims.
-            claiming.add_done_callback(self._give_back)
-            raise
-
-    def _claimed(self, found: Sequence[Claim]) -> None:
-        for claim in found:
-            self._tails.drop((claim.project, claim.run_id))
-            self._open.claimed(claim)
-        if found:
-            self._wakeups.notify(ROOM)
-
-    def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
-        if not (claiming.cancelled() or claiming.exception()):
-            with suppress(StoreUnavailable):  # closed: the next process queues the runs
-                self._requeue(claiming.result(), failed=False).add_done_callback(seen)
-
-    def _requeue(
-        self, held: Sequence[Claim], *, failed: bool, left: str = ""
-    ) -> asyncio.Future[Sequence[Claim]]:
-        queued = partial(claims.requeue, failed=failed, left=left)
-        return self._committer.submit(
-            lambda db: [c for c in held if queued(db, self._spool, c)],
-            self._released,
-        )
-
-    @contextmanager
-    def _reading(self, what: str = "store") -> Iterator[None]:
-        """Raise StoreUnavailable for what SQLite refuses, and for values that are damaged."""
-        try:
-            self._reader.execute("BEGIN")  # a commit between two reads would look like damage
-            try:
-                yield
-            finally:
-                if self._reader.in_transaction:  # SQLite ends it by itself if the disk fails
-                    self._reader.execute("COMMIT")
-        except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
-            self._condition.saw(error)
-            raise StoreUnavailable(f"The {what} cannot be read: {error}.") from error
-
-    def _released(self, released: Sequence[Claim]) -> None:
-        for claim in released:
-            self._tails.drop((claim.project, claim.run_id))
-            self._open.left((claim.project, claim.run_id))
-        self._wakeups.notify("queue")
+        await self._removal.delete(project, run_id)
 
     def _appended(self, claim: Claim, frame: Frame, size: int) -> None:
         key = (claim.project, claim.run_id)
@@ -526,16 +396,3 @@ class SqliteStore:
     def _all_unspooled(self, _: None) -> None:
         self._spooled = 0
         self._tails.all_unspooled()
-
-    def _grown(self, project: str, run_id: str, after: int) -> bool:
-        newest = self._tails.latest((project, run_id))
-        if newest:
-            return newest > after
-        with self._reading():
-            run, state = runs.row_of(self._reader, project, run_id)
-            return state in ENDED or log.latest_of(self._reader, run) > after
-
-
-def of(branch: int | None, frames: list[Frame]) -> list[Frame]:
-    """Return the frames that may hold events of a branch; None: all of them."""
-    return frames if branch is None else [one for one in frames if one.may_hold(branch)]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
 from polos_service.store.access import AccessEntry, Changed
 from polos_service.store.sqlite.committer import Committer
+from polos_service.store.sqlite.snapshots import Snapshots
 
 PAGE = 500
 """Values that one look returns at most."""
@@ -16,20 +16,14 @@ PAGE = 500
 class Access:
     """Values by name, in a table of the store's file."""
 
-    def __init__(
-        self,
-        committer: Committer,
-        reader: sqlite3.Connection,
-        reading: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, committer: Committer, reading: Snapshots) -> None:
         self._committer = committer
-        self._reader = reader
         self._reading = reading
 
     async def entries(self, after: int) -> Sequence[AccessEntry]:
         """Return values that were put after a revision."""
-        with self._reading():
-            rows = self._reader.execute(
+        with self._reading() as db:
+            rows = db.execute(
                 "SELECT name, value, revision FROM access WHERE revision > ? "
                 "ORDER BY revision LIMIT ?",
                 (after, PAGE),

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sqlite3
 import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
+from polos_client.errors import StoreUnavailable
+from polos_service.cancelling import seen
 from polos_service.store import Claim, Overdue
+from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.damage import fitting
 from polos_service.store.sqlite.inbox import commands_after
 from polos_service.store.sqlite.log import HELD, LEFT, NEWEST_MARK, insert_mark, left_in
+from polos_service.store.sqlite.open_runs import OpenRuns
 from polos_service.store.sqlite.runs import PARENT, PARENT_TYPES, parent_in
 from polos_service.store.sqlite.schema import QUEUED, RUNNING
 from polos_service.store.sqlite.spool import Spool
+from polos_service.store.sqlite.tails import Tails
+from polos_service.store.wakeups import Wakeups
+
+ROOM = "room"
+"""The key of the wake-up when runs have left the queue."""
 
 OVERDUE_LIMIT = 100
 """Overdue runs that one look finds, of the queued and of the held each."""
@@ -95,3 +109,63 @@ def overdue(db: sqlite3.Connection, now: int, stuck: int) -> list[Overdue]:
             for project, run_id in rows
         ]
     return found
+
+
+class Claims:
+    """Takes claims, and gives them back."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        spool: Spool,
+        tails: Tails,
+        open_runs: OpenRuns,
+        wakeups: Wakeups,
+    ) -> None:
+        self._committer = committer
+        self._spool = spool
+        self._tails = tails
+        self._open = open_runs
+        self._wakeups = wakeups
+        self._writer = f"{os.uname().nodename}:{os.getpid()}"
+
+    async def take(self, find: Callable[[sqlite3.Connection], Sequence[int]]) -> Sequence[Claim]:
+        """Claim the rows of runs that are found, in the commit in which they are."""
+        claiming: asyncio.Future[Sequence[Claim]] = self._committer.submit(
+            lambda db: [begin_claim(db, self._spool, r, self._writer) for r in find(db)],
+            self._claimed,
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            # The commit is under way all the same, and nobody would ever hold those claims.
+            claiming.add_done_callback(self._give_back)
+            raise
+
+    def requeue(
+        self, held: Sequence[Claim], *, failed: bool, left: str = ""
+    ) -> asyncio.Future[Sequence[Claim]]:
+        """Queue the runs of those claims again that still hold."""
+        queued = partial(requeue, failed=failed, left=left)
+        return self._committer.submit(
+            lambda db: [c for c in held if queued(db, self._spool, c)],
+            self._released,
+        )
+
+    def _claimed(self, found: Sequence[Claim]) -> None:
+        for claim in found:
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.claimed(claim)
+        if found:
+            self._wakeups.notify(ROOM)
+
+    def _give_back(self, claiming: asyncio.Future[Sequence[Claim]]) -> None:
+        if not (claiming.cancelled() or claiming.exception()):
+            with suppress(StoreUnavailable):  # closed: the next process queues the runs
+                self.requeue(claiming.result(), failed=False).add_done_callback(seen)
+
+    def _released(self, released: Sequence[Claim]) -> None:
+        for claim in released:
+            self._tails.drop((claim.project, claim.run_id))
+            self._open.left((claim.project, claim.run_id))
+        self._wakeups.notify("queue")

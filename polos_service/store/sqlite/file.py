@@ -54,6 +54,13 @@ class InUseError(OSError):
     """Another store, in this process or another, has the file open."""
 
 
+def holder(path: Path) -> str:
+    """Return who has a file open that is in use."""
+    with _holding:
+        here = path.exists() and identity(path.stat()) in _held
+    return "another service in this process" if here else "another process"
+
+
 class StoreFile:
     """A database file that is held, from `__init__` until `close`.
 

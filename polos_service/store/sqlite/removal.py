@@ -6,14 +6,20 @@ as a tombstone.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+from collections.abc import Coroutine
+from typing import Any
 
+from polos_service.cancelling import seen
 from polos_service.store import ENDED
 from polos_service.store.refusals import not_finished
+from polos_service.store.sqlite.committer import Committer
 from polos_service.store.sqlite.runs import row_of
 from polos_service.store.sqlite.schema import EXPIRED, EXPIRING, REMOVING
 from polos_service.store.sqlite.usage import add_stored
+from polos_service.store.wakeups import Wakeups
 
 PIECE = 256
 """Rows of a table that are deleted in one commit at most."""
@@ -112,3 +118,42 @@ def remove_piece(db: sqlite3.Connection, run: int) -> bool:
         (run, PIECE),
     )
     return found.rowcount == PIECE
+
+
+class Removal:
+    """Removes runs in tasks of its own: if a caller goes away, the removal goes on."""
+
+    def __init__(self, committer: Committer, wakeups: Wakeups) -> None:
+        self._committer = committer
+        self._wakeups = wakeups
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def delete(self, project: str, run_id: str) -> None:
+        """Remove an ended run: at once for readers, in pieces on disk."""
+        await asyncio.shield(self._spawn(self._delete(project, run_id)))
+
+    def go_on(self, run: int) -> None:
+        """Begin to remove what is left of a run whose removal has begun."""
+        self._spawn(self._remove(run))
+
+    async def _delete(self, project: str, run_id: str) -> None:
+        def begin(db: sqlite3.Connection) -> int | None:
+            run = begin_removal(db, project, run_id)
+            return run if remove(db, run) else None
+
+        run = await self._committer.submit(
+            begin, lambda _: self._wakeups.notify(("log", project, run_id))
+        )
+        if run is not None:
+            await self._remove(run)
+
+    async def _remove(self, run: int) -> None:
+        while await self._committer.submit(lambda db: remove(db, run)):
+            pass
+
+    def _spawn(self, removing: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(removing)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(seen)  # the next process finishes the removal
+        return task

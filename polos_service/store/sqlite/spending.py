@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 from polos_service.store.sqlite.committer import Committer
+from polos_service.store.sqlite.snapshots import Snapshots
 from polos_service.store.usage import Spent
 
 
 class Usage:
     """What projects spend, in the table `usage`."""
 
-    def __init__(
-        self,
-        committer: Committer,
-        reader: sqlite3.Connection,
-        reading: Callable[[], AbstractContextManager[None]],
-    ) -> None:
+    def __init__(self, committer: Committer, reading: Snapshots) -> None:
         self._committer = committer
-        self._reader = reader
         self._reading = reading
 
     async def spend(self, project: str, day: int, spent: Spent) -> None:
@@ -29,8 +22,8 @@ class Usage:
 
     async def spent(self, project: str, day: int) -> Spent:
         """Return what was added for a project and a day."""
-        with self._reading():
-            row = self._reader.execute(
+        with self._reading() as db:
+            row = db.execute(
                 "SELECT tokens, usd_micros FROM usage WHERE project = ? AND day = ?",
                 (project, day),
             ).fetchone()

@@ -226,6 +226,7 @@ def test_a_child_without_an_end_takes_its_root_s(log: Log) -> None:
         folded.result()
     assert failed.value.run_id == child.run_id
     assert not ClientEvent(taken[-1], child.run_id).is_own
+    assert ClientEvent(taken[-1], child.run_id).run_id == ROOT
 
 
 def test_the_result_of_a_root_is_never_that_of_a_child(log: Log) -> None:

@@ -22,7 +22,8 @@ from polos_client.define.agent import Agent
 from polos_client.define.scripted import call, script, turn
 from polos_client.define.tool import tool
 from polos_client.define.workflow import workflow
-from polos_client.errors import AgentNotFound, DefinitionError, RunFailed
+from polos_client.errors import AgentNotFound, DefinitionError, RunFailed, StoreUnavailable
+from polos_client.sync import wait
 from polos_service.config import SettingsInvalidError
 from polos_service.embedded import Polos
 from polos_service.listening import ListenError
@@ -123,6 +124,57 @@ async def test_a_workflow_is_started_as_an_agent_is() -> None:
             await another.run(polos)
         with pytest.raises(DefinitionError, match="Two runnables have the id 'given'"):
             await speaker("given").run(polos, "Hello")
+
+
+async def test_a_definition_that_was_made_again_is_used_after_a_restart() -> None:
+    polos = Polos()
+    await polos.start()
+    try:
+        first = speaker("embedded-again", "First.")
+        assert (await first.run(polos, "Go.")).result == "First."
+        second = speaker("embedded-again", "Second.")
+        with pytest.raises(DefinitionError, match="stop the service and start it again"):
+            await second.run(polos, "Go.")
+        await polos.stop()
+        await polos.start()
+        assert (await second.run(polos, "Go.")).result == "Second."
+    finally:
+        await polos.stop()
+
+
+async def test_a_service_in_another_loop_is_reached_after_a_restart() -> None:
+    agent, polos = speaker("embedded-loops"), Polos()
+    await asyncio.to_thread(wait, polos.start())
+    try:
+        assert (await agent.run(polos, "Go.")).result == "Hi."
+        with pytest.raises(RuntimeError, match="started in another event loop"):
+            await polos.stop()
+        await asyncio.to_thread(wait, polos.stop())
+        await asyncio.to_thread(wait, polos.start())
+        assert (await agent.run(polos, "Go.")).result == "Hi."
+    finally:
+        await asyncio.to_thread(wait, polos.stop())
+        await polos.close()
+
+
+async def test_a_path_names_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    agent = speaker("embedded-path")
+    for path in (Path("runs.db"), Path("~/runs.db")):
+        async with Polos(store=path) as polos:
+            first = await agent.run(polos, "Go.", request_id="one")
+        async with Polos(store=f"sqlite://{path.expanduser().absolute()}") as polos:
+            again = await agent.run(polos, "Go.", request_id="one")
+        assert again.agent_run_id == first.agent_run_id
+    assert (tmp_path / "runs.db").exists()
+    assert (tmp_path / "home" / "runs.db").exists()
+
+
+async def test_a_store_of_this_process_says_so(tmp_path: Path) -> None:
+    async with Polos(store=tmp_path / "runs.db"):
+        with pytest.raises(StoreUnavailable, match="in use by another service in this process"):
+            await Polos(store=tmp_path / "runs.db").start()
 
 
 async def test_a_run_that_an_earlier_process_left_is_resumed_by_definition_alone(

@@ -25,6 +25,7 @@ from polos_service.runs.waiting import Waiting
 from polos_service.runs.writer import Writer
 from polos_service.sidethread import SMALL
 from polos_service.store.sqlite import SqliteStore
+from polos_service.tools.local import apart
 from polos_service.workflows import functions
 from tests.support.flows import Flows, flowing, kinds
 from tests.support.runs import SetClock, done, go_on
@@ -207,12 +208,11 @@ async def test_a_result_whose_cost_is_being_counted_keeps_back_those_behind_it(
 async def test_a_long_result_that_is_being_decoded_keeps_back_those_behind_it(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    in_thread = functions.apart
     orders: list[list[str]] = []
 
     async def slowly(function: Callable[[], Any]) -> Any:
         await asyncio.sleep(0.02)
-        return await in_thread(function)
+        return await apart(function)
 
     monkeypatch.setattr(functions, "apart", slowly)
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sys
 import threading
-import time
 from functools import partial
 from typing import Any
 
@@ -15,9 +14,11 @@ import pytest
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import workflow
 from polos_client.errors import StepExecutionError
+from polos_service.runs.frame import SECOND
 from polos_service.store.sqlite import SqliteStore
 from polos_service.tools import calling
 from tests.support.flows import flowing, kinds, result_of
+from tests.support.runs import SetClock
 from tests.support.stores import until
 
 QUICK: dict[str, Any] = {"base_delay": 0.001, "max_delay": 0.001}
@@ -161,22 +162,27 @@ async def test_kills_do_not_use_up_retries(store: SqliteStore) -> None:
 
 
 async def test_a_kill_during_the_pause_leaves_the_rest_of_it(store: SqliteStore) -> None:
-    attempts: list[float] = []
+    clock = SetClock()
+    attempts: list[int] = []
 
     def work() -> str:
-        attempts.append(time.time())
+        attempts.append(clock.now())
         if len(attempts) == 1:
             raise ValueError("first")
         return "done"
 
     @workflow(id="paused")
     async def paused(ctx: WorkflowContext) -> Any:
-        return await ctx.step.run("work", work, base_delay=0.5)
+        return await ctx.step.run("work", work, base_delay=60, max_delay=60)
 
-    async with flowing(store, paused) as flows:
+    async with flowing(store, paused, clock=clock) as flows:
         run_id = await flows.start(paused)
         await flows.holds(run_id, "step_retry work 2")
-        await flows.restart()
+        await flows.stop()
+        clock.asked.clear()
+        flows.begin()
+        await until(lambda: any(30 < one < 60 for one in clock.asked))
+        clock.shift += 60 * SECOND
         events = await flows.ended(run_id)
     assert kinds(events)[1:-1] == [
         "step_start work 1",
@@ -184,7 +190,7 @@ async def test_a_kill_during_the_pause_leaves_the_rest_of_it(store: SqliteStore)
         "step_finish work 2",
     ]
     start = next(one.step_retry.start_time for one in events if one.HasField("step_retry"))
-    assert attempts[1] >= start.ToNanoseconds() / 1e9
+    assert attempts[1] >= start.ToNanoseconds()
 
 
 async def test_a_timeout_cancels_a_coroutine_and_leaves_a_thread(store: SqliteStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from polos_client.define.context import WorkflowContext
 from polos_client.define.scripted import call, turn
 from polos_client.define.tool import tool
 from polos_client.define.workflow import workflow
-from polos_client.errors import StepExecutionError
+from polos_client.errors import StepExecutionError, StoreUnavailable
 from polos_client.result import AgentResult
 from polos_service.agents.runnable import AgentRunnable
 from polos_service.models.providers import Providers
 from polos_service.models.scripted import Scripted
-from polos_service.store import RunQuery
+from polos_service.runs.answers import cancelling
+from polos_service.store import CANCEL, Command, RunQuery
 from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import Flows, flowing, kinds, result_of
 from tests.support.service import scripted, until
@@ -244,6 +246,71 @@ async def test_runs_that_are_waited_for_are_cancelled_first(
         for one in (alone.run_id, other):
             await flows.answer(one, "on")
             assert kinds(await flows.ended(one))[-1] == "workflow_finish"
+
+
+@pytest.mark.parametrize("by_child", [False, True])
+async def test_a_run_that_is_waited_for_is_cancelled_although_the_store_was_away(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, *, by_child: bool
+) -> None:
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> Any:
+        return await ctx.step.invoke_and_wait("child", parent)
+
+    command = store.command
+    refused: list[str] = []
+
+    async def away(project: str, run_id: str, told: Command) -> Command | None:
+        """Be away for the first order to cancel a run that another has started."""
+        if not refused and told.kind == CANCEL and run_id != root_id:
+            refused.append(run_id)
+            await asyncio.sleep(4 * PARKING)  # what the run has told until then is stored
+            raise StoreUnavailable("away")
+        return await command(project, run_id, told)
+
+    async with flowing(store, root, parent, asks) as flows:
+        root_id = await flows.start(root if by_child else parent)
+        other = await child_of(store, root_id)
+        await flows.holds(root_id, "suspended end")
+        await flows.holds(other, "suspended on")
+        monkeypatch.setattr(store, "command", away)
+        await flows.cancel(root_id)
+        assert kinds(await flows.ended(root_id))[-1] == "run_cancelled"
+        assert refused == [other]
+        assert kinds(await flows.ended(other))[-1] == "run_cancelled"
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_run_is_not_cancelled_for_a_child_that_waited_for_it_and_has_ended(
+    store: SqliteStore, *, cancelled: bool
+) -> None:
+    @workflow(id="leaves")
+    async def leaves(ctx: WorkflowContext) -> None:
+        handle = await ctx.step.invoke("go", asks)
+        wait = asyncio.ensure_future(ctx.step.wait_for_run("end", handle))
+        await ctx.step.run("b", str)
+        if cancelled:
+            await wait
+
+    @workflow(id="root")
+    async def root(ctx: WorkflowContext) -> None:
+        with contextlib.suppress(StepExecutionError):
+            await ctx.step.invoke_and_wait("child", leaves)
+        await ctx.step.suspend("hold")
+
+    async with flowing(store, root, leaves, asks) as flows:
+        run_id = await flows.start(root)
+        other = await child_of(store, run_id)
+        await flows.holds(other, "suspended on")
+        if cancelled:
+            await flows.holds(run_id, "step_finish b 1")
+            (record,) = await store.list("default", RunQuery(limit=2, parent_root=run_id))
+            assert record.parent is not None
+            await store.command("default", run_id, cancelling(record.parent.run_id))
+        await flows.holds(run_id, "suspended hold")
+        await flows.cancel(run_id)
+        assert kinds(await flows.ended(run_id))[-1] == "run_cancelled"
+        await flows.answer(other, "on")
+        assert kinds(await flows.ended(other))[-1] == "workflow_finish"
 
 
 async def test_a_cancelled_run_fails_the_wait(store: SqliteStore) -> None:

@@ -41,8 +41,8 @@ async def test_list_filters_the_runs_and_has_a_line_with_tabs_for_each(cli: Cli)
     assert await cli.run_ids("--since", "2999-01-01") == []
     assert await cli.run_ids("--before", "1h") == []
     assert await cli.run_ids("--before", "2999-01-01") == [second, first]
-    listed = await cli("runs", "list", "--json", "--limit", "1")
-    made = json.loads(listed.out)["created_at"]
+    (newest,) = (await cli("runs", "list", "--json", "--limit", "1")).objects
+    made = newest["created_at"]
     assert await cli.run_ids("--since", made) == [second]
     assert await cli.run_ids("--before", made) == [first]
 

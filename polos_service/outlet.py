@@ -34,7 +34,7 @@ RETRY_SECONDS = 0.02
 """Seconds between two attempts at a file that is not ready, and does not block."""
 
 STOPPING = "Stopping. Unfinished runs resume at the next start."
-"""What a service prints when it is asked to stop."""
+"""What a service prints on standard output when it is asked to stop: the log stays a log."""
 
 
 class Outlet:
@@ -151,10 +151,6 @@ class Standard:
     def say(self, line: str) -> None:
         """Print a line on standard output."""
         self._out.put(f"{line}\n".encode(errors="backslashreplace"))
-
-    def tell(self, line: str) -> None:
-        """Print a line on standard error."""
-        self.err.put(f"{line}\n".encode(errors="backslashreplace"))
 
     def flush(self) -> None:
         """Wait a moment until everything is written, and take back what a tool has replaced."""

@@ -98,7 +98,7 @@ async def serve(
         beating.append(asyncio.create_task(lifeline.beat()))
     await asked.first()
     if lifeline is None:
-        standard.tell(STOPPING)
+        standard.say(STOPPING)
     await service.stop(settings.grace)
     await cancel_until_done(beating)
     if asyncio.all_tasks():  # tools that do not give in; the store is whole
@@ -120,7 +120,9 @@ def banner(service: Service, settings: Settings) -> list[str]:
 def try_this(service: Service, settings: Settings) -> Iterator[str]:
     """Yield the line that names a command to try, if something is served."""
     default = service.address == Settings.model_fields["listen"].default
-    way = "" if default else f" --address {service.address}"
+    everywhere = service.address.startswith(("0.0.0.0:", "[::]:"))  # no certificate names these
+    near = f"localhost:{service.port}" if everywhere else service.address
+    way = "" if default else f" --address {near}"
     way += " --tls" if settings.tls_cert else ""
     agents, workflows = service.catalog.agents(), service.catalog.workflows()
     if agents:

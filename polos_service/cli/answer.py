@@ -196,7 +196,10 @@ def only(run_id: str, waits: list[Wait], fits: list[Wait]) -> Wait:
 
     """
     if not waits:
-        fail(f"{run_id} has no open wait that can be answered")
+        fail(
+            f"{run_id} has no open wait that can be answered; "
+            f"`polos runs show {run_id}` shows its waits and their answers"
+        )
     if len(fits) > 1:
         fail(listed(f"{len(fits)} open waits of {run_id} fit; name one by KEY or --wait-id", fits))
     if not fits:

@@ -181,8 +181,8 @@ def states(incomplete: str) -> list[str]:
     return [state.value for state in State if state.value.startswith(incomplete)]
 
 
-def since_time(text: str) -> datetime:
-    """Return the time that `--since` names, in UTC; one without a zone is local."""
+def past_time(text: str) -> datetime:
+    """Return the time that `--since` or `--before` names, in UTC; one without a zone is local."""
     try:
         if match := _LENGTH.fullmatch(text):
             return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})

@@ -21,8 +21,8 @@ from polos_service.cli.records import (
     as_dict,
     described,
     full_dict,
+    past_time,
     row_of,
-    since_time,
     state_named,
     state_of,
     states,
@@ -85,8 +85,16 @@ def list_runs(
         Any,
         typer.Option(
             metavar="TIME",
-            parser=since_time,
+            parser=past_time,
             help="Only runs created in the last 90s, 15m, 2h or 7d, or since an ISO 8601 time.",
+        ),
+    ] = None,
+    before: Annotated[
+        Any,
+        typer.Option(
+            metavar="TIME",
+            parser=past_time,
+            help="Only runs created more than 90s, 15m, 2h or 7d ago, or before an ISO 8601 time.",
         ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of runs.")] = 20,
@@ -104,6 +112,7 @@ def list_runs(
             session_id=session,
             user_id=user,
             created_from=since,
+            created_before=before,
             parent_id=parent,
             limit=None if everything else limit,
         )

@@ -166,7 +166,7 @@ class Supervisor:
             if self._nats is not None:
                 self._nats.kill()
             return
-        self._standard.tell(STOPPING)
+        self._standard.say(STOPPING)
         self._stopping.set()
 
     def _hang_up(self) -> None:

@@ -105,7 +105,11 @@ async def test_an_answer_to_a_run_that_has_ended_or_was_answered_is_refused(flow
     assert (await flows.cli("runs", "resume", run_id, "--data", "3")).code == 0
     assert (await flows.cli("runs", "tail", run_id)).out == "[1,3]\n"
     late = await flows.cli("runs", "resume", run_id, "--data", "4")
-    assert late == Ended(1, "", f"Error: {run_id} has no open wait that can be answered\n")
+    assert (late.code, late.out) == (1, "")
+    assert late.err == (
+        f"Error: {run_id} has no open wait that can be answered; "
+        f"`polos runs show {run_id}` shows its waits and their answers\n"
+    )
     nobody = await flows.cli("runs", "resume", "no-run", "--data", "4")
     assert nobody == Ended(1, "", "Error: There is no run 'no-run'.\n")
 

@@ -39,6 +39,12 @@ async def test_list_filters_the_runs_and_has_a_line_with_tabs_for_each(cli: Cli)
     assert await cli.run_ids("--parent", first) == []
     assert await cli.run_ids("--since", "1h") == [second, first]
     assert await cli.run_ids("--since", "2999-01-01") == []
+    assert await cli.run_ids("--before", "1h") == []
+    assert await cli.run_ids("--before", "2999-01-01") == [second, first]
+    (newest,) = (await cli("runs", "list", "--json", "--limit", "1")).objects
+    made = newest["created_at"]
+    assert await cli.run_ids("--since", made) == [second]
+    assert await cli.run_ids("--before", made) == [first]
 
 
 async def test_list_ends_at_its_limit_and_has_all_if_asked(cli: Cli) -> None:
@@ -81,11 +87,12 @@ async def test_a_narrow_terminal_has_a_paragraph_for_each_run_and_whole_words(cl
     assert re.search(r"\nusage            \d+ tokens in, 7 out\n", terminal.text)
 
 
-@pytest.mark.parametrize("since", ["yesterday", "5x", "999999d"])
-async def test_a_time_that_is_none_is_a_wrong_command_line(since: str) -> None:
-    ended = await Cli("127.0.0.1:1")("runs", "list", "--since", since)
+@pytest.mark.parametrize("option", ["--since", "--before"])
+@pytest.mark.parametrize("time", ["yesterday", "5x", "999999d"])
+async def test_a_time_that_is_none_is_a_wrong_command_line(option: str, time: str) -> None:
+    ended = await Cli("127.0.0.1:1")("runs", "list", option, time)
     assert (ended.code, ended.out) == (2, "")
-    assert f"'{since}' is neither an age like 90s" in ended.err
+    assert f"'{time}' is neither an age like 90s" in ended.err
 
 
 async def test_a_state_that_is_none_is_a_wrong_command_line() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from chaos.process import free_port
 from polos_client.calls.client import PolosClient
 from polos_client.errors import DefinitionError, StoreUnavailable
 from polos_service.listening import ListenError
 from polos_service.models.built_in import BUILT_IN
 from polos_service.models.openai.presets import OPENAI
+from polos_service.outlet import STOPPING
 from polos_service.server import Service
 from tests.failures.scene import contents
 from tests.support.process import PATIENCE, POLOS, ServiceProcess, environment, until
@@ -326,3 +329,29 @@ async def test_the_banner_says_what_to_try_and_a_misspelt_variable_is_named(
         (told,) = [json.loads(line) for line in service.lines if "POLOS_STOR" in line]
         assert told["variable"] == "POLOS_STOR"
         assert told["advice"] == "did you mean POLOS_STORE?"
+
+
+async def test_standard_error_has_the_log_only_and_the_command_to_try_has_a_name_for_all_addresses(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(GOOD)
+    serving = await asyncio.create_subprocess_exec(
+        *(POLOS, "serve", "app.py", "--listen", f"0.0.0.0:{free_port()}", "--insecure"),
+        env=environment(POLOS_STORE=f"sqlite://{tmp_path}/runs.db", POLOS_LOG_FORMAT="json"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert serving.stdout is not None
+    async with asyncio.timeout(PATIENCE):
+        banner = [await serving.stdout.readline()]
+        while not banner[-1].startswith(b"Try it:"):
+            banner.append(await serving.stdout.readline())
+            assert banner[-1], "the service ended"
+        serving.terminate()
+        out, err = await serving.communicate()
+    port = banner[0].decode().strip().rpartition(":")[2]
+    assert banner[-1].decode() == f"Try it: polos run fine Hello --address localhost:{port}\n"
+    assert out.decode() == f"{STOPPING}\n"
+    events = [json.loads(line)["event"] for line in err.splitlines()]
+    assert events == ["listens_in_plaintext", "listens_beyond_this_machine"]

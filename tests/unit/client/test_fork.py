@@ -70,9 +70,10 @@ def test_a_fork_waits_until_the_threads_of_closed_channels_have_ended(
 ) -> None:
     threads = [["python", "event_engine"], ["lifeguard"], ["python"]]
     monkeypatch.setattr(channels, "_names_of_threads", lambda: threads.pop(0))
+    monkeypatch.setattr(channels, "_closed", closed := threading.Event())
+    monkeypatch.setattr(channels, "_open", ())
     channels._before_fork()
     assert len(threads) == 3  # no channel was closed
-    monkeypatch.setattr(channels, "_closed", closed := threading.Event())
     closed.set()
     channels._before_fork()
     assert (threads, closed.is_set()) == ([], False)

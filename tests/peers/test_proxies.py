@@ -26,6 +26,7 @@ from tests.support.proxies import (
     started,
     whole,
 )
+from tests.support.service import until
 
 CUT = {
     Envoy: (
@@ -128,6 +129,7 @@ async def test_heartbeats_keep_silent_streams_open(
         assert await envoy.stat("http.polos.downstream_rq_total") == 1
         assert await envoy.stat("http.polos.downstream_rq_idle_timeout") == 0
         assert "timed out" not in nginx.said()
+        await until(lambda: bool(nginx.calls()), "the call is logged, once it has ended")
         assert len(nginx.calls()) == 1
 
 

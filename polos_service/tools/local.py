@@ -16,12 +16,12 @@ from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import ToolCall
 from polos_client.define.context import WorkflowContext
 from polos_client.define.tool import Tool, describe
-from polos_client.errors import StepExecutionError
 from polos_service.errors import StepError
 from polos_service.logs import get_logger
 from polos_service.sidethread import SMALL
 from polos_service.tools.approved import Approved
 from polos_service.tools.isolation import start_tool
+from polos_service.tools.raised import failed_steps, told
 from polos_service.tools.result import Returned, as_json
 from polos_service.tools.stint import Limit
 
@@ -144,10 +144,8 @@ class Use:
             log.warning(
                 "tool_failed", tool=self._tool.id, run_id=self._ctx.execution_id, exc_info=error
             )
-        if isinstance(error, StepExecutionError):
-            why = told(error).removeprefix(f"{StepExecutionError.__name__}: ")
-            return failed(self._tool, f"failed: {why}")
-        return failed(self._tool, f"raised {told(error)}")
+        why = failed_steps(error)
+        return failed(self._tool, f"raised {told(error)}" if why is None else f"failed: {why}")
 
 
 @contextlib.contextmanager
@@ -227,21 +225,6 @@ def attempted(function: Callable[[], T]) -> T | StepError:
         return function()
     except StepError as error:
         return error
-
-
-def told(error: BaseException) -> str:
-    """Return an exception's class and text, without its traceback; its own text may fail.
-
-    A group of exceptions tells those in it as well.
-    """
-    name = type(error).__name__
-    try:
-        text = f"{name}: {error}".removesuffix(": ")
-        if isinstance(error, BaseExceptionGroup):
-            text = f"{text}: {'; '.join(map(told, error.exceptions))}"
-    except BaseException:  # noqa: BLE001 - it is any code
-        return name
-    return text
 
 
 def timed_out(tool: Tool, limit: float) -> StepError:

@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 
 from polos.v1.error_pb2 import FailureReason
-from polos_client.errors import StepExecutionError
 from polos_service.errors import StepError
 from polos_service.runs.attempt import Attempt, StepOutput
 from polos_service.sidethread import SMALL
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
-from polos_service.tools.local import apart, told
+from polos_service.tools.local import apart
+from polos_service.tools.raised import failed_steps, told
 from polos_service.tools.values import Models, decode, encode, returned_by
 
 MODELS = "models"
@@ -55,7 +55,7 @@ class Function:
         await attempt.checkpoint()
         outcome = await self._outcome()
         if outcome.error is not None:
-            again = not isinstance(outcome.error, StepExecutionError)
+            again = failed_steps(outcome.error) is None
             raise StepError(FAILED, told(outcome.error), retryable=again) from outcome.error
         if _is_small(outcome.value):
             text, models, value = self._stored(outcome.value)

@@ -16,7 +16,7 @@ from polos_client.define.context import WorkflowContext
 from polos_client.define.state import WorkflowState
 from polos_client.define.tool import describe
 from polos_client.define.workflow import Workflow
-from polos_client.errors import InvalidRequest, StepExecutionError
+from polos_client.errors import InvalidRequest
 from polos_client.typed import schema_of
 from polos_service.errors import StepError, Unable
 from polos_service.logs import get_logger
@@ -25,7 +25,8 @@ from polos_service.runs.context import RunContext
 from polos_service.runs.frame import SECOND
 from polos_service.runs.runnable import RunRequest
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
-from polos_service.tools.local import apart, told
+from polos_service.tools.local import apart
+from polos_service.tools.raised import failed_steps, told
 from polos_service.tools.values import encode
 from polos_service.workflows.definition import KIND, Definition
 from polos_service.workflows.means import Means
@@ -136,10 +137,12 @@ class WorkflowRunnable:
             if error is None:
                 break
             log.warning("workflow_raised", run_id=ctx.run_id, workflow=self.id, exc_info=error)
-            if isinstance(error, StepExecutionError) or ctx.retries >= self.max_retries:
+            steps_failed = failed_steps(error)
+            failure = StepError(FAILED, steps_failed or message_of(error))
+            if steps_failed is not None or ctx.retries >= self.max_retries:
                 await ctx.settle()
-                raise StepError(FAILED, message_of(error)) from error
-            await ctx.start_over(StepError(FAILED, message_of(error)).message)
+                raise failure from error
+            await ctx.start_over(failure.message)
         await ctx.settle()
         with ctx.working():
             result = await apart(lambda: stored(outcome.value))
@@ -227,7 +230,7 @@ def stored(result: Any) -> str:
 
 
 def message_of(error: BaseException) -> str:
-    """Return what readers are told of an exception; a step's failure names its cause already.
+    """Return what readers are told of an exception that is more than the failure of steps.
 
     The group in which a TaskGroup raises one exception says nothing itself.
     """
@@ -235,4 +238,4 @@ def message_of(error: BaseException) -> str:
         if len(error.exceptions) > 1:
             break
         error = error.exceptions[0]
-    return told(error).removeprefix(f"{StepExecutionError.__name__}: ")
+    return told(error)

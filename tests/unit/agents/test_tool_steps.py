@@ -231,6 +231,7 @@ async def test_an_approved_call_waits_in_its_body_too(store: SqliteStore) -> Non
 
 TOLD = {
     "step": "Error: The tool order failed: Step 'pay' failed: ValueError: invalid literal",
+    "group": "Error: The tool order failed: 2 failures: no; never",
     "unknown": "Error: The tool order failed: Step 'pay' failed: There is no agent or workflow",
     "caught": "caught",
     "twice": "Error: The tool order raised ValueError: The step key 'a' is already used in run",
@@ -246,6 +247,9 @@ async def test_what_a_step_fails_with_is_told_to_the_model(store: SqliteStore) -
         match way:
             case "step":
                 return await ctx.step.run("pay", int, "much", max_retries=0)
+            case "group":
+                failures = [StepExecutionError("no"), StepExecutionError("never")]
+                raise ExceptionGroup("both", failures)
             case "unknown":
                 return await ctx.step.invoke_and_wait("pay", "nothing")
             case "caught":

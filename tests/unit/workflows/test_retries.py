@@ -16,6 +16,8 @@ from polos_service.store.sqlite import SqliteStore
 from tests.support.flows import flowing, kinds, result_of
 from tests.support.stores import until
 
+LONG = "x" * 500
+
 GROUP = "ExceptionGroup: both (2 sub-exceptions): KeyError: 'ok'; ValueError"
 
 
@@ -97,6 +99,74 @@ async def test_a_failed_step_fails_the_run_at_once(store: SqliteStore) -> None:
         events = await flows.run(function)
     assert kinds(events) == ["workflow_start", "error"]
     assert events[-1].error.message == "no"
+
+
+def failures(*reasons: str) -> list[Exception]:
+    return [StepExecutionError(reason) for reason in reasons]
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        (ExceptionGroup("one", failures("no")), "no"),
+        (ExceptionGroup("same", failures("no", "no")), "no"),
+        (ExceptionGroup("two", failures("no", "never")), "2 failures: no; never"),
+        (
+            ExceptionGroup("deep", [ExceptionGroup("er", failures("a", "b")), *failures("c", "a")]),
+            "3 failures: a; b; c",
+        ),
+        (
+            ExceptionGroup("many", failures(*(f"{at} {LONG}" for at in range(12)))),
+            f"12 failures: {'; '.join(f'{at} {LONG[:298]}...' for at in range(10))}; and 2 more",
+        ),
+    ],
+)
+async def test_a_group_of_failed_steps_fails_the_run_at_once(
+    store: SqliteStore, group: Exception, message: str
+) -> None:
+    @workflow(id="group-fails")
+    async def function(ctx: WorkflowContext) -> None:
+        raise group
+
+    async with flowing(store, function) as flows:
+        events = await flows.run(function)
+    assert kinds(events) == ["workflow_start", "error"]
+    assert events[-1].error.message == message
+
+
+async def test_steps_that_fail_in_parallel_fail_the_run_and_its_parent_at_once(
+    store: SqliteStore,
+) -> None:
+    @workflow(id="parallel")
+    async def parallel(ctx: WorkflowContext) -> None:
+        steps = (ctx.step.run(key, int, "much", max_retries=0) for key in ("a", "b"))
+        found = await asyncio.gather(*steps, return_exceptions=True)
+        raise BaseExceptionGroup("payments", found)
+
+    @workflow(id="above")
+    async def above(ctx: WorkflowContext) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ctx.step.invoke_and_wait("child", parallel))
+            group.create_task(ctx.step.suspend("ask"))
+
+    async with flowing(store, above, parallel) as flows:
+        events = await flows.run(above)
+    assert not [kind for kind in kinds(events) if kind.startswith("workflow_retry")]
+    why = "failed: ValueError: invalid literal for int() with base 10: 'much'"
+    assert events[-1].error.message == (
+        f"Step 'child' failed: 2 failures: Step 'a' {why}; Step 'b' {why}"
+    )
+
+
+async def test_a_group_with_another_exception_starts_over(store: SqliteStore) -> None:
+    @workflow(id="mixed")
+    async def function(ctx: WorkflowContext) -> None:
+        raise ExceptionGroup("mixed", [*failures("no"), ValueError("other")])
+
+    async with flowing(store, function, max_retries=1) as flows:
+        events = await flows.run(function)
+    assert kinds(events) == ["workflow_start", "workflow_retry 2", "error"]
+    assert "StepExecutionError: no; ValueError: other" in events[-1].error.message
 
 
 async def test_retries_count_across_crashes(store: SqliteStore) -> None:

@@ -42,6 +42,9 @@ from polos_service.workflows.room import Room
 KIND = "invoke"
 """The type of a step that starts a run."""
 
+UNREADABLE = FailureReason.FAILURE_REASON_CODE_MISSING
+"""Why reading a result fails whose class is gone or has changed."""
+
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds after which a start that found no room is tried again by itself, at first and at most."""
 
@@ -152,6 +155,7 @@ class Independent:
 
         Raises:
             StepError: it failed, was cancelled, has not ended in time, or is not there.
+            Unable: the code that is loaded cannot read what it returned.
             StepExecutionError: it is not another run with a log of its own.
 
         """
@@ -176,10 +180,29 @@ class Independent:
                 f"The run {run_id!r} has not ended in time.",
             )
         with self._ctx.handing_over():
-            told = ended.resumed.data_json
-            value = partial(value_in, told, self._children.answers_of)
-            has_code = told.startswith(LEADING * 2)  # an agent's answer of a type
-            return await apart(value) if has_code or len(told) > SMALL else value()
+            try:
+                return await self._value(ended.resumed.data_json)
+            except StepError as error:
+                if error.reason != UNREADABLE:
+                    raise
+                await self._ctx.leave_unread(key, error)
+
+    async def _value(self, told: str) -> Any:
+        """Return what a run returned whose outcome this is.
+
+        Raises:
+            StepError: it failed, was cancelled, or is not there; or, with the reason UNREADABLE,
+                the code that is loaded cannot read what it returned.
+
+        """
+        value = partial(value_in, told, self._children.answers_of)
+        has_code = told.startswith(LEADING * 2)  # an agent's answer of a type
+        if not has_code and len(told) <= SMALL:
+            return value()
+        try:
+            return await apart(value)
+        except RuntimeError as error:  # a validator has raised what no exception handler takes
+            raise StepError(UNREADABLE, f"What the run returned cannot be read: {error}") from None
 
     async def _run(self, key: str, invocation: Invocation) -> NewRun:
         """Return the run that a step starts.

@@ -82,7 +82,8 @@ def value_in(text: str, schema_of: Callable[[str], Any] = lambda _: None) -> Any
     `schema_of` returns the type of an agent's answers by its id, if it is known.
 
     Raises:
-        StepError: it failed, was cancelled, or is not there.
+        StepError: it failed, was cancelled, or is not there; or the class of the result is gone or
+            has changed.
 
     """
     told = json.loads(text)

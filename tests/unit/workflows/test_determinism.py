@@ -234,11 +234,14 @@ async def charged(ctx: WorkflowContext, way: str) -> Any:
             return await ctx.step.run("charge", lambda: Payment(cents=5))
         case "workflow":
             return await ctx.step.invoke_and_wait("charge", pay)
+        case "run":
+            handle = await ctx.step.invoke("start", pay)
+            return await ctx.step.wait_for_run("charge", handle)
         case _:
             return (await ctx.step.agent_invoke_and_wait("charge", PAYING.with_input("Go"))).result
 
 
-@pytest.mark.parametrize("way", ["step", "workflow", "agent"])
+@pytest.mark.parametrize("way", ["step", "workflow", "agent", "run"])
 async def test_a_result_that_the_code_cannot_read_any_more_is_not_a_failure(
     store: SqliteStore, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
@@ -257,6 +260,7 @@ async def test_a_result_that_the_code_cannot_read_any_more_is_not_a_failure(
             models = Providers({"scripted": lambda _: Scripted()})
             flows.add(AgentRunnable(PAYING, models, flows.means))
             run_id = await flows.start(saga)
+            await flows.holds(run_id, "suspended ship")
             await flows.parked(run_id)
             with monkeypatch.context() as deployed:
                 deployed.setattr("polos_client.typed._named", lambda _: iter([newer]))

@@ -21,9 +21,13 @@ from polos.v1.error_pb2 import FailureReason
 from polos_client.typed import instance_of, name_of
 from polos_client.wire import NESTING_LIMIT
 from polos_service.errors import StepError
+from polos_service.tools.masked import refuse_masked
 
 SHOWN = 1000
 """Characters of a value that an error shows."""
+
+ROOT = ""
+"""The place of the value itself."""
 
 Models = Mapping[str, str]
 """Names of the classes of models, as `module.Class`, by place: a JSON pointer (RFC 6901)."""
@@ -38,7 +42,7 @@ def encode(value: Any) -> tuple[str, Models]:
     """
     models: dict[str, str] = {}
     try:
-        plain = _plain(value, "", models, NESTING_LIMIT)
+        plain = _plain(value, ROOT, models, NESTING_LIMIT)
         text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
     except Exception as error:
@@ -60,7 +64,7 @@ def decode(text: str, models: Models, returned: Any = None) -> Any:
 
     """
     read = None if returned is None else _read(text, returned)
-    if read is not None and (not models or dict(_models(read.value, "")) == models):
+    if read is not None and (not models or dict(_models(read.value, ROOT)) == models):
         return read.value
     value = json.loads(text)
     for pointer, name in models.items():
@@ -116,7 +120,7 @@ def _plain(value: Any, place: str, models: dict[str, str], depth: int) -> Any:
         raise ValueError(f"it is nested more than {NESTING_LIMIT} levels deep")
     if isinstance(value, BaseModel):
         models[place] = name_of(type(value))
-        return to_jsonable_python(value, by_alias=True)
+        return _written(value)
     if isinstance(value, Mapping):
         members = {_name(key): one for key, one in value.items()}
         if len(members) < len(value):
@@ -129,7 +133,14 @@ def _plain(value: Any, place: str, models: dict[str, str], depth: int) -> Any:
         return [_plain(one, f"{place}/{at}", models, depth - 1) for at, one in enumerate(value)]
     if isinstance(value, Iterator):
         raise TypeError("it yields its values; return a list")
-    return to_jsonable_python(value, by_alias=True)
+    return _written(value)
+
+
+def _written(value: Any) -> Any:
+    """Return what pydantic makes of a value, as JSON values."""
+    plain = to_jsonable_python(value, by_alias=True)
+    refuse_masked(value, plain)
+    return plain
 
 
 def _name(key: Any) -> str:

@@ -27,7 +27,7 @@ from polos_service.runs.runnable import RunRequest
 from polos_service.tools.calling import Outcome, TooManyThreadsError, outcome_of
 from polos_service.tools.local import apart
 from polos_service.tools.raised import failed_steps, told
-from polos_service.tools.values import encode
+from polos_service.tools.values import ROOT, bad, decode, encode
 from polos_service.workflows.definition import KIND, Definition
 from polos_service.workflows.means import Means
 
@@ -221,11 +221,18 @@ def stored(result: Any) -> str:
     """Return the result of a workflow as JSON text.
 
     Raises:
-        StepError: it cannot be stored, or is larger than an event can hold.
+        StepError: it cannot be stored, is larger than an event can hold, or is a model that cannot
+            be read back.
 
     """
-    text, _ = encode(result)
+    text, models = encode(result)
     check_size("result of the workflow", len(text.encode()))
+    if ROOT in models:
+        try:
+            decode(text, {ROOT: models[ROOT]})
+        except BaseException as error:  # noqa: BLE001 - validators are any code, in this thread
+            why = error.message if isinstance(error, StepError) else told(error)
+            raise bad(f"What the workflow returned cannot be read back. {why}") from None
     return text
 
 

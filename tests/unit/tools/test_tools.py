@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, SecretStr, field_validator
 
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import ToolCall
@@ -193,6 +193,17 @@ async def test_a_result_becomes_json(value: Any, expected: Any) -> None:
         raise AssertionError(constant + " is no JSON")
 
     assert json.loads(await called(give), parse_constant=refuse) == expected
+
+
+async def test_a_secret_in_a_result_is_told_as_asterisks() -> None:
+    class Login(BaseModel):
+        password: SecretStr
+
+    @tool
+    def login() -> Login:
+        return Login(password=SecretStr("s3cret"))
+
+    assert await called(login) == '{"password":"**********"}'
 
 
 async def test_a_model_as_result_becomes_json() -> None:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import (
+    BaseModel,
+    Field,
+    Secret,
+    SecretBytes,
+    SecretStr,
+    computed_field,
+    field_serializer,
+)
 
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import workflow
@@ -109,6 +117,59 @@ def test_an_annotation_that_is_wrong_changes_nothing() -> None:
     assert exact({"x": 1}, list[int]) == {"x": 1}
 
 
+class Login(BaseModel):
+    user: str = "ann"
+    password: SecretStr = SecretStr("s3cret")
+
+
+class Plain(Login):
+    @field_serializer("password", when_used="json")
+    def plain(self, password: SecretStr) -> str:
+        return password.get_secret_value()
+
+
+class Day(Secret[date]):
+    def _display(self) -> str:
+        return "****/**/**"
+
+
+class Open(BaseModel, extra="allow"):
+    parent: Any = Field(default=None, exclude=True)
+
+
+@dataclass(slots=True)
+class Account:
+    login: Login
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (SecretStr("s3cret"), "SecretStr"),
+        ({"deep": [SecretStr("s3cret")]}, "SecretStr"),
+        (SecretBytes(b"s3cret"), "SecretBytes"),
+        (Secret[int](5), "Secret"),
+        (Day(date(2026, 1, 2)), "Day"),
+        ([Login()], "SecretStr"),
+        (Account(Login()), "SecretStr"),
+        (Open(logins={"a": (Login(),)}), "SecretStr"),
+    ],
+)
+def test_a_secret_that_would_be_masked_is_refused(value: Any, kind: str) -> None:
+    with pytest.raises(StepError, match=rf"it has a {kind}.*, of which only \"\*") as refused:
+        encode(value)
+    assert "s3cret" not in refused.value.message
+    assert "get_secret_value()" in refused.value.message
+
+
+def test_a_secret_that_is_not_masked_is_stored() -> None:
+    assert exact(Plain()).password.get_secret_value() == "s3cret"
+    assert exact(Login(password=SecretStr(""))).password.get_secret_value() == ""
+    circle = Open()
+    circle.parent = [circle, SecretStr("s3cret")]
+    assert encode(circle)[0] == "{}"
+
+
 def endless() -> Any:
     while True:
         yield 1
@@ -197,7 +258,11 @@ async def test_steps_return_what_they_returned(store: SqliteStore, how: str) -> 
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [(float("nan"), "cannot be stored as JSON"), ("x" * 500_000, "the limit is 491520")],
+    [
+        (float("nan"), "cannot be stored as JSON"),
+        ("x" * 500_000, "the limit is 491520"),
+        (Login(), "it has a SecretStr"),
+    ],
 )
 async def test_what_cannot_be_stored_fails_at_once(
     store: SqliteStore, value: Any, reason: str
@@ -233,6 +298,35 @@ async def test_a_result_that_cannot_be_stored_fails_the_run(
     async with flowing(store, function) as flows:
         events = await flows.run(function)
     assert reason in events[-1].error.message
+
+
+class Derived(BaseModel, extra="forbid"):
+    x: int = 1
+
+    @computed_field
+    def double(self) -> int:
+        return 2 * self.x
+
+
+class Aliased(BaseModel):
+    x: int = Field(validation_alias="y")
+
+
+@pytest.mark.parametrize("value", [Derived(), Aliased(y=1)])
+async def test_a_result_that_cannot_be_read_back_fails_the_run(
+    store: SqliteStore, value: BaseModel
+) -> None:
+    @workflow(id="result")
+    async def function(ctx: WorkflowContext) -> Any:
+        return value
+
+    async with flowing(store, function) as flows:
+        events = await flows.run(function)
+    name = type(value).__qualname__
+    assert kinds(events) == ["workflow_start", "error"]
+    assert events[-1].error.message.startswith(
+        f"What the workflow returned cannot be read back. The class {__name__}.{name} does not take"
+    )
 
 
 async def test_a_large_value_with_models_is_exact(store: SqliteStore) -> None:

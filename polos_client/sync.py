@@ -11,6 +11,7 @@ import functools
 import os
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from polos_client.calls.client import PolosClient
@@ -23,6 +24,9 @@ from polos_client.result import AgentResult
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+blocked_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("blocked", default=None)
+"""The event loop of the thread that waits for what runs in this context; None if it has none."""
 
 _END = object()
 """What stands for the end of an iterator: StopAsyncIteration does not leave a coroutine."""
@@ -38,8 +42,10 @@ class _Background:
 
     def wait(self, work: Awaitable[T]) -> T:
         """Return what comes of the work; if this thread is interrupted, the work is cancelled."""
+        caller = _running_loop()
 
         async def awaited() -> T:
+            blocked_loop.set(caller)
             return await work
 
         self._start()
@@ -66,6 +72,14 @@ class _Background:
                 run = self._loop.run_forever
                 self._thread = threading.Thread(target=run, name="polos-sync", daemon=True)
                 self._thread.start()
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs in this thread; None if there is none."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 _background = _Background()

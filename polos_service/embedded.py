@@ -16,6 +16,7 @@ from polos_client.define.agent import Agent
 from polos_client.define.registry import DEFINED
 from polos_client.define.workflow import Workflow
 from polos_client.errors import DefinitionError
+from polos_client.sync import blocked_loop
 from polos_client.unbuilt import refuse
 from polos_service import logs
 from polos_service.addresses import MAX_PORT
@@ -188,7 +189,7 @@ class Polos(PolosClient):
 
         Raises:
             DefinitionError: another definition has its id.
-            RuntimeError: the service is not running.
+            RuntimeError: the service is not running, or this call blocks it.
 
         """
         service = self._running()
@@ -202,7 +203,7 @@ class Polos(PolosClient):
         """Return the channel to the service in this process.
 
         Raises:
-            RuntimeError: it is not running.
+            RuntimeError: it is not running, or this call blocks it.
 
         """
         self._running()
@@ -218,6 +219,13 @@ class Polos(PolosClient):
                 "Polos is not running. Use it inside `async with Polos() as polos:`, or call "
                 "`await polos.start()` first; without an event loop, use it inside "
                 "`with SyncClient(Polos()) as polos:`."
+            )
+        if self._loop is not None and blocked_loop.get() is self._loop:
+            raise RuntimeError(
+                "Polos runs in the event loop of this thread, and a call of polos.sync blocks it: "
+                "nothing would answer. Await the async API instead (`await agent.run(polos, "
+                "...)`), make the call in another thread (`await asyncio.to_thread(...)`), or "
+                "start Polos with `wait(polos.start())`, which gives it another event loop."
             )
         return self._service
 

@@ -117,6 +117,37 @@ async def test_a_program_with_a_loop_of_its_own_may_block_it(polos: SyncClient) 
     assert polos.run(total, {"a": 2}) == 2  # a notebook does
 
 
+async def test_a_service_in_the_loop_that_a_call_blocks_says_so() -> None:
+    polos = Polos()
+    await polos.start()
+    try:
+        handle = await total.invoke(polos, {"a": 1})
+        blocking = SyncClient(polos)
+        for call in (
+            lambda: blocking.run(total, {"a": 2}),
+            lambda: blocking.invoke("sync-sum", {"a": 2}),
+            lambda: list(blocking.list_runs()),
+            lambda: wait(handle.get(polos)),
+            lambda: blocking.stream(ECHO, "Hello"),
+        ):
+            with pytest.raises(RuntimeError, match=r"event loop of this thread.*Await the async"):
+                call()
+        assert await asyncio.to_thread(blocking.run, total, {"a": 2}) == 2
+        assert await total.run(polos, {"a": 3}) == 3
+    finally:
+        await polos.stop()
+
+
+async def test_a_service_with_a_loop_of_its_own_is_called_from_any_other() -> None:
+    polos = Polos()
+    wait(polos.start())
+    try:
+        assert SyncClient(polos).run(total, {"a": 2}) == 2
+        assert await total.run(polos, {"a": 3}) == 3
+    finally:
+        wait(polos.stop())
+
+
 def test_code_that_would_wait_for_itself_is_told(polos: SyncClient) -> None:
     result = polos.run(LOOPING, "Hello")
     assert "would wait for itself" in str(result.tool_results[0].result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Iterable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 
 from polos_client.define.agent import Agent
@@ -45,7 +46,10 @@ BLOCKED_LIMIT = 1.0
 CALLS_GRACE = 1.0
 """Seconds for calls to end by themselves, once readers were sent away."""
 
-WAITING = "this agent or workflow is not loaded: serve it, or end the runs with `polos runs cancel`"
+WAITING = (
+    "this agent or workflow is not loaded: serve it (with Polos, import its module or pass it to "
+    "`Polos([...])`), or end the runs with `polos runs cancel`"
+)
 """What the log advises about runs whose agent or workflow is not loaded."""
 
 MISSPELT = "if its id is misspelt in POLOS_AGENT_PROJECTS, the agent that is meant is for everybody"
@@ -58,6 +62,9 @@ PART_SECONDS = 10.0
 
 HEALTH_PERIOD = 1.0
 """Seconds between two looks whether the store answers."""
+
+CODE_PERIOD = 10.0
+"""Seconds between two looks for queued runs whose code is not loaded."""
 
 
 class Service:
@@ -83,6 +90,8 @@ class Service:
         self._shared_port = shared_port
         self._clock = clock = SystemClock()
         self._chores: list[asyncio.Task[None]] = []
+        self._missing: set[str] = set()
+        """Ids of which it was told that runs wait for them and that they are not loaded."""
         self._store = store
         self._max_retries = settings.max_retries
         self._providers = models or providers(settings)
@@ -232,13 +241,13 @@ class Service:
         if not self._access.identities.on:
             warn_if_open(settings)
         await self._server.start()
-        for runnable_id, runs in (await self._store.waiting()).items():
-            if runnable_id not in self.catalog:
-                log.warning("runs_wait_for_code", runnable=runnable_id, runs=runs, advice=WAITING)
+        await self._warn_of_missing_code()
         for agent_id in settings.agent_projects.keys() - self.catalog.keys():
             log.warning("limited_agent_is_not_loaded", agent=agent_id, advice=MISSPELT)
         self._executor.start()
         self._chores.append(asyncio.create_task(self._watch_store(), name="polos-health"))
+        if not self._store.shared:  # else others may have the code, and a look costs more
+            self._chores.append(asyncio.create_task(self._watch_code(), name="polos-code"))
         if settings.retention is not None:
             self._keep(settings.retention.total_seconds())
 
@@ -267,6 +276,25 @@ class Service:
 
     def _keep(self, seconds: float) -> None:
         self._chores.append(asyncio.create_task(retain(self._store, self._clock, seconds)))
+
+    async def _warn_of_missing_code(self) -> None:
+        """Name each agent and workflow once for which runs wait, and which is not loaded.
+
+        Raises:
+            StoreUnavailable: the store is away.
+
+        """
+        for runnable_id, runs in (await self._store.waiting()).items():
+            if runnable_id not in self.catalog and runnable_id not in self._missing:
+                self._missing.add(runnable_id)
+                log.warning("runs_wait_for_code", runnable=runnable_id, runs=runs, advice=WAITING)
+
+    async def _watch_code(self) -> None:
+        """Warn of runs that wait for code since they were parked."""
+        while True:
+            await self._clock.sleep(CODE_PERIOD)
+            with suppress(StoreUnavailable):  # the next look may succeed
+                await self._warn_of_missing_code()
 
     async def _watch_store(self) -> None:
         """Say NOT_SERVING while the store does not answer: others may serve meanwhile."""

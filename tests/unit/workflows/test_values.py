@@ -152,7 +152,7 @@ class Account:
         (Day(date(2026, 1, 2)), "Day"),
         ([Login()], "SecretStr"),
         (Account(Login()), "SecretStr"),
-        (Open(logins={"a": (Login(),)}), "SecretStr"),
+        (Open.model_validate({"logins": {"a": (Login(),)}}), "SecretStr"),
     ],
 )
 def test_a_secret_that_would_be_masked_is_refused(value: Any, kind: str) -> None:
@@ -312,7 +312,7 @@ class Aliased(BaseModel):
     x: int = Field(validation_alias="y")
 
 
-@pytest.mark.parametrize("value", [Derived(), Aliased(y=1)])
+@pytest.mark.parametrize("value", [Derived(), Aliased.model_validate({"y": 1})])
 async def test_a_result_that_cannot_be_read_back_fails_the_run(
     store: SqliteStore, value: BaseModel
 ) -> None:

@@ -140,8 +140,12 @@ def approved(
         yield f"approval: {key} showed {shown.data_json}, and the model gave {arguments}"
     answered = end is not None and end.HasField("data_json")
     said = json.loads(end.data_json) if end is not None and answered else {"approved": False}
+    changed = said.get("arguments", arguments)
+    if said["approved"] not in {True, False} or changed.keys() != arguments.keys():
+        yield f"approval: {key} took an answer that it cannot take: {said}"
+        return
     if said["approved"]:
-        amount = str(said.get("arguments", arguments)["amount"])
+        amount = str(changed["amount"])
         if first := begun_before(key, log):
             yield f"approval: {key} began with event {first}, before it was approved"
         if wrong := [one for one in done if one.amount != amount]:

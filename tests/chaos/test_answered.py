@@ -116,3 +116,17 @@ def test_a_call_with_other_arguments_is_found() -> None:
     events = (ASKED, ended(YES), BEGUN, DONE, END)
     (wrong,) = found(told("yes"), *events, effects=(replace(EFFECT, amount="1"),))
     assert "100 was approved" in wrong
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"approved": "maybe"},
+        {"approved": True, "arguments": {"nothing": 1}},
+        {"approved": False, "arguments": {}},
+    ],
+)
+def test_an_answer_that_cannot_be_taken_is_found(answer: dict[str, object]) -> None:
+    said = replace(YES, data_json=json.dumps(answer))
+    wrong = found(told("yes"), ASKED, ended(said), BEGUN, DONE, END)
+    assert any("took an answer that it cannot take" in one for one in wrong)

@@ -179,8 +179,10 @@ class Polos(PolosClient):
         asked = StopSignals()
         try:
             async with self:
-                log.info("polos_serves", address=self.address)
+                log.info("service_started", **self._running().about())
                 await asked.first()
+                log.info("service_stopping", grace=0)
+            log.info("service_stopped")
         finally:
             asked.close()
 

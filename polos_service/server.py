@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Iterable, Mapping
 from contextlib import suppress
+from importlib.metadata import version
 from types import MappingProxyType
 
 from polos_client.define.agent import Agent
@@ -99,8 +100,8 @@ class Service:
         self._defined = defined
         self._told: set[str] = set()
         self.catalog = Catalog(defined=self._find_defined, projects=settings.agent_projects)
-        others = OtherRuns(store, show_inputs=settings.show_inputs)
-        self._means = Means(clock, self._resume, self.catalog.find, others)
+        self._others = OtherRuns(store, show_inputs=settings.show_inputs)
+        self._means = Means(clock, self._resume, self.catalog.find, self._others)
         for definition in definitions:
             self.load(definition)
         quotas = settings.quotas
@@ -132,12 +133,24 @@ class Service:
             shared_port=shared_port,
         )
         self.address = settings.listen
+        self._store_kind = "nats" if settings.nats_servers else "sqlite"
         self._watchdog = Watchdog(self.catalog.tool_code, BLOCKED_LIMIT)
 
     @property
     def port(self) -> int:
         """The port at which it listens; 0 for a Unix socket."""
         return 0 if unix_path(self.address) else parts(self.address)[1]
+
+    def about(self) -> dict[str, str | int | bool]:
+        """Return what the log tells operators about a service that has started; no secrets."""
+        return {
+            "version": version("polos-grpc"),
+            "address": self.address,
+            "store": self._store_kind,
+            "agents": len(self.catalog.agents()),
+            "workflows": len(self.catalog.workflows()),
+            "access": self._access.identities.on,
+        }
 
     def load(self, definition: Agent | Workflow) -> None:
         """Load an agent or a workflow; the same one again changes nothing.
@@ -266,6 +279,7 @@ class Service:
         await ended("access", self._access.stop())
         await ended("health", self._server.announce_stop())
         await ended("runs", self._executor.stop(grace), grace)
+        await ended("room", self._others.room.close())
         self._runs.close()
         await ended("calls", asyncio.gather(self._server.stop(CALLS_GRACE), *calls), CALLS_GRACE)
         self._watchdog.close()

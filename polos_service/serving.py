@@ -96,10 +96,13 @@ async def serve(
     else:
         lifeline.tell_serving(banner(service, settings))
         beating.append(asyncio.create_task(lifeline.beat()))
+    log.info("service_started", **service.about())
     await asked.first()
     if lifeline is None:
         standard.say(STOPPING)
+    log.info("service_stopping", grace=settings.grace)
     await service.stop(settings.grace)
+    log.info("service_stopped")
     await cancel_until_done(beating)
     if asyncio.all_tasks():  # tools that do not give in; the store is whole
         leave(standard)

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
-import { FailureReason } from "./gen/polos/v1/error_pb.js";
+import { FailureReasonSchema } from "./gen/polos/v1/error_pb.js";
 import type { Event } from "./gen/polos/v1/event_pb.js";
 import { RunService } from "./gen/polos/v1/run_service_pb.js";
 
@@ -132,8 +132,10 @@ function show({ payload }: Event) {
       return payload.value.toolCall && console.log(`[${payload.value.stepKey}]`);
     case "agentFinish":
       return console.log(`\n${payload.value.usage?.totalTokens ?? "?"} tokens`);
-    case "error":
-      return console.error(`\n${FailureReason[payload.value.reason]}: ${payload.value.message}`);
+    case "error": {
+      const { reason, message } = payload.value;
+      return console.error(`\n${FailureReasonSchema.value[reason]?.name ?? reason}: ${message}`);
+    }
     case "runCancelled":
       return console.error("\ncancelled");
   }

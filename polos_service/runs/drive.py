@@ -143,11 +143,15 @@ class Drive:
         if self._claim.epoch == 1:  # nobody has written to it before
             return Journals(root)
         try:
-            return await self._log()
+            journals = await self._log()
         except StoreUnavailable as error:
             if self._due() is None and failures < MAX_CLAIMS:
                 raise
             return Journals(root, damage=str(error))
+        if former := journals.former_holder:
+            project = self._claim.project
+            log.info("run_taken_over", run_id=root, project=project, former_holder=former)
+        return journals
 
     async def _log(self) -> Journals:
         return await Journals.load(self._claim.run_id, self._store.history(self._claim))

@@ -59,6 +59,8 @@ class Journals:
         totals: what the model calls add up to.
         claims: claims since the last event of PROGRESS, without those whose release lost
             nothing.
+        former_holder: the process (`HOST:PID`) that held the run before the last claim and has not
+            released it; empty if it has, if that is not known, or if there was none.
         damage: the first error met in reading the log; empty if there was none.
         size: bytes of the log, private parts included.
 
@@ -70,6 +72,8 @@ class Journals:
         self.root = Journal()
         self.totals = TreeTotals(root)
         self.claims = 0
+        self.former_holder = ""
+        self._holder = ""
         self.damage = damage
         self.size = 0
         self._runs = {root: self.root}
@@ -184,5 +188,8 @@ class Journals:
             raise ValueError(f"events were lost with the rows {line['lost']['rows']} of the spool")
         elif "claim" in line:
             self.claims += 1
-        elif "released" in line and not line["released"].get("failed"):
-            self.claims = max(0, self.claims - 1)
+            self.former_holder, self._holder = self._holder, line["claim"].get("writer", "")
+        elif "released" in line:
+            self._holder = ""
+            if not line["released"].get("failed"):
+                self.claims = max(0, self.claims - 1)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from polos_client.errors import StoreUnavailable
+from polos_service.cancelling import cancel_until_done
 from polos_service.logs import get_logger
 from polos_service.store import Claims, Key
 
@@ -37,7 +38,14 @@ class Room:
         self._woken: Key | None = None
         self._until = 0.0
         self._waking: asyncio.Task[None] | None = None
-        store.on_room(self._next)
+        self._leave = store.on_room(self._next)
+
+    async def close(self) -> None:
+        """Wake nobody any more; the next process wakes the runs that are parked at their times."""
+        self._leave()
+        self._cut_off.clear()
+        if self._waking is not None:
+            await cancel_until_done({self._waking})
 
     @contextmanager
     def waiting(self, project: str, root: str) -> Iterator[asyncio.Event]:

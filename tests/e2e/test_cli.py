@@ -67,7 +67,8 @@ async def test_serve_says_where_it_listens_what_it_serves_and_where_it_stores(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "app.py").write_text(AGENT)
-    async with ServiceProcess(tmp_path / "app.py", tmp_path / "runs.db") as service:
+    quiet = {"POLOS_LOG_LEVEL": "warning"}
+    async with ServiceProcess(tmp_path / "app.py", tmp_path / "runs.db", **quiet) as service:
         pass
     assert service.lines == [
         f"polos {version('polos-grpc')} listens on 127.0.0.1:{service.port}",

@@ -23,7 +23,8 @@ STOP = pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT], ids=lamb
 async def test_stopped_while_idle_it_ends_at_once_and_says_nothing_else(
     stop: signal.Signals, tmp_path: Path, provider: MockProvider
 ) -> None:
-    async with service(tmp_path, provider, POLOS_GRACE="3600") as polos:
+    env = {"POLOS_GRACE": "3600", "POLOS_LOG_LEVEL": "warning"}
+    async with service(tmp_path, provider, **env) as polos:
         printed = len(polos.lines)
         polos.send(stop)
         assert await polos.ended() == 0

@@ -354,4 +354,5 @@ async def test_standard_error_has_the_log_only_and_the_command_to_try_has_a_name
     assert banner[-1].decode() == f"Try it: polos run fine Hello --address localhost:{port}\n"
     assert out.decode() == f"{STOPPING}\n"
     events = [json.loads(line)["event"] for line in err.splitlines()]
-    assert events == ["listens_in_plaintext", "listens_beyond_this_machine"]
+    warnings = ["listens_in_plaintext", "listens_beyond_this_machine"]
+    assert events == [*warnings, "service_started", "service_stopping", "service_stopped"]

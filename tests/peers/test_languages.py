@@ -101,7 +101,7 @@ async def test_it_prints_the_answer_and_tells_failures_apart(
         refused = await end(await start(language, service.address, "nobody"))
     assert said == (0, "Hello world\n3 tokens\n", "")
     assert failed[0] == 1
-    assert "MODEL_NOT_FOUND: There is no model." in failed[2]
+    assert "\nFAILURE_REASON_MODEL_NOT_FOUND: There is no model." in failed[2]
     assert refused[0] == 2
     assert "AGENT_NOT_FOUND: There is no agent or workflow 'nobody'." in refused[2]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, NoReturn
 
 import pytest
@@ -11,8 +12,8 @@ from polos_client.define.children import BatchWorkflowInput
 from polos_client.define.context import WorkflowContext
 from polos_client.define.workflow import workflow
 from polos_client.errors import StoreUnavailable
-from polos_service.store import RunQuery, end_of
-from polos_service.store.nats import NatsStore
+from polos_service.store import Command, RunQuery, end_of
+from polos_service.store.nats import NatsStore, watching
 from tests.support.flows import Flows, result_of
 from tests.support.service import until
 from tests.support.stores import COMPLETED, claimed, first_claim, frame, new_run, soon
@@ -58,6 +59,71 @@ async def test_an_end_beside_the_look_at_it_is_told(
     monkeypatch.setattr(other._jetstream, "put_value", slow)
     assert not await other.watch("default", target.run_id, held.run_id)
     assert await one._jetstream.subjects("KV_POLOS_WATCHERS", "$KV.POLOS_WATCHERS.>") == []
+
+
+async def test_watchers_are_told_concurrently_up_to_a_bound(
+    one: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "AT_ONCE", 3)
+    target = await claimed(one)
+    roots = [(await claimed(one)).run_id for _ in range(7)]
+    for root in roots:
+        assert await one.watch("default", target.run_id, root)
+    order, begun, most = one._watchers._order, 0, 0
+    full, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def held(project: str, root: str, command: Command) -> None:
+        nonlocal begun, most
+        begun += 1
+        most = max(most, begun)
+        if begun == 3:
+            full.set()
+        await goes_on.wait()
+        await order(project, root, command)
+        begun -= 1
+
+    monkeypatch.setattr(one._watchers, "_order", held)
+    ending = asyncio.ensure_future(one.append(target, frame(1, outcome=COMPLETED)))
+    await soon(full.wait())
+    assert (await one.get("default", target.run_id)).state == COMPLETED  # readers do not wait
+    goes_on.set()
+    await soon(ending)
+    assert most == 3
+    for root in roots:
+        assert list(await one.inbox("default", root)) == [end_of(target.run_id, root)]
+
+
+async def test_watchers_that_a_failure_left_untold_are_told_by_whoever_finds_the_item(
+    one: NatsStore, other: NatsStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(workflow_id="target")
+    await one.create(run)
+    target = await soon(first_claim(one, ["target"]))
+    roots = [(await claimed(other)).run_id for _ in range(5)]
+    for root in roots:
+        assert await other.watch("default", target.run_id, root)
+    order = one._watchers._order
+
+    async def fails(project: str, root: str, command: Command) -> None:
+        if root in roots[1:3]:
+            await dies()
+        await order(project, root, command)
+
+    monkeypatch.setattr(one._watchers, "_order", fails)
+    await one.append(target, frame(1, outcome=COMPLETED))
+    told = [len(await other.inbox("default", root)) for root in roots]
+    assert told == [1, 0, 0, 1, 1]
+    assert len(await one._jetstream.subjects("KV_POLOS_WATCHERS", "$KV.POLOS_WATCHERS.>")) == 2
+    await one.close()
+    claiming = asyncio.ensure_future(other.claim(["target"], 1))
+    for root in roots:
+        await until(partial(has_inbox, other, root), "all to be told")
+        assert list(await other.inbox("default", root)) == [end_of(target.run_id, root)]
+    claiming.cancel()
+
+
+async def has_inbox(store: NatsStore, root: str) -> bool:
+    return bool(await store.inbox("default", root))
 
 
 @workflow(id="asks")

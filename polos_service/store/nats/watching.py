@@ -8,6 +8,7 @@ is acknowledged: whoever finds either tells them again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -23,6 +24,9 @@ from polos_service.store.nats.subjects import WATCHERS, log_subject, watcher_sub
 
 Order = Callable[[str, str, Command], Awaitable[Any]]
 """Puts a command into the inbox of a root run of a project, and wakes it."""
+
+AT_ONCE = 64
+"""Watchers of a run that are told of its end at once."""
 
 
 class Watchers:
@@ -61,16 +65,27 @@ class Watchers:
         return await self._jetstream.last(WATCHERS, watchers_of(project, run_id)) is not None
 
     async def finish(self, record: Record, head: Head) -> Record:
-        """Tell those who wait that a run has ended, then write it into its record."""
-        project, run_id = record.project, record.run_id
-        every = watchers_of(project, run_id)
-        while (message := await self._jetstream.last(WATCHERS, every)) is not None:
-            root = self._jetstream.foreign.read(watcher_in, message)
-            if root is not None:
-                with suppress(RunExpired, RunNotFound):  # it was removed meanwhile
-                    await self._order(project, root, end_of(run_id, root))
-            await self._jetstream.purge(WATCHERS, message.subject)
+        """Tell those who wait that a run has ended, then write it into its record.
+
+        Raises:
+            StoreUnavailable: the record is not written; the next call tells those who are left.
+
+        """
+        every = watchers_of(record.project, record.run_id)
+        while found := await self._jetstream.page_or_next(WATCHERS, every, 1, count=AT_ONCE):
+            telling = (self._tell(record, message) for message in found)
+            for failure in await asyncio.gather(*telling, return_exceptions=True):
+                if failure is not None:
+                    raise failure
         return await self._records.finish(record, head)
+
+    async def _tell(self, record: Record, message: StoredMessage) -> None:
+        """Tell one watcher that a run has ended, then forget the watcher."""
+        root = self._jetstream.foreign.read(watcher_in, message)
+        if root is not None:
+            with suppress(RunExpired, RunNotFound):  # it was removed meanwhile
+                await self._order(record.project, root, end_of(record.run_id, root))
+        await self._jetstream.purge(WATCHERS, message.subject)
 
     async def settled(self, project: str, run_id: str) -> Record:
         """Return a run's record; if the log tells of its end, the record does then.

@@ -86,6 +86,18 @@ async def test_claims_count_until_a_step_finishes_or_they_are_released() -> None
     assert (await folded(CLAIM, finish, RELEASED, CLAIM)).claims == 1
 
 
+async def test_a_claim_that_was_not_released_has_a_former_holder() -> None:
+    other = Entry(data=b"", private=b'{"claim": {"epoch": 2, "writer": "there:2"}}\n')
+    failed = Entry(data=b"", private=b'{"released": {"epoch": 1, "failed": true}}\n')
+    nameless = Entry(data=b"", private=b'{"claim": {"epoch": 2}}\n')
+    assert (await folded(other)).former_holder == ""
+    assert (await folded(CLAIM, other)).former_holder == "here:1"
+    assert (await folded(CLAIM, other, CLAIM)).former_holder == "there:2"
+    assert (await folded(CLAIM, RELEASED, other)).former_holder == ""
+    assert (await folded(CLAIM, failed, other)).former_holder == ""
+    assert (await folded(nameless, other)).former_holder == ""
+
+
 async def test_a_child_s_finished_step_is_progress() -> None:
     finish = event(StepFinish(step_key="a", result_json="1"), CHILD)
     assert (await folded(CLAIM, CLAIM, Entry(data=finish, private=b""), CLAIM)).claims == 1

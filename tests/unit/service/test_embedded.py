@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import warnings
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -244,17 +245,25 @@ async def test_variables_of_tls_are_for_other_services(monkeypatch: pytest.Monke
         assert (await speaker("embedded-tls").run(polos, "Go.")).result == "Hi."
 
 
+async def logged(work: Awaitable[object]) -> list[str]:
+    """Await work, and return the events that the log had meanwhile."""
+    with capture_logs() as logs:
+        await work
+    return [one["event"] for one in logs]
+
+
 async def test_serving_ends_with_a_signal() -> None:
     handlers = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
     polos = Polos(port=free_port())
     try:
-        serving = asyncio.create_task(polos.serve())
+        serving = asyncio.create_task(logged(polos.serve()))
         client = PolosClient(f"127.0.0.1:{polos._port}")
         agent = speaker("embedded-6")
         assert (await agent.run(client, "Go.")).result == "Hi."
         await client.close()
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(serving, 30)
+        told = await asyncio.wait_for(serving, 30)
+        assert told == ["service_started", "service_stopping", "service_stopped"]
         assert {one: signal.getsignal(one) for one in handlers} == handlers
     finally:
         for number, handler in handlers.items():

@@ -34,7 +34,7 @@ from polos_service.workflows import independent
 from polos_service.workflows.room import Room
 from tests.support.flows import Flows, flowing, kinds, result_of
 from tests.support.service import scripted, until
-from tests.support.stores import first_claim, new_run, soon
+from tests.support.stores import claimed, first_claim, new_run, soon
 
 
 class Order(BaseModel):
@@ -401,6 +401,31 @@ async def test_starts_that_wait_are_made_as_soon_as_there_is_room(
             started = result_of(await flows.ended(run_id))
             assert result_of(await flows.ended(started)) == {"item": "TEA"}
     await store.close()
+
+
+async def test_a_room_that_is_closed_wakes_nobody(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room, waking = Room(store), asyncio.Event()
+
+    async def hangs(*_: object) -> bool:
+        waking.set()
+        await asyncio.Event().wait()
+        return True
+
+    monkeypatch.setattr(store, "wake", hangs)
+    with pytest.raises(asyncio.CancelledError), room.waiting("default", "cut off"):
+        raise asyncio.CancelledError
+    await claimed(store)  # leaves the queue
+    await soon(waking.wait())
+    before = {one for one in asyncio.all_tasks() if one.get_name() == "polos-wake-for-room"}
+    assert len(before) == 1
+    await room.close()
+    assert all(one.cancelled() for one in before)
+    with room.waiting("default", "next") as freed:
+        await claimed(store)
+        assert not freed.is_set()
+    assert "polos-wake-for-room" not in {one.get_name() for one in asyncio.all_tasks()}
 
 
 async def test_one_parked_run_at_a_time_is_woken_for_room(store: SqliteStore) -> None:

@@ -23,6 +23,7 @@ from polos_client.errors import (
     RequestIdReused,
     TooManyRuns,
 )
+from polos_service.api.grpc.requests import NO_INPUT
 from tests.support.control import Gate
 from tests.support.service import Served, events_in, query, scripted, serving
 from tests.support.waits import asking
@@ -262,12 +263,12 @@ PAYLOADS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "another type": ({"payload_json": "[1]"}, {"payload_json": "should be"}),
     "input": (
         {"payload_json": "{}", "input": "Go."},
-        {"input": "cannot be given to a workflow: give it a payload"},
+        {"input": NO_INPUT},
     ),
     "a conversation": (
         {"input_messages_json": "[]", "payload_json": "["},
         {
-            "input_messages_json": "cannot be given to a workflow: give it a payload",
+            "input_messages_json": NO_INPUT,
             "payload_json": "is not valid JSON",
         },
     ),

@@ -21,6 +21,12 @@ from polos_service.runs.runnable import AGENT, RunRequest
 from polos_service.runs.spending import TreeBudget
 from polos_service.workflows.definition import KIND as WORKFLOW
 
+NO_INPUT = (
+    "cannot be given to a workflow: give it a payload (payload_json; in Python payload, on the "
+    "command line --payload)"
+)
+"""Why an input is refused."""
+
 OPTIONS_LIMIT = 100
 """Model options of a run at most; no provider has as many."""
 
@@ -108,7 +114,7 @@ class Fields:
         if kind == WORKFLOW:
             for name in ("input", "input_messages_json"):
                 if getattr(request, name):
-                    self.violations[name] = "cannot be given to a workflow: give it a payload"
+                    self.violations[name] = NO_INPUT
             return []
         if not kind and not (request.input or request.input_messages_json):
             return []  # what is to be started does not exist

@@ -22,6 +22,9 @@ from chaos.story import Log, Story, effects_of
 from chaos.work import RunPlan
 from polos import events
 
+LONGEST = 300.0
+"""Seconds that a round may take; what is left then never ends: it starts children for ever, say."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -120,8 +123,9 @@ class BaseRound(ABC):
     async def _end(
         self, tasks: list[asyncio.Task[None]], lives: asyncio.Task[None], readers: Readers
     ) -> None:
-        """Wait until every run has ended, or nothing happens any more."""
+        """Wait until every run has ended, nothing happens any more, or it has taken too long."""
         loop = asyncio.get_running_loop()
+        latest = loop.time() + LONGEST
         pending = set(tasks)
         while pending:
             _, pending = await asyncio.wait(pending, timeout=0.2)
@@ -129,7 +133,7 @@ class BaseRound(ABC):
                 readers.progress = loop.time()  # the service is not up for good yet
             if lives.done() and lives.exception() is not None:
                 return
-            if loop.time() - readers.progress > self._stuck:
+            if loop.time() - readers.progress > self._stuck or loop.time() > latest:
                 return
 
     def _saw(self, story: Story, links: list[Link]) -> None:

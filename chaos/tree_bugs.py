@@ -41,11 +41,12 @@ def lost_child_end() -> None:
 
 
 def child_again() -> None:
-    """Forget, on recovery, which children the log has."""
+    """Forget, on recovery, some of the children that the log has."""
+    count = itertools.count(1)
 
     @around(Journals, "child")
-    def _(_original: Original, *_args: Any) -> None:
-        return None
+    def _(original: Original, *args: Any) -> Any:
+        return original(*args) if next(count) % EACH else None
 
 
 def entry_twice() -> None:

@@ -47,7 +47,7 @@ class AccessSettings(BaseSettings):
     model_config = SettingsConfigDict(use_attribute_docstrings=True)
 
     bootstrap_key: SecretStr | None = Field(default=None, repr=False)
-    """An API key in full, `polos_ID_SECRET`, that may do everything in every project; its runs are
+    """A complete API key, `polos_ID_SECRET`, that may do everything in every project; its runs are
     those of the project `default`. It is for creating the first keys with AdminService, and is not
     in the store: it is no longer valid when the service starts without it. ID has 1 to 32
     lower-case letters and digits, SECRET 32 to 128 letters, digits, `_` and `-`; make SECRET with

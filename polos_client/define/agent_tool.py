@@ -42,4 +42,7 @@ def name_of(agent_id: str) -> str:
 async def run(input: Annotated[str, Field(description="What the agent is asked")]) -> Any:
     """Stand for the agent: the service runs it instead."""
     del input
-    raise NotImplementedError("An agent that is a tool runs in a service only.")
+    raise RuntimeError(
+        "An agent that is a tool runs only in a service. Outside one, call the agent itself: "
+        "`await agent.run(client, input)`."
+    )

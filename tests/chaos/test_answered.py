@@ -10,7 +10,7 @@ import pytest
 from chaos.answered import wrong_answers
 from chaos.questions import Question, Said
 from chaos.story import Effect, Log, Story
-from chaos.work import RunPlan, Turn
+from chaos.work import Turn, Work
 from polos.v1.error_pb2 import FailureReason
 from polos.v1.event_pb2 import (
     AgentFinish,
@@ -22,6 +22,7 @@ from polos.v1.event_pb2 import (
     WaitKind,
 )
 from polos.v1.run_pb2 import RunState
+from tests.support.chaos_plans import undisturbed
 
 APPROVAL = WaitKind.WAIT_KIND_APPROVAL
 KEY = "pay/approve"
@@ -30,17 +31,9 @@ YES = Said(way="racing", request_id="yes", data_json='{"approved": true}', delay
 NO = Said(way="racing", request_id="no", data_json='{"approved": false}', delay=0, times=1)
 STRAY = replace(YES, way="misdirected", request_id="stray")
 SHOWN = json.dumps({"_form": {"context": {"input": {"amount": 100}}}})
-PLAN = RunPlan(
-    name="1-0-0",
-    turns=(Turn(tokens=1, burst=1, gap=0, calls=("pay",), breaks=None, id_size=4),),
-    life=0,
-    delay=0,
-    client=0,
-    cancel=None,
-    hops=(),
-    chunks=False,
-    questions=(Question(key=KEY, expires=False, early=False, answers=(YES, NO, STRAY)),),
-)
+PAYS = Turn(tokens=1, burst=1, gap=0, calls=("pay",), breaks=None, id_size=4)
+ASKS = Question(key=KEY, expires=False, early=False, answers=(YES, NO, STRAY))
+PLAN = undisturbed(Work(name="1-0-0", turns=(PAYS,), questions=(ASKS,)))
 
 ASKED = Event(suspended=Suspended(step_key=KEY, kind=APPROVAL, data_json=SHOWN))
 BEGUN = Event(step_start=StepStart(step_key="pay", step_type="tool", attempt=1))

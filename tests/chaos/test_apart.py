@@ -9,7 +9,7 @@ import pytest
 from chaos.apart import wrong_apart
 from chaos.moves import Move
 from chaos.story import Log, Story
-from chaos.work import RunPlan, Turn, Work
+from chaos.work import Turn, Work
 from polos.v1.event_pb2 import (
     AgentFinish,
     Event,
@@ -20,24 +20,15 @@ from polos.v1.event_pb2 import (
     WorkflowFinish,
 )
 from polos.v1.run_pb2 import RunState
+from tests.support.chaos_plans import undisturbed
 
 SAYS = Turn(tokens=1, burst=1, gap=0, calls=(), breaks=None, id_size=4)
 WORK = Work(name="other", turns=(SAYS,), questions=())
-PLAN = RunPlan(
-    name="parent",
-    turns=(),
-    questions=(),
-    moves=(
-        Move(kind="await", seconds=1, expires=False, children=(WORK,)),
-        Move(kind="leave", seconds=1, expires=False, children=(WORK,)),
-    ),
-    life=0,
-    delay=0,
-    client=0,
-    cancel=None,
-    hops=(),
-    chunks=False,
+MOVES = (
+    Move(kind="await", seconds=1, expires=False, children=(WORK,)),
+    Move(kind="leave", seconds=1, expires=False, children=(WORK,)),
 )
+PLAN = undisturbed(Work(name="parent", turns=(), questions=(), moves=MOVES))
 
 
 def of(run_id: str, second: int, **payload: object) -> Event:

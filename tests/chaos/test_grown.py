@@ -25,23 +25,13 @@ from polos.v1.event_pb2 import (
     WorkflowStart,
 )
 from polos.v1.run_pb2 import RunState
+from tests.support.chaos_plans import undisturbed
 
 ROOT = "r"
 SAYS = Turn(tokens=1, burst=1, gap=0, calls=(), breaks=None, id_size=4)
 LEAF = Work(name="leaf", turns=(SAYS,), questions=())
 BATCH = Move(kind="batch", seconds=1, expires=False, children=(LEAF, LEAF))
-PLAN = RunPlan(
-    name="tree",
-    turns=(),
-    questions=(),
-    moves=(BATCH,),
-    life=0,
-    delay=0,
-    client=0,
-    cancel=None,
-    hops=(),
-    chunks=False,
-)
+PLAN = undisturbed(Work(name="tree", turns=(), questions=(), moves=(BATCH,)))
 SEVEN, FOURTEEN = Usage(total_tokens=7), Usage(total_tokens=14)
 LLM = StepFinish(step_key="llm:1", step_type="llm", attempt=1, usage=SEVEN)
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -164,7 +165,7 @@ class SecureService(ServiceProcess):
         super().__init__(folder / "app.py", store or folder / "runs.db", *options, **env)
 
 
-class Proxy(Process):
+class Proxy(Process, ABC):
     """A proxy in front of services on this machine; an async context manager.
 
     Attributes:
@@ -256,14 +257,17 @@ class Proxy(Process):
                 lines.append(local.replace(str(PORT), str(services[number])))
         return "\n".join(lines) + "\n"
 
+    @abstractmethod
     def _local(self, text: str) -> str:
-        raise NotImplementedError
+        """Return the documented configuration for this machine."""
 
+    @abstractmethod
     def _command(self) -> Sequence[str]:
-        raise NotImplementedError
+        """Return the command that starts it."""
 
+    @abstractmethod
     async def _ready(self) -> bool:
-        raise NotImplementedError
+        """Return whether it passes calls on."""
 
 
 class Envoy(Proxy):

@@ -273,12 +273,13 @@ async def test_a_cancel_while_no_process_works_tells_what_was_used(
 
     @workflow(id="root")
     async def root(ctx: WorkflowContext) -> None:
-        await asks("retried", "ends")(ctx, gate, known)
+        await asks("retried")(ctx, gate, known)
+        await ctx.step.suspend("stay")
 
     async with flowing(store, root) as flows:
         load(flows, *known.values())
         run_id = await flows.start(root)
-        await flows.holds(run_id, "step_finish retried 1")
+        await flows.holds(run_id, "suspended stay")
         await flows.stop()
         await flows.cancel(run_id)
         flows.begin()
